@@ -1,0 +1,30 @@
+"""Wait for accelerators and empty frameworks' caches: PyTorch (CUDA, MPS) and MLX.
+
+Only a framework that the program has loaded is touched.
+"""
+
+from holdwater.probes.devices import loaded
+
+
+def synchronise() -> None:
+    """Wait until the accelerators have finished what was asked of them."""
+    torch = loaded("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    if torch is not None and torch.backends.mps.is_available():
+        torch.mps.synchronize()
+    mlx = loaded("mlx.core")
+    if mlx is not None:
+        mlx.synchronize()
+
+
+def clear_caches() -> None:
+    """Give memory that the frameworks keep free back to the driver."""
+    torch = loaded("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch is not None and torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+    mlx = loaded("mlx.core")
+    if mlx is not None:
+        mlx.clear_cache()

@@ -1,0 +1,96 @@
+"""Carry out one decision and measure what it freed and what it cost."""
+
+import ctypes
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdwater.actions.frameworks import clear_caches, synchronise
+from holdwater.actions.levers import Levers
+from holdwater.errors import ActionError
+from holdwater.policy.decision import ActionName, Decision
+from holdwater.units import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an action did."""
+
+    step: Step
+    action: ActionName
+    reason: str
+    freed_bytes: int
+    """Resident and reserved memory before, less that after; below zero if it grew meanwhile."""
+    seconds: float
+    error: str | None = None
+    """Why the action could not be carried out; None if it was."""
+
+
+def collect() -> None:
+    """Let Python free what only cycles keep alive."""
+    gc.collect()
+
+
+def trim() -> None:
+    """Let malloc give free pages back to the kernel.
+
+    Raises:
+        ActionError: The C library cannot do that.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError) as error:
+        raise ActionError("the C library has no malloc_trim (glibc has)") from error
+
+
+def _stop(levers: Levers) -> Callable[[], None]:
+    """Stopping is writing a checkpoint; the guard ends the loop after it."""
+    if levers.checkpoint is None:
+        raise ActionError(
+            "the loop gave no way to write a checkpoint, and a run is not stopped without one; "
+            "give Guard(levers=Levers(checkpoint=...))"
+        )
+    return levers.checkpoint
+
+
+def perform(
+    decision: Decision,
+    levers: Levers,
+    *,
+    measure: Callable[[], int],
+    elapsed: Callable[[], float],
+) -> Outcome:
+    """Carry out a decision.
+
+    Args:
+        decision: What to do.
+        levers: The loop's side of it.
+        measure: Returns the bytes in use.
+        elapsed: Seconds on a clock that never goes backwards.
+
+    Returns:
+        The outcome; an action that failed says so in `error` and raises nothing.
+    """
+    before, began = measure(), elapsed()
+    error = None
+    try:
+        _find(decision.action, levers)()
+    except Exception as failure:  # noqa: BLE001 - a remedy must not kill what it is to save
+        error = str(failure) or type(failure).__name__
+    seconds = elapsed() - began
+    return Outcome(decision.step, decision.action, decision.reason, before - measure(), seconds, error)
+
+
+def _find(action: ActionName, levers: Levers) -> Callable[[], None]:
+    """The function behind an action's name."""
+    match action:
+        case "synchronise":
+            return synchronise
+        case "collect":
+            return collect
+        case "clear_caches":
+            return clear_caches
+        case "trim":
+            return trim
+        case "stop":
+            return _stop(levers)

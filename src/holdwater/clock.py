@@ -1,0 +1,36 @@
+"""Time, passed in: the real clock, and the protocol that lets a test bring its own."""
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Two readings of time; `holdwater.testing.ManualClock` is the one that tests turn by hand."""
+
+    def elapsed(self) -> float:
+        """Seconds from an arbitrary start; never goes backwards, whatever the wall clock does."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since 1970-01-01 UTC; for stamps that people read, never for durations."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    elapsed = staticmethod(time.perf_counter)
+    wall = staticmethod(time.time)
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as people read it: `42 s`, `3:05`, `2:03:05`, or `3 d 02:03`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} d {hour:02}:{minute:02}"
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minutes}:{second:02}"

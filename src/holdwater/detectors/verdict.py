@@ -1,0 +1,95 @@
+"""What a run's memory was judged to be, with the numbers behind it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from holdwater.units import Step
+
+VerdictKind = Literal[
+    "flat", "bounded", "cyclic", "unknown", "warming", "fragmentation", "pressure", "leak"
+]
+GRAVITY: tuple[VerdictKind, ...] = (
+    "leak",
+    "pressure",
+    "fragmentation",
+    "warming",
+    "unknown",
+    "cyclic",
+    "bounded",
+    "flat",
+)
+"""The gravest first."""
+Component = Literal[
+    "host.python",
+    "host.tensors",
+    "host.native",
+    "host.retained",
+    "host.file",
+    "host.shared",
+    "host.children",
+    "host.pinned",
+    "device.active",
+    "device.reserved",
+    "device.other",
+    "process.handles",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Growth over the settled part of a run, with its interval, in bytes per step."""
+
+    bytes_per_step: float
+    low: float
+    high: float
+    confidence: float
+    """The probability with which `low` and `high` enclose the true rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """When the growth meets the budget, if it goes on."""
+
+    limit_bytes: int
+    steps: float
+    """From the step of the judgement on."""
+    steps_low: float
+    steps_high: float
+    seconds: float
+    """At the speed of the run so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One component of memory, judged on its own."""
+
+    verdict: VerdictKind
+    component: Component
+    detected_step: Step
+    """The step of the judgement."""
+    advice: str
+    """One or two sentences for people."""
+    rate: Rate | None = None
+    """None where there are too few steps for a slope."""
+    follows: str = "unknown"
+    onset_step: Step | None = None
+    """Where the growth began; None if nothing grows."""
+    forecast: Forecast | None = None
+    """None if nothing grows, or towards nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement of a whole run so far."""
+
+    kind: VerdictKind
+    step: Step
+    findings: tuple[Finding, ...]
+
+    @classmethod
+    def of(cls, findings: tuple[Finding, ...], step: Step) -> "Verdict":
+        """Take the gravest finding's verdict; `unknown` where there is none."""
+        kinds = {finding.verdict for finding in findings}
+        kind = next((kind for kind in GRAVITY if kind in kinds), "unknown")
+        ordered = sorted(findings, key=lambda finding: GRAVITY.index(finding.verdict))
+        return cls(kind, step, tuple(ordered))

@@ -1,0 +1,52 @@
+"""Everything that holdwater raises on purpose, as one tree.
+
+A message names the key, the value it has, why that cannot work, and what to write instead.
+"""
+
+from collections.abc import Sequence
+
+
+class HoldwaterError(Exception):
+    """Base of every error that holdwater raises on purpose."""
+
+
+class ConfigError(HoldwaterError, ValueError):
+    """A mistake in a call, a flag, an environment variable or a config file (exit code 2)."""
+
+
+class UnitError(ConfigError):
+    """A size or a rate that cannot be read."""
+
+
+class ConfigErrors(ConfigError):
+    """Several mistakes in one configuration, reported together."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        count = len(self.mistakes)
+        head = f"{count} mistakes in the configuration:" if count > 1 else "a mistake in the configuration:"
+        super().__init__("\n  - ".join((head, *self.mistakes)))
+
+
+class DataError(HoldwaterError):
+    """Training data that is missing, empty, not text, or too short (exit code 2)."""
+
+
+class ProbeError(HoldwaterError):
+    """A reading that could not be taken; the guard records it and goes on."""
+
+
+class ActionError(HoldwaterError):
+    """A remedy that failed or is not available; the guard records it and goes on."""
+
+
+class StoreError(HoldwaterError):
+    """The history of a run could not be written or read."""
+
+
+class RunFolderError(HoldwaterError):
+    """A run folder that cannot be used as asked: it holds a run already, or is read-only (exit code 2)."""
+
+
+class CheckpointError(HoldwaterError):
+    """A checkpoint that could not be written, or is not whole."""

@@ -1,0 +1,1 @@
+"""Hold a run inside its budget: samples in, decisions out, and a record of both."""

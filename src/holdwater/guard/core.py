@@ -1,0 +1,105 @@
+"""The guard's mind: samples in, events out. No clock, no thread, no file, no framework.
+
+The same samples always give the same events, so that a stored run can be judged again.
+"""
+
+from dataclasses import dataclass, field
+
+from holdwater.budget import Budget
+from holdwater.detectors.growth import DEFAULT, GrowthConfig
+from holdwater.detectors.headroom import CALM, Headroom, HeadroomConfig, judge_headroom
+from holdwater.detectors.judge import JudgeConfig, judge
+from holdwater.detectors.verdict import Finding, Verdict
+from holdwater.policy.decision import ActionName, Decision
+from holdwater.policy.remedies import Remedies, RemedyConfig
+from holdwater.probes.sample import Sample
+from holdwater.timeline.timeline import CAPACITY, Timeline
+from holdwater.units import Step
+
+FIRST_JUDGEMENT = 128
+"""The step of the first judgement."""
+JUDGEMENT_GROWTH = 1.4
+"""Each judgement comes when the run is this many times as long as at the one before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreConfig:
+    """What the guard goes by."""
+
+    headroom: HeadroomConfig
+    remedies: RemedyConfig = field(default_factory=RemedyConfig)
+    growth: GrowthConfig = DEFAULT
+    capacity: int = CAPACITY
+
+
+Event = Decision | Verdict
+"""What the core answers a sample with."""
+
+
+class GuardCore:
+    """Remembers the run in bounded memory, judges it at growing intervals, and decides on remedies."""
+
+    def __init__(self, budget: Budget, config: CoreConfig) -> None:
+        self.budget = budget
+        self.config = config
+        self.timeline = Timeline(config.capacity)
+        self.verdict = Verdict("unknown", Step(0), ())
+        self.headroom: Headroom = CALM
+        self._remedies = Remedies(config.remedies)
+        self._judge_config = JudgeConfig(config.growth, config.remedies.leak_threshold)
+        self._looks = 0
+        self._samples = 0
+        self._next_judgement = FIRST_JUDGEMENT
+        self._pressure: tuple[Step, Headroom] | None = None
+
+    def observe(self, sample: Sample) -> tuple[Event, ...]:
+        """Take one sample in.
+
+        Args:
+            sample: The memory at the end of a step; steps increase.
+
+        Returns:
+            What follows from it, in the order in which it should be done.
+        """
+        self.timeline.append(sample)
+        self._samples += 1
+        self.headroom = judge_headroom(sample, self.budget, self.config.headroom)
+        events: tuple[Event, ...] = ()
+        if self.headroom is not CALM:
+            self._note_pressure(sample)
+        events += self._remedies.answer_headroom(self.headroom, sample)
+        events += self._remedies.answer_interval(sample.step)
+        if self._samples >= self._next_judgement:
+            self._next_judgement = max(int(self._samples * JUDGEMENT_GROWTH), self._samples + 1)
+            verdict = self.judge()
+            events += (verdict, *self._remedies.answer_verdict(verdict, sample))
+        return events
+
+    def judge(self) -> Verdict:
+        """Judge the run so far, now."""
+        self._looks += 1
+        verdict = judge(self.timeline.buckets(), self.budget, look=self._looks, config=self._judge_config)
+        if self._pressure is not None:
+            verdict = Verdict.of((*verdict.findings, self._pressure_finding(self._pressure)), verdict.step)
+        self.verdict = verdict
+        return verdict
+
+    def learn(self, action: ActionName, freed: int, in_use: int) -> None:
+        """Take in what an action freed, so that one that does not pay is not repeated."""
+        self._remedies.learn(action, freed, in_use)
+
+    def _note_pressure(self, sample: Sample) -> None:
+        """Remember the first sample that was over the budget, or found the machine short of memory."""
+        if self._pressure is None and self.headroom.level != "threshold":
+            self._pressure = (sample.step, self.headroom)
+
+    def _pressure_finding(self, pressure: tuple[Step, Headroom]) -> Finding:
+        """Put pressure into words."""
+        step, headroom = pressure
+        return Finding(
+            verdict="pressure",
+            component="host.native",
+            detected_step=step,
+            onset_step=step,
+            advice=f"{headroom.level}: {headroom.reason}",
+        )

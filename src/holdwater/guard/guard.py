@@ -1,0 +1,314 @@
+"""Guard a training loop: one call a step, in any loop, with any framework.
+
+    with Guard(max_memory="70GB", out="runs/today") as guard:
+        for batch in guard.steps(loader):
+            ...
+
+The guard never kills what it guards: its own errors are recorded, said once, and training goes on.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from holdwater.actions.levers import Levers
+from holdwater.actions.limits import LimitChange, set_framework_limits
+from holdwater.actions.perform import Outcome, perform
+from holdwater.budget import Budget, MachineMemory, find_budget, give_budget, stopping_level, waiting_level
+from holdwater.clock import Clock, SystemClock
+from holdwater.detectors.headroom import HeadroomConfig
+from holdwater.detectors.verdict import Verdict
+from holdwater.errors import StoreError
+from holdwater.guard.account import Account, Overhead
+from holdwater.guard.core import CoreConfig, GuardCore
+from holdwater.guard.settings import GuardSettings
+from holdwater.guard.summary import summarise
+from holdwater.policy.decision import Decision
+from holdwater.policy.remedies import RemedyConfig
+from holdwater.probes.machine import read_machine
+from holdwater.probes.observer import Observer
+from holdwater.probes.sample import Sample
+from holdwater.store.run_store import RunStore
+from holdwater.units import Bytes, Step, parse_size
+
+Batch = TypeVar("Batch")
+log = logging.getLogger("holdwater")
+
+FLUSH_EVERY = 2.0
+"""Seconds between two writes to the store."""
+MOST_OUTCOMES = 1000
+"""Outcomes that are kept in memory; the store has them all."""
+
+
+class Guard:
+    """Observes, judges and keeps a run's memory; a context manager."""
+
+    def __init__(  # noqa: PLR0913 - the one call that users make; everything is keyword-only
+        self,
+        settings: GuardSettings | None = None,
+        *,
+        max_memory: str | Bytes | None = None,
+        out: str | Path | None = None,
+        levers: Levers | None = None,
+        clock: Clock | None = None,
+        observer: Observer | None = None,
+        machine: MachineMemory | None = None,
+    ) -> None:
+        """Set up a guard; nothing is read or written before it is entered.
+
+        Args:
+            settings: All settings at once.
+            max_memory: The budget, such as `70GB`; overrides the settings.
+            out: The folder of the run; overrides the settings.
+            levers: The loop's side of the remedies.
+            clock: A stand-in for the machine's clock.
+            observer: A stand-in for what reads memory.
+            machine: A stand-in for what the machine has.
+
+        Raises:
+            UnitError: `max_memory` is no size.
+        """
+        settings = settings or GuardSettings()
+        if max_memory is not None:
+            size = max_memory if isinstance(max_memory, int) else parse_size(max_memory, bare_unit="GB")
+            settings = replace(settings, max_memory=Bytes(size))
+        if out is not None:
+            settings = replace(settings, out=Path(out))
+        self.settings = settings
+        self.levers = levers or Levers()
+        self.limits: tuple[LimitChange, ...] = ()
+        """The frameworks' own limits, as they were and as they are now."""
+        self.outcomes: deque[Outcome] = deque(maxlen=MOST_OUTCOMES)
+        """What actions did, the newest last."""
+        self.facts: dict[str, Any] = {}
+        """What the store says of this process: filled before the guard is entered."""
+        self.step_number = Step(settings.first_step)
+        """The step that ended last."""
+        self.stop_reason: str | None = None
+        """Why the run must stop; None as long as it may go on."""
+        self._clock = clock or SystemClock()
+        self._observer = observer
+        self._machine = machine
+        self._said: set[str] = set()
+
+    def __enter__(self) -> Self:
+        """Find the budget, set the frameworks' limits, open the store, take the first sample.
+
+        Raises:
+            ConfigError: The budget cannot be kept.
+            StoreError: The folder of the run cannot be written.
+        """
+        self._entered = self._clock.elapsed()
+        machine = self._machine or read_machine(device=self.settings.device)
+        self.observer = self._observer or Observer(self._clock.elapsed)
+        self.core = GuardCore(self._find_budget(machine), self._core_config(machine))
+        if self.settings.set_limits:
+            self.limits = set_framework_limits(self.budget)
+        self._account = Account()
+        self._store = None if self.settings.out is None else self._open_store(self.settings.out)
+        self._handle(self.observer.sample(self.step_number, everything=True))
+        now = self._clock.elapsed()
+        self._startup = now - self._entered
+        self._first_hook = self._last_hook = self._last_look = self._flushed = now
+        self._next_look = self._looked = self.step_number
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Judge the whole run, write it down, give everything back."""
+        self._handle(self.observer.sample(self.step_number, everything=True))
+        self._note_verdict(self.core.judge())
+        if error is not None:
+            self.mark("error", message=f"{kind.__name__ if kind else ''}: {error}")
+        self._flush()
+        if self._store is not None:
+            self._store.close()
+        self.observer.close()
+
+    @property
+    def budget(self) -> Budget:
+        """The memory that the run may use."""
+        return self.core.budget
+
+    @property
+    def verdict(self) -> Verdict:
+        """The newest judgement."""
+        return self.core.verdict
+
+    @property
+    def overhead(self) -> Overhead:
+        """What the guard has cost so far."""
+        account = self._account
+        return Overhead(
+            guard_seconds=account.total,
+            run_seconds=self._last_hook - self._first_hook,
+            step_us_mean=1e6 * account.total / max(account.count, 1),
+            step_us_p50=1e6 * account.percentile(0.50),
+            step_us_p99=1e6 * account.percentile(0.99),
+            startup_seconds=self._startup,
+        )
+
+    def steps(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the batches, count a step after each, and end early if the run must stop."""
+        for batch in batches:
+            yield batch
+            self.step()
+            if self.stop_reason is not None:
+                return
+
+    def step(self, *, loss: float | None = None) -> None:
+        """Tell the guard that an optimizer step has ended.
+
+        Args:
+            loss: The step's loss, for the report.
+        """
+        began = self._clock.elapsed()
+        self.step_number = Step(self.step_number + 1)
+        spent = 0.0
+        if self.step_number >= self._next_look:
+            spent = self._look(began, loss)
+        self._last_hook = ended = self._clock.elapsed()
+        self._account.add(ended - began - spent)
+
+    def mark(self, kind: str, **facts: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
+        """Note an event of the run: `epoch`, `evaluation`, `checkpoint`, or a word of your own."""
+        if self._store is not None:
+            seconds = self._clock.elapsed() - self._entered
+            self._store.mark(self.step_number, seconds, kind, facts)
+
+    @contextmanager
+    def evaluation(self) -> Iterator[dict[str, Any]]:
+        """Mark an evaluation, from its beginning to its end; what is put into the dict is noted."""
+        began = self._clock.elapsed()
+        facts: dict[str, Any] = {}
+        yield facts
+        self.mark("evaluation", lasted=self._clock.elapsed() - began, **facts)
+
+    def stop(self, reason: str) -> None:
+        """Ask the loop to end after this step."""
+        self.stop_reason = self.stop_reason or reason
+
+    def summary(self) -> dict[str, Any]:
+        """Return the judgement so far as JSON (schema 1), without command and exit code."""
+        return summarise(
+            self.verdict,
+            budget=self.budget,
+            outcomes=self.outcomes,
+            overhead=self.overhead,
+            peak=self._peak(),
+        )
+
+    def _look(self, began: float, loss: float | None) -> float:
+        """Take a sample and do what follows from it; returns the seconds that went into actions."""
+        try:
+            spent = self._handle(self.observer.sample(self.step_number, loss=loss))
+        except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
+            self._say_once(f"the guard could not look: {error!r}")
+            spent = 0.0
+        now = self._clock.elapsed()
+        if now - self._flushed >= FLUSH_EVERY:
+            self._flush()
+            self._flushed = now
+        steps = self.step_number - self._looked
+        stride = self._account.stride(now - began - spent, (began - self._last_look) / max(steps, 1))
+        self._next_look, self._looked, self._last_look = Step(self.step_number + stride), self.step_number, began
+        return spent
+
+    def _handle(self, sample: Sample) -> float:
+        """Hand a sample to the core and carry out what it answers; returns the seconds of the actions."""
+        spent = 0.0
+        for event in self.core.observe(sample):
+            if isinstance(event, Verdict):
+                self._note_verdict(event)
+            else:
+                spent += self._act(event)
+        return spent
+
+    def _act(self, decision: Decision) -> float:
+        """Carry out a decision, measure it, note it; returns the seconds that it took."""
+        if decision.action == "stop" and self.stop_reason is not None:
+            return 0.0
+        outcome = perform(decision, self.levers, measure=self._in_use, elapsed=self._clock.elapsed)
+        self.core.learn(outcome.action, outcome.freed_bytes, self._in_use())
+        self.outcomes.append(outcome)
+        if outcome.error is not None:
+            self._say_once(f"{decision.action} failed: {outcome.error}")
+        elif decision.action == "stop":
+            self.stop(decision.reason)
+        if self._store is not None:
+            self._store.decision(decision)
+            self._store.outcome(outcome)
+        return outcome.seconds
+
+    def _in_use(self) -> int:
+        """Resident and reserved memory now."""
+        return self.observer.in_use()
+
+    def _peak(self) -> dict[str, int | None]:
+        """The largest memory of the run, by the kernel's own mark where there is one."""
+        peak = self.core.timeline.peak
+        device = peak("device_reserved")
+        return {
+            "host_bytes": int(max(peak("peak_resident") or 0, peak("resident") or 0)),
+            "device_bytes": None if device is None else int(device),
+        }
+
+    def _note_verdict(self, verdict: Verdict) -> None:
+        """Store a judgement."""
+        if self._store is not None:
+            self._store.verdict(verdict)
+
+    def _flush(self) -> None:
+        """Write to the store what is new; an error is said once, and what waits keeps waiting."""
+        if self._store is None:
+            return
+        self._store.summary(self.summary())
+        try:
+            self._store.flush(self.core.timeline)
+        except StoreError as error:
+            self._say_once(str(error))
+
+    def _open_store(self, out: Path) -> RunStore:
+        """Open the run's database and begin a session in it."""
+        store = RunStore(out, rank=self.settings.rank)
+        facts = {
+            "pid": os.getpid(),
+            "budget": str(self.budget),
+            "budget_bytes": int(self.budget.limit),
+            "limits": [str(change) for change in self.limits],
+            **self.facts,
+        }
+        store.begin(began=self._clock.wall(), first_step=self.step_number, facts=facts)
+        return store
+
+    def _find_budget(self, machine: MachineMemory) -> Budget:
+        """The user's budget, or one that the machine can spare."""
+        if self.settings.max_memory is None:
+            return find_budget(machine)
+        in_use = Bytes(self.observer.in_use())
+        return give_budget(self.settings.max_memory, machine, in_use=in_use)
+
+    def _core_config(self, machine: MachineMemory) -> CoreConfig:
+        """The settings in the core's terms; levels are scaled to the machine."""
+        settings = self.settings
+        waiting = waiting_level(machine) if settings.waiting_below is None else settings.waiting_below
+        stopping = stopping_level(machine) if settings.stopping_below is None else settings.stopping_below
+        return CoreConfig(
+            headroom=HeadroomConfig(
+                waiting_below=waiting, stopping_below=stopping, threshold=settings.threshold
+            ),
+            remedies=RemedyConfig(
+                leak_threshold=settings.leak_threshold, cache_clear_interval=settings.cache_clear_interval
+            ),
+        )
+
+    def _say_once(self, message: str) -> None:
+        """Log a warning the first time."""
+        if message not in self._said and len(self._said) < MOST_OUTCOMES:
+            self._said.add(message)
+            log.warning(message)
+

@@ -1,0 +1,77 @@
+"""The judgement of a run as JSON: schema 1 of `--json`, without the command and its exit code."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from holdwater.actions.perform import Outcome
+from holdwater.budget import Budget
+from holdwater.detectors.verdict import Finding, Forecast, Rate, Verdict
+from holdwater.guard.account import Overhead
+
+SCHEMA = 1
+
+
+def summarise(
+    verdict: Verdict,
+    *,
+    budget: Budget,
+    outcomes: Iterable[Outcome],
+    overhead: Overhead,
+    peak: dict[str, int | None],
+) -> dict[str, Any]:
+    """Put a judgement into the form that is written for other programs."""
+    return {
+        "schema": SCHEMA,
+        "steps": int(verdict.step),
+        "verdict": verdict.kind,
+        "findings": [_finding(finding) for finding in verdict.findings],
+        "actions": [_action(outcome) for outcome in outcomes],
+        "overhead": asdict(overhead) | {"attribution_seconds": 0.0},
+        "peak": peak,
+        "budget": {"bytes": int(budget.limit), "origin": budget.origin, "reason": budget.reason},
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    """One finding; what is not explained yet says so by its share of zero."""
+    return {
+        "verdict": finding.verdict,
+        "component": finding.component,
+        "rate": None if finding.rate is None else _rate(finding.rate),
+        "follows": finding.follows,
+        "onset_step": finding.onset_step,
+        "detected_step": finding.detected_step,
+        "forecast": None if finding.forecast is None else _forecast(finding.forecast),
+        "explained": 0.0,
+        "sites": [],
+        "pattern": None,
+        "advice": finding.advice,
+    }
+
+
+def _rate(rate: Rate) -> dict[str, float | None]:
+    """A rate with its interval; an end that is infinite is null."""
+    return {
+        "bytes_per_step": rate.bytes_per_step,
+        "low": _finite(rate.low),
+        "high": _finite(rate.high),
+        "bytes_per_event": rate.bytes_per_step,
+    }
+
+
+def _forecast(forecast: Forecast) -> dict[str, float | None]:
+    """A forecast; an end that is infinite is null."""
+    return {name: _finite(value) for name, value in asdict(forecast).items()}
+
+
+def _action(outcome: Outcome) -> dict[str, Any]:
+    """What an action did; an error only where there was one."""
+    row = asdict(outcome)
+    return row if row["error"] is not None else {key: row[key] for key in row if key != "error"}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,117 @@
+"""Decide when memory is released and when a run stops, from gentle to hard.
+
+A release that did not pay is not repeated until memory has grown again, and never within the cooldown.
+"""
+
+from dataclasses import dataclass
+
+from holdwater.detectors.headroom import Headroom
+from holdwater.detectors.verdict import Verdict
+from holdwater.errors import ConfigError
+from holdwater.policy.decision import RELEASE, ActionName, Decision
+from holdwater.probes.sample import Sample
+from holdwater.units import Step, format_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemedyConfig:
+    """When remedies may act."""
+
+    cooldown: float = 30.0
+    """Seconds between two releases."""
+    least_yield: int = 1 << 20
+    """Bytes that an action must free to have paid."""
+    regrowth: float = 1.05
+    """How far memory must have grown before an action that did not pay is tried again."""
+    leak_threshold: float = 1e6
+    """Bytes per step above which a leak is a reason to release memory."""
+    cache_clear_interval: int | None = None
+    """Steps between two clearings of framework caches; None clears only when memory is short."""
+
+    def __post_init__(self) -> None:
+        if self.cache_clear_interval is not None and self.cache_clear_interval < 1:
+            raise ConfigError(
+                f"periodic_cache_clear_interval is {self.cache_clear_interval}, but it counts steps; "
+                "set it to 1 or more, or leave it out to clear only when memory is short"
+            )
+
+
+class Remedies:
+    """Turns pressure and verdicts into decisions; remembers what paid."""
+
+    def __init__(self, config: RemedyConfig) -> None:
+        self._config = config
+        self._released_at = float("-inf")
+        self._released_over_budget = False
+        self._useless: dict[ActionName, int] = {}
+        """Memory in use when an action last freed too little, by its name."""
+        self._leaks_answered = 0
+
+    def answer_headroom(self, headroom: Headroom, sample: Sample) -> tuple[Decision, ...]:
+        """Decide what a sample's distance to its limits asks for."""
+        match headroom.level:
+            case "calm":
+                self._released_over_budget = False
+                return ()
+            case "stopping":
+                return (Decision(sample.step, "stop", headroom.reason),)
+            case "over budget" if self._released_over_budget:
+                return (Decision(sample.step, "stop", f"{headroom.reason}, and releasing did not help"),)
+            case "over budget":
+                self._released_over_budget = True
+                return self._release(headroom.reason, sample, urgent=True)
+            case _:
+                return self._release(headroom.reason, sample)
+
+    def answer_verdict(self, verdict: Verdict, sample: Sample) -> tuple[Decision, ...]:
+        """Decide what a leak above the threshold asks for: one release for each time it is found."""
+        fast = [
+            finding
+            for finding in verdict.findings
+            if finding.verdict == "leak"
+            and finding.rate is not None
+            and finding.rate.bytes_per_step >= self._config.leak_threshold
+        ]
+        if not fast or self._leaks_answered:
+            self._leaks_answered = len(fast)
+            return ()
+        self._leaks_answered = len(fast)
+        return self._release(fast[0].advice, sample)
+
+    def answer_interval(self, step: Step) -> tuple[Decision, ...]:
+        """Decide whether the caches are due to be cleared."""
+        interval = self._config.cache_clear_interval
+        if interval is None or step % interval:
+            return ()
+        return (Decision(step, "clear_caches", f"every {interval} steps, as configured"),)
+
+    def learn(self, action: ActionName, freed: int, in_use: int) -> None:
+        """Take note of what an action freed, and of the memory in use after it."""
+        if freed < self._config.least_yield:
+            self._useless[action] = in_use
+        else:
+            self._useless.pop(action, None)
+
+    def _release(self, reason: str, sample: Sample, *, urgent: bool = False) -> tuple[Decision, ...]:
+        """Decide on every gentle action that may still pay."""
+        if not urgent and sample.seconds - self._released_at < self._config.cooldown:
+            return ()
+        in_use = memory_in_use(sample)
+        actions = [
+            action
+            for action in RELEASE
+            if urgent or in_use >= self._config.regrowth * self._useless.get(action, 0)
+        ]
+        if set(actions) <= {"synchronise"}:  # waiting alone releases nothing
+            return ()
+        self._released_at = sample.seconds
+        return tuple(Decision(sample.step, action, reason) for action in actions)
+
+    def __repr__(self) -> str:
+        useless = {name: format_size(size) for name, size in self._useless.items()}
+        return f"Remedies(did not pay: {useless})"
+
+
+def memory_in_use(sample: Sample) -> int:
+    """What a release can lower: resident memory and what is reserved on the device."""
+    return sample.resident + (0 if sample.device is None else sample.device.reserved)

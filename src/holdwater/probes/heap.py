@@ -1,0 +1,76 @@
+"""The C heap of this process: what malloc has handed out, and what it keeps though nobody uses it.
+
+Source: glibc manual, "Statistics for Memory Allocation with malloc" (`mallinfo2`, glibc 2.33).
+"""
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+from holdwater.probes.probe import Reading
+
+_FIELDS = (
+    "arena",
+    "ordblks",
+    "smblks",
+    "hblks",
+    "hblkhd",
+    "usmblks",
+    "fsmblks",
+    "uordblks",
+    "fordblks",
+    "keepcost",
+)
+
+
+class _Mallinfo2(ctypes.Structure):
+    """`struct mallinfo2` of <malloc.h>."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS]  # noqa: RUF012 - ctypes asks for this form
+
+
+def _find_mallinfo2() -> Callable[[], _Mallinfo2] | None:
+    """Find glibc's mallinfo2 in this process; None where the C library has none."""
+    try:
+        function = ctypes.CDLL(None).mallinfo2
+    except (OSError, AttributeError):
+        return None
+    function.restype = _Mallinfo2
+    function.argtypes = ()
+    return function  # type: ignore[no-any-return] # ctypes types no function
+
+
+def replaced_allocator(maps: Path = Path("/proc/self/maps")) -> str | None:
+    """Name the allocator that stands in for malloc (mallinfo2 sees nothing of it); None if it is malloc."""
+    try:
+        text = maps.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return next((name for name in ("jemalloc", "mimalloc", "tcmalloc") if f"lib{name}" in text), None)
+
+
+class Heap:
+    """malloc's own account, over all its arenas."""
+
+    name = "heap"
+    measures = "heap in use, and heap that malloc keeps free"
+    every = 0.5
+
+    def __init__(self) -> None:
+        self._mallinfo2 = _find_mallinfo2()
+        self._replaced = replaced_allocator()
+
+    def unavailable(self) -> str | None:
+        """Say why this probe cannot read here; None if it can."""
+        if self._mallinfo2 is None:
+            return "the C library has no mallinfo2 (it needs glibc 2.33 or newer)"
+        if self._replaced is not None:
+            return f"{self._replaced} is loaded in malloc's place, and mallinfo2 sees nothing of it"
+        return None
+
+    def read(self) -> Reading:
+        """Return heap in use (blocks in arenas and mapped ones) and heap kept free."""
+        if self._mallinfo2 is None:
+            return {}
+        info = self._mallinfo2()
+        return {"heap_in_use": info.uordblks + info.hblkhd, "heap_kept": info.fordblks}

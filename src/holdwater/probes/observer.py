@@ -1,0 +1,112 @@
+"""Take one sample of memory at the end of a step: cheap readings always, dear ones when they are due."""
+
+from collections.abc import Callable, Iterable
+
+from holdwater.errors import ProbeError
+from holdwater.probes.devices import Cuda, CudaDriver, DeviceProbe, Mlx, Mps, Pinned
+from holdwater.probes.heap import Heap
+from holdwater.probes.host import Available, Pressure, ProcessParts, Resident
+from holdwater.probes.probe import Probe
+from holdwater.probes.processes import Children, Handles, SharedMemoryFiles
+from holdwater.probes.sample import NO_LOOK, DeviceMemory, Look, Sample
+from holdwater.units import Step
+
+PROBES: tuple[type[Probe], ...] = (
+    Available,
+    ProcessParts,
+    Heap,
+    Handles,
+    Pressure,
+    Children,
+    SharedMemoryFiles,
+    CudaDriver,
+    Pinned,
+)
+"""The dearer probes, in the order in which they are read."""
+DEVICES: tuple[type[DeviceProbe], ...] = (Cuda, Mps, Mlx)
+
+SHARE_OF_TIME = 0.0005
+"""A dear probe takes at most this share of the time: one that costs 1 ms is read every 2 s at most."""
+
+
+class Observer:
+    """Reads the memory of this process, and keeps the price of each reading."""
+
+    def __init__(self, elapsed: Callable[[], float], probes: Iterable[Probe] | None = None) -> None:
+        """Set up the probes that work here.
+
+        Args:
+            elapsed: Seconds on a clock that never goes backwards.
+            probes: The dearer probes; None takes all of `PROBES`.
+        """
+        chosen = [make() for make in PROBES] if probes is None else list(probes)
+        self.failures: dict[str, str] = {}
+        """Why a probe is not read any more, by its name."""
+        self._elapsed = elapsed
+        self._began = elapsed()
+        self._resident = Resident()
+        self._device = _find_device()
+        self._due: dict[Probe, float] = dict.fromkeys(
+            (probe for probe in chosen if probe.unavailable() is None), 0.0
+        )
+        self._next_due = 0.0
+        self._seen: dict[str, int | float] = {}
+
+    def replace(self, probe: Probe) -> None:
+        """Read this probe in place of the one of the same name: a stand-in, for rehearsals and tests."""
+        self._due = {old: due for old, due in self._due.items() if old.name != probe.name} | {probe: 0.0}
+        self._next_due = 0.0
+
+    def sample(self, step: Step, *, loss: float | None = None, everything: bool = False) -> Sample:
+        """Read the memory that is in use now.
+
+        Args:
+            step: The number of the step that has just ended.
+            loss: What the training loop reported with it.
+            everything: Read the dear probes too, whether they are due or not.
+        """
+        seconds = self._elapsed() - self._began
+        look = None
+        if everything or seconds >= self._next_due:
+            look = self._look(seconds, everything=everything)
+        return Sample(step, seconds, self._resident.read(), self._read_device(), look, loss)
+
+    def in_use(self) -> int:
+        """Resident memory and what is reserved on the device, now: what a release can lower."""
+        device = self._read_device()
+        return self._resident.read() + (0 if device is None else device.reserved)
+
+    def close(self) -> None:
+        """Give back what the probes hold open."""
+        self._resident.close()
+
+    def _read_device(self) -> DeviceMemory | None:
+        """Read the accelerator; None where there is none or it is not in use yet."""
+        return None if self._device is None else self._device.read()
+
+    def _look(self, seconds: float, *, everything: bool) -> Look:
+        """Read the dear probes that are due; values of the others stand as they were last seen."""
+        if self._device is None:  # a program may load its framework after the guard
+            self._device = _find_device()
+        for probe, due in list(self._due.items()):
+            if everything or seconds >= due:
+                self._read_probe(probe, seconds)
+        self._next_due = min(self._due.values(), default=float("inf"))
+        return Look(**self._seen) if self._seen else NO_LOOK  # type: ignore[arg-type] # named as Look's fields
+
+    def _read_probe(self, probe: Probe, seconds: float) -> None:
+        """Read one probe, note its price, and put it aside for good if it fails."""
+        began = self._elapsed()
+        try:
+            self._seen.update(probe.read())
+        except ProbeError as error:
+            self.failures[probe.name] = str(error)
+            del self._due[probe]
+            return
+        price = self._elapsed() - began
+        self._due[probe] = seconds + max(probe.every, price / SHARE_OF_TIME)
+
+
+def _find_device() -> DeviceProbe | None:
+    """The first accelerator that a loaded framework can use; None where there is none."""
+    return next((probe for make in DEVICES if (probe := make()).unavailable() is None), None)

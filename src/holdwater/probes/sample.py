@@ -1,0 +1,76 @@
+"""The memory that is in use at one step: the record that every higher floor reads.
+
+A field that could not be read is None: missing is not zero.
+"""
+
+from dataclasses import dataclass
+
+from holdwater.units import Bytes, Step
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """What the framework's allocator holds on the accelerator."""
+
+    allocated: Bytes
+    """In live tensors."""
+    reserved: Bytes
+    """Taken from the driver: live tensors and the allocator's cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What dearer probes saw, refreshed by the clock and not by the step."""
+
+    available: Bytes | None = None
+    """What new work could take: on the machine, or within the cgroup where that is less."""
+    anonymous: Bytes | None = None
+    """Resident heap, stacks and other private memory of this process."""
+    file: Bytes | None = None
+    """Resident pages of mapped files: the kernel may drop them."""
+    shared_memory: Bytes | None = None
+    """Resident shared memory."""
+    peak_resident: Bytes | None = None
+    """The kernel's own high-water mark of resident memory."""
+    heap_in_use: Bytes | None = None
+    """Handed out by malloc and not freed."""
+    heap_kept: Bytes | None = None
+    """Freed by the program and kept by malloc."""
+    children: Bytes | None = None
+    """Resident memory of all descendants, with shared pages divided among their users (PSS)."""
+    child_count: int | None = None
+    """Descendants: loader workers, compile workers."""
+    dev_shm: Bytes | None = None
+    """Shared-memory files of this user that appeared since the run began."""
+    open_files: int | None = None
+    """File descriptors of this process."""
+    threads: int | None = None
+    """Threads of this process."""
+    cgroup_usage: Bytes | None = None
+    """Charged to the cgroup, without page cache that can be dropped."""
+    pressure: float | None = None
+    """Share of the last 10 s in which some task waited for memory, in percent (PSI some avg10)."""
+    device_used: Bytes | None = None
+    """In use on the device by all processes, as the driver counts it."""
+    pinned: Bytes | None = None
+    """Host memory pinned by the framework for transfers."""
+
+
+NO_LOOK = Look()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The memory of this process at the end of one step."""
+
+    step: Step
+    seconds: float
+    """Since the guard began."""
+    resident: Bytes
+    """Resident memory of this process."""
+    device: DeviceMemory | None = None
+    """None on a CPU."""
+    look: Look | None = None
+    """What dearer probes saw, where some were due at this step; else None."""
+    loss: float | None = None
+    """The loss that the training loop reported with this step."""

@@ -1,0 +1,198 @@
+"""Folders of checkpoints: written aside, synced, renamed; checked by checksum before they are used.
+
+A checkpoint is a folder `step-00000400` of files and a `manifest.json` that names each file with its size
+and SHA-256, and carries a checksum of its own. The manifest is written last. A folder without a valid
+manifest is never resumed from, and never stops a resume from an older one.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdwater.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_WRITING = ".writing-"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A whole checkpoint."""
+
+    folder: Path
+    step: int
+    state: dict[str, Any]
+    """What the writer put beside the tensors: random states, data position, settings."""
+
+
+class CheckpointFolder:
+    """The checkpoints of a run."""
+
+    def __init__(self, folder: Path, *, keep: int = 3) -> None:
+        """Look after a folder of checkpoints.
+
+        Args:
+            folder: Where they lie; made when the first is written.
+            keep: How many of the newest to keep, beside the best.
+        """
+        self.folder = folder
+        self._keep = keep
+
+    def write(
+        self, step: int, files: Mapping[str, Callable[[Path], None]], state: Mapping[str, Any], *, best: bool
+    ) -> Path:
+        """Write a checkpoint; afterwards it is whole, or absent and the older ones untouched.
+
+        Args:
+            step: The step that has just ended.
+            files: A function for each file, which writes it at the path that it is given.
+            state: What else belongs to the checkpoint; JSON.
+            best: Whether this is the best so far, and kept when it is no longer among the newest.
+
+        Returns:
+            The folder of the checkpoint.
+
+        Raises:
+            CheckpointError: It cannot be written (a full disk, a folder that is read-only or gone).
+        """
+        target = self.folder / f"step-{step:08}"
+        aside = self.folder / f"{_WRITING}{target.name}-{os.getpid()}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            aside.mkdir()
+            self._fill(aside, files, {"step": step, "best": best, "state": dict(state)})
+            if target.exists():
+                shutil.rmtree(target)
+            aside.rename(target)
+            _sync(self.folder)
+        except Exception as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise CheckpointError(f"the checkpoint {target} cannot be written: {reason}") from error
+        self._prune(newest_best=target if best else None)
+        return target
+
+    def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
+        """Find the newest whole checkpoint.
+
+        Args:
+            warn: Told of each newer one that is not whole, and why.
+
+        Returns:
+            The checkpoint, or None where there is no whole one.
+        """
+        for folder in reversed(self._folders()):
+            try:
+                return read_checkpoint(folder)
+            except CheckpointError as error:
+                warn(f"{error}; it is passed over")
+        return None
+
+    def _fill(self, aside: Path, files: Mapping[str, Callable[[Path], None]], facts: dict[str, Any]) -> None:
+        """Write the files and, last, the manifest."""
+        sums = {}
+        for name, write in files.items():
+            write(aside / name)
+            _sync(aside / name)
+            sums[name] = {"bytes": (aside / name).stat().st_size, "sha256": _checksum(aside / name)}
+        manifest = {"format": FORMAT, **facts, "files": sums}
+        manifest["sha256"] = _digest(manifest)
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        _sync(aside / MANIFEST)
+        _sync(aside)
+
+    def _folders(self) -> list[Path]:
+        """All folders that claim to be checkpoints, the oldest first."""
+        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+
+    def _sweep(self) -> None:
+        """Remove what a killed writer left behind."""
+        for path in self.folder.glob(f"{_WRITING}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _prune(self, newest_best: Path | None) -> None:
+        """Keep the newest and the best; a folder that is not whole counts for nothing."""
+        folders = self._folders()
+        old = folders[: -self._keep]
+        bests = [path for path in folders if path == newest_best or _claims_best(path)]
+        for path in old:
+            if path not in bests[-1:]:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Check a checkpoint against its manifest.
+
+    Args:
+        folder: The folder of one checkpoint.
+
+    Returns:
+        The checkpoint, every file of which has the recorded size and checksum.
+
+    Raises:
+        CheckpointError: It is not whole; the message says in what.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"the checkpoint {folder} has no {MANIFEST}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint {folder} has a manifest that cannot be read: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise CheckpointError(f"the checkpoint {folder} has a manifest of an unknown format")
+    claimed = manifest.pop("sha256", None)
+    if claimed != _digest(manifest):
+        raise CheckpointError(f"the checkpoint {folder} has a manifest that was altered")
+    for name, recorded in manifest["files"].items():
+        _check_file(folder, name, recorded)
+    return Checkpoint(folder, manifest["step"], manifest["state"])
+
+
+def _check_file(folder: Path, name: str, recorded: Mapping[str, Any]) -> None:
+    """Compare a file's size and checksum with the recorded ones."""
+    path = folder / name
+    try:
+        size = path.stat().st_size
+        if size != recorded["bytes"]:
+            raise CheckpointError(
+                f"the checkpoint {folder} is damaged: {name} has {size} bytes instead of {recorded['bytes']}"
+            )
+        if _checksum(path) != recorded["sha256"]:
+            raise CheckpointError(f"the checkpoint {folder} is damaged: {name} has another checksum")
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint {folder} is damaged: {name}: {error.strerror}") from None
+
+
+def _claims_best(folder: Path) -> bool:
+    """Whether a checkpoint was the best when it was written; its files are not checked."""
+    try:
+        return bool(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["best"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest without its own checksum."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Make a file or folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,162 @@
+"""Read the history of a run, while it goes on or after it has ended in whatever way."""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holdwater.errors import StoreError
+from holdwater.store.schema import COLUMNS, database_path
+from holdwater.timeline.buckets import SERIES, Buckets, join_buckets
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One process's part of a run."""
+
+    number: int
+    began: float
+    """Seconds since 1970."""
+    first_step: int
+    """The step from which it went on; 0 for a run's beginning."""
+    facts: dict[str, Any]
+    summary: dict[str, Any] | None
+    """Its judgement as JSON (schema 1); None if it ended before the first one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An event of a run."""
+
+    session: int
+    step: int
+    seconds: float
+    kind: str
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All that is stored of one rank of a run."""
+
+    path: Path
+    sessions: tuple[Session, ...]
+    samples: Buckets
+    """Of the sessions in turn; steps that a killed session had done and a later one did again are left out."""
+    marks: tuple[Mark, ...]
+    verdicts: tuple[tuple[int, str], ...]
+    """Step and verdict of each judgement."""
+    outcomes: tuple[dict[str, Any], ...]
+    """What each action did, as a row of the table `outcomes`."""
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """The newest judgement; None if there is none yet."""
+        return next((s.summary for s in reversed(self.sessions) if s.summary is not None), None)
+
+
+def read_history(folder: Path, *, rank: int = 0) -> History:
+    """Read the history of a rank.
+
+    Args:
+        folder: The folder of the run.
+        rank: The number of the process among those of the run.
+
+    Returns:
+        Everything that was flushed, however the run ended.
+
+    Raises:
+        StoreError: There is no history, or it cannot be read.
+    """
+    path = database_path(folder, rank)
+    if not path.is_file():
+        raise StoreError(f"{folder} is not the folder of a run: it has no {path.name}")
+    try:
+        connection = _connect(path)
+    except sqlite3.Error as error:
+        raise StoreError(f"the history {path} cannot be read: {error}") from error
+    try:
+        return _read(connection, path)
+    except (sqlite3.Error, json.JSONDecodeError) as error:
+        raise StoreError(f"the history {path} cannot be read: {error}") from error
+    finally:
+        connection.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open for reading; on a read-only medium, where the log cannot be joined, as an unchanging file."""
+    quoted = path.resolve().as_uri()
+    connection = sqlite3.connect(f"{quoted}?mode=ro", uri=True, timeout=10)
+    try:
+        connection.execute("SELECT count(*) FROM meta")
+    except sqlite3.OperationalError:
+        connection.close()
+        connection = sqlite3.connect(f"{quoted}?immutable=1", uri=True)
+    return connection
+
+
+def _read(connection: sqlite3.Connection, path: Path) -> History:
+    """Read all tables in one consistent view."""
+    connection.execute("BEGIN")
+    summaries = dict(connection.execute("SELECT session, summary FROM summaries"))
+    sessions = tuple(
+        Session(number, began, first, json.loads(facts), _decode(summaries.get(number)))
+        for number, began, first, facts in connection.execute("SELECT * FROM sessions ORDER BY id")
+    )
+    ends = [later.first_step for later in sessions[1:]] + [None]
+    samples = [
+        _until(read_samples(connection, session.number), end)
+        for session, end in zip(sessions, ends, strict=True)
+    ]
+    marks = tuple(
+        Mark(session, step, seconds, kind, json.loads(facts))
+        for session, step, seconds, kind, facts in connection.execute("SELECT * FROM marks ORDER BY rowid")
+    )
+    verdicts = tuple(connection.execute("SELECT step, kind FROM verdicts ORDER BY rowid"))
+    names = ("session", "step", "action", "reason", "freed_bytes", "seconds", "error")
+    outcomes = tuple(
+        dict(zip(names, row, strict=True))
+        for row in connection.execute("SELECT * FROM outcomes ORDER BY rowid")
+    )
+    return History(path, sessions, join_buckets(samples), marks, verdicts, outcomes)
+
+
+def _decode(text: str | None) -> dict[str, Any] | None:
+    """Read a JSON object; None stays None."""
+    return None if text is None else dict(json.loads(text))
+
+
+def _until(buckets: Buckets, end: int | None) -> Buckets:
+    """Leave out what a later session did again."""
+    if end is None:
+        return buckets
+    keep = buckets.first_step <= end
+    return Buckets(
+        *(
+            getattr(buckets, name)[..., keep]
+            for name in ("first_step", "last_step", "seconds", "low", "high", "total", "count")
+        )
+    )
+
+
+def read_samples(connection: sqlite3.Connection, session: int) -> Buckets:
+    """Read the buckets of one session, in the order of their steps."""
+    columns = ", ".join(("first_step", "last_step", "seconds", *COLUMNS))
+    rows = connection.execute(
+        f"SELECT {columns} FROM samples WHERE session = ? ORDER BY first_step",  # noqa: S608 - our own names
+        (session,),
+    ).fetchall()
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), 3 + len(COLUMNS)).T
+    low, high, mean = table[3:].reshape(len(SERIES), 3, len(rows)).transpose(1, 0, 2)
+    return Buckets(
+        first_step=table[0].astype(np.int64),
+        last_step=table[1].astype(np.int64),
+        seconds=table[2].copy(),
+        low=low.copy(),
+        high=high.copy(),
+        total=np.nan_to_num(mean),
+        count=(~np.isnan(mean)).astype(np.int64),  # what is stored is the mean: each bucket weighs one
+    )

@@ -1,0 +1,167 @@
+"""Write the history of a run while it goes on: one SQLite file a rank, whole after `kill -9`.
+
+The write-ahead log makes each flush whole or absent, and lets others read meanwhile (SQLite
+documentation, "Write-Ahead Logging"). The file's size is bounded: the samples of a session are those of
+its timeline, which merges neighbours; those of earlier sessions are thinned when a new one begins.
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holdwater.actions.perform import Outcome
+from holdwater.detectors.verdict import Verdict
+from holdwater.errors import StoreError
+from holdwater.policy.decision import Decision
+from holdwater.store.history import read_samples
+from holdwater.store.schema import COLUMNS, create_tables, database_path
+from holdwater.timeline.buckets import Buckets, thin
+from holdwater.timeline.timeline import CAPACITY, Timeline
+
+MOST_MARKS = 20_000
+"""Marks of one kind that are kept; of more, the oldest go."""
+
+_INSERT = f"INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?{', ?' * len(COLUMNS)})"  # noqa: S608 - no input
+
+
+class RunStore:
+    """The writer of one rank's history. Rows wait in memory until `flush`."""
+
+    def __init__(self, folder: Path, *, rank: int = 0) -> None:
+        """Open the database of a run's folder, made if it is not there.
+
+        Args:
+            folder: The folder of the run.
+            rank: The number of this process among those of the run.
+
+        Raises:
+            StoreError: The folder or the database cannot be written.
+        """
+        self.path = database_path(folder, rank)
+        self._waiting: list[tuple[str, tuple[Any, ...]]] = []
+        self._session = 0
+        self._written = 0
+        self._generation = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=10)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute("PRAGMA journal_size_limit = 4194304")
+            self._connection.execute("PRAGMA cache_size = -1024")
+            create_tables(self._connection)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"the history {self.path} cannot be written: {error}") from error
+
+    def begin(self, *, began: float, first_step: int, facts: Mapping[str, Any]) -> None:
+        """Begin a session.
+
+        Args:
+            began: Seconds since 1970.
+            first_step: The step before the session's first.
+            facts: What is worth knowing of this process: command, versions, budget.
+
+        Raises:
+            StoreError: The database cannot be written.
+        """
+        try:
+            self._thin_earlier_sessions()
+            cursor = self._connection.execute(
+                "INSERT INTO sessions (began, first_step, facts) VALUES (?, ?, ?)",
+                (began, first_step, json.dumps(facts)),
+            )
+        except sqlite3.Error as error:
+            raise StoreError(f"the history {self.path} cannot be written: {error}") from error
+        self._session = int(cursor.lastrowid or 0)
+
+    def mark(self, step: int, seconds: float, kind: str, facts: Mapping[str, Any]) -> None:
+        """Note an event: an epoch, an evaluation, a checkpoint."""
+        self._queue("marks", (self._session, step, seconds, kind, json.dumps(facts)))
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Note a judgement."""
+        findings = json.dumps([asdict(finding) for finding in verdict.findings])
+        self._queue("verdicts", (self._session, verdict.step, verdict.kind, findings))
+
+    def decision(self, decision: Decision) -> None:
+        """Note a decision."""
+        self._queue("decisions", (self._session, decision.step, decision.action, decision.reason))
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Note what an action did."""
+        row = (outcome.step, outcome.action, outcome.reason, outcome.freed_bytes, outcome.seconds)
+        self._queue("outcomes", (self._session, *row, outcome.error))
+
+    def summary(self, summary: Mapping[str, Any]) -> None:
+        """Note the judgement of the whole session so far."""
+        self._queue("summaries", (self._session, json.dumps(summary)))
+
+    def flush(self, timeline: Timeline) -> None:
+        """Write what waits, and the buckets that are new since the last flush, in one transaction.
+
+        Args:
+            timeline: The history of this session.
+
+        Raises:
+            StoreError: The database cannot be written (a full disk, say); what waits keeps waiting.
+        """
+        afresh = timeline.generation != self._generation
+        buckets = timeline.buckets(0 if afresh else self._written)
+        try:
+            self._connection.execute("BEGIN")
+            if afresh:
+                self._connection.execute("DELETE FROM samples WHERE session = ?", (self._session,))
+            self._connection.executemany(_INSERT, sample_rows(self._session, buckets))
+            for statement, row in self._waiting:
+                self._connection.execute(statement, row)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise StoreError(f"the history {self.path} cannot be written: {error}") from error
+        self._waiting.clear()
+        self._written, self._generation = timeline.closed, timeline.generation
+
+    def close(self) -> None:
+        """Close the database; what was not flushed is gone."""
+        self._connection.close()
+
+    def _queue(self, table: str, row: tuple[Any, ...]) -> None:
+        """Keep a row until the next flush; a store that cannot write keeps the newest ones only."""
+        if len(self._waiting) >= MOST_MARKS:
+            del self._waiting[: MOST_MARKS // 2]
+        places = ", ".join("?" * len(row))
+        self._waiting.append((f"INSERT OR REPLACE INTO {table} VALUES ({places})", row))  # noqa: S608
+
+    def _thin_earlier_sessions(self) -> None:
+        """Keep the samples of all earlier sessions together within the size of one timeline."""
+        (rows,) = self._connection.execute("SELECT count(*) FROM samples").fetchone()
+        sessions = [row[0] for row in self._connection.execute("SELECT id FROM sessions ORDER BY id")]
+        if rows > CAPACITY:
+            for session in sessions:
+                buckets = thin(
+                    read_samples(self._connection, session), max(CAPACITY // (2 * len(sessions)), 1)
+                )
+                self._connection.execute("BEGIN")
+                self._connection.execute("DELETE FROM samples WHERE session = ?", (session,))
+                self._connection.executemany(_INSERT, sample_rows(session, buckets))
+                self._connection.execute("COMMIT")
+        self._connection.execute(
+            "DELETE FROM marks WHERE rowid <= (SELECT max(rowid) FROM marks) - ?", (MOST_MARKS,)
+        )
+
+
+def sample_rows(session: int, buckets: Buckets) -> list[list[float]]:
+    """Write buckets as rows of the table `samples`; SQLite stores NaN, what was not read, as NULL."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = buckets.total / buckets.count
+    parts = np.stack((buckets.low, buckets.high, means), axis=1)
+    keys = (np.full(len(buckets), session), buckets.first_step, buckets.last_step, buckets.seconds)
+    table = np.concatenate((np.stack(keys).astype(np.float64), parts.reshape(len(COLUMNS), len(buckets))))
+    rows: list[list[float]] = table.T.tolist()
+    return rows
