@@ -1,0 +1,51 @@
+"""The command `holdwater`: choose a subcommand, turn mistakes into one clear message and exit code 2."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+import holdwater
+from holdwater.cli import doctor, report, train
+from holdwater.errors import HoldwaterError
+
+MISTAKE = 2
+"""The exit code of a mistake in the call or the configuration."""
+COMMANDS = (train, report, doctor)
+NOT_BUILT = ("run", "watch", "plan", "replay", "verify-resume")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    _log_to_stderr()
+    if words and words[0] in NOT_BUILT:
+        print(f"holdwater: `holdwater {words[0]}` is not built yet; see CHANGELOG.md", file=sys.stderr)  # noqa: T201
+        return MISTAKE
+    options = _parser().parse_args(words)
+    try:
+        return int(options.run(options))
+    except HoldwaterError as error:
+        print(f"holdwater: {error}", file=sys.stderr)  # noqa: T201 - what a command is for
+        return MISTAKE
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    parser = argparse.ArgumentParser(prog="holdwater", description=holdwater.__doc__)
+    parser.add_argument("--version", action="version", version=f"holdwater {holdwater.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def _log_to_stderr() -> None:
+    """Let holdwater's own remarks appear on standard error, each with its name before it."""
+    logger = logging.getLogger("holdwater")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("holdwater: %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,144 @@
+"""Every key that a configuration may have: how it is read, what it means, its default."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdwater.errors import ConfigError
+from holdwater.units import Bytes, parse_rate, parse_size
+
+Reader = Callable[[object], Any]
+"""Turns what a file, the environment or a flag holds into a value, or raises ConfigError with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the configuration; its flag is the name with dashes."""
+
+    name: str
+    read: Reader
+    default: Any
+    help: str
+    metavar: str = "N"
+    not_built: str = ""
+    """Why the key is refused as yet; empty if it works."""
+
+    @property
+    def flag(self) -> str:
+        """The key as a flag."""
+        return "--" + self.name.replace("_", "-")
+
+
+def whole(least: int, most: int | None = None) -> Reader:
+    """Read a whole number of at least `least` and at most `most`."""
+
+    def read(value: object) -> int:
+        try:
+            number = int(str(value).replace("_", ""))
+        except ValueError:
+            raise ConfigError(f"it needs a whole number, such as {max(least, 1)}") from None
+        if number < least or (most is not None and number > most):
+            raise ConfigError(f"it must be {least} or more{'' if most is None else f', and at most {most}'}")
+        return number
+
+    return read
+
+
+def real(least: float, most: float, *, example: float, above: bool = False) -> Reader:
+    """Read a number between `least` and `most`; with `above`, `least` itself is not allowed."""
+
+    def read(value: object) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            raise ConfigError(f"it needs a number, such as {example:g}") from None
+        if not (least < number <= most if above else least <= number <= most):
+            bound = f"above {least:g}" if above else f"{least:g} or more"
+            raise ConfigError(f"it must be {bound} and at most {most:g}; write {example:g}, say")
+        return number
+
+    return read
+
+
+def choice(*words: str) -> Reader:
+    """Read one of some words."""
+
+    def read(value: object) -> str:
+        if str(value) not in words:
+            raise ConfigError(f"it must be one of {', '.join(words)}")
+        return str(value)
+
+    return read
+
+
+def text(value: object) -> str:
+    """Read a word or a path as it stands."""
+    if not isinstance(value, str) or not value:
+        raise ConfigError("it needs a text")
+    return value
+
+
+def path(value: object) -> Path:
+    """Read a path; `~` is the home folder."""
+    return Path(text(value)).expanduser()
+
+
+def size(value: object) -> Bytes:
+    """Read a size; a bare number is in GB."""
+    return parse_size(str(value), bare_unit="GB")
+
+
+def rate(value: object) -> float:
+    """Read a growth rate; a bare number is in MB per step."""
+    return parse_rate(str(value))
+
+
+def percentage(value: object) -> float:
+    """Read a percentage as a share."""
+    return float(real(0, 100, example=80, above=True)(str(value).removesuffix("%"))) / 100
+
+
+LATER_CURE = "the remedy that it sets is not built yet"
+LATER_TUNING = "fine-tuning is not built yet; from-scratch training does not use it"
+
+KEYS: tuple[Key, ...] = (
+    Key("preset", choice("tiny", "small", "medium", "large"), "small", "size of the model", "NAME"),
+    Key("data", text, None, "UTF-8 text: a file or a glob (default: Python's standard library)", "GLOB"),
+    Key("level", choice("byte", "character"), "byte", "what a token is: byte or character", "LEVEL"),
+    Key("steps", whole(1), 10_000, "optimizer steps to train for"),
+    Key("batch_size", whole(1), 1, "sequences in a micro-batch"),
+    Key("train_seq_length", whole(2, 65_536), 64, "tokens in a sequence"),
+    Key("gradient_accumulation", whole(1), 1, "micro-batches in an optimizer step"),
+    Key("learning_rate", real(0, 1, example=0.001, above=True), 1e-3, "peak learning rate", "RATE"),
+    Key("warmup_steps", whole(0), 100, "steps in which the learning rate rises"),
+    Key("weight_decay", real(0, 10, example=0.1), 0.1, "AdamW's weight decay, on matrices", "X"),
+    Key("gradient_clip", real(0, 1e6, example=1.0, above=True), 1.0, "largest norm of the gradient", "X"),
+    Key("validation_share", real(0, 0.5, example=0.05, above=True), 0.05, "part held out to evaluate", "X"),
+    Key("eval_interval", whole(1), 1000, "steps between two evaluations"),
+    Key("eval_batches", whole(1), 20, "micro-batches in an evaluation"),
+    Key("sample_length", whole(0, 100_000), 120, "tokens of text generated after an evaluation"),
+    Key("checkpoint_interval", whole(1), 1000, "steps between two checkpoints"),
+    Key("keep_checkpoints", whole(1), 3, "how many of the newest checkpoints to keep, beside the best"),
+    Key("seed", whole(0, 2**63 - 1), 0, "seed of weights, order and generated text"),
+    Key("device", choice("auto", "cpu", "cuda", "mps"), "auto", "where to train", "NAME"),
+    Key("threads", whole(1, 1024), None, "CPU threads (default: PyTorch's own choice)"),
+    Key("out", path, None, "folder of the run (default: runs/DATE-train)", "FOLDER"),
+    Key("profile", text, None, "hardware profile, by name or file (default: chosen by the machine)", "NAME"),
+    Key("max_memory", size, None, "memory budget, such as 70GB (default: found)", "SIZE"),
+    Key("memory_leak_threshold_mb", rate, 1e6, "growth in MB per step above which remedies act", "MB"),
+    Key("memory_threshold_percentage", percentage, 0.8, "share of the budget that releases caches", "PERCENT"),
+    Key("waiting_below", size, None, "available memory that makes the run wait (15GB or 20 %%)", "SIZE"),
+    Key("stopping_below", size, None, "available memory that stops the run (10GB or 13 %%)", "SIZE"),
+    Key("periodic_cache_clear_interval", whole(1), None, "steps between two clearings of caches (none)"),
+    Key("batch_size_reduction_factor", text, None, "", "X", LATER_CURE),
+    Key("reload_interval_steps", text, None, "", "N", LATER_CURE),
+    Key("reload_memory_threshold_gb", text, None, "", "GB", LATER_CURE),
+    Key("model", text, None, "", "NAME", LATER_TUNING),
+    Key("lora_rank", text, None, "", "N", LATER_TUNING),
+    Key("lora_layers", text, None, "", "N", LATER_TUNING),
+    Key("quantize", text, None, "", "BITS", LATER_TUNING),
+)
+"""In the order of the help text."""
+
+BY_NAME = {key.name: key for key in KEYS}

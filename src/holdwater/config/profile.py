@@ -1,0 +1,102 @@
+"""Hardware profiles: what suits a machine's memory, by the size of the model."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from holdwater.errors import ConfigError
+from holdwater.units import Bytes, parse_size
+
+NAMES = (
+    "base_16gb",
+    "pro_32gb",
+    "max_64gb",
+    "ultra_96gb",
+    "ultra_192gb",
+    "gpu_24gb",
+    "gpu_48gb",
+    "gpu_80gb",
+    "gpu_141gb",
+)
+TUNING_KEYS = {"lora_rank", "lora_layers", "batch_size", "train_seq_length", "quantize"}
+PRESET_KEYS = {"batch_size", "train_seq_length"}
+TOLERANCE = 0.9
+"""A machine of 15.6 GB is sold as one of 16: a profile fits from this share of its nominal memory on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The settings for one class of machine."""
+
+    name: str
+    memory: Bytes
+    """Of the machine, or of the GPU."""
+    kind: str
+    """`machine` (memory that the CPU, and on Apple silicon the GPU, uses) or `gpu`."""
+    presets: dict[str, dict[str, Any]]
+    """Settings for training from scratch, by preset."""
+    models: dict[str, dict[str, Any]]
+    """Settings for fine-tuning, by size of the model: parsed and shown; used when fine-tuning is built."""
+
+
+def load_profile(name: str) -> Profile:
+    """Load a profile by its name, or from a YAML file of the same form.
+
+    Args:
+        name: One of `NAMES`, or the path of a file.
+
+    Returns:
+        The profile.
+
+    Raises:
+        ConfigError: There is no such profile, or its file has a mistake.
+    """
+    if name in NAMES:
+        text = (files("holdwater.config") / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
+        return _parse(name, text)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"profile is {name!r}, but no profile or file has that name; write one of {', '.join(NAMES)}"
+        )
+    return _parse(path.stem, path.read_text(encoding="utf-8"))
+
+
+def choose_profile(memory: Bytes, *, gpu: bool) -> Profile | None:
+    """Choose the largest profile that a machine can fill.
+
+    Args:
+        memory: Of the machine, or of its GPU.
+        gpu: Whether that is a GPU's memory.
+
+    Returns:
+        The profile; None for a machine smaller than the smallest.
+    """
+    kind = "gpu" if gpu else "machine"
+    profiles = [profile for profile in map(load_profile, NAMES) if profile.kind == kind]
+    fitting = [profile for profile in profiles if TOLERANCE * profile.memory <= memory]
+    return max(fitting, key=lambda profile: profile.memory, default=None)
+
+
+def _parse(name: str, text: str) -> Profile:
+    """Read a profile and check its keys."""
+    try:
+        content = yaml.safe_load(text)
+        memory, kind = parse_size(str(content["memory"])), str(content["kind"])
+        presets, models = dict(content.get("presets") or {}), dict(content.get("models") or {})
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"profile {name}: {error}; it needs memory, kind, presets and models") from None
+    if kind not in {"machine", "gpu"}:
+        raise ConfigError(f"profile {name}: kind is {kind!r}; write machine or gpu")
+    for table, known in ((presets, PRESET_KEYS), (models, TUNING_KEYS)):
+        for row, values in table.items():
+            unknown = set(values) - known
+            if unknown:
+                raise ConfigError(
+                    f"profile {name}: {row} has the unknown key {sorted(unknown)[0]}; "
+                    f"write one of {', '.join(sorted(known))}"
+                )
+    return Profile(name, memory, kind, presets, models)

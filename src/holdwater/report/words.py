@@ -1,0 +1,69 @@
+"""A run's judgement in words."""
+
+from typing import Any
+
+from holdwater.clock import format_duration
+from holdwater.store.history import History
+from holdwater.units import format_rate, format_size
+
+HEADLINES = {
+    "flat": "Memory stayed flat.",
+    "bounded": "Memory rose, then stopped.",
+    "cyclic": "Memory comes and goes.",
+    "warming": "Memory still rises, ever more slowly: too early to judge.",
+    "leak": "Memory leaks.",
+    "fragmentation": "Memory is fragmented.",
+    "pressure": "Memory ran short.",
+    "unknown": "Too few steps to judge.",
+}
+
+
+def headline(summary: dict[str, Any] | None) -> str:
+    """The verdict in one sentence."""
+    return HEADLINES["unknown" if summary is None else summary["verdict"]]
+
+
+def slope_in_words(finding: dict[str, Any]) -> str:
+    """A finding's slope and its interval."""
+    rate = finding["rate"]
+    if rate is None:
+        return "too few steps for a slope"
+    low = "−∞" if rate["low"] is None else format_rate(rate["low"])
+    high = "∞" if rate["high"] is None else format_rate(rate["high"])
+    return f"{format_rate(rate['bytes_per_step'])} (95 % interval {low} to {high})"
+
+
+def forecast_in_words(finding: dict[str, Any]) -> str:
+    """Where a finding leads; empty if nowhere."""
+    forecast = finding["forecast"]
+    if forecast is None:
+        return ""
+    after = f"reaches the budget of {format_size(forecast['limit_bytes'])} in {forecast['steps']:,.0f} steps"
+    return f"{after}, about {format_duration(forecast['seconds'])}"
+
+
+def figures(history: History) -> list[tuple[str, str]]:
+    """The few numbers that matter, with their names."""
+    summary = history.summary
+    if summary is None:
+        return [("steps", "none judged yet")]
+    peak, budget = summary["peak"], summary["budget"]["bytes"]
+    rows = [
+        ("steps", f"{summary['steps']:,}"),
+        ("peak resident memory", format_size(peak["host_bytes"])),
+        ("budget", f"{format_size(budget)} ({summary['budget']['origin']})"),
+        ("peak against budget", f"{max(peak['host_bytes'], peak['device_bytes'] or 0) / budget:.1%}"),
+    ]
+    if peak["device_bytes"]:
+        rows.insert(2, ("peak device memory reserved", format_size(peak["device_bytes"])))
+    overhead = summary["overhead"]
+    if overhead["run_seconds"]:
+        share = overhead["guard_seconds"] / overhead["run_seconds"]
+        rows.append(("cost of the guard", f"{overhead['step_us_mean']:.1f} µs a step, {share:.2%} of the run"))
+    return rows
+
+
+def how_it_ended(history: History) -> str:
+    """Whether the run was whole, killed, or stopped, for people."""
+    sessions = len(history.sessions)
+    return "" if sessions < 2 else f"killed or stopped, and resumed, {sessions - 1} times"  # noqa: PLR2004

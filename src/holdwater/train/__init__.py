@@ -1,0 +1,1 @@
+"""Training, built in: a client of the guard like any other, and flat by construction."""

@@ -1,0 +1,96 @@
+"""Find the folder of a run: a new one, or one that holds a run to go on with."""
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from holdwater.errors import RunFolderError
+from holdwater.store.checkpoints import MANIFEST
+from holdwater.store.schema import database_path
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a run lies, and from where it goes on."""
+
+    out: Path
+    checkpoint: Path | None = None
+    """The one checkpoint to go on from; None takes the newest whole one, if `resume`."""
+    resume: bool = False
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.out / "checkpoints"
+
+
+def find_run_folder(out: Path | None, resume: str | None) -> RunFolder:
+    """Settle where a run lies.
+
+    Args:
+        out: What `--out` says; None chooses.
+        resume: None for a new run; empty for `--resume` alone; else the folder of a run or a checkpoint.
+
+    Returns:
+        The folder, which may not exist yet.
+
+    Raises:
+        RunFolderError: A new run would overwrite an old one, or there is nothing to resume, or the folder
+            cannot be written.
+    """
+    if resume is None:
+        folder = RunFolder(out or RUNS / f"{datetime.now().astimezone():%Y-%m-%d-%H%M%S}-train")
+        if holds_run(folder.out):
+            raise RunFolderError(
+                f"--out {folder.out} holds a run already; add --resume to go on with it, or name another folder"
+            )
+    elif resume:
+        folder = _named(Path(resume).expanduser(), out)
+    else:
+        folder = RunFolder(out or _newest_run(), resume=True)
+    _make(folder.out)
+    return folder
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run."""
+    return database_path(folder).exists() or (folder / "checkpoints").exists()
+
+
+def _named(path: Path, out: Path | None) -> RunFolder:
+    """The run or checkpoint that `--resume PATH` names."""
+    if (path / MANIFEST).exists():
+        return RunFolder(out or path.parent.parent, checkpoint=path, resume=True)
+    if not holds_run(path):
+        raise RunFolderError(
+            f"--resume {path} is neither the folder of a run nor a checkpoint; name one, or leave the path out"
+        )
+    if out is not None and out.resolve() != path.resolve():
+        raise RunFolderError(
+            f"--resume {path} and --out {out} are different runs; name a checkpoint of {path} to branch off from"
+        )
+    return RunFolder(path, resume=True)
+
+
+def _newest_run() -> Path:
+    """The run in `runs/` that was worked on last."""
+    runs = [folder for folder in RUNS.glob("*") if holds_run(folder)] if RUNS.is_dir() else []
+    if not runs:
+        raise RunFolderError(f"--resume finds no run in {RUNS.resolve()}; name one with --out or --resume PATH")
+    return max(runs, key=lambda folder: folder.stat().st_mtime)
+
+
+def _make(folder: Path) -> None:
+    """Make the folder, and try whether it can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".holdwater-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise RunFolderError(
+            f"the run folder {folder} cannot be written ({error.strerror}); name another with --out"
+        ) from error

@@ -1,0 +1,199 @@
+"""What a person sees while a run goes on: one live line in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from holdwater.clock import format_duration
+from holdwater.guard.guard import Guard
+from holdwater.units import format_size
+
+SHARE_OF_TIME = 0.002
+"""Drawing takes at most this part of the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands after a step."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    guard: Guard
+
+
+class Screen(Protocol):
+    """Shows progress, and says a line now and then."""
+
+    def show(self, progress: Progress) -> None:
+        """Take note of a step; draw if it is time."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        ...
+
+    def close(self) -> None:
+        """Draw a last time and leave the terminal as it was."""
+        ...
+
+
+class Pace:
+    """Loss and speed over the recent steps."""
+
+    def __init__(self, *, first_step: int, steps: int, tokens_in_step: int) -> None:
+        self.steps = steps
+        self._tokens_in_step = tokens_in_step
+        self._began = time.perf_counter()
+        self._first_step = first_step
+        self._mark = (first_step, self._began)
+        self.average = float("nan")
+        """Of the loss, over about 100 steps."""
+        self._slow = float("nan")
+        self.rate = 0.0
+        """Steps per second, since the line was drawn last."""
+
+    def note(self, loss: float) -> None:
+        """Take in the loss of one step."""
+        if self.average != self.average:  # noqa: PLR0124 - NaN: the first loss
+            self.average = self._slow = loss
+        self.average += 0.02 * (loss - self.average)
+        self._slow += 0.005 * (loss - self._slow)
+
+    @property
+    def trend(self) -> str:
+        """Where the loss is going."""
+        change = self.average - self._slow
+        return "→" if abs(change) < 0.002 * abs(self._slow) else "↓" if change < 0 else "↑"  # noqa: PLR2004
+
+    def measure(self, step: int) -> None:
+        """Measure the speed since the last call."""
+        now = time.perf_counter()
+        before, then = self._mark
+        if now > then and step > before:
+            self.rate = (step - before) / (now - then)
+        self._mark = (step, now)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began or went on."""
+        return time.perf_counter() - self._began
+
+    def left(self, step: int) -> float:
+        """Seconds that the rest of the run will take, at its mean speed so far."""
+        done = step - self._first_step
+        return (self.steps - step) * self.elapsed / done if done else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens learnt from in a second."""
+        return self.rate * self._tokens_in_step
+
+
+def memory_against_budget(guard: Guard) -> str:
+    """Memory in use, and the budget."""
+    return f"{format_size(guard.observer.in_use())} / {format_size(guard.budget.limit)}"
+
+
+class LiveScreen:
+    """One line that is drawn again and again in place."""
+
+    def __init__(self, pace: Pace, console: Console) -> None:
+        self._pace = pace
+        self._live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        self._live.start()
+        self._next = 0.0
+        self._last: Progress | None = None
+
+    def show(self, progress: Progress) -> None:
+        """Take note of a step; draw if it is time."""
+        self._pace.note(progress.loss)
+        self._last = progress
+        now = time.perf_counter()
+        if now >= self._next:
+            self._draw(progress)
+            cost = time.perf_counter() - now
+            self._next = now + max(0.25, cost / SHARE_OF_TIME)
+
+    def say(self, line: str) -> None:
+        """Print a line above the live one."""
+        self._live.console.print(line, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Draw a last time and leave the terminal as it was."""
+        if self._last is not None:
+            self._draw(self._last)
+        self._live.stop()
+
+    def _draw(self, progress: Progress) -> None:
+        """Draw the line; a narrow terminal sees the most important parts."""
+        pace = self._pace
+        pace.measure(progress.step)
+        parts = [
+            format_duration(pace.elapsed),
+            ProgressBar(total=pace.steps, completed=progress.step, width=18),
+            f"[bold]{progress.step:,}[/]/{pace.steps:,}",
+            f"mem [bold]{memory_against_budget(progress.guard)}[/]",
+            f"loss [bold]{progress.loss:.3f}[/] avg {pace.average:.3f} {pace.trend}",
+            f"left {format_duration(pace.left(progress.step))}",
+            f"{pace.rate:.0f} steps/s",
+            f"{pace.tokens_per_second:,.0f} tok/s",
+            f"lr {progress.learning_rate:.1e}",
+        ]
+        widths = (8, 20, 16, 25, 26, 12, 13, 13, 12)
+        room, fitting = self._live.console.width, 0
+        while fitting < len(parts) and sum(widths[: fitting + 1]) <= room:
+            fitting += 1
+        line = Table.grid(padding=(0, 1))
+        line.add_row(*parts[: max(fitting, 3)])
+        self._live.update(line, refresh=True)
+
+
+class PlainScreen:
+    """Lines, fewer and fewer of them: for logs and pipes."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._next = 5.0
+        self._last: Progress | None = None
+
+    def show(self, progress: Progress) -> None:
+        """Take note of a step; print if it is time."""
+        self._pace.note(progress.loss)
+        self._last = progress
+        if self._pace.elapsed >= self._next:
+            self._print(progress)
+            self._next = self._pace.elapsed + min(max(5.0, 0.2 * self._pace.elapsed), 300.0)
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Print where the run ended."""
+        if self._last is not None:
+            self._print(self._last)
+
+    def _print(self, progress: Progress) -> None:
+        """Print where the run stands."""
+        pace = self._pace
+        pace.measure(progress.step)
+        self.say(
+            f"{format_duration(pace.elapsed)}  step {progress.step}/{pace.steps}  "
+            f"loss {progress.loss:.3f} (average {pace.average:.3f} {pace.trend})  "
+            f"lr {progress.learning_rate:.2e}  {pace.rate:.0f} steps/s  {pace.tokens_per_second:,.0f} tokens/s  "
+            f"left {format_duration(pace.left(progress.step))}  memory {memory_against_budget(progress.guard)}"
+        )
+
+
+def open_screen(pace: Pace) -> Screen:
+    """A live line where standard output is a terminal, plain lines elsewhere."""
+    console = Console()
+    return LiveScreen(pace, console) if console.is_terminal else PlainScreen(pace)

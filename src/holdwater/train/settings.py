@@ -1,0 +1,85 @@
+"""The settings of a training run from scratch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from holdwater.config import Config
+from holdwater.errors import ConfigError
+from holdwater.train.text import Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """What to train, on what, for how long; each field is a key of the configuration."""
+
+    preset: str
+    data: str | None
+    level: Level
+    steps: int
+    batch_size: int
+    train_seq_length: int
+    gradient_accumulation: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    gradient_clip: float
+    validation_share: float
+    eval_interval: int
+    eval_batches: int
+    sample_length: int
+    checkpoint_interval: int
+    keep_checkpoints: int
+    seed: int
+    device: str
+    """`cpu`, `cuda` or `mps`: never `auto`."""
+    threads: int
+    out: Path
+
+    @property
+    def tokens_in_step(self) -> int:
+        """Tokens that one optimizer step learns from."""
+        return self.batch_size * self.train_seq_length * self.gradient_accumulation
+
+    def identity(self) -> dict[str, object]:
+        """What must be the same for a run to go on exactly: all but its length, place and bookkeeping."""
+        free = {"steps", "out", "data", "keep_checkpoints", "checkpoint_interval", "threads"}
+        return {name: getattr(self, name) for name in self.__slots__ if name not in free}
+
+
+def train_settings(config: Config, out: Path) -> TrainSettings:
+    """Take the training keys out of a configuration, and settle device and threads.
+
+    Args:
+        config: The gathered configuration.
+        out: The folder of the run.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: The device that was asked for is not there.
+    """
+    names = [name for name in TrainSettings.__slots__ if name not in {"device", "threads", "out"}]
+    return TrainSettings(
+        **{name: config[name] for name in names},
+        device=_settle_device(config["device"]),
+        threads=config["threads"] or torch.get_num_threads(),
+        out=out,
+    )
+
+
+def _settle_device(name: str) -> str:
+    """The device that was asked for, or the best there is."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return next(device for device, available in there.items() if available)
+    if not there[name]:
+        usable = ", ".join(device for device, available in there.items() if available)
+        raise ConfigError(f"device is {name!r}, but torch {torch.__version__} sees none here; write {usable} or auto")
+    return name
