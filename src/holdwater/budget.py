@@ -54,7 +54,7 @@ class Budget:
         return f"budget {format_size(self.limit)}: {self.reason}"
 
 
-def give_budget(limit: Bytes, machine: MachineMemory, *, in_use: Bytes = Bytes(0)) -> Budget:
+def give_budget(limit: Bytes, machine: MachineMemory, *, in_use: int = 0) -> Budget:
     """Take the budget that the user gave, never above a cgroup's or a device's limit.
 
     Args:

@@ -18,7 +18,7 @@ class UnitError(ConfigError):
     """A size or a rate that cannot be read."""
 
 
-class ConfigErrors(ConfigError):
+class SeveralConfigErrors(ConfigError):  # noqa: N818 - ends in Errors: it holds several
     """Several mistakes in one configuration, reported together."""
 
     def __init__(self, mistakes: Sequence[str]) -> None:

@@ -41,9 +41,7 @@ def _limit_cuda(budget: Budget) -> tuple[LimitChange, ...]:
     new = min(old, budget.limit / size)
     if new < old:
         torch.cuda.set_per_process_memory_fraction(new)
-    return (
-        LimitChange("CUDA memory of this process", _fraction(old, size), _fraction(new, size)),
-    )
+    return (LimitChange("CUDA memory of this process", _fraction(old, size), _fraction(new, size)),)
 
 
 def _limit_mps(budget: Budget) -> tuple[LimitChange, ...]:

@@ -60,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
     if code == 0 and options.fail_on == "leak" and result.summary.get("verdict") == "leak":
         code = LEAK_FOUND
     if options.json is not None:
-        text = json.dumps({**result.summary, "step_source": "train", "command": command, "exit_code": code}, indent=1)
+        text = json.dumps(
+            {**result.summary, "step_source": "train", "command": command, "exit_code": code}, indent=1
+        )
         options.json.write_text(text + "\n", encoding="utf-8")
     print(f"verdict: {result.summary.get('verdict', 'unknown')}; report: {folder.out / 'report.html'}")  # noqa: T201
     return code
@@ -77,7 +79,7 @@ def gather_config(options: argparse.Namespace, profile: Profile | None = None) -
         The configuration.
 
     Raises:
-        ConfigErrors: There are mistakes; all are named.
+        SeveralConfigErrors: There are mistakes; all are named.
     """
     flags = {key.name: getattr(options, key.name) for key in KEYS}
     return gather(flags=flags, environment=os.environ, file=options.config, profile=profile)
@@ -85,9 +87,9 @@ def gather_config(options: argparse.Namespace, profile: Profile | None = None) -
 
 def _with_profile(config: Config, options: argparse.Namespace) -> Config:
     """Take in the rows of the profile that was named, or that suits the device."""
-    from holdwater.probes.machine import read_machine  # noqa: PLC0415 - after torch, which it asks
-
     import torch  # noqa: PLC0415 - imported above already
+
+    from holdwater.probes.machine import read_machine  # noqa: PLC0415 - after torch, which it asks
 
     device = config["device"]
     gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())

@@ -10,7 +10,7 @@ import yaml
 
 from holdwater.config.keys import BY_NAME, KEYS, Key
 from holdwater.config.profile import Profile
-from holdwater.errors import ConfigError, ConfigErrors
+from holdwater.errors import ConfigError, SeveralConfigErrors
 
 PREFIX = "HOLDWATER_"
 
@@ -57,7 +57,7 @@ def gather(
         The values of all keys.
 
     Raises:
-        ConfigErrors: There are mistakes; all of them are named.
+        SeveralConfigErrors: There are mistakes; all of them are named.
     """
     mistakes: list[str] = []
     config = Config({key.name: key.default for key in KEYS}, {key.name: "default" for key in KEYS})
@@ -71,7 +71,7 @@ def gather(
     if profile is not None:
         _apply_profile(profile, config)
     if mistakes:
-        raise ConfigErrors(mistakes)
+        raise SeveralConfigErrors(mistakes)
     return config
 
 
@@ -117,9 +117,7 @@ class _Source:
 def _read_environment(environment: Mapping[str, str]) -> dict[str, object]:
     """The variables that are meant for holdwater."""
     return {
-        name.removeprefix(PREFIX).lower(): value
-        for name, value in environment.items()
-        if name.startswith(PREFIX)
+        name.removeprefix(PREFIX).lower(): value for name, value in environment.items() if name.startswith(PREFIX)
     }
 
 

@@ -96,7 +96,7 @@ def _parse(name: str, text: str) -> Profile:
             unknown = set(values) - known
             if unknown:
                 raise ConfigError(
-                    f"profile {name}: {row} has the unknown key {sorted(unknown)[0]}; "
+                    f"profile {name}: {row} has the unknown key {min(unknown)}; "
                     f"write one of {', '.join(sorted(known))}"
                 )
     return Profile(name, memory, kind, presets, models)

@@ -42,7 +42,7 @@ class GrowthConfig:
                 f"growth.false_alarms is {self.false_alarms}, but it is a probability; "
                 "set it between 0 and 1, such as 0.001"
             )
-        if self.blocks < 24:  # noqa: PLR2004 - two halves of a dozen
+        if self.blocks < 24:
             raise ConfigError(
                 f"growth.blocks is {self.blocks}, but each half needs a dozen; set growth.blocks = 24 or more"
             )
@@ -75,12 +75,12 @@ def judge_growth(steps: Floats, floors: Floats, *, look: int, config: GrowthConf
         look: The number of this judgement within the run, from 1.
         config: When a rising line is called a leak.
     """
+    if len(floors) > 1 and floors.min() == floors.max():
+        return Growth("flat", Rate(0.0, 0.0, 0.0, REPORTED_CONFIDENCE), None, float(floors[-1]), 0.0)
     settled = steps >= steps[0] + config.warmup_share * (steps[-1] - steps[0]) if len(steps) else steps > 0
-    if settled.sum() < 24 or steps[-1] - steps[settled][0] < config.least_steps:  # noqa: PLR2004 - as in blocks
+    if settled.sum() < 24 or steps[-1] - steps[settled][0] < config.least_steps:
         return Growth("unknown", None, None, float(floors[-1]) if len(floors) else 0.0, 0.0)
     window_steps, window = steps[settled], floors[settled]
-    if floors.min() == floors.max():
-        return Growth("flat", Rate(0.0, 0.0, 0.0, REPORTED_CONFIDENCE), None, float(floors[-1]), 0.0)
     x, y = block_floors(window_steps, window, config.blocks)
     line = fit_slope(x, y)
     low, high = line.interval(REPORTED_CONFIDENCE)

@@ -46,9 +46,8 @@ def judge(buckets: Buckets, budget: Budget, *, look: int, config: JudgeConfig) -
     step = Step(int(buckets.last_step[-1]) if len(buckets) else 0)
     context = _Context(buckets, budget, look, config, step)
     findings = [context.judge_series("resident", "host.native")]
-    findings += [
-        context.judge_series(series, component) for series, component in OTHERS if buckets.seen(series)
-    ]
+    others = [context.judge_series(series, component) for series, component in OTHERS if buckets.seen(series)]
+    findings += [finding for finding in others if finding.verdict != "unknown"]  # read too seldom as yet
     return Verdict.of(tuple(findings), step)
 
 

@@ -5,9 +5,7 @@ from typing import Literal
 
 from holdwater.units import Step
 
-VerdictKind = Literal[
-    "flat", "bounded", "cyclic", "unknown", "warming", "fragmentation", "pressure", "leak"
-]
+VerdictKind = Literal["flat", "bounded", "cyclic", "unknown", "warming", "fragmentation", "pressure", "leak"]
 GRAVITY: tuple[VerdictKind, ...] = (
     "leak",
     "pressure",
@@ -90,6 +88,6 @@ class Verdict:
     def of(cls, findings: tuple[Finding, ...], step: Step) -> "Verdict":
         """Take the gravest finding's verdict; `unknown` where there is none."""
         kinds = {finding.verdict for finding in findings}
-        kind = next((kind for kind in GRAVITY if kind in kinds), "unknown")
+        kind: VerdictKind = next((kind for kind in GRAVITY if kind in kinds), "unknown")
         ordered = sorted(findings, key=lambda finding: GRAVITY.index(finding.verdict))
         return cls(kind, step, tuple(ordered))

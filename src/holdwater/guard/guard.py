@@ -40,7 +40,9 @@ Batch = TypeVar("Batch")
 log = logging.getLogger("holdwater")
 
 FLUSH_EVERY = 2.0
-"""Seconds between two writes to the store."""
+"""Seconds between two writes to the store, at least."""
+FLUSH_SHARE = 0.0005
+"""Writing takes at most this part of the time, unless that would leave half a minute unwritten."""
 MOST_OUTCOMES = 1000
 """Outcomes that are kept in memory; the store has them all."""
 
@@ -114,7 +116,8 @@ class Guard:
         self._handle(self.observer.sample(self.step_number, everything=True))
         now = self._clock.elapsed()
         self._startup = now - self._entered
-        self._first_hook = self._last_hook = self._last_look = self._flushed = now
+        self._first_hook = self._last_look = now
+        self._next_flush = now + FLUSH_EVERY
         self._next_look = self._looked = self.step_number
         return self
 
@@ -145,8 +148,8 @@ class Guard:
         account = self._account
         return Overhead(
             guard_seconds=account.total,
-            run_seconds=self._last_hook - self._first_hook,
-            step_us_mean=1e6 * account.total / max(account.count, 1),
+            run_seconds=self._last_look - self._first_hook,
+            step_us_mean=1e6 * account.total / max(account.steps, 1),
             step_us_p50=1e6 * account.percentile(0.50),
             step_us_p99=1e6 * account.percentile(0.99),
             startup_seconds=self._startup,
@@ -166,13 +169,9 @@ class Guard:
         Args:
             loss: The step's loss, for the report.
         """
-        began = self._clock.elapsed()
         self.step_number = Step(self.step_number + 1)
-        spent = 0.0
         if self.step_number >= self._next_look:
-            spent = self._look(began, loss)
-        self._last_hook = ended = self._clock.elapsed()
-        self._account.add(ended - began - spent)
+            self._look(loss)
 
     def mark(self, kind: str, **facts: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
         """Note an event of the run: `epoch`, `evaluation`, `checkpoint`, or a word of your own."""
@@ -202,21 +201,25 @@ class Guard:
             peak=self._peak(),
         )
 
-    def _look(self, began: float, loss: float | None) -> float:
-        """Take a sample and do what follows from it; returns the seconds that went into actions."""
+    def _look(self, loss: float | None) -> None:
+        """Take a sample, do what follows from it, and settle when to look again."""
+        began = self._clock.elapsed()
         try:
             spent = self._handle(self.observer.sample(self.step_number, loss=loss))
         except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
             self._say_once(f"the guard could not look: {error!r}")
             spent = 0.0
         now = self._clock.elapsed()
-        if now - self._flushed >= FLUSH_EVERY:
+        if now >= self._next_flush:
             self._flush()
-            self._flushed = now
         steps = self.step_number - self._looked
         stride = self._account.stride(now - began - spent, (began - self._last_look) / max(steps, 1))
-        self._next_look, self._looked, self._last_look = Step(self.step_number + stride), self.step_number, began
-        return spent
+        self._next_look, self._looked, self._last_look = (
+            Step(self.step_number + stride),
+            self.step_number,
+            began,
+        )
+        self._account.add(self._clock.elapsed() - began - spent, steps=steps)
 
     def _handle(self, sample: Sample) -> float:
         """Hand a sample to the core and carry out what it answers; returns the seconds of the actions."""
@@ -266,11 +269,14 @@ class Guard:
         """Write to the store what is new; an error is said once, and what waits keeps waiting."""
         if self._store is None:
             return
+        began = self._clock.elapsed()
         self._store.summary(self.summary())
         try:
             self._store.flush(self.core.timeline)
         except StoreError as error:
             self._say_once(str(error))
+        now = self._clock.elapsed()
+        self._next_flush = now + min(max(FLUSH_EVERY, (now - began) / FLUSH_SHARE), 30.0)
 
     def _open_store(self, out: Path) -> RunStore:
         """Open the run's database and begin a session in it."""
@@ -298,9 +304,7 @@ class Guard:
         waiting = waiting_level(machine) if settings.waiting_below is None else settings.waiting_below
         stopping = stopping_level(machine) if settings.stopping_below is None else settings.stopping_below
         return CoreConfig(
-            headroom=HeadroomConfig(
-                waiting_below=waiting, stopping_below=stopping, threshold=settings.threshold
-            ),
+            headroom=HeadroomConfig(waiting_below=waiting, stopping_below=stopping, threshold=settings.threshold),
             remedies=RemedyConfig(
                 leak_threshold=settings.leak_threshold, cache_clear_interval=settings.cache_clear_interval
             ),
@@ -311,4 +315,3 @@ class Guard:
         if message not in self._said and len(self._said) < MOST_OUTCOMES:
             self._said.add(message)
             log.warning(message)
-

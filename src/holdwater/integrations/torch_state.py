@@ -22,7 +22,7 @@ def random_states() -> dict[str, Tensor]:
         "numpy_keys": torch.from_numpy(np.asarray(keys, dtype=np.uint32).astype(np.int64)),
         "numpy_rest": torch.tensor([float(position), float(has_gauss), float(cached)], dtype=torch.float64),
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         for index, state in enumerate(torch.cuda.get_rng_state_all()):
             states[f"cuda_{index}"] = state
     if torch.backends.mps.is_available():

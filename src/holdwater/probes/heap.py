@@ -26,7 +26,7 @@ _FIELDS = (
 class _Mallinfo2(ctypes.Structure):
     """`struct mallinfo2` of <malloc.h>."""
 
-    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS]  # noqa: RUF012 - ctypes asks for this form
+    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS]
 
 
 def _find_mallinfo2() -> Callable[[], _Mallinfo2] | None:
@@ -37,7 +37,7 @@ def _find_mallinfo2() -> Callable[[], _Mallinfo2] | None:
         return None
     function.restype = _Mallinfo2
     function.argtypes = ()
-    return function  # type: ignore[no-any-return] # ctypes types no function
+    return function
 
 
 def replaced_allocator(maps: Path = Path("/proc/self/maps")) -> str | None:
@@ -54,7 +54,7 @@ class Heap:
 
     name = "heap"
     measures = "heap in use, and heap that malloc keeps free"
-    every = 0.5
+    every = 1.0
 
     def __init__(self) -> None:
         self._mallinfo2 = _find_mallinfo2()

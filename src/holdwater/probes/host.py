@@ -66,7 +66,7 @@ def read_kib_table(path: Path) -> dict[str, int]:
     for line in text.splitlines():
         name, _, rest = line.partition(":")
         words = rest.split()
-        if len(words) == 2 and words[1] == "kB" and words[0].isdigit():  # noqa: PLR2004 - a number and its unit
+        if len(words) == 2 and words[1] == "kB" and words[0].isdigit():
             table[name] = int(words[0]) * _KIB
     return table
 
@@ -75,8 +75,8 @@ class ProcessParts:
     """The kernel's split of resident memory: private, mapped files, shared memory; and its peak."""
 
     name = "process parts"
-    measures = "private, file-backed and shared parts of resident memory; its peak; threads"
-    every = 0.5
+    measures = "private, file-backed and shared parts of resident memory, and its peak"
+    every = 1.0
 
     def __init__(self, status: Path = Path("/proc/self/status")) -> None:
         self._status = status
@@ -102,7 +102,7 @@ class Available:
 
     name = "available"
     measures = "memory still available on the machine and within the cgroup"
-    every = 0.25
+    every = 1.0
 
     def __init__(self, meminfo: Path = Path("/proc/meminfo"), cgroup: Cgroup | None = None) -> None:
         self._meminfo = meminfo
@@ -129,7 +129,7 @@ class Pressure:
 
     name = "pressure"
     measures = "share of time in which some task waited for memory (PSI)"
-    every = 2.0
+    every = 5.0
 
     def __init__(self, path: Path = Path("/proc/pressure/memory")) -> None:
         self._path = path

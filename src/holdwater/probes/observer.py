@@ -29,6 +29,10 @@ SHARE_OF_TIME = 0.0005
 """A dear probe takes at most this share of the time: one that costs 1 ms is read every 2 s at most."""
 
 
+LOOK_EVERY = 1.0
+"""Seconds between two looks at dear probes, at least; what is due meanwhile is read together."""
+
+
 class Observer:
     """Reads the memory of this process, and keeps the price of each reading."""
 
@@ -91,7 +95,7 @@ class Observer:
         for probe, due in list(self._due.items()):
             if everything or seconds >= due:
                 self._read_probe(probe, seconds)
-        self._next_due = min(self._due.values(), default=float("inf"))
+        self._next_due = max(min(self._due.values(), default=float("inf")), seconds + LOOK_EVERY)
         return Look(**self._seen) if self._seen else NO_LOOK  # type: ignore[arg-type] # named as Look's fields
 
     def _read_probe(self, probe: Probe, seconds: float) -> None:

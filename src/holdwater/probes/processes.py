@@ -100,7 +100,7 @@ class Handles:
 
     name = "handles"
     measures = "open files and threads of this process"
-    every = 2.0
+    every = 5.0
 
     def unavailable(self) -> str | None:
         """Say why this probe cannot read here; None if it can."""
@@ -117,8 +117,8 @@ class Handles:
         """
         try:
             return {
-                "open_files": len(os.listdir("/proc/self/fd")) - 1,
-                "threads": len(os.listdir("/proc/self/task")),
+                "open_files": len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - half the price
+                "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208
             }
         except OSError as error:
             raise ProbeError(f"/proc/self cannot be listed: {error.strerror}") from error

@@ -82,17 +82,10 @@ class Chart:
         parts = []
         for value in ticks(self.bottom, self.top, 5):
             y = self._y(value)
-            parts += [
-                f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>',
-                f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">'
-                f"{escape(self.write(value))}</text>",
-            ]
+            parts += [_rule("grid", y), _words("tick", LEFT - 8, y + 4, "end", self.write(value))]
         for step in ticks(self.steps[0], self.steps[-1], 8):
             x = self._x(step)
-            parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{self.height - BOTTOM + 18}" text-anchor="middle">'
-                f"{step:,.0f}</text>"
-            )
+            parts.append(_words("tick", x, self.height - BOTTOM + 18, "middle", f"{step:,.0f}"))
         return parts
 
     def _areas(self) -> list[str]:
@@ -128,10 +121,8 @@ class Chart:
             y = TOP + 2 if off else self._y(level.value)
             caption = f"{level.caption} ↑ above this chart" if off else level.caption
             parts += [
-                f'<line class="{"level off" if off else "level"}" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
-                f'y1="{y:.1f}" y2="{y:.1f}"/>',
-                f'<text class="level-name" x="{WIDTH - RIGHT - 6}" y="{y + 15:.1f}" text-anchor="end">'
-                f"{escape(caption)}</text>",
+                _rule("level off" if off else "level", y),
+                _words("level-name", WIDTH - RIGHT - 6, y + 15, "end", caption),
             ]
         return parts
 
@@ -143,6 +134,16 @@ class Chart:
             f'y1="{y}" y2="{y - 9}"><title>{escape(caption)}</title></line>'
             for step, kind, caption in self.marks
         ]
+
+
+def _rule(kind: str, y: float) -> str:
+    """A line from edge to edge."""
+    return f'<line class="{kind}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+
+
+def _words(kind: str, x: float, y: float, anchor: str, text: str) -> str:
+    """A piece of text."""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:

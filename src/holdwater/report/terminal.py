@@ -19,7 +19,9 @@ def print_report(history: History, console: Console) -> None:
     colour = COLOURS.get(verdict, "yellow")
     console.print(f"[bold {colour}]{verdict}[/]  {headline(summary)}", highlight=False)
     for finding in () if summary is None else summary["findings"]:
-        console.print(f"  {finding['component']}: {finding['verdict']}, {slope_in_words(finding)}", highlight=False)
+        console.print(
+            f"  {finding['component']}: {finding['verdict']}, {slope_in_words(finding)}", highlight=False
+        )
         if finding["forecast"]:
             console.print(f"    {forecast_in_words(finding)}", highlight=False)
     numbers = Table.grid(padding=(0, 2))

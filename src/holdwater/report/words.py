@@ -59,11 +59,14 @@ def figures(history: History) -> list[tuple[str, str]]:
     overhead = summary["overhead"]
     if overhead["run_seconds"]:
         share = overhead["guard_seconds"] / overhead["run_seconds"]
-        rows.append(("cost of the guard", f"{overhead['step_us_mean']:.1f} µs a step, {share:.2%} of the run"))
+        rows.append((
+            "cost of the guard",
+            f"{overhead['step_us_mean']:.1f} µs a step, {share:.2%} of the run",
+        ))
     return rows
 
 
 def how_it_ended(history: History) -> str:
     """Whether the run was whole, killed, or stopped, for people."""
     sessions = len(history.sessions)
-    return "" if sessions < 2 else f"killed or stopped, and resumed, {sessions - 1} times"  # noqa: PLR2004
+    return "" if sessions < 2 else f"killed or stopped, and resumed, {sessions - 1} times"

@@ -108,8 +108,7 @@ def _read(connection: sqlite3.Connection, path: Path) -> History:
     )
     ends = [later.first_step for later in sessions[1:]] + [None]
     samples = [
-        _until(read_samples(connection, session.number), end)
-        for session, end in zip(sessions, ends, strict=True)
+        _until(read_samples(connection, session.number), end) for session, end in zip(sessions, ends, strict=True)
     ]
     marks = tuple(
         Mark(session, step, seconds, kind, json.loads(facts))
@@ -118,8 +117,7 @@ def _read(connection: sqlite3.Connection, path: Path) -> History:
     verdicts = tuple(connection.execute("SELECT step, kind FROM verdicts ORDER BY rowid"))
     names = ("session", "step", "action", "reason", "freed_bytes", "seconds", "error")
     outcomes = tuple(
-        dict(zip(names, row, strict=True))
-        for row in connection.execute("SELECT * FROM outcomes ORDER BY rowid")
+        dict(zip(names, row, strict=True)) for row in connection.execute("SELECT * FROM outcomes ORDER BY rowid")
     )
     return History(path, sessions, join_buckets(samples), marks, verdicts, outcomes)
 

@@ -144,9 +144,7 @@ class RunStore:
         sessions = [row[0] for row in self._connection.execute("SELECT id FROM sessions ORDER BY id")]
         if rows > CAPACITY:
             for session in sessions:
-                buckets = thin(
-                    read_samples(self._connection, session), max(CAPACITY // (2 * len(sessions)), 1)
-                )
+                buckets = thin(read_samples(self._connection, session), max(CAPACITY // (2 * len(sessions)), 1))
                 self._connection.execute("BEGIN")
                 self._connection.execute("DELETE FROM samples WHERE session = ?", (session,))
                 self._connection.executemany(_INSERT, sample_rows(session, buckets))

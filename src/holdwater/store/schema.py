@@ -13,23 +13,25 @@ VERSION = 1
 COLUMNS = tuple(f"{series}_{part}" for series in SERIES for part in ("low", "high", "mean"))
 """The columns of a bucket, after session, first_step, last_step and seconds."""
 
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS sessions (id INTEGER PRIMARY KEY, began REAL NOT NULL, first_step INTEGER "
-    "NOT NULL, facts TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS samples (session INTEGER NOT NULL, first_step INTEGER NOT NULL, last_step "
-    f"INTEGER NOT NULL, seconds REAL NOT NULL, {', '.join(f'{name} REAL' for name in COLUMNS)}, "
-    "PRIMARY KEY (session, first_step)) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS marks (session INTEGER NOT NULL, step INTEGER NOT NULL, seconds REAL NOT "
-    "NULL, kind TEXT NOT NULL, facts TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS verdicts (session INTEGER NOT NULL, step INTEGER NOT NULL, kind TEXT NOT "
-    "NULL, findings TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS decisions (session INTEGER NOT NULL, step INTEGER NOT NULL, action TEXT NOT "
-    "NULL, reason TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS outcomes (session INTEGER NOT NULL, step INTEGER NOT NULL, action TEXT NOT "
-    "NULL, reason TEXT NOT NULL, freed_bytes INTEGER NOT NULL, seconds REAL NOT NULL, error TEXT)",
-    "CREATE TABLE IF NOT EXISTS summaries (session INTEGER PRIMARY KEY, summary TEXT NOT NULL)",
-)
+_TABLES = f"""
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sessions (
+  id INTEGER PRIMARY KEY, began REAL NOT NULL, first_step INTEGER NOT NULL, facts TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS samples (
+  session INTEGER NOT NULL, first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, seconds REAL NOT NULL,
+  {", ".join(f"{name} REAL" for name in COLUMNS)}, PRIMARY KEY (session, first_step)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (
+  session INTEGER NOT NULL, step INTEGER NOT NULL, seconds REAL NOT NULL, kind TEXT NOT NULL,
+  facts TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS verdicts (
+  session INTEGER NOT NULL, step INTEGER NOT NULL, kind TEXT NOT NULL, findings TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS decisions (
+  session INTEGER NOT NULL, step INTEGER NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS outcomes (
+  session INTEGER NOT NULL, step INTEGER NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL,
+  freed_bytes INTEGER NOT NULL, seconds REAL NOT NULL, error TEXT);
+CREATE TABLE IF NOT EXISTS summaries (session INTEGER PRIMARY KEY, summary TEXT NOT NULL);
+"""
 
 
 def database_path(folder: Path, rank: int = 0) -> Path:
@@ -46,8 +48,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
     Raises:
         StoreError: The database was written by a newer version.
     """
-    for statement in _TABLES:
-        connection.execute(statement)
+    connection.executescript(_TABLES)
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(VERSION),))
     (written,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
     if int(written) > VERSION:

@@ -35,7 +35,7 @@ class Timeline:
         Raises:
             ValueError: The capacity is odd or below 4.
         """
-        if capacity < 4 or capacity % 2:  # noqa: PLR2004 - two pairs, or merging would empty it
+        if capacity < 4 or capacity % 2:
             raise ValueError(f"capacity is {capacity}, but pairs are merged; write an even number from 4 on")
         self.stride = 1
         """Samples that a bucket stands for."""

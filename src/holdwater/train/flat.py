@@ -1,6 +1,7 @@
-"""Lay a model's weights and gradients out in two long tensors, once: nothing is allocated per step.
+"""Weights, gradients and AdamW's moments in a few long tensors, laid out once: nothing is taken per step.
 
 The optimizer then updates two tensors instead of dozens, and the norm of the gradient is one reduction.
+Source of the update: Loshchilov and Hutter (2019), "Decoupled Weight Decay Regularization".
 """
 
 from dataclasses import dataclass
@@ -14,51 +15,116 @@ ALIGNMENT = 16
 
 @dataclass(frozen=True, slots=True)
 class FlatWeights:
-    """A model's weights as two parameters: those that decay (matrices) and those that do not (the rest)."""
+    """A model's weights as two tensors: those that decay (matrices) and those that do not (the rest)."""
 
-    decayed: nn.Parameter
-    undecayed: nn.Parameter
+    decayed: Tensor
+    undecayed: Tensor
+    decayed_grad: Tensor
+    undecayed_grad: Tensor
 
     @classmethod
     def of(cls, model: nn.Module) -> "FlatWeights":
         """Move a model's weights into two tensors; its own parameters become views of them."""
         weights = list(model.parameters())
-        return cls(
-            _lay_out([weight for weight in weights if weight.dim() > 1]),
-            _lay_out([weight for weight in weights if weight.dim() <= 1]),
-        )
+        decayed, decayed_grad = _lay_out([weight for weight in weights if weight.dim() > 1])
+        undecayed, undecayed_grad = _lay_out([weight for weight in weights if weight.dim() <= 1])
+        return cls(decayed, undecayed, decayed_grad, undecayed_grad)
+
+    @property
+    def grads(self) -> list[Tensor]:
+        """Both gradients."""
+        return [self.decayed_grad, self.undecayed_grad]
 
     def clear_gradients(self) -> None:
         """Set all gradients to zero, in place."""
-        for weight in (self.decayed, self.undecayed):
-            _grad(weight).zero_()
+        for grad in self.grads:
+            grad.zero_()
 
-    def clip_gradients(self, largest: float) -> Tensor:
-        """Scale the gradients so that their norm is at most `largest`; return the norm. Shape ()."""
-        grads = [_grad(self.decayed), _grad(self.undecayed)]
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads]))
-        scale = (largest / (norm + 1e-6)).clamp_(max=1.0)
-        for grad in grads:
-            grad.mul_(scale)
+    def gradient_norm(self) -> Tensor:
+        """Return the norm of all gradients together. Shape ()."""
+        norms = [torch.linalg.vector_norm(grad) for grad in self.grads]
+        norm: Tensor = torch.hypot(*norms)
         return norm
 
 
-def _grad(weight: Tensor) -> Tensor:
-    """A gradient that was laid out beforehand."""
-    assert weight.grad is not None  # noqa: S101 - `_lay_out` made it
-    return weight.grad
+class FlatAdamW:
+    """AdamW on flat weights, by PyTorch's own fused kernel.
+
+    `torch.optim.AdamW(fused=True)` calls the same kernel, and spends as long again on grouping tensors.
+    """
+
+    def __init__(
+        self, weights: FlatWeights, *, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
+    ) -> None:
+        """Make room for the moments.
+
+        Args:
+            weights: What to update.
+            weight_decay: Of the matrices, per step and unit of the learning rate.
+            betas: How much of the first and second moment is kept from step to step.
+        """
+        self._weights = weights
+        self._decay = weight_decay
+        self._betas = betas
+        self.first = [torch.zeros_like(weights.decayed), torch.zeros_like(weights.undecayed)]
+        self.second = [torch.zeros_like(weights.decayed), torch.zeros_like(weights.undecayed)]
+        self.steps = torch.zeros((), device=weights.decayed.device)
+        """Updates done. Shape ()."""
+
+    @torch.no_grad()
+    def step(self, *, learning_rate: float, largest_norm: float) -> None:
+        """Update the weights once.
+
+        Args:
+            learning_rate: Of this step.
+            largest_norm: The gradients are scaled down to this norm where theirs is larger.
+        """
+        self.steps += 1
+        scale = (self._weights.gradient_norm() / largest_norm).clamp_(min=1.0)
+        parts = (
+            (self._weights.decayed, self._weights.decayed_grad, self._decay),
+            (self._weights.undecayed, self._weights.undecayed_grad, 0.0),
+        )
+        for index, (weight, grad, decay) in enumerate(parts):
+            torch._fused_adamw_(
+                [weight],
+                [grad],
+                [self.first[index]],
+                [self.second[index]],
+                [],
+                [self.steps],
+                lr=learning_rate,
+                beta1=self._betas[0],
+                beta2=self._betas[1],
+                weight_decay=decay,
+                eps=1e-8,
+                amsgrad=False,
+                maximize=False,
+                grad_scale=scale,
+            )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the whole state, by name."""
+        first, second = self.first, self.second
+        return {
+            "first.decayed": first[0],
+            "first.undecayed": first[1],
+            "second.decayed": second[0],
+            "second.undecayed": second[1],
+            "steps": self.steps,
+        }
 
 
-def _lay_out(weights: list[nn.Parameter]) -> nn.Parameter:
+def _lay_out(weights: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
     """Move weights into one tensor, and give each a gradient in another."""
     lengths = [-(-weight.numel() // ALIGNMENT) * ALIGNMENT for weight in weights]
-    flat = nn.Parameter(torch.zeros(sum(lengths), dtype=weights[0].dtype, device=weights[0].device))
-    flat.grad = torch.zeros_like(flat)
+    flat = torch.zeros(sum(lengths), dtype=weights[0].dtype, device=weights[0].device)
+    grad = torch.zeros_like(flat)
     start = 0
     for weight, length in zip(weights, lengths, strict=True):
         place = slice(start, start + weight.numel())
-        flat.data[place].copy_(weight.data.flatten())
-        weight.data = flat.data[place].view_as(weight)
-        weight.grad = flat.grad[place].view_as(weight)
+        flat[place].copy_(weight.data.flatten())
+        weight.data = flat[place].view_as(weight)
+        weight.grad = grad[place].view_as(weight)
         start += length
-    return flat
+    return flat, grad

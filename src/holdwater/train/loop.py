@@ -54,11 +54,7 @@ class Loop:
     def learn(self, step: int) -> tuple[float, float]:
         """Take one optimizer step; return its mean loss in nats and its learning rate."""
         settings, state = self.settings, self.state
-        rate = learning_rate(
-            step, peak=settings.learning_rate, warmup=settings.warmup_steps, steps=settings.steps
-        )
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
+        rate = learning_rate(step, peak=settings.learning_rate, warmup=settings.warmup_steps, steps=settings.steps)
         state.weights.clear_gradients()
         total = 0.0
         for _ in range(settings.gradient_accumulation):
@@ -66,8 +62,7 @@ class Loop:
             loss = state.model.loss(tokens, targets) / settings.gradient_accumulation
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
-        state.weights.clip_gradients(settings.gradient_clip)
-        state.optimizer.step()
+        state.optimizer.step(learning_rate=rate, largest_norm=settings.gradient_clip)
         return total, rate
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from holdwater.train.written_out import BlockStep, can_be_written_out
+from holdwater.train.block import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,32 +32,6 @@ PRESETS = {
 """46 thousand, 0.43 million, 3.2 million and 19 million parameters with byte tokens."""
 
 
-class Block(nn.Module):
-    """Attention and a feed-forward layer, each added to what comes in."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        width = shape.width
-        self.heads = shape.heads
-        self.norm_1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.project = nn.Linear(width, width)
-        self.norm_2 = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map hidden states to hidden states. Shapes: (batch, time, width)."""
-        if can_be_written_out(x, self.qkv.weight):
-            return BlockStep.run(x, self)
-        batch, time, width = x.shape
-        qkv = self.qkv(self.norm_1(x)).view(batch, time, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.project(seen.transpose(1, 2).reshape(batch, time, width))
-        return x + self.down(functional.gelu(self.up(self.norm_2(x))))
-
-
 class GPT(nn.Module):
     """Predicts the next token at every position."""
 
@@ -74,20 +48,21 @@ class GPT(nn.Module):
         super().__init__()
         self.length = length
         self.embedding = nn.Embedding(vocabulary, shape.width)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.width)
         self.register_buffer("positions", sinusoids(length, shape.width), persistent=False)
         self.apply(_initialise)
-        for block in self.blocks:  # as in GPT-2: the sum over layers keeps its variance
-            for layer in (block.project, block.down):
-                nn.init.normal_(layer.weight, std=0.02 / (2 * shape.layers) ** 0.5)
+        for name, weight in self.named_parameters():  # as in GPT-2: the sum over layers keeps its variance
+            if name.endswith(("project.weight", "down.weight")):
+                nn.init.normal_(weight, std=0.02 / (2 * shape.layers) ** 0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits. Shapes: (batch, time) in, (batch, time, vocabulary) out."""
         x = self.embedding(tokens) + self.positions[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
-        return functional.linear(self.norm(x), self.embedding.weight)
+        logits: Tensor = functional.linear(self.norm(x), self.embedding.weight)
+        return logits
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy in nats. Shapes: (batch, time) each."""

@@ -108,7 +108,9 @@ def find_callback(name: str) -> Callable[[Guard], None]:
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"--callback {name}: {error}; write module:function, both importable from here") from None
+        raise ConfigError(
+            f"--callback {name}: {error}; write module:function, both importable from here"
+        ) from None
     if not callable(found):
         raise ConfigError(f"--callback {name} is no function; write module:function")
     return found  # type: ignore[no-any-return] # what a user's module holds
@@ -226,7 +228,16 @@ def _nothing_left(settings: TrainSettings, folder: RunFolder) -> Result:
 
 def write_report(out: Path) -> None:
     """Write the HTML report in a process of its own: it reads the store only, and cannot harm the run."""
-    command = [sys.executable, "-m", "holdwater", "report", str(out), "--html", str(out / "report.html"), "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "holdwater",
+        "report",
+        str(out),
+        "--html",
+        str(out / "report.html"),
+        "--quiet",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
     if done.returncode:
         log.warning("the report could not be written: %s", done.stderr.strip())

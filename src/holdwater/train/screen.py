@@ -61,7 +61,7 @@ class Pace:
 
     def note(self, loss: float) -> None:
         """Take in the loss of one step."""
-        if self.average != self.average:  # noqa: PLR0124 - NaN: the first loss
+        if self.average != self.average:
             self.average = self._slow = loss
         self.average += 0.02 * (loss - self.average)
         self._slow += 0.005 * (loss - self._slow)
@@ -70,7 +70,7 @@ class Pace:
     def trend(self) -> str:
         """Where the loss is going."""
         change = self.average - self._slow
-        return "→" if abs(change) < 0.002 * abs(self._slow) else "↓" if change < 0 else "↑"  # noqa: PLR2004
+        return "→" if abs(change) < 0.002 * abs(self._slow) else "↓" if change < 0 else "↑"
 
     def measure(self, step: int) -> None:
         """Measure the speed since the last call."""
@@ -135,7 +135,7 @@ class LiveScreen:
         """Draw the line; a narrow terminal sees the most important parts."""
         pace = self._pace
         pace.measure(progress.step)
-        parts = [
+        parts: list[str | ProgressBar] = [
             format_duration(pace.elapsed),
             ProgressBar(total=pace.steps, completed=progress.step, width=18),
             f"[bold]{progress.step:,}[/]/{pace.steps:,}",

@@ -81,5 +81,7 @@ def _settle_device(name: str) -> str:
         return next(device for device, available in there.items() if available)
     if not there[name]:
         usable = ", ".join(device for device, available in there.items() if available)
-        raise ConfigError(f"device is {name!r}, but torch {torch.__version__} sees none here; write {usable} or auto")
+        raise ConfigError(
+            f"device is {name!r}, but torch {torch.__version__} sees none here; write {usable} or auto"
+        )
     return name

@@ -1,8 +1,8 @@
 """The state of a training run: everything that a checkpoint holds, and the way back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +17,7 @@ from holdwater.integrations.torch_state import (
     restore_random_states,
 )
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
-from holdwater.train.flat import FlatWeights
+from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.model import GPT, PRESETS
 from holdwater.train.settings import TrainSettings
 from holdwater.train.text import Batches, Tokens
@@ -29,7 +29,7 @@ class TrainState:
 
     model: GPT
     weights: FlatWeights
-    optimizer: torch.optim.Optimizer
+    optimizer: FlatAdamW
     batches: Batches
     identity: dict[str, object]
     """What a checkpoint must agree with."""
@@ -42,13 +42,11 @@ class TrainState:
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Every tensor of the state, by file and name."""
-        optimizer = {
-            f"{index}.{name}": value
-            for index, values in enumerate(self.optimizer.state.values())
-            for name, value in values.items()
+        return {
+            "model": dict(self.model.state_dict()),
+            "optimizer": self.optimizer.tensors(),
+            "random": random_states(),
         }
-        weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
-        return {"model": weights, "optimizer": optimizer, "random": random_states()}
 
     def save(self, folder: CheckpointFolder, *, best: bool) -> Path:
         """Write a checkpoint.
@@ -63,9 +61,7 @@ class TrainState:
         Raises:
             CheckpointError: It cannot be written.
         """
-        files = {
-            f"{name}.safetensors": _writer(tensors) for name, tensors in self.tensors().items() if tensors
-        }
+        files = {f"{name}.safetensors": _writer(tensors) for name, tensors in self.tensors().items() if tensors}
         state = {
             "identity": self.identity,
             "exactness": exactness(),
@@ -91,10 +87,8 @@ class TrainState:
         self._compare(checkpoint)
         remarks = restore_exactness(checkpoint.state["exactness"])
         try:
-            self._load_weights(load_file(checkpoint.folder / "model.safetensors"))
-            path = checkpoint.folder / "optimizer.safetensors"
-            if path.exists():  # before the first step there is no optimizer state
-                self._load_optimizer(load_file(path))
+            _copy(load_file(checkpoint.folder / "model.safetensors"), self.model.state_dict())
+            _copy(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
             restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
@@ -115,23 +109,12 @@ class TrainState:
                     f"{value}; use the same setting to go on, or another --out for a new run"
                 )
 
-    @torch.no_grad()
-    def _load_weights(self, saved: dict[str, Tensor]) -> None:
-        """Copy weights into their places."""
-        for name, weight in self.model.state_dict().items():
-            weight.copy_(saved[name])
 
-    @torch.no_grad()
-    def _load_optimizer(self, saved: dict[str, Tensor]) -> None:
-        """Copy moments and step counts into the optimizer."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        for name, value in saved.items():
-            index, _, field_name = name.partition(".")
-            values = self.optimizer.state[parameters[int(index)]]
-            if field_name in values:
-                values[field_name].copy_(value)
-            else:
-                values[field_name] = value.to(parameters[int(index)].device) if value.dim() else value
+@torch.no_grad()
+def _copy(saved: dict[str, Tensor], into: dict[str, Tensor]) -> None:
+    """Copy tensors into their places."""
+    for name, tensor in into.items():
+        tensor.copy_(saved[name])
 
 
 def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
@@ -140,18 +123,12 @@ def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
     model = GPT(PRESETS[settings.preset], vocabulary=tokens.vocabulary, length=settings.train_seq_length)
     model.to(settings.device)
     weights = FlatWeights.of(model)
-    groups = [
-        {"params": [weights.decayed], "weight_decay": settings.weight_decay},
-        {"params": [weights.undecayed], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=True)
-    batches = Batches(
-        tokens.train, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed
-    )
+    optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay)
+    batches = Batches(tokens.train, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed)
     identity = settings.identity() | {"text": tokens.fingerprint}
     return TrainState(model, weights, optimizer, batches, identity)
 
 
-def _writer(tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401 - a function of a path
+def _writer(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
     """A function that writes tensors to a file."""
     return lambda path: save_file(tensors, path)

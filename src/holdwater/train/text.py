@@ -44,7 +44,9 @@ def find_files(pattern: str | None) -> list[Path]:
     names = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207 - absolute globs
     files = [Path(name) for name in names if Path(name).is_file()]
     if not files:
-        raise DataError(f"--data {pattern} matches no file; name a UTF-8 text file or a glob such as 'texts/*.txt'")
+        raise DataError(
+            f"--data {pattern} matches no file; name a UTF-8 text file or a glob such as 'texts/*.txt'"
+        )
     return files
 
 
@@ -64,18 +66,17 @@ def read_text(files: list[Path]) -> bytes:
     for file in files:
         try:
             part = file.read_bytes()
+        except OSError as error:
+            raise DataError(f"--data {file} cannot be read: {error.strerror}") from error
+        try:
             part.decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError(
                 f"--data {file} is not UTF-8 text (byte {error.start} is 0x{part[error.start]:02x}); "
                 "convert it to UTF-8, or name another file"
             ) from None
-        except OSError as error:
-            raise DataError(f"--data {file} cannot be read: {error.strerror}") from error
         if b"\0" in part:
-            raise DataError(
-                f"--data {file} is not text (byte {part.index(0)} is 0x00); name a UTF-8 text file"
-            )
+            raise DataError(f"--data {file} is not text (byte {part.index(0)} is 0x00); name a UTF-8 text file")
         parts.append(part)
     text = b"".join(parts)
     if not text:
@@ -131,7 +132,7 @@ def tokenise(text: bytes, level: Level, *, validation_share: float, length: int)
         if len(known) > MOST_CHARACTERS:
             raise DataError(f"the text has {len(known)} different characters; use --level byte")
         characters = "".join(map(chr, known.tolist()))
-        numbers = numbers.astype(np.uint8 if len(known) <= 256 else np.int32)  # noqa: PLR2004 - of a byte
+        numbers = numbers.astype(np.uint8 if len(known) <= 256 else np.int32)
     held_out = max(int(len(numbers) * validation_share), length + 2)
     if len(numbers) - held_out < length + 2:
         raise DataError(
@@ -139,9 +140,7 @@ def tokenise(text: bytes, level: Level, *, validation_share: float, length: int)
             "give more text or a smaller --train-seq-length"
         )
     tokens = torch.from_numpy(numbers.copy())
-    return Tokens(
-        tokens[:-held_out], tokens[-held_out:], characters, hashlib.sha256(text).hexdigest()
-    )
+    return Tokens(tokens[:-held_out], tokens[-held_out:], characters, hashlib.sha256(text).hexdigest())
 
 
 class Batches:

@@ -1,22 +1,44 @@
-"""A transformer block whose backward pass is written out: fewer operations, and no memory taken per step.
+"""A transformer block, plain, and with its backward pass written out for training on a CPU.
 
 On a CPU a small model's step is mostly overhead: autograd's bookkeeping, and pages that the allocator
-gives back and takes again. Here the two matrix products of each layer add straight into the gradients'
-own memory, and the wide activations live in buffers that are kept from step to step. The results are
-those of the plain block up to rounding (a test compares them).
+gives back and takes again. Written out, the matrix products add straight into the gradients' own memory,
+and the wide activations live in buffers that are kept from step to step. The results are those of the
+plain block up to rounding (a test compares them).
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from holdwater.train.model import Block
+from torch import Tensor, nn
+from torch.nn import functional
 
 _ops = torch.ops.aten
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each added to what comes in."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.norm_2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map hidden states to hidden states. Shapes: (batch, time, width)."""
+        if can_be_written_out(x, self.qkv.weight):
+            return BlockStep.run(x, self)
+        batch, time, width = x.shape
+        qkv = self.qkv(self.norm_1(x)).view(batch, time, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.project(seen.transpose(1, 2).reshape(batch, time, width))
+        out: Tensor = x + self.down(functional.gelu(self.up(self.norm_2(x))))
+        return out
 
 
 def can_be_written_out(x: Tensor, weight: Tensor) -> bool:
@@ -35,7 +57,7 @@ class _Buffers:
         self.wide_grad = torch.empty(rows, 4 * width)
 
     @classmethod
-    def of(cls, block: Block, rows: int, width: int) -> _Buffers:
+    def of(cls, block: "Block", rows: int, width: int) -> "_Buffers":
         """The block's buffers, made anew when the shape of the input changes."""
         buffers = block.__dict__.get("_buffers_kept")
         if buffers is None or len(buffers.qkv) != rows:
@@ -47,12 +69,12 @@ class BlockStep(torch.autograd.Function):
     """One block, forward and backward. Rows are (batch × time)."""
 
     @staticmethod
-    def run(x: Tensor, block: Block) -> Tensor:
+    def run(x: Tensor, block: "Block") -> Tensor:
         """Apply the block. Shapes: (batch, time, width)."""
         return BlockStep.apply(x, block)  # type: ignore[no-untyped-call, no-any-return]
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, block: Block) -> Tensor:  # noqa: ANN401 - torch's own context
+    def forward(ctx: Any, x: Tensor, block: "Block") -> Tensor:  # noqa: ANN401 - torch's own context
         """Compute the block and keep what the backward pass needs."""
         batch, time, width = x.shape
         buffers = _Buffers.of(block, batch * time, width)
@@ -77,9 +99,7 @@ class BlockStep(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's own context
         """Add to the gradients of the block's weights; return that of its input."""
         block, buffers, (batch, time, width) = ctx.block, ctx.buffers, ctx.shape
-        rows, normed_1, mean_1, rstd_1, seen, weights, mixed, middle, normed_2, mean_2, rstd_2 = (
-            ctx.saved_tensors
-        )
+        rows, normed_1, mean_1, rstd_1, seen, weights, mixed, middle, normed_2, mean_2, rstd_2 = ctx.saved_tensors
         grad = grads[0].reshape(-1, width)
         _linear_backward(block.down, buffers.active, grad, out=buffers.wide_grad)
         _ops.gelu_backward.grad_input(buffers.wide_grad, buffers.up, grad_input=buffers.wide_grad)
@@ -88,7 +108,12 @@ class BlockStep(torch.autograd.Function):
         inner = _linear_backward(block.project, mixed, grad)
         by_head = inner.view(batch, time, block.heads, -1).transpose(1, 2)
         parts = _ops._scaled_dot_product_flash_attention_for_cpu_backward(  # noqa: SLF001
-            by_head, *_heads(buffers.qkv, block.heads, time), seen, weights, 0.0, True  # noqa: FBT003
+            by_head,
+            *_heads(buffers.qkv, block.heads, time),
+            seen,
+            weights,
+            0.0,
+            True,  # noqa: FBT003
         )
         for target, part in zip(_heads(buffers.qkv_grad, block.heads, time), parts, strict=True):
             target.copy_(part)
@@ -108,9 +133,7 @@ def _normalise(rows: Tensor, norm: torch.nn.LayerNorm) -> tuple[Tensor, Tensor, 
     return torch.native_layer_norm(rows, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
-def _norm_backward(
-    norm: torch.nn.LayerNorm, grad: Tensor, rows: Tensor, mean: Tensor, rstd: Tensor
-) -> Tensor:
+def _norm_backward(norm: torch.nn.LayerNorm, grad: Tensor, rows: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
     """Add to a layer norm's gradients; return that of its input."""
     into, weight_grad, bias_grad = _ops.native_layer_norm_backward(
         grad, rows, norm.normalized_shape, mean, rstd, norm.weight, norm.bias, [True, True, True]
@@ -120,9 +143,7 @@ def _norm_backward(
     return into  # type: ignore[no-any-return]
 
 
-def _linear_backward(
-    layer: torch.nn.Linear, entered: Tensor, grad: Tensor, out: Tensor | None = None
-) -> Tensor:
+def _linear_backward(layer: torch.nn.Linear, entered: Tensor, grad: Tensor, out: Tensor | None = None) -> Tensor:
     """Add to a linear layer's gradients; return that of its input."""
     layer.weight.grad.addmm_(grad.t(), entered)  # type: ignore[union-attr] # laid out beforehand
     layer.bias.grad.add_(grad.sum(0))  # type: ignore[union-attr]

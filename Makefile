@@ -1,0 +1,45 @@
+# Everything runs in an environment that this file makes: it needs Python 3.11+, make and a compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST_FLAGS ?=
+
+.PHONY: demo test check format bench lock clean
+
+demo: $(READY)  ## The main job: train a small GPT for 10,000 steps under the guard, and report
+	$(BIN)/holdwater train --preset small --steps 10000 --out runs/demo-$$(date +%Y-%m-%d-%H%M%S) --json out.json
+	$(BIN)/python -c "import json; v = json.load(open('out.json')); print('verdict:', v['verdict']); \
+	raise SystemExit(v['verdict'] not in ('flat', 'bounded'))"
+
+test: $(READY)  ## The tests
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: $(READY)  ## The one door: format, lint, types, floors, docs; sizes and tests last
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/check_docs.py
+	$(MAKE) test
+
+format: $(READY)  ## Let ruff format the code and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## Run every bar and write its numbers to benchmarks/results/
+	$(BIN)/python benchmarks/run_all.py
+
+lock: $(READY)  ## Write the versions that are installed into requirements/dev.txt
+	(head -2 requirements/dev.txt && $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//') > .lock && mv .lock requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+
+# torch is not in the lock of other platforms' wheels: `torch==2.13.0` takes the CPU build where one lies at hand
+$(READY): requirements/dev.txt pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit('holdwater needs Python 3.11 or newer' if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements/dev.txt
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	touch $@
