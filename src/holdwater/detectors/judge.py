@@ -24,6 +24,9 @@ OTHERS: tuple[tuple[str, Component], ...] = (
 )
 """Series beside resident memory, judged where they were read."""
 
+LEAST_PART = 0.3
+"""A part is named only if it explains this share of the rise."""
+
 
 @dataclass(frozen=True, slots=True)
 class JudgeConfig:
@@ -81,14 +84,10 @@ class _Context:
     def _guilty_part(self, growth: Growth) -> Component:
         """The part of resident memory that rose most since the growth began (or over the whole run)."""
         since = 0 if growth.onset is None else int(growth.onset)
-        rises = []
-        for series, component in PARTS:
-            steps, floors = _read(self.buckets, series)
-            floors = floors[steps >= since]
-            if len(floors):
-                quarter = max(len(floors) // 4, 1)
-                rises.append((float(np.median(floors[-quarter:]) - np.median(floors[:quarter])), component))
-        return max(rises)[1] if rises else "host.native"
+        whole = _rise(*_read(self.buckets, "resident"), since)
+        rises = [(_rise(*_read(self.buckets, series), since), component) for series, component in PARTS]
+        most, component = max(rises)
+        return component if most >= LEAST_PART * whole else "host.native"
 
     def _forecast(self, growth: Growth) -> Forecast | None:
         """Extend the line to the budget; None where there is no slope or the budget is spent."""
@@ -128,6 +127,14 @@ class _Context:
                 return "memory stays where it is"
             case _:
                 return "too few steps to judge"
+
+
+def _rise(steps: Floats, floors: Floats, since: int) -> float:
+    """How far a series rose from its last reading before a step to its newest; 0 if there is none."""
+    if len(floors) == 0:
+        return 0.0
+    start = max(int(np.searchsorted(steps, since, side="right")) - 1, 0)
+    return float(floors[-1] - floors[start])
 
 
 def _read(buckets: Buckets, series: str) -> tuple[Floats, Floats]:

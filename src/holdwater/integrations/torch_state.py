@@ -11,6 +11,13 @@ import torch
 from torch import Tensor
 
 
+def seed_everything(seed: int) -> None:
+    """Seed every source of randomness of this process."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - others use it
+    torch.manual_seed(seed)
+
+
 def random_states() -> dict[str, Tensor]:
     """Copy every random state of this process: Python, NumPy, PyTorch on the CPU and on each device."""
     version, internal, gauss = random.getstate()

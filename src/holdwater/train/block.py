@@ -47,21 +47,26 @@ def can_be_written_out(x: Tensor, weight: Tensor) -> bool:
 
 
 class _Buffers:
-    """Memory of one block for one shape of input, kept from step to step."""
+    """Memory of one block for one shape of input, kept from step to step.
 
-    def __init__(self, rows: int, width: int) -> None:
-        self.qkv = torch.empty(rows, 3 * width)
-        self.qkv_grad = torch.empty(rows, 3 * width)
-        self.up = torch.empty(rows, 4 * width)
-        self.active = torch.empty(rows, 4 * width)
-        self.wide_grad = torch.empty(rows, 4 * width)
+    It holds what one forward pass left for its backward pass: a second forward pass before that would
+    overwrite it, so each loss must be propagated back before the next is computed.
+    """
+
+    def __init__(self, rows: int, width: int, like: Tensor) -> None:
+        self.qkv = like.new_empty(rows, 3 * width)
+        self.qkv_grad = like.new_empty(rows, 3 * width)
+        self.up = like.new_empty(rows, 4 * width)
+        self.active = like.new_empty(rows, 4 * width)
+        self.wide_grad = like.new_empty(rows, 4 * width)
 
     @classmethod
-    def of(cls, block: "Block", rows: int, width: int) -> "_Buffers":
+    def of(cls, block: "Block", x: Tensor) -> "_Buffers":
         """The block's buffers, made anew when the shape of the input changes."""
+        rows, width = x.shape[0] * x.shape[1], x.shape[2]
         buffers = block.__dict__.get("_buffers_kept")
         if buffers is None or len(buffers.qkv) != rows:
-            buffers = block.__dict__["_buffers_kept"] = cls(rows, width)
+            buffers = block.__dict__["_buffers_kept"] = cls(rows, width, x)
         return buffers
 
 
@@ -77,7 +82,7 @@ class BlockStep(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, block: "Block") -> Tensor:  # noqa: ANN401 - torch's own context
         """Compute the block and keep what the backward pass needs."""
         batch, time, width = x.shape
-        buffers = _Buffers.of(block, batch * time, width)
+        buffers = _Buffers.of(block, x)
         rows = x.view(-1, width)
         normed_1, mean_1, rstd_1 = _normalise(rows, block.norm_1)
         torch.addmm(block.qkv.bias, normed_1, block.qkv.weight.t(), out=buffers.qkv)

@@ -80,7 +80,7 @@ class FlatAdamW:
             largest_norm: The gradients are scaled down to this norm where theirs is larger.
         """
         self.steps += 1
-        scale = (self._weights.gradient_norm() / largest_norm).clamp_(min=1.0)
+        scale = (self._weights.gradient_norm() / largest_norm).clamp_(min=1.0).float()
         parts = (
             (self._weights.decayed, self._weights.decayed_grad, self._decay),
             (self._weights.undecayed, self._weights.undecayed_grad, 0.0),

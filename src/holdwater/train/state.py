@@ -15,6 +15,7 @@ from holdwater.integrations.torch_state import (
     random_states,
     restore_exactness,
     restore_random_states,
+    seed_everything,
 )
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.train.flat import FlatAdamW, FlatWeights
@@ -119,7 +120,7 @@ def _copy(saved: dict[str, Tensor], into: dict[str, Tensor]) -> None:
 
 def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
     """Make the state of a run that has not begun."""
-    torch.manual_seed(settings.seed)
+    seed_everything(settings.seed)
     model = GPT(PRESETS[settings.preset], vocabulary=tokens.vocabulary, length=settings.train_seq_length)
     model.to(settings.device)
     weights = FlatWeights.of(model)

@@ -1,0 +1,116 @@
+"""A whole run's judgement: words, forecast, the part that grew."""
+
+import numpy as np
+import pytest
+
+from holdwater.budget import Budget
+from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
+from holdwater.detectors.judge import JudgeConfig, judge
+from holdwater.detectors.verdict import Finding, Verdict
+from holdwater.errors import ConfigError
+from holdwater.probes.sample import Look, Sample
+from holdwater.testing import make_sample
+from holdwater.timeline.timeline import Timeline
+from holdwater.units import Bytes, Step
+
+BUDGET = Budget(Bytes(10**9), "given", "")
+
+
+def judged(rate: float, *, heap_kept: bool = False, steps: int = 1000) -> Verdict:
+    """The judgement of a run that grows from 300 MB on, with 0.1 s a step."""
+    timeline = Timeline()
+    for step in range(1, steps + 1):
+        grown = int(rate * step)
+        look = Look(
+            heap_in_use=Bytes(200_000_000 + (0 if heap_kept else grown)),
+            heap_kept=Bytes(1_000_000 + (grown if heap_kept else 0)),
+            file=Bytes(50_000_000),
+        )
+        timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000 + grown), None, look))
+    return judge(timeline.buckets(), BUDGET, look=1, config=JudgeConfig())
+
+
+class TestJudge:
+    """Judges every component, and forecasts."""
+
+    def test_forecasts_when_the_budget_is_spent(self) -> None:
+        """600 MB of room at 100 kB a step: 6,000 steps, 600 s."""
+        finding = judged(1e5).findings[0]
+
+        assert finding.verdict == "leak"
+        assert finding.forecast is not None
+        assert finding.forecast.steps == pytest.approx(6000, rel=0.01)
+        assert finding.forecast.seconds == pytest.approx(600, rel=0.01)
+        assert finding.forecast.steps_low <= finding.forecast.steps <= finding.forecast.steps_high
+
+    def test_a_flat_run_has_no_forecast(self) -> None:
+        """Nothing grows, so nothing is forecast."""
+        verdict = judged(0)
+
+        assert verdict.kind == "flat"
+        assert verdict.findings[0].forecast is None
+
+    @pytest.mark.parametrize(("kept", "component"), [(False, "host.native"), (True, "host.retained")])
+    def test_names_the_part_that_grew(self, kept: bool, component: str) -> None:
+        """Heap in use and heap kept by the allocator are different stories."""
+        assert judged(1e5, heap_kept=kept).findings[0].component == component
+
+    @pytest.mark.parametrize(("rate", "word"), [(5e4, "below"), (2e6, "above")])
+    def test_says_on_which_side_of_the_threshold_it_lies(self, rate: float, word: str) -> None:
+        """The default threshold is 1 MB a step."""
+        assert f"{word} the threshold of +1.00 MB/step" in judged(rate).findings[0].advice
+
+    def test_the_gravest_finding_names_the_run(self) -> None:
+        """A flat part does not excuse a leaking one."""
+        flat = Finding(verdict="flat", component="host.native", detected_step=Step(1), advice="")
+        leak = Finding(verdict="leak", component="host.children", detected_step=Step(1), advice="")
+
+        verdict = Verdict.of((flat, leak), Step(1))
+
+        assert verdict.kind == "leak"
+        assert verdict.findings[0] is leak
+
+
+CONFIG = HeadroomConfig(waiting_below=Bytes(3 * 10**9), stopping_below=Bytes(2 * 10**9), threshold=0.8)
+
+
+class TestHeadroom:
+    """How close a sample is to its limits."""
+
+    @pytest.mark.parametrize(
+        ("resident", "available", "level"),
+        [
+            (5e8, None, "calm"),
+            (5e8, 4 * 10**9, "calm"),
+            (8.1e8, None, "threshold"),
+            (7.9e8, None, "calm"),
+            (5e8, int(2.9e9), "waiting"),
+            (5e8, int(1.9e9), "stopping"),
+            (1.1e9, None, "over budget"),
+            (1.1e9, int(1.9e9), "stopping"),
+        ],
+    )
+    def test_takes_the_gravest_level(self, resident: float, available: int | None, level: str) -> None:
+        """Each level with its *does not act* twin."""
+        assert judge_headroom(make_sample(1, resident, available=available), BUDGET, CONFIG).level == level
+
+    def test_counts_the_device_too(self) -> None:
+        """Reserved device memory is held against the same budget."""
+        headroom = judge_headroom(make_sample(1, 1e8, device_reserved=900_000_000), BUDGET, CONFIG)
+
+        assert headroom.level == "threshold"
+        assert "device memory reserved is 900 MB" in headroom.reason
+
+    def test_refuses_to_stop_before_it_waits(self) -> None:
+        """The message names both values."""
+        with pytest.raises(ConfigError, match=r"stopping_below is 3\.00 GB, but waiting_below is only 2\.00 GB"):
+            HeadroomConfig(waiting_below=Bytes(2 * 10**9), stopping_below=Bytes(3 * 10**9))
+
+
+def test_judging_never_warns_on_few_samples() -> None:
+    """A run of one step is unknown, not an error."""
+    timeline = Timeline()
+    timeline.append(make_sample(1, 1e8))
+
+    assert judge(timeline.buckets(), BUDGET, look=1, config=JudgeConfig()).kind == "unknown"
+    assert np.isnan(timeline.buckets().means("loss")).all()

@@ -1,0 +1,86 @@
+"""The guard's mind: the same samples give the same events, in bounded memory."""
+
+import tracemalloc
+
+import numpy as np
+
+from holdwater.budget import Budget
+from holdwater.detectors.headroom import HeadroomConfig
+from holdwater.detectors.verdict import Verdict
+from holdwater.guard.core import CoreConfig, Event, GuardCore
+from holdwater.policy.decision import Decision
+from holdwater.testing import make_sample
+from holdwater.units import Bytes
+
+GB = 10**9
+
+
+def new_core(*, limit: float = 1.0) -> GuardCore:
+    """A core with a budget in GB; it waits below 3 GB available and stops below 2 GB."""
+    headroom = HeadroomConfig(waiting_below=Bytes(3 * GB), stopping_below=Bytes(2 * GB))
+    return GuardCore(Budget(Bytes(int(limit * GB)), "given", ""), CoreConfig(headroom=headroom))
+
+
+def feed(core: GuardCore, *, steps: int, rate: float = 0.0, seed: int = 0) -> list[Event]:
+    """Let memory grow by `rate` bytes a step from 300 MB on; return all events."""
+    noise = np.random.default_rng(seed).normal(0, 2e5, steps)
+    return [
+        event
+        for step in range(1, steps + 1)
+        for event in core.observe(make_sample(step, 3e8 + rate * step + noise[step - 1]))
+    ]
+
+
+class TestGuardCore:
+    """Samples in, events out."""
+
+    def test_finds_a_leak_while_the_run_goes_on(self) -> None:
+        """Within a few hundred steps, and says so in a verdict."""
+        events = feed(new_core(limit=50), steps=500, rate=5e5)
+
+        kinds = [event.kind for event in events if isinstance(event, Verdict)]
+        assert "leak" in kinds
+
+    def test_says_nothing_of_a_healthy_run(self) -> None:
+        """No decision, and never the word leak."""
+        events = feed(new_core(), steps=5000)
+
+        assert not [event for event in events if isinstance(event, Decision)]
+        assert {event.kind for event in events if isinstance(event, Verdict)} == {"flat"}
+
+    def test_is_deterministic(self) -> None:
+        """A stored run can be judged again."""
+        assert feed(new_core(), steps=600, rate=3e5) == feed(new_core(), steps=600, rate=3e5)
+
+    def test_a_dear_leak_is_answered_with_a_release(self) -> None:
+        """Above 1 MB a step, remedies act once it is judged."""
+        events = feed(new_core(limit=500), steps=600, rate=2e6)
+
+        actions = [event.action for event in events if isinstance(event, Decision)]
+        assert actions == ["synchronise", "collect", "clear_caches", "trim"]
+
+    def test_pressure_is_part_of_the_verdict(self) -> None:
+        """A run that had to wait says so, also when memory was flat."""
+        core = new_core()
+        for step in range(1, 301):
+            core.observe(make_sample(step, 3e8, available=int(2.5 * GB) if step == 100 else 9 * GB))
+
+        verdict = core.judge()
+
+        assert verdict.kind == "pressure"
+        assert verdict.findings[0].detected_step == 100
+
+    def test_its_memory_does_not_grow(self) -> None:
+        """After its timeline is full, forty thousand samples more cost nothing (a benchmark does a million)."""
+        core = new_core()
+        feed(core, steps=9000)
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for step in range(9001, 49_001):
+                core.observe(make_sample(step, 3e8))
+            after = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+        assert after - before < 200_000

@@ -1,0 +1,211 @@
+"""The guard around a loop: it observes, keeps its account, acts, and never kills what it guards."""
+
+from pathlib import Path
+
+import pytest
+
+from holdwater import Guard
+from holdwater.actions.levers import Levers
+from holdwater.budget import MachineMemory
+from holdwater.errors import ConfigError, StoreError
+from holdwater.guard.account import Account
+from holdwater.guard.settings import GuardSettings
+from holdwater.probes.observer import Observer
+from holdwater.probes.sample import Sample
+from holdwater.store.history import read_history
+from holdwater.testing import ManualClock, StandInMemory
+from holdwater.units import Bytes, Step
+
+GB = 10**9
+LARGE = MachineMemory(total=Bytes(100 * GB), available=Bytes(90 * GB))
+
+
+def rehearse(
+    available: dict[int, int],
+    *,
+    steps: int = 30,
+    settings: GuardSettings | None = None,
+    levers: Levers | None = None,
+) -> Guard:
+    """Run steps of ten seconds each on a stand-in machine; `available` says from which step on it has how much."""
+    clock = ManualClock()
+    guard = Guard(settings, machine=LARGE, clock=clock, levers=levers, observer=Observer(clock.elapsed, []))
+
+    def left() -> int:
+        return next(size for step, size in reversed(sorted(available.items())) if guard.step_number >= step)
+
+    with guard:
+        guard.observer.replace(StandInMemory(left))
+        for _ in guard.steps(range(steps)):
+            clock.advance(10)
+    return guard
+
+
+class TestPressure:
+    """A machine short of memory, rehearsed; each rule with its *does not act* twin."""
+
+    def test_below_the_waiting_level_it_waits_and_releases(self) -> None:
+        """15 GB on a large machine: wait for the device, collect, clear, trim."""
+        guard = rehearse({0: 50 * GB, 10: 14 * GB})
+
+        assert [outcome.action for outcome in guard.outcomes][:4] == [
+            "synchronise",
+            "collect",
+            "clear_caches",
+            "trim",
+        ]
+        assert guard.outcomes[0].step == 10
+        assert guard.stop_reason is None
+        assert guard.step_number == 30
+
+    def test_above_the_waiting_level_it_does_nothing(self) -> None:
+        """16 GB is enough."""
+        assert not rehearse({0: 50 * GB, 10: 16 * GB}).outcomes
+
+    def test_below_the_stopping_level_it_checkpoints_and_stops(self) -> None:
+        """10 GB on a large machine."""
+        saved: list[str] = []
+
+        guard = rehearse({0: 50 * GB, 20: 9 * GB}, levers=Levers(checkpoint=lambda: saved.append("whole")))
+
+        assert saved == ["whole"]
+        assert guard.step_number == 20
+        assert "9.00 GB available, under the stopping level of 10.0 GB" in str(guard.stop_reason)
+
+    def test_above_the_stopping_level_it_goes_on(self) -> None:
+        """11 GB makes it wait, not stop."""
+        saved: list[str] = []
+
+        guard = rehearse({0: 50 * GB, 20: 11 * GB}, levers=Levers(checkpoint=lambda: saved.append("whole")))
+
+        assert (saved, guard.stop_reason, guard.step_number) == ([], None, 30)
+
+    def test_without_a_checkpoint_it_does_not_stop(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The reason is said once, and the run goes on."""
+        guard = rehearse({0: 50 * GB, 20: 9 * GB})
+
+        assert guard.step_number == 30
+        assert "Levers(checkpoint=...)" in str(guard.outcomes[-1].error)
+
+    @pytest.mark.parametrize(("threshold", "acts"), [(0.01, True), (1.0, False)])
+    def test_the_threshold_percentage_acts_or_does_not(self, threshold: float, acts: bool) -> None:
+        """Resident memory above this share of the budget releases caches."""
+        settings = GuardSettings(max_memory=Bytes(3 * GB), threshold=threshold)
+
+        guard = rehearse({0: 50 * GB}, settings=settings)
+
+        assert bool(guard.outcomes) == acts
+        assert guard.stop_reason is None
+
+    def test_levels_can_be_set(self) -> None:
+        """Both are configurable."""
+        settings = GuardSettings(waiting_below=Bytes(60 * GB), stopping_below=Bytes(1 * GB))
+
+        assert rehearse({0: 50 * GB}, settings=settings).outcomes
+
+
+class TestGuard:
+    """Budget, account, store."""
+
+    def test_a_budget_below_the_process_is_refused(self) -> None:
+        """Before the first step, with both sizes."""
+        with pytest.raises(ConfigError, match="occupies .* before the first step"), Guard(max_memory="1MB"):
+            pass
+
+    def test_a_bare_number_is_in_gb(self) -> None:
+        """And is echoed with its unit."""
+        with Guard(max_memory="4") as guard:
+            assert str(guard.budget).startswith("budget 4.00 GB: given")
+
+    def test_a_folder_that_cannot_be_written_is_refused(self, tmp_path: Path) -> None:
+        """A file stands where the folder should be."""
+        (tmp_path / "run").write_text("")
+
+        with pytest.raises(StoreError, match="cannot be written"), Guard(max_memory="4GB", out=tmp_path / "run"):
+            pass
+
+    def test_its_own_error_is_said_once_and_training_goes_on(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A guard never kills what it guards."""
+        import logging
+
+        logging.getLogger("holdwater").propagate = True
+
+        class Broken(Observer):
+            """Fails at every look but the first and the last."""
+
+            def sample(self, step: Step, *, loss: float | None = None, everything: bool = False) -> Sample:
+                """Fail."""
+                if not everything:
+                    raise ZeroDivisionError("a bug")
+                return super().sample(step, loss=loss, everything=everything)
+
+        clock = ManualClock()
+        with Guard(machine=LARGE, clock=clock, observer=Broken(clock.elapsed, [])) as guard:
+            for _ in guard.steps(range(50)):
+                clock.advance(0.1)
+
+        assert guard.step_number == 50
+        assert len([record for record in caplog.records if "a bug" in record.message]) == 1
+
+    def test_the_store_holds_samples_marks_and_the_verdict(self, tmp_path: Path) -> None:
+        """Everything that the report needs."""
+        with Guard(max_memory="4GB", out=tmp_path) as guard:
+            for number in guard.steps(range(200)):
+                if number == 99:
+                    with guard.evaluation() as facts:
+                        facts["loss"] = 1.5
+
+        history = read_history(tmp_path)
+        assert history.summary is not None
+        assert history.summary["steps"] == 200
+        assert [mark.kind for mark in history.marks] == ["evaluation"]
+        assert history.marks[0].facts["loss"] == 1.5
+        assert history.sessions[0].facts["budget_bytes"] == 4 * GB
+
+    def test_an_exception_of_the_loop_passes_through_and_is_noted(self, tmp_path: Path) -> None:
+        """The guard hides nothing."""
+        with pytest.raises(RuntimeError, match="of the loop"), Guard(max_memory="4GB", out=tmp_path) as guard:
+            for _ in guard.steps(range(5)):
+                raise RuntimeError("of the loop")
+
+        assert [mark.kind for mark in read_history(tmp_path).marks] == ["error"]
+
+    def test_the_summary_has_the_fields_of_schema_1(self) -> None:
+        """Other programs read it."""
+        with Guard(max_memory="4GB") as guard:
+            for _ in guard.steps(range(3)):
+                pass
+        summary = guard.summary()
+
+        assert {"schema", "steps", "verdict", "findings", "actions", "overhead", "peak"} <= set(summary)
+        assert summary["schema"] == 1
+        assert set(summary["findings"][0]) >= {
+            "verdict", "component", "rate", "follows", "onset_step", "detected_step",
+            "forecast", "explained", "sites", "pattern", "advice",
+        }  # fmt: skip
+
+
+class TestAccount:
+    """The guard knows what it costs, and slows itself down."""
+
+    def test_percentiles_are_within_a_twentieth(self) -> None:
+        """A histogram of fixed size, whatever the number of steps."""
+        account = Account()
+        for microseconds in range(1, 1001):
+            account.add(microseconds * 1e-6, steps=1)
+
+        assert account.percentile(0.50) == pytest.approx(500e-6, rel=0.06)
+        assert account.percentile(0.99) == pytest.approx(990e-6, rel=0.06)
+
+    def test_steps_without_a_look_count_as_free(self) -> None:
+        """99 of 100 steps did not look."""
+        account = Account()
+        account.add(1e-3, steps=100)
+
+        assert account.percentile(0.98) < 1e-6
+        assert account.percentile(0.999) == pytest.approx(1e-3, rel=0.06)
+
+    @pytest.mark.parametrize(("period", "stride"), [(1.0, 1), (0.1, 1), (0.0008, 63), (1e-6, 1000)])
+    def test_looks_less_often_when_steps_are_short(self, period: float, stride: int) -> None:
+        """A look of 100 µs at 0.2 % of the time."""
+        assert Account().stride(cost=1e-4, period=period) == stride

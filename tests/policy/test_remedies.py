@@ -1,0 +1,134 @@
+"""Decisions: from gentle to hard, never without reason, never twice for nothing."""
+
+import pytest
+
+from holdwater.detectors.headroom import Headroom
+from holdwater.detectors.verdict import Finding, Rate, Verdict
+from holdwater.errors import ConfigError
+from holdwater.policy.decision import RELEASE, Decision
+from holdwater.policy.remedies import Remedies, RemedyConfig
+from holdwater.testing import make_sample
+from holdwater.units import Step
+
+MB = 10**6
+
+
+def names(decisions: tuple[Decision, ...]) -> tuple[str, ...]:
+    """The actions that were decided on."""
+    return tuple(decision.action for decision in decisions)
+
+
+def leak(rate: float) -> Verdict:
+    """A verdict with a leak of this rate."""
+    finding = Finding(
+        verdict="leak",
+        component="host.native",
+        detected_step=Step(200),
+        advice="memory grows",
+        rate=Rate(rate, rate, rate, 0.95),
+    )
+    return Verdict("leak", Step(200), (finding,))
+
+
+class TestHeadroomIsAnswered:
+    """Pressure leads to release, and to a stop where release does not help."""
+
+    @pytest.mark.parametrize("level", ["threshold", "waiting"])
+    def test_releases_from_the_gentlest_on(self, level: str) -> None:
+        """Wait for the device, collect, clear caches, trim."""
+        decisions = Remedies(RemedyConfig()).answer_headroom(Headroom(level, "why"), make_sample(1, 9e8))  # type: ignore[arg-type]
+
+        assert names(decisions) == RELEASE
+        assert decisions[0].reason == "why"
+
+    def test_does_nothing_when_calm(self) -> None:
+        """No pressure, no action."""
+        assert Remedies(RemedyConfig()).answer_headroom(Headroom("calm", ""), make_sample(1, 9e8)) == ()
+
+    def test_waits_out_the_cooldown(self) -> None:
+        """Ten samples in a second are one release."""
+        remedies = Remedies(RemedyConfig(cooldown=30))
+        answers = [
+            remedies.answer_headroom(Headroom("waiting", "why"), make_sample(step, 9e8, seconds=0.1 * step))
+            for step in range(1, 11)
+        ]
+
+        assert [bool(answer) for answer in answers] == [True] + [False] * 9
+
+    def test_does_not_repeat_what_did_not_pay(self) -> None:
+        """An action that freed nothing waits until memory has grown again."""
+        remedies = Remedies(RemedyConfig(cooldown=1))
+        for action in RELEASE:
+            remedies.learn(action, freed=50 * MB if action == "trim" else 0, in_use=900 * MB)
+
+        soon = remedies.answer_headroom(Headroom("waiting", ""), make_sample(100, 900 * MB))
+        later = remedies.answer_headroom(Headroom("waiting", ""), make_sample(200, 990 * MB))
+
+        assert names(soon) == ("trim",)
+        assert names(later) == RELEASE
+
+    def test_stops_at_the_stopping_level(self) -> None:
+        """No time is lost with gentle remedies."""
+        decisions = Remedies(RemedyConfig()).answer_headroom(Headroom("stopping", "why"), make_sample(1, 9e8))
+
+        assert names(decisions) == ("stop",)
+
+    def test_stops_over_budget_only_after_a_release(self) -> None:
+        """One release; if the next sample is still over, the run stops."""
+        remedies = Remedies(RemedyConfig())
+        over = Headroom("over budget", "why")
+
+        first = remedies.answer_headroom(over, make_sample(1, 2e9))
+        second = remedies.answer_headroom(over, make_sample(2, 2e9))
+
+        assert (names(first), names(second)) == (RELEASE, ("stop",))
+
+    def test_does_not_stop_when_the_release_helped(self) -> None:
+        """Back under the budget, the next excess gets a release again."""
+        remedies = Remedies(RemedyConfig())
+        over = Headroom("over budget", "why")
+        remedies.answer_headroom(over, make_sample(1, 2e9))
+        remedies.answer_headroom(Headroom("calm", ""), make_sample(2, 1e8))
+
+        assert names(remedies.answer_headroom(over, make_sample(3, 2e9))) == RELEASE
+
+
+class TestVerdictsAreAnswered:
+    """A leak above the threshold is a reason to release; one below it is only reported."""
+
+    def test_releases_once_for_a_fast_leak(self) -> None:
+        """Found again at the next look, it is not answered again."""
+        remedies = Remedies(RemedyConfig(leak_threshold=1e6, cooldown=0))
+
+        first = remedies.answer_verdict(leak(2e6), make_sample(200, 9e8))
+        again = remedies.answer_verdict(leak(2e6), make_sample(300, 9e8))
+
+        assert (names(first), names(again)) == (RELEASE, ())
+
+    def test_ignores_a_slow_leak(self) -> None:
+        """Below the threshold no remedy acts."""
+        assert Remedies(RemedyConfig(leak_threshold=1e6)).answer_verdict(leak(5e5), make_sample(200, 9e8)) == ()
+
+
+class TestInterval:
+    """Caches are cleared every N steps only when that was asked for."""
+
+    def test_clears_at_the_interval(self) -> None:
+        """Every tenth step, and it says why."""
+        remedies = Remedies(RemedyConfig(cache_clear_interval=10))
+
+        answers = {step: names(remedies.answer_interval(Step(step))) for step in range(1, 31)}
+
+        assert [step for step, answer in answers.items() if answer] == [10, 20, 30]
+        assert answers[10] == ("clear_caches",)
+
+    def test_never_clears_unasked(self) -> None:
+        """A blind clearing every N steps is the folklore that this project is to end."""
+        remedies = Remedies(RemedyConfig())
+
+        assert not any(remedies.answer_interval(Step(step)) for step in range(1, 1000))
+
+    def test_refuses_an_interval_of_nothing(self) -> None:
+        """The message names the key of the config file."""
+        with pytest.raises(ConfigError, match="periodic_cache_clear_interval is 0"):
+            RemedyConfig(cache_clear_interval=0)

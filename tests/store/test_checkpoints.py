@@ -1,0 +1,150 @@
+"""Checkpoints: whole or absent, checked before they are used, kept to the newest and the best."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from holdwater.errors import CheckpointError
+from holdwater.store.checkpoints import MANIFEST, CheckpointFolder, read_checkpoint
+
+
+def write(folder: CheckpointFolder, step: int, *, best: bool = False) -> Path:
+    """Write a checkpoint of two small files."""
+    files: dict[str, Callable[[Path], None]] = {
+        "model.bin": lambda path: _put(path, bytes([step % 256]) * 1000),
+        "random.bin": lambda path: _put(path, b"r" * 100),
+    }
+    return folder.write(step, files, {"position": step}, best=best)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write bytes."""
+    path.write_bytes(content)
+
+
+def steps_in(folder: CheckpointFolder) -> list[int]:
+    """The steps whose checkpoints are there."""
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.folder.glob("step-*"))
+
+
+def truncate(checkpoint: Path) -> None:
+    """Cut a file short."""
+    (checkpoint / "model.bin").write_bytes(b"\x02" * 500)
+
+
+def flip_a_bit(checkpoint: Path) -> None:
+    """Change one bit, not the size."""
+    content = bytearray((checkpoint / "model.bin").read_bytes())
+    content[500] ^= 1
+    (checkpoint / "model.bin").write_bytes(content)
+
+
+def empty(checkpoint: Path) -> None:
+    """Leave the folder, take everything in it away."""
+    for path in checkpoint.iterdir():
+        path.unlink()
+
+
+def lose_a_file(checkpoint: Path) -> None:
+    """Take one file away."""
+    (checkpoint / "random.bin").unlink()
+
+
+def edit_the_manifest(checkpoint: Path) -> None:
+    """Change the state by hand."""
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    manifest["state"]["position"] = 99
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest))
+
+
+def break_the_manifest(checkpoint: Path) -> None:
+    """Cut the manifest short."""
+    (checkpoint / MANIFEST).write_text((checkpoint / MANIFEST).read_text()[:40])
+
+
+class TestCheckpointFolder:
+    """Writes, finds and prunes."""
+
+    def test_returns_what_was_written(self, tmp_path: Path) -> None:
+        """Step, state and files."""
+        folder = CheckpointFolder(tmp_path)
+        write(folder, 400)
+
+        checkpoint = folder.newest(warn=pytest.fail)
+
+        assert checkpoint is not None
+        assert (checkpoint.step, checkpoint.state) == (400, {"position": 400})
+        assert checkpoint.folder == tmp_path / "step-00000400"
+
+    @pytest.mark.parametrize(
+        ("damage", "words"),
+        [
+            (truncate, "500 bytes instead of 1000"),
+            (flip_a_bit, "another checksum"),
+            (empty, "no manifest.json"),
+            (lose_a_file, "random.bin"),
+            (edit_the_manifest, "altered"),
+            (break_the_manifest, "cannot be read"),
+        ],
+    )
+    def test_passes_over_a_damaged_one_with_a_warning(
+        self, tmp_path: Path, damage: Callable[[Path], None], words: str
+    ) -> None:
+        """A damaged newest checkpoint never stops a resume from an older one."""
+        folder = CheckpointFolder(tmp_path)
+        write(folder, 1)
+        damage(write(folder, 2))
+        warnings: list[str] = []
+
+        checkpoint = folder.newest(warnings.append)
+
+        assert checkpoint is not None
+        assert checkpoint.step == 1
+        assert len(warnings) == 1
+        assert words in warnings[0]
+        assert "passed over" in warnings[0]
+
+    def test_finds_nothing_in_an_empty_folder(self, tmp_path: Path) -> None:
+        """None, and no warning."""
+        assert CheckpointFolder(tmp_path / "none").newest(warn=pytest.fail) is None
+
+    def test_keeps_the_newest_and_the_best(self, tmp_path: Path) -> None:
+        """Two newest, and the one with the lowest loss."""
+        folder = CheckpointFolder(tmp_path, keep=2)
+        for step in range(1, 7):
+            write(folder, step, best=step == 2)
+
+        assert steps_in(folder) == [2, 5, 6]
+
+    def test_a_failed_write_leaves_the_older_ones_untouched(self, tmp_path: Path) -> None:
+        """The message carries the reason; nothing half-written stays."""
+        folder = CheckpointFolder(tmp_path, keep=1)
+        write(folder, 1)
+
+        def fail(path: Path) -> None:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+        with pytest.raises(CheckpointError, match="No space left on device"):
+            folder.write(2, {"model.bin": fail}, {}, best=False)
+
+        assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+        read_checkpoint(tmp_path / "step-00000001")
+
+    def test_sweeps_what_a_killed_writer_left(self, tmp_path: Path) -> None:
+        """Half a checkpoint of a process that died is removed by the next one."""
+        folder = CheckpointFolder(tmp_path)
+        (tmp_path / ".writing-step-00000001-99").mkdir()
+        write(folder, 2)
+
+        assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+
+    def test_writes_the_same_step_again(self, tmp_path: Path) -> None:
+        """A resumed run comes by the same step, and replaces it."""
+        folder = CheckpointFolder(tmp_path)
+        flip_a_bit(write(folder, 3))
+        write(folder, 3)
+
+        read_checkpoint(tmp_path / "step-00000003")
