@@ -66,7 +66,7 @@ class TestPerform:
         assert outcome.error is None
 
     def test_trims_the_heap(self) -> None:
-        """glibc gives back pages in the middle of the heap that only a trim returns."""
+        """Glibc gives back pages in the middle of the heap that only a trim returns."""
         probe = Resident()
         blocks = [bytearray(100_000) for _ in range(500)]
         keep = blocks[::50]

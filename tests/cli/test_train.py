@@ -164,7 +164,7 @@ class TestResume:
         assert tensors(last_checkpoint(tmp_path / "run")) == undisturbed
 
     def test_a_finished_run_has_nothing_to_do(self, holdwater: Run, text_file: Path) -> None:
-        """`--resume` may be repeated without harm; a new run in its folder is refused."""
+        """Resuming may be repeated without harm; a new run in its folder is refused."""
         flags = (*TINY, "--data", str(text_file), "--steps", "20", "--out", "run")
         assert holdwater(*flags).returncode == 0
 

@@ -70,7 +70,7 @@ class TestGather:
     )
     def test_refuses_what_is_not_built_yet(self, key: str) -> None:
         """Never silently ignored."""
-        with pytest.raises(SeveralConfigErrors, match="not built yet.*leave it out"):
+        with pytest.raises(SeveralConfigErrors, match=r"not built yet.*leave it out"):
             gather(flags={}, environment={f"HOLDWATER_{key.upper()}": "1"})
 
     @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ class TestProfiles:
 
     def test_an_unknown_one_is_refused_with_the_names(self) -> None:
         """The message lists what there is."""
-        with pytest.raises(ConfigError, match="gpu_999gb.*base_16gb"):
+        with pytest.raises(ConfigError, match=r"gpu_999gb.*base_16gb"):
             load_profile("gpu_999gb")
 
     def test_a_file_of_the_same_form_is_read(self, tmp_path: Path) -> None:

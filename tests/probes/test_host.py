@@ -1,6 +1,5 @@
 """Readings of the host: right on files made for the purpose, plausible on this machine."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,7 @@ class TestTables:
     """Files of `Name: 123 kB` lines."""
 
     def test_reads_sizes_and_leaves_other_lines_out(self, tmp_path: Path) -> None:
-        """kB in /proc are KiB; counts without a unit are no sizes."""
+        """KB in /proc are KiB; counts without a unit are no sizes."""
         table = tmp_path / "status"
         table.write_text("Name:\tpython\nRssAnon:\t     116 kB\nThreads:\t1\n")
 
@@ -182,7 +181,7 @@ class TestSharedMemoryFiles:
     def test_counts_new_files_and_ignores_old_ones(self, tmp_path: Path) -> None:
         """What was there before the run is not the run's."""
         (tmp_path / "old").write_bytes(b"x" * 100_000)
-        old = os.stat(tmp_path / "old").st_ctime
+        old = (tmp_path / "old").stat().st_ctime
         probe = SharedMemoryFiles(tmp_path)
         probe._since = old + 1
         assert probe.read() == {"dev_shm": 0}

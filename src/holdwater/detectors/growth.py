@@ -28,7 +28,7 @@ class GrowthConfig:
     warmup_share: float = 0.25
     """The part of the history that is left out as warm-up."""
     least_steps: int = 60
-    """Settled steps without which nothing is judged."""
+    """A run shorter than this is not judged."""
     least_growth: int = 1 << 20
     """Bytes that the settled part must have risen by: below it lies the grain of the allocator."""
     blocks: int = 96
@@ -75,11 +75,14 @@ def judge_growth(steps: Floats, floors: Floats, *, look: int, config: GrowthConf
         look: The number of this judgement within the run, from 1.
         config: When a rising line is called a leak.
     """
-    if len(floors) > 1 and floors.min() == floors.max():
-        return Growth("flat", Rate(0.0, 0.0, 0.0, REPORTED_CONFIDENCE), None, float(floors[-1]), 0.0)
-    settled = steps >= steps[0] + config.warmup_share * (steps[-1] - steps[0]) if len(steps) else steps > 0
-    if settled.sum() < 24 or steps[-1] - steps[settled][0] < config.least_steps:
-        return Growth("unknown", None, None, float(floors[-1]) if len(floors) else 0.0, 0.0)
+    last = float(floors[-1]) if len(floors) else 0.0
+    if len(steps) == 0 or steps[-1] - steps[0] < config.least_steps:
+        return Growth("unknown", None, None, last, 0.0)
+    if floors.min() == floors.max():
+        return Growth("flat", Rate(0.0, 0.0, 0.0, REPORTED_CONFIDENCE), None, last, 0.0)
+    settled = steps >= steps[0] + config.warmup_share * (steps[-1] - steps[0])
+    if settled.sum() < 24:
+        return Growth("unknown", None, None, last, 0.0)
     window_steps, window = steps[settled], floors[settled]
     x, y = block_floors(window_steps, window, config.blocks)
     line = fit_slope(x, y)

@@ -87,7 +87,7 @@ class _Context:
         whole = _rise(*_read(self.buckets, "resident"), since)
         rises = [(_rise(*_read(self.buckets, series), since), component) for series, component in PARTS]
         most, component = max(rises)
-        return component if most >= LEAST_PART * whole else "host.native"
+        return component if most >= LEAST_PART * whole > 0 else "host.native"
 
     def _forecast(self, growth: Growth) -> Forecast | None:
         """Extend the line to the budget; None where there is no slope or the budget is spent."""

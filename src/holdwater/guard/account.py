@@ -12,7 +12,7 @@ _WIDTH = math.log(1.05)
 _BINS = 400
 """From 0.1 µs to 29 s."""
 
-SHARE = 0.002
+SHARE = 0.0015
 """The part of the time that looking may take before the guard looks less often than every step."""
 
 
@@ -59,7 +59,8 @@ class Account:
             cost: Seconds that the last look took.
             period: Seconds from the look before to the last one, divided by the steps between them.
         """
-        self._recent_cost += 0.05 * (cost - self._recent_cost) if self._recent_cost else cost
+        typical = min(cost, 4 * self._recent_cost) if self._recent_cost else cost  # a rare judgement is not
+        self._recent_cost += 0.05 * (typical - self._recent_cost) if self._recent_cost else cost
         self._recent_period += 0.05 * (period - self._recent_period) if self._recent_period else period
         if self._recent_cost <= SHARE * self._recent_period or self._recent_period <= 0:
             return 1

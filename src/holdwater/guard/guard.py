@@ -118,6 +118,7 @@ class Guard:
         self._startup = now - self._entered
         self._first_hook = self._last_look = now
         self._next_flush = now + FLUSH_EVERY
+        self._loss_total, self._losses = 0.0, 0
         self._next_look = self._looked = self.step_number
         return self
 
@@ -170,8 +171,11 @@ class Guard:
             loss: The step's loss, for the report.
         """
         self.step_number = Step(self.step_number + 1)
+        if loss is not None:
+            self._loss_total += loss
+            self._losses += 1
         if self.step_number >= self._next_look:
-            self._look(loss)
+            self._look()
 
     def mark(self, kind: str, **facts: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
         """Note an event of the run: `epoch`, `evaluation`, `checkpoint`, or a word of your own."""
@@ -201,17 +205,17 @@ class Guard:
             peak=self._peak(),
         )
 
-    def _look(self, loss: float | None) -> None:
+    def _look(self) -> None:
         """Take a sample, do what follows from it, and settle when to look again."""
         began = self._clock.elapsed()
+        loss = self._loss_total / self._losses if self._losses else None
+        self._loss_total, self._losses = 0.0, 0
         try:
             spent = self._handle(self.observer.sample(self.step_number, loss=loss))
         except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
             self._say_once(f"the guard could not look: {error!r}")
             spent = 0.0
         now = self._clock.elapsed()
-        if now >= self._next_flush:
-            self._flush()
         steps = self.step_number - self._looked
         stride = self._account.stride(now - began - spent, (began - self._last_look) / max(steps, 1))
         self._next_look, self._looked, self._last_look = (
@@ -219,6 +223,8 @@ class Guard:
             self.step_number,
             began,
         )
+        if now >= self._next_flush:
+            self._flush()
         self._account.add(self._clock.elapsed() - began - spent, steps=steps)
 
     def _handle(self, sample: Sample) -> float:

@@ -73,4 +73,4 @@ class Sample:
     look: Look | None = None
     """What dearer probes saw, where some were due at this step; else None."""
     loss: float | None = None
-    """The loss that the training loop reported with this step."""
+    """The mean of the losses that the training loop reported since the sample before."""

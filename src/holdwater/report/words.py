@@ -51,7 +51,7 @@ def figures(history: History) -> list[tuple[str, str]]:
     rows = [
         ("steps", f"{summary['steps']:,}"),
         ("peak resident memory", format_size(peak["host_bytes"])),
-        ("budget", f"{format_size(budget)} ({summary['budget']['origin']})"),
+        (f"budget, {summary['budget']['origin']}", format_size(budget)),
         ("peak against budget", f"{max(peak['host_bytes'], peak['device_bytes'] or 0) / budget:.1%}"),
     ]
     if peak["device_bytes"]:

@@ -1,0 +1,80 @@
+"""Bar B2, memory: 10,000 steps of `small`, watched by another process that reads /proc.
+
+The sampler knows nothing of the guard: it reads the resident memory of the process ten times a second.
+Its readings are put on the run's steps by the wall clock.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import theilslopes
+
+from holdwater.detectors.slope import block_floors, fit_slope
+from holdwater.store.history import read_history
+from holdwater.timeline.buckets import Floats
+from recording import record
+
+STEPS = 10_000
+WARMUP = 0.2
+"""The part of the run that is left out of the slope."""
+
+
+def watch(process: "subprocess.Popen[bytes]") -> tuple[Floats, Floats]:
+    """Read resident memory until the process ends; return wall times and bytes."""
+    times, sizes = [], []
+    statm = Path(f"/proc/{process.pid}/statm")
+    while process.poll() is None:
+        try:
+            sizes.append(int(statm.read_text().split()[1]) * 4096)
+        except (OSError, IndexError):
+            break
+        times.append(time.time())
+        time.sleep(0.1)
+    process.wait()
+    return np.array(times), np.array(sizes, np.float64)
+
+
+def main() -> bool:
+    """Run, watch, judge."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        command = [str(Path(sys.executable).with_name("holdwater")), "train", "--preset", "small"]
+        flags = ["--steps", str(STEPS), "--out", str(out), "--json", f"{folder}/out.json"]
+        times, sizes = watch(subprocess.Popen([*command, *flags], stdout=subprocess.DEVNULL))
+        verdict = json.loads(Path(f"{folder}/out.json").read_text())
+        history = read_history(out)
+    samples = history.samples
+    steps = np.interp(times, history.sessions[0].began + samples.seconds, samples.last_step, left=-1, right=-1)
+    settled = steps > WARMUP * STEPS
+    blocked = fit_slope(*block_floors(steps[settled], sizes[settled], 60))
+    every = theilslopes(sizes[settled], steps[settled], 0.95)
+    upper = max(blocked.interval(0.95)[1], float(every[3]))
+    seconds, last = samples.seconds, samples.last_step
+    first_rate = 1000 / (np.interp(1200, last, seconds) - np.interp(200, last, seconds))
+    last_rate = 1000 / (np.interp(STEPS, last, seconds) - np.interp(STEPS - 1000, last, seconds))
+    rate = STEPS / verdict["overhead"]["run_seconds"]
+    bars = {
+        "verdict is flat or bounded": (verdict["verdict"], verdict["verdict"] in {"flat", "bounded"}),
+        "upper end of the slope's 95 % interval under 256 B/step": (round(upper, 2), upper < 256),
+        "peak resident under 700 MB": (f"{sizes.max() / 1e6:.1f} MB", sizes.max() < 700e6),
+        "at least 100 steps/s": (round(rate, 1), rate >= 100),
+    }
+    return record(
+        "flat_run",
+        bars,
+        samples=len(sizes),
+        slope_bytes_per_step=blocked.value,
+        rate_of_steps_200_to_1200=first_rate,
+        rate_of_the_last_1000=last_rate,
+        rate_ratio=last_rate / first_rate,
+        guard=verdict["overhead"],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(not main())

@@ -1,0 +1,63 @@
+"""Bar B5: a million steps in a timeline, with their true peak; the guard's own memory over a million steps."""
+
+import sys
+import tracemalloc
+
+import numpy as np
+
+from holdwater.budget import Budget
+from holdwater.detectors.headroom import HeadroomConfig
+from holdwater.detectors.slope import block_floors, fit_slope
+from holdwater.guard.core import CoreConfig, GuardCore
+from holdwater.probes.host import Resident
+from holdwater.testing import make_sample
+from holdwater.timeline.timeline import Timeline
+from holdwater.units import Bytes
+from recording import record
+
+STEPS = 1_000_000
+
+
+def main() -> bool:
+    """Fill a timeline, then a guard's core."""
+    random = np.random.default_rng(0)
+    sizes = random.normal(3e8, 1e6, STEPS)
+    peak_at = int(random.integers(STEPS))
+    sizes[peak_at] = 9e8
+    tracemalloc.start()
+    timeline = Timeline()
+    for step in range(1, STEPS + 1):
+        timeline.append(make_sample(step, sizes[step - 1], available=int(5e9) if step % 100 == 0 else None))
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    found = timeline.peak("resident")
+
+    headroom = HeadroomConfig(waiting_below=Bytes(2 * 10**9), stopping_below=Bytes(10**9))
+    core = GuardCore(Budget(Bytes(10**10), "given", ""), CoreConfig(headroom=headroom))
+    probe = Resident()
+    steps, resident = [], []
+    for step in range(1, STEPS + 1):
+        core.observe(make_sample(step, sizes[step - 1], available=int(5e9) if step % 100 == 0 else None))
+        if step % 2000 == 0:
+            steps.append(float(step))
+            resident.append(float(probe.read()))
+    settled = len(steps) // 5
+    line = fit_slope(*block_floors(np.array(steps[settled:]), np.array(resident[settled:]), 80))
+    growth = line.value * 0.8 * STEPS
+    bars = {
+        "a million steps in under 64 MB": (f"{most / 1e6:.2f} MB", most < 64e6),
+        "with their true peak": (found, found == 9e8),
+        "the guard's memory is flat": (f"{growth / 1e3:.1f} kB over 800,000 steps", growth < 256_000),
+    }
+    return record(
+        "million_steps",
+        bars,
+        held_bytes=held,
+        slope_bytes_per_step=line.value,
+        interval=line.interval(0.95),
+        verdict=core.verdict.kind,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(not main())

@@ -1,0 +1,68 @@
+"""Write a benchmark's numbers with the machine, the versions and the date that they belong to."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import holdwater
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def record(name: str, bars: Mapping[str, tuple[Any, bool]], **numbers: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
+    """Print and write the numbers of one benchmark.
+
+    Args:
+        name: Of the benchmark, and of its file in `results/`.
+        bars: For each bar what was measured, and whether it was reached.
+        numbers: What else was measured.
+
+    Returns:
+        Whether every bar was reached.
+    """
+    text = {
+        "benchmark": name,
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "commit": _commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {_processor()}, load {os.getloadavg()[0]:.2f}",
+        "versions": {
+            "holdwater": holdwater.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "bars": {bar: {"measured": value, "reached": reached} for bar, (value, reached) in bars.items()},
+        **numbers,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    for bar, (value, reached) in bars.items():
+        print(f"{name}: {bar}: {value} {'(reached)' if reached else '(MISSED)'}")
+    return all(reached for _, reached in bars.values())
+
+
+def _processor() -> str:
+    """The processor's name, as the kernel gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _commit() -> str:
+    """The commit that was measured; a plus where the tree had changes."""
+    run = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"],  # noqa: S607 - git from the path
+        cwd=RESULTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run.stdout.strip() or "unknown"
