@@ -37,7 +37,7 @@ def record(name: str, bars: Mapping[str, tuple[Any, bool]], **numbers: Any) -> b
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
-        "bars": {bar: {"measured": value, "reached": reached} for bar, (value, reached) in bars.items()},
+        "bars": {bar: {"measured": value, "reached": bool(reached)} for bar, (value, reached) in bars.items()},
         **numbers,
     }
     RESULTS.mkdir(exist_ok=True)

@@ -121,7 +121,7 @@ class TestResume:
     def test_is_exact_after_kill_9_and_a_damaged_checkpoint(
         self, holdwater: Run, text_file: Path, tmp_path: Path, undisturbed: dict[str, bytes]
     ) -> None:
-        """Killed twice; the newest checkpoint is damaged in between. (A benchmark kills fifty times.)"""
+        """Killed twice, and the newest checkpoint is damaged in between; a benchmark kills fifty times."""
         flags = (*TINY, "--data", str(text_file), "--steps", "300", "--out", "run", "--checkpoint-interval", "40")
         killer = "import os\ndef kill(guard):\n    if guard.step_number == STEP: os.kill(os.getpid(), 9)\n"
         (tmp_path / "first.py").write_text(killer.replace("STEP", "130"))

@@ -7,6 +7,7 @@ from torch import Tensor
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.model import GPT, PRESETS, Shape
 from holdwater.train.schedule import learning_rate
+from holdwater.train.written_out import WrittenOut
 
 SHAPE = Shape(width=32, layers=2, heads=2)
 
@@ -40,47 +41,57 @@ class TestPresets:
         assert sum(weight.numel() for weight in model.parameters()) == parameters
 
 
-class TestWrittenOutBlock:
-    """The backward pass that is written out for the CPU."""
+class TestWrittenOut:
+    """Loss and gradients, written out for the CPU."""
 
     @pytest.mark.parametrize(("rows", "length"), [(1, 16), (3, 16), (2, 7)])
-    def test_gives_the_gradients_of_the_plain_block(self, rows: int, length: int) -> None:
+    def test_gives_the_gradients_of_the_model(self, rows: int, length: int) -> None:
         """Loss and every gradient, to rounding."""
         plain, flat = new_model().double(), new_model().double()
         FlatWeights.of(flat)
         tokens, targets = batch(rows, length)
 
-        expected, loss = plain.loss(tokens, targets), flat.loss(tokens, targets)
+        expected = plain.loss(tokens, targets)
         expected.backward()  # type: ignore[no-untyped-call]
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = WrittenOut(flat, batch=rows, time=length).propagate(tokens, targets)
 
         torch.testing.assert_close(loss, expected)
         for (name, weight), other in zip(flat.named_parameters(), plain.parameters(), strict=True):
             torch.testing.assert_close(weight.grad, other.grad, msg=name)
 
     def test_adds_to_gradients_over_micro_batches(self) -> None:
-        """Accumulation: two halves give the gradient of both."""
+        """Accumulation: two halves, at half weight, give the gradient of the whole."""
         whole, halves = new_model().double(), new_model().double()
         FlatWeights.of(whole)
         FlatWeights.of(halves)
         tokens, targets = batch(4)
 
-        whole.loss(tokens, targets).backward()  # type: ignore[no-untyped-call]
+        WrittenOut(whole, batch=4, time=16).propagate(tokens, targets)
+        half = WrittenOut(halves, batch=2, time=16)
         for part in (slice(0, 2), slice(2, 4)):
-            (halves.loss(tokens[part], targets[part]) / 2).backward()  # type: ignore[no-untyped-call]
+            half.propagate(tokens[part], targets[part], share=0.5)
 
         for one, other in zip(whole.parameters(), halves.parameters(), strict=True):
             torch.testing.assert_close(one.grad, other.grad)
 
-    def test_is_the_one_that_trains(self) -> None:
-        """On a CPU, with gradients laid out beforehand; else the plain block."""
-        model = new_model()
-        tokens, _ = batch()
-        FlatWeights.of(model)
+    def test_follows_the_model_through_training(self) -> None:
+        """Thirty steps of both end at the same weights, to rounding."""
+        plain, flat = new_model().double(), new_model().double()
+        ours, theirs = FlatWeights.of(flat), FlatWeights.of(plain)
+        written_out = WrittenOut(flat, batch=3, time=16)
+        optimizers = [FlatAdamW(weights, weight_decay=0.1) for weights in (ours, theirs)]
+        tokens, targets = batch()
 
-        assert "BlockStep" in type(model.blocks[0](model.embedding(tokens)).grad_fn).__name__
-        with torch.no_grad():
-            assert model.blocks[0](model.embedding(tokens)).grad_fn is None
+        for _ in range(30):
+            ours.clear_gradients()
+            theirs.clear_gradients()
+            written_out.propagate(tokens, targets)
+            plain.loss(tokens, targets).backward()  # type: ignore[no-untyped-call]
+            for optimizer in optimizers:
+                optimizer.step(learning_rate=0.01, largest_norm=1.0)
+
+        for one, other in zip(flat.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 class TestFlatAdamW:

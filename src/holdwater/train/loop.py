@@ -59,11 +59,9 @@ class Loop:
         total = 0.0
         for _ in range(settings.gradient_accumulation):
             tokens, targets = state.batches.draw(settings.device)
-            loss = state.model.loss(tokens, targets) / settings.gradient_accumulation
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
+            total += state.propagate(tokens, targets, share=1 / settings.gradient_accumulation)
         state.optimizer.step(learning_rate=rate, largest_norm=settings.gradient_clip)
-        return total, rate
+        return total / settings.gradient_accumulation, rate
 
     @torch.no_grad()
     def evaluate(self) -> None:

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from holdwater.train.block import Block
-
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -30,6 +28,30 @@ PRESETS = {
     "large": Shape(width=512, layers=6, heads=8),
 }
 """46 thousand, 0.43 million, 3.2 million and 19 million parameters with byte tokens."""
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each added to what comes in."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.norm_2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map hidden states to hidden states. Shapes: (batch, time, width)."""
+        batch, time, width = x.shape
+        qkv = self.qkv(self.norm_1(x)).view(batch, time, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.project(seen.transpose(1, 2).reshape(batch, time, width))
+        out: Tensor = x + self.down(functional.gelu(self.up(self.norm_2(x))))
+        return out
 
 
 class GPT(nn.Module):
