@@ -1,0 +1,72 @@
+"""Check that the documentation tells the truth: help texts, links, and numbers taken from results.
+
+`make check` runs it. With `--write` it puts the current help texts and numbers into the documents.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(<!-- (help|bar): ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+
+
+def documents() -> list[Path]:
+    """All documents of the repository."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def help_text(command: str) -> str:
+    """What a command says of itself, at a fixed width."""
+    run = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", *command.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"COLUMNS": "100", "PATH": ""},
+    )
+    return f"```\n{run.stdout.rstrip()}\n```\n"
+
+
+def bar_rows(names: str) -> str:
+    """Rows of a table from results: what was asked, what was measured."""
+    rows = []
+    for name in names.split():
+        result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        rows += [
+            f"| {bar} | {entry['measured']} | `benchmarks/{name}.py` |" for bar, entry in result["bars"].items()
+        ]
+    return "\n".join(["| what | measured | by |", "|---|---|---|", *rows]) + "\n"
+
+
+def fill(match: re.Match[str]) -> str:
+    """Make one block anew."""
+    make = help_text if match.group(2) == "help" else bar_rows
+    return match.group(1) + make(match.group(3)) + match.group(5)
+
+
+def main() -> int:
+    """Check, or write; return the number of mistakes."""
+    mistakes = []
+    for path in documents():
+        text = path.read_text(encoding="utf-8")
+        fresh = BLOCK.sub(fill, text)
+        if fresh != text and "--write" in sys.argv:
+            path.write_text(fresh, encoding="utf-8")
+        elif fresh != text:
+            mistakes.append(f"{path.name} is not up to date: run python docs/check_docs.py --write")
+        mistakes += [
+            f"{path.name} links to {link}, which does not exist"
+            for link in LINK.findall(fresh)
+            if not (path.parent / link).exists()
+        ]
+    for mistake in mistakes:
+        print(mistake)  # noqa: T201 - what a check is for
+    return len(mistakes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
