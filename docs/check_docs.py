@@ -43,7 +43,9 @@ def bar_rows(names: str) -> str:
 
 
 def fill(match: re.Match[str]) -> str:
-    """Make one block anew."""
+    """Make one block anew; help texts are those of Python 3.11 (argparse words them anew now and then)."""
+    if match.group(2) == "help" and sys.version_info[:2] != (3, 11):
+        return match.group(0)
     make = help_text if match.group(2) == "help" else bar_rows
     return match.group(1) + make(match.group(3)) + match.group(5)
 

@@ -1,6 +1,7 @@
 """Actions: measured, and harmless to the run when they fail."""
 
 import gc
+import sys
 import weakref
 
 import pytest
@@ -98,8 +99,11 @@ class TestPerform:
         assert "No space left" in str(outcome.error)
 
 
-def test_limits_of_frameworks_that_are_not_there_are_left_alone() -> None:
-    """On a CPU-only machine there is nothing to set."""
+def test_limits_of_frameworks_that_are_not_loaded_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the program has loaded none, there is nothing to set, and nothing is imported."""
+    for name in ("torch", "mlx.core"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
     assert set_framework_limits(Budget(Bytes(10**9), "given", "")) == ()
 
 

@@ -85,6 +85,7 @@ def test_training_on_the_device_is_flat(holdwater: Run, tmp_path: Path) -> None:
     device = [finding for finding in verdict["findings"] if finding["component"] == "device.active"]
     assert done.returncode == 0, done.stderr
     assert verdict["verdict"] in {"flat", "bounded"}
-    assert device[0]["verdict"] == "flat"
+    assert device[0]["verdict"] in {"flat", "bounded"}
+    assert device[0]["rate"]["bytes_per_step"] == 0
     assert verdict["peak"]["device_bytes"] > MB
     assert "CUDA memory of this process" in done.stderr

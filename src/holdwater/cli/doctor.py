@@ -13,6 +13,7 @@ from rich.table import Table
 from holdwater.budget import find_budget, stopping_level, waiting_level
 from holdwater.config import choose_profile
 from holdwater.errors import ProbeError
+from holdwater.probes.devices import Cuda
 from holdwater.probes.host import Resident
 from holdwater.probes.machine import read_machine
 from holdwater.probes.observer import DEVICES, PROBES
@@ -66,14 +67,15 @@ def _probe_table() -> Table:
 
 def _print_machine(console: Console) -> None:
     """Print what a run would get here."""
-    machine = read_machine()
+    gpu = Cuda().unavailable() is None
+    machine = read_machine(device="cuda" if gpu else "cpu")
     console.print(f"\n{find_budget(machine)}", highlight=False)
     console.print(
         f"a run waits below {format_size(waiting_level(machine))} available, "
         f"and stops below {format_size(stopping_level(machine))}",
         highlight=False,
     )
-    profile = choose_profile(machine.total, gpu=False)
+    profile = choose_profile(machine.device_size or machine.total, gpu=gpu)
     if profile is None:
         console.print("profile: none (this machine is smaller than the smallest)", highlight=False)
         return
