@@ -7,7 +7,7 @@ import pytest
 from holdwater import Guard
 from holdwater.actions.levers import Levers
 from holdwater.budget import MachineMemory
-from holdwater.errors import ConfigError, StoreError
+from holdwater.errors import ConfigError, ProbeError, StoreError
 from holdwater.guard.account import Account
 from holdwater.guard.settings import GuardSettings
 from holdwater.probes.observer import Observer
@@ -146,6 +146,31 @@ class TestGuard:
 
         assert guard.step_number == 50
         assert len([record for record in caplog.records if "a bug" in record.message]) == 1
+
+    def test_a_probe_that_fails_is_named_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What is not read any more is said."""
+        import logging
+
+        logging.getLogger("holdwater").propagate = True
+
+        def gone() -> int:
+            raise ProbeError("the kernel said no")
+
+        clock = ManualClock()
+        with Guard(machine=LARGE, clock=clock, observer=Observer(clock.elapsed, [])) as guard:
+            guard.observer.replace(StandInMemory(gone))
+            for _ in guard.steps(range(20)):
+                clock.advance(1)
+
+        messages = [record.message for record in caplog.records]
+        assert messages == ["available is not read any more: the kernel said no"]
+
+    def test_a_mark_may_hold_anything(self, tmp_path: Path) -> None:
+        """What JSON cannot hold is written as text; nothing is raised into the loop."""
+        with Guard(max_memory="4GB", out=tmp_path) as guard:
+            guard.mark("odd", value=set)
+
+        assert read_history(tmp_path).marks[0].facts == {"value": "<class 'set'>"}
 
     def test_the_store_holds_samples_marks_and_the_verdict(self, tmp_path: Path) -> None:
         """Everything that the report needs."""

@@ -158,6 +158,16 @@ def test_a_folder_without_a_history_is_named(tmp_path: Path) -> None:
         read_history(tmp_path)
 
 
+def test_a_history_that_was_only_begun_is_empty(tmp_path: Path) -> None:
+    """Killed between making the file and making its tables."""
+    sqlite3.connect(tmp_path / "rank-0.db").execute("PRAGMA journal_mode = WAL").connection.close()
+    (tmp_path / "rank-0.db").touch()
+
+    history = read_history(tmp_path)
+
+    assert (history.sessions, len(history.samples), history.summary) == ((), 0, None)
+
+
 def test_a_file_that_is_no_database_is_a_store_error(tmp_path: Path) -> None:
     """No traceback for a damaged file."""
     (tmp_path / "rank-0.db").write_bytes(b"not a database" * 100)

@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import holdwater
 from holdwater.cli import doctor, report, train
@@ -40,11 +41,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at the time: a live line puts remarks above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one remark."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _log_to_stderr() -> None:
     """Let holdwater's own remarks appear on standard error, each with its name before it."""
     logger = logging.getLogger("holdwater")
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _StandardError()
         handler.setFormatter(logging.Formatter("holdwater: %(message)s"))
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from holdwater.config import Config, Profile, choose_profile, gather, load_profile
 from holdwater.config.keys import KEYS
 from holdwater.errors import ConfigError, HoldwaterError
+
+log = logging.getLogger("holdwater")
 
 LEAK_FOUND = 3
 """The exit code with `--fail-on leak` when a leak was found."""
@@ -98,7 +101,10 @@ def _with_profile(config: Config, options: argparse.Namespace) -> Config:
         profile = choose_profile(machine.device_size or machine.total, gpu=gpu)
     else:
         profile = load_profile(config["profile"])
-    return config if profile is None else gather_config(options, profile)
+    if profile is None:
+        return config
+    log.info("profile %s (%s)", profile.name, "named" if config["profile"] else "chosen by the machine's memory")
+    return gather_config(options, profile)
 
 
 def _check_writable(path: Path | None) -> None:

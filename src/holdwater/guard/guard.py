@@ -124,10 +124,13 @@ class Guard:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Judge the whole run, write it down, give everything back."""
-        self._handle(self.observer.sample(self.step_number, everything=True))
-        self._note_verdict(self.core.judge())
         if error is not None:
             self.mark("error", message=f"{kind.__name__ if kind else ''}: {error}")
+        try:
+            self._handle(self.observer.sample(self.step_number, everything=True))
+            self._note_verdict(self.core.judge())
+        except Exception as failure:  # noqa: BLE001 - a guard never kills what it guards
+            self._say_once(f"the guard could not judge the run: {failure!r}")
         self._flush()
         if self._store is not None:
             self._store.close()
@@ -215,6 +218,8 @@ class Guard:
         except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
             self._say_once(f"the guard could not look: {error!r}")
             spent = 0.0
+        for name, reason in self.observer.failures.items():
+            self._say_once(f"{name} is not read any more: {reason}")
         now = self._clock.elapsed()
         steps = self.step_number - self._looked
         stride = self._account.stride(now - began - spent, (began - self._last_look) / max(steps, 1))
@@ -260,10 +265,10 @@ class Guard:
     def _peak(self) -> dict[str, int | None]:
         """The largest memory of the run, by the kernel's own mark where there is one."""
         peak = self.core.timeline.peak
-        device = peak("device_reserved")
+        device = max(peak("device_peak") or 0, peak("device_reserved") or 0)
         return {
             "host_bytes": int(max(peak("peak_resident") or 0, peak("resident") or 0)),
-            "device_bytes": None if device is None else int(device),
+            "device_bytes": int(device) if device else None,
         }
 
     def _note_verdict(self, verdict: Verdict) -> None:

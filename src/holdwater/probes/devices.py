@@ -136,6 +136,25 @@ class CudaDriver:
         return {"device_used": total - free}
 
 
+class DevicePeak:
+    """The most that the framework has reserved on the device, as it remembers it itself."""
+
+    name = "device peak"
+    measures = "the high-water mark of memory reserved on the device"
+    every = 1.0
+
+    def unavailable(self) -> str | None:
+        """Say why this probe cannot read here; None if it can."""
+        return None if Mlx().unavailable() is None else Cuda().unavailable()
+
+    def read(self) -> Reading:
+        """Return the high-water mark; nothing as long as the device has not been used."""
+        torch, mlx = loaded("torch"), loaded("mlx.core")
+        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+            return {"device_peak": torch.cuda.max_memory_reserved()}
+        return {} if mlx is None else {"device_peak": mlx.get_peak_memory()}
+
+
 class Pinned:
     """Host memory that the CUDA framework has pinned for transfers."""
 

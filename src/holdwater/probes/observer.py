@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from holdwater.errors import ProbeError
-from holdwater.probes.devices import Cuda, CudaDriver, DeviceProbe, Mlx, Mps, Pinned
+from holdwater.probes.devices import Cuda, CudaDriver, DevicePeak, DeviceProbe, Mlx, Mps, Pinned
 from holdwater.probes.heap import Heap
 from holdwater.probes.host import Available, Pressure, ProcessParts, Resident
 from holdwater.probes.probe import Probe
@@ -20,6 +20,7 @@ PROBES: tuple[type[Probe], ...] = (
     Children,
     SharedMemoryFiles,
     CudaDriver,
+    DevicePeak,
     Pinned,
 )
 """The dearer probes, in the order in which they are read."""

@@ -52,6 +52,8 @@ class Look:
     """Share of the last 10 s in which some task waited for memory, in percent (PSI some avg10)."""
     device_used: Bytes | None = None
     """In use on the device by all processes, as the driver counts it."""
+    device_peak: Bytes | None = None
+    """The framework's own high-water mark of what it reserved on the device."""
     pinned: Bytes | None = None
     """Host memory pinned by the framework for transfers."""
 

@@ -218,6 +218,8 @@ def _actions(history: History) -> str:
 
 def _facts(history: History) -> str:
     """What is known of the process, from its newest session."""
+    if not history.sessions:
+        return "<tr><td>The run was ended before it began.</td></tr>"
     session = history.sessions[-1]
     facts = {"began": f"{datetime.fromtimestamp(session.began, UTC):%Y-%m-%d %H:%M:%S} UTC", **session.facts}
     facts.pop("budget_bytes", None)

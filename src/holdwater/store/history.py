@@ -10,7 +10,7 @@ import numpy as np
 
 from holdwater.errors import StoreError
 from holdwater.store.schema import COLUMNS, database_path
-from holdwater.timeline.buckets import SERIES, Buckets, join_buckets
+from holdwater.timeline.buckets import SERIES, Buckets, join_buckets, no_buckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     quoted = path.resolve().as_uri()
     connection = sqlite3.connect(f"{quoted}?mode=ro", uri=True, timeout=10)
     try:
-        connection.execute("SELECT count(*) FROM meta")
+        connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.OperationalError:
         connection.close()
         connection = sqlite3.connect(f"{quoted}?immutable=1", uri=True)
@@ -99,8 +99,10 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _read(connection: sqlite3.Connection, path: Path) -> History:
-    """Read all tables in one consistent view."""
+    """Read all tables in one consistent view; a writer that was killed at once has not made them yet."""
     connection.execute("BEGIN")
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'summaries'").fetchone() is None:
+        return History(path, (), no_buckets(), (), (), ())
     summaries = dict(connection.execute("SELECT session, summary FROM summaries"))
     sessions = tuple(
         Session(number, began, first, json.loads(facts), _decode(summaries.get(number)))

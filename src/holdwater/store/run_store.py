@@ -73,7 +73,7 @@ class RunStore:
             self._thin_earlier_sessions()
             cursor = self._connection.execute(
                 "INSERT INTO sessions (began, first_step, facts) VALUES (?, ?, ?)",
-                (began, first_step, json.dumps(facts)),
+                (began, first_step, json.dumps(facts, default=str)),
             )
         except sqlite3.Error as error:
             raise StoreError(f"the history {self.path} cannot be written: {error}") from error
@@ -81,7 +81,7 @@ class RunStore:
 
     def mark(self, step: int, seconds: float, kind: str, facts: Mapping[str, Any]) -> None:
         """Note an event: an epoch, an evaluation, a checkpoint."""
-        self._queue("marks", (self._session, step, seconds, kind, json.dumps(facts)))
+        self._queue("marks", (self._session, step, seconds, kind, json.dumps(facts, default=str)))
 
     def verdict(self, verdict: Verdict) -> None:
         """Note a judgement."""

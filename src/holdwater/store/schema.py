@@ -14,6 +14,7 @@ COLUMNS = tuple(f"{series}_{part}" for series in SERIES for part in ("low", "hig
 """The columns of a bucket, after session, first_step, last_step and seconds."""
 
 _TABLES = f"""
+BEGIN;
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sessions (
   id INTEGER PRIMARY KEY, began REAL NOT NULL, first_step INTEGER NOT NULL, facts TEXT NOT NULL);
@@ -31,6 +32,7 @@ CREATE TABLE IF NOT EXISTS outcomes (
   session INTEGER NOT NULL, step INTEGER NOT NULL, action TEXT NOT NULL, reason TEXT NOT NULL,
   freed_bytes INTEGER NOT NULL, seconds REAL NOT NULL, error TEXT);
 CREATE TABLE IF NOT EXISTS summaries (session INTEGER PRIMARY KEY, summary TEXT NOT NULL);
+COMMIT;
 """
 
 

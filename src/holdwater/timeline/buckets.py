@@ -24,6 +24,7 @@ LOOK_SERIES = (
     "cgroup_usage",
     "pressure",
     "device_used",
+    "device_peak",
     "pinned",
 )
 """Read by the clock; the names are those of the fields of `Look`."""

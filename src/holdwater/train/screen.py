@@ -106,7 +106,7 @@ class LiveScreen:
 
     def __init__(self, pace: Pace, console: Console) -> None:
         self._pace = pace
-        self._live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        self._live = Live(console=console, auto_refresh=False, redirect_stdout=False)
         self._live.start()
         self._next = 0.0
         self._last: Progress | None = None
