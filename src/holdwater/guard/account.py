@@ -12,7 +12,7 @@ _WIDTH = math.log(1.05)
 _BINS = 400
 """From 0.1 µs to 29 s."""
 
-SHARE = 0.0015
+SHARE = 0.0012
 """The part of the time that looking may take before the guard looks less often than every step."""
 
 

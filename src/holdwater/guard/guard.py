@@ -89,8 +89,7 @@ class Guard:
         """What actions did, the newest last."""
         self.facts: dict[str, Any] = {}
         """What the store says of this process: filled before the guard is entered."""
-        self.step_number = Step(settings.first_step)
-        """The step that ended last."""
+        self._step = settings.first_step  # a plain number: the hook adds to it at each step
         self.stop_reason: str | None = None
         """Why the run must stop; None as long as it may go on."""
         self._clock = clock or SystemClock()
@@ -119,7 +118,7 @@ class Guard:
         self._first_hook = self._last_look = now
         self._next_flush = now + FLUSH_EVERY
         self._loss_total, self._losses = 0.0, 0
-        self._next_look = self._looked = self.step_number
+        self._next_look = self._looked = self._step
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -135,6 +134,11 @@ class Guard:
         if self._store is not None:
             self._store.close()
         self.observer.close()
+
+    @property
+    def step_number(self) -> Step:
+        """The step that ended last."""
+        return Step(self._step)
 
     @property
     def budget(self) -> Budget:
@@ -173,11 +177,11 @@ class Guard:
         Args:
             loss: The step's loss, for the report.
         """
-        self.step_number = Step(self.step_number + 1)
+        self._step += 1
         if loss is not None:
             self._loss_total += loss
             self._losses += 1
-        if self.step_number >= self._next_look:
+        if self._step >= self._next_look:
             self._look()
 
     def mark(self, kind: str, **facts: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
@@ -221,13 +225,9 @@ class Guard:
         for name, reason in self.observer.failures.items():
             self._say_once(f"{name} is not read any more: {reason}")
         now = self._clock.elapsed()
-        steps = self.step_number - self._looked
+        steps = self._step - self._looked
         stride = self._account.stride(now - began - spent, (began - self._last_look) / max(steps, 1))
-        self._next_look, self._looked, self._last_look = (
-            Step(self.step_number + stride),
-            self.step_number,
-            began,
-        )
+        self._next_look, self._looked, self._last_look = self._step + stride, self._step, began
         if now >= self._next_flush:
             self._flush()
         self._account.add(self._clock.elapsed() - began - spent, steps=steps)

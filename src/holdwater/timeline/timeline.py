@@ -49,6 +49,8 @@ class Timeline:
         self._high = [float("nan")] * len(SERIES)
         self._total = [0.0] * len(SERIES)
         self._count = [0] * len(SERIES)
+        self._touched: list[int] = []
+        """Series that were read in the unfinished bucket."""
         self._samples = 0
         self._first_step = 0
         self._last_step = 0
@@ -103,9 +105,11 @@ class Timeline:
 
     def _note(self, index: int, value: float) -> None:
         """Take one value into the unfinished bucket. A NaN (a diverged loss, say) is not a value."""
+        if value != value:  # noqa: PLR0124 - the cheapest test for NaN
+            return
+        if not self._count[index]:
+            self._touched.append(index)
         if not self._low[index] <= value:  # true for the first value too: NaN compares false
-            if value != value:  # noqa: PLR0124 - the cheapest test for NaN
-                return
             self._low[index] = value
         if not self._high[index] >= value:
             self._high[index] = value
@@ -113,24 +117,25 @@ class Timeline:
         self._count[index] += 1
 
     def _write(self, into: Buckets, at: int) -> None:
-        """Write the unfinished bucket."""
+        """Write the unfinished bucket where nothing is written yet."""
         into.first_step[at] = self._first_step
         into.last_step[at] = self._last_step
         into.seconds[at] = self._seconds
-        into.low[:, at] = self._low
-        into.high[:, at] = self._high
-        into.total[:, at] = self._total
-        into.count[:, at] = self._count
+        for index in self._touched:
+            into.low[index, at] = self._low[index]
+            into.high[index, at] = self._high[index]
+            into.total[index, at] = self._total[index]
+            into.count[index, at] = self._count[index]
 
     def _close_bucket(self) -> None:
         """Move the finished bucket to the closed ones, and merge pairs when they are full."""
         self._write(self._closed, self.closed)
         self.closed += 1
-        for index, count in enumerate(self._count):
-            if count:
-                self._low[index] = self._high[index] = float("nan")
-                self._total[index] = 0.0
-                self._count[index] = 0
+        for index in self._touched:
+            self._low[index] = self._high[index] = float("nan")
+            self._total[index] = 0.0
+            self._count[index] = 0
+        self._touched.clear()
         self._samples = 0
         if self.closed == self._capacity:
             self._merge()
@@ -140,7 +145,9 @@ class Timeline:
         half = self._capacity // 2
         merged = merge_pairs(self._closed)
         for name in ("first_step", "last_step", "seconds", "low", "high", "total", "count"):
-            getattr(self._closed, name)[..., :half] = getattr(merged, name)
+            table = getattr(self._closed, name)
+            table[..., :half] = getattr(merged, name)
+            table[..., half:] = np.nan if name in {"low", "high"} else 0
         self.closed = half
         self.stride *= 2
         self.generation += 1
