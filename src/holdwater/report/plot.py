@@ -13,7 +13,7 @@ import numpy as np
 from holdwater.timeline.buckets import Floats
 
 WIDTH = 960
-LEFT, RIGHT, TOP, BOTTOM = 78, 16, 14, 34
+LEFT, RIGHT, TOP, BOTTOM = 78, 28, 14, 34
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from holdwater.clock import format_duration
 from holdwater.guard.guard import Guard
 from holdwater.units import format_size
 
+BAR = 16
+"""Columns of the progress bar."""
 SHARE_OF_TIME = 0.002
 """Drawing takes at most this part of the time."""
 
@@ -137,7 +140,7 @@ class LiveScreen:
         pace.measure(progress.step)
         parts: list[str | ProgressBar] = [
             format_duration(pace.elapsed),
-            ProgressBar(total=pace.steps, completed=progress.step, width=18),
+            ProgressBar(total=pace.steps, completed=progress.step, width=BAR),
             f"[bold]{progress.step:,}[/]/{pace.steps:,}",
             f"mem [bold]{memory_against_budget(progress.guard)}[/]",
             f"loss [bold]{progress.loss:.3f}[/] avg {pace.average:.3f} {pace.trend}",
@@ -146,13 +149,19 @@ class LiveScreen:
             f"{pace.tokens_per_second:,.0f} tok/s",
             f"lr {progress.learning_rate:.1e}",
         ]
-        widths = (8, 20, 16, 25, 26, 12, 13, 13, 12)
-        room, fitting = self._live.console.width, 0
-        while fitting < len(parts) and sum(widths[: fitting + 1]) <= room:
-            fitting += 1
-        line = Table.grid(padding=(0, 1))
-        line.add_row(*parts[: max(fitting, 3)])
+        line = Table.grid(padding=(0, 2))
+        line.add_row(*parts[: _fitting(parts, self._live.console.width)])
         self._live.update(line, refresh=True)
+
+
+def _fitting(parts: list[str | ProgressBar], room: int) -> int:
+    """How many of the parts fit into a line; the first three are shown in any case."""
+    used = 0
+    for count, part in enumerate(parts):
+        used += 2 + (BAR if isinstance(part, ProgressBar) else Text.from_markup(part).cell_len)
+        if used > room + 2:
+            return max(count, 3)
+    return len(parts)
 
 
 class PlainScreen:
