@@ -15,7 +15,7 @@ from holdwater.config import gather
 from holdwater.guard.guard import Guard
 from holdwater.train.run import train
 from holdwater.train.run_folder import find_run_folder
-from recording import record
+from recording import Bar, record
 
 STEPS = 8000
 
@@ -50,10 +50,10 @@ def main() -> bool:
     share = sum(times) / (span[1] - span[0])
     mean, p99 = float(hook.mean()), float(np.quantile(hook, 0.99))
     bars = {
-        "mean at most 25 µs a step": (round(mean, 2), mean <= 25),
-        "99th percentile at most 250 µs": (round(p99, 1), p99 <= 250),
-        "at most 0.5 % of the run": (f"{share:.3%}", share <= 0.005),
-        "start-up at most 0.3 s": (round(started[0], 4), started[0] <= 0.3),
+        "cost of the guard a step, mean": Bar(f"{mean:.1f} µs", "at most 25 µs", mean <= 25),
+        "cost of the guard a step, 99th percentile": Bar(f"{p99:.0f} µs", "at most 250 µs", p99 <= 250),
+        "cost of the guard, share of the run": Bar(f"{share:.2%}", "at most 0.5 %", share <= 0.005),
+        "start-up of the guard": Bar(f"{1000 * started[0]:.0f} ms", "at most 300 ms", started[0] <= 0.3),
     }
     return record(
         "guard_cost",

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from holdwater.errors import StoreError
 from holdwater.store.history import read_history
-from recording import record
+from recording import Bar, record
 
 STEPS = 2000
 COMMAND = [
@@ -89,8 +89,10 @@ def main(kills: int) -> bool:
             print(f"{killed} killed, {exact} exact, {readable} stores readable", flush=True)
             shutil.rmtree(run)
     bars = {
-        "every resumed run ends with identical tensors": (f"{exact} of {killed}", exact == killed),
-        "the store is readable every time": (f"{readable} of {killed}", readable == killed),
+        f"`kill -9` at {killed} random moments, resumed: every tensor identical": Bar(
+            f"{exact} of {killed}", "all", exact == killed
+        ),
+        "the history readable after each": Bar(f"{readable} of {killed}", "all", readable == killed),
     }
     return record("kill_and_resume", bars, killed_while_writing_a_checkpoint=writing, tensors=len(expected))
 

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,12 +16,21 @@ import holdwater
 RESULTS = Path(__file__).parent / "results"
 
 
-def record(name: str, bars: Mapping[str, tuple[Any, bool]], **numbers: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
+class Bar(NamedTuple):
+    """What was asked of a number, and what it is."""
+
+    measured: str
+    """With its unit."""
+    goal: str
+    reached: bool
+
+
+def record(name: str, bars: Mapping[str, Bar], **numbers: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
     """Print and write the numbers of one benchmark.
 
     Args:
         name: Of the benchmark, and of its file in `results/`.
-        bars: For each bar what was measured, and whether it was reached.
+        bars: By what they measure.
         numbers: What else was measured.
 
     Returns:
@@ -37,14 +46,17 @@ def record(name: str, bars: Mapping[str, tuple[Any, bool]], **numbers: Any) -> b
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
-        "bars": {bar: {"measured": value, "reached": bool(reached)} for bar, (value, reached) in bars.items()},
+        "bars": {
+            what: {"goal": bar.goal, "measured": bar.measured, "reached": bool(bar.reached)}
+            for what, bar in bars.items()
+        },
         **numbers,
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-    for bar, (value, reached) in bars.items():
-        print(f"{name}: {bar}: {value} {'(reached)' if reached else '(MISSED)'}")
-    return all(reached for _, reached in bars.values())
+    for what, bar in bars.items():
+        print(f"{name}: {what}: {bar.measured} (goal: {bar.goal}) {'reached' if bar.reached else 'MISSED'}")
+    return all(bar.reached for bar in bars.values())
 
 
 def _processor() -> str:
