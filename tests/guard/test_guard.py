@@ -238,4 +238,11 @@ class TestAccount:
     @pytest.mark.parametrize(("period", "stride"), [(1.0, 1), (0.1, 1), (0.0009, 93), (1e-6, 1000)])
     def test_looks_less_often_when_steps_are_short(self, period: float, stride: int) -> None:
         """A look of 100 µs at 0.12 % of the time."""
-        assert Account().stride(cost=1e-4, period=period) == stride
+        account = Account()
+        account.looks = 1000
+
+        assert account.stride(cost=1e-4, period=period) == stride
+
+    def test_the_first_looks_are_close_together(self) -> None:
+        """A run of 400 short steps is to be judged too."""
+        assert Account().stride(cost=1e-4, period=1e-6) == 4

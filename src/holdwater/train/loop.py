@@ -45,11 +45,13 @@ class Loop:
                 self.callback(self.guard)
             self.screen.show(Progress(state.step, loss, rate, self.guard))
             self._mark_epoch()
+            due = state.step % settings.checkpoint_interval == 0
             if state.step % settings.eval_interval == 0 or state.step == settings.steps:
-                self.evaluate()
-            if state.step % settings.checkpoint_interval == 0 and state.step < settings.steps:
+                due |= self.evaluate()
+            if due:
                 self.save()
-        self.save()
+        if state.saved_step != state.step:
+            self.save()
 
     def learn(self, step: int) -> tuple[float, float]:
         """Take one optimizer step; return its mean loss in nats and its learning rate."""
@@ -64,8 +66,8 @@ class Loop:
         return total / settings.gradient_accumulation, rate
 
     @torch.no_grad()
-    def evaluate(self) -> None:
-        """Measure the loss on the held-out text, always on the same batches, and write a little."""
+    def evaluate(self) -> bool:
+        """Measure the loss on the held-out text, always on the same batches; return whether it is the best."""
         settings, state = self.settings, self.state
         batches = Batches(
             self.tokens.validation,
@@ -78,12 +80,13 @@ class Loop:
                 state.model.loss(*batches.draw(settings.device)).item() for _ in range(settings.eval_batches)
             ]
             facts["loss"] = sum(losses) / len(losses)
-        better = facts["loss"] < state.best
+        better = bool(facts["loss"] < state.best)
         state.best = min(state.best, facts["loss"])
         state.best_step = state.step if better else state.best_step
         self.screen.say(f"step {state.step}: validation loss {facts['loss']:.3f} nats a token")
         if settings.sample_length:
             self.screen.say(f"  {self.write_text(settings.sample_length)!r}")
+        return better
 
     def write_text(self, count: int) -> str:
         """Let the model go on with a beginning; its randomness is not the run's own."""
@@ -100,6 +103,7 @@ class Loop:
             CheckpointError: It cannot be written; the older ones are untouched.
         """
         folder = self.state.save(self.checkpoints, best=self.state.best_step == self.state.step)
+        self.state.saved_step = self.state.step
         self.guard.mark("checkpoint", folder=folder.name)
 
     def _mark_epoch(self) -> None:

@@ -43,6 +43,8 @@ class TrainState:
     """The lowest validation loss so far, in nats."""
     best_step: int = -1
     """The step of that evaluation; -1 before the first."""
+    saved_step: int = -1
+    """The step of the newest checkpoint that this process wrote; -1 before the first."""
 
     def propagate(self, tokens: Tensor, targets: Tensor, *, share: float) -> float:
         """Add the gradient of a batch, times `share`, to the model's; return its mean loss in nats."""
