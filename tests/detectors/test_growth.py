@@ -46,6 +46,24 @@ class TestReportsLeaks:
         assert growth.onset is not None
         assert abs(growth.onset - 450) < 25
 
+    def test_reports_growth_that_began_in_the_last_fifth(self) -> None:
+        """The last quarter is looked at too."""
+        steps, memory = run_of(10_000)
+        memory += 0.5 * MB * np.maximum(steps - 8200, 0)
+
+        growth = judge_growth(steps, memory, look=15)
+
+        assert growth.kind == "leak"
+        assert growth.onset is not None
+        assert abs(growth.onset - 8200) < 250
+
+    def test_does_not_call_growth_at_the_very_end_flat(self) -> None:
+        """Too late to tell a leak from a shift: it still rises."""
+        steps, memory = run_of(10_000)
+        memory += 5 * MB * np.maximum(steps - 9300, 0)
+
+        assert judge_growth(steps, memory, look=15).kind == "warming"
+
     def test_reports_growth_under_large_spikes(self) -> None:
         """What a step needs for a moment stands above the floor."""
         steps, memory = run_of()

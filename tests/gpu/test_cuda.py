@@ -59,6 +59,7 @@ class TestCuda:
 
     def test_the_budget_becomes_the_process_fraction(self) -> None:
         """Old and new value are said, and the allocator keeps the new one."""
+        torch.empty(1, device="cuda")
         try:
             changes = set_framework_limits(Budget(Bytes(4 * 10**9), "given", ""))
 

@@ -97,6 +97,32 @@ class TestPressure:
         assert bool(guard.outcomes) == acts
         assert guard.stop_reason is None
 
+    def test_nothing_is_done_to_a_loop_that_failed_in_the_middle_of_a_step(self) -> None:
+        """Half-updated weights must not become a checkpoint."""
+        clock, saved = ManualClock(), []
+        guard = Guard(
+            machine=LARGE,
+            clock=clock,
+            levers=Levers(checkpoint=lambda: saved.append("half")),
+            observer=Observer(clock.elapsed, []),
+        )
+
+        def fail() -> None:
+            with guard:
+                guard.observer.replace(StandInMemory(lambda: 5 * GB))
+                raise MemoryError
+
+        with pytest.raises(MemoryError):
+            fail()
+
+        assert saved == []
+
+    def test_a_stop_that_failed_is_not_tried_at_every_step(self) -> None:
+        """Without a checkpoint lever: once a minute, not once a step."""
+        guard = rehearse({0: 50 * GB, 5: 9 * GB}, steps=30)  # ten seconds a step
+
+        assert len([outcome for outcome in guard.outcomes if outcome.action == "stop"]) == 5
+
     def test_levels_can_be_set(self) -> None:
         """Both are configurable."""
         settings = GuardSettings(waiting_below=Bytes(60 * GB), stopping_below=Bytes(1 * GB))
@@ -213,6 +239,17 @@ def _fail(guard: Guard) -> None:
     """A loop that fails in its first step."""
     for _ in guard.steps(range(5)):
         raise RuntimeError("of the loop")
+
+
+def test_a_loss_that_is_a_tensor_keeps_no_graph() -> None:
+    """Only its number is taken."""
+    import torch
+
+    with Guard(max_memory="4GB") as guard:
+        guard._next_look = 10**9
+        guard.step(loss=torch.ones((), requires_grad=True) * 2)  # type: ignore[arg-type]
+
+        assert type(guard._loss_total) is float
 
 
 class TestAccount:

@@ -122,6 +122,14 @@ class TestInterval:
         assert [step for step, answer in answers.items() if answer] == [10, 20, 30]
         assert answers[10] == ("clear_caches",)
 
+    def test_is_kept_when_not_every_step_is_looked_at(self) -> None:
+        """Every 70th step is looked at: each hundred passed is one clearing."""
+        remedies = Remedies(RemedyConfig(cache_clear_interval=100))
+
+        cleared = [step for step in range(1, 701, 70) if remedies.answer_interval(Step(step))]
+
+        assert cleared == [141, 211, 351, 421, 561, 631]
+
     def test_never_clears_unasked(self) -> None:
         """A blind clearing every N steps is the folklore that this project is to end."""
         remedies = Remedies(RemedyConfig())

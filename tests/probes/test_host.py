@@ -110,7 +110,7 @@ class TestCgroup:
             tmp_path / "job",
             memory__max="8000",
             memory__current="5000",
-            memory__stat="anon 1\ninactive_file 4000\n",
+            memory__stat="anon 1\ninactive_file 3000\nactive_file 900\nslab_reclaimable 100\n",
         )
         membership = tmp_path / "cgroup"
         membership.write_text("0::/job\n")

@@ -83,6 +83,20 @@ class TestObserver:
         assert probe.reads == 1
         assert observer.failures == {"failing": "the kernel said no"}
 
+    def test_what_a_failed_probe_read_last_is_no_news(self) -> None:
+        """A stale reading of available memory must not make a run wait, or stop, for ever."""
+        clock = ManualClock()
+        readings = iter([7])
+        observer = Observer(clock.elapsed, [StandInMemory(lambda: next(readings)), CostlyProbe(clock, price=0.0)])
+
+        first = observer.sample(Step(1)).look
+        clock.advance(5)
+        second = observer.sample(Step(2)).look
+
+        assert first is not None
+        assert second is not None
+        assert (first.available, second.available, second.children) == (7, None, 5)
+
     def test_a_stand_in_replaces_the_probe_of_its_name(self) -> None:
         """Rehearsals need no other machine."""
         clock = ManualClock()

@@ -141,6 +141,28 @@ class TestCheckpointFolder:
 
         assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
 
+    def test_never_removes_the_only_whole_one(self, tmp_path: Path) -> None:
+        """A damaged folder with a higher number counts for nothing, and what was just written stays."""
+        folder = CheckpointFolder(tmp_path, keep=1)
+        write(folder, 400)
+        empty(write(folder, 500))
+        write(folder, 450)
+
+        checkpoint = folder.newest(warn=lambda _: None)
+
+        assert checkpoint is not None
+        assert checkpoint.step == 450
+
+    def test_puts_back_what_a_killed_replacement_left(self, tmp_path: Path) -> None:
+        """Killed between the two renames of a step that was written again."""
+        folder = CheckpointFolder(tmp_path, keep=1)
+        write(folder, 3).rename(tmp_path / ".replaced-step-00000003")
+
+        checkpoint = folder.newest(warn=pytest.fail)
+
+        assert checkpoint is not None
+        assert checkpoint.step == 3
+
     def test_writes_the_same_step_again(self, tmp_path: Path) -> None:
         """A resumed run comes by the same step, and replaces it."""
         folder = CheckpointFolder(tmp_path)

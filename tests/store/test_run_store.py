@@ -24,6 +24,8 @@ def filled(folder: Path, steps: int, *, first: int = 0, capacity: int = 64, peak
     """Write a session of so many steps, flushed every ten, and close it."""
     store, timeline = RunStore(folder), Timeline(capacity)
     store.begin(began=1e9, first_step=first, facts={"command": ["train"]})
+    if first:  # as the guard does: it looks once before it goes on
+        timeline.append(make_sample(first, 1e8))
     for step in range(first + 1, first + steps + 1):
         timeline.append(make_sample(step, 5e9 if step == peak_at else 1e8 + step))
         if step % 10 == 0:
@@ -87,6 +89,25 @@ class TestRunStore:
 
         assert len(history.sessions) == 2
         assert history.samples.first_step.tolist() == list(range(1, 131))
+
+    def test_a_run_that_went_back_twice_has_each_step_once(self, tmp_path: Path) -> None:
+        """Killed at 100, resumed from 80 to 110, and again from 50: what is left increases."""
+        filled(tmp_path, 100, capacity=256)
+        filled(tmp_path, 30, first=80, capacity=256)
+        filled(tmp_path, 30, first=50, capacity=256)
+
+        assert read_history(tmp_path).samples.first_step.tolist() == list(range(1, 81))
+
+    def test_text_in_any_encoding_can_be_stored(self, tmp_path: Path) -> None:
+        """A file name in another encoding does not block the history."""
+        store, timeline = RunStore(tmp_path), Timeline(64)
+        store.begin(began=0, first_step=0, facts={})
+        timeline.append(make_sample(1, 5))
+        store.mark(1, 0.1, os.fsdecode(b"caf\xe9"), {"path": os.fsdecode(b"caf\xe9")})
+        store.flush(timeline)
+        store.close()
+
+        assert read_history(tmp_path).marks[0].kind == "caf\\udce9"
 
     def test_many_sessions_stay_within_the_size_of_a_few(self, tmp_path: Path) -> None:
         """A run that is restarted again and again does not fill the disk."""

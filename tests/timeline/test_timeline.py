@@ -37,6 +37,19 @@ class TestTimeline:
         assert buckets.lows("resident").tolist() == [1, 3, 5, 7]
         assert buckets.means("resident").tolist() == [1.5, 3.5, 5.5, 7.5]
 
+    @pytest.mark.parametrize("steps", [1, 5, 7, 8, 9, 13])
+    def test_a_second_sample_of_a_step_goes_into_its_bucket(self, steps: int) -> None:
+        """The last look of a run comes at the step of the last sample; its peak counts, its step stays one."""
+        timeline = fill([5] * steps)
+
+        timeline.append(make_sample(steps, 900))
+
+        buckets = timeline.buckets()
+        assert (np.diff(buckets.last_step) > 0).all()
+        assert int(buckets.last_step[-1]) == steps
+        assert buckets.highs("resident")[-1] == timeline.peak("resident") == 900
+        assert buckets.count[0].sum() == steps + 1
+
     def test_what_was_not_read_is_nan_and_not_zero(self) -> None:
         """Available memory was looked at only with every third sample."""
         available = fill([1, 2, 3]).buckets().highs("available")

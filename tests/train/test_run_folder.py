@@ -60,6 +60,16 @@ class TestFindRunFolder:
 
         assert (folder.out, folder.checkpoint) == (run, run / "checkpoints" / "step-00000001")
 
+    def test_an_older_checkpoint_branches_off_into_another_folder(self, tmp_path: Path) -> None:
+        """In the same folder the newer checkpoints would be mixed with those of the branch."""
+        run = make_run(tmp_path / "run")
+        (run / "checkpoints" / "step-00000009").mkdir()
+        older = str(run / "checkpoints" / "step-00000001")
+
+        with pytest.raises(RunFolderError, match=r"older than step-00000009 .* add --out FOLDER"):
+            find_run_folder(None, older)
+        assert find_run_folder(tmp_path / "branch", older).out == tmp_path / "branch"
+
     @pytest.mark.parametrize("resume", ["", "nowhere"])
     def test_resume_of_nothing_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: str

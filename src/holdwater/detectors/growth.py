@@ -17,6 +17,8 @@ from holdwater.timeline.buckets import Floats
 from holdwater.units import Step
 
 REPORTED_CONFIDENCE = 0.95
+WINDOWS = (1, 2, 4)
+"""What is looked at: the whole settled part, its later half, its last quarter (for what began late)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,7 @@ class GrowthConfig:
     """When a rising line is called a leak."""
 
     false_alarms: float = 0.001
-    """Aimed-at chance of a false leak a run, spread over all looks (6 / (π k)² of it for look k)."""
+    """Aimed-at chance of a false leak a run, spread over all looks (6 / (π k)² of it for look k) and windows."""
     warmup_share: float = 0.25
     """The part of the history that is left out as warm-up."""
     least_steps: int = 60
@@ -91,9 +93,10 @@ def judge_growth(steps: Floats, floors: Floats, *, look: int, config: GrowthConf
     level = line.level + line.value * float(steps[-1] - np.median(x))
     risen = float(np.median(y)) - float(floors[0])
     alpha = config.false_alarms * 6 / (np.pi * look) ** 2
-    middle = len(x) // 2
-    for start, late in ((0, line), (middle, fit_slope(x[middle:], y[middle:]))):  # the half: for a late onset
-        if _rises_steadily(x[start:], y[start:], late, alpha / 2, config):
+    for share in WINDOWS:
+        start = len(x) - max(len(x) // share, 24)
+        late = line if share == 1 else fit_slope(x[start:], y[start:])
+        if _rises_steadily(x[start:], y[start:], late, alpha / len(WINDOWS), config):
             low, high = late.interval(REPORTED_CONFIDENCE)
             onset = _onset(steps, floors, late, x[start:])
             return Growth("leak", Rate(late.value, low, high, REPORTED_CONFIDENCE), onset, level, risen)
@@ -127,6 +130,9 @@ def _harmless_kind(
     x: Floats, y: Floats, line: Slope, risen: float, config: GrowthConfig
 ) -> Literal["warming", "bounded", "flat"]:
     """Tell what still rises from what rose and stopped, and from what hardly moved."""
+    newest = float(np.median(y[-6:])) - float(np.median(y))
+    if newest > max(config.least_growth, 8 * line.noise, 0.02 * float(np.median(y))):
+        return "warming"  # the end lies far above the rest: too late to tell a shift from a beginning
     grown = line.value * (x[-1] - x[0])
     if line.interval(0.99)[0] > 0 and grown > max(config.least_growth, 4 * line.noise):
         middle = len(x) // 2

@@ -1,6 +1,6 @@
 """Judge a run so far: every component of its memory on its own, and the gravest finding for the whole."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -67,7 +67,8 @@ class _Context:
     def judge_series(self, series: str, component: Component) -> Finding:
         """Judge one series and put the result into words."""
         steps, floors = _read(self.buckets, series)
-        growth = judge_growth(steps, floors, look=self.look, config=self.config.growth)
+        share = replace(self.config.growth, false_alarms=self.config.growth.false_alarms / (1 + len(OTHERS)))
+        growth = judge_growth(steps, floors, look=self.look, config=share)
         if series == "resident":
             component = self._guilty_part(growth)
         return Finding(

@@ -17,8 +17,8 @@ from holdwater.timeline.timeline import CAPACITY, Timeline
 from holdwater.units import Step
 
 FIRST_JUDGEMENT = 128
-"""The step of the first judgement."""
-JUDGEMENT_GROWTH = 1.4
+"""Steps before the first judgement."""
+JUDGEMENT_GROWTH = 1.25
 """Each judgement comes when the run is this many times as long as at the one before."""
 
 
@@ -48,7 +48,7 @@ class GuardCore:
         self._remedies = Remedies(config.remedies)
         self._judge_config = JudgeConfig(config.growth, config.remedies.leak_threshold)
         self._looks = 0
-        self._samples = 0
+        self._first_step: Step | None = None
         self._next_judgement = FIRST_JUDGEMENT
         self._pressure: tuple[Step, Headroom] | None = None
 
@@ -61,19 +61,25 @@ class GuardCore:
         Returns:
             What follows from it, in the order in which it should be done.
         """
-        self.timeline.append(sample)
-        self._samples += 1
+        self.record(sample)
         self.headroom = judge_headroom(sample, self.budget, self.config.headroom)
         events: tuple[Event, ...] = ()
         if self.headroom is not CALM:
             self._note_pressure(sample)
         events += self._remedies.answer_headroom(self.headroom, sample)
         events += self._remedies.answer_interval(sample.step)
-        if self._samples >= self._next_judgement:
-            self._next_judgement = max(int(self._samples * JUDGEMENT_GROWTH), self._samples + 1)
+        steps = sample.step - (self._first_step or 0)
+        if steps >= self._next_judgement:
+            self._next_judgement = int(steps * JUDGEMENT_GROWTH)
             verdict = self.judge()
             events += (verdict, *self._remedies.answer_verdict(verdict, sample))
         return events
+
+    def record(self, sample: Sample) -> None:
+        """Take one sample into the history only: before the first step, and after the last."""
+        self.timeline.append(sample)
+        if self._first_step is None:
+            self._first_step = sample.step
 
     def judge(self) -> Verdict:
         """Judge the run so far, now."""

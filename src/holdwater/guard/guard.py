@@ -43,6 +43,8 @@ FLUSH_EVERY = 2.0
 """Seconds between two writes to the store, at least."""
 FLUSH_SHARE = 0.0005
 """Writing takes at most this part of the time, unless that would leave half a minute unwritten."""
+STOP_AGAIN = 60.0
+"""Seconds before a stop that failed (for want of a checkpoint, say) is tried again."""
 MOST_OUTCOMES = 1000
 """Outcomes that are kept in memory; the store has them all."""
 
@@ -112,12 +114,13 @@ class Guard:
             self.limits = set_framework_limits(self.budget)
         self._account = Account()
         self._store = None if self.settings.out is None else self._open_store(self.settings.out)
-        self._handle(self.observer.sample(self.step_number, everything=True))
+        self.core.record(self.observer.sample(self.step_number, everything=True))  # nothing is done before step 1
         now = self._clock.elapsed()
         self._startup = now - self._entered
         self._first_hook = self._last_look = now
         self._next_flush = now + FLUSH_EVERY
         self._loss_total, self._losses = 0.0, 0
+        self._next_stop = 0.0
         self._next_look = self._looked = self._step
         return self
 
@@ -125,8 +128,8 @@ class Guard:
         """Judge the whole run, write it down, give everything back."""
         if error is not None:
             self.mark("error", message=f"{kind.__name__ if kind else ''}: {error}")
-        try:
-            self._handle(self.observer.sample(self.step_number, everything=True))
+        try:  # a last look only: nothing is done to a loop that has ended, or has failed in the middle of a step
+            self.core.record(self.observer.sample(self.step_number, everything=True))
             self._note_verdict(self.core.judge())
         except Exception as failure:  # noqa: BLE001 - a guard never kills what it guards
             self._say_once(f"the guard could not judge the run: {failure!r}")
@@ -179,16 +182,19 @@ class Guard:
         """
         self._step += 1
         if loss is not None:
-            self._loss_total += loss
+            self._loss_total += loss if type(loss) is float else _number(loss)
             self._losses += 1
         if self._step >= self._next_look:
             self._look()
 
     def mark(self, kind: str, **facts: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
         """Note an event of the run: `epoch`, `evaluation`, `checkpoint`, or a word of your own."""
-        if self._store is not None:
-            seconds = self._clock.elapsed() - self._entered
-            self._store.mark(self.step_number, seconds, kind, facts)
+        if self._store is None:
+            return
+        try:
+            self._store.mark(self.step_number, self._clock.elapsed() - self._entered, kind, facts)
+        except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
+            self._say_once(f"the mark {kind!r} cannot be stored: {error}")
 
     @contextmanager
     def evaluation(self) -> Iterator[dict[str, Any]]:
@@ -244,8 +250,10 @@ class Guard:
 
     def _act(self, decision: Decision) -> float:
         """Carry out a decision, measure it, note it; returns the seconds that it took."""
-        if decision.action == "stop" and self.stop_reason is not None:
-            return 0.0
+        if decision.action == "stop":
+            if self.stop_reason is not None or self._clock.elapsed() < self._next_stop:
+                return 0.0
+            self._next_stop = self._clock.elapsed() + STOP_AGAIN
         outcome = perform(decision, self.levers, measure=self._in_use, elapsed=self._clock.elapsed)
         self.core.learn(outcome.action, outcome.freed_bytes, self._in_use())
         self.outcomes.append(outcome)
@@ -281,11 +289,11 @@ class Guard:
         if self._store is None:
             return
         began = self._clock.elapsed()
-        self._store.summary(self.summary())
         try:
+            self._store.summary(self.summary())
             self._store.flush(self.core.timeline)
-        except StoreError as error:
-            self._say_once(str(error))
+        except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
+            self._say_once(str(error) if isinstance(error, StoreError) else repr(error))
         now = self._clock.elapsed()
         self._next_flush = now + min(max(FLUSH_EVERY, (now - began) / FLUSH_SHARE), 30.0)
 
@@ -326,3 +334,8 @@ class Guard:
         if message not in self._said and len(self._said) < MOST_OUTCOMES:
             self._said.add(message)
             log.warning(message)
+
+
+def _number(loss: Any) -> float:  # noqa: ANN401 - a float, or a tensor of any framework
+    """A loss as a number: the graph of a tensor must not be kept."""
+    return float(loss.detach() if hasattr(loss, "detach") else loss)

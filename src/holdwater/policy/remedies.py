@@ -46,6 +46,7 @@ class Remedies:
         self._useless: dict[ActionName, int] = {}
         """Memory in use when an action last freed too little, by its name."""
         self._leaks_answered = 0
+        self._interval_step: Step | None = None
 
     def answer_headroom(self, headroom: Headroom, sample: Sample) -> tuple[Decision, ...]:
         """Decide what a sample's distance to its limits asks for."""
@@ -81,7 +82,8 @@ class Remedies:
     def answer_interval(self, step: Step) -> tuple[Decision, ...]:
         """Decide whether the caches are due to be cleared."""
         interval = self._config.cache_clear_interval
-        if interval is None or step % interval:
+        before, self._interval_step = self._interval_step, step
+        if interval is None or before is None or step // interval == before // interval:
             return ()
         return (Decision(step, "clear_caches", f"every {interval} steps, as configured"),)
 

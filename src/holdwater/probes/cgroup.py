@@ -75,8 +75,10 @@ class Cgroup:
             stat = (self.folder / "memory.stat").read_text(encoding="ascii")
         except (OSError, ValueError) as error:
             raise ProbeError(f"the cgroup {self.folder} cannot be read: {error}") from error
-        key = "total_inactive_file " if old else "inactive_file "
-        droppable = next((int(line.split()[1]) for line in stat.splitlines() if line.startswith(key)), 0)
+        counts = dict(line.split() for line in stat.splitlines())
+        prefix = "total_" if old else ""
+        droppable = sum(int(counts.get(prefix + name, 0)) for name in ("inactive_file", "active_file"))
+        droppable += int(counts.get("slab_reclaimable", 0))
         return Bytes(max(charged - droppable, 0))
 
 

@@ -1,8 +1,11 @@
 """What the machine has, read once before a run: the numbers that a budget is found from."""
 
+import contextlib
+
 import psutil
 
 from holdwater.budget import MachineMemory
+from holdwater.errors import ProbeError
 from holdwater.probes.cgroup import Cgroup
 from holdwater.probes.devices import loaded
 from holdwater.units import Bytes
@@ -18,7 +21,8 @@ def read_machine(*, device: str = "cpu") -> MachineMemory:
     cgroup = Cgroup.of_this_process()
     available = memory.available
     if cgroup.limit is not None:
-        available = min(available, max(cgroup.limit - cgroup.usage(), 0))
+        with contextlib.suppress(ProbeError):  # a limit without a readable usage still bounds the budget
+            available = min(available, max(cgroup.limit - cgroup.usage(), 0))
     return MachineMemory(
         total=Bytes(memory.total),
         available=Bytes(available),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 
-from holdwater.errors import ProbeError
 from holdwater.probes.devices import Cuda, CudaDriver, DevicePeak, DeviceProbe, Mlx, Mps, Pinned
 from holdwater.probes.heap import Heap
 from holdwater.probes.host import Available, Pressure, ProcessParts, Resident
@@ -56,6 +55,8 @@ class Observer:
         )
         self._next_due = 0.0
         self._seen: dict[str, int | float] = {}
+        self._fields: dict[Probe, tuple[str, ...]] = {}
+        """What each probe has read."""
 
     def replace(self, probe: Probe) -> None:
         """Read this probe in place of the one of the same name: a stand-in, for rehearsals and tests."""
@@ -103,11 +104,15 @@ class Observer:
         """Read one probe, note its price, and put it aside for good if it fails."""
         began = self._elapsed()
         try:
-            self._seen.update(probe.read())
-        except ProbeError as error:
-            self.failures[probe.name] = str(error)
+            reading = probe.read()
+        except Exception as error:  # noqa: BLE001 - whatever a driver or a framework raises
+            self.failures[probe.name] = str(error) or type(error).__name__
             del self._due[probe]
+            for name in self._fields.pop(probe, ()):  # what it read last is no news any more
+                self._seen.pop(name, None)
             return
+        self._seen.update(reading)
+        self._fields[probe] = tuple(reading)
         price = self._elapsed() - began
         self._due[probe] = seconds + max(probe.every, price / SHARE_OF_TIME)
 

@@ -1,6 +1,7 @@
 """Show the report of a run in the terminal."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from holdwater.report.words import figures, forecast_in_words, headline, how_it_ended, slope_in_words
@@ -58,9 +59,9 @@ def _print_actions(history: History, console: Console) -> None:
         table.add_row(
             f"{row['step']:,}",
             row["action"],
-            row["reason"],
+            escape(row["reason"]),
             format_size(row["freed_bytes"]),
             f"{1000 * row['seconds']:.1f} ms",
-            row["error"] or "done",
+            escape(row["error"] or "done"),
         )
     console.print(table)

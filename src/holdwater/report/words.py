@@ -47,12 +47,13 @@ def figures(history: History) -> list[tuple[str, str]]:
     summary = history.summary
     if summary is None:
         return [("steps", "none judged yet")]
-    peak, budget = summary["peak"], summary["budget"]["bytes"]
+    budget = summary["budget"]["bytes"]
+    peak = {name: _peak(history, name) for name in ("host_bytes", "device_bytes")}
     rows = [
         ("steps", f"{summary['steps']:,}"),
         ("peak resident memory", format_size(peak["host_bytes"])),
         (f"budget, {summary['budget']['origin']}", format_size(budget)),
-        ("peak against budget", f"{max(peak['host_bytes'], peak['device_bytes'] or 0) / budget:.1%}"),
+        ("peak against budget", f"{max(peak['host_bytes'], peak['device_bytes']) / budget:.1%}"),
     ]
     if peak["device_bytes"]:
         rows.insert(2, ("peak device memory reserved", format_size(peak["device_bytes"])))
@@ -62,6 +63,11 @@ def figures(history: History) -> list[tuple[str, str]]:
         label = f"cost of the guard, {overhead['step_us_mean']:.1f} µs a step"
         rows.append((label, f"{share:.2%} of the run"))
     return rows
+
+
+def _peak(history: History, name: str) -> int:
+    """The largest of all sessions: a run that was killed over its budget did not keep it."""
+    return max((s.summary["peak"][name] or 0 for s in history.sessions if s.summary is not None), default=0)
 
 
 def how_it_ended(history: History) -> str:

@@ -19,6 +19,7 @@ from holdwater.errors import CheckpointError
 MANIFEST = "manifest.json"
 FORMAT = 1
 _WRITING = ".writing-"
+_REPLACED = ".replaced-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +66,16 @@ class CheckpointFolder:
         aside = self.folder / f"{_WRITING}{target.name}-{os.getpid()}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._recover()
             self._sweep()
             aside.mkdir()
             self._fill(aside, files, {"step": step, "best": best, "state": dict(state)})
-            if target.exists():
-                shutil.rmtree(target)
-            aside.rename(target)
-            _sync(self.folder)
+            self._put_in_place(aside, target)
         except Exception as error:
             shutil.rmtree(aside, ignore_errors=True)
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise CheckpointError(f"the checkpoint {target} cannot be written: {reason}") from error
-        self._prune(newest_best=target if best else None)
+        self._prune(written=target, best=best)
         return target
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -88,6 +87,7 @@ class CheckpointFolder:
         Returns:
             The checkpoint, or None where there is no whole one.
         """
+        self._recover()
         for folder in reversed(self._folders()):
             try:
                 return read_checkpoint(folder)
@@ -117,13 +117,31 @@ class CheckpointFolder:
         for path in self.folder.glob(f"{_WRITING}*"):
             shutil.rmtree(path, ignore_errors=True)
 
-    def _prune(self, newest_best: Path | None) -> None:
-        """Keep the newest and the best; a folder that is not whole counts for nothing."""
-        folders = self._folders()
-        old = folders[: -self._keep]
-        bests = [path for path in folders if path == newest_best or _claims_best(path)]
-        for path in old:
-            if path not in bests[-1:]:
+    def _put_in_place(self, aside: Path, target: Path) -> None:
+        """Rename a finished checkpoint; one of the same step stays until the new one is in its place."""
+        replaced = self.folder / f"{_REPLACED}{target.name}"
+        if target.exists():
+            target.rename(replaced)
+        aside.rename(target)
+        _sync(self.folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+    def _recover(self) -> None:
+        """Put back a checkpoint whose replacement was killed between the two renames."""
+        for replaced in self.folder.glob(f"{_REPLACED}*"):
+            target = self.folder / replaced.name.removeprefix(_REPLACED)
+            if target.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+            else:
+                replaced.rename(target)
+
+    def _prune(self, *, written: Path, best: bool) -> None:
+        """Keep the one just written, the newest and the best; a folder that is not whole counts for nothing."""
+        whole = [folder for folder in self._folders() if _looks_whole(folder)]
+        bests = [path for path in whole if (best and path == written) or _claims_best(path)]
+        kept = {written, *whole[-self._keep :], *bests[-1:]}
+        for path in whole:
+            if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -139,6 +157,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: It is not whole; the message says in what.
     """
+    manifest = _read_manifest(folder)
+    for name, recorded in manifest["files"].items():
+        _check_file(folder, name, recorded)
+    return Checkpoint(folder, manifest["step"], manifest["state"])
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a manifest and check its own checksum."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -147,12 +173,18 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"the checkpoint {folder} has a manifest that cannot be read: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"the checkpoint {folder} has a manifest of an unknown format")
-    claimed = manifest.pop("sha256", None)
-    if claimed != _digest(manifest):
+    if manifest.pop("sha256", None) != _digest(manifest):
         raise CheckpointError(f"the checkpoint {folder} has a manifest that was altered")
-    for name, recorded in manifest["files"].items():
-        _check_file(folder, name, recorded)
-    return Checkpoint(folder, manifest["step"], manifest["state"])
+    return manifest
+
+
+def _looks_whole(folder: Path) -> bool:
+    """Whether the manifest is valid and every file has its size; checksums take too long to look at each time."""
+    try:
+        files = _read_manifest(folder)["files"]
+        return all((folder / name).stat().st_size == recorded["bytes"] for name, recorded in files.items())
+    except (CheckpointError, OSError):
+        return False
 
 
 def _check_file(folder: Path, name: str, recorded: Mapping[str, Any]) -> None:

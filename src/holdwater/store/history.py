@@ -92,8 +92,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{quoted}?mode=ro", uri=True, timeout=10)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         connection.close()
+        if "locked" in str(error):
+            raise
         connection = sqlite3.connect(f"{quoted}?immutable=1", uri=True)
     return connection
 
@@ -108,7 +110,7 @@ def _read(connection: sqlite3.Connection, path: Path) -> History:
         Session(number, began, first, json.loads(facts), _decode(summaries.get(number)))
         for number, began, first, facts in connection.execute("SELECT * FROM sessions ORDER BY id")
     )
-    ends = [later.first_step for later in sessions[1:]] + [None]
+    ends = [min((later.first_step for later in sessions[at + 1 :]), default=None) for at in range(len(sessions))]
     samples = [
         _until(read_samples(connection, session.number), end) for session, end in zip(sessions, ends, strict=True)
     ]
@@ -130,10 +132,10 @@ def _decode(text: str | None) -> dict[str, Any] | None:
 
 
 def _until(buckets: Buckets, end: int | None) -> Buckets:
-    """Leave out what a later session did again."""
+    """Leave out what a later session did again; it begins with a sample of the step `end`."""
     if end is None:
         return buckets
-    keep = buckets.first_step <= end
+    keep = buckets.first_step < end
     return Buckets(
         *(
             getattr(buckets, name)[..., keep]

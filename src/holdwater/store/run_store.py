@@ -44,6 +44,7 @@ class RunStore:
         """
         self.path = database_path(folder, rank)
         self._waiting: list[tuple[str, tuple[Any, ...]]] = []
+        self._summary: list[tuple[str, tuple[Any, ...]]] = []
         self._session = 0
         self._written = 0
         self._generation = 0
@@ -81,7 +82,8 @@ class RunStore:
 
     def mark(self, step: int, seconds: float, kind: str, facts: Mapping[str, Any]) -> None:
         """Note an event: an epoch, an evaluation, a checkpoint."""
-        self._queue("marks", (self._session, step, seconds, kind, json.dumps(facts, default=str)))
+        text = json.dumps({str(name): value for name, value in facts.items()}, default=str, skipkeys=True)
+        self._queue("marks", (self._session, step, seconds, str(kind), text))
 
     def verdict(self, verdict: Verdict) -> None:
         """Note a judgement."""
@@ -98,8 +100,9 @@ class RunStore:
         self._queue("outcomes", (self._session, *row, outcome.error))
 
     def summary(self, summary: Mapping[str, Any]) -> None:
-        """Note the judgement of the whole session so far."""
-        self._queue("summaries", (self._session, json.dumps(summary)))
+        """Note the judgement of the whole session so far; only the newest waits to be written."""
+        statement = "INSERT OR REPLACE INTO summaries VALUES (?, ?)"
+        self._summary = [(statement, (self._session, json.dumps(summary)))]
 
     def flush(self, timeline: Timeline) -> None:
         """Write what waits, and the buckets that are new since the last flush, in one transaction.
@@ -111,19 +114,20 @@ class RunStore:
             StoreError: The database cannot be written (a full disk, say); what waits keeps waiting.
         """
         afresh = timeline.generation != self._generation
-        buckets = timeline.buckets(0 if afresh else self._written)
+        buckets = timeline.buckets(0 if afresh else max(self._written - 1, 0))  # the last may have been amended
         try:
             self._connection.execute("BEGIN")
             if afresh:
                 self._connection.execute("DELETE FROM samples WHERE session = ?", (self._session,))
             self._connection.executemany(_INSERT, sample_rows(self._session, buckets))
-            for statement, row in self._waiting:
+            for statement, row in (*self._waiting, *self._summary):
                 self._connection.execute(statement, row)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
+            raise StoreError(f"the history {self.path} cannot be written: {error}") from error
+        finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            raise StoreError(f"the history {self.path} cannot be written: {error}") from error
         self._waiting.clear()
         self._written, self._generation = timeline.closed, timeline.generation
 
@@ -136,7 +140,8 @@ class RunStore:
         if len(self._waiting) >= MOST_MARKS:
             del self._waiting[: MOST_MARKS // 2]
         places = ", ".join("?" * len(row))
-        self._waiting.append((f"INSERT OR REPLACE INTO {table} VALUES ({places})", row))  # noqa: S608
+        values = tuple(_storable(value) if isinstance(value, str) else value for value in row)
+        self._waiting.append((f"INSERT OR REPLACE INTO {table} VALUES ({places})", values))  # noqa: S608
 
     def _thin_earlier_sessions(self) -> None:
         """Keep the samples of all earlier sessions together within the size of one timeline."""
@@ -149,9 +154,14 @@ class RunStore:
                 self._connection.execute("DELETE FROM samples WHERE session = ?", (session,))
                 self._connection.executemany(_INSERT, sample_rows(session, buckets))
                 self._connection.execute("COMMIT")
-        self._connection.execute(
-            "DELETE FROM marks WHERE rowid <= (SELECT max(rowid) FROM marks) - ?", (MOST_MARKS,)
-        )
+        for table in ("marks", "verdicts", "decisions", "outcomes"):
+            newest = f"SELECT max(rowid) FROM {table}"  # noqa: S608 - our own names
+            self._connection.execute(f"DELETE FROM {table} WHERE rowid <= ({newest}) - ?", (MOST_MARKS,))  # noqa: S608
+
+
+def _storable(text: str) -> str:
+    """Text without what UTF-8 cannot hold, such as parts of file names in another encoding."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def sample_rows(session: int, buckets: Buckets) -> list[list[float]]:

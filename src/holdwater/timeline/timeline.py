@@ -6,7 +6,7 @@ pairs are merged and the stride doubles, so a million samples need as much memor
 
 import numpy as np
 
-from holdwater.probes.sample import Sample
+from holdwater.probes.sample import Look, Sample
 from holdwater.timeline.buckets import (
     LOOK_SERIES,
     SERIES,
@@ -57,9 +57,15 @@ class Timeline:
         self._seconds = 0.0
 
     def append(self, sample: Sample) -> None:
-        """Add one sample; its step must not lie before the last one's."""
+        """Add one sample; its step must not lie before the last one's.
+
+        A second sample of the same step (such as a last look at the end of a run) goes into the same bucket.
+        """
         if self._samples == 0:
-            self._first_step = sample.step
+            if self.closed and sample.step == self._closed.last_step[self.closed - 1]:
+                self._reopen()
+            else:
+                self._first_step = sample.step
         self._last_step = sample.step
         self._seconds = sample.seconds
         self._samples += 1
@@ -70,10 +76,7 @@ class Timeline:
         if sample.loss is not None:
             self._note(3, sample.loss)
         if sample.look is not None:
-            for index, name in enumerate(LOOK_SERIES, start=_FIRST_LOOK):
-                value = getattr(sample.look, name)
-                if value is not None:
-                    self._note(index, value)
+            self._note_look(sample.look)
         if self._samples == self.stride:
             self._close_bucket()
 
@@ -115,6 +118,28 @@ class Timeline:
             self._high[index] = value
         self._total[index] += value
         self._count[index] += 1
+
+    def _note_look(self, look: Look) -> None:
+        """Take what dearer probes saw into the unfinished bucket."""
+        for index, name in enumerate(LOOK_SERIES, start=_FIRST_LOOK):
+            value = getattr(look, name)
+            if value is not None:
+                self._note(index, value)
+
+    def _reopen(self) -> None:
+        """Take the last closed bucket back as the unfinished one."""
+        self.closed -= 1
+        at, closed = self.closed, self._closed
+        self._touched = [int(index) for index in np.flatnonzero(closed.count[:, at])]
+        for index in self._touched:
+            self._low[index] = float(closed.low[index, at])
+            self._high[index] = float(closed.high[index, at])
+            self._total[index] = float(closed.total[index, at])
+            self._count[index] = int(closed.count[index, at])
+        closed.low[:, at] = closed.high[:, at] = np.nan
+        closed.total[:, at] = closed.count[:, at] = 0
+        self._first_step = int(closed.first_step[at])
+        self._samples = self.stride - 1
 
     def _write(self, into: Buckets, at: int) -> None:
         """Write the unfinished bucket where nothing is written yet."""

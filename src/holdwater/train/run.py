@@ -74,10 +74,10 @@ def train(config: Config, folder: RunFolder, *, command: Sequence[str], callback
     state = new_state(settings, tokens)
     checkpoints = CheckpointFolder(folder.checkpoints, keep=settings.keep_checkpoints)
     if folder.resume:
-        _resume(state, checkpoints, folder)
+        _resume(state, checkpoints, folder, threads=settings.threads)
     if state.step >= settings.steps:
         return _nothing_left(settings, folder)
-    (folder.out / "config.yaml").write_text(config.as_yaml(), encoding="utf-8")
+    _write_config(config, folder.out / "config.yaml")
     levers = Levers(checkpoint=lambda: loop.save())  # noqa: PLW0108 - the loop is made below
     guard = Guard(_guard_settings(config, settings, state.step), levers=levers)
     guard.facts = _facts(command, settings, state)
@@ -89,6 +89,14 @@ def train(config: Config, folder: RunFolder, *, command: Sequence[str], callback
     summary = guard.summary()
     write_report(folder.out)
     return Result(exit_code, summary)
+
+
+def _write_config(config: Config, path: Path) -> None:
+    """Write the configuration as it was resolved."""
+    try:
+        path.write_text(config.as_yaml(), encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def find_callback(name: str) -> Callable[[Guard], None]:
@@ -116,7 +124,7 @@ def find_callback(name: str) -> Callable[[Guard], None]:
     return found  # type: ignore[no-any-return] # what a user's module holds
 
 
-def _resume(state: TrainState, checkpoints: CheckpointFolder, folder: RunFolder) -> None:
+def _resume(state: TrainState, checkpoints: CheckpointFolder, folder: RunFolder, *, threads: int) -> None:
     """Go on from the named checkpoint, or from the newest whole one; start afresh where there is none."""
     if folder.checkpoint is not None:
         try:
@@ -131,6 +139,12 @@ def _resume(state: TrainState, checkpoints: CheckpointFolder, folder: RunFolder)
         checkpoint = found
     for remark in state.load(checkpoint):
         log.warning(remark)
+    if torch.get_num_threads() != threads:
+        log.warning(
+            "going on with %d threads, as the run began, and not with %d: the rest is exact only so",
+            torch.get_num_threads(),
+            threads,
+        )
     log.info("going on from step %d (%s)", state.step, checkpoint.folder)
 
 

@@ -63,6 +63,7 @@ def holds_run(folder: Path) -> bool:
 def _named(path: Path, out: Path | None) -> RunFolder:
     """The run or checkpoint that `--resume PATH` names."""
     if (path / MANIFEST).exists():
+        _refuse_a_branch(path, out)
         return RunFolder(out or path.parent.parent, checkpoint=path, resume=True)
     if not holds_run(path):
         raise RunFolderError(
@@ -73,6 +74,16 @@ def _named(path: Path, out: Path | None) -> RunFolder:
             f"--resume {path} and --out {out} are different runs; name a checkpoint of {path} to branch off from"
         )
     return RunFolder(path, resume=True)
+
+
+def _refuse_a_branch(checkpoint: Path, out: Path | None) -> None:
+    """Two branches of a run in one folder would overwrite one another."""
+    newer = [path.name for path in checkpoint.parent.glob("step-*") if path.name > checkpoint.name]
+    if newer and (out is None or out.resolve() == checkpoint.parent.parent.resolve()):
+        raise RunFolderError(
+            f"--resume {checkpoint} is older than {max(newer)} in the same folder, and a run has one history; "
+            "add --out FOLDER to branch off into a new run"
+        )
 
 
 def _newest_run() -> Path:

@@ -18,7 +18,8 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
         warmup: Steps in which it rises; cut to the length of the run.
         steps: Length of the run.
     """
-    if step <= min(warmup, steps):
+    warmup = min(warmup, steps)
+    if step <= warmup:
         return peak * step / warmup
     progress = (step - warmup) / max(steps - warmup, 1)
     cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
