@@ -96,7 +96,9 @@ def judge_growth(steps: Floats, floors: Floats, *, look: int, config: GrowthConf
     for share in WINDOWS:
         start = len(x) - max(len(x) // share, 24)
         late = line if share == 1 else fit_slope(x[start:], y[start:])
-        if _rises_steadily(x[start:], y[start:], late, alpha / len(WINDOWS), config):
+        if _rises_steadily(x[start:], y[start:], late, alpha / len(WINDOWS), config) and _is_new(
+            x, y, start, late, config
+        ):
             low, high = late.interval(REPORTED_CONFIDENCE)
             onset = _onset(steps, floors, late, x[start:])
             return Growth("leak", Rate(late.value, low, high, REPORTED_CONFIDENCE), onset, level, risen)
@@ -114,6 +116,19 @@ def _rises_steadily(x: Floats, y: Floats, line: Slope, alpha: float, config: Gro
         half.value >= config.persistence * line.value and half.interval(REPORTED_CONFIDENCE)[0] > 0
         for half in halves
     )
+
+
+def _is_new(x: Floats, y: Floats, start: int, late: Slope, config: GrowthConfig) -> bool:
+    """Whether a late window shows what was not there before: a level never reached, by growth that is no slower.
+
+    The tooth of a saw only comes back to where the one before it was; a curve that flattens rose faster before.
+    """
+    if start == 0:
+        return True
+    if late.level + late.value * (x[-1] - np.median(x[start:])) < y[:start].max() + config.least_growth / 4:
+        return False
+    before = slice(max(2 * start - len(x), 0), start)
+    return len(x[before]) < 12 or fit_slope(x[before], y[before]).value < 1.3 * late.value
 
 
 def _onset(steps: Floats, floors: Floats, line: Slope, window: Floats) -> Step:
