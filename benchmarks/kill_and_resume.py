@@ -25,7 +25,7 @@ STEPS = 2000
 COMMAND = [
     str(Path(sys.executable).with_name("holdwater")),
     *("train", "--preset", "small", "--steps", str(STEPS), "--checkpoint-interval", "150"),
-    *("--eval-interval", "500", "--sample-length", "0", "--max-memory", "4GB"),
+    *("--eval-interval", "500", "--sample-length", "0", "--max-memory", "4GB", "--threads", "1"),
 ]
 
 
