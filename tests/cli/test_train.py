@@ -174,6 +174,32 @@ class TestResume:
         assert "has its 20 steps already" in again.stderr
         assert "add --resume" in afresh.stderr
 
+    def test_a_run_goes_on_with_its_own_settings(self, holdwater: Run, text_file: Path, tmp_path: Path) -> None:
+        """The command that the program itself names: nothing but --out and --resume."""
+        (tmp_path / "sender.py").write_text(
+            "import os\ndef send(guard):\n    if guard.step_number == 77: os.kill(os.getpid(), 15)\n"
+        )
+        flags = (*TINY, "--data", str(text_file), "--steps", "120", "--out", "run")
+        assert holdwater(*flags, "--callback", "sender:send").returncode == 75
+
+        done = holdwater("train", "--out", "run", "--resume")
+
+        assert done.returncode == 0, done.stderr
+        assert "budget 4.00 GB: given" in done.stderr
+        assert last_checkpoint(tmp_path / "run").name == "step-00000120"
+
+    def test_two_trainers_do_not_share_a_folder(self, holdwater: Run, text_file: Path, tmp_path: Path) -> None:
+        """The second is refused; the first is not disturbed."""
+        import fcntl
+
+        (tmp_path / "run").mkdir()
+        with (tmp_path / "run" / ".lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = holdwater(*TINY, "--data", str(text_file), "--steps", "20", "--out", "run")
+
+        assert done.returncode == 2
+        assert "another process trains in run" in done.stderr
+
     def test_other_settings_are_refused(self, holdwater: Run, text_file: Path) -> None:
         """What cannot be resumed exactly is refused, not guessed."""
         flags = (*TINY, "--data", str(text_file), "--out", "run")

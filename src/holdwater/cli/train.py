@@ -55,8 +55,11 @@ def run(options: argparse.Namespace) -> int:
             f'training needs {error.name}, which is not installed; pip install "holdwater[torch]"'
         ) from error
     _check_writable(options.json)
-    config = _with_profile(config, options)
     folder = find_run_folder(config["out"], options.resume)
+    if folder.settings is not None and options.config is None:
+        options.config = folder.settings  # a run goes on with the settings that it began with; flags still win
+        log.info("settings as in %s", folder.settings)
+    config = _with_profile(gather_config(options), options)
     command = ["holdwater", *sys.argv[1:]]
     result = train(config, folder, command=command, callback=options.callback)
     code = result.exit_code

@@ -212,6 +212,7 @@ class Guard:
         """Return the judgement so far as JSON (schema 1), without command and exit code."""
         return summarise(
             self.verdict,
+            steps=self._step,
             budget=self.budget,
             outcomes=self.outcomes,
             overhead=self.overhead,

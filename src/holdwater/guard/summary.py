@@ -13,9 +13,10 @@ from holdwater.guard.account import Overhead
 SCHEMA = 1
 
 
-def summarise(
+def summarise(  # noqa: PLR0913 - the parts of one record, by name
     verdict: Verdict,
     *,
+    steps: int,
     budget: Budget,
     outcomes: Iterable[Outcome],
     overhead: Overhead,
@@ -24,7 +25,7 @@ def summarise(
     """Put a judgement into the form that is written for other programs."""
     return {
         "schema": SCHEMA,
-        "steps": int(verdict.step),
+        "steps": steps,
         "verdict": verdict.kind,
         "findings": [_finding(finding) for finding in verdict.findings],
         "actions": [_action(outcome) for outcome in outcomes],

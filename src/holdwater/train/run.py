@@ -24,7 +24,7 @@ from holdwater.guard.settings import GuardSettings
 from holdwater.store.checkpoints import CheckpointFolder, read_checkpoint
 from holdwater.store.history import read_history
 from holdwater.train.loop import Loop
-from holdwater.train.run_folder import RunFolder
+from holdwater.train.run_folder import RunFolder, hold
 from holdwater.train.screen import Pace, open_screen
 from holdwater.train.settings import TrainSettings, train_settings
 from holdwater.train.state import TrainState, new_state
@@ -64,6 +64,14 @@ def train(config: Config, folder: RunFolder, *, command: Sequence[str], callback
         CheckpointError: No checkpoint can be written at all.
     """
     function = None if callback is None else find_callback(callback)
+    with hold(folder.out):
+        return _train(config, folder, command, function)
+
+
+def _train(
+    config: Config, folder: RunFolder, command: Sequence[str], function: Callable[[Guard], None] | None
+) -> Result:
+    """Train in a folder that no other process uses."""
     settings = train_settings(config, folder.out)
     torch.set_num_threads(settings.threads)
     text = read_text(find_files(settings.data))
@@ -76,7 +84,7 @@ def train(config: Config, folder: RunFolder, *, command: Sequence[str], callback
     if folder.resume:
         _resume(state, checkpoints, folder, threads=settings.threads)
     if state.step >= settings.steps:
-        return _nothing_left(settings, folder)
+        return _nothing_left(state.step, folder)
     _write_config(config, folder.out / "config.yaml")
     levers = Levers(checkpoint=lambda: loop.save())  # noqa: PLW0108 - the loop is made below
     guard = Guard(_guard_settings(config, settings, state.step), levers=levers)
@@ -230,9 +238,9 @@ def _say_limits(guard: Guard) -> None:
         log.info("%s", change)
 
 
-def _nothing_left(settings: TrainSettings, folder: RunFolder) -> Result:
+def _nothing_left(steps: int, folder: RunFolder) -> Result:
     """A run that has all its steps already keeps its judgement."""
-    log.info("%s has its %d steps already: nothing to do", folder.out, settings.steps)
+    log.info("%s has its %d steps already: nothing to do", folder.out, steps)
     try:
         summary = read_history(folder.out).summary
     except StoreError:

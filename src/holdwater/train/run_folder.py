@@ -1,6 +1,9 @@
 """Find the folder of a run: a new one, or one that holds a run to go on with."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +23,13 @@ class RunFolder:
     checkpoint: Path | None = None
     """The one checkpoint to go on from; None takes the newest whole one, if `resume`."""
     resume: bool = False
+
+    @property
+    def settings(self) -> Path | None:
+        """The configuration that the run to go on with began with; None for a new run."""
+        source = self.out if self.checkpoint is None else self.checkpoint.parent.parent
+        path = source / "config.yaml"
+        return path if self.resume and path.exists() else None
 
     @property
     def checkpoints(self) -> Path:
@@ -53,6 +63,26 @@ def find_run_folder(out: Path | None, resume: str | None) -> RunFolder:
         folder = RunFolder(out or _newest_run(), resume=True)
     _make(folder.out)
     return folder
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process; the kernel lets go of it however the process ends.
+
+    Args:
+        folder: The folder of the run.
+
+    Raises:
+        RunFolderError: Another process trains in it.
+    """
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunFolderError(
+                f"another process trains in {folder}; wait for it, stop it, or name another folder with --out"
+            ) from None
+        yield
 
 
 def holds_run(folder: Path) -> bool:
