@@ -17,6 +17,8 @@ from holdwater.timeline.buckets import Floats
 from holdwater.units import Step
 
 REPORTED_CONFIDENCE = 0.95
+OBVIOUS = 30.0
+"""A rise of so many times the noise needs no test by rank, which few and similar blocks never pass."""
 WINDOWS = (1, 2, 4)
 """What is looked at: the whole settled part, its later half, its last quarter (for what began late)."""
 
@@ -108,14 +110,19 @@ def judge_growth(steps: Floats, floors: Floats, *, look: int, config: GrowthConf
 def _rises_steadily(x: Floats, y: Floats, line: Slope, alpha: float, config: GrowthConfig) -> bool:
     """Whether the line rises beyond doubt, by more than the noise, and in both halves alike."""
     growth = line.value * (x[-1] - x[0])
-    if line.interval(1 - alpha)[0] <= 0 or growth < max(config.least_growth, 4 * line.noise):
+    if growth < max(config.least_growth, 4 * line.noise):
+        return False
+    if line.interval(1 - alpha)[0] <= 0 and growth < OBVIOUS * line.noise:
         return False
     middle = len(x) // 2
-    halves = (fit_slope(x[:middle], y[:middle]), fit_slope(x[middle:], y[middle:]))
-    return all(
-        half.value >= config.persistence * line.value and half.interval(REPORTED_CONFIDENCE)[0] > 0
-        for half in halves
-    )
+    for half in (slice(None, middle), slice(middle, None)):
+        part = fit_slope(x[half], y[half])
+        obvious = part.value * (x[half][-1] - x[half][0]) > OBVIOUS / 3 * part.noise
+        if part.value < config.persistence * line.value or not (
+            obvious or part.interval(REPORTED_CONFIDENCE)[0] > 0
+        ):
+            return False
+    return True
 
 
 def _is_new(x: Floats, y: Floats, start: int, late: Slope, config: GrowthConfig) -> bool:
