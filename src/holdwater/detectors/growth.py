@@ -18,7 +18,7 @@ from holdwater.units import Step
 
 REPORTED_CONFIDENCE = 0.95
 OBVIOUS = 30.0
-"""A rise of so many times the noise needs no test by rank, which few and similar blocks never pass."""
+"""An even rise of so many times the noise needs no test by rank, which few and similar blocks never pass."""
 WINDOWS = (1, 2, 4)
 """What is looked at: the whole settled part, its later half, its last quarter (for what began late)."""
 
@@ -98,9 +98,8 @@ def judge_growth(steps: Floats, floors: Floats, *, look: int, config: GrowthConf
     for share in WINDOWS:
         start = len(x) - max(len(x) // share, 24)
         late = line if share == 1 else fit_slope(x[start:], y[start:])
-        if _rises_steadily(x[start:], y[start:], late, alpha / len(WINDOWS), config) and _is_new(
-            x, y, start, late, config
-        ):
+        steady = _rises_steadily(x[start:], y[start:], late, alpha / len(WINDOWS), config)
+        if (steady and _is_new(x, y, start, late, config)) or (share == 1 and _is_straight(x, y, line, config)):
             low, high = late.interval(REPORTED_CONFIDENCE)
             onset = _onset(steps, floors, late, x[start:])
             return Growth("leak", Rate(late.value, low, high, REPORTED_CONFIDENCE), onset, level, risen)
@@ -112,17 +111,20 @@ def _rises_steadily(x: Floats, y: Floats, line: Slope, alpha: float, config: Gro
     growth = line.value * (x[-1] - x[0])
     if growth < max(config.least_growth, 4 * line.noise):
         return False
-    if line.interval(1 - alpha)[0] <= 0 and growth < OBVIOUS * line.noise:
-        return False
     middle = len(x) // 2
-    for half in (slice(None, middle), slice(middle, None)):
-        part = fit_slope(x[half], y[half])
-        obvious = part.value * (x[half][-1] - x[half][0]) > OBVIOUS / 3 * part.noise
-        if part.value < config.persistence * line.value or not (
-            obvious or part.interval(REPORTED_CONFIDENCE)[0] > 0
-        ):
-            return False
-    return True
+    halves = (fit_slope(x[:middle], y[:middle]), fit_slope(x[middle:], y[middle:]))
+    if min(half.value for half in halves) < config.persistence * line.value:
+        return False
+    return line.interval(1 - alpha)[0] > 0 and all(half.interval(REPORTED_CONFIDENCE)[0] > 0 for half in halves)
+
+
+def _is_straight(x: Floats, y: Floats, line: Slope, config: GrowthConfig) -> bool:
+    """Whether the line rises by so many times its noise, and so evenly, that it needs no test by rank."""
+    middle = len(x) // 2
+    early, late = fit_slope(x[:middle], y[:middle]).value, fit_slope(x[middle:], y[middle:]).value
+    growth = line.value * (x[-1] - x[0])
+    even = min(early, late) > 0.75 * max(early, late)
+    return even and growth > max(config.least_growth, OBVIOUS * line.noise)
 
 
 def _is_new(x: Floats, y: Floats, start: int, late: Slope, config: GrowthConfig) -> bool:
