@@ -1,6 +1,8 @@
 """Random states and settings of PyTorch: taken, and put back to the bit."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import torch
@@ -43,3 +45,17 @@ def test_threads_are_restored() -> None:
 def test_another_version_is_remarked_on() -> None:
     """It cannot be restored, so it is said."""
     assert restore_exactness(exactness() | {"torch": "1.0"})[0].startswith("torch was 1.0 and is")
+
+
+def test_restoring_what_is_set_already_imports_nothing() -> None:
+    """A resume needs no more memory than the run: PyTorch's setter alone imports 70 MB of compiler."""
+    code = (
+        "import sys\n"
+        "from holdwater.integrations.torch_state import exactness, restore_exactness\n"
+        "restore_exactness(exactness())\n"
+        "print('torch._inductor' in sys.modules)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"

@@ -68,7 +68,8 @@ def exactness() -> dict[str, object]:
 def restore_exactness(recorded: Mapping[str, object]) -> list[str]:
     """Set threads and deterministic settings as they were; return in words what could not be restored."""
     torch.set_num_threads(int(str(recorded["threads"])))
-    torch.use_deterministic_algorithms(bool(recorded["deterministic"]))
+    if torch.are_deterministic_algorithms_enabled() != recorded["deterministic"]:  # the call imports 70 MB
+        torch.use_deterministic_algorithms(bool(recorded["deterministic"]))
     torch.set_float32_matmul_precision(str(recorded["matmul_precision"]))
     now = exactness()
     return [
