@@ -120,11 +120,11 @@ def _rises_steadily(x: Floats, y: Floats, line: Slope, alpha: float, config: Gro
 
 def _is_straight(x: Floats, y: Floats, line: Slope, config: GrowthConfig) -> bool:
     """Whether the line rises by so many times its noise, and so evenly, that it needs no test by rank."""
+    if line.value * (x[-1] - x[0]) <= max(config.least_growth, OBVIOUS * line.noise):
+        return False
     middle = len(x) // 2
     early, late = fit_slope(x[:middle], y[:middle]).value, fit_slope(x[middle:], y[middle:]).value
-    growth = line.value * (x[-1] - x[0])
-    even = min(early, late) > 0.75 * max(early, late)
-    return even and growth > max(config.least_growth, OBVIOUS * line.noise)
+    return min(early, late) > 0.75 * max(early, late)
 
 
 def _is_new(x: Floats, y: Floats, start: int, late: Slope, config: GrowthConfig) -> bool:

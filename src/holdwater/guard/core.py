@@ -18,7 +18,7 @@ from holdwater.units import Step
 
 FIRST_JUDGEMENT = 128
 """Steps before the first judgement."""
-JUDGEMENT_GROWTH = 1.25
+JUDGEMENT_GROWTH = 1.5
 """Each judgement comes when the run is this many times as long as at the one before."""
 
 
