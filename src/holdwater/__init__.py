@@ -1,8 +1,31 @@
 """Keep a long training run inside its memory budget, and show that it did."""
 
-from holdwater.guard.guard import Guard
-from holdwater.units import Bytes, format_size, parse_size
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Bytes", "Guard", "__version__", "format_size", "parse_size"]
+if TYPE_CHECKING:
+    from holdwater.guard.guard import Guard
+    from holdwater.integrations.session import step
+    from holdwater.units import Bytes, format_size, parse_size
+
+__all__ = ["Bytes", "Guard", "__version__", "format_size", "parse_size", "step"]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Bytes": "holdwater.units",
+    "Guard": "holdwater.guard.guard",
+    "format_size": "holdwater.units",
+    "parse_size": "holdwater.units",
+    "step": "holdwater.integrations.session",
+}
+"""Where each public name lives; it is imported when it is first used, so that `import holdwater` costs nothing."""
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    if name not in _HOMES:
+        raise AttributeError(f"module 'holdwater' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - as above
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

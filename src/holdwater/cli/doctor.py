@@ -16,7 +16,8 @@ from holdwater.errors import ProbeError
 from holdwater.probes.devices import Cuda
 from holdwater.probes.host import Resident
 from holdwater.probes.machine import read_machine
-from holdwater.probes.observer import DEVICES, PROBES
+from holdwater.probes.devices import DEVICES
+from holdwater.probes.observer import PROBES
 from holdwater.units import format_size
 
 REPEATS = 20

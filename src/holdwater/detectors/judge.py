@@ -5,27 +5,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from holdwater.budget import Budget
+from holdwater.detectors import accuse
+from holdwater.detectors.clocks import EVENTS, Following, find_clock, stairs
+from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
+from holdwater.detectors.forecast import forecast_limit, forecast_visits, seconds_per_step
 from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_growth
-from holdwater.detectors.verdict import Component, Finding, Forecast, Rate, Verdict
+from holdwater.detectors.series import Series, device_cache, private_series, retained, shared, take
+from holdwater.detectors.verdict import Component, Finding, Plateau, Rate, Verdict, VerdictKind
 from holdwater.timeline.buckets import Buckets, Floats
 from holdwater.units import Step, format_rate, format_size
 
-PARTS: tuple[tuple[str, Component], ...] = (
-    ("file", "host.file"),
-    ("shared_memory", "host.shared"),
-    ("heap_kept", "host.retained"),
-    ("heap_in_use", "host.native"),
-)
-"""Parts of resident memory; the one that explains most of its growth gives the component its name."""
-OTHERS: tuple[tuple[str, Component], ...] = (
-    ("device_allocated", "device.active"),
-    ("children", "host.children"),
-    ("pinned", "host.pinned"),
-)
-"""Series beside resident memory, judged where they were read."""
-
-LEAST_PART = 0.3
-"""A part is named only if it explains this share of the rise."""
+LEAST_HANDLES = 24.0
+"""Open files or threads that must have been added before their growth counts."""
+MINOR = 0.3
+"""A second private part is named only if it grows by this share of the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,109 +30,299 @@ class JudgeConfig:
     """Bytes per step above which remedies may act on a leak; below it, it is only reported."""
 
 
-def judge(buckets: Buckets, budget: Budget, *, look: int, config: JudgeConfig) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict, and whether something should be tried before it is believed."""
+
+    verdict: Verdict
+    suspicious: bool
+    """A growth has come up that objects should be counted for."""
+    accusing: bool
+    """A leak of private memory would be named: an experiment should be made first."""
+
+
+def judge(
+    buckets: Buckets,
+    budget: Budget,
+    *,
+    config: JudgeConfig,
+    evidence: Evidence = NO_EVIDENCE,
+    final: bool = False,
+) -> Judgement:
     """Judge the history of a run.
 
     Args:
         buckets: The history.
         budget: What the forecast leads to.
-        look: The number of this judgement within the run, from 1.
         config: What the judgement goes by.
+        evidence: What is known beside the curves.
+        final: The run has ended.
     """
     step = Step(int(buckets.last_step[-1]) if len(buckets) else 0)
-    context = _Context(buckets, budget, look, config, step)
-    findings = [context.judge_series("resident", "host.native")]
-    others = [context.judge_series(series, component) for series, component in OTHERS if buckets.seen(series)]
-    findings += [finding for finding in others if finding.verdict != "unknown"]  # read too seldom as yet
-    return Verdict.of(tuple(findings), step)
+    case = _Case(buckets, budget, config, evidence, step, final)
+    private = case.judge_private()
+    findings = [*private, *case.judge_others()]
+    whole = case.judge_whole(findings)
+    findings = [whole, *findings] if whole is not None else findings
+    return Judgement(Verdict.of(tuple(findings), step), case.suspicious, case.accusing)
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
+@dataclass(slots=True)
+class _Case:
     """One judgement: what all series of it share."""
 
     buckets: Buckets
     budget: Budget
-    look: int
     config: JudgeConfig
+    evidence: Evidence
     step: Step
+    final: bool
+    suspicious: bool = False
+    accusing: bool = False
 
-    def judge_series(self, series: str, component: Component) -> Finding:
-        """Judge one series and put the result into words."""
-        steps, floors = _read(self.buckets, series)
-        share = replace(self.config.growth, false_alarms=self.config.growth.false_alarms / (1 + len(OTHERS)))
-        growth = judge_growth(steps, floors, look=self.look, config=share)
-        if series == "resident":
-            component = self._guilty_part(growth)
+    def judge_private(self) -> list[Finding]:
+        """Judge what this process alone uses; only what grows is a finding."""
+        grown: list[tuple[float, Finding]] = []
+        for series in private_series(self.buckets):
+            growth, following = self._grow(series)
+            self.suspicious |= growth.suspicious
+            if growth.kind == "leak" and growth.rate is not None:
+                self.accusing = True
+                grown.append((growth.rate.bytes_per_step, self._accuse(series, growth, following)))
+        grown.sort(key=lambda pair: -pair[0])
+        findings: list[Finding] = []
+        for rate, finding in grown:
+            new = all(finding.component != other.component for other in findings)
+            if new and rate >= MINOR * grown[0][0]:
+                findings.append(finding)
+        return findings
+
+    def judge_others(self) -> list[Finding]:
+        """Judge the other components: what is kept free, files, shared memory, children, devices, handles."""
+        findings = []
+        for series in self._other_series():
+            least = LEAST_HANDLES if series.component == "process.handles" else self.config.growth.least_growth
+            growth, following = self._grow(series, least_growth=least)
+            if growth.kind == "leak":
+                kept = series.component in {"host.retained", "device.reserved"}
+                kind: VerdictKind = "fragmentation" if kept else "leak"
+                findings.append(self._finding(kind, series.component, growth, following))
+            elif series.name in {"device_allocated", "children"} and growth.kind != "unknown":
+                findings.append(self._finding(growth.kind, series.component, growth, following))
+        return findings
+
+    def judge_whole(self, others: list[Finding]) -> Finding | None:
+        """Judge resident memory; a growth that one of its parts accounts for is not named twice."""
+        series = take(self.buckets, "resident", "host.native")
+        growth, following = self._grow(series)
+        named = [finding for finding in others if finding.component.startswith("host.")]
+        accused = any(finding.verdict in {"leak", "fragmentation"} for finding in named)
+        if growth.kind == "leak" and not accused:
+            self.suspicious = self.accusing = True
+            return self._accuse(series, growth, following)
+        if accused and growth.kind in {"leak", "warming", "unknown"}:
+            return None
+        heap = take(self.buckets, "heap_in_use", "host.native")
+        kind: VerdictKind = "bounded" if growth.kind == "leak" else growth.kind
+        if kind in {"flat", "bounded"} and len(heap) and self._grow(heap)[0].kind == "cyclic":
+            kind = "cyclic"
+        return self._finding(kind, self._largest_part(growth), growth, None)
+
+    def _grow(self, series: Series, *, least_growth: float | None = None) -> tuple[Growth, Following | None]:
+        """Judge one series by its curve, and find the clock of its growth."""
+        config = self.config.growth
+        if least_growth is not None:
+            config = replace(config, least_growth=least_growth)
+        growth = judge_growth(series.steps, series.floors, series.means, final=self.final, config=config)
+        if growth.kind in {"warming", "bounded", "unknown", "flat"}:
+            staircase = self._stairs(series, config)
+            if staircase is not None:
+                return staircase
+        if growth.kind != "leak":
+            return growth, None
+        following = find_clock(self.buckets, series.every, int(growth.onset or 0))
+        return growth, following
+
+    def _stairs(self, series: Series, config: GrowthConfig) -> tuple[Growth, Following] | None:
+        """A growth that comes by equal stairs, each at an event: a leak although most steps add nothing."""
+        for name, clock in EVENTS:
+            if not self.buckets.seen(name):
+                continue
+            levels = stairs(self.buckets, series.every, name)
+            if len(levels) < 6:
+                continue
+            rises = np.diff(levels[1:])
+            grown = float(levels[-1] - levels[1])
+            if grown < config.least_growth or rises.min() < 0.4 * rises.mean() or rises[-2:].mean() < 0.7 * rises.mean():
+                continue
+            following = find_clock(self.buckets, series.every, 0)
+            if following is None or following.clock != clock:
+                continue
+            steps = float(series.steps[-1] - series.steps[0])
+            per_step = grown / steps
+            error = float(rises.std()) / max(np.sqrt(len(rises)), 1.0) * len(rises) / steps
+            rate = Rate(per_step, per_step - 1.96 * error, per_step + 1.96 * error, 0.95)
+            growth = Growth("leak", rate, Step(int(series.steps[0])), float(levels[-1]), grown, suspicious=True)
+            return growth, following
+        return None
+
+    def _accuse(self, series: Series, growth: Growth, following: Following | None) -> Finding:
+        """Name a growth of private memory for what it is."""
+        evidence = self.evidence
+        component: Component = series.component
+        made_of = accuse.composition(evidence)
+        if made_of is not None and series.name != "python_blocks":
+            component = made_of.component
+        elif series.name == "outside" and self._blocks_explain(growth):
+            component = "host.python"
+        elif series.name == "resident":
+            component = self._largest_part(growth)
+        if evidence.experiments and accuse.is_garbage(evidence, growth):
+            if accuse.collector_runs(evidence):
+                return self._finding("cyclic", component, growth, None, garbage=True)
+            return self._finding("leak", component, growth, following, garbage=True)
+        visits = accuse.first_visits(self.buckets, evidence)
+        if visits is not None and accuse.is_held_by_datasets(evidence) and visits[0] < 1.25 * visits[1]:
+            found = forecast_visits(self.buckets, *visits)
+            if found is not None:
+                return self._bounded_by_visits(component, growth, *found)
+        room = evidence.holdings[-1].room if evidence.holdings else None
+        if room is not None:
+            return self._bounded_by_room(component, growth, room)
+        return self._finding("leak", component, growth, following)
+
+    def _bounded_by_visits(self, component: Component, growth: Growth, plateau: Plateau, per_row: float) -> Finding:
+        """A growth that ends when each row has come once."""
+        rate = None if growth.rate is None else replace(growth.rate, per_event=per_row)
+        end = self.step + round(plateau.steps)
         return Finding(
-            verdict=growth.kind,
+            verdict="bounded",
             component=component,
             detected_step=self.step,
-            advice=self._advise(growth),
-            rate=growth.rate,
-            follows="step" if growth.kind == "leak" else "unknown",
             onset_step=growth.onset,
-            forecast=self._forecast(growth) if growth.kind == "leak" else None,
+            rate=rate,
+            follows="sample",
+            forecast=plateau,
+            advice=f"memory follows first visits of samples ({format_size(per_row)} each, held by the dataset): "
+            f"it settles near step {end} at {format_size(plateau.settles_at_bytes)}",
         )
 
-    def _guilty_part(self, growth: Growth) -> Component:
-        """The part of resident memory that rose most since the growth began (or over the whole run)."""
-        since = 0 if growth.onset is None else int(growth.onset)
-        whole = _rise(*_read(self.buckets, "resident"), since)
-        rises = [(_rise(*_read(self.buckets, series), since), component) for series, component in PARTS]
-        most, component = max(rises)
-        return component if most >= LEAST_PART * whole > 0 else "host.native"
+    def _bounded_by_room(self, component: Component, growth: Growth, room: float) -> Finding:
+        """A growth of containers that have a greatest length."""
+        resident = float(self.buckets.lows("resident")[-1])
+        steps = room / max(growth.rate.bytes_per_step, 1.0) if growth.rate is not None else 0.0
+        plateau = Plateau(resident + room, steps)
+        return Finding(
+            verdict="bounded",
+            component=component,
+            detected_step=self.step,
+            onset_step=growth.onset,
+            rate=growth.rate,
+            follows="step",
+            forecast=plateau,
+            advice="memory grows in containers with a greatest length: "
+            f"it settles near step {self.step + round(steps)} at {format_size(plateau.settles_at_bytes)}",
+        )
 
-    def _forecast(self, growth: Growth) -> Forecast | None:
-        """Extend the line to the budget; None where there is no slope or the budget is spent."""
+    def _finding(
+        self,
+        kind: VerdictKind,
+        component: Component,
+        growth: Growth,
+        following: Following | None,
+        *,
+        garbage: bool = False,
+    ) -> Finding:
+        """Put a judgement into a finding."""
         rate = growth.rate
-        room = self.budget.limit - growth.level
-        if rate is None or rate.bytes_per_step <= 0 or room <= 0:
-            return None
-        steps = room / rate.bytes_per_step
-        return Forecast(
-            limit_bytes=self.budget.limit,
-            steps=steps,
-            steps_low=room / rate.high if rate.high > 0 else steps,
-            steps_high=room / rate.low if rate.low > 0 else float("inf"),
-            seconds=steps * self._seconds_per_step(),
+        if rate is not None and following is not None and following.clock != "step":
+            rate = replace(rate, per_event=following.per_event)
+        accused = kind in {"leak", "fragmentation"}
+        return Finding(
+            verdict=kind,
+            component=component,
+            detected_step=self.step,
+            advice=self._advise(kind, growth, following, garbage=garbage),
+            rate=rate,
+            follows="unknown" if following is None else following.clock,
+            onset_step=growth.onset if accused else None,
+            forecast=self._forecast(component, growth) if accused else None,
+            pattern="garbage-not-collected" if garbage and kind == "leak" else None,
         )
 
-    def _seconds_per_step(self) -> float:
-        """The mean over the whole history."""
-        steps = self.buckets.last_step[-1] - self.buckets.first_step[0]
-        return float(self.buckets.seconds[-1] - self.buckets.seconds[0]) / max(int(steps), 1)
+    def _forecast(self, component: Component, growth: Growth):  # noqa: ANN202 - as forecast_limit
+        """When the growth meets the budget; handles meet none."""
+        if component == "process.handles":
+            return None
+        series = "device_reserved" if component.startswith("device.") else "resident"
+        levels = self.buckets.lows(series)
+        level = float(levels[~np.isnan(levels)][-1])
+        return forecast_limit(growth, level, int(self.budget.limit), seconds_per_step(self.buckets))
 
-    def _advise(self, growth: Growth) -> str:
+    def _largest_part(self, growth: Growth) -> Component:
+        """The part of resident memory that rose most since the growth began."""
+        since = 0 if growth.onset is None else int(growth.onset)
+        candidates = [*private_series(self.buckets), *self._other_series()]
+        inside = [part for part in candidates if part.component in _RESIDENT_PARTS and len(part)]
+        rises = sorted(((part.rise(since), part.component) for part in inside), reverse=True)
+        whole = take(self.buckets, "resident", "host.native").rise(since)
+        component = rises[0][1] if rises and rises[0][0] >= 0.3 * whole > 0 else "host.native"
+        made_of = accuse.composition(self.evidence)
+        return made_of.component if component == "host.native" and made_of is not None else component
+
+    def _blocks_explain(self, growth: Growth) -> bool:
+        """Whether Python's blocks have multiplied along with the growth."""
+        blocks: Floats = self.buckets.lows("python_blocks")
+        seen = blocks[~np.isnan(blocks)]
+        if len(seen) < 2 or growth.rate is None:
+            return False
+        steps = float(self.buckets.last_step[-1] - self.buckets.first_step[0])
+        return float(seen[-1] - seen[0]) * 32 >= 0.3 * growth.rate.bytes_per_step * steps
+
+    def _other_series(self) -> list[Series]:
+        """The series beside private memory that were read."""
+        found = [retained(self.buckets), shared(self.buckets), device_cache(self.buckets)]
+        simple = [take(self.buckets, name, component) for name, component in _OTHERS if self.buckets.seen(name)]
+        return [series for series in found if series is not None] + simple
+
+    def _advise(self, kind: VerdictKind, growth: Growth, following: Following | None, *, garbage: bool) -> str:
         """Say what was found, for people."""
-        match growth.kind, growth.rate:
-            case "leak", Rate() as rate:
-                above = rate.bytes_per_step >= self.config.leak_threshold
-                return (
-                    f"memory grows by {format_rate(rate.bytes_per_step)} since step {growth.onset}, "
-                    f"{'above' if above else 'below'} the threshold of "
-                    f"{format_rate(self.config.leak_threshold)}"
-                )
-            case "warming", _:
-                return "memory still rises, but more slowly than before: not judged yet"
-            case "bounded", _:
-                return f"memory rose by {format_size(growth.risen)} and has stopped"
-            case "flat", _:
-                return "memory stays where it is"
-            case _:
-                return "too few steps to judge"
+        if kind in {"leak", "fragmentation"} and growth.rate is not None:
+            return self._advise_leak(kind, growth, growth.rate, following, garbage=garbage)
+        if garbage:
+            return "memory grows by garbage that the collector will free: it comes and goes"
+        return {
+            "warming": "memory still rises, and it cannot be told yet whether it will stop",
+            "bounded": f"memory rose by {format_size(growth.risen)} and has stopped",
+            "cyclic": "memory rises and falls again: it comes and goes",
+            "flat": "memory stays where it is",
+        }.get(kind, "too few steps to judge")
+
+    def _advise_leak(
+        self, kind: VerdictKind, growth: Growth, rate: Rate, following: Following | None, *, garbage: bool
+    ) -> str:
+        """Say how fast, since when, by what clock, and what was tried."""
+        speed = format_rate(rate.bytes_per_step)
+        by = ""
+        if following is not None and following.clock != "step":
+            each = "second" if following.clock == "seconds" else following.clock
+            by = f" ({format_size(following.per_event)} each {each})"
+        above = "above" if rate.bytes_per_step >= self.config.leak_threshold else "below"
+        text = f"memory grows by {speed}{by} since step {growth.onset}, {above} the threshold of "
+        text += format_rate(self.config.leak_threshold)
+        if kind == "fragmentation":
+            return f"free memory that the allocator keeps {text.removeprefix('memory ')}"
+        if garbage:
+            return f"{text}; a collection frees it, but the collector is switched off: call gc.enable()"
+        return text
 
 
-def _rise(steps: Floats, floors: Floats, since: int) -> float:
-    """How far a series rose from its last reading before a step to its newest; 0 if there is none."""
-    if len(floors) == 0:
-        return 0.0
-    start = max(int(np.searchsorted(steps, since, side="right")) - 1, 0)
-    return float(floors[-1] - floors[start])
-
-
-def _read(buckets: Buckets, series: str) -> tuple[Floats, Floats]:
-    """Steps and floors of a series, without the buckets in which it was not read."""
-    floors = buckets.lows(series)
-    seen = ~np.isnan(floors)
-    return buckets.last_step[seen].astype(np.float64), floors[seen]
+_RESIDENT_PARTS = {"host.native", "host.python", "host.retained", "host.file", "host.shared", "host.tensors"}
+_OTHERS: tuple[tuple[str, Component], ...] = (
+    ("file", "host.file"),
+    ("children", "host.children"),
+    ("pinned", "host.pinned"),
+    ("device_allocated", "device.active"),
+    ("open_files", "process.handles"),
+    ("threads", "process.handles"),
+)

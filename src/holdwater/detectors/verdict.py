@@ -32,6 +32,11 @@ Component = Literal[
     "process.handles",
 ]
 
+Clock = Literal[
+    "step", "sample", "epoch", "evaluation", "checkpoint", "shape", "compile", "seconds", "unknown"
+]
+"""What a growth follows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -42,6 +47,8 @@ class Rate:
     high: float
     confidence: float
     """The probability with which `low` and `high` enclose the true rate."""
+    per_event: float | None = None
+    """Bytes per event of the clock that the growth follows; None where that is the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,19 @@ class Forecast:
     """From the step of the judgement on."""
     steps_low: float
     steps_high: float
+    """With `steps_low`, the interval that encloses the true number with nine chances in ten."""
     seconds: float
     """At the speed of the run so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plateau:
+    """The level at which a growth ends by itself."""
+
+    settles_at_bytes: float
+    """Resident memory then."""
+    steps: float
+    """From the step of the judgement on; 0 where it has settled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +87,13 @@ class Finding:
     """One or two sentences for people."""
     rate: Rate | None = None
     """None where there are too few steps for a slope."""
-    follows: str = "unknown"
+    follows: Clock = "unknown"
     onset_step: Step | None = None
     """Where the growth began; None if nothing grows."""
-    forecast: Forecast | None = None
-    """None if nothing grows, or towards nothing."""
+    forecast: Forecast | Plateau | None = None
+    """None if nothing grows, or towards nothing that is known."""
+    pattern: str | None = None
+    """The name of a known cause."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,6 @@ class GuardCore:
         self.headroom: Headroom = CALM
         self._remedies = Remedies(config.remedies)
         self._judge_config = JudgeConfig(config.growth, config.remedies.leak_threshold)
-        self._looks = 0
         self._first_step: Step | None = None
         self._next_judgement = FIRST_JUDGEMENT
         self._pressure: tuple[Step, Headroom] | None = None
@@ -81,10 +80,13 @@ class GuardCore:
         if self._first_step is None:
             self._first_step = sample.step
 
-    def judge(self) -> Verdict:
-        """Judge the run so far, now."""
-        self._looks += 1
-        verdict = judge(self.timeline.buckets(), self.budget, look=self._looks, config=self._judge_config)
+    def judge(self, *, final: bool = False) -> Verdict:
+        """Judge the run so far, now.
+
+        Args:
+            final: The run has ended: there is nothing to wait for.
+        """
+        verdict = judge(self.timeline.buckets(), self.budget, config=self._judge_config, final=final).verdict
         if self._pressure is not None:
             verdict = Verdict.of((*verdict.findings, self._pressure_finding(self._pressure)), verdict.step)
         self.verdict = verdict

@@ -130,7 +130,7 @@ class Guard:
             self.mark("error", message=f"{kind.__name__ if kind else ''}: {error}")
         try:  # a last look only: nothing is done to a loop that has ended, or has failed in the middle of a step
             self.core.record(self.observer.sample(self.step_number, everything=True))
-            self._note_verdict(self.core.judge())
+            self._note_verdict(self.core.judge(final=True))
         except Exception as failure:  # noqa: BLE001 - a guard never kills what it guards
             self._say_once(f"the guard could not judge the run: {failure!r}")
         self._flush()

@@ -7,7 +7,7 @@ from typing import Any
 
 from holdwater.actions.perform import Outcome
 from holdwater.budget import Budget
-from holdwater.detectors.verdict import Finding, Forecast, Rate, Verdict
+from holdwater.detectors.verdict import Finding, Forecast, Plateau, Rate, Verdict
 from holdwater.guard.account import Overhead
 
 SCHEMA = 1
@@ -47,7 +47,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "forecast": None if finding.forecast is None else _forecast(finding.forecast),
         "explained": 0.0,
         "sites": [],
-        "pattern": None,
+        "pattern": finding.pattern,
         "advice": finding.advice,
     }
 
@@ -58,11 +58,11 @@ def _rate(rate: Rate) -> dict[str, float | None]:
         "bytes_per_step": rate.bytes_per_step,
         "low": _finite(rate.low),
         "high": _finite(rate.high),
-        "bytes_per_event": rate.bytes_per_step,
+        "bytes_per_event": rate.bytes_per_step if rate.per_event is None else rate.per_event,
     }
 
 
-def _forecast(forecast: Forecast) -> dict[str, float | None]:
+def _forecast(forecast: Forecast | Plateau) -> dict[str, float | None]:
     """A forecast; an end that is infinite is null."""
     return {name: _finite(value) for name, value in asdict(forecast).items()}
 

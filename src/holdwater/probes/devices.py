@@ -175,3 +175,11 @@ class Pinned:
         if torch is None or not torch.cuda.is_initialized():
             return {}
         return {"pinned": torch.cuda.host_memory_stats().get("allocated_bytes.current", 0)}
+
+
+DEVICES: tuple[type[DeviceProbe], ...] = (Cuda, Mps, Mlx)
+
+
+def find_device() -> DeviceProbe | None:
+    """The first accelerator that a loaded framework can use; None where there is none."""
+    return next((probe for make in DEVICES if (probe := make()).unavailable() is None), None)

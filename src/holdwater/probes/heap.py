@@ -72,5 +72,10 @@ class Heap:
         """Return heap in use (blocks in arenas and mapped ones) and heap kept free."""
         if self._mallinfo2 is None:
             return {}
-        info = self._mallinfo2()
-        return {"heap_in_use": info.uordblks + info.hblkhd, "heap_kept": info.fordblks}
+        in_use, kept = self.read_pair()
+        return {"heap_in_use": in_use, "heap_kept": kept}
+
+    def read_pair(self) -> tuple[int, int]:
+        """Return heap in use and heap kept free, in bytes; only where `unavailable` is None."""
+        info = self._mallinfo2()  # type: ignore[misc]
+        return info.uordblks + info.hblkhd, info.fordblks

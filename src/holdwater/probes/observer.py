@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from holdwater.probes.devices import Cuda, CudaDriver, DevicePeak, DeviceProbe, Mlx, Mps, Pinned
+from holdwater.probes.devices import CudaDriver, DevicePeak, Pinned, find_device
 from holdwater.probes.heap import Heap
 from holdwater.probes.host import Available, Pressure, ProcessParts, Resident
 from holdwater.probes.probe import Probe
@@ -23,7 +23,6 @@ PROBES: tuple[type[Probe], ...] = (
     Pinned,
 )
 """The dearer probes, in the order in which they are read."""
-DEVICES: tuple[type[DeviceProbe], ...] = (Cuda, Mps, Mlx)
 
 SHARE_OF_TIME = 0.0005
 """A dear probe takes at most this share of the time: one that costs 1 ms is read every 2 s at most."""
@@ -49,7 +48,7 @@ class Observer:
         self._elapsed = elapsed
         self._began = elapsed()
         self._resident = Resident()
-        self._device = _find_device()
+        self._device = find_device()
         self._due: dict[Probe, float] = dict.fromkeys(
             (probe for probe in chosen if probe.unavailable() is None), 0.0
         )
@@ -93,7 +92,7 @@ class Observer:
     def _look(self, seconds: float, *, everything: bool) -> Look:
         """Read the dear probes that are due; values of the others stand as they were last seen."""
         if self._device is None:  # a program may load its framework after the guard
-            self._device = _find_device()
+            self._device = find_device()
         for probe, due in list(self._due.items()):
             if everything or seconds >= due:
                 self._read_probe(probe, seconds)
@@ -116,7 +115,3 @@ class Observer:
         price = self._elapsed() - began
         self._due[probe] = seconds + max(probe.every, price / SHARE_OF_TIME)
 
-
-def _find_device() -> DeviceProbe | None:
-    """The first accelerator that a loaded framework can use; None where there is none."""
-    return next((probe for make in DEVICES if (probe := make()).unavailable() is None), None)

@@ -38,10 +38,10 @@ class Children:
             children = self._process.children(recursive=True)
         except psutil.Error as error:
             raise ProbeError(f"the child processes cannot be listed: {error}") from error
-        return {"child_count": len(children), "children": sum(map(_proportional_size, children))}
+        return {"child_count": len(children), "children": sum(map(proportional_size, children))}
 
 
-def _proportional_size(process: psutil.Process) -> int:
+def proportional_size(process: psutil.Process) -> int:
     """PSS of a process, or its resident memory; 0 if it has ended meanwhile."""
     try:
         return read_kib_table(Path(f"/proc/{process.pid}/smaps_rollup"))["Pss"]

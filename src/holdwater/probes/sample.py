@@ -56,6 +56,22 @@ class Look:
     """The framework's own high-water mark of what it reserved on the device."""
     pinned: Bytes | None = None
     """Host memory pinned by the framework for transfers."""
+    python_blocks: int | None = None
+    """Small blocks that Python has handed out."""
+    samples_seen: int | None = None
+    """Rows of datasets that loaders have given out for the first time."""
+    epochs: int | None = None
+    """Passes over loaders that have begun."""
+    evaluations: int | None = None
+    """Evaluations that have begun."""
+    checkpoints: int | None = None
+    """Checkpoints that were saved."""
+    shapes: int | None = None
+    """Input shapes that came for the first time."""
+    compiles: int | None = None
+    """Graphs that were compiled."""
+    garbage: Bytes | None = None
+    """Bytes that collections made by the guard have freed so far."""
 
 
 NO_LOOK = Look()

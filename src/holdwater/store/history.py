@@ -146,7 +146,9 @@ def _until(buckets: Buckets, end: int | None) -> Buckets:
 
 def read_samples(connection: sqlite3.Connection, session: int) -> Buckets:
     """Read the buckets of one session, in the order of their steps."""
-    columns = ", ".join(("first_step", "last_step", "seconds", *COLUMNS))
+    there = {row[1] for row in connection.execute("PRAGMA table_info(samples)")}
+    known = (name if name in there else "NULL" for name in COLUMNS)  # an older version read less
+    columns = ", ".join(("first_step", "last_step", "seconds", *known))
     rows = connection.execute(
         f"SELECT {columns} FROM samples WHERE session = ? ORDER BY first_step",  # noqa: S608 - our own names
         (session,),

@@ -26,7 +26,8 @@ from holdwater.timeline.timeline import CAPACITY, Timeline
 MOST_MARKS = 20_000
 """Marks of one kind that are kept; of more, the oldest go."""
 
-_INSERT = f"INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?{', ?' * len(COLUMNS)})"  # noqa: S608 - no input
+_NAMES = ", ".join(("session", "first_step", "last_step", "seconds", *COLUMNS))
+_INSERT = f"INSERT OR REPLACE INTO samples ({_NAMES}) VALUES (?, ?, ?, ?{', ?' * len(COLUMNS)})"  # noqa: S608
 
 
 class RunStore:

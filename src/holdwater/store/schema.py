@@ -52,6 +52,10 @@ def create_tables(connection: sqlite3.Connection) -> None:
     """
     connection.executescript(_TABLES)
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(VERSION),))
+    there = {row[1] for row in connection.execute("PRAGMA table_info(samples)")}
+    for name in COLUMNS:
+        if name not in there:  # a run that began with an older version, which read less
+            connection.execute(f"ALTER TABLE samples ADD COLUMN {name} REAL")
     (written,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
     if int(written) > VERSION:
         raise StoreError(

@@ -26,6 +26,14 @@ LOOK_SERIES = (
     "device_used",
     "device_peak",
     "pinned",
+    "python_blocks",
+    "samples_seen",
+    "epochs",
+    "evaluations",
+    "checkpoints",
+    "shapes",
+    "compiles",
+    "garbage",
 )
 """Read by the clock; the names are those of the fields of `Look`."""
 SERIES = STEP_SERIES + LOOK_SERIES

@@ -1,0 +1,51 @@
+"""What several commands check before a long run, and how a run's folder is found."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from holdwater.errors import ConfigError, RunFolderError
+
+LEAK_FOUND = 3
+"""The exit code with `--fail-on leak` when a leak was found."""
+
+
+def check_writable(flag: str, path: Path | None) -> None:
+    """Find out before a long run whether its verdict can be written.
+
+    Args:
+        flag: The flag that named the file.
+        path: The file; None is not asked for.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    if path is None:
+        return
+    folder = path.resolve().parent
+    if not folder.is_dir() or path.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(f"{flag} {path} cannot be written; name a file in a folder that exists")
+
+
+def free_run_folder(out: Path | None, name: str, *, rank: int = 0) -> Path:
+    """The folder of a new run.
+
+    Args:
+        out: What the user named; None makes `runs/<date>-<name>`.
+        name: What is run.
+        rank: The number of this process among those of the run.
+
+    Raises:
+        RunFolderError: The folder holds a run already.
+    """
+    if out is None:
+        stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+        first = Path("runs") / f"{stamp}-{name}"
+        out, number = first, 1
+        while (out / f"rank-{rank}.db").exists():
+            number += 1
+            out = first.with_name(f"{first.name}-{number}")
+        return out
+    if (out / f"rank-{rank}.db").exists():
+        raise RunFolderError(f"--out {out} holds a run already; name another folder, or remove it")
+    return out

@@ -1,0 +1,103 @@
+"""Before a leak is named: what drives the growth, would a collection free it, and what is it made of?
+
+A growth that a collection frees is garbage: it comes and goes where the collector runs, and leaks where it was
+switched off. A growth of what the dataset itself holds, or of containers with a greatest length, ends by itself.
+"""
+
+from dataclasses import dataclass
+
+from holdwater.detectors.evidence import Evidence, Holdings
+from holdwater.detectors.growth import Growth
+from holdwater.detectors.verdict import Component
+from holdwater.timeline.buckets import Buckets
+
+CURED = 0.5
+"""A collection that frees this share of a growth explains it."""
+LEAST_SHARE = 0.4
+"""A kind of object is named only if it makes up this share of a growth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """What a growth is made of, as shares of it that add up to one at most."""
+
+    tensors: float
+    python: float
+    native: float
+
+    @property
+    def component(self) -> Component:
+        """The largest; native where neither tensors nor Python objects show."""
+        if self.tensors >= max(self.python, LEAST_SHARE):
+            return "host.tensors"
+        return "host.python" if self.python >= max(self.native, LEAST_SHARE) else "host.native"
+
+
+def composition(evidence: Evidence) -> Composition | None:
+    """Compare the counts before and after a growth; None where there are not two."""
+    pair = _pair(evidence.holdings)
+    if pair is None:
+        return None
+    first, last = pair
+    freed = sum(test.collected for test in evidence.experiments if first.step < test.step <= last.step)
+    growth = last.in_use + freed - first.in_use
+    if growth <= 0:
+        return None
+    tensors = min(max(last.tensors - first.tensors, 0) / growth, 1.0)
+    between = [held for held in evidence.holdings if first.step < held.step <= last.step]
+    python = min(sum(held.gained_python for held in between) / growth, 1.0 - tensors)
+    return Composition(tensors, max(python, 0.0), max(1.0 - tensors - python, 0.0))
+
+
+def is_garbage(evidence: Evidence, growth: Growth) -> bool:
+    """Whether a collection freed most of what has grown since."""
+    grown = max(growth.risen, 1.0) if growth.rate is None else max(growth.risen, growth.rate.bytes_per_step)
+    since = 0 if growth.onset is None else int(growth.onset)
+    freed = sum(test.collected for test in evidence.experiments if test.step >= since)
+    return freed >= CURED * min(grown, _grown_by_then(evidence, growth))
+
+
+def collector_runs(evidence: Evidence) -> bool:
+    """Whether garbage is collected without the guard: by Python, or by the script now and then."""
+    tests = evidence.experiments
+    if not tests:
+        return True
+    by_the_script = len(tests) > 1 and tests[-1].collections - tests[0].collections >= len(tests)
+    return tests[-1].collector_on or by_the_script
+
+
+def is_held_by_datasets(evidence: Evidence) -> bool:
+    """Whether what the loaders' own datasets hold has grown by most of the growth."""
+    pair = _pair(evidence.holdings)
+    if pair is None:
+        return False
+    first, last = pair
+    growth = last.in_use - first.in_use
+    return growth > 0 and last.datasets - first.datasets >= CURED * growth
+
+
+def first_visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | None:
+    """How many rows were given out so far, and how many there are; None without loaders that tell."""
+    if not evidence.samples_total or not buckets.seen("samples_seen"):
+        return None
+    seen = buckets.highs("samples_seen")
+    return float(seen[seen == seen].max()), float(evidence.samples_total)  # noqa: PLR0124 - without NaN
+
+
+def _pair(holdings: tuple[Holdings, ...]) -> tuple[Holdings, Holdings] | None:
+    """The newest count, and the latest before it with at least a third of the growth in between."""
+    if len(holdings) < 2:
+        return None
+    last = holdings[-1]
+    most = max(last.in_use - held.in_use for held in holdings[:-1])
+    for held in reversed(holdings[:-1]):
+        if last.in_use - held.in_use >= most / 3 and last.step > held.step:
+            return held, last
+    return None
+
+
+def _grown_by_then(evidence: Evidence, growth: Growth) -> float:
+    """What the line had risen by at the last experiment, from its onset."""
+    if growth.rate is None or growth.onset is None or not evidence.experiments:
+        return float("inf")
+    return max(evidence.experiments[-1].step - int(growth.onset), 1) * growth.rate.bytes_per_step

@@ -1,0 +1,106 @@
+"""Find what a growth follows: steps, seconds, evaluations, checkpoints, epochs, new shapes or compilations.
+
+Growth follows an event if nearly all of it falls into the few buckets in which the event occurred.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from holdwater.detectors.verdict import Clock
+from holdwater.timeline.buckets import Buckets, Floats
+
+EVENTS: tuple[tuple[str, Clock], ...] = (
+    ("evaluations", "evaluation"),
+    ("checkpoints", "checkpoint"),
+    ("compiles", "compile"),
+    ("shapes", "shape"),
+    ("epochs", "epoch"),
+)
+"""Event clocks, the more telling first: an epoch often ends with an evaluation and a checkpoint."""
+LEAST_EVENTS = 4
+"""Of fewer events no growth is said to follow."""
+MOST_COVERED = 0.6
+"""An event that occurs in more of the buckets than this is no other clock than the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """What a growth follows."""
+
+    clock: Clock
+    per_event: float
+    """Bytes per event of that clock."""
+    events: int
+
+
+def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None:
+    """Find the clock of a growth.
+
+    Args:
+        buckets: The history.
+        values: The series, one value a bucket, NaN where not read. Shape (buckets,).
+        since: The step at which the growth begins.
+
+    Returns:
+        The clock; None where the growth is none or too short.
+    """
+    keep = ~np.isnan(values) & (buckets.last_step >= since)
+    y = values[keep]
+    if len(y) < 8 or y[-1] <= y[0]:
+        return None
+    for series, clock in EVENTS:
+        counts = _counts(buckets, series)[keep]
+        events = int(counts[-1] - counts[0])
+        if events >= LEAST_EVENTS and _grows_at(y, counts):
+            return Following(clock, float(y[-1] - y[0]) / events, events)
+    steps = buckets.last_step[keep].astype(np.float64)
+    seconds = buckets.seconds[keep]
+    if _is_by_the_second(y, steps, seconds):
+        return Following("seconds", float((y[-1] - y[0]) / (seconds[-1] - seconds[0])), int(seconds[-1] - seconds[0]))
+    count = int(steps[-1] - steps[0])
+    return Following("step", float(y[-1] - y[0]) / max(count, 1), count)
+
+
+def stairs(buckets: Buckets, values: Floats, series: str) -> Floats:
+    """The floor of a series between each two events of a clock, in order. Shape (events + 1,)."""
+    keep = ~np.isnan(values)
+    counts = _counts(buckets, series)[keep]
+    y = values[keep]
+    edges = np.flatnonzero(np.diff(counts) > 0) + 1
+    parts = [part for part in np.split(y, edges) if len(part)]
+    return np.array([float(np.min(part[len(part) // 4 :])) for part in parts])
+
+
+def _counts(buckets: Buckets, series: str) -> Floats:
+    """A counter at the end of each bucket; what was not read yet is 0."""
+    counts = np.nan_to_num(buckets.highs(series))
+    return np.maximum.accumulate(counts) if len(counts) else counts
+
+
+def _grows_at(y: Floats, counts: Floats) -> bool:
+    """Whether nearly all growth falls into the buckets in which a counter moved, or the one after."""
+    moved = np.diff(counts) > 0
+    at = moved | np.append(False, moved[:-1])  # noqa: FBT003 - numpy's own
+    if at.mean() > MOST_COVERED:
+        return False
+    rises = np.diff(y)
+    inside = float(rises[at].sum()) / float(y[-1] - y[0])
+    return inside > 0.75 and inside > at.mean() + 0.25
+
+
+def _is_by_the_second(y: Floats, steps: Floats, seconds: Floats) -> bool:
+    """Whether time explains the growth clearly better than steps do; only where they differ."""
+    count = min(len(y) - 1, 48)
+    edges = np.linspace(0, len(y) - 1, count + 1).astype(np.int64)
+    rises, by_step, by_second = (np.diff(column[edges]) for column in (y, steps, seconds))
+    rates = by_second / np.maximum(by_step, 1)
+    if len(rises) < 8 or rates.std() < 0.2 * rates.mean():
+        return False
+    return _left(rises, by_second) < 0.5 * _left(rises, by_step)
+
+
+def _left(rises: Floats, by: Floats) -> float:
+    """The share of a growth that a proportional clock leaves unexplained."""
+    slope = float(rises @ by) / max(float(by @ by), 1e-300)
+    return float(np.sum((rises - slope * by) ** 2))

@@ -1,0 +1,85 @@
+"""What is known of a run beside its curves: counts of live objects, experiments, and what its loaders give out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a process held at one step, by kind, in bytes."""
+
+    step: int
+    in_use: float
+    """Heap in use then; resident memory where the heap is not known."""
+    tensors: int
+    gained_python: int
+    """What containers gained since the count before, in Python objects and arrays."""
+    gained_native: int
+    """The same, in images and graph nodes."""
+    datasets: int
+    """Held by the datasets that loaders iterate."""
+    room: int | None
+    """What growing containers with a greatest length will still take; None where one has none."""
+    python_blocks: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What a collection and a trim freed."""
+
+    step: int
+    collected: float
+    """Bytes of garbage that a collection freed."""
+    trimmed: float
+    """Bytes that malloc gave back to the system."""
+    collector_on: bool
+    """Whether Python's collector runs by itself."""
+    collections: int
+    """Full collections before this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All of it, oldest first."""
+
+    holdings: tuple[Holdings, ...] = ()
+    experiments: tuple[Experiment, ...] = ()
+    samples_total: int = 0
+    """Rows of the datasets that loaders iterate; 0 where that is not known."""
+
+    def with_answer(self, answer: Mapping[str, Any], *, samples_total: int) -> "Evidence":
+        """Take in what a process answered when it was asked."""
+        holdings, experiments = self.holdings, self.experiments
+        before = answer.get("before", {})
+        if "census" in answer:
+            census = answer["census"]
+            holdings += (
+                Holdings(
+                    step=answer["step"],
+                    in_use=before.get("heap_in_use", before.get("resident", 0.0)),
+                    tensors=census["tensors"],
+                    gained_python=census["gained"]["python"],
+                    gained_native=census["gained"]["native"],
+                    datasets=census["datasets"],
+                    room=census["room"],
+                    python_blocks=before.get("python_blocks"),
+                ),
+            )
+        if "experiment" in answer:
+            found = answer["experiment"]
+            experiments += (
+                Experiment(
+                    step=answer["step"],
+                    collected=found["collected"],
+                    trimmed=found["trimmed"],
+                    collector_on=found["gc_enabled"],
+                    collections=found["gc_collections"],
+                ),
+            )
+        return Evidence(holdings[-MOST:], experiments[-MOST:], samples_total)
+
+
+MOST = 16
+"""Counts and experiments that are kept."""
+NO_EVIDENCE = Evidence()

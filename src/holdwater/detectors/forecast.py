@@ -1,0 +1,72 @@
+"""Where a growth leads: the budget and when, or the level at which it ends."""
+
+import numpy as np
+
+from holdwater.detectors.growth import Growth
+from holdwater.detectors.slope import blocks, fit_slope
+from holdwater.detectors.verdict import Forecast, Plateau
+from holdwater.timeline.buckets import Buckets, Floats
+
+INTERVAL = 1.645
+"""Standard errors on either side for nine chances in ten."""
+
+
+def forecast_limit(growth: Growth, level: float, limit: int, seconds_per_step: float) -> Forecast | None:
+    """Extend the line to a limit; None where it does not rise or the limit is reached.
+
+    Args:
+        growth: What the series did.
+        level: Bytes in use now of what the limit is for.
+        limit: Bytes.
+        seconds_per_step: The speed of the run.
+    """
+    rate, room = growth.rate, limit - level
+    if rate is None or rate.bytes_per_step <= 0 or room <= 0:
+        return None
+    error = (rate.high - rate.low) / (2 * 1.96)
+    low, high = rate.bytes_per_step - INTERVAL * error, rate.bytes_per_step + INTERVAL * error
+    steps = room / rate.bytes_per_step
+    return Forecast(
+        limit_bytes=limit,
+        steps=steps,
+        steps_low=room / high,
+        steps_high=room / low if low > 0 else float("inf"),
+        seconds=steps * seconds_per_step,
+    )
+
+
+def forecast_visits(buckets: Buckets, seen: float, total: float) -> tuple[Plateau, float] | None:
+    """Extend a growth that follows first visits to the last row.
+
+    Args:
+        buckets: The history.
+        seen: Rows that were given out.
+        total: Rows that there are.
+
+    Returns:
+        The level and the bytes per row; None where there are too few readings.
+    """
+    resident, rows = buckets.lows("resident"), buckets.highs("samples_seen")
+    keep = ~np.isnan(resident) & ~np.isnan(rows)
+    x, y = rows[keep], resident[keep]
+    if len(x) < 8 or x[-1] <= x[0]:
+        return None
+    settled = x >= x[0] + 0.2 * (x[-1] - x[0])
+    line = fit_slope(*blocks(_increasing(x[settled]), y[settled], 48, floor=False))
+    first, last = buckets.last_step[keep][settled][0], buckets.last_step[keep][-1]
+    per_step = (x[-1] - x[settled][0]) / max(float(last - first), 1.0)
+    left = max(total - seen, 0.0)
+    plateau = Plateau(float(y[-1]) + line.value * left, left / max(per_step, 1e-9))
+    return plateau, line.value
+
+
+def seconds_per_step(buckets: Buckets) -> float:
+    """The mean over the whole history."""
+    steps = buckets.last_step[-1] - buckets.first_step[0]
+    return float(buckets.seconds[-1] - buckets.seconds[0]) / max(int(steps), 1)
+
+
+
+def _increasing(x: Floats) -> Floats:
+    """Raise equal neighbours by a hair, so that a slope can be laid through them."""
+    return x + np.arange(len(x)) * 1e-6

@@ -1,0 +1,111 @@
+"""The series of a history that are judged, each with its component: parts that behave differently, apart."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from holdwater.detectors.verdict import Component
+from holdwater.timeline.buckets import Buckets, Floats
+
+BLOCK_BYTES = 96
+"""The mean size of a small Python block, about: 3.11 with torch loaded has 1.0 million in 100 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series, without the buckets in which it was not read."""
+
+    name: str
+    component: Component
+    steps: Floats
+    """Shape (values,)."""
+    floors: Floats
+    means: Floats
+    every: Floats
+    """The floors in all buckets, NaN where not read. Shape (buckets,)."""
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def rise(self, since: float) -> float:
+        """How far it rose from its last reading before a step to its newest; 0 if there is none."""
+        if len(self.floors) == 0:
+            return 0.0
+        start = max(int(np.searchsorted(self.steps, since, side="right")) - 1, 0)
+        return float(self.floors[-1] - self.floors[start])
+
+
+def take(
+    buckets: Buckets, name: str, component: Component, low: Floats | None = None, mean: Floats | None = None
+) -> Series:
+    """Take a series out of a history.
+
+    Args:
+        buckets: The history.
+        name: What it is called.
+        component: What its growth is booked under.
+        low: Its floors, where it is computed from others; None reads the series of that name.
+        mean: Its means; None as for the floors.
+    """
+    low = buckets.lows(name) if low is None else low
+    mean = buckets.means(name) if mean is None else mean
+    seen = ~np.isnan(low)
+    return Series(name, component, buckets.last_step[seen].astype(np.float64), low[seen], mean[seen], low)
+
+
+def private_series(buckets: Buckets) -> tuple[Series, ...]:
+    """What this process alone uses: heap, Python's blocks, and what lies outside both.
+
+    What collections made by the guard have freed is added again, so that an experiment leaves no mark.
+    """
+    freed = np.nan_to_num(buckets.highs("garbage"))
+    heap_low, heap_mean = buckets.lows("heap_in_use") + freed, buckets.means("heap_in_use") + freed
+    blocks_low, blocks_mean = BLOCK_BYTES * buckets.lows("python_blocks"), BLOCK_BYTES * buckets.means("python_blocks")
+    found = []
+    if buckets.seen("heap_in_use"):
+        found.append(take(buckets, "heap_in_use", "host.native", heap_low, heap_mean))
+    if buckets.seen("python_blocks"):
+        found.append(take(buckets, "python_blocks", "host.python", blocks_low, blocks_mean))
+    outside = _outside(buckets)
+    if outside is not None:
+        found.append(outside)
+    return tuple(found)
+
+
+def _outside(buckets: Buckets) -> Series | None:
+    """Private pages that malloc knows nothing of: Python's arenas, and what libraries map themselves."""
+    if not (buckets.seen("anonymous") and buckets.seen("heap_in_use")):
+        return None
+    parts = [buckets.means(name) for name in ("anonymous", "heap_in_use", "heap_kept")]
+    outside = parts[0] - parts[1] - parts[2]
+    return take(buckets, "outside", "host.native", outside, outside)
+
+
+def retained(buckets: Buckets) -> Series | None:
+    """Free heap that malloc keeps, as far as it is resident."""
+    if not (buckets.seen("anonymous") and buckets.seen("heap_kept")):
+        return None
+    room = np.maximum(buckets.means("anonymous") - buckets.means("heap_in_use"), 0.0)
+    return take(
+        buckets,
+        "heap_kept",
+        "host.retained",
+        np.minimum(buckets.lows("heap_kept"), room),
+        np.minimum(buckets.means("heap_kept"), room),
+    )
+
+
+def shared(buckets: Buckets) -> Series | None:
+    """Shared memory: mapped by this process, or lying in /dev/shm since the run began."""
+    if not buckets.seen("shared_memory") and not buckets.seen("dev_shm"):
+        return None
+    low = np.fmax(buckets.lows("shared_memory"), buckets.lows("dev_shm"))
+    return take(buckets, "shared", "host.shared", low, low)
+
+
+def device_cache(buckets: Buckets) -> Series | None:
+    """What the framework's allocator keeps on the device beyond live tensors."""
+    if not buckets.seen("device_reserved"):
+        return None
+    kept = buckets.lows("device_reserved") - buckets.lows("device_allocated")
+    return take(buckets, "device_cache", "device.reserved", kept, kept)

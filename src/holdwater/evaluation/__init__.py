@@ -1,0 +1,1 @@
+"""How well the judgement judges: seeded runs of known truth, and scores with their intervals."""

@@ -1,0 +1,86 @@
+"""Let the detector look at a simulated run as it looks at a real one, and say when it said *leak*."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from holdwater.detectors.growth import DEFAULT, GrowthConfig, GrowthKind, judge_growth
+from holdwater.evaluation.shapes import Curve
+from holdwater.timeline.buckets import Floats
+
+CAPACITY = 4096
+FIRST_LOOK = 64
+LOOK_GROWTH = 1.25
+"""As the guard's: between two looks the verdict stands, so looking at every step sees nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was said of one run."""
+
+    said_leak_at: int | None
+    """The first step at which it was called a leak; None if it never was."""
+    final: GrowthKind
+
+
+def look_all_the_way(curve: Curve, *, config: GrowthConfig = DEFAULT) -> Outcome:
+    """Judge a run at all looks, the last of them at its end.
+
+    Args:
+        curve: The run.
+        config: The detector's settings.
+    """
+    steps = len(curve.memory)
+    at, said = FIRST_LOOK, None
+    kind: GrowthKind = "unknown"
+    while True:
+        at = min(at, steps)
+        x, floors, means = thin(curve.memory[:at])
+        growth = judge_growth(x, floors, means, final=at == steps, config=config)
+        kind = _resolve(growth.kind, curve, at)
+        if kind == "leak" and said is None:
+            said = at
+        if at == steps:
+            return Outcome(said, kind)
+        at = int(at * LOOK_GROWTH) + 1
+
+
+def thin(memory: Floats) -> tuple[Floats, Floats, Floats]:
+    """Merge neighbours as a timeline does.
+
+    Args:
+        memory: One value a step. Shape (steps,).
+
+    Returns:
+        The last step, the floor and the mean of each bucket. Shape (buckets,) each.
+    """
+    stride = 1
+    while len(memory) // stride >= CAPACITY:
+        stride *= 2
+    edges = np.arange(0, len(memory), stride)
+    widths = np.diff(np.append(edges, len(memory)))
+    return (
+        (edges + widths).astype(np.float64),
+        np.minimum.reduceat(memory, edges),
+        np.add.reduceat(memory, edges) / widths,
+    )
+
+
+def _resolve(kind: GrowthKind, curve: Curve, at: int) -> GrowthKind:
+    """What a suspicion comes to where something drives the growth and shows it, as in a real run."""
+    if kind == "leak" and curve.driver == "garbage":
+        return "cyclic"
+    if kind == "leak" and curve.driver == "samples" and at < curve.driven_until * 1.3:
+        return "bounded"
+    return kind
+
+
+def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Interval of a share.
+
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference", JASA 22.
+    """
+    share = successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    reach = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2)) / (1 + z * z / trials)
+    return float(max(centre - reach, 0.0)), float(min(centre + reach, 1.0))

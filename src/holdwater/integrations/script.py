@@ -1,0 +1,179 @@
+"""Run somebody's script or module in this process as Python itself would, with a session watching it.
+
+    python -m holdwater.integrations.script FOLDER LAST_STEP SCRIPT|-m MODULE [ARGS]
+
+This is what `holdwater run` starts; it is no command of its own.
+"""
+
+import builtins
+import importlib.util
+import os
+import sys
+import tokenize
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, ModuleType, TracebackType
+from typing import Any
+
+from holdwater.integrations import session as sessions
+from holdwater.integrations.imports import Hook, after_import
+from holdwater.integrations.mlx_clock import MlxClock
+from holdwater.integrations.session import Session, StopRun
+from holdwater.integrations.torch_clock import (
+    Loaders,
+    TorchClock,
+    watch_compiler,
+    watch_modules,
+    watch_saving,
+)
+
+
+def main() -> None:
+    """Run the script; its exit status is this process's."""
+    folder, last_step = Path(sys.argv[1]), int(sys.argv[2])
+    words = sys.argv[3:]
+    if not _isolated():
+        sys.path.pop(0)  # the folder that `-m` put there
+    session = sessions.begin(folder, last_step=last_step or None)
+    after_import(_hooks(session))
+    try:
+        _run(words)
+    except StopRun:
+        _finish(session)
+        sys.exit(0)
+    except SystemExit:
+        _finish(session)
+        raise
+    except BaseException:
+        _finish(session)
+        _show_without_our_frames()
+        raise
+    else:
+        _finish(session)
+
+
+def _finish(session: Session) -> None:
+    """End the session; whatever goes wrong in it, the script's end stays as it is."""
+    try:
+        session.finish()
+    except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
+        sessions.say(f"the end of the run could not be observed: {error!r}")
+
+
+def _hooks(session: Session) -> dict[str, Hook]:
+    """What is done when a framework has been imported."""
+    clock, loaders, mlx = TorchClock(session), Loaders(session), MlxClock(session)
+    return {
+        name: _safely(hook)
+        for name, hook in (
+            ("torch.optim.optimizer", clock.watch_optimizers),
+            ("torch.amp.grad_scaler", clock.watch_scaler),
+            ("torch.cuda.graphs", clock.watch_graphs),
+            ("torch.utils.data.dataloader", loaders.watch),
+            ("torch.nn.modules.module", lambda module: watch_modules(session, module)),
+            ("torch.serialization", lambda module: watch_saving(session, module, "save")),
+            ("safetensors.torch", lambda module: watch_saving(session, module, "save_file")),
+            ("torch._dynamo.utils", lambda module: watch_compiler(session, module)),
+            ("mlx.optimizers.optimizers", mlx.watch_optimizers),
+            ("mlx.core", mlx.watch_compile),
+        )
+    }
+
+
+def _safely(hook: Callable[[ModuleType], None]) -> Hook:
+    """A hook whose own failure is said, and does not stop the import."""
+
+    def call(module: ModuleType) -> None:
+        """Call the hook."""
+        try:
+            hook(module)
+        except Exception as error:  # noqa: BLE001 - a framework of another version may lack what is hooked
+            sessions.say(f"{module.__name__} cannot be watched, so its steps may not be seen: {error!r}")
+
+    return call
+
+
+def _run(words: list[str]) -> None:
+    """Run what the words name, as `__main__`."""
+    if words[0] == "-m":
+        code, main_module, path = _find_module(words[1])
+        sys.argv = [path, *words[2:]]
+        if not _isolated():
+            sys.path.insert(0, os.getcwd())  # noqa: PTH109 - what python -m puts there
+    else:
+        code, main_module, path = _read_script(words[0])
+        sys.argv = list(words)
+        if not _isolated():
+            sys.path.insert(0, str(Path(path).resolve().parent))
+    sys.modules["__main__"] = main_module
+    exec(code, main_module.__dict__)  # noqa: S102 - running the script is the point
+
+
+def _isolated() -> bool:
+    """Whether Python was told not to look beside the script."""
+    return bool(sys.flags.isolated or sys.flags.safe_path)
+
+
+def _read_script(path: str) -> tuple[CodeType, ModuleType, str]:
+    """Compile a file; a folder or an archive with a `__main__.py` is run as Python runs it."""
+    if Path(path).is_dir():
+        path = str(Path(path) / "__main__.py")
+    with tokenize.open(path) as file:
+        code = compile(file.read(), path, "exec")
+    return code, _main_module(path, package=None), path
+
+
+def _find_module(name: str) -> tuple[CodeType, ModuleType, str]:
+    """Find a module, or a package's `__main__`.
+
+    Args:
+        name: As after `python -m`.
+
+    Raises:
+        SystemExit: There is no such module.
+    """
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            name = f"{name}.__main__"
+            spec = importlib.util.find_spec(name)
+    except ImportError as error:
+        raise SystemExit(f"{sys.executable}: Error while finding module {name!r}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    loader: Any = None if spec is None else spec.loader
+    code = loader.get_code(name) if loader is not None and hasattr(loader, "get_code") else None
+    if spec is None or code is None:
+        raise SystemExit(f"{sys.executable}: No module named {name}")
+    path = spec.origin or name
+    module = _main_module(path, package=spec.parent)
+    module.__spec__, module.__loader__ = spec, loader
+    return code, module, path
+
+
+def _main_module(path: str, *, package: str | None) -> ModuleType:
+    """A fresh `__main__`."""
+    module = ModuleType("__main__")
+    module.__file__ = path
+    module.__package__ = package
+    module.__dict__["__builtins__"] = builtins
+    module.__dict__["__cached__"] = None
+    return module
+
+
+def _show_without_our_frames() -> None:
+    """Let Python report what the script did not catch as if it had started the script itself."""
+    shown = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """Report an exception from the script's first frame on."""
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
+        shown(kind, error.with_traceback(trace), trace)
+
+    sys.excepthook = hook
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""One observed run of somebody's script: counts its steps, looks at its memory, answers the watching process.
+
+Everything here runs inside the training process, so it is short: a step costs about 0.3 µs, a look about
+5 µs, and looks are spread so that they take at most a thousandth of the time. Judging is the watcher's work.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from holdwater.attribution.census import Counter
+from holdwater.integrations.readings import Readings
+from holdwater.supervise.channel import Channel, Source
+
+CLOSE = 500
+"""The first looks are a millisecond apart, or a step."""
+SHARE = 0.001
+"""The part of the time that looks take later on."""
+FIRST_CENSUS = 20
+"""The look at which objects are counted for the first time, so that there is something to compare with."""
+PATIENCE = 2.0
+"""Seconds that the end of a script waits for the watcher's last question."""
+
+
+class StopRun(BaseException):
+    """Ends a script after `--steps N`; no `except Exception` catches it."""
+
+
+class Session:
+    """Counts and looks, from the first step to the last."""
+
+    def __init__(self, folder: Path, *, last_step: int | None = None) -> None:
+        """Take up the channel in a folder that the watcher made.
+
+        Args:
+            folder: Holds the channel `pulse`, and takes the answers.
+            last_step: The step after which the script is ended; None lets it run.
+        """
+        self.folder = folder
+        self.channel = Channel(folder / "pulse")
+        self.pid = os.getpid()
+        self.steps = 0
+        self.source: Source = "time"
+        self.samples_seen = self.epochs = self.evaluations = self.checkpoints = self.shapes = 0
+        self.compiles: Callable[[], int] | None = None
+        self.datasets: Callable[[], list[object]] = list
+        self._last_step = last_step
+        self._readings = Readings()
+        self._counter = Counter()
+        self._began = time.perf_counter()
+        self._next_look = 0
+        self._looks = 0
+        self._looked_at = (0, self._began)
+        self._cost = 1e-5
+        self._garbage = 0.0
+        self._answered = 0
+        self.forked = False
+        self.channel.put("pid", self.pid)
+        self.channel.state = "running"
+        os.register_at_fork(after_in_child=self._leave)
+
+    def step(self, source: Source = "holdwater.step") -> None:
+        """Count a step of the training loop."""
+        if self.forked:
+            return
+        self.steps += 1
+        self.channel.put("steps", self.steps)
+        if self.source != source:
+            self.source = self.channel.source = source
+        if self.steps >= self._next_look:
+            self.look()
+        if self._last_step is not None and self.steps >= self._last_step:
+            self.channel.put("stopped", 1)
+            raise StopRun
+
+    def look(self) -> None:
+        """Read the memory now, write it into the channel, and settle when to look again."""
+        began = time.perf_counter()
+        if self._looks == 0:
+            self.channel.put_seconds("first_step_at", began - self._began)
+        self._write(began, self._cost)
+        self._looks += 1
+        if self._looks == FIRST_CENSUS or self.channel.get("asked") > self._answered:
+            self._answer()
+        now = time.perf_counter()
+        steps, then = self._looked_at
+        period = (began - then) / max(self.steps - steps, 1)
+        self._looked_at = (self.steps, began)
+        cost = time.perf_counter() - began
+        if self._looks != FIRST_CENSUS:
+            self._cost += 0.1 * (min(cost, 4 * self._cost) - self._cost)
+        apart = 0.001 if self._looks < CLOSE else self._cost / SHARE
+        self._next_look = self.steps + max(int(apart / period), 1) if period > 0 else self.steps + 1
+        self.channel.put_seconds("last_step_at", now - self._began)
+        self.channel.put_seconds("hook_seconds", self.channel.get_seconds("hook_seconds") + cost)
+
+    def finish(self) -> None:
+        """The script has ended: let the watcher ask its last question, and answer it."""
+        if self.forked or os.getpid() != self.pid:
+            return
+        self._write(time.perf_counter(), self._cost)
+        self.channel.state = "ending"
+        deadline = time.perf_counter() + PATIENCE
+        while time.perf_counter() < deadline and self.channel.state == "ending":
+            if self.channel.get("asked") > self._answered:
+                self._answer()
+            time.sleep(0.002)
+        self.channel.state = "ended"
+
+    def _write(self, now: float, cost: float) -> None:
+        """Write one record."""
+        compiles = 0 if self.compiles is None else self.compiles()
+        clocks = (self.samples_seen, self.epochs, self.evaluations, self.checkpoints, self.shapes, compiles)
+        self.channel.write(
+            float(self.steps), now - self._began, cost, *self._readings.read(now), *clocks, self._garbage
+        )
+
+    def _answer(self) -> None:
+        """Count objects, and where the watcher asks for it, see what a collection and a trim free."""
+        asked = self.channel.get("asked")
+        began = time.perf_counter()
+        answer: dict[str, Any] = {"step": self.steps, "number": asked}
+        try:
+            before = self._readings.in_use()
+            answer["before"] = before
+            if asked > self._answered and (self.folder / f"experiment-{asked}").exists():
+                answer["experiment"] = self._readings.experiment()
+                self._garbage += answer["experiment"]["collected"]
+            census = self._counter.take(self.steps, self.datasets())
+            answer["census"] = census.as_json()
+        except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
+            answer["error"] = repr(error)
+        spent = time.perf_counter() - began
+        answer["seconds"] = spent
+        self.channel.put_seconds("attribution_seconds", self.channel.get_seconds("attribution_seconds") + spent)
+        self._answered = asked
+        text = self.folder / f"answer-{self._looks}-{asked}.part"
+        text.write_text(json.dumps(answer), encoding="utf-8")
+        text.rename(text.with_suffix(".json"))
+        self.channel.put("answered", asked)
+
+    def _leave(self) -> None:
+        """A forked child is not the run: it counts nothing."""
+        self.forked = True
+
+
+_current: Session | None = None
+
+
+def current() -> Session | None:
+    """The session of this process; None where the script was not started by `holdwater run`."""
+    return _current
+
+
+def begin(folder: Path, *, last_step: int | None = None) -> Session:
+    """Begin the session of this process."""
+    global _current  # noqa: PLW0603 - a process has one
+    _current = Session(folder, last_step=last_step)
+    return _current
+
+
+def step() -> None:
+    """Tell `holdwater run` that a step of the training loop has ended.
+
+    Not needed where a torch or MLX optimizer steps; from the first call on, only these calls count. Without
+    `holdwater run` it does nothing.
+    """
+    if _current is not None:
+        _current.step("holdwater.step")
+
+
+def say(message: str) -> None:
+    """Write a remark to standard error."""
+    print(f"holdwater: {message}", file=sys.stderr)  # noqa: T201

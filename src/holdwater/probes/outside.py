@@ -1,0 +1,111 @@
+"""The memory of another process and its children, read from outside: it feels nothing of it.
+
+Source: Linux kernel documentation, filesystems/proc.rst; elsewhere psutil.
+"""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from holdwater.errors import ProbeError
+from holdwater.probes.host import read_kib_table
+from holdwater.probes.processes import SharedMemoryFiles, proportional_size
+
+DEAR_SHARE = 0.001
+"""Listing children and their memory takes at most this part of the time."""
+
+
+class Outside:
+    """Reads a process by its number."""
+
+    def __init__(self, pid: int) -> None:
+        """Take up a process.
+
+        Args:
+            pid: Its number.
+
+        Raises:
+            ProbeError: There is no such process, or it may not be read.
+        """
+        self.pid = pid
+        self._proc = Path(f"/proc/{pid}")
+        self._shared_memory = SharedMemoryFiles()
+        self._due = 0.0
+        self._dear: dict[str, int] = {}
+        try:
+            self._process = psutil.Process(pid)
+            self._process.memory_info()
+        except psutil.Error as error:
+            raise ProbeError(f"the process {pid} cannot be read: {error}") from error
+
+    def read(self) -> dict[str, int] | None:
+        """Return memory in bytes and counts, by the names of a sample's look; None when it has ended."""
+        try:
+            fields = self._read_status() if self._proc.exists() else self._read_elsewhere()
+        except (ProbeError, psutil.Error, OSError, KeyError):
+            return None
+        now = time.perf_counter()
+        if now >= self._due:
+            self._dear = self._read_dear()
+            self._due = now + max((time.perf_counter() - now) / DEAR_SHARE, 0.2)
+            fields |= self._dear
+        return fields
+
+    def command(self) -> str:
+        """The command line, for people; empty when it cannot be read."""
+        with contextlib.suppress(psutil.Error):
+            return " ".join(self._process.cmdline())
+        return ""
+
+    def _read_status(self) -> dict[str, int]:
+        """The kernel's table of the process."""
+        table = read_kib_table(self._proc / "status")
+        return {
+            "resident": table["VmRSS"],
+            "anonymous": table["RssAnon"],
+            "file": table["RssFile"],
+            "shared_memory": table["RssShmem"],
+            "peak_resident": table["VmHWM"],
+        }
+
+    def _read_elsewhere(self) -> dict[str, int]:
+        """What psutil knows on a system without /proc."""
+        return {"resident": int(self._process.memory_info().rss)}
+
+    def _read_dear(self) -> dict[str, int]:
+        """Children with their memory, files and threads, shared-memory files, device memory."""
+        found: dict[str, Any] = {}
+        with contextlib.suppress(psutil.Error):
+            children = self._process.children(recursive=True)
+            found = {"child_count": len(children), "children": sum(map(proportional_size, children))}
+        with contextlib.suppress(OSError):
+            found["open_files"] = len(os.listdir(self._proc / "fd"))  # noqa: PTH208 - half the price
+            found["threads"] = len(os.listdir(self._proc / "task"))  # noqa: PTH208
+        with contextlib.suppress(ProbeError):
+            found |= self._shared_memory.read()
+        device = _device_memory(self.pid)
+        if device is not None:
+            found["device_used"] = device
+        return found
+
+
+def _device_memory(pid: int) -> int | None:
+    """Memory of a process on all NVIDIA devices, by NVML; None without the driver or the package."""
+    try:
+        import pynvml  # noqa: PLC0415 - an extra
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        used = 0
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            device = pynvml.nvmlDeviceGetHandleByIndex(index)
+            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(device):
+                used += (process.usedGpuMemory or 0) if process.pid == pid else 0
+    except pynvml.NVMLError:
+        return None
+    return used

@@ -1,0 +1,32 @@
+"""Resident memory of this process by the kernel's shortest account (about 1.5 µs), with nothing imported."""
+
+import os
+
+
+class Statm:
+    """`/proc/self/statm`, kept open and read in place; elsewhere psutil is asked."""
+
+    def __init__(self) -> None:
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        self._process = None
+        try:
+            self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            import psutil  # noqa: PLC0415 - not needed on Linux, and slow to import
+
+            self._file = -1
+            self._process = psutil.Process()
+
+    def read(self) -> tuple[int, int]:
+        """Return resident memory, and the part of it that is file-backed or shared, in bytes."""
+        if self._process is not None:
+            memory = self._process.memory_info()
+            return memory.rss, getattr(memory, "shared", 0)
+        _, resident, shared, _ = os.pread(self._file, 64, 0).split(None, 3)
+        return int(resident) * self._page, int(shared) * self._page
+
+    def close(self) -> None:
+        """Give the file descriptor back."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

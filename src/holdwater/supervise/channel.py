@@ -1,0 +1,174 @@
+"""The channel between a training process and the one that watches it: a mapped file of fixed size.
+
+The training process writes one record a look into a ring, and the watching process reads them at its own
+pace. A record that was written is there for the reader whatever happens to the writer: the kernel keeps the
+page when a process is killed. Nothing waits for anything: a reader that is late misses records, and knows it.
+
+The child's side needs no package beside the standard library, so that a script starts as fast as without.
+"""
+
+import mmap
+import struct
+from pathlib import Path
+from typing import Literal
+
+from holdwater.errors import StoreError
+
+FIELDS = (
+    "step",
+    "seconds",
+    "cost",
+    "resident",
+    "file_and_shared",
+    "heap_in_use",
+    "heap_kept",
+    "python_blocks",
+    "device_allocated",
+    "device_reserved",
+    "pinned",
+    "samples_seen",
+    "epochs",
+    "evaluations",
+    "checkpoints",
+    "shapes",
+    "compiles",
+    "garbage",
+)
+"""What a record holds, each as a float; NaN where it was not read. `cost` is the look's own price, in seconds."""
+CAPACITY = 16_384
+"""Records in the ring; with 18 fields 2.4 MB."""
+
+STATES = ("starting", "running", "ending", "ended", "replaced")
+State = Literal["starting", "running", "ending", "ended", "replaced"]
+SOURCES = ("time", "torch", "mlx", "holdwater.step")
+Source = Literal["time", "torch", "mlx", "holdwater.step"]
+
+_MAGIC = 0x484F4C4457415431
+_RECORD = struct.Struct(f"<{len(FIELDS)}d")
+_U64 = struct.Struct("<Q")
+_F64 = struct.Struct("<d")
+_AT = {
+    name: 8 * at
+    for at, name in enumerate(
+        (
+            "magic",
+            "pid",
+            "written",
+            "steps",
+            "state",
+            "source",
+            "asked",
+            "answered",
+            "hook_seconds",
+            "attribution_seconds",
+            "first_step_at",
+            "last_step_at",
+            "samples_total",
+            "stopped",
+        )
+    )
+}
+_BEGIN = 256
+_SIZE = _BEGIN + CAPACITY * _RECORD.size
+
+
+def create_channel(path: Path) -> None:
+    """Make an empty channel.
+
+    Args:
+        path: A file that does not exist yet.
+
+    Raises:
+        StoreError: It cannot be made.
+    """
+    try:
+        with path.open("xb") as file:
+            file.truncate(_SIZE)
+            file.write(_U64.pack(_MAGIC))
+    except OSError as error:
+        raise StoreError(f"the channel {path} cannot be made: {error.strerror}") from error
+
+
+class Channel:
+    """Either side of a channel."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the file.
+
+        Args:
+            path: A file that `create_channel` made.
+
+        Raises:
+            StoreError: It is no channel, or cannot be mapped.
+        """
+        try:
+            with path.open("r+b") as file:
+                self.map = mmap.mmap(file.fileno(), _SIZE)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"the channel {path} cannot be mapped: {error}") from error
+        if self.get("magic") != _MAGIC:
+            raise StoreError(f"{path} is no channel of this version of holdwater")
+
+    def get(self, name: str) -> int:
+        """Read a whole number of the header."""
+        return int(_U64.unpack_from(self.map, _AT[name])[0])
+
+    def put(self, name: str, value: int) -> None:
+        """Write a whole number of the header."""
+        _U64.pack_into(self.map, _AT[name], value)
+
+    def get_seconds(self, name: str) -> float:
+        """Read a time of the header."""
+        return float(_F64.unpack_from(self.map, _AT[name])[0])
+
+    def put_seconds(self, name: str, value: float) -> None:
+        """Write a time of the header."""
+        _F64.pack_into(self.map, _AT[name], value)
+
+    @property
+    def state(self) -> State:
+        """Where the script is."""
+        return STATES[min(self.get("state"), len(STATES) - 1)]  # type: ignore[return-value]
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self.put("state", STATES.index(state))
+
+    @property
+    def source(self) -> Source:
+        """Which clock counts the steps."""
+        return SOURCES[min(self.get("source"), len(SOURCES) - 1)]  # type: ignore[return-value]
+
+    @source.setter
+    def source(self, source: Source) -> None:
+        self.put("source", SOURCES.index(source))
+
+    def write(self, *values: float) -> None:
+        """Add one record; the count is raised after it, so that a reader never sees half of one."""
+        written: int = _U64.unpack_from(self.map, _AT_WRITTEN)[0]
+        _RECORD.pack_into(self.map, _BEGIN + written % CAPACITY * _RECORD.size, *values)
+        _U64.pack_into(self.map, _AT_WRITTEN, written + 1)
+
+    def read(self, since: int) -> tuple[list[tuple[float, ...]], int]:
+        """Return the records that are new.
+
+        Args:
+            since: How many records were read before.
+
+        Returns:
+            The records, oldest first, without those that were overwritten already; and the new count.
+        """
+        written = self.get("written")
+        first = max(since, written - CAPACITY // 2)  # the older half may be overwritten while it is read
+        records = [
+            _RECORD.unpack_from(self.map, _BEGIN + number % CAPACITY * _RECORD.size)
+            for number in range(first, written)
+        ]
+        return records, written
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self.map.close()
+
+
+_AT_WRITTEN = _AT["written"]
