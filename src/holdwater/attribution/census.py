@@ -20,8 +20,13 @@ MOST_WALKED = 20_000
 """Objects that one census weighs in what containers have gained."""
 LEAST_LENGTH = 8
 """Containers shorter than this are not remembered."""
+LEAST_BULK = 1024
+"""Arrays, texts and byte strings from this size on are counted one by one."""
+CHUNK = 20_000
+"""Objects whose referents are listed at once."""
 NODE_BYTES = 400
 """A graph node and its links, about: measured 350 to 500 bytes with torch 2.13."""
+_PLAIN = frozenset((dict, tuple))
 _CONTAINERS = frozenset((list, dict, set, deque))
 
 
@@ -53,14 +58,24 @@ class Census:
     """Graph nodes reached; `MOST_NODES` means: at least so many."""
     images: int = 0
     """Bytes of decoded PIL images."""
+    bulk: int = 0
+    """Bytes of arrays, texts and byte strings of a kilobyte or more."""
     gained: Weight = field(default_factory=Weight)
-    """What containers and new objects have gained since the census before."""
+    """What containers and new objects have gained since the census before, bulk left out."""
     datasets: int = 0
     """Bytes held by the datasets of the loaders that were iterated."""
     room: int | None = None
     """Bytes that the growing containers will take at most, where all of them have a greatest length."""
     seconds: float = 0.0
     """What taking it cost."""
+
+    @staticmethod
+    def tensors_now() -> int:
+        """Bytes of host tensor storages now, by a quick count."""
+        objects = gc.get_objects()
+        census = Census(0)
+        Counter.count_tensors(_of_kind(objects, set(map(type, objects)), "torch", "Tensor"), census)
+        return census.tensors
 
     def as_json(self) -> dict[str, Any]:
         """The numbers, for the other side of the channel."""
@@ -86,9 +101,11 @@ class Counter:
         kinds = set(map(type, objects))
         census = Census(step)
         try:
-            storages = self._count_tensors(_of_kind(objects, kinds, "torch", "Tensor"), census)
+            storages = self.count_tensors(_of_kind(objects, kinds, "torch", "Tensor"), census)
             census.images = sum(_image_bytes(item) for item in _of_kind(objects, kinds, "PIL.Image", "Image"))
+            census.bulk, dicts = _look_behind(objects)
             containers = [item for item in objects if type(item) in _CONTAINERS and len(item) >= LEAST_LENGTH]
+            containers += [item for item in dicts if len(item) >= LEAST_LENGTH]
             lengths = {id(item): len(item) for item in containers}
             if self._lengths is not None:
                 self._weigh_gains(objects, containers, lengths, census)
@@ -99,7 +116,7 @@ class Counter:
         return census
 
     @staticmethod
-    def _count_tensors(tensors: list[Any], census: Census) -> dict[int, int]:
+    def count_tensors(tensors: list[Any], census: Census) -> dict[int, int]:
         """Add up storages, and what graphs hold."""
         storages: dict[int, int] = {}
         functions = []
@@ -131,7 +148,7 @@ class Counter:
         fresh_objects = len(objects) - self._objects
         if fresh_objects > 0:
             news.extend(objects[-min(fresh_objects, MOST_WALKED) :])
-        census.gained = _weigh(news, skip=own | before.keys(), known=self._storages)
+        census.gained = _weigh(news, skip=own | before.keys(), known=self._storages, bulk=False)
         if rooms and all(room is not None for room in rooms):
             census.room = sum(room or 0 for room in rooms)
 
@@ -205,6 +222,58 @@ def _image_bytes(image: Any) -> int:  # noqa: ANN401 - a PIL image
         return 0
 
 
+def _look_behind(objects: list[Any]) -> tuple[int, list[Any]]:
+    """Find what tracked objects and frames hold that the collector does not track.
+
+    Dicts and tuples of plain values are not tracked, so they are gone into.
+
+    Returns:
+        Bytes of arrays, texts and byte strings of a kilobyte or more; and the dicts.
+    """
+    array = getattr(sys.modules.get("numpy"), "ndarray", _Nothing)
+    wanted = (bytes, bytearray, str, array)
+    kinds: dict[type, bool] = {}
+    found: dict[int, int] = {}
+    hidden: dict[int, Any] = {}
+    waiting = [objects[at : at + CHUNK] for at in range(0, len(objects), CHUNK)]
+    waiting.append([frame for top in sys._current_frames().values() for frame in _stack(top)])  # noqa: SLF001
+    while waiting:
+        held = gc.get_referents(*waiting.pop())
+        for kind in set(map(type, held)) - kinds.keys():
+            kinds[kind] = issubclass(kind, wanted)
+        for item in [item for item in held if kinds[type(item)]]:
+            owner, size = _owner(item, array)
+            if size >= LEAST_BULK:
+                found[id(owner)] = size
+        plain = [item for item in held if type(item) in _PLAIN and item and not gc.is_tracked(item)]
+        fresh = {id(item): item for item in plain if id(item) not in hidden}
+        hidden |= fresh
+        if fresh:
+            waiting.append(list(fresh.values()))
+    return sum(found.values()), [item for item in hidden.values() if type(item) is dict]
+
+
+def _stack(frame: Any) -> list[Any]:  # noqa: ANN401 - a frame
+    """A frame and those that called it, without this module's own: they would hold what they list."""
+    frames = []
+    while frame is not None:
+        if frame.f_code.co_filename != __file__:
+            frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def _owner(item: Any, array: type) -> tuple[Any, int]:  # noqa: ANN401 - an array, a text, bytes
+    """What holds the memory of an object, and how much; an array may be a view of another, or of a tensor."""
+    if not isinstance(item, array):
+        return item, sys.getsizeof(item)
+    while isinstance(item.base, array):
+        item = item.base
+    if item.base is None:
+        return item, item.nbytes
+    return item, sys.getsizeof(item.base) if isinstance(item.base, bytes | bytearray) else 0
+
+
 def _newest(item: Any, gain: int) -> list[Any]:  # noqa: ANN401 - a container
     """The elements that a container has gained, as far as its order tells."""
     gain = min(gain, MOST_WALKED)
@@ -226,22 +295,23 @@ def _room(item: Any, fresh: list[Any]) -> int | None:  # noqa: ANN401 - a contai
     return int((most - len(item)) * _weigh(fresh).total / len(fresh))
 
 
-def _weigh(roots: Iterable[Any], skip: Iterable[int] = (), known: Iterable[int] = ()) -> Weight:
+def _weigh(roots: Iterable[Any], skip: Iterable[int] = (), known: Iterable[int] = (), *, bulk: bool = True) -> Weight:
     """Add up what objects weigh, with all that they lead to: modules, classes and code are left out.
 
     Args:
         roots: Where to begin.
         skip: Identities of objects that are not gone into.
         known: Addresses of storages that are not counted.
+        bulk: Count arrays, texts and bytes of a kilobyte or more too.
     """
     weight = Weight()
     storages: dict[int, int] = dict.fromkeys(known, 0)
     functions: list[Any] = []
-    seen = set(skip)
+    seen, owners = set(skip), set[int]()
     waiting = deque(roots)
     torch_tensor = getattr(sys.modules.get("torch"), "Tensor", ())
     image = getattr(sys.modules.get("PIL.Image"), "Image", ())
-    array = getattr(sys.modules.get("numpy"), "ndarray", ())
+    array = getattr(sys.modules.get("numpy"), "ndarray", _Nothing)
     while waiting and len(seen) < MOST_WALKED * 5:
         item = waiting.popleft()
         if id(item) in seen or isinstance(item, _NOT_FOLLOWED):
@@ -254,19 +324,24 @@ def _weigh(roots: Iterable[Any], skip: Iterable[int] = (), known: Iterable[int] 
             weight.python += 100
             continue
         if isinstance(item, array):
-            weight.python += item.nbytes if item.base is None else 112
-            waiting.extend(() if item.base is None else (item.base,))
-            if item.dtype.hasobject:
-                waiting.extend(item.ravel()[:100].tolist())
+            owner, size = _owner(item, array)
+            if id(owner) not in owners:
+                owners.add(id(owner))
+                weight.python += size if bulk or size < LEAST_BULK else 112
             continue
         if isinstance(item, image):
             weight.native += _image_bytes(item)
-        weight.python += sys.getsizeof(item, 64)
+        size = sys.getsizeof(item, 64)
+        weight.python += size if bulk or size < LEAST_BULK or not isinstance(item, bytes | bytearray | str) else 0
         waiting.extend(gc.get_referents(item))
     kept: dict[int, int] = {}
     weight.native += NODE_BYTES * _follow_graphs(functions, kept)
     weight.tensors = sum((kept | storages).values())
     return weight
+
+
+class _Nothing:
+    """Stands for a class that is not loaded: nothing is an instance of it."""
 
 
 _NOT_FOLLOWED = (type, type(sys), type(_weigh), type(_weigh.__code__), type(len), Counter, Census)

@@ -6,6 +6,8 @@ switched off. A growth of what the dataset itself holds, or of containers with a
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from holdwater.detectors.evidence import Evidence, Holdings
 from holdwater.detectors.growth import Growth
 from holdwater.detectors.verdict import Component
@@ -15,6 +17,10 @@ CURED = 0.5
 """A collection that frees this share of a growth explains it."""
 LEAST_SHARE = 0.4
 """A kind of object is named only if it makes up this share of a growth."""
+
+
+JUST_NOW = 1.2
+"""A first epoch is over for good when the run is this many times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +45,16 @@ def composition(evidence: Evidence) -> Composition | None:
     if pair is None:
         return None
     first, last = pair
-    freed = sum(test.collected for test in evidence.experiments if first.step < test.step <= last.step)
-    growth = last.in_use + freed - first.in_use
+    tests = [test for test in evidence.experiments if first.step <= test.step < last.step]  # made after a count
+    growth = last.in_use + sum(test.collected for test in tests) - first.in_use
     if growth <= 0:
         return None
-    tensors = min(max(last.tensors - first.tensors, 0) / growth, 1.0)
+    freed = sum(test.collected_tensors for test in tests)
+    tensors = min(max(last.tensors + freed - first.tensors, 0) / growth, 1.0)
     between = [held for held in evidence.holdings if first.step < held.step <= last.step]
-    python = min(sum(held.gained_python for held in between) / growth, 1.0 - tensors)
-    return Composition(tensors, max(python, 0.0), max(1.0 - tensors - python, 0.0))
+    small = sum(held.gained_python for held in between)
+    python = min(max(last.bulk - first.bulk + small, 0) / growth, 1.0 - tensors)
+    return Composition(tensors, python, max(1.0 - tensors - python, 0.0))
 
 
 def is_garbage(evidence: Evidence, growth: Growth) -> bool:
@@ -55,15 +63,6 @@ def is_garbage(evidence: Evidence, growth: Growth) -> bool:
     since = 0 if growth.onset is None else int(growth.onset)
     freed = sum(test.collected for test in evidence.experiments if test.step >= since)
     return freed >= CURED * min(grown, _grown_by_then(evidence, growth))
-
-
-def collector_runs(evidence: Evidence) -> bool:
-    """Whether garbage is collected without the guard: by Python, or by the script now and then."""
-    tests = evidence.experiments
-    if not tests:
-        return True
-    by_the_script = len(tests) > 1 and tests[-1].collections - tests[0].collections >= len(tests)
-    return tests[-1].collector_on or by_the_script
 
 
 def is_held_by_datasets(evidence: Evidence) -> bool:
@@ -77,11 +76,16 @@ def is_held_by_datasets(evidence: Evidence) -> bool:
 
 
 def first_visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | None:
-    """How many rows were given out so far, and how many there are; None without loaders that tell."""
+    """How many rows were given out so far, and how many there are; None without loaders, or long after the end."""
     if not evidence.samples_total or not buckets.seen("samples_seen"):
         return None
-    seen = buckets.highs("samples_seen")
-    return float(seen[seen == seen].max()), float(evidence.samples_total)  # noqa: PLR0124 - without NaN
+    seen = np.nan_to_num(buckets.highs("samples_seen"))
+    newest = float(seen.max())
+    last_new = float(buckets.last_step[int(np.argmax(seen))])
+    first, now = float(buckets.first_step[0]), float(buckets.last_step[-1])
+    if newest >= evidence.samples_total and now - first > JUST_NOW * (last_new - first):
+        return None  # each row has come long ago: what still grows grows by something else
+    return newest, float(evidence.samples_total)
 
 
 def _pair(holdings: tuple[Holdings, ...]) -> tuple[Holdings, Holdings] | None:

@@ -97,7 +97,7 @@ def _is_by_the_second(y: Floats, steps: Floats, seconds: Floats) -> bool:
     rates = by_second / np.maximum(by_step, 1)
     if len(rises) < 8 or rates.std() < 0.2 * rates.mean():
         return False
-    return _left(rises, by_second) < 0.5 * _left(rises, by_step)
+    return _left(rises, by_second) < 0.4 * _left(rises, by_step) and _left(rises, by_second) < 0.3 * rises.var() * len(rises)
 
 
 def _left(rises: Floats, by: Floats) -> float:

@@ -13,8 +13,10 @@ class Holdings:
     in_use: float
     """Heap in use then; resident memory where the heap is not known."""
     tensors: int
+    bulk: int
+    """Arrays, texts and byte strings of a kilobyte or more."""
     gained_python: int
-    """What containers gained since the count before, in Python objects and arrays."""
+    """What containers gained since the count before, in smaller Python objects."""
     gained_native: int
     """The same, in images and graph nodes."""
     datasets: int
@@ -31,6 +33,8 @@ class Experiment:
     step: int
     collected: float
     """Bytes of garbage that a collection freed."""
+    collected_tensors: float
+    """What of it were tensors."""
     trimmed: float
     """Bytes that malloc gave back to the system."""
     collector_on: bool
@@ -59,6 +63,7 @@ class Evidence:
                     step=answer["step"],
                     in_use=before.get("heap_in_use", before.get("resident", 0.0)),
                     tensors=census["tensors"],
+                    bulk=census["bulk"],
                     gained_python=census["gained"]["python"],
                     gained_native=census["gained"]["native"],
                     datasets=census["datasets"],
@@ -72,6 +77,7 @@ class Evidence:
                 Experiment(
                     step=answer["step"],
                     collected=found["collected"],
+                    collected_tensors=found["collected_tensors"],
                     trimmed=found["trimmed"],
                     collector_on=found["gc_enabled"],
                     collections=found["gc_collections"],

@@ -30,6 +30,8 @@ LOOKS = 40
 """Looks in a million steps."""
 STRONG = 20.0
 """A rise of so many standard errors is plain enough for its shape to be asked for too."""
+LEAST_RISES = 5
+"""Of few readings, so many must have risen one after another."""
 GrowthKind = Literal["leak", "warming", "bounded", "cyclic", "flat", "unknown"]
 
 
@@ -121,7 +123,7 @@ def judge_growth(
     """
     last = float(floors[-1]) if len(floors) else 0.0
     if len(steps) < config.least_values:
-        return Growth("unknown", None, None, last, 0.0)
+        return judge_few(steps, floors, final=final, config=config)
     if floors.min() == floors.max():
         return Growth("flat", Rate(0.0, 0.0, 0.0, REPORTED_CONFIDENCE), None, last, 0.0)
     values, floor = _steadier(steps, floors, means, config)
@@ -147,6 +149,32 @@ def judge_growth(
             level = line.level + line.value * float(steps[-1] - np.median(window.x))
             return Growth("leak", _rate(line), onset, level, risen, score, suspicious)
     return Growth(_harmless_kind(windows, floors, risen, config), _rate(whole.line), None, level, risen, score, suspicious)
+
+
+def judge_few(steps: Floats, floors: Floats, *, final: bool, config: GrowthConfig) -> Growth:
+    """Judge a series of few readings: only one that rises from reading to reading until the end is a leak.
+
+    Args:
+        steps: The step of each value, increasing. Shape (values,).
+        floors: The values. Shape (values,).
+        final: The run has ended.
+        config: When a rise counts.
+    """
+    last = float(floors[-1]) if len(floors) else 0.0
+    grown = np.flatnonzero(np.diff(floors) > 0)
+    if len(floors) < LEAST_RISES + 2 or len(grown) < LEAST_RISES or not final:
+        return Growth("unknown", None, None, last, 0.0)
+    start = int(grown[-LEAST_RISES :][0])
+    rises = np.diff(floors[start:])
+    while start > 0 and floors[start - 1] < floors[start]:
+        start -= 1
+    total, length = last - float(floors[start]), float(steps[-1] - steps[start])
+    steady = rises.min() >= 0 and (rises > 0).mean() >= 0.8 and rises[-2:].sum() > 0
+    late = last - float(np.interp(steps[-1] - length / 2, steps, floors))
+    if not steady or total < config.least_growth or late < 0.3 * total or length < 0.1 * (steps[-1] - steps[0]):
+        return Growth("unknown", None, None, last, 0.0)
+    line = fit_slope(steps[start:], floors[start:])
+    return Growth("leak", _rate(line), Step(int(steps[start])), last, total, suspicious=True)
 
 
 def _steadier(

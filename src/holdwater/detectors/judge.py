@@ -17,6 +17,10 @@ from holdwater.units import Step, format_rate, format_size
 
 LEAST_HANDLES = 24.0
 """Open files or threads that must have been added before their growth counts."""
+GARBAGE_PATIENCE = 5000
+"""Steps for which garbage may wait for a collector before that is called a leak, unless the run has ended."""
+STACK = 48_000
+"""What a thread that was only started occupies, at most: its stack's first pages and its arena's."""
 MINOR = 0.3
 """A second private part is named only if it grows by this share of the first."""
 
@@ -60,8 +64,8 @@ def judge(
     """
     step = Step(int(buckets.last_step[-1]) if len(buckets) else 0)
     case = _Case(buckets, budget, config, evidence, step, final)
-    private = case.judge_private()
-    findings = [*private, *case.judge_others()]
+    others = case.judge_others()
+    findings = [*_without_stacks(case.judge_private(), others), *others]
     whole = case.judge_whole(findings)
     findings = [whole, *findings] if whole is not None else findings
     return Judgement(Verdict.of(tuple(findings), step), case.suspicious, case.accusing)
@@ -120,7 +124,7 @@ class _Case:
         if growth.kind == "leak" and not accused:
             self.suspicious = self.accusing = True
             return self._accuse(series, growth, following)
-        if accused and growth.kind in {"leak", "warming", "unknown"}:
+        if accused:
             return None
         heap = take(self.buckets, "heap_in_use", "host.native")
         kind: VerdictKind = "bounded" if growth.kind == "leak" else growth.kind
@@ -171,18 +175,17 @@ class _Case:
         evidence = self.evidence
         component: Component = series.component
         made_of = accuse.composition(evidence)
-        if made_of is not None and series.name != "python_blocks":
+        if series.name == "resident":
+            component = self._largest_part(growth)
+        elif made_of is not None and series.name == "heap_in_use":
             component = made_of.component
         elif series.name == "outside" and self._blocks_explain(growth):
             component = "host.python"
-        elif series.name == "resident":
-            component = self._largest_part(growth)
         if evidence.experiments and accuse.is_garbage(evidence, growth):
-            if accuse.collector_runs(evidence):
-                return self._finding("cyclic", component, growth, None, garbage=True)
-            return self._finding("leak", component, growth, following, garbage=True)
+            kind: VerdictKind = "leak" if self._never_collected(growth) else "warming"
+            return self._finding(kind, component, growth, following, garbage=True)
         visits = accuse.first_visits(self.buckets, evidence)
-        if visits is not None and accuse.is_held_by_datasets(evidence) and visits[0] < 1.25 * visits[1]:
+        if visits is not None and accuse.is_held_by_datasets(evidence):
             found = forecast_visits(self.buckets, *visits)
             if found is not None:
                 return self._bounded_by_visits(component, growth, *found)
@@ -190,6 +193,10 @@ class _Case:
         if room is not None:
             return self._bounded_by_room(component, growth, room)
         return self._finding("leak", component, growth, following)
+
+    def _never_collected(self, growth: Growth) -> bool:
+        """Whether garbage has been let lie for so long that nothing but the guard has ever collected it."""
+        return self.final or self.step - int(growth.onset or 0) > GARBAGE_PATIENCE
 
     def _bounded_by_visits(self, component: Component, growth: Growth, plateau: Plateau, per_row: float) -> Finding:
         """A growth that ends when each row has come once."""
@@ -244,7 +251,7 @@ class _Case:
             detected_step=self.step,
             advice=self._advise(kind, growth, following, garbage=garbage),
             rate=rate,
-            follows="unknown" if following is None else following.clock,
+            follows=following.clock if following is not None else "step" if accused else "unknown",
             onset_step=growth.onset if accused else None,
             forecast=self._forecast(component, growth) if accused else None,
             pattern="garbage-not-collected" if garbage and kind == "leak" else None,
@@ -290,7 +297,7 @@ class _Case:
         if kind in {"leak", "fragmentation"} and growth.rate is not None:
             return self._advise_leak(kind, growth, growth.rate, following, garbage=garbage)
         if garbage:
-            return "memory grows by garbage that the collector will free: it comes and goes"
+            return "memory grows by garbage in cycles, which no collection but the guard's has freed so far"
         return {
             "warming": "memory still rises, and it cannot be told yet whether it will stop",
             "bounded": f"memory rose by {format_size(growth.risen)} and has stopped",
@@ -313,8 +320,23 @@ class _Case:
         if kind == "fragmentation":
             return f"free memory that the allocator keeps {text.removeprefix('memory ')}"
         if garbage:
-            return f"{text}; a collection frees it, but the collector is switched off: call gc.enable()"
+            off = bool(self.evidence.experiments) and not self.evidence.experiments[-1].collector_on
+            why = "the collector is switched off: call gc.enable()" if off else "it never runs: call gc.collect()"
+            return f"{text}; it is garbage in cycles that a collection frees, but {why}, or break the cycles"
         return text
+
+
+def _without_stacks(private: list[Finding], others: list[Finding]) -> list[Finding]:
+    """Leave out native memory that threads which were started alone account for: their stacks."""
+    handles = [finding.rate for finding in others if finding.component == "process.handles" and finding.rate]
+    started = max((rate.bytes_per_step for rate in handles), default=0.0)
+
+    def is_stacks(finding: Finding) -> bool:
+        """Whether a finding grows by no more than the stacks do."""
+        rate = finding.rate.bytes_per_step if finding.rate else 0.0
+        return finding.verdict == "leak" and finding.component == "host.native" and rate <= STACK * started
+
+    return [finding for finding in private if not is_stacks(finding)]
 
 
 _RESIDENT_PARTS = {"host.native", "host.python", "host.retained", "host.file", "host.shared", "host.tensors"}

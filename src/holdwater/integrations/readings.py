@@ -16,10 +16,12 @@ from holdwater.probes.heap import Heap
 from holdwater.probes.statm import Statm
 
 NOTHING = math.nan
-BLOCKS_SHARE = 0.0005
-"""Counting Python's blocks (40 µs for a million) takes at most this part of the time, in the long run."""
-FIRST_BLOCKS = 100
-"""The first counts may take four times as much."""
+COUNTS_SHARE = 0.0005
+"""Counting Python's blocks (40 µs for a million), or files and threads (20 µs), takes at most this part of the
+time, in the long run."""
+FIRST_SHARE, FIRST_COUNTS = 0.004, 200
+"""The first counts may take more: a short run is to be judged too."""
+
 
 
 class Readings:
@@ -32,20 +34,29 @@ class Readings:
         self._device: Any = None
         self._device_sought = 0.0
         self._blocks_due = 0.0
+        self._files_due = 0.0
         self._counted = 0
+        self._has_proc = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - pathlib is slow to import
 
     def read(self, now: float) -> tuple[float, ...]:
-        """Return resident, file and shared, heap in use, heap kept, Python blocks, device, pinned; in bytes."""
+        """Return the fields of a record from `resident` to `pinned`, in their order."""
         resident, shared = self._statm.read()
-        in_use = kept = blocks = NOTHING
+        in_use = kept = blocks = files = threads = NOTHING
         if self._has_heap:
             in_use, kept = self._heap.read_pair()
         if now >= self._blocks_due:
+            before = time.perf_counter()
             blocks = sys.getallocatedblocks()
-            share = BLOCKS_SHARE if self._counted > FIRST_BLOCKS else 4 * BLOCKS_SHARE
-            self._blocks_due = now + (time.perf_counter() - now) / share
+            share = COUNTS_SHARE if self._counted > FIRST_COUNTS else FIRST_SHARE
+            self._blocks_due = now + (time.perf_counter() - before) / share
             self._counted += 1
-        return (resident, shared, in_use, kept, blocks, *self._read_device(now))
+        if now >= self._files_due and self._has_proc:
+            began = time.perf_counter()
+            files = len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - half the price
+            threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
+            share = COUNTS_SHARE if self._counted > FIRST_COUNTS else 5 * FIRST_SHARE
+            self._files_due = now + (time.perf_counter() - began) / share
+        return (resident, shared, in_use, kept, blocks, files, threads, *self._read_device(now))
 
     def in_use(self) -> dict[str, float]:
         """The same by name, for an answer."""

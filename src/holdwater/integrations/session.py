@@ -22,7 +22,9 @@ SHARE = 0.001
 """The part of the time that looks take later on."""
 FIRST_CENSUS = 20
 """The look at which objects are counted for the first time, so that there is something to compare with."""
-PATIENCE = 2.0
+GRAIN = 1 << 20
+"""Less garbage than this is not looked into."""
+PATIENCE = 3.0
 """Seconds that the end of a script waits for the watcher's last question."""
 
 
@@ -127,11 +129,12 @@ class Session:
         try:
             before = self._readings.in_use()
             answer["before"] = before
-            if asked > self._answered and (self.folder / f"experiment-{asked}").exists():
-                answer["experiment"] = self._readings.experiment()
-                self._garbage += answer["experiment"]["collected"]
             census = self._counter.take(self.steps, self.datasets())
             answer["census"] = census.as_json()
+            if asked > self._answered and (self.folder / f"experiment-{asked}").exists():
+                answer["experiment"] = found = self._readings.experiment()
+                found["collected_tensors"] = census.tensors - census.tensors_now() if found["collected"] > GRAIN else 0
+                self._garbage += found["collected"]
         except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
             answer["error"] = repr(error)
         spent = time.perf_counter() - began

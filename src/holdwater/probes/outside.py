@@ -16,7 +16,9 @@ from holdwater.probes.host import read_kib_table
 from holdwater.probes.processes import SharedMemoryFiles, proportional_size
 
 DEAR_SHARE = 0.001
-"""Listing children and their memory takes at most this part of the time."""
+"""Listing children and their memory takes at most this part of the time, in the long run."""
+FIRST_SHARE, FIRST_SECONDS = 0.02, 20.0
+"""In the first seconds it may take more: a short run is to be judged too."""
 
 
 class Outside:
@@ -35,23 +37,27 @@ class Outside:
         self._proc = Path(f"/proc/{pid}")
         self._shared_memory = SharedMemoryFiles()
         self._due = 0.0
-        self._dear: dict[str, int] = {}
+        self._began = time.perf_counter()
+        self._dear: dict[str, Any] = {}
         try:
             self._process = psutil.Process(pid)
             self._process.memory_info()
         except psutil.Error as error:
             raise ProbeError(f"the process {pid} cannot be read: {error}") from error
 
-    def read(self) -> dict[str, int] | None:
+    def read(self) -> dict[str, Any] | None:
         """Return memory in bytes and counts, by the names of a sample's look; None when it has ended."""
         try:
-            fields = self._read_status() if self._proc.exists() else self._read_elsewhere()
+            fields: dict[str, Any] = self._read_status() if self._proc.exists() else self._read_elsewhere()
         except (ProbeError, psutil.Error, OSError, KeyError):
             return None
+        with contextlib.suppress(ProbeError):
+            fields |= self._shared_memory.read()
         now = time.perf_counter()
         if now >= self._due:
             self._dear = self._read_dear()
-            self._due = now + max((time.perf_counter() - now) / DEAR_SHARE, 0.2)
+            share = FIRST_SHARE if now - self._began < FIRST_SECONDS else DEAR_SHARE
+            self._due = now + max((time.perf_counter() - now) / share, 0.1)
             fields |= self._dear
         return fields
 
@@ -85,8 +91,6 @@ class Outside:
         with contextlib.suppress(OSError):
             found["open_files"] = len(os.listdir(self._proc / "fd"))  # noqa: PTH208 - half the price
             found["threads"] = len(os.listdir(self._proc / "task"))  # noqa: PTH208
-        with contextlib.suppress(ProbeError):
-            found |= self._shared_memory.read()
         device = _device_memory(self.pid)
         if device is not None:
             found["device_used"] = device

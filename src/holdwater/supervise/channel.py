@@ -23,6 +23,8 @@ FIELDS = (
     "heap_in_use",
     "heap_kept",
     "python_blocks",
+    "open_files",
+    "threads",
     "device_allocated",
     "device_reserved",
     "pinned",
@@ -36,7 +38,7 @@ FIELDS = (
 )
 """What a record holds, each as a float; NaN where it was not read. `cost` is the look's own price, in seconds."""
 CAPACITY = 16_384
-"""Records in the ring; with 18 fields 2.4 MB."""
+"""Records in the ring; with 20 fields 2.6 MB."""
 
 STATES = ("starting", "running", "ending", "ended", "replaced")
 State = Literal["starting", "running", "ending", "ended", "replaced"]

@@ -155,7 +155,8 @@ class Watcher:
 
     def _take(self, record: tuple[float, ...]) -> None:
         """Put one record into the history."""
-        step, seconds, cost, resident, both, in_use, kept, blocks, allocated, reserved, pinned, *clocks = record
+        step, seconds, cost, resident, both, in_use, kept, blocks, files, threads, *rest = record
+        allocated, reserved, pinned, *clocks = rest
         if step < self._last_step:
             return
         self._last_step = int(step)
@@ -166,23 +167,22 @@ class Watcher:
         device = None if math.isnan(allocated) else DeviceMemory(Bytes(int(allocated)), Bytes(int(reserved)))
         pending, self._pending = self._pending, {}
         seen = _whole(heap_in_use=in_use, heap_kept=kept, python_blocks=blocks, pinned=pinned)
+        seen |= _whole(open_files=files, threads=threads)
         names = ("samples_seen", "epochs", "evaluations", "checkpoints", "shapes", "compiles", "garbage")
         seen |= {name: int(value) for name, value in zip(names, clocks, strict=True)}
-        pending.pop("resident", None)
+        for name in ("resident", "open_files", "threads"):  # the process counts these itself
+            pending.pop(name, None)
         pending |= {"anonymous": int(resident - both), "file": int(max(both - self._shared, 0)), **seen}
         look = Look(**pending)  # type: ignore[arg-type] # named as Look's fields
         self.by_step.append(Sample(Step(int(step)), seconds, Bytes(int(resident)), device, look))
 
     def _look_outside(self) -> bool:
-        """Read the process from outside, once a tick; False when it is gone."""
+        """Read the process from outside; False when it is gone."""
         now = time.perf_counter() - self._began
-        tick = int(now / TICK)
-        if tick <= self._ticks and self._ticks:
-            return True
         fields = self._outside.read()
         if fields is None:
             return False
-        self._ticks = max(tick, 1)
+        self._ticks = max(int(now / TICK), 1)
         self._shared = fields.get("shared_memory", 0)
         self._pending |= fields
         resident = fields.pop("resident")

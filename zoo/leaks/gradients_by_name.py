@@ -1,0 +1,21 @@
+"""A clone of each gradient is kept by the name of its parameter."""
+
+from collections import defaultdict
+
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 1))
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+gradients = defaultdict(list)
+for step in range(400):
+    batch = torch.randn(64, 64)
+    loss = model(batch).pow(2).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        gradients[name].append(parameter.grad.clone())
+print("gradients", sum(map(len, gradients.values())))

@@ -1,0 +1,21 @@
+"""Each evaluation needs fifty times the memory of a step, and gives it back."""
+
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 1))
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+for step in range(400):
+    batch = torch.randn(64, 64)
+    loss = model(batch).pow(2).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if step % 40 == 39:
+        model.eval()
+        with torch.no_grad():
+            value = model(torch.randn(100_000, 64)).mean().item()
+        model.train()
+print("done", value)
