@@ -115,7 +115,7 @@ class _Observed:
             self.watcher.turn()
             if self.channel.state == "ending":
                 self.watcher.end()
-            self._record.write(self.summary())
+            self._record.write(self.summary)
         self.watcher.finish()
 
     def summary(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class _Observed:
 
     def close(self, summary: dict[str, Any]) -> None:
         """Write the last state of the run into its store."""
-        self._record.write(summary, now=True)
+        self._record.write(lambda: summary, now=True)
         self.store.close()
 
     def _pause(self) -> float:

@@ -19,7 +19,7 @@ LEAST_SHARE = 0.4
 """A kind of object is named only if it makes up this share of a growth."""
 
 
-JUST_NOW = 1.2
+JUST_NOW = 1.3
 """A first epoch is over for good when the run is this many times as long."""
 
 

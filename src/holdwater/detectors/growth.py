@@ -24,14 +24,22 @@ from holdwater.timeline.buckets import Floats
 from holdwater.units import Step
 
 REPORTED_CONFIDENCE = 0.95
-WINDOWS = (1, 2, 4, 8)
-"""What is looked at: the whole run, its later half, quarter and eighth (for what began late)."""
+WINDOWS = ((1, (0.0, 0.25, 0.5, 0.75)), (2, (0.0, 0.5)), (4, (0.0, 0.5)), (8, (0.0,)))
+"""What is looked at: the whole run, its later half, quarter and eighth, each with the places where a rise may begin."""
 LOOKS = 40
-"""Looks in a million steps."""
+"""Looks in a million steps; each spends its part of one half of the chance of a false alarm, the last the other."""
+PLACES = 4
+"""Of the nine places where a rise may begin so many count as separate tests: their lines resemble each other."""
 STRONG = 20.0
 """A rise of so many standard errors is plain enough for its shape to be asked for too."""
 LEAST_RISES = 5
 """Of few readings, so many must have risen one after another."""
+A_STEP_BETTER = 3.5
+"""At the end of a run a step explains a rise better only if it leaves so much less, in squares of the noise."""
+MANY_JUMPS = 12
+"""A staircase of fewer steps may have been climbed."""
+SETTLED = 0.15
+"""Memory that has kept its level over this part of the run has settled."""
 GrowthKind = Literal["leak", "warming", "bounded", "cyclic", "flat", "unknown"]
 
 
@@ -41,7 +49,7 @@ class GrowthConfig:
 
     false_alarms: float = 0.001
     """Aimed-at chance of a false leak a run, over all looks and windows."""
-    warmup_share: float = 1 / 16
+    warmup_share: float = 1 / 24
     """The part of the history that is left out as warm-up."""
     least_steps: int = 128
     """A run shorter than this is called no leak before it ends."""
@@ -51,7 +59,7 @@ class GrowthConfig:
     """Fewer readings than this are not judged."""
     least_growth: float = 1 << 20
     """What a window must have risen by, in bytes: below it lies the grain of the allocator."""
-    blocks: int = 64
+    blocks: int = 256
     """Into how many blocks a window is cut."""
 
     def __post_init__(self) -> None:
@@ -65,10 +73,10 @@ class GrowthConfig:
                 f"growth.blocks is {self.blocks}, but each third needs eight; set growth.blocks = 24 or more"
             )
 
-    @property
-    def threshold(self) -> float:
-        """Standard errors that a rise needs: as for so many separate looks, which is a little too many."""
-        return NormalDist().inv_cdf(1 - self.false_alarms / LOOKS)
+    def threshold(self, *, final: bool) -> float:
+        """Standard errors that a rise needs, at the look when the run has ended or at any before."""
+        chance = self.false_alarms / 2 / PLACES
+        return NormalDist().inv_cdf(1 - (chance if final else chance / LOOKS))
 
 
 DEFAULT = GrowthConfig()
@@ -94,18 +102,19 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A part of the history, up to its end, in blocks."""
+class Rise:
+    """A line that rises from some place in the history to its end."""
 
     x: Floats
     y: Floats
+    """From where it begins to rise. Shape (blocks,)."""
     line: Slope
     before: Floats
-    """What was there before it, in blocks. Shape (blocks before,)."""
+    """Blocks before that. Shape (blocks before,)."""
 
     @property
     def growth(self) -> float:
-        """What the line rises by over the window."""
+        """What the line rises by."""
         return self.line.value * float(self.x[-1] - self.x[0])
 
 
@@ -127,28 +136,43 @@ def judge_growth(
     if floors.min() == floors.max():
         return Growth("flat", Rate(0.0, 0.0, 0.0, REPORTED_CONFIDENCE), None, last, 0.0)
     values, floor = _steadier(steps, floors, means, config)
-    windows = [_cut(steps, values, floor, share, config) for share in WINDOWS]
-    windows = [window for window in windows if len(window.x) >= config.least_values]
-    if not windows:
-        return Growth("unknown", None, None, last, 0.0)
-    whole = windows[0]
+    rises = _candidates(steps, values, floor, config, wary=not final)
+    whole = rises[0]
     length = steps[-1] - steps[0]
     early = length < config.patience and not final
-    patient = final or length >= config.least_steps
     risen = float(np.median(whole.y)) - float(values[: max(len(values) // 64, 1)].min())
-    level = whole.line.level + whole.line.value * float(steps[-1] - np.median(whole.x))
-    score = max(window.line.score for window in windows)
+    score = max(rise.line.score for rise in rises)
     suspicious = False
-    for window in windows:
-        if not _rises(window, config):
+    for rise in sorted(rises, key=lambda rise: -rise.line.score):
+        if not _rises(rise, config, final=final):
             continue
         suspicious = True
-        if patient and (_is_straight(window) if early else _goes_on(window)):
-            onset = _onset(steps, values, window)
-            line = window.line
-            level = line.level + line.value * float(steps[-1] - np.median(window.x))
-            return Growth("leak", _rate(line), onset, level, risen, score, suspicious)
-    return Growth(_harmless_kind(windows, floors, risen, config), _rate(whole.line), None, level, risen, score, suspicious)
+        if (final or length >= config.least_steps) and (_is_straight(rise) if early else _goes_on(rise, final=final)):
+            onset = _onset(steps, values, rise)
+            return Growth("leak", _rate(rise.line), onset, rise.line.end, risen, score, suspicious)
+    kind = _harmless_kind(rises, floors, risen, config)
+    return Growth(kind, _rate(whole.line), None, whole.line.end, risen, score, suspicious)
+
+
+def _candidates(
+    steps: Floats, values: Floats, floor: bool, config: GrowthConfig, *, wary: bool  # noqa: FBT001
+) -> list[Rise]:
+    """Lines over the whole history, its warm-up left out, and over its later parts."""
+    length = float(steps[-1] - steps[0])
+    found: list[Rise] = []
+    for share, bends in WINDOWS:
+        begin = steps[0] + (length * config.warmup_share if share == 1 else length * (1 - 1 / share))
+        at = int(np.searchsorted(steps, begin))
+        x, y = blocks(steps[at:], values[at:], config.blocks, floor=floor)
+        if len(x) < config.least_values:
+            continue
+        earlier = blocks(steps[:at], values[:at], 64, floor=floor)[1] if at and share > 1 else values[:0]
+        for bend in bends:
+            start = int(bend * len(x))
+            if len(x) - start >= config.least_values or bend == 0:
+                line = fit_slope(x, y, bend=bend, wary=wary)
+                found.append(Rise(x[start:], y[start:], line, np.append(earlier, y[:start])))
+    return found
 
 
 def judge_few(steps: Floats, floors: Floats, *, final: bool, config: GrowthConfig) -> Growth:
@@ -185,73 +209,97 @@ def _steadier(
         return floors, True
     low = spread_of_steps(blocks(steps, floors, 2 * config.blocks, floor=True)[1])
     mean = spread_of_steps(blocks(steps, means, 2 * config.blocks, floor=False)[1])
-    return (means, False) if mean < 0.9 * low else (floors, True)
+    return (means, False) if 0.7 * mean < low else (floors, True)
 
 
-def _cut(steps: Floats, values: Floats, floor: bool, share: int, config: GrowthConfig) -> Window:  # noqa: FBT001
-    """Cut off the last part of the history; of the whole, the warm-up is left out."""
-    length = float(steps[-1] - steps[0])
-    begin = steps[0] + (length * config.warmup_share if share == 1 else length * (1 - 1 / share))
-    at = int(np.searchsorted(steps, begin))
-    x, y = blocks(steps[at:], values[at:], config.blocks, floor=floor)
-    before = blocks(steps[:at], values[:at], config.blocks, floor=floor)[1] if at and share > 1 else values[:0]
-    line = fit_slope(x, y) if len(x) >= 3 else Slope(0.0, 0.0, 0.0, 0.0, 0.0)
-    return Window(x, y, line, before)
-
-
-def _rises(window: Window, config: GrowthConfig) -> bool:
+def _rises(rise: Rise, config: GrowthConfig, *, final: bool) -> bool:
     """Whether the line rises beyond doubt, by more than the grain, to where memory never was."""
-    if window.growth < config.least_growth or window.line.score < config.threshold:
+    if rise.growth < config.least_growth or rise.line.score < config.threshold(final=final):
         return False
-    if len(window.before) == 0:
+    if len(rise.before) < 2:
         return True
-    end = float(np.median(window.y[-max(len(window.y) // 8, 1) :]))
-    return end - float(window.before.max()) > 0.5 * window.growth
+    end = float(np.mean(rise.y[-max(len(rise.y) // 8, 1) :]))
+    doubt = rise.line.noise * float(np.sqrt(2 * np.log(len(rise.before))))  # how high noise alone has reached
+    return end - (float(rise.before.max()) - doubt) > 0.5 * rise.growth
 
 
-def _goes_on(window: Window) -> bool:
+def _goes_on(rise: Rise, *, final: bool) -> bool:
     """Whether the rise goes on to the end, no slower than before, and in many places."""
-    third = len(window.x) // 3
-    early = fit_slope(window.x[:third], window.y[:third])
-    late = fit_slope(window.x[-third:], window.y[-third:])
-    strong = window.line.score >= STRONG
-    most = max(early.value, window.line.value)
-    if late.value + 1.64 * late.error < (0.8 if strong else 0.6) * window.line.value:
+    third = len(rise.x) // 3
+    early = fit_slope(rise.x[:third], rise.y[:third])
+    late = fit_slope(rise.x[-third:], rise.y[-third:])
+    strong = rise.line.score >= STRONG
+    most = max(early.value, rise.line.value)
+    if late.value + 1.64 * late.error < (0.8 if strong else 0.6) * rise.line.value:
         return False
     if strong and late.value < 0.6 * most and late.score < early.score:
         return False
-    return _is_even(window) if strong else _is_no_step(window)
+    if _comes_by_jumps(rise) or (not final and _slows_down(rise)):
+        return False
+    return _is_even(rise) if strong else _is_no_step(rise, final=final)
 
 
-def _is_straight(window: Window) -> bool:
+def _slows_down(rise: Rise) -> bool:
+    """Whether a logarithm fits better than a line."""
+    count = len(rise.y)
+    return _unexplained(rise.y, np.log(1 + np.arange(count) / (count / 16))) < _unexplained(rise.y, rise.x)
+
+
+def _comes_by_jumps(rise: Rise) -> bool:
+    """Whether a few steps up, each plain to see, make up half of the growth."""
+    y = rise.y
+    if len(y) < 24:
+        return False
+    half = 4
+    levels = np.median(np.lib.stride_tricks.sliding_window_view(y, half), axis=1)
+    apart = levels[half:] - levels[:-half] - rise.line.value * half * float(rise.x[-1] - rise.x[0]) / (len(y) - 1)
+    spread = 1.4826 * float(np.median(np.abs(apart - np.median(apart))))
+    found, total, at = 0, 0.0, 0
+    plain = max(6 * spread, 0.02 * rise.growth)
+    while at < len(apart):
+        if apart[at] > plain:
+            found, total = found + 1, total + float(apart[at : at + 2 * half].max())
+            at += 2 * half
+        else:
+            at += 1
+    return 0 < found < MANY_JUMPS and total > 0.4 * rise.growth
+
+
+def _is_straight(rise: Rise) -> bool:
     """Whether the rise is as steep at the end as at the beginning, to a tenth, and the noise allows to say so."""
-    third = len(window.x) // 3
-    early = fit_slope(window.x[:third], window.y[:third])
-    late = fit_slope(window.x[-third:], window.y[-third:])
+    third = len(rise.x) // 3
+    early = fit_slope(rise.x[:third], rise.y[:third])
+    late = fit_slope(rise.x[-third:], rise.y[-third:])
     doubt = early.error + late.error
-    return late.value > 0.9 * early.value and doubt < 0.1 * window.line.value and _is_even(window)
+    return late.value > 0.9 * early.value and doubt < 0.1 * rise.line.value and _is_even(rise)
 
 
-def _is_even(window: Window) -> bool:
+def _is_even(rise: Rise) -> bool:
     """Whether memory rises in at least six of seven parts alike."""
-    parts = np.array([np.median(part) for part in np.array_split(window.y, 8)])
+    parts = np.array([np.median(part) for part in np.array_split(rise.y, 8)])
     increments = np.diff(parts)
     return bool((increments > 0.2 * increments.mean()).sum() >= 6)
 
 
-def _is_no_step(window: Window) -> bool:
-    """Whether a line fits at least as well as the best single step up."""
-    y = window.y
-    clip = 5 * window.line.noise
-    line = window.line.level + window.line.value * (window.x - np.median(window.x))
-    y = np.clip(y, line - clip, line + clip)
+def _is_no_step(rise: Rise, *, final: bool) -> bool:
+    """Whether a line fits better than the best single step up."""
+    clip = 5 * rise.line.noise
+    line = rise.line.end + rise.line.value * (rise.x - rise.x[-1])
+    y = np.clip(rise.y, line - clip, line + clip)
     count = len(y)
-    along = np.sum((y - line - np.mean(y - line)) ** 2)
+    along = _unexplained(y, rise.x)
     total, squares = np.cumsum(y), np.cumsum(y**2)
     left = np.arange(3, count - 2)
     inside = squares[left - 1] - total[left - 1] ** 2 / left
     outside = (squares[-1] - squares[left - 1]) - (total[-1] - total[left - 1]) ** 2 / (count - left)
-    return bool(along <= np.min(inside + outside) * 1.05)
+    similar = (1 + rise.line.correlation) / (1 - rise.line.correlation)
+    return bool(along <= np.min(inside + outside) + (A_STEP_BETTER if final else 0.0) * similar * along / count)
+
+
+def _unexplained(y: Floats, by: Floats) -> float:
+    """The sum of squares that least squares by one column leaves."""
+    y, by = y - y.mean(), by - by.mean()
+    return float(y @ y - (y @ by) ** 2 / (by @ by))
 
 
 def _rate(line: Slope) -> Rate:
@@ -260,31 +308,37 @@ def _rate(line: Slope) -> Rate:
     return Rate(line.value, low, high, REPORTED_CONFIDENCE)
 
 
-def _onset(steps: Floats, values: Floats, window: Window) -> Step:
+def _onset(steps: Floats, values: Floats, rise: Rise) -> Step:
     """Follow the line back from the window in which it was seen, as far as the series lies on it."""
-    line = window.line
-    expected = line.level + line.value * (steps - np.median(window.x))
-    tolerance = max(6 * line.noise, 0.05 * window.growth)
-    off = np.flatnonzero((steps < window.x[0]) & (np.abs(values - expected) > tolerance))
+    line = rise.line
+    expected = line.end + line.value * (steps - rise.x[-1])
+    tolerance = max(6 * line.noise, 0.05 * rise.growth)
+    off = np.flatnonzero((steps < rise.x[0]) & (np.abs(values - expected) > tolerance))
     first = 0 if len(off) == 0 else int(off[-1]) + 1
     return Step(int(steps[first]))
 
 
-def _harmless_kind(windows: list[Window], floors: Floats, risen: float, config: GrowthConfig) -> GrowthKind:
+def _harmless_kind(rises: list[Rise], floors: Floats, risen: float, config: GrowthConfig) -> GrowthKind:
     """Tell what still rises from what comes and goes, from what rose and stopped, from what hardly moved."""
-    whole, latest = windows[0], windows[min(2, len(windows) - 1)]
-    newest = float(np.median(whole.y[-4:])) - float(np.median(whole.y))
+    whole, latest = rises[0], rises[-1]
     base = float(np.median(whole.y))
     grain = max(config.least_growth, 0.01 * base)
     if _comes_and_goes(floors, grain):
         return "cyclic"
-    rising = latest.line.score > 3 and latest.growth > max(grain / 4, 0.02 * risen)
-    if rising and max(newest, whole.growth) > max(config.least_growth, 4 * whole.line.noise):
-        return "warming"
-    if newest > max(grain, 8 * whole.line.noise, 0.3 * risen):
-        return "warming"  # the end lies far above the rest: too late to tell a shift from a beginning
-    moved = max(risen, whole.growth)
+    moved = max(risen, whole.growth, float(whole.y[-1] - whole.y[0]))
+    if moved > max(config.least_growth, 4 * whole.line.noise) and _settled_share(whole, grain, moved) < SETTLED:
+        newest = float(np.median(whole.y[-4:])) - base
+        rising = latest.line.score > 3 and latest.growth > max(grain / 4, 0.02 * moved)
+        if rising or newest > max(grain, 0.3 * moved):
+            return "warming"
     return "bounded" if moved > max(16 * config.least_growth, 0.05 * base) else "flat"
+
+
+def _settled_share(rise: Rise, grain: float, moved: float) -> float:
+    """The part of a window, up to its end, in which memory has kept within a little of where it is now."""
+    level = float(np.median(rise.y[-max(len(rise.y) // 16, 2) :]))
+    off = np.flatnonzero(np.abs(rise.y - level) > max(grain / 2, 0.04 * moved))
+    return 1.0 if len(off) == 0 else 1 - (int(off[-1]) + 1) / len(rise.y)
 
 
 def _comes_and_goes(floors: Floats, grain: float) -> bool:

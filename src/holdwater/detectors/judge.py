@@ -90,9 +90,14 @@ class _Case:
         for series in private_series(self.buckets):
             growth, following = self._grow(series)
             self.suspicious |= growth.suspicious
-            if growth.kind == "leak" and growth.rate is not None:
+            if growth.rate is None:
+                continue
+            if growth.kind == "leak":
                 self.accusing = True
                 grown.append((growth.rate.bytes_per_step, self._accuse(series, growth, following)))
+            elif growth.suspicious:
+                ending = self._find_end(self._component(series, growth), growth)
+                grown += [] if ending is None else [(growth.rate.bytes_per_step, ending)]
         grown.sort(key=lambda pair: -pair[0])
         findings: list[Finding] = []
         for rate, finding in grown:
@@ -120,11 +125,12 @@ class _Case:
         series = take(self.buckets, "resident", "host.native")
         growth, following = self._grow(series)
         named = [finding for finding in others if finding.component.startswith("host.")]
-        accused = any(finding.verdict in {"leak", "fragmentation"} for finding in named)
-        if growth.kind == "leak" and not accused:
+        accused = any(finding.verdict in {"leak", "fragmentation", "warming"} for finding in named)
+        ending = any(isinstance(finding.forecast, Plateau) for finding in named)
+        if growth.kind == "leak" and not accused and not ending:
             self.suspicious = self.accusing = True
             return self._accuse(series, growth, following)
-        if accused:
+        if accused or ending:
             return None
         heap = take(self.buckets, "heap_in_use", "host.native")
         kind: VerdictKind = "bounded" if growth.kind == "leak" else growth.kind
@@ -173,26 +179,32 @@ class _Case:
     def _accuse(self, series: Series, growth: Growth, following: Following | None) -> Finding:
         """Name a growth of private memory for what it is."""
         evidence = self.evidence
-        component: Component = series.component
-        made_of = accuse.composition(evidence)
-        if series.name == "resident":
-            component = self._largest_part(growth)
-        elif made_of is not None and series.name == "heap_in_use":
-            component = made_of.component
-        elif series.name == "outside" and self._blocks_explain(growth):
-            component = "host.python"
+        component = self._component(series, growth)
         if evidence.experiments and accuse.is_garbage(evidence, growth):
             kind: VerdictKind = "leak" if self._never_collected(growth) else "warming"
             return self._finding(kind, component, growth, following, garbage=True)
-        visits = accuse.first_visits(self.buckets, evidence)
-        if visits is not None and accuse.is_held_by_datasets(evidence):
+        return self._find_end(component, growth) or self._finding("leak", component, growth, following)
+
+    def _component(self, series: Series, growth: Growth) -> Component:
+        """What a growing series is made of."""
+        made_of = accuse.composition(self.evidence)
+        if series.name == "resident":
+            return self._largest_part(growth)
+        if made_of is not None and series.name == "heap_in_use":
+            return made_of.component
+        if series.name == "outside" and self._blocks_explain(growth):
+            return "host.python"
+        return series.component
+
+    def _find_end(self, component: Component, growth: Growth) -> Finding | None:
+        """A growth whose end is known: the dataset's last row, or the containers' greatest length."""
+        visits = accuse.first_visits(self.buckets, self.evidence)
+        if visits is not None and accuse.is_held_by_datasets(self.evidence):
             found = forecast_visits(self.buckets, *visits)
             if found is not None:
                 return self._bounded_by_visits(component, growth, *found)
-        room = evidence.holdings[-1].room if evidence.holdings else None
-        if room is not None:
-            return self._bounded_by_room(component, growth, room)
-        return self._finding("leak", component, growth, following)
+        room = self.evidence.holdings[-1].room if self.evidence.holdings else None
+        return None if room is None else self._bounded_by_room(component, growth, room)
 
     def _never_collected(self, growth: Growth) -> bool:
         """Whether garbage has been let lie for so long that nothing but the guard has ever collected it."""

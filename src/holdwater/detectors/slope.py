@@ -14,18 +14,27 @@ import numpy as np
 
 from holdwater.timeline.buckets import Floats, Integers
 
-MOST_CORRELATION = 0.99
-"""Noise more alike than this cannot be told from a random walk in a hundred blocks."""
+MOST_CORRELATION = 0.995
+"""Noise more alike than this cannot be told from a random walk in a few hundred blocks."""
+
+SCALES = (4, 8)
+"""Blocks that are joined to see whether noise is smoother than it looks."""
+HIGH, HIGH_WARY = 0.5, 1.8
+"""Standard errors by which a high correlation is raised, beside half of one."""
+NEAR_WALK = 0.9
+"""Noise more alike than this has had too little time to show how far it goes."""
+PLAINLY_SIMILAR = 3.5
+"""Joined blocks resemble each other plainly from this many standard errors on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """A Theil-Sen line through a series of blocks."""
+    """A robust line through a series of blocks."""
 
     value: float
     """Per unit of x."""
-    level: float
-    """The line's height at the median x."""
+    end: float
+    """The line's height at the last block."""
     noise: float
     """Standard deviation of the residuals, estimated from their median (robust)."""
     error: float
@@ -53,50 +62,115 @@ def _pairs(count: int) -> tuple[Integers, Integers]:
     return left, right
 
 
-def fit_slope(x: Floats, y: Floats) -> Slope:
-    """Fit a Theil-Sen line.
+def fit_slope(x: Floats, y: Floats, *, bend: float = 0.0, wary: bool = False) -> Slope:
+    """Fit a robust line, or one that is level up to a bend.
+
+    A Theil-Sen line through a few dozen blocks says what is an outlier; least squares through all blocks, with
+    outliers drawn in, gives the slope.
 
     Args:
-        x: Increasing. Shape (blocks,), at least 3.
+        x: Increasing, evenly spaced but for rounding. Shape (blocks,), at least 3.
         y: Shape (blocks,).
+        bend: The part of the blocks before the rise begins.
+        wary: Allow for much more correlation than was found, where it is high: for looks that come again and
+            again, some of which meet a stretch that is like a random walk.
     """
+    count = len(x)
+    start = min(int(bend * count), count - 3)
+    ramp = np.maximum(x - x[start], 0.0)
+    rough = _rough(x[start:], y[start:])
+    height = float(np.median(y[start:] - rough * ramp[start:]))
+    residuals = y - height - rough * ramp
+    noise = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
+    reach = 4 * noise if noise > 0 else np.inf
+    drawn = height + rough * ramp + np.clip(residuals, -reach, reach)
+    weights, spacing = _weights(count, start), float(x[-1] - x[0]) / (count - 1)
+    value = float(weights @ drawn) / spacing
+    level = float(np.mean(drawn - value * ramp))
+    left = drawn - level - value * ramp
+    error, correlation = _error(left, count, start, HIGH_WARY if wary else HIGH)
+    error /= spacing
+    return Slope(value, level + value * float(ramp[-1]), max(noise, float(np.std(left))), error, correlation)
+
+
+def _rough(x: Floats, y: Floats) -> float:
+    """The Theil-Sen slope through at most 48 blocks."""
+    if len(x) > 48:
+        x, y = blocks(x, y, 48, floor=False)
     left, right = _pairs(len(x))
-    value = float(np.median((y[right] - y[left]) / (x[right] - x[left])))
-    residuals = y - value * x
-    residuals = residuals - np.median(residuals)
-    noise = 1.4826 * float(np.median(np.abs(residuals)))
-    if noise == 0:  # most lie on the line; the others still speak
-        noise = 0.2 * float(np.std(residuals))
-    clipped = np.clip(residuals, -4 * noise, 4 * noise)
-    correlation = _correlation(clipped)
-    fresh = clipped[1:] - correlation * clipped[:-1]
-    innovation = max(1.4826 * float(np.median(np.abs(fresh - np.median(fresh)))), 0.8 * float(np.std(fresh)))
-    spacing = float(x[-1] - x[0]) / (len(x) - 1)
-    error = innovation * _error_factor(len(x), round(correlation, 2)) / spacing
-    level = float(np.median(y - value * (x - np.median(x))))
-    return Slope(value, level, noise, error, correlation)
+    return float(np.median((y[right] - y[left]) / (x[right] - x[left])))
 
 
-@lru_cache(maxsize=4096)
-def _error_factor(count: int, correlation: float) -> float:
-    """Standard error of a slope per unit spacing and unit innovation, for first-order autoregression."""
-    position = np.arange(count) - (count - 1) / 2
-    weights = position / (position @ position)
-    apart = np.abs(np.subtract.outer(position, position))
-    covariance = correlation**apart / (1 - correlation**2)
-    return float(np.sqrt(weights @ covariance @ weights))
+@lru_cache(maxsize=256)
+def _weights(count: int, start: int) -> Floats:
+    """What least squares multiplies each block by, for a slope per block."""
+    ramp = np.maximum(np.arange(count, dtype=np.float64) - start, 0.0)
+    ramp -= ramp.mean()
+    weights: Floats = ramp / (ramp @ ramp)
+    return weights
 
 
-def _correlation(residuals: Floats) -> float:
-    """Correlation of neighbours, raised by its bias and by one standard error."""
+@lru_cache(maxsize=8192)
+def _error_factor(count: int, start: int, correlation: float) -> float:
+    """Standard error of a slope per block and per unit innovation, for first-order autoregression."""
+    weights = _weights(count, start)
+    smooth = weights.copy()  # the sum over all pairs, by one recursion from either side
+    backward = weights.copy()
+    for at in range(1, count):
+        smooth[at] += correlation * smooth[at - 1]
+        backward[-1 - at] += correlation * backward[-at]
+    variance = float(weights @ (smooth + backward - weights)) / (1 - correlation**2)
+    return float(np.sqrt(max(variance, 0.0)))
+
+
+def _error(residuals: Floats, count: int, start: int, doubt: float) -> tuple[float, float]:
+    """The standard error of a slope per block, and the correlation that it allows for.
+
+    Noise may be smooth on a scale that fine blocks do not show, so the error is found from blocks of several
+    sizes, and the largest is taken.
+    """
+    correlation = _correlation(residuals, doubt)
+    error = _innovation(residuals, correlation, doubt) * _error_factor(count, start, round(correlation, 2))
+    for size in SCALES:
+        wide = count // size
+        if wide < 24:
+            break
+        means = residuals[count - wide * size :].reshape(wide, size).mean(axis=1)
+        similar = _correlation(means, doubt)
+        if similar <= max(PLAINLY_SIMILAR / float(np.sqrt(wide)), correlation**size):
+            continue
+        coarse = _innovation(means, similar, doubt) * _error_factor(wide, min(start // size, wide - 3), round(similar, 2))
+        error, correlation = max((error, correlation), (coarse / size, similar))
+    return error, correlation
+
+
+def _innovation(residuals: Floats, correlation: float, doubt: float) -> float:
+    """Standard deviation of what is new in each block.
+
+    What is left after the raised correlation is taken out is too much where the noise is known well; it is kept
+    where looks come again and again, and where the noise is near a random walk.
+    """
+    fresh = residuals[1:] - correlation * residuals[:-1]
+    found = max(1.4826 * float(np.median(np.abs(fresh - np.median(fresh)))), 0.8 * float(np.std(fresh)))
+    if doubt > HIGH or correlation > NEAR_WALK:
+        return found
+    return min(found, 1.05 * float(np.std(residuals)) * float(np.sqrt(1 - correlation**2)))
+
+
+def _correlation(residuals: Floats, doubt: float) -> float:
+    """Correlation of neighbours, raised by its bias and its uncertainty, and the more the nearer it is to one.
+
+    The residuals of a random walk look like an autoregression that is less than one by 10 in their number, so
+    from a correlation of 0.4 on more is added.
+    """
     energy = float(residuals @ residuals)
     count = len(residuals)
     if energy == 0 or count < 4:
         return 0.0
-    found = float(residuals[:-1] @ residuals[1:]) / energy
-    found += (2 + 4 * max(found, 0.0)) / count  # Kendall: short series hide correlation, more so with a trend
-    found += float(np.sqrt(max(1 - found**2, 0.0) / count))
-    return min(max(found, 0.0), MOST_CORRELATION)
+    found = max(float(residuals[:-1] @ residuals[1:]) / energy, 0.0)
+    high = min(max((found - 0.4) / 0.3, 0.0), 1.0)
+    certain = (0.5 + doubt * high) * float(np.sqrt(max(1 - found**2, 0.0) / count))
+    return min(found + (2 + 4 * found + 4 * high) / count + certain, MOST_CORRELATION)
 
 
 def blocks(x: Floats, y: Floats, count: int, *, floor: bool) -> tuple[Floats, Floats]:

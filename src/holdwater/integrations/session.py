@@ -20,7 +20,7 @@ CLOSE = 500
 """The first looks are a millisecond apart, or a step."""
 SHARE = 0.001
 """The part of the time that looks take later on."""
-FIRST_CENSUS = 20
+FIRST_CENSUS = 16
 """The look at which objects are counted for the first time, so that there is something to compare with."""
 GRAIN = 1 << 20
 """Less garbage than this is not looked into."""

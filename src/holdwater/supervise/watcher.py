@@ -7,7 +7,7 @@ that process ends. Where a script counts no steps the clock is time: a step is t
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from holdwater.units import Bytes, Step
 
 TICK = 0.1
 """Seconds of one step where a script counts none."""
-FIRST_JUDGEMENT = 48
+FIRST_JUDGEMENT = 24
 """Readings before the first judgement."""
 JUDGEMENT_GROWTH = 1.2
 """Each judgement comes when there are this many times as many steps as at the one before."""
@@ -264,18 +264,18 @@ class Record:
     def __init__(self, store: RunStore, watcher: Watcher) -> None:
         self._store, self._watcher = store, watcher
         self._next = time.perf_counter() + FLUSH_EVERY
-        self._noted: tuple[str, int] | None = None
+        self._noted: Verdict | None = None
         self.error: str | None = None
 
-    def write(self, summary: Mapping[str, Any], *, now: bool = False) -> None:
+    def write(self, summary: Callable[[], Mapping[str, Any]], *, now: bool = False) -> None:
         """Write when it is time."""
+        verdict = self._watcher.verdict
+        if self._noted is not verdict:
+            self._store.verdict(verdict)
+            self._noted = verdict
         if not now and time.perf_counter() < self._next:
             return
-        verdict = self._watcher.verdict
-        if self._noted != (verdict.kind, int(verdict.step)):
-            self._store.verdict(verdict)
-            self._noted = (verdict.kind, int(verdict.step))
-        self._store.summary(summary)
+        self._store.summary(summary())
         began = time.perf_counter()
         try:
             self._store.flush(self._watcher.timeline)
