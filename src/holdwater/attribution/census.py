@@ -230,7 +230,7 @@ def _look_behind(objects: list[Any]) -> tuple[int, list[Any]]:
     Returns:
         Bytes of arrays, texts and byte strings of a kilobyte or more; and the dicts.
     """
-    array = getattr(sys.modules.get("numpy"), "ndarray", _Nothing)
+    array = _class_of("numpy", "ndarray")
     wanted = (bytes, bytearray, str, array)
     kinds: dict[type, bool] = {}
     found: dict[int, int] = {}
@@ -263,7 +263,7 @@ def _stack(frame: Any) -> list[Any]:  # noqa: ANN401 - a frame
     return frames
 
 
-def _owner(item: Any, array: type) -> tuple[Any, int]:  # noqa: ANN401 - an array, a text, bytes
+def _owner(item: Any, array: Any) -> tuple[Any, int]:  # noqa: ANN401 - an array, a text, bytes
     """What holds the memory of an object, and how much; an array may be a view of another, or of a tensor."""
     if not isinstance(item, array):
         return item, sys.getsizeof(item)
@@ -295,7 +295,9 @@ def _room(item: Any, fresh: list[Any]) -> int | None:  # noqa: ANN401 - a contai
     return int((most - len(item)) * _weigh(fresh).total / len(fresh))
 
 
-def _weigh(roots: Iterable[Any], skip: Iterable[int] = (), known: Iterable[int] = (), *, bulk: bool = True) -> Weight:
+def _weigh(
+    roots: Iterable[Any], skip: Iterable[int] = (), known: Iterable[int] = (), *, bulk: bool = True
+) -> Weight:
     """Add up what objects weigh, with all that they lead to: modules, classes and code are left out.
 
     Args:
@@ -307,37 +309,42 @@ def _weigh(roots: Iterable[Any], skip: Iterable[int] = (), known: Iterable[int] 
     weight = Weight()
     storages: dict[int, int] = dict.fromkeys(known, 0)
     functions: list[Any] = []
-    seen, owners = set(skip), set[int]()
-    waiting = deque(roots)
-    torch_tensor = getattr(sys.modules.get("torch"), "Tensor", ())
-    image = getattr(sys.modules.get("PIL.Image"), "Image", ())
-    array = getattr(sys.modules.get("numpy"), "ndarray", _Nothing)
+    seen, owners, waiting = set(skip), set[int](), deque(roots)
+    tensor, array = _class_of("torch", "Tensor"), _class_of("numpy", "ndarray")
     while waiting and len(seen) < MOST_WALKED * 5:
         item = waiting.popleft()
         if id(item) in seen or isinstance(item, _NOT_FOLLOWED):
             continue
         seen.add(id(item))
-        if isinstance(item, torch_tensor):
+        if isinstance(item, tensor):
             _note_new_storage(item, storages)
-            if item.grad_fn is not None:
-                functions.append(item.grad_fn)
+            functions += [] if item.grad_fn is None else [item.grad_fn]
             weight.python += 100
-            continue
-        if isinstance(item, array):
+        elif isinstance(item, array):
             owner, size = _owner(item, array)
-            if id(owner) not in owners:
-                owners.add(id(owner))
-                weight.python += size if bulk or size < LEAST_BULK else 112
-            continue
-        if isinstance(item, image):
-            weight.native += _image_bytes(item)
-        size = sys.getsizeof(item, 64)
-        weight.python += size if bulk or size < LEAST_BULK or not isinstance(item, bytes | bytearray | str) else 0
-        waiting.extend(gc.get_referents(item))
+            weight.python += 0 if id(owner) in owners or not (bulk or size < LEAST_BULK) else size
+            owners.add(id(owner))
+        else:
+            _weigh_plain(item, weight, bulk=bulk)
+            waiting.extend(gc.get_referents(item))
     kept: dict[int, int] = {}
     weight.native += NODE_BYTES * _follow_graphs(functions, kept)
     weight.tensors = sum((kept | storages).values())
     return weight
+
+
+def _weigh_plain(item: Any, weight: Weight, *, bulk: bool) -> None:  # noqa: ANN401 - any object
+    """Add one object that is neither tensor nor array."""
+    if isinstance(item, _class_of("PIL.Image", "Image")):
+        weight.native += _image_bytes(item)
+    size = sys.getsizeof(item, 64)
+    large = size >= LEAST_BULK and isinstance(item, bytes | bytearray | str)
+    weight.python += size if bulk or not large else 0
+
+
+def _class_of(module: str, name: str) -> Any:  # noqa: ANN401 - a class
+    """A class of a module, if that is loaded; else one that nothing is an instance of."""
+    return getattr(sys.modules.get(module), name, _Nothing)
 
 
 class _Nothing:

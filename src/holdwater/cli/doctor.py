@@ -13,10 +13,9 @@ from rich.table import Table
 from holdwater.budget import find_budget, stopping_level, waiting_level
 from holdwater.config import choose_profile
 from holdwater.errors import ProbeError
-from holdwater.probes.devices import Cuda
+from holdwater.probes.devices import DEVICES, Cuda
 from holdwater.probes.host import Resident
 from holdwater.probes.machine import read_machine
-from holdwater.probes.devices import DEVICES
 from holdwater.probes.observer import PROBES
 from holdwater.units import format_size
 

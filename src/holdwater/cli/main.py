@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import TextIO
 
 import holdwater
-from holdwater.cli import doctor, report, run, train
+from holdwater.cli import doctor, replay, report, run, train, watch
 from holdwater.errors import HoldwaterError
 
 MISTAKE = 2
 """The exit code of a mistake in the call or the configuration."""
-COMMANDS = (train, run, report, doctor)
-NOT_BUILT = ("watch", "plan", "replay", "verify-resume")
+COMMANDS = (train, run, watch, report, replay, doctor)
+NOT_BUILT = ("plan", "verify-resume")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

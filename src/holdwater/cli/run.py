@@ -6,11 +6,13 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from holdwater.budget import Budget, find_budget, give_budget
 from holdwater.cli.checks import LEAK_FOUND, check_writable, free_run_folder
+from holdwater.detectors.parts import split_resident
 from holdwater.errors import ConfigError
 from holdwater.guard.account import Account, Overhead
 from holdwater.guard.summary import summarise
@@ -57,21 +59,14 @@ def run(options: argparse.Namespace) -> int:
     check_writable("--json", json_file)
     check_writable("--report", options.report)
     budget = _budget(options.max_memory)
-    out = free_run_folder(options.out, Path(words[-1 if options.module else 0]).stem, rank=rank)
-    began = time.perf_counter()
+    out = free_run_folder(options.out, Path(words[0]).stem, rank=rank)
     with tempfile.TemporaryDirectory(prefix="holdwater-") as folder:
-        place = Path(folder)
-        create_channel(place / "pulse")
+        create_channel(Path(folder) / "pulse")
         target = ["-m", *words] if options.module else words
-        observed = _Observed(place, target, budget, out, last_step=options.steps, rank=rank)
+        observed = _Observed(Path(folder), target, budget, out, last_step=options.steps, rank=rank)
         observed.follow()
-        summary = observed.summary()
-    code = observed.exit_code
-    if code == 0 and options.fail_on == "leak" and summary["verdict"] == "leak":
-        code = LEAK_FOUND
-    head = {"schema": summary["schema"], "command": ["holdwater", *sys.argv[1:]], "exit_code": code}
-    summary = head | summary | {"wall_seconds": time.perf_counter() - began}
-    observed.close(summary)
+        summary = _complete(observed, options)
+        observed.close(summary)
 
     def leave() -> None:
         """Write what was asked for."""
@@ -82,7 +77,16 @@ def run(options: argparse.Namespace) -> int:
         if not options.quiet:
             _say(summary, out)
 
-    return die_as(code, leave)
+    return die_as(int(summary["exit_code"]), leave)
+
+
+def _complete(observed: "_Observed", options: argparse.Namespace) -> dict[str, Any]:
+    """The judgement as JSON (schema 1), with the command and the exit code."""
+    summary = observed.summary()
+    code = observed.exit_code
+    if code == 0 and options.fail_on == "leak" and summary["verdict"] == "leak":
+        code = LEAK_FOUND
+    return {"schema": summary["schema"], "command": ["holdwater", *sys.argv[1:]], "exit_code": code} | summary
 
 
 class _Observed:
@@ -115,13 +119,24 @@ class _Observed:
             self.watcher.turn()
             if self.channel.state == "ending":
                 self.watcher.end()
-            self._record.write(self.summary)
+            self._write()
         self.watcher.finish()
+
+    def _write(self) -> None:
+        """Write what is known into the store; an error of ours must not reach the script."""
+        try:
+            self._record.write(self.summary)
+        except Exception as error:  # noqa: BLE001 - said once, at the end
+            self.watcher.note_error(error)
 
     def summary(self) -> dict[str, Any]:
         """The judgement so far as JSON (schema 1), without command and exit code."""
         watcher = self.watcher
-        peaks = [watcher.by_time.peak("peak_resident"), watcher.by_time.peak("resident"), watcher.by_step.peak("resident")]
+        peaks = [
+            watcher.by_time.peak("peak_resident"),
+            watcher.by_time.peak("resident"),
+            watcher.by_step.peak("resident"),
+        ]
         device = watcher.by_step.peak("device_reserved")
         summary = summarise(
             watcher.verdict,
@@ -139,6 +154,7 @@ class _Observed:
         summary["overhead"]["watcher_seconds"] = time.process_time()
         summary["step_source"] = watcher.source
         summary["parts"] = parts(watcher)
+        summary["evidence"] = asdict(watcher.evidence)
         if watcher.errors:
             summary["errors"] = watcher.errors[:10]
         return summary
@@ -172,19 +188,13 @@ class _Observed:
         )
 
 
-def parts(watcher: Watcher) -> dict[str, int | None]:
-    """The split of resident memory at the newest count, in bytes; what is not accounted for is said too."""
+def parts(watcher: Watcher) -> dict[str, int]:
+    """The split of resident memory at the newest count of objects, in bytes; what no part explains is said too."""
     buckets = watcher.timeline.buckets()
-    if len(buckets) == 0:
+    held = watcher.evidence.holdings[-1] if watcher.evidence.holdings else None
+    if len(buckets) == 0 or held is None:
         return {}
-
-    def newest(series: str) -> int:
-        """The newest value of a series."""
-        values = buckets.lows(series)
-        values = values[values == values]  # noqa: PLR0124 - without NaN
-        return int(values[-1]) if len(values) else 0
-
-    return {name: newest(name) for name in ("resident", "anonymous", "file", "heap_in_use", "heap_kept")}
+    return split_resident(buckets, held)
 
 
 def _words(options: argparse.Namespace) -> list[str]:
@@ -204,7 +214,9 @@ def _words(options: argparse.Namespace) -> list[str]:
     if not options.module and not Path(words[0]).exists():
         raise ConfigError(f"{words[0]} does not exist; name a script, or write -m before a module")
     if options.steps < 0:
-        raise ConfigError(f"--steps is {options.steps}, but a run cannot have fewer than no steps; write 1 or more")
+        raise ConfigError(
+            f"--steps is {options.steps}, but a run cannot have fewer than no steps; write 1 or more"
+        )
     return words
 
 
@@ -233,4 +245,3 @@ def _say(summary: dict[str, Any], out: Path) -> None:
     ]
     lines.append(f"holdwater:   history: {out} (holdwater report {out})")
     print("\n".join(lines), file=sys.stderr)  # noqa: T201 - what a command is for
-

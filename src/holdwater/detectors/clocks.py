@@ -57,7 +57,9 @@ def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None
     steps = buckets.last_step[keep].astype(np.float64)
     seconds = buckets.seconds[keep]
     if _is_by_the_second(y, steps, seconds):
-        return Following("seconds", float((y[-1] - y[0]) / (seconds[-1] - seconds[0])), int(seconds[-1] - seconds[0]))
+        return Following(
+            "seconds", float((y[-1] - y[0]) / (seconds[-1] - seconds[0])), int(seconds[-1] - seconds[0])
+        )
     count = int(steps[-1] - steps[0])
     return Following("step", float(y[-1] - y[0]) / max(count, 1), count)
 
@@ -81,7 +83,7 @@ def _counts(buckets: Buckets, series: str) -> Floats:
 def _grows_at(y: Floats, counts: Floats) -> bool:
     """Whether nearly all growth falls into the buckets in which a counter moved, or the one after."""
     moved = np.diff(counts) > 0
-    at = moved | np.append(False, moved[:-1])  # noqa: FBT003 - numpy's own
+    at = moved | np.append(False, moved[:-1])
     if at.mean() > MOST_COVERED:
         return False
     rises = np.diff(y)
@@ -97,7 +99,9 @@ def _is_by_the_second(y: Floats, steps: Floats, seconds: Floats) -> bool:
     rates = by_second / np.maximum(by_step, 1)
     if len(rises) < 8 or rates.std() < 0.2 * rates.mean():
         return False
-    return _left(rises, by_second) < 0.4 * _left(rises, by_step) and _left(rises, by_second) < 0.3 * rises.var() * len(rises)
+    return _left(rises, by_second) < 0.4 * _left(rises, by_step) and _left(
+        rises, by_second
+    ) < 0.3 * rises.var() * len(rises)
 
 
 def _left(rises: Floats, by: Floats) -> float:

@@ -24,6 +24,8 @@ class Holdings:
     room: int | None
     """What growing containers with a greatest length will still take; None where one has none."""
     python_blocks: float | None = None
+    library_pages: float = 0.0
+    """Private pages of libraries and stacks: relocated and written to when they were loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,18 @@ class Evidence:
     samples_total: int = 0
     """Rows of the datasets that loaders iterate; 0 where that is not known."""
 
-    def with_answer(self, answer: Mapping[str, Any], *, samples_total: int) -> "Evidence":
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Evidence":
+        """Read what `dataclasses.asdict` has written."""
+        return cls(
+            tuple(Holdings(**held) for held in stored.get("holdings", ())),
+            tuple(Experiment(**test) for test in stored.get("experiments", ())),
+            int(stored.get("samples_total", 0)),
+        )
+
+    def with_answer(
+        self, answer: Mapping[str, Any], *, samples_total: int, library_pages: float = 0.0
+    ) -> "Evidence":
         """Take in what a process answered when it was asked."""
         holdings, experiments = self.holdings, self.experiments
         before = answer.get("before", {})
@@ -69,6 +82,7 @@ class Evidence:
                     datasets=census["datasets"],
                     room=census["room"],
                     python_blocks=before.get("python_blocks"),
+                    library_pages=library_pages,
                 ),
             )
         if "experiment" in answer:

@@ -66,7 +66,6 @@ def seconds_per_step(buckets: Buckets) -> float:
     return float(buckets.seconds[-1] - buckets.seconds[0]) / max(int(steps), 1)
 
 
-
 def _increasing(x: Floats) -> Floats:
     """Raise equal neighbours by a hair, so that a slope can be laid through them."""
     return x + np.arange(len(x)) * 1e-6

@@ -25,16 +25,16 @@ from holdwater.units import Step
 
 REPORTED_CONFIDENCE = 0.95
 WINDOWS = ((1, (0.0, 0.25, 0.5, 0.75)), (2, (0.0, 0.5)), (4, (0.0, 0.5)), (8, (0.0,)))
-"""What is looked at: the whole run, its later half, quarter and eighth, each with the places where a rise may begin."""
+"""What is looked at: the whole run, its later half, quarter and eighth, and where in each a rise may begin."""
 LOOKS = 40
-"""Looks in a million steps; each spends its part of one half of the chance of a false alarm, the last the other."""
+"""Looks in a million steps; together they spend half of the chance of a false alarm, the last look the rest."""
 PLACES = 4
 """Of the nine places where a rise may begin so many count as separate tests: their lines resemble each other."""
 STRONG = 20.0
 """A rise of so many standard errors is plain enough for its shape to be asked for too."""
 LEAST_RISES = 5
 """Of few readings, so many must have risen one after another."""
-A_STEP_BETTER = 3.5
+A_STEP_BETTER = 2.0
 """At the end of a run a step explains a rise better only if it leaves so much less, in squares of the noise."""
 MANY_JUMPS = 12
 """A staircase of fewer steps may have been climbed."""
@@ -119,7 +119,12 @@ class Rise:
 
 
 def judge_growth(
-    steps: Floats, floors: Floats, means: Floats | None = None, *, final: bool = False, config: GrowthConfig = DEFAULT
+    steps: Floats,
+    floors: Floats,
+    means: Floats | None = None,
+    *,
+    final: bool = False,
+    config: GrowthConfig = DEFAULT,
 ) -> Growth:
     """Judge one series of memory.
 
@@ -136,7 +141,9 @@ def judge_growth(
     if floors.min() == floors.max():
         return Growth("flat", Rate(0.0, 0.0, 0.0, REPORTED_CONFIDENCE), None, last, 0.0)
     values, floor = _steadier(steps, floors, means, config)
-    rises = _candidates(steps, values, floor, config, wary=not final)
+    rises = _candidates(steps, values, config, floor=floor, wary=not final)
+    if not rises:
+        return judge_few(steps, floors, final=final, config=config)
     whole = rises[0]
     length = steps[-1] - steps[0]
     early = length < config.patience and not final
@@ -147,7 +154,9 @@ def judge_growth(
         if not _rises(rise, config, final=final):
             continue
         suspicious = True
-        if (final or length >= config.least_steps) and (_is_straight(rise) if early else _goes_on(rise, final=final)):
+        if (final or length >= config.least_steps) and (
+            _is_straight(rise) if early else _goes_on(rise, final=final)
+        ):
             onset = _onset(steps, values, rise)
             return Growth("leak", _rate(rise.line), onset, rise.line.end, risen, score, suspicious)
     kind = _harmless_kind(rises, floors, risen, config)
@@ -155,7 +164,12 @@ def judge_growth(
 
 
 def _candidates(
-    steps: Floats, values: Floats, floor: bool, config: GrowthConfig, *, wary: bool  # noqa: FBT001
+    steps: Floats,
+    values: Floats,
+    config: GrowthConfig,
+    *,
+    floor: bool,
+    wary: bool,
 ) -> list[Rise]:
     """Lines over the whole history, its warm-up left out, and over its later parts."""
     length = float(steps[-1] - steps[0])
@@ -188,7 +202,7 @@ def judge_few(steps: Floats, floors: Floats, *, final: bool, config: GrowthConfi
     grown = np.flatnonzero(np.diff(floors) > 0)
     if len(floors) < LEAST_RISES + 2 or len(grown) < LEAST_RISES or not final:
         return Growth("unknown", None, None, last, 0.0)
-    start = int(grown[-LEAST_RISES :][0])
+    start = int(grown[-LEAST_RISES:][0])
     rises = np.diff(floors[start:])
     while start > 0 and floors[start - 1] < floors[start]:
         start -= 1
@@ -201,9 +215,7 @@ def judge_few(steps: Floats, floors: Floats, *, final: bool, config: GrowthConfi
     return Growth("leak", _rate(line), Step(int(steps[start])), last, total, suspicious=True)
 
 
-def _steadier(
-    steps: Floats, floors: Floats, means: Floats | None, config: GrowthConfig
-) -> tuple[Floats, bool]:
+def _steadier(steps: Floats, floors: Floats, means: Floats | None, config: GrowthConfig) -> tuple[Floats, bool]:
     """The floors or the means, whichever is steadier from block to block, and whether it is the floors."""
     if means is None:
         return floors, True
@@ -271,6 +283,8 @@ def _is_straight(rise: Rise) -> bool:
     early = fit_slope(rise.x[:third], rise.y[:third])
     late = fit_slope(rise.x[-third:], rise.y[-third:])
     doubt = early.error + late.error
+    if len(rise.before) > 0.6 * len(rise.x):
+        return False  # a late part of a short run may be the slow end of a warm-up
     return late.value > 0.9 * early.value and doubt < 0.1 * rise.line.value and _is_even(rise)
 
 

@@ -11,7 +11,7 @@ from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.forecast import forecast_limit, forecast_visits, seconds_per_step
 from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_growth
 from holdwater.detectors.series import Series, device_cache, private_series, retained, shared, take
-from holdwater.detectors.verdict import Component, Finding, Plateau, Rate, Verdict, VerdictKind
+from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, Rate, Verdict, VerdictKind
 from holdwater.timeline.buckets import Buckets, Floats
 from holdwater.units import Step, format_rate, format_size
 
@@ -125,7 +125,7 @@ class _Case:
         series = take(self.buckets, "resident", "host.native")
         growth, following = self._grow(series)
         named = [finding for finding in others if finding.component.startswith("host.")]
-        accused = any(finding.verdict in {"leak", "fragmentation", "warming"} for finding in named)
+        accused = any(finding.verdict in {"leak", "fragmentation", "warming", "cyclic"} for finding in named)
         ending = any(isinstance(finding.forecast, Plateau) for finding in named)
         if growth.kind == "leak" and not accused and not ending:
             self.suspicious = self.accusing = True
@@ -163,7 +163,11 @@ class _Case:
                 continue
             rises = np.diff(levels[1:])
             grown = float(levels[-1] - levels[1])
-            if grown < config.least_growth or rises.min() < 0.4 * rises.mean() or rises[-2:].mean() < 0.7 * rises.mean():
+            if (
+                grown < config.least_growth
+                or rises.min() < 0.4 * rises.mean()
+                or rises[-2:].mean() < 0.7 * rises.mean()
+            ):
                 continue
             following = find_clock(self.buckets, series.every, 0)
             if following is None or following.clock != clock:
@@ -181,7 +185,7 @@ class _Case:
         evidence = self.evidence
         component = self._component(series, growth)
         if evidence.experiments and accuse.is_garbage(evidence, growth):
-            kind: VerdictKind = "leak" if self._never_collected(growth) else "warming"
+            kind = self._kind_of_garbage(growth)
             return self._finding(kind, component, growth, following, garbage=True)
         return self._find_end(component, growth) or self._finding("leak", component, growth, following)
 
@@ -206,11 +210,15 @@ class _Case:
         room = self.evidence.holdings[-1].room if self.evidence.holdings else None
         return None if room is None else self._bounded_by_room(component, growth, room)
 
-    def _never_collected(self, growth: Growth) -> bool:
-        """Whether garbage has been let lie for so long that nothing but the guard has ever collected it."""
-        return self.final or self.step - int(growth.onset or 0) > GARBAGE_PATIENCE
+    def _kind_of_garbage(self, growth: Growth) -> VerdictKind:
+        """Garbage comes and goes where the collector is on; where it is off, it leaks if nobody ever collects."""
+        if self.evidence.experiments[-1].collector_on:
+            return "cyclic"
+        return "leak" if self.final or self.step - int(growth.onset or 0) > GARBAGE_PATIENCE else "warming"
 
-    def _bounded_by_visits(self, component: Component, growth: Growth, plateau: Plateau, per_row: float) -> Finding:
+    def _bounded_by_visits(
+        self, component: Component, growth: Growth, plateau: Plateau, per_row: float
+    ) -> Finding:
         """A growth that ends when each row has come once."""
         rate = None if growth.rate is None else replace(growth.rate, per_event=per_row)
         end = self.step + round(plateau.steps)
@@ -269,7 +277,7 @@ class _Case:
             pattern="garbage-not-collected" if garbage and kind == "leak" else None,
         )
 
-    def _forecast(self, component: Component, growth: Growth):  # noqa: ANN202 - as forecast_limit
+    def _forecast(self, component: Component, growth: Growth) -> Forecast | None:
         """When the growth meets the budget; handles meet none."""
         if component == "process.handles":
             return None
@@ -309,7 +317,7 @@ class _Case:
         if kind in {"leak", "fragmentation"} and growth.rate is not None:
             return self._advise_leak(kind, growth, growth.rate, following, garbage=garbage)
         if garbage:
-            return "memory grows by garbage in cycles, which no collection but the guard's has freed so far"
+            return "memory grows by garbage in cycles that waits for the collector: gc.collect() frees it"
         return {
             "warming": "memory still rises, and it cannot be told yet whether it will stop",
             "bounded": f"memory rose by {format_size(growth.risen)} and has stopped",
@@ -332,9 +340,10 @@ class _Case:
         if kind == "fragmentation":
             return f"free memory that the allocator keeps {text.removeprefix('memory ')}"
         if garbage:
-            off = bool(self.evidence.experiments) and not self.evidence.experiments[-1].collector_on
-            why = "the collector is switched off: call gc.enable()" if off else "it never runs: call gc.collect()"
-            return f"{text}; it is garbage in cycles that a collection frees, but {why}, or break the cycles"
+            return (
+                f"{text}; it is garbage in cycles that a collection frees, but the collector is switched off: "
+                "call gc.enable(), or gc.collect() now and then, or break the cycles"
+            )
         return text
 
 

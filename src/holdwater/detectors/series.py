@@ -60,7 +60,10 @@ def private_series(buckets: Buckets) -> tuple[Series, ...]:
     """
     freed = np.nan_to_num(buckets.highs("garbage"))
     heap_low, heap_mean = buckets.lows("heap_in_use") + freed, buckets.means("heap_in_use") + freed
-    blocks_low, blocks_mean = BLOCK_BYTES * buckets.lows("python_blocks"), BLOCK_BYTES * buckets.means("python_blocks")
+    blocks_low, blocks_mean = (
+        BLOCK_BYTES * buckets.lows("python_blocks"),
+        BLOCK_BYTES * buckets.means("python_blocks"),
+    )
     found = []
     if buckets.seen("heap_in_use"):
         found.append(take(buckets, "heap_in_use", "host.native", heap_low, heap_mean))

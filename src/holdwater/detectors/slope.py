@@ -139,7 +139,9 @@ def _error(residuals: Floats, count: int, start: int, doubt: float) -> tuple[flo
         similar = _correlation(means, doubt)
         if similar <= max(PLAINLY_SIMILAR / float(np.sqrt(wide)), correlation**size):
             continue
-        coarse = _innovation(means, similar, doubt) * _error_factor(wide, min(start // size, wide - 3), round(similar, 2))
+        coarse = _innovation(means, similar, doubt) * _error_factor(
+            wide, min(start // size, wide - 3), round(similar, 2)
+        )
         error, correlation = max((error, correlation), (coarse / size, similar))
     return error, correlation
 
@@ -196,6 +198,6 @@ def blocks(x: Floats, y: Floats, count: int, *, floor: bool) -> tuple[Floats, Fl
 
 
 def spread_of_steps(y: Floats) -> float:
-    """How far neighbouring values lie apart, whatever the trend: the noise of blocks (robust)."""
+    """How far neighbouring values lie apart on average, whatever the trend: the noise of blocks."""
     differences = np.diff(y)
-    return 1.4826 * float(np.median(np.abs(differences - np.median(differences)))) / float(np.sqrt(2))
+    return float(np.mean(np.abs(differences - np.median(differences))))

@@ -32,9 +32,7 @@ Component = Literal[
     "process.handles",
 ]
 
-Clock = Literal[
-    "step", "sample", "epoch", "evaluation", "checkpoint", "shape", "compile", "seconds", "unknown"
-]
+Clock = Literal["step", "sample", "epoch", "evaluation", "checkpoint", "shape", "compile", "seconds", "unknown"]
 """What a growth follows."""
 
 

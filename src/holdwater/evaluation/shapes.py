@@ -158,7 +158,9 @@ def healthy(kind: str, steps: int, noise: Noise, random: np.random.Generator) ->
         random: The source of chance.
     """
     memory, driver, until = HEALTHY[kind](steps, random)
-    return Curve(kind, GRAIN * (1000 + memory + noise.draw(steps, random)), leak=False, driver=driver, driven_until=until)
+    return Curve(
+        kind, GRAIN * (1000 + memory + noise.draw(steps, random)), leak=False, driver=driver, driven_until=until
+    )
 
 
 def leak(rate: float, onset: int, steps: int, noise: Noise, random: np.random.Generator) -> Curve:

@@ -27,12 +27,17 @@ def summarise(  # noqa: PLR0913 - the parts of one record, by name
         "schema": SCHEMA,
         "steps": steps,
         "verdict": verdict.kind,
-        "findings": [_finding(finding) for finding in verdict.findings],
+        "findings": summarise_findings(verdict),
         "actions": [_action(outcome) for outcome in outcomes],
         "overhead": asdict(overhead) | {"attribution_seconds": 0.0},
         "peak": peak,
         "budget": {"bytes": int(budget.limit), "origin": budget.origin, "reason": budget.reason},
     }
+
+
+def summarise_findings(verdict: Verdict) -> list[dict[str, Any]]:
+    """The findings alone, the gravest first."""
+    return [_finding(finding) for finding in verdict.findings]
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

@@ -66,4 +66,4 @@ class MlxClock:
 
             return call
 
-        module.compile = compile_
+        module.__dict__["compile"] = compile_

@@ -23,7 +23,6 @@ FIRST_SHARE, FIRST_COUNTS = 0.004, 200
 """The first counts may take more: a short run is to be judged too."""
 
 
-
 class Readings:
     """Reads resident memory, the heap, Python's blocks and the device."""
 
@@ -104,5 +103,3 @@ def _trim() -> bool:
     except (OSError, AttributeError):
         return False
     return True
-
-

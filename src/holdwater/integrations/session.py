@@ -8,13 +8,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdwater.attribution.census import Counter
 from holdwater.integrations.readings import Readings
 from holdwater.supervise.channel import Channel, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CLOSE = 500
 """The first looks are a millisecond apart, or a step."""
@@ -22,6 +24,8 @@ SHARE = 0.001
 """The part of the time that looks take later on."""
 FIRST_CENSUS = 16
 """The look at which objects are counted for the first time, so that there is something to compare with."""
+NEVER = 1 << 62
+"""A step that no run reaches."""
 GRAIN = 1 << 20
 """Less garbage than this is not looked into."""
 PATIENCE = 3.0
@@ -74,7 +78,10 @@ class Session:
         if self.source != source:
             self.source = self.channel.source = source
         if self.steps >= self._next_look:
-            self.look()
+            try:
+                self.look()
+            except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
+                self._give_up(error)
         if self._last_step is not None and self.steps >= self._last_step:
             self.channel.put("stopped", 1)
             raise StopRun
@@ -102,7 +109,7 @@ class Session:
 
     def finish(self) -> None:
         """The script has ended: let the watcher ask its last question, and answer it."""
-        if self.forked or os.getpid() != self.pid:
+        if self.forked or self._next_look == NEVER or os.getpid() != self.pid:
             return
         self._write(time.perf_counter(), self._cost)
         self.channel.state = "ending"
@@ -133,7 +140,9 @@ class Session:
             answer["census"] = census.as_json()
             if asked > self._answered and (self.folder / f"experiment-{asked}").exists():
                 answer["experiment"] = found = self._readings.experiment()
-                found["collected_tensors"] = census.tensors - census.tensors_now() if found["collected"] > GRAIN else 0
+                found["collected_tensors"] = (
+                    census.tensors - census.tensors_now() if found["collected"] > GRAIN else 0
+                )
                 self._garbage += found["collected"]
         except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
             answer["error"] = repr(error)
@@ -145,6 +154,12 @@ class Session:
         text.write_text(json.dumps(answer), encoding="utf-8")
         text.rename(text.with_suffix(".json"))
         self.channel.put("answered", asked)
+
+    def _give_up(self, error: Exception) -> None:
+        """Look no more, and say so once; steps are still counted."""
+        self._next_look = NEVER
+        if self.folder.exists():  # else the watching process is gone, and has said why
+            say(f"this run is not observed any more: {error!r}")
 
     def _leave(self) -> None:
         """A forked child is not the run: it counts nothing."""

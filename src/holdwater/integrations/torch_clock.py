@@ -9,11 +9,13 @@ replays, is still a step.
 import functools
 import sys
 import weakref
-from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdwater.integrations.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TAKES_OVER = 20
 """Steps that another optimizer makes alone before it becomes the clock."""
@@ -76,7 +78,7 @@ class TorchClock:
             """Replay, and count the step that is in it."""
             result = replay(self, *args, **kwargs)
             clock = _clocks.get(graph)
-            if clock is not None and getattr(self, "_holdwater_steps", 0):
+            if clock is not None and getattr(self, "_holdwater_steps", None):
                 clock._count()  # noqa: SLF001 - its own
             return result
 

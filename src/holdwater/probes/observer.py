@@ -114,4 +114,3 @@ class Observer:
         self._fields[probe] = tuple(reading)
         price = self._elapsed() - began
         self._due[probe] = seconds + max(probe.every, price / SHARE_OF_TIME)
-

@@ -61,6 +61,21 @@ class Outside:
             fields |= self._dear
         return fields
 
+    def library_pages(self) -> int:
+        """Private pages in mapped files and stacks, in bytes; 0 where the kernel does not say (20 ms)."""
+        total, counts = 0, False
+        try:
+            lines = (self._proc / "smaps").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return 0
+        for line in lines:
+            if line.startswith("Anonymous:"):
+                total += int(line.split()[1]) * 1024 if counts else 0
+            elif not line[0].isupper():
+                name = line.split(None, 5)[5:]
+                counts = bool(name) and name[0].startswith(("/", "[stack"))
+        return total
+
     def command(self) -> str:
         """The command line, for people; empty when it cannot be read."""
         with contextlib.suppress(psutil.Error):

@@ -51,24 +51,22 @@ _U64 = struct.Struct("<Q")
 _F64 = struct.Struct("<d")
 _AT = {
     name: 8 * at
-    for at, name in enumerate(
-        (
-            "magic",
-            "pid",
-            "written",
-            "steps",
-            "state",
-            "source",
-            "asked",
-            "answered",
-            "hook_seconds",
-            "attribution_seconds",
-            "first_step_at",
-            "last_step_at",
-            "samples_total",
-            "stopped",
-        )
-    )
+    for at, name in enumerate((
+        "magic",
+        "pid",
+        "written",
+        "steps",
+        "state",
+        "source",
+        "asked",
+        "answered",
+        "hook_seconds",
+        "attribution_seconds",
+        "first_step_at",
+        "last_step_at",
+        "samples_total",
+        "stopped",
+    ))
 }
 _BEGIN = 256
 _SIZE = _BEGIN + CAPACITY * _RECORD.size

@@ -7,6 +7,7 @@ that process ends. Where a script counts no steps the clock is time: a step is t
 import json
 import math
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from holdwater.budget import Budget
 from holdwater.detectors.evidence import NO_EVIDENCE
-from holdwater.detectors.judge import Judgement, JudgeConfig, judge
+from holdwater.detectors.judge import JudgeConfig, Judgement, judge
 from holdwater.detectors.verdict import Finding, Verdict
 from holdwater.errors import StoreError
 from holdwater.probes.outside import Outside
@@ -41,7 +42,13 @@ class Watcher:
     """What is known of one process, and what it is judged to be."""
 
     def __init__(
-        self, outside: Outside, budget: Budget, *, channel: Channel | None = None, folder: Path | None = None
+        self,
+        outside: Outside,
+        budget: Budget,
+        *,
+        channel: Channel | None = None,
+        folder: Path | None = None,
+        tick: float = TICK,
     ) -> None:
         """Begin to watch.
 
@@ -50,8 +57,10 @@ class Watcher:
             budget: What forecasts lead to.
             channel: What the process itself writes; None for one that was not started here.
             folder: Where the process leaves its answers; given with a channel.
+            tick: Seconds of one step where the process counts none.
         """
         self.budget = budget
+        self.tick = tick
         self.by_step = Timeline()
         self.by_time = Timeline()
         self.verdict = Verdict("unknown", Step(0), ())
@@ -65,16 +74,12 @@ class Watcher:
         self.errors: list[str] = []
         self._outside, self._channel, self._folder = outside, channel, folder
         self._began = time.perf_counter()
-        self._read = 0
+        self._read = self._ticks = 0
         self._last_step = -1
         self._shared = 0.0
         self._pending: dict[str, int] = {}
-        self._next_judgement = float(FIRST_JUDGEMENT)
-        self._next_by_time = float(FIRST_JUDGEMENT)
-        self._ticks = 0
-        self._asked = 0
-        self._asked_at = 0
-        self._experiment_at = 0
+        self._next_judgement = self._next_by_time = float(FIRST_JUDGEMENT)
+        self._asked = self._asked_at = self._experiment_at = 0
         self._answers: set[str] = set()
 
     @property
@@ -93,7 +98,25 @@ class Watcher:
         return "time" if self._channel is None or self.steps < LEAST_STEPS else self._channel.source
 
     def turn(self) -> bool:
-        """Take in what is new, and judge when it is time; False when the process cannot be read any more."""
+        """Take in what is new, and judge when it is time; False when the process cannot be read any more.
+
+        An error of our own is noted, and watching goes on.
+        """
+        try:
+            return self._turn()
+        except Exception as error:  # noqa: BLE001 - the run goes on, and so does what watches it
+            self.note_error(error)
+            return True
+
+    def note_error(self, error: Exception) -> None:
+        """Keep an error of our own for the verdict."""
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{error!r} at {Path(where.filename).name}:{where.lineno}"
+        if text not in self.errors and len(self.errors) < MOST_QUESTIONS:
+            self.errors.append(text)
+
+    def _turn(self) -> bool:
+        """As `turn`."""
         alive = self._look_outside()
         self._drain()
         self._take_answers()
@@ -120,30 +143,35 @@ class Watcher:
         """The script has ended and waits: judge it, ask what must be asked, and judge again with the answers."""
         channel = self._channel
         if channel is None:
-            self._finish()
             return
+        try:
+            self._question(channel)
+        except Exception as error:  # noqa: BLE001 - the script is not to wait for our mistakes
+            self.note_error(error)
+        channel.state = "ended"
+
+    def _question(self, channel: Channel) -> None:
+        """Judge, and as long as that raises a question, ask it and judge again."""
         self._drain()
         for _ in range(3):
             before = self._asked
             self.judge(final=True)
             if self._asked == before:
-                break
+                return
             deadline = time.perf_counter() + 1.5
             while channel.get("answered") < self._asked and time.perf_counter() < deadline:
                 time.sleep(0.002)
             self._drain()
             self._take_answers()
-        channel.state = "ended"
 
     def finish(self) -> None:
-        """The process is gone: judge all that it left."""
-        self._finish()
-
-    def _finish(self) -> None:
-        """Read what is left, and judge it for the last time."""
-        self._drain()
-        self._take_answers()
-        self.judge(final=True)
+        """The process is gone: read what it left, and judge it for the last time."""
+        try:
+            self._drain()
+            self._take_answers()
+            self.judge(final=True)
+        except Exception as error:  # noqa: BLE001 - a verdict is left in any case
+            self.note_error(error)
 
     def _drain(self) -> None:
         """Put the new records of the process into the history."""
@@ -182,11 +210,11 @@ class Watcher:
         fields = self._outside.read()
         if fields is None:
             return False
-        self._ticks = max(int(now / TICK), 1)
+        self._ticks = max(round(now / self.tick), 1)
         self._shared = fields.get("shared_memory", 0)
         self._pending |= fields
         resident = fields.pop("resident")
-        look = Look(**fields)  # type: ignore[arg-type] # named as Look's fields
+        look = Look(**fields)
         self.by_time.append(Sample(Step(self._ticks), now, Bytes(resident), None, look))
         return True
 
@@ -198,7 +226,8 @@ class Watcher:
         if channel.state not in {"running", "ending"} or channel.get("answered") < self._asked:
             return
         steps = self.steps
-        fresh = steps >= 1.5 * self._asked_at
+        spent = channel.get_seconds("attribution_seconds")
+        fresh = steps >= 2 * self._asked_at and spent < 0.5 + 0.05 * channel.get_seconds("last_step_at")
         experiment = judgement.accusing and (steps >= 2 * self._experiment_at or not self.evidence.experiments)
         last = final and judgement.suspicious and not (self._counted_at(steps) and self.evidence.experiments)
         if not (experiment or last or (judgement.suspicious and fresh)):
@@ -225,7 +254,11 @@ class Watcher:
         for path in fresh:
             self._answers.add(path.name)
             answer = json.loads(path.read_text(encoding="utf-8"))
-            self.evidence = self.evidence.with_answer(answer, samples_total=self._channel.get("samples_total"))
+            self.evidence = self.evidence.with_answer(
+                answer,
+                samples_total=self._channel.get("samples_total"),
+                library_pages=self._outside.library_pages() or self._library_pages(),
+            )
             if "error" in answer:
                 self.errors.append(answer["error"])
             if "experiment" in answer:
@@ -234,18 +267,20 @@ class Watcher:
             self._drain()
             self.judge()
 
+    def _library_pages(self) -> float:
+        """What was read before, for a process that is gone."""
+        return self.evidence.holdings[-1].library_pages if self.evidence.holdings else 0.0
+
     def _note_experiment(self, answer: Mapping[str, Any]) -> None:
         """Note an experiment as the two actions that it is."""
         for action, freed in (("collect", "collected"), ("trim", "trimmed")):
-            self.experiments.append(
-                {
-                    "step": answer["step"],
-                    "action": action,
-                    "reason": "before a leak is named: would it cure the growth?",
-                    "freed_bytes": int(answer["experiment"][freed]),
-                    "seconds": answer["seconds"] / 2,
-                }
-            )
+            self.experiments.append({
+                "step": answer["step"],
+                "action": action,
+                "reason": "before a leak is named: would it cure the growth?",
+                "freed_bytes": int(answer["experiment"][freed]),
+                "seconds": answer["seconds"] / 2,
+            })
 
     def _dated(self, verdict: Verdict) -> Verdict:
         """Give each finding the step at which it was first made."""

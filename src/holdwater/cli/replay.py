@@ -1,0 +1,100 @@
+"""`holdwater replay`: judge a stored run again, with today's detectors."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from holdwater.budget import Budget
+from holdwater.cli.checks import LEAK_FOUND, check_writable
+from holdwater.detectors.evidence import Evidence
+from holdwater.detectors.judge import JudgeConfig, judge
+from holdwater.detectors.verdict import Verdict
+from holdwater.errors import StoreError
+from holdwater.guard.summary import SCHEMA, summarise_findings
+from holdwater.store.history import History, read_history
+from holdwater.units import Bytes
+
+KEPT = ("steps", "step_source", "actions", "overhead", "peak", "budget")
+"""What was measured then, and is not judged again."""
+
+
+def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "replay",
+        help="judge a stored run again",
+        description="Judge a stored run again with the detectors of this version; its folder stays as it is.",
+    )
+    parser.add_argument("folder", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--rank", type=int, default=0, metavar="N", help="which process of the run (default: 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
+    parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge again; return the exit code.
+
+    Args:
+        options: The parsed command line.
+
+    Returns:
+        0, or 3 with `--fail-on leak` when one was found.
+
+    Raises:
+        StoreError: The run cannot be read, or holds no history.
+    """
+    check_writable("--json", options.json)
+    history = read_history(options.folder, rank=options.rank)
+    if len(history.samples) == 0:
+        raise StoreError(f"{options.folder} holds no samples: the run ended before its first was written")
+    then = history.summary or {}
+    evidence = Evidence.from_json(then.get("evidence", {}))
+    budget = _budget(history)
+    verdict = judge(history.samples, budget, config=JudgeConfig(), evidence=evidence, final=True).verdict
+    code = LEAK_FOUND if options.fail_on == "leak" and verdict.kind == "leak" else 0
+    if options.json is not None:
+        summary = _summary(verdict, then, options, code)
+        options.json.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    if not options.quiet:
+        print(_text(verdict, then))  # noqa: T201 - what a command is for
+    return code
+
+
+def _summary(verdict: Verdict, then: dict[str, Any], options: argparse.Namespace, code: int) -> dict[str, Any]:
+    """The new judgement as JSON (schema 1); what was measured then stays as it was."""
+    kept: dict[str, Any] = {
+        key: then[key] for key in ("steps", "step_source", "actions", "overhead", "peak", "budget") if key in then
+    }
+    return {
+        "schema": SCHEMA,
+        "command": ["holdwater", "replay", str(options.folder)],
+        "exit_code": code,
+        "steps": int(verdict.step),
+        "step_source": "time",
+        "actions": [],
+        "overhead": {},
+        "peak": {},
+        **kept,
+        "verdict": verdict.kind,
+        "findings": summarise_findings(verdict),
+        "verdict_then": then.get("verdict"),
+    }
+
+
+def _budget(history: History) -> Budget:
+    """The budget that the run had."""
+    for session in reversed(history.sessions):
+        limit = session.facts.get("budget_bytes")
+        if limit:
+            return Budget(Bytes(int(limit)), "given", "the run's own")
+    return Budget(Bytes(16_000_000_000), "found", "none is stored; 16 GB is taken")
+
+
+def _text(verdict: Verdict, then: dict[str, Any]) -> str:
+    """The new judgement, for people."""
+    lines = [f"verdict: {verdict.kind} (then: {then.get('verdict', 'none')}), at step {verdict.step}"]
+    lines += [f"  {finding.component}: {finding.verdict}: {finding.advice}" for finding in verdict.findings]
+    return "\n".join(lines)

@@ -1,0 +1,192 @@
+"""`holdwater watch`: judge the memory of a process that is running already, from outside."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from holdwater.budget import Budget, find_budget, give_budget
+from holdwater.cli.checks import LEAK_FOUND, check_writable, free_run_folder
+from holdwater.errors import ConfigError, ProbeError
+from holdwater.guard.account import Overhead
+from holdwater.guard.summary import summarise
+from holdwater.probes.machine import read_machine
+from holdwater.probes.outside import Outside
+from holdwater.store.run_store import RunStore
+from holdwater.supervise.candidates import Candidate, find_training
+from holdwater.supervise.watcher import Record, Watcher
+from holdwater.units import format_rate, format_size, parse_size
+
+
+def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "watch",
+        help="watch a process that is running already",
+        description="Watch the memory of a running process, its children and its GPU from outside and judge it by "
+        "the clock, until it ends or you press Ctrl-C.",
+    )
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("pid", nargs="?", type=int, metavar="PID", help="number of the process")
+    target.add_argument("--name", metavar="PATTERN", help="part of the command line of the process")
+    target.add_argument("--find", action="store_true", help="list the processes that look like training, and end")
+    parser.add_argument(
+        "--every", type=float, default=5.0, metavar="SECONDS", help="between two readings (default: 5)"
+    )
+    parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after so long")
+    parser.add_argument(
+        "--max-memory", metavar="SIZE", help="what forecasts lead to, such as 70GB (default: found)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run (default: nothing is kept)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
+    parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Watch; return the exit code.
+
+    Args:
+        options: The parsed command line.
+
+    Returns:
+        0, or 3 with `--fail-on leak` when one was found.
+
+    Raises:
+        ConfigError: There is no such process, or more than one.
+    """
+    console = Console(quiet=options.quiet, highlight=False)
+    if options.find:
+        _list(find_training(), console)
+        return 0
+    if not options.every > 0:
+        raise ConfigError(f"--every is {options.every:g}, but time must pass between readings; write 1 or more")
+    check_writable("--json", options.json)
+    pid = options.pid if options.pid is not None else _one(options.name)
+    try:
+        outside = Outside(pid)
+    except ProbeError as error:
+        raise ConfigError(
+            f"{error}; `holdwater watch --find` lists the processes that look like training"
+        ) from error
+    budget = _budget(options.max_memory)
+    watcher = Watcher(outside, budget, tick=options.every)
+    record = None if options.out is None else _record(options.out, watcher, outside)
+    console.print(f"watching {pid}: {outside.command()[:100]}")
+    began = time.perf_counter()
+    _follow(watcher, record, options, console)
+    summary = _summary(watcher, budget, time.perf_counter() - began)
+    if record is not None:
+        record.write(lambda: summary, now=True)
+    return _leave(summary, options, console)
+
+
+def _leave(summary: dict[str, Any], options: argparse.Namespace, console: Console) -> int:
+    """Write and say the verdict; return the exit code."""
+    code = LEAK_FOUND if options.fail_on == "leak" and summary["verdict"] == "leak" else 0
+    if options.json is not None:
+        head = {"schema": summary["schema"], "command": ["holdwater", *sys.argv[1:]], "exit_code": code}
+        options.json.write_text(json.dumps(head | summary, indent=1) + "\n", encoding="utf-8")
+    for finding in summary["findings"]:
+        console.print(f"{finding['component']}: {finding['verdict']}: {finding['advice']}")
+    console.print(f"verdict: {summary['verdict']}")
+    return code
+
+
+def _follow(watcher: Watcher, record: Record | None, options: argparse.Namespace, console: Console) -> None:
+    """Read until the process has ended, the time is over, or somebody presses Ctrl-C."""
+    end = time.perf_counter() + options.seconds if options.seconds else float("inf")
+    said = None
+    try:
+        while watcher.turn() and time.perf_counter() < end:
+            if record is not None:
+                record.write(lambda: _summary(watcher, watcher.budget, 0.0))
+            if watcher.verdict is not said:
+                said = watcher.verdict
+                console.print(_line(watcher))
+            time.sleep(min(options.every, max(end - time.perf_counter(), 0.0)))
+        if time.perf_counter() < end:
+            console.print("the process has ended")
+    except KeyboardInterrupt:
+        console.print("stopped watching; the process goes on")
+    watcher.finish()
+
+
+def _line(watcher: Watcher) -> str:
+    """The state in one line."""
+    buckets = watcher.by_time.buckets()
+    resident = float(buckets.lows("resident")[-1]) if len(buckets) else 0.0
+    text = f"{time.strftime('%H:%M:%S')}  resident {format_size(resident)}  {watcher.verdict.kind}"
+    rates = [finding.rate for finding in watcher.verdict.findings if finding.verdict == "leak" and finding.rate]
+    return text + "".join(
+        f"  {format_rate(rate.bytes_per_step).removesuffix('/step')} a reading" for rate in rates
+    )
+
+
+def _summary(watcher: Watcher, budget: Budget, seconds: float) -> dict[str, Any]:
+    """The judgement so far as JSON (schema 1), without command and exit code."""
+    overhead = Overhead(time.process_time(), seconds, 0.0, 0.0, 0.0, 0.0)
+    timeline = watcher.by_time
+    peak = {
+        "host_bytes": int(max(timeline.peak("peak_resident") or 0, timeline.peak("resident") or 0)),
+        "device_bytes": int(timeline.peak("device_used") or 0) or None,
+    }
+    summary = summarise(watcher.verdict, steps=0, budget=budget, outcomes=(), overhead=overhead, peak=peak)
+    summary["step_source"] = "time"
+    summary["seconds_per_step"] = watcher.tick
+    if watcher.errors:
+        summary["errors"] = watcher.errors
+    return summary
+
+
+def _one(pattern: str) -> int:
+    """The one process whose command line holds the pattern.
+
+    Args:
+        pattern: Part of a command line.
+
+    Raises:
+        ConfigError: There is none, or more than one.
+    """
+    found = [candidate for candidate in find_training(pattern) if pattern in candidate.command]
+    if len(found) == 1:
+        return found[0].pid
+    if not found:
+        raise ConfigError(f"--name {pattern!r} matches no running process; `holdwater watch --find` lists some")
+    listed = ", ".join(f"{candidate.pid} ({candidate.command[:60]})" for candidate in found[:8])
+    raise ConfigError(
+        f"--name {pattern!r} matches {len(found)} processes: {listed}; name a PID, or write more of it"
+    )
+
+
+def _list(found: list[Candidate], console: Console) -> None:
+    """Print what looks like training."""
+    if not found:
+        console.print("no running process looks like training; name one by its PID")
+        return
+    table = Table("PID", "memory", "children", "why", "command", box=None)
+    for candidate in found:
+        size = format_size(candidate.resident)
+        table.add_row(str(candidate.pid), size, str(candidate.children), candidate.why, candidate.command[:90])
+    console.print(table)
+
+
+def _budget(max_memory: str | None) -> Budget:
+    """What forecasts lead to."""
+    machine = read_machine()
+    if max_memory is None:
+        return find_budget(machine)
+    return give_budget(parse_size(max_memory, bare_unit="GB"), machine)
+
+
+def _record(out: Path, watcher: Watcher, outside: Outside) -> Record:
+    """Open the history of the run."""
+    store = RunStore(free_run_folder(out, "watch"))
+    store.begin(began=time.time(), first_step=0, facts={"command": outside.command(), "pid": outside.pid})
+    return Record(store, watcher)
