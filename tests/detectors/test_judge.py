@@ -27,7 +27,7 @@ def judged(rate: float, *, heap_kept: bool = False, steps: int = 1000) -> Verdic
             file=Bytes(50_000_000),
         )
         timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000 + grown), None, look))
-    return judge(timeline.buckets(), BUDGET, look=1, config=JudgeConfig())
+    return judge(timeline.buckets(), BUDGET, config=JudgeConfig()).verdict
 
 
 class TestJudge:
@@ -112,5 +112,5 @@ def test_judging_never_warns_on_few_samples() -> None:
     timeline = Timeline()
     timeline.append(make_sample(1, 1e8))
 
-    assert judge(timeline.buckets(), BUDGET, look=1, config=JudgeConfig()).kind == "unknown"
+    assert judge(timeline.buckets(), BUDGET, config=JudgeConfig()).verdict.kind == "unknown"
     assert np.isnan(timeline.buckets().means("loss")).all()

@@ -341,7 +341,7 @@ def _harmless_kind(rises: list[Rise], floors: Floats, risen: float, config: Grow
         return "cyclic"
     moved = max(risen, whole.growth, float(whole.y[-1] - whole.y[0]))
     if moved > max(config.least_growth, 4 * whole.line.noise) and _settled_share(whole, grain, moved) < SETTLED:
-        newest = float(np.median(whole.y[-4:])) - base
+        newest = float(np.median(whole.y[-2:])) - base
         rising = latest.line.score > 3 and latest.growth > max(grain / 4, 0.02 * moved)
         if rising or newest > max(grain, 0.3 * moved):
             return "warming"

@@ -88,6 +88,8 @@ class _Case:
         """Judge what this process alone uses; only what grows is a finding."""
         grown: list[tuple[float, Finding]] = []
         for series in private_series(self.buckets):
+            if series.name == "outside" and grown:
+                break  # heap that grows into pages that were trimmed looks like growth outside it
             growth, following = self._grow(series)
             self.suspicious |= growth.suspicious
             if growth.rate is None:

@@ -86,8 +86,10 @@ def _outside(buckets: Buckets) -> Series | None:
 
 def retained(buckets: Buckets) -> Series | None:
     """Free heap that malloc keeps, as far as it is resident."""
-    if not (buckets.seen("anonymous") and buckets.seen("heap_kept")):
+    if not buckets.seen("heap_kept"):
         return None
+    if not buckets.seen("anonymous"):
+        return take(buckets, "heap_kept", "host.retained")
     room = np.maximum(buckets.means("anonymous") - buckets.means("heap_in_use"), 0.0)
     return take(
         buckets,

@@ -23,6 +23,8 @@ HIGH, HIGH_WARY = 0.5, 1.8
 """Standard errors by which a high correlation is raised, beside half of one."""
 NEAR_WALK = 0.9
 """Noise more alike than this has had too little time to show how far it goes."""
+ROUNDING = 1e-4
+"""What a slope may be off by since blocks are not all of one length."""
 PLAINLY_SIMILAR = 3.5
 """Joined blocks resemble each other plainly from this many standard errors on."""
 
@@ -84,12 +86,12 @@ def fit_slope(x: Floats, y: Floats, *, bend: float = 0.0, wary: bool = False) ->
     noise = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
     reach = 4 * noise if noise > 0 else np.inf
     drawn = height + rough * ramp + np.clip(residuals, -reach, reach)
-    weights, spacing = _weights(count, start), float(x[-1] - x[0]) / (count - 1)
-    value = float(weights @ drawn) / spacing
+    apart = ramp - ramp.mean()
+    value = float(apart @ drawn) / float(apart @ apart)
     level = float(np.mean(drawn - value * ramp))
     left = drawn - level - value * ramp
     error, correlation = _error(left, count, start, HIGH_WARY if wary else HIGH)
-    error /= spacing
+    error = float(np.hypot(error / (float(x[-1] - x[0]) / (count - 1)), ROUNDING * value))
     return Slope(value, level + value * float(ramp[-1]), max(noise, float(np.std(left))), error, correlation)
 
 
