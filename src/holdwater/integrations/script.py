@@ -118,6 +118,7 @@ def _read_script(path: str) -> tuple[CodeType, ModuleType, str]:
     """Compile a file; a folder or an archive with a `__main__.py` is run as Python runs it."""
     if Path(path).is_dir():
         path = str(Path(path) / "__main__.py")
+    path = os.path.abspath(path)  # noqa: PTH100 - as Python does it: links are not followed
     with tokenize.open(path) as file:
         code = compile(file.read(), path, "exec")
     return code, _main_module(path, package=None), path
@@ -168,8 +169,11 @@ def _show_without_our_frames() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Report an exception from the script's first frame on."""
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-            trace = trace.tb_next
+        at = trace
+        while at is not None:
+            if at.tb_frame.f_code.co_filename == __file__:
+                trace = at.tb_next
+            at = at.tb_next
         shown(kind, error.with_traceback(trace), trace)
 
     sys.excepthook = hook

@@ -1,0 +1,1 @@
+"""Plain training scripts with known truth, and a score for any tool that judges them."""

@@ -1,0 +1,72 @@
+"""The label beside each script: what a tool should say of it."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a script, by what is written on it."""
+
+    number: int
+    code: str
+    name: str | None = None
+    """What holds; None for an allocation."""
+    kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A script and the truth about it."""
+
+    script: Path
+    verdict: str
+    component: str | None
+    """None for a look-alike."""
+    follows: str | None
+    """None where more than one clock fits."""
+    case: str
+    """Its number in the list of public cases."""
+    pair: str | None
+    """The script with the same curve or the same code, and the opposite truth."""
+    allocated: Line | None
+    held: Line | None
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the script leaks."""
+        return self.verdict == "leak"
+
+
+def read_labels(pattern: str = "") -> list[Label]:
+    """Read all labels whose script's path holds the pattern, in the order of their names."""
+    scripts = sorted((*HERE.glob("leaks/*.py"), *HERE.glob("lookalikes/*.py")))
+    return [_read(script) for script in scripts if pattern in str(script)]
+
+
+def _read(script: Path) -> Label:
+    """Read one label."""
+    table = tomllib.loads(script.with_suffix(".toml").read_text(encoding="utf-8"))
+    lines = script.read_text(encoding="utf-8").splitlines()
+
+    def find(role: str) -> Line | None:
+        """The line that a label means, by its text, which occurs once."""
+        if role not in table:
+            return None
+        code = table[role]["code"]
+        (number,) = (at for at, line in enumerate(lines, start=1) if line.strip() == code)
+        return Line(number, code, table[role].get("name"), table[role].get("kind"))
+
+    return Label(
+        script=script,
+        verdict=table["verdict"],
+        component=table.get("component"),
+        follows=table.get("follows"),
+        case=table["case"],
+        pair=table.get("pair"),
+        allocated=find("allocated"),
+        held=find("held"),
+    )

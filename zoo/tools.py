@@ -1,0 +1,150 @@
+"""Adapters: how each tool is asked about one script. Every peer gets a fair chance.
+
+The rules of thumb judge the curve of resident memory that was recorded, once, at its end, and after the first
+fifth is left out; the profilers run the script themselves, and what they call a leak counts if it lies in the
+script or, for memray, if 1 MB of it is left at the end.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from holdwater.store.history import read_history
+from zoo.labels import Label
+
+LIMIT = 300.0
+"""Seconds for one script."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a tool said of one script."""
+
+    leak: bool
+    verdict: str = ""
+    component: str | None = None
+    follows: str | None = None
+    rate: float | None = None
+    detected_step: int | None = None
+    unaccounted: float | None = None
+    """The share of resident memory that no part explains."""
+    lines: tuple[int, ...] = ()
+    """Lines of the script that it blames."""
+    error: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Tool = Callable[[Label, Path], Said]
+
+
+def ask_holdwater(label: Label, folder: Path) -> Said:
+    """`holdwater run`, and its verdict as JSON."""
+    verdict_file = folder / "v.json"
+    command = [sys.executable, "-m", "holdwater", "run", "--quiet", "--out", "run", "--json", str(verdict_file)]
+    done = _run([*command, str(label.script)], folder)
+    if done.returncode or not verdict_file.exists():
+        return Said(leak=False, error=done.stderr[-500:])
+    verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
+    first = next((found for found in verdict["findings"] if found["verdict"] == "leak"), {})
+    parts = verdict.get("parts") or {}
+    return Said(
+        leak=verdict["verdict"] == "leak",
+        verdict=verdict["verdict"],
+        component=first.get("component"),
+        follows=first.get("follows"),
+        rate=(first.get("rate") or {}).get("bytes_per_step"),
+        detected_step=first.get("detected_step"),
+        unaccounted=parts["unaccounted"] / parts["resident"] if parts else None,
+        facts={"steps": verdict["steps"], "overhead": verdict["overhead"], "errors": verdict.get("errors")},
+    )
+
+
+def _curve(folder: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Steps and resident memory in MB that `ask_holdwater` recorded, without the first fifth."""
+    samples = read_history(folder / "run").samples
+    steps, memory = samples.last_step.astype(float), samples.means("resident") / 1e6
+    keep = (steps >= steps[-1] / 5) & ~np.isnan(memory)
+    return steps[keep], memory[keep]
+
+
+def ask_difference(label: Label, folder: Path) -> Said:
+    """One reading minus the one before: above 1 MB, anywhere."""
+    del label
+    _, memory = _curve(folder)
+    return Said(leak=bool((np.diff(memory) > 1).any()))
+
+
+def ask_least_squares(label: Label, folder: Path) -> Said:
+    """A line by least squares: its slope is positive with p < 0.001, and it rises by 1 MB."""
+    del label
+    steps, memory = _curve(folder)
+    line = stats.linregress(steps, memory)
+    return Said(leak=bool(line.slope > 0 and line.pvalue < 0.001 and line.slope * (steps[-1] - steps[0]) > 1))
+
+
+def ask_mann_kendall(label: Label, folder: Path) -> Said:
+    """Kendall's rank test for a trend: p < 0.001, and 1 MB more at the end than at the beginning."""
+    del label
+    steps, memory = _curve(folder)
+    tau = stats.kendalltau(steps, memory)
+    return Said(leak=bool(tau.statistic > 0 and tau.pvalue < 0.001 and memory[-1] - memory[0] > 1))
+
+
+def ask_memray(label: Label, folder: Path) -> Said:
+    """memray with native traces off: allocations that are left at the end, by the script's own line."""
+    record = folder / "memray.bin"
+    done = _run([sys.executable, "-m", "memray", "run", "-q", "-o", str(record), str(label.script)], folder)
+    if done.returncode:
+        return Said(leak=False, error=done.stderr[-500:])
+    from memray import FileReader  # noqa: PLC0415 - a peer, only where it is asked
+
+    left: dict[int, int] = {}
+    with FileReader(str(record)) as reader:
+        for found in reader.get_leaked_allocation_records(merge_threads=True):
+            trace = found.stack_trace(max_stacks=60)
+            line = next((number for _, file, number in trace if file == str(label.script)), None)
+            if line is not None:
+                left[line] = left.get(line, 0) + found.size
+    imports = {number for number, code in enumerate(label.script.read_text().splitlines(), 1) if "import " in code}
+    guilty = {line: size for line, size in left.items() if line not in imports and size > 1e6}
+    return Said(leak=bool(guilty), lines=tuple(sorted(guilty, key=lambda line: -guilty[line])))
+
+
+def ask_scalene(label: Label, folder: Path) -> Said:
+    """Scalene's own list of possible leaks, in the script."""
+    report = folder / "scalene.json"
+    command = [sys.executable, "-m", "scalene", "run", "--memory", "-o", str(report), str(label.script)]
+    done = _run(command, folder)
+    if not report.exists():
+        return Said(leak=False, error=(done.stderr or done.stdout)[-500:])
+    files = json.loads(report.read_text(encoding="utf-8")).get("files", {})
+    lines = [int(line) for facts in files.values() for line in facts.get("leaks", {})]
+    return Said(leak=bool(lines), lines=tuple(lines))
+
+
+def _run(command: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a tool."""
+    try:
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=LIMIT, check=False, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"not done in {LIMIT:.0f} s")
+
+
+TOOLS: dict[str, Tool] = {
+    "holdwater": ask_holdwater,
+    "difference": ask_difference,
+    "least-squares": ask_least_squares,
+    "mann-kendall": ask_mann_kendall,
+    "memray": ask_memray,
+    "scalene": ask_scalene,
+}
+"""By name; the rules of thumb judge the curve that holdwater recorded, so it comes first."""
