@@ -129,6 +129,26 @@ def ask_scalene(label: Label, folder: Path) -> Said:
     return Said(leak=bool(lines), lines=tuple(lines))
 
 
+_HUNT = """
+import runpy, sys
+from leak_hunter import MemorySampler, diagnose
+with MemorySampler(interval=0.05) as sampler:
+    runpy.run_path(sys.argv[1], run_name="__main__")
+samples = sampler.samples[len(sampler.samples) // 2 :]
+print("SAID", diagnose(samples, min_mb_per_hour=1.0 * 3600 / max(len(samples) * 0.05, 1)))
+"""
+"""Its sampler and its diagnosis, on the later half, where a leak is 1 MB in that time."""
+
+
+def ask_leak_hunter(label: Label, folder: Path) -> Said:
+    """python-leak-hunter: its sampler of resident memory and its diagnosis."""
+    done = _run([sys.executable, "-c", _HUNT, str(label.script)], folder)
+    said = done.stdout.rpartition("SAID ")[2]
+    if done.returncode:
+        return Said(leak=False, error=done.stderr[-500:])
+    return Said(leak=said.startswith("RSS grows") and "fragmentation" not in said, facts={"said": said[:300]})
+
+
 def _run(command: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run a tool."""
     try:
@@ -146,5 +166,6 @@ TOOLS: dict[str, Tool] = {
     "mann-kendall": ask_mann_kendall,
     "memray": ask_memray,
     "scalene": ask_scalene,
+    "leak-hunter": ask_leak_hunter,
 }
 """By name; the rules of thumb judge the curve that holdwater recorded, so it comes first."""

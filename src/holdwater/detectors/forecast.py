@@ -2,13 +2,15 @@
 
 import numpy as np
 
-from holdwater.detectors.growth import Growth
+from holdwater.detectors.growth import PARTS, Growth
 from holdwater.detectors.slope import blocks, fit_slope
 from holdwater.detectors.verdict import Forecast, Plateau
 from holdwater.timeline.buckets import Buckets, Floats
 
 INTERVAL = 1.645
 """Standard errors on either side for nine chances in ten."""
+FIRST_TOUCH = 1.5
+"""Standard deviations of the noise by which a reading touches a limit before the line does, about."""
 
 
 def forecast_limit(growth: Growth, level: float, limit: int, seconds_per_step: float) -> Forecast | None:
@@ -20,19 +22,31 @@ def forecast_limit(growth: Growth, level: float, limit: int, seconds_per_step: f
         limit: Bytes.
         seconds_per_step: The speed of the run.
     """
-    rate, room = growth.rate, limit - level
+    rate, room = growth.rate, limit - level - FIRST_TOUCH * growth.noise
     if rate is None or rate.bytes_per_step <= 0 or room <= 0:
         return None
-    error = (rate.high - rate.low) / (2 * 1.96)
-    low, high = rate.bytes_per_step - INTERVAL * error, rate.bytes_per_step + INTERVAL * error
     steps = room / rate.bytes_per_step
+    error = float(np.hypot((rate.high - rate.low) / (2 * 1.96), _wander(growth, steps)))
+    low, high = rate.bytes_per_step - INTERVAL * error, rate.bytes_per_step + INTERVAL * error
     return Forecast(
         limit_bytes=limit,
         steps=steps,
-        steps_low=room / high,
-        steps_high=room / low if low > 0 else float("inf"),
+        steps_low=max(room - growth.noise, 0.0) / high,
+        steps_high=(room + FIRST_TOUCH * growth.noise) / low if low > 0 else float("inf"),
         seconds=steps * seconds_per_step,
     )
+
+
+def _wander(growth: Growth, ahead: float) -> float:
+    """How far the mean rate of the steps ahead may lie from that of the steps behind, since rates are not steady.
+
+    The rate of each part of what was seen differs from the others. The mean over the way behind is known to
+    within that by the root of the number of parts, and the mean over the way ahead by that of as many as it has.
+    """
+    if growth.lasted <= 0:
+        return 0.0
+    parts_ahead = max(ahead / (growth.lasted / PARTS), 0.5)
+    return growth.unsteady * float(np.sqrt(1 / PARTS + 1 / parts_ahead))
 
 
 def forecast_visits(buckets: Buckets, seen: float, total: float) -> tuple[Plateau, float] | None:

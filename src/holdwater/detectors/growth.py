@@ -32,6 +32,8 @@ PLACES = 4
 """Of the nine places where a rise may begin so many count as separate tests: their lines resemble each other."""
 STRONG = 20.0
 """A rise of so many standard errors is plain enough for its shape to be asked for too."""
+PARTS = 16
+"""Into how many parts a rise is cut to see how steady its rate is."""
 LEAST_RISES = 5
 """Of few readings, so many must have risen one after another."""
 A_STEP_BETTER = 2.0
@@ -99,6 +101,12 @@ class Growth:
     """The largest rise of all windows, in standard errors."""
     suspicious: bool = False
     """Whether a leak may be coming: worth an experiment."""
+    unsteady: float = 0.0
+    """Standard deviation of the rate from part to part of the growth, in bytes per step."""
+    lasted: float = 0.0
+    """Steps that the growth was seen for."""
+    noise: float = 0.0
+    """Standard deviation of readings about the line, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +166,12 @@ def judge_growth(
             _is_straight(rise) if early else _goes_on(rise, final=final)
         ):
             onset = _onset(steps, values, rise)
-            return Growth("leak", _rate(rise.line), onset, rise.line.end, risen, score, suspicious)
+            unsteady, lasted = _unsteadiness(rise), float(rise.x[-1] - rise.x[0])
+            end = rise.line.end + rise.line.value * float(steps[-1] - rise.x[-1])
+            noise = _noise(steps, values, rise)
+            return Growth(
+                "leak", _rate(rise.line), onset, end, risen, score, suspicious, unsteady, lasted, noise
+            )
     kind = _harmless_kind(rises, floors, risen, config)
     return Growth(kind, _rate(whole.line), None, whole.line.end, risen, score, suspicious)
 
@@ -314,6 +327,20 @@ def _unexplained(y: Floats, by: Floats) -> float:
     """The sum of squares that least squares by one column leaves."""
     y, by = y - y.mean(), by - by.mean()
     return float(y @ y - (y @ by) ** 2 / (by @ by))
+
+
+def _unsteadiness(rise: Rise) -> float:
+    """How much the rate differs between the parts of a rise."""
+    parts = zip(np.array_split(rise.x, PARTS), np.array_split(rise.y, PARTS), strict=True)
+    rates = np.array([fit_slope(x, y).value for x, y in parts if len(x) >= 3])
+    return float(np.std(rates, ddof=1)) if len(rates) > 2 else 0.0
+
+
+def _noise(steps: Floats, values: Floats, rise: Rise) -> float:
+    """How far readings lie from the line."""
+    at = int(np.searchsorted(steps, rise.x[0]))
+    line = rise.line.end + rise.line.value * (steps[at:] - rise.x[-1])
+    return float(np.std(values[at:] - line))
 
 
 def _rate(line: Slope) -> Rate:
