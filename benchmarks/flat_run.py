@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import theilslopes
 
-from holdwater.detectors.slope import block_floors, fit_slope
+from holdwater.detectors.slope import blocks, fit_slope
 from holdwater.store.history import read_history
 from holdwater.timeline.buckets import Floats
 from recording import Bar, record
@@ -71,7 +71,7 @@ def watch_one_run() -> Watched:
     samples = history.samples
     steps = np.interp(times, history.sessions[0].began + samples.seconds, samples.last_step, left=-1, right=-1)
     settled = steps > WARMUP * STEPS
-    blocked = fit_slope(*block_floors(steps[settled], sizes[settled], 60)).interval(0.95)[1]
+    blocked = fit_slope(*blocks(steps[settled], sizes[settled], 60, floor=True)).interval(0.95)[1]
     every = float(theilslopes(sizes[settled], steps[settled], 0.95)[3])
 
     def rate(first: int, last: int) -> float:

@@ -1,7 +1,8 @@
 """Bar B3: do forecasts come true? Leaks of many rates and noises are forecast on the way, and run to the limit.
 
 A forecast is made at looks from the first verdict on; the truth is the first step at which a reading reaches the
-limit. The rate of a leak wanders a little, as real ones do. One-epoch caches are asked for their level when half full.
+limit. The rate of a leak wanders a little, as real ones do. One-epoch caches are asked for their level when half
+full.
 """
 
 import sys
@@ -31,13 +32,15 @@ def one_leak(seed: int) -> list[Row]:
     random = np.random.default_rng(seed)
     steps = int(np.exp(random.uniform(np.log(2000), np.log(60_000))))
     noise = NOISES[seed % len(NOISES)]
-    height = np.exp(random.uniform(np.log(20), np.log(2000)))  # of the headroom, in standard deviations of the noise
+    height = np.exp(
+        random.uniform(np.log(20), np.log(2000))
+    )  # of the headroom, in standard deviations of the noise
     steps_of_rate = np.interp(np.arange(steps), np.linspace(0, steps, 40), random.gamma(400, 1 / 400, 40))
     memory = GRAIN * (1000 + height * np.cumsum(steps_of_rate) / steps + noise.draw(steps, random))
     limit = GRAIN * (1000 + 0.97 * height)
     reached = np.flatnonzero(memory >= limit)
     truth = int(reached[0]) if len(reached) else steps
-    rows = []
+    rows: list[Row] = []
     for part in PARTS:
         at = int(part * steps)
         if at < 200 or at >= truth:
@@ -85,9 +88,13 @@ def main() -> bool:
         ),
         "half-width of the interval, median": Bar(f"{half:.1%}", "at most 30 %", half <= 0.3),
         "error once a fifth of the headroom is gone, median": Bar(f"{error:.1%}", "at most 10 %", error <= 0.1),
-        "level of a half-filled cache, error, 95th percentile of 300": Bar(f"{near:.1%}", "at most 10 %", near <= 0.1),
+        "level of a half-filled cache, error, 95th percentile of 300": Bar(
+            f"{near:.1%}", "at most 10 %", near <= 0.1
+        ),
     }
-    parts = {f"{part:.0%} gone": f"{(((low <= truth) & (truth <= high))[gone == part]).mean():.1%}" for part in PARTS}
+    parts = {
+        f"{part:.0%} gone": f"{(((low <= truth) & (truth <= high))[gone == part]).mean():.1%}" for part in PARTS
+    }
     return record("forecasts", bars, coverage_by_share_gone=parts)
 
 

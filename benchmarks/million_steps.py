@@ -7,7 +7,7 @@ import numpy as np
 
 from holdwater.budget import Budget
 from holdwater.detectors.headroom import HeadroomConfig
-from holdwater.detectors.slope import block_floors, fit_slope
+from holdwater.detectors.slope import blocks, fit_slope
 from holdwater.guard.core import CoreConfig, GuardCore
 from holdwater.probes.host import Resident
 from holdwater.testing import make_sample
@@ -42,7 +42,7 @@ def main() -> bool:
             steps.append(float(step))
             resident.append(float(probe.read()))
     settled = len(steps) // 5
-    line = fit_slope(*block_floors(np.array(steps[settled:]), np.array(resident[settled:]), 80))
+    line = fit_slope(*blocks(np.array(steps[settled:]), np.array(resident[settled:]), 80, floor=True))
     growth = line.value * 0.8 * STEPS
     bars = {
         "history of a million steps in memory": Bar(f"{most / 1e6:.1f} MB", "under 64 MB", most < 64e6),

@@ -47,18 +47,19 @@ def judge_leak(job: Job) -> tuple[float, float, Noise, int | None]:
 def main() -> bool:
     """Run all of it on two processes (about ten minutes)."""
     with Pool(2) as pool:
-        bars, numbers = {}, {}
+        bars: dict[str, Bar] = {}
+        numbers: dict[str, Any] = {}
         for name, steps, runs, most in (("10,000", SHORT, SHORT_RUNS, 6), ("a million", LONG, LONG_RUNS, 1)):
             cells = [(kind, noise) for kind in HEALTHY for noise in NOISES]
             jobs = [(*cells[run % len(cells)], steps, 10**6 + run) for run in range(runs)]
             found = pool.map(judge_healthy, jobs, chunksize=4)
             bar, numbers[f"healthy runs of {name} steps"] = _alarms(found, most if steps == SHORT else runs / 400)
             bars[f"false alarms in {runs:,} healthy runs of {name} steps"] = bar
-        jobs = [
+        leaks = [
             (score, onset, noise, 10**7 + run)
             for score in SCORES for onset in ONSETS for noise in POWER_NOISES for run in range(POWER_RUNS)
         ]  # fmt: skip
-        bar, numbers["power"] = _power(pool.map(judge_leak, jobs, chunksize=20))
+        bar, numbers["power"] = _power(pool.map(judge_leak, leaks, chunksize=20))
     bars["power against the oracle, worst cell where the oracle's is 0.9 or more"] = bar
     return record("simulation", bars, **numbers)
 
@@ -85,20 +86,22 @@ def _power(found: list[tuple[float, float, Noise, int | None]]) -> tuple[Bar, li
     cells: dict[tuple[float, float, Noise], list[int | None]] = defaultdict(list)
     for score, onset, noise, said in found:
         cells[score, onset, noise].append(said)
-    rows = []
-    for (score, onset, noise), said in cells.items():
+    rows: list[dict[str, Any]] = []
+    for (score, onset, noise), all_said in cells.items():
         oracle = NormalDist().cdf(score - NormalDist().inv_cdf(1 - ALPHA))
-        hits = [at for at in said if at is not None]
+        hits = [at for at in all_said if at is not None]
         delay = float(np.median(hits)) - onset * SHORT if hits else None
-        share = len(hits) / len(said)
+        share = len(hits) / len(all_said)
         rows.append({
-            "noise": _name(noise), "onset": onset, "oracle's standard errors": score, "oracle's power": round(oracle, 3),
+            "noise": _name(noise), "onset": onset, "oracle's standard errors": score,
+            "oracle's power": round(oracle, 3),
             "power": round(share, 3), "ratio": round(share / oracle, 2), "median delay in steps": delay,
         })  # fmt: skip
     counted = [row for row in rows if row["oracle's power"] >= 0.9]
     worst = min(counted, key=lambda row: row["ratio"])
     enough = sum(row["ratio"] >= 0.8 for row in counted)
-    text = f"{worst['ratio']} ({worst['noise']}, onset {worst['onset']}); {enough} of {len(counted)} cells at 0.8 or more"
+    where = f"{worst['noise']}, onset {worst['onset']}"
+    text = f"{worst['ratio']} ({where}); {enough} of {len(counted)} cells at 0.8 or more"
     return Bar(text, "at least 0.8", worst["ratio"] >= 0.8), rows
 
 

@@ -35,7 +35,10 @@ def main() -> int:
         print(f"{tool:14}", "  ".join(f"{name}: {number}" for name, number in numbers.items()))
     print(f"{len(rows)} scripts, {time.perf_counter() - began:.0f} s")
     if options.json:
-        text = [{"script": str(label.script.stem)} | {tool: asdict(what) for tool, what in said.items()} for label, said in rows]
+        text = [
+            {"script": str(label.script.stem)} | {tool: asdict(what) for tool, what in said.items()}
+            for label, said in rows
+        ]
         options.json.write_text(json.dumps({"scores": scores, "rows": text}, indent=1) + "\n", encoding="utf-8")
     return sum(said["holdwater"].leak != label.leaks for label, said in rows if "holdwater" in said)
 
@@ -59,7 +62,9 @@ def score(rows: list[Row], tool: str) -> dict[str, object]:
         right = sum(said.component == label.component for label, said in found)
         clocked = [(label, said) for label, said in found if label.follows]
         numbers["component right"] = f"{right} of {len(found)}"
-        numbers["clock right"] = f"{sum(said.follows == label.follows for label, said in clocked)} of {len(clocked)}"
+        numbers["clock right"] = (
+            f"{sum(said.follows == label.follows for label, said in clocked)} of {len(clocked)}"
+        )
         shares = [abs(said.unaccounted) for _, whole in rows if (said := whole[tool]).unaccounted is not None]
         if shares:
             numbers["unaccounted at most"] = f"{max(shares):.1%}"

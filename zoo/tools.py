@@ -52,7 +52,7 @@ def ask_holdwater(label: Label, folder: Path) -> Said:
     if done.returncode or not verdict_file.exists():
         return Said(leak=False, error=done.stderr[-500:])
     verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
-    first = next((found for found in verdict["findings"] if found["verdict"] == "leak"), {})
+    first: dict[str, Any] = next((found for found in verdict["findings"] if found["verdict"] == "leak"), {})
     parts = verdict.get("parts") or {}
     return Said(
         leak=verdict["verdict"] == "leak",
@@ -98,7 +98,7 @@ def ask_mann_kendall(label: Label, folder: Path) -> Said:
 
 
 def ask_memray(label: Label, folder: Path) -> Said:
-    """memray with native traces off: allocations that are left at the end, by the script's own line."""
+    """Memray with native traces off: allocations that are left at the end, by the script's own line."""
     record = folder / "memray.bin"
     done = _run([sys.executable, "-m", "memray", "run", "-q", "-o", str(record), str(label.script)], folder)
     if done.returncode:
@@ -153,7 +153,13 @@ def _run(command: list[str], folder: Path) -> "subprocess.CompletedProcess[str]"
     """Run a tool."""
     try:
         return subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=LIMIT, check=False, stdin=subprocess.DEVNULL
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 124, "", f"not done in {LIMIT:.0f} s")

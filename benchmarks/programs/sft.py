@@ -15,7 +15,10 @@ arguments = SFTConfig(
     save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, seed=1, max_length=64, bf16=False,
 )  # fmt: skip
 trainer = SFTTrainer(
-    model=str(folder / "model"), args=arguments, train_dataset=data, peft_config=LoraConfig(r=4, task_type="CAUSAL_LM")
+    model=str(folder / "model"),
+    args=arguments,
+    train_dataset=data,
+    peft_config=LoraConfig(r=4, task_type="CAUSAL_LM"),
 )
 trainer.train()
 print("LOSSES", json.dumps([row["loss"] for row in trainer.state.log_history if "loss" in row]))

@@ -28,6 +28,19 @@ def train_step(step=0, rows=8):
     return loss.item()
 """
 
+ACCUMULATION = """
+for n in range(40):
+    model(torch.randn(8, 16)).mean().backward()
+    if n % 4 == 3:
+        optimizer.step(); optimizer.zero_grad()
+"""
+TWO_OPTIMIZERS = """
+other = torch.optim.SGD(nn.Linear(4, 4).parameters(), lr=0.1)
+for _ in range(25):
+    train_step()
+    other.step()
+"""
+
 Observe = Callable[..., tuple["subprocess.CompletedProcess[str]", dict[str, Any]]]
 
 
@@ -196,16 +209,8 @@ class TestTheClock:
         ("loop", "steps"),
         [
             ("for _ in range(30):\n    train_step()\n", 30),
-            (
-                "for n in range(40):\n    model(torch.randn(8, 16)).mean().backward()\n"
-                "    if n % 4 == 3:\n        optimizer.step(); optimizer.zero_grad()\n",
-                10,
-            ),
-            (
-                "other = torch.optim.SGD(nn.Linear(4, 4).parameters(), lr=0.1)\n"
-                "for _ in range(25):\n    train_step()\n    other.step()\n",
-                25,
-            ),
+            (ACCUMULATION, 10),
+            (TWO_OPTIMIZERS, 25),
             ("import holdwater\nfor _ in range(12):\n    holdwater.step()\n    train_step()\n", 12),
         ],
         ids=["plain", "accumulation", "two optimizers", "own"],

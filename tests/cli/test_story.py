@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = '''
+SCRIPT = """
 import io
 import numpy as np, torch
 from PIL import Image
@@ -42,7 +42,7 @@ while step < 240:
         step += 1
         if step == 240:
             break
-'''
+"""
 
 
 @pytest.mark.slow
@@ -56,10 +56,16 @@ def test_a_cache_that_fills_for_one_epoch_is_foretold(tmp_path: Path) -> None:
 
     database = sqlite3.connect(tmp_path / "run" / "rank-0.db")
     verdicts = list(database.execute("SELECT step, kind, findings FROM verdicts ORDER BY rowid"))
-    low, steps = zip(*database.execute("SELECT resident_low, last_step FROM samples ORDER BY last_step"), strict=True)
+    low, steps = zip(
+        *database.execute("SELECT resident_low, last_step FROM samples ORDER BY last_step"), strict=True
+    )
     database.close()
     settled = low[steps.index(240)]
-    early = [(step, json.loads(findings)[0]) for step, kind, findings in verdicts if 24 < step < 40 and kind == "bounded"]
+    early = [
+        (step, json.loads(findings)[0])
+        for step, kind, findings in verdicts
+        if 24 < step < 40 and kind == "bounded"
+    ]
     assert early, verdicts
     step, finding = early[-1]
     assert finding["follows"] == "sample"

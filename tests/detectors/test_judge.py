@@ -6,7 +6,7 @@ import pytest
 from holdwater.budget import Budget
 from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, judge
-from holdwater.detectors.verdict import Finding, Verdict
+from holdwater.detectors.verdict import Finding, Forecast, Verdict
 from holdwater.errors import ConfigError
 from holdwater.probes.sample import Look, Sample
 from holdwater.testing import make_sample
@@ -38,7 +38,7 @@ class TestJudge:
         finding = judged(1e5).findings[0]
 
         assert finding.verdict == "leak"
-        assert finding.forecast is not None
+        assert isinstance(finding.forecast, Forecast)
         assert finding.forecast.steps == pytest.approx(6000, rel=0.01)
         assert finding.forecast.seconds == pytest.approx(600, rel=0.01)
         assert finding.forecast.steps_low <= finding.forecast.steps <= finding.forecast.steps_high

@@ -49,3 +49,24 @@ def free_run_folder(out: Path | None, name: str, *, rank: int = 0) -> Path:
     if (out / f"rank-{rank}.db").exists():
         raise RunFolderError(f"--out {out} holds a run already; name another folder, or remove it")
     return out
+
+
+def make_folder(out: Path) -> Path:
+    """Make the folder of a run, and find out whether it can be written into.
+
+    Args:
+        out: The folder.
+
+    Returns:
+        The same.
+
+    Raises:
+        RunFolderError: It cannot be made or written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".written").touch()
+        (out / ".written").unlink()
+    except OSError as error:
+        raise RunFolderError(f"--out {out} cannot be written: {error.strerror}; name another folder") from error
+    return out

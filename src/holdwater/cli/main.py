@@ -4,15 +4,16 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TextIO
 
 import holdwater
-from holdwater.cli import doctor, replay, report, run, train, watch
 from holdwater.errors import HoldwaterError
 
 MISTAKE = 2
 """The exit code of a mistake in the call or the configuration."""
-COMMANDS = (train, run, watch, report, replay, doctor)
+COMMANDS = ("train", "run", "watch", "report", "replay", "doctor")
+"""Each is a module of this package, imported when it is called."""
 NOT_BUILT = ("plan", "verify-resume")
 
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and words[0] in NOT_BUILT:
         print(f"holdwater: `holdwater {words[0]}` is not built yet; see CHANGELOG.md", file=sys.stderr)  # noqa: T201
         return MISTAKE
-    options = _parser().parse_args(words)
+    options = _parser(words).parse_args(words)
     try:
         return int(options.run(options))
     except HoldwaterError as error:
@@ -31,13 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISTAKE
 
 
-def _parser() -> argparse.ArgumentParser:
-    """The parser of all subcommands."""
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command that is called; of all of them where none is."""
     parser = argparse.ArgumentParser(prog="holdwater", description=holdwater.__doc__)
     parser.add_argument("--version", action="version", version=f"holdwater {holdwater.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(commands)
+    called = [name for name in COMMANDS if words and words[0] == name]
+    for name in called or COMMANDS:
+        import_module(f"holdwater.cli.{name}").add_parser(commands)
     return parser
 
 

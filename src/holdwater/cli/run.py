@@ -5,27 +5,19 @@ import json
 import os
 import sys
 import tempfile
-import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdwater.budget import Budget, find_budget, give_budget
-from holdwater.cli.checks import LEAK_FOUND, check_writable, free_run_folder
-from holdwater.detectors.parts import split_resident
+from holdwater.cli.checks import LEAK_FOUND, check_writable, free_run_folder, make_folder
 from holdwater.errors import ConfigError
-from holdwater.guard.account import Account, Overhead
-from holdwater.guard.summary import summarise
 from holdwater.probes.machine import read_machine
-from holdwater.probes.outside import Outside
-from holdwater.store.run_store import RunStore
-from holdwater.supervise.channel import Channel, create_channel
+from holdwater.supervise.channel import create_channel
 from holdwater.supervise.process import ScriptProcess, die_as, script_command
-from holdwater.supervise.watcher import Record, Watcher
 from holdwater.units import parse_size
 
-BRISK, CALM = 0.05, 0.2
-"""Seconds between two turns of the watcher, in the first ten seconds and later."""
+if TYPE_CHECKING:
+    from holdwater.cli.observed import Observed
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
@@ -56,14 +48,18 @@ def run(options: argparse.Namespace) -> int:
     words = _words(options)
     rank = int(os.environ.get("RANK", "0") or 0)
     json_file = options.json if options.json is None or rank == 0 else Path(f"{options.json}.rank-{rank}")
-    check_writable("--json", json_file)
-    check_writable("--report", options.report)
+    for flag, file in (("--json", json_file), ("--report", options.report)):
+        check_writable(flag, file)
     budget = _budget(options.max_memory)
-    out = free_run_folder(options.out, Path(words[0]).stem, rank=rank)
+    out = make_folder(free_run_folder(options.out, Path(words[0]).stem, rank=rank))
     with tempfile.TemporaryDirectory(prefix="holdwater-") as folder:
         create_channel(Path(folder) / "pulse")
         target = ["-m", *words] if options.module else words
-        observed = _Observed(Path(folder), target, budget, out, last_step=options.steps, rank=rank)
+        process = ScriptProcess(script_command(Path(folder), target, last_step=options.steps), os.environ)
+        from holdwater.cli.observed import Observed  # noqa: PLC0415 - numpy loads while the script starts
+        from holdwater.store.run_store import RunStore  # noqa: PLC0415
+
+        observed = Observed(process, Path(folder), budget, RunStore(out, rank=rank), words=target)
         observed.follow()
         summary = _complete(observed, options)
         observed.close(summary)
@@ -80,121 +76,13 @@ def run(options: argparse.Namespace) -> int:
     return die_as(int(summary["exit_code"]), leave)
 
 
-def _complete(observed: "_Observed", options: argparse.Namespace) -> dict[str, Any]:
+def _complete(observed: "Observed", options: argparse.Namespace) -> dict[str, Any]:
     """The judgement as JSON (schema 1), with the command and the exit code."""
     summary = observed.summary()
     code = observed.exit_code
     if code == 0 and options.fail_on == "leak" and summary["verdict"] == "leak":
         code = LEAK_FOUND
     return {"schema": summary["schema"], "command": ["holdwater", *sys.argv[1:]], "exit_code": code} | summary
-
-
-class _Observed:
-    """One script, its process and what is known of it."""
-
-    def __init__(  # noqa: PLR0913 - the parts of one run, by name
-        self, place: Path, words: list[str], budget: Budget, out: Path, *, last_step: int, rank: int
-    ) -> None:
-        self.channel = Channel(place / "pulse")
-        self.store = RunStore(out, rank=rank)
-        facts = {"command": words, "budget": str(budget), "budget_bytes": int(budget.limit)}
-        self.store.begin(began=time.time(), first_step=0, facts=facts)
-        environment = dict(os.environ)
-        self.process = ScriptProcess(script_command(place, words, last_step=last_step), environment)
-        self.watcher = Watcher(Outside(self.process.pid), budget, channel=self.channel, folder=place)
-        self._record = Record(self.store, self.watcher)
-        self._budget = budget
-        self._began = time.perf_counter()
-
-    @property
-    def exit_code(self) -> int:
-        """The script's own; negative for a signal."""
-        if self.channel.get("stopped") and self.process.exit_status in {0, None}:
-            return 0
-        return self.process.exit_status or 0
-
-    def follow(self) -> None:
-        """Watch until the script's process has ended."""
-        while self.process.wait(self._pause()):
-            self.watcher.turn()
-            if self.channel.state == "ending":
-                self.watcher.end()
-            self._write()
-        self.watcher.finish()
-
-    def _write(self) -> None:
-        """Write what is known into the store; an error of ours must not reach the script."""
-        try:
-            self._record.write(self.summary)
-        except Exception as error:  # noqa: BLE001 - said once, at the end
-            self.watcher.note_error(error)
-
-    def summary(self) -> dict[str, Any]:
-        """The judgement so far as JSON (schema 1), without command and exit code."""
-        watcher = self.watcher
-        peaks = [
-            watcher.by_time.peak("peak_resident"),
-            watcher.by_time.peak("resident"),
-            watcher.by_step.peak("resident"),
-        ]
-        device = watcher.by_step.peak("device_reserved")
-        summary = summarise(
-            watcher.verdict,
-            steps=watcher.steps,
-            budget=self._budget,
-            outcomes=(),
-            overhead=self._overhead(),
-            peak={
-                "host_bytes": int(max(peak or 0 for peak in peaks)),
-                "device_bytes": None if device is None else int(device),
-            },
-        )
-        summary["actions"] = list(watcher.experiments)
-        summary["overhead"]["attribution_seconds"] = self.channel.get_seconds("attribution_seconds")
-        summary["overhead"]["watcher_seconds"] = time.process_time()
-        summary["step_source"] = watcher.source
-        summary["parts"] = parts(watcher)
-        summary["evidence"] = asdict(watcher.evidence)
-        if watcher.errors:
-            summary["errors"] = watcher.errors[:10]
-        return summary
-
-    def close(self, summary: dict[str, Any]) -> None:
-        """Write the last state of the run into its store."""
-        self._record.write(lambda: summary, now=True)
-        self.store.close()
-
-    def _pause(self) -> float:
-        """Seconds until the next turn."""
-        if self.channel.state == "ending":
-            return 0.002
-        return BRISK if time.perf_counter() - self._began < 10 else CALM
-
-    def _overhead(self) -> Overhead:
-        """What looking has cost the script."""
-        channel, account = self.channel, Account()
-        costs = self.watcher.costs
-        steps = max(self.watcher.steps, 1)
-        for cost in costs:
-            account.add(cost, steps=max(steps // max(len(costs), 1), 1))
-        hook = channel.get_seconds("hook_seconds")
-        return Overhead(
-            guard_seconds=hook,
-            run_seconds=channel.get_seconds("last_step_at") - channel.get_seconds("first_step_at"),
-            step_us_mean=1e6 * hook / steps,
-            step_us_p50=1e6 * account.percentile(0.50),
-            step_us_p99=1e6 * account.percentile(0.99),
-            startup_seconds=0.0,
-        )
-
-
-def parts(watcher: Watcher) -> dict[str, int]:
-    """The split of resident memory at the newest count of objects, in bytes; what no part explains is said too."""
-    buckets = watcher.timeline.buckets()
-    held = watcher.evidence.holdings[-1] if watcher.evidence.holdings else None
-    if len(buckets) == 0 or held is None:
-        return {}
-    return split_resident(buckets, held)
 
 
 def _words(options: argparse.Namespace) -> list[str]:

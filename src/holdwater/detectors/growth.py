@@ -27,7 +27,9 @@ REPORTED_CONFIDENCE = 0.95
 WINDOWS = ((1, (0.0, 0.25, 0.5, 0.75)), (2, (0.0, 0.5)), (4, (0.0, 0.5)), (8, (0.0,)))
 """What is looked at: the whole run, its later half, quarter and eighth, and where in each a rise may begin."""
 LOOKS = 40
-"""Looks in a million steps; together they spend half of the chance of a false alarm, the last look the rest."""
+"""Looks in a million steps."""
+LAST_SHARE = 0.3
+"""What the look at the end of a run spends of the chance of a false alarm; those before it share the rest."""
 PLACES = 4
 """Of the nine places where a rise may begin so many count as separate tests: their lines resemble each other."""
 STRONG = 20.0
@@ -36,8 +38,11 @@ PARTS = 16
 """Into how many parts a rise is cut to see how steady its rate is."""
 LEAST_RISES = 5
 """Of few readings, so many must have risen one after another."""
-A_STEP_BETTER = 2.0
-"""At the end of a run a step explains a rise better only if it leaves so much less, in squares of the noise."""
+A_STEP_BETTER = ((5.0, 7.0), (4.0, 2.0))
+"""At the end of a run a step explains a rise better only if it leaves so much less, in squares of the noise: much
+for a weak rise (of 5 standard errors), for which nothing can be told apart, little for a plain one (of 7)."""
+CLEARLY = 3.0
+"""While the run goes on a line must leave so much less than a step or a slowing curve."""
 MANY_JUMPS = 12
 """A staircase of fewer steps may have been climbed."""
 SETTLED = 0.15
@@ -55,7 +60,7 @@ class GrowthConfig:
     """The part of the history that is left out as warm-up."""
     least_steps: int = 128
     """A run shorter than this is called no leak before it ends."""
-    patience: int = 1000
+    patience: int = 2000
     """Before so many steps only a line that is straight to a tenth is called a leak, unless the run has ended."""
     least_values: int = 24
     """Fewer readings than this are not judged."""
@@ -77,8 +82,8 @@ class GrowthConfig:
 
     def threshold(self, *, final: bool) -> float:
         """Standard errors that a rise needs, at the look when the run has ended or at any before."""
-        chance = self.false_alarms / 2 / PLACES
-        return NormalDist().inv_cdf(1 - (chance if final else chance / LOOKS))
+        chance = self.false_alarms / PLACES
+        return NormalDist().inv_cdf(1 - chance * (LAST_SHARE if final else (1 - LAST_SHARE) / LOOKS))
 
 
 DEFAULT = GrowthConfig()
@@ -169,9 +174,7 @@ def judge_growth(
             unsteady, lasted = _unsteadiness(rise), float(rise.x[-1] - rise.x[0])
             end = rise.line.end + rise.line.value * float(steps[-1] - rise.x[-1])
             noise = _noise(steps, values, rise)
-            return Growth(
-                "leak", _rate(rise.line), onset, end, risen, score, suspicious, unsteady, lasted, noise
-            )
+            return Growth("leak", _rate(rise.line), onset, end, risen, score, suspicious, unsteady, lasted, noise)
     kind = _harmless_kind(rises, floors, risen, config)
     return Growth(kind, _rate(whole.line), None, whole.line.end, risen, score, suspicious)
 
@@ -265,9 +268,16 @@ def _goes_on(rise: Rise, *, final: bool) -> bool:
 
 
 def _slows_down(rise: Rise) -> bool:
-    """Whether a logarithm fits better than a line."""
+    """Whether a line does not fit clearly better than a logarithm."""
     count = len(rise.y)
-    return _unexplained(rise.y, np.log(1 + np.arange(count) / (count / 16))) < _unexplained(rise.y, rise.x)
+    line = _unexplained(rise.y, rise.x)
+    slowing = _unexplained(rise.y, np.log(1 + np.arange(count) / (count / 16)))
+    return slowing < line * (1 + CLEARLY * _similar(rise) / count)
+
+
+def _similar(rise: Rise) -> float:
+    """How many times larger correlation makes the variance of a mean."""
+    return (1 + rise.line.correlation) / (1 - rise.line.correlation)
 
 
 def _comes_by_jumps(rise: Rise) -> bool:
@@ -319,8 +329,8 @@ def _is_no_step(rise: Rise, *, final: bool) -> bool:
     left = np.arange(3, count - 2)
     inside = squares[left - 1] - total[left - 1] ** 2 / left
     outside = (squares[-1] - squares[left - 1]) - (total[-1] - total[left - 1]) ** 2 / (count - left)
-    similar = (1 + rise.line.correlation) / (1 - rise.line.correlation)
-    return bool(along <= np.min(inside + outside) + (A_STEP_BETTER if final else 0.0) * similar * along / count)
+    tolerated = float(np.interp(rise.line.score, *A_STEP_BETTER)) if final else -CLEARLY
+    return bool(along <= np.min(inside + outside) + tolerated * _similar(rise) * along / count)
 
 
 def _unexplained(y: Floats, by: Floats) -> float:
