@@ -109,10 +109,20 @@ def _can_run(label: Label) -> bool:
     """Whether the packages are installed that a script imports; else it is left out, and that is said."""
     text = label.script.read_text(encoding="utf-8")
     names = set(re.findall(r"^(?:import|from) (\w+)", text, flags=re.MULTILINE))
+    if label.needs_gpu and not _has_gpu():
+        print(f"left out: {label.script.stem} needs a CUDA device")
+        return False
     missing = sorted(name for name in names if importlib.util.find_spec(name) is None)
     if missing:
         print(f"left out: {label.script.stem} needs {', '.join(missing)}")
     return not missing
+
+
+def _has_gpu() -> bool:
+    """Whether torch sees a CUDA device."""
+    import torch  # noqa: PLC0415 - only where a script asks for one
+
+    return torch.cuda.is_available()
 
 
 def _options() -> argparse.Namespace:

@@ -40,6 +40,11 @@ class Label:
         """Whether the script leaks."""
         return self.verdict == "leak"
 
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the script is one for a CUDA device."""
+        return self.script.stem.startswith("gpu_")
+
 
 def read_labels(pattern: str = "") -> list[Label]:
     """Read all labels whose script's path holds the pattern, in the order of their names."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from holdwater.store.history import read_history
 from zoo.labels import Label
@@ -85,6 +84,8 @@ def ask_least_squares(label: Label, folder: Path) -> Said:
     """A line by least squares: its slope is positive with p < 0.001, and it rises by 1 MB."""
     del label
     steps, memory = _curve(folder)
+    from scipy import stats  # noqa: PLC0415 - for the rules of thumb only
+
     line = stats.linregress(steps, memory)
     return Said(leak=bool(line.slope > 0 and line.pvalue < 0.001 and line.slope * (steps[-1] - steps[0]) > 1))
 
@@ -93,6 +94,8 @@ def ask_mann_kendall(label: Label, folder: Path) -> Said:
     """Kendall's rank test for a trend: p < 0.001, and 1 MB more at the end than at the beginning."""
     del label
     steps, memory = _curve(folder)
+    from scipy import stats  # noqa: PLC0415 - as above
+
     tau = stats.kendalltau(steps, memory)
     return Said(leak=bool(tau.statistic > 0 and tau.pvalue < 0.001 and memory[-1] - memory[0] > 1))
 

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
+from holdwater.attribution.frames import local_values
+
 MOST_NODES = 30_000
 """Graph nodes that one census follows."""
 MOST_WALKED = 20_000
@@ -236,7 +238,9 @@ def _look_behind(objects: list[Any]) -> tuple[int, list[Any]]:
     found: dict[int, int] = {}
     hidden: dict[int, Any] = {}
     waiting = [objects[at : at + CHUNK] for at in range(0, len(objects), CHUNK)]
-    waiting.append([frame for top in sys._current_frames().values() for frame in _stack(top)])  # noqa: SLF001
+    frames = [frame for top in sys._current_frames().values() for frame in _stack(top)]  # noqa: SLF001
+    waiting.append([[value for frame in frames for value in local_values(frame)]])
+    frames.clear()
     while waiting:
         held = gc.get_referents(*waiting.pop())
         for kind in set(map(type, held)) - kinds.keys():

@@ -49,11 +49,14 @@ def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None
     y = values[keep]
     if len(y) < 8 or y[-1] <= y[0]:
         return None
+    found = []
     for series, clock in EVENTS:
         counts = _counts(buckets, series)[keep]
         events = int(counts[-1] - counts[0])
         if events >= LEAST_EVENTS and _grows_at(y, counts):
-            return Following(clock, float(y[-1] - y[0]) / events, events)
+            found.append(Following(clock, float(y[-1] - y[0]) / events, events))
+    if found:
+        return min(found, key=lambda following: following.events)  # of several the rarest says most
     steps = buckets.last_step[keep].astype(np.float64)
     seconds = buckets.seconds[keep]
     if _is_by_the_second(y, steps, seconds):

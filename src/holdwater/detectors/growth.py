@@ -28,6 +28,8 @@ WINDOWS = ((1, (0.0, 0.25, 0.5, 0.75)), (2, (0.0, 0.5)), (4, (0.0, 0.5)), (8, (0
 """What is looked at: the whole run, its later half, quarter and eighth, and where in each a rise may begin."""
 LOOKS = 40
 """Looks in a million steps."""
+MORE_IF_ALIKE = 0.7
+"""Standard errors that are asked for beside, where the noise resembles itself so much that its scale is guessed."""
 LAST_SHARE = 0.3
 """What the look at the end of a run spends of the chance of a false alarm; those before it share the rest."""
 PLACES = 4
@@ -242,7 +244,11 @@ def _steadier(steps: Floats, floors: Floats, means: Floats | None, config: Growt
 
 def _rises(rise: Rise, config: GrowthConfig, *, final: bool) -> bool:
     """Whether the line rises beyond doubt, by more than the grain, to where memory never was."""
-    if rise.growth < config.least_growth or rise.line.score < config.threshold(final=final):
+    alike = min(max((rise.line.correlation - 0.6) / 0.3, 0.0), 1.0)
+    if (
+        rise.growth < config.least_growth
+        or rise.line.score < config.threshold(final=final) + MORE_IF_ALIKE * alike
+    ):
         return False
     if len(rise.before) < 2:
         return True

@@ -1,0 +1,61 @@
+"""What a growth follows."""
+
+import numpy as np
+import pytest
+
+from holdwater.detectors.clocks import find_clock
+from holdwater.detectors.verdict import Clock
+from holdwater.probes.sample import Look, Sample
+from holdwater.timeline.buckets import Buckets
+from holdwater.timeline.timeline import Timeline
+from holdwater.units import Bytes, Step
+
+
+def history(grown: list[float], *, seconds: list[float] | None = None, every: int = 25) -> Buckets:
+    """A run with an evaluation every few steps, that has grown by so much at each step."""
+    timeline = Timeline()
+    for step, size in enumerate(grown, start=1):
+        look = Look(evaluations=step // every, epochs=step // (4 * every))
+        at = float(step) if seconds is None else seconds[step - 1]
+        timeline.append(Sample(Step(step), at, Bytes(int(3e8 + size)), None, look))
+    return timeline.buckets()
+
+
+@pytest.mark.parametrize(
+    ("grown", "clock", "per_event"),
+    [
+        ([1e5 * step for step in range(400)], "step", 1e5),
+        ([2e6 * ((step + 1) // 25) for step in range(400)], "evaluation", 2e6),
+        ([9e6 * ((step + 1) // 100) for step in range(800)], "epoch", 9e6),
+    ],
+    ids=["step", "evaluation", "epoch"],
+)
+def test_finds_the_clock(grown: list[float], clock: Clock, per_event: float) -> None:
+    """Growth that comes at few events follows these."""
+    buckets = history(grown)
+
+    found = find_clock(buckets, buckets.lows("resident"), 0)
+
+    assert found is not None
+    assert found.clock == clock
+    assert found.per_event == pytest.approx(per_event, rel=0.05)
+
+
+def test_finds_growth_by_the_second() -> None:
+    """Steps are now slow, now fast; memory goes by the clock on the wall."""
+    pace = np.where(np.arange(400) // 50 % 2, 0.01, 0.1)
+    seconds = np.cumsum(pace).tolist()
+    buckets = history([1e6 * at for at in seconds], seconds=seconds)
+
+    found = find_clock(buckets, buckets.lows("resident"), 0)
+
+    assert found is not None
+    assert found.clock == "seconds"
+    assert found.per_event == pytest.approx(1e6, rel=0.05)
+
+
+def test_nothing_grows() -> None:
+    """Then there is no clock."""
+    buckets = history([0.0] * 100)
+
+    assert find_clock(buckets, buckets.lows("resident"), 0) is None
