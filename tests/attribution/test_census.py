@@ -43,7 +43,7 @@ class TestTensors:
     def test_counts_what_only_a_graph_keeps(self) -> None:
         """The hidden activations of a loss."""
         weight = torch.ones(1000, 1000, requires_grad=True)
-        first, second = gained(lambda: ((torch.ones(1000, 1000) @ weight) ** 2).mean())
+        first, second = gained(lambda: [((torch.ones(1000, 1000) @ weight) ** 2).mean()])
 
         assert second.tensors - first.tensors >= 8 * MB
         assert second.nodes - first.nodes >= 4

@@ -29,7 +29,7 @@ WINDOWS = ((1, (0.0, 0.25, 0.5, 0.75)), (2, (0.0, 0.5)), (4, (0.0, 0.5)), (8, (0
 LOOKS = 40
 """Looks in a million steps."""
 MORE_IF_ALIKE = 0.7
-"""Standard errors that are asked for beside, where the noise resembles itself so much that its scale is guessed."""
+"""Standard errors that are asked for beside, where noise resembles itself so much that its scale is guessed."""
 LAST_SHARE = 0.3
 """What the look at the end of a run spends of the chance of a false alarm; those before it share the rest."""
 PLACES = 4
