@@ -24,12 +24,7 @@ import numpy as np
 from recording import Bar, record
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo" / "lookalikes"
-SCRIPTS = (
-    "loss_summed_as_float",
-    "evaluation_without_graphs",
-    "gradient_penalty_by_grad",
-    "average_weights_without_grad",
-)
+SCRIPTS = ("loss_summed_as_float", "gradient_penalty_by_grad")
 HEAD = '''
 import json as _json, os as _os, signal as _signal, sys as _sys, time as _time
 

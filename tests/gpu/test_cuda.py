@@ -87,6 +87,6 @@ def test_training_on_the_device_is_flat(holdwater: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert verdict["verdict"] in {"flat", "bounded"}
     assert device[0]["verdict"] in {"flat", "bounded"}
-    assert device[0]["rate"]["bytes_per_step"] == 0
+    assert abs(device[0]["rate"]["bytes_per_step"]) < 1
     assert verdict["peak"]["device_bytes"] > MB
     assert "CUDA memory of this process" in done.stderr

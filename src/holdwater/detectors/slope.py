@@ -78,6 +78,8 @@ def fit_slope(x: Floats, y: Floats, *, bend: float = 0.0, wary: bool = False) ->
             again, some of which meet a stretch that is like a random walk.
     """
     count = len(x)
+    base = float(y[0])
+    y = y - base  # a level of gigabytes would cost digits
     start = min(int(bend * count), count - 3)
     ramp = np.maximum(x - x[start], 0.0)
     rough = _rough(x[start:], y[start:])
@@ -92,7 +94,9 @@ def fit_slope(x: Floats, y: Floats, *, bend: float = 0.0, wary: bool = False) ->
     left = drawn - level - value * ramp
     error, correlation = _error(left, count, start, HIGH_WARY if wary else HIGH)
     error = float(np.hypot(error / (float(x[-1] - x[0]) / (count - 1)), ROUNDING * value))
-    return Slope(value, level + value * float(ramp[-1]), max(noise, float(np.std(left))), error, correlation)
+    return Slope(
+        value, base + level + value * float(ramp[-1]), max(noise, float(np.std(left))), error, correlation
+    )
 
 
 def _rough(x: Floats, y: Floats) -> float:

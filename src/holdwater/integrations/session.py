@@ -93,15 +93,15 @@ class Session:
             self.channel.put_seconds("first_step_at", began - self._began)
         self._write(began, self._cost)
         self._looks += 1
+        answering = 0.0
         if self._looks == FIRST_CENSUS or self.channel.get("asked") > self._answered:
-            self._answer()
+            answering = self._answer()
         now = time.perf_counter()
         steps, then = self._looked_at
         period = (began - then) / max(self.steps - steps, 1)
         self._looked_at = (self.steps, began)
-        cost = time.perf_counter() - began
-        if self._looks != FIRST_CENSUS:
-            self._cost += 0.1 * (min(cost, 4 * self._cost) - self._cost)
+        cost = now - began - answering
+        self._cost += 0.1 * (min(cost, 4 * self._cost) - self._cost)
         apart = 0.001 if self._looks < CLOSE else self._cost / SHARE
         self._next_look = self.steps + max(int(apart / period), 1) if period > 0 else self.steps + 1
         self.channel.put_seconds("last_step_at", now - self._began)
@@ -128,8 +128,8 @@ class Session:
             float(self.steps), now - self._began, cost, *self._readings.read(now), *clocks, self._garbage
         )
 
-    def _answer(self) -> None:
-        """Count objects, and where the watcher asks for it, see what a collection and a trim free."""
+    def _answer(self) -> float:
+        """Count objects, and if asked, see what a collection and a trim free; return the seconds spent."""
         asked = self.channel.get("asked")
         began = time.perf_counter()
         answer: dict[str, Any] = {"step": self.steps, "number": asked}
@@ -154,6 +154,7 @@ class Session:
         text.write_text(json.dumps(answer), encoding="utf-8")
         text.rename(text.with_suffix(".json"))
         self.channel.put("answered", asked)
+        return spent
 
     def _give_up(self, error: Exception) -> None:
         """Look no more, and say so once; steps are still counted."""

@@ -38,6 +38,10 @@ def forecast_in_words(finding: dict[str, Any]) -> str:
     forecast = finding["forecast"]
     if forecast is None:
         return ""
+    if "settles_at_bytes" in forecast:
+        if not forecast["steps"]:
+            return f"has settled at {format_size(forecast['settles_at_bytes'])}"
+        return f"settles at {format_size(forecast['settles_at_bytes'])} in {forecast['steps']:,.0f} steps"
     after = f"reaches the budget of {format_size(forecast['limit_bytes'])} in {forecast['steps']:,.0f} steps"
     return f"{after}, about {format_duration(forecast['seconds'])}"
 
@@ -62,6 +66,8 @@ def figures(history: History) -> list[tuple[str, str]]:
         share = overhead["guard_seconds"] / overhead["run_seconds"]
         label = f"cost of the guard, {overhead['step_us_mean']:.1f} µs a step"
         rows.append((label, f"{share:.2%} of the run"))
+    if overhead.get("attribution_seconds"):
+        rows.append(("objects counted and garbage collected", f"{overhead['attribution_seconds']:.1f} s"))
     return rows
 
 

@@ -105,6 +105,13 @@ class RunStore:
         statement = "INSERT OR REPLACE INTO summaries VALUES (?, ?)"
         self._summary = [(statement, (self._session, json.dumps(summary)))]
 
+    def begin_again(self) -> None:
+        """Forget the samples and judgements of this session: another clock was found for it."""
+        self._connection.execute("DELETE FROM samples WHERE session = ?", (self._session,))
+        self._connection.execute("DELETE FROM verdicts WHERE session = ?", (self._session,))
+        self._waiting = [(statement, row) for statement, row in self._waiting if "INTO verdicts" not in statement]
+        self._written = self._generation = 0
+
     def flush(self, timeline: Timeline) -> None:
         """Write what waits, and the buckets that are new since the last flush, in one transaction.
 

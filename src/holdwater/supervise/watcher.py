@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from holdwater.actions.perform import Outcome
 from holdwater.budget import Budget
 from holdwater.detectors.evidence import NO_EVIDENCE
 from holdwater.detectors.judge import JudgeConfig, Judgement, judge
@@ -300,20 +301,29 @@ class Record:
         self._store, self._watcher = store, watcher
         self._next = time.perf_counter() + FLUSH_EVERY
         self._noted: Verdict | None = None
+        self._timeline: Timeline | None = None
+        self._experiments = 0
         self.error: str | None = None
 
     def write(self, summary: Callable[[], Mapping[str, Any]], *, now: bool = False) -> None:
         """Write when it is time."""
-        verdict = self._watcher.verdict
+        verdict, timeline = self._watcher.verdict, self._watcher.timeline
+        if timeline is not self._timeline:
+            if self._timeline is not None:
+                self._store.begin_again()
+            self._timeline = timeline
         if self._noted is not verdict:
             self._store.verdict(verdict)
             self._noted = verdict
+        for action in self._watcher.experiments[self._experiments :]:
+            self._store.outcome(Outcome(**action, error=None))
+        self._experiments = len(self._watcher.experiments)
         if not now and time.perf_counter() < self._next:
             return
         self._store.summary(summary())
         began = time.perf_counter()
         try:
-            self._store.flush(self._watcher.timeline)
+            self._store.flush(timeline)
         except StoreError as error:
             self.error = str(error)
         self._next = time.perf_counter() + max(FLUSH_EVERY, 1000 * (time.perf_counter() - began))
