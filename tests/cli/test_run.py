@@ -122,6 +122,20 @@ class TestTheScriptIsItself:
 
         assert (done.returncode, done.stdout, done.stderr) == (plain.returncode, plain.stdout, plain.stderr)
 
+    def test_files_of_the_working_folder_shadow_nothing(self, tmp_path: Path) -> None:
+        """A script elsewhere, and a `json.py` here that would fail."""
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "script.py").write_text("import json\nprint(json.dumps([1]))\n")
+        (tmp_path / "json.py").write_text("raise ImportError('not this one')\n")
+        program = str(Path(sys.executable).with_name("holdwater"))
+
+        done = subprocess.run(
+            [program, "run", "--quiet", "elsewhere/script.py"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, "[1]\n", "")
+
     def test_losses_are_the_same_to_the_bit(self, observe: Observe, tmp_path: Path) -> None:
         """Observation changes nothing, experiments included."""
         done, _ = observe(
@@ -255,6 +269,27 @@ for n in range(30):
 
         assert (done.returncode, verdict["steps"], verdict["step_source"]) == (0, 0, "time")
         assert verdict["verdict"] == "leak"
+
+    @pytest.mark.slow
+    def test_two_ranks_are_two_runs(self, tmp_path: Path) -> None:
+        """As the module that `torchrun` launches; only the second rank leaks."""
+        (tmp_path / "train.py").write_text(
+            "import torch.distributed as dist\ndist.init_process_group('gloo')\n" + MODEL + "kept = []\n"
+            "for step in range(200):\n    train_step()\n"
+            "    if dist.get_rank() == 1: kept.append(torch.ones(50_000))\n"
+            "dist.barrier()\ndist.destroy_process_group()\n"
+        )
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "holdwater"]
+
+        subprocess.run(
+            [*launch, "run", "--json", "v.json", "--out", "run", "train.py"],
+            cwd=tmp_path, capture_output=True, check=True, timeout=200,
+        )  # fmt: skip
+
+        first, second = (json.loads((tmp_path / name).read_text()) for name in ("v.json", "v.json.rank-1"))
+        assert (first["steps"], second["steps"]) == (200, 200)
+        assert first["verdict"] != "leak"
+        assert second["findings"][0]["component"] == "host.tensors"
 
     def test_each_rank_writes_its_own_file(self, observe: Observe, tmp_path: Path) -> None:
         """Rank 0 the file itself, the others beside it."""

@@ -1,6 +1,6 @@
 """Run somebody's script or module in this process as Python itself would, with a session watching it.
 
-    python -m holdwater.integrations.script FOLDER LAST_STEP SCRIPT|-m MODULE [ARGS]
+    python script.py FOLDER LAST_STEP SCRIPT|-m MODULE [ARGS]
 
 This is what `holdwater run` starts; it is no command of its own.
 """
@@ -33,7 +33,7 @@ def main() -> None:
     folder, last_step = Path(sys.argv[1]), int(sys.argv[2])
     words = sys.argv[3:]
     if not _isolated():
-        sys.path.pop(0)  # the folder that `-m` put there
+        sys.path.pop(0)  # this file's own folder
     session = sessions.begin(folder, last_step=last_step or None)
     after_import(_hooks(session))
     try:

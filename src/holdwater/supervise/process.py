@@ -20,6 +20,9 @@ PASSED_ON = tuple(
 )
 """What a script may be sent through this process."""
 
+RUNNER = Path(__file__).resolve().parents[1] / "integrations" / "script.py"
+"""What runs the script, by its path: with `-m` Python would look for its own modules in the working folder."""
+
 
 class ScriptProcess:
     """A running script."""
@@ -114,4 +117,4 @@ def _no_core() -> None:
 def script_command(folder: Path, words: Sequence[str], *, last_step: int) -> list[str]:
     """The command that runs a script with a session in it."""
     flags = [f"-W{option}" for option in sys.warnoptions]
-    return [sys.executable, *flags, "-m", "holdwater.integrations.script", str(folder), str(last_step), *words]
+    return [sys.executable, *flags, str(RUNNER), str(folder), str(last_step), *words]
