@@ -60,7 +60,7 @@ class ScriptProcess:
 
     def send(self, number: int) -> None:
         """Send it a signal."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):  # it may have ended
             os.kill(self.pid, number)
 
     def _wait_for_signals(self, seconds: float) -> None:
@@ -71,7 +71,8 @@ class ScriptProcess:
             if found is None or found.si_signo == signal.SIGCHLD:
                 return
             by_somebody = found.si_code <= 0  # SI_USER and its like; the kernel's own are positive
-            if by_somebody and found.si_pid != self.pid:
+            # after a stop and a continue the kernel may hand over what is no signal of ours
+            if found.si_signo in PASSED_ON and by_somebody and found.si_pid != self.pid:
                 self.send(found.si_signo)
 
     def _poll(self) -> bool:
