@@ -61,6 +61,7 @@ def main() -> bool:
     options = parser.parse_args()
     with ThreadPoolExecutor(2) as pool:
         accounts = list(pool.map(lambda name: own_account(name, options.seconds), SCRIPTS))
+    print(json.dumps(accounts), flush=True)
     compared = [comparison(name, options.compare) for name in SCRIPTS]
     starts = start_up()
     share = max(row["share"] for row in accounts)
@@ -100,7 +101,7 @@ def comparison(name: str, seconds: float) -> dict[str, Any]:
     """Run one script with the observer on and off in turn."""
     with tempfile.TemporaryDirectory() as folder:
         said = run(name, Path(folder), seconds, blocks=True)[1]
-    times = json.loads(said.rpartition("TIMES ")[2])["means"]
+    times = json.JSONDecoder().raw_decode(said.rpartition("TIMES ")[2])[0]["means"]
     on, off = np.array(times["False"][2:]), np.array(times["True"][1:])
     count = min(len(on), len(off))
     pairs = on[:count] / off[:count]

@@ -17,12 +17,12 @@ from holdwater.evaluation.simulate import look_all_the_way, wilson
 from recording import Bar, record
 
 SHORT, SHORT_RUNS = 10_000, 3024
-LONG, LONG_RUNS = 1_000_000, 448
+LONG, LONG_RUNS = 1_000_000, 400
 SCORES = (4.4, 5.5, 7.0, 10.0, 14.0, 20.0)
 """Rates of the leaks, as standard errors that the oracle sees: its power is 0.90, 0.99 and more."""
 ONSETS = (0.0, 0.25, 0.5)
 POWER_NOISES = (Noise(0.0), Noise(0.5), Noise(0.9), Noise(0.99), Noise(0.0, tails=2.5), Noise(0.999))
-POWER_RUNS = 60
+POWER_RUNS = 40
 ALPHA = 0.001
 
 Job = tuple[Any, ...]
