@@ -22,6 +22,8 @@ CLOSE = 500
 """The first looks are a millisecond apart, or a step."""
 SHARE = 0.001
 """The part of the time that looks take later on."""
+MANY, CALM = 2000, 0.02
+"""After so many looks they are so many seconds apart at least: the watching process reads each of them."""
 FIRST_CENSUS = 16
 """The look at which objects are counted for the first time, so that there is something to compare with."""
 NEVER = 1 << 62
@@ -103,6 +105,7 @@ class Session:
         cost = now - began - answering
         self._cost += 0.1 * (min(cost, 4 * self._cost) - self._cost)
         apart = 0.001 if self._looks < CLOSE else self._cost / SHARE
+        apart = max(apart, CALM) if self._looks > MANY else apart
         self._next_look = self.steps + max(int(apart / period), 1) if period > 0 else self.steps + 1
         self.channel.put_seconds("last_step_at", now - self._began)
         self.channel.put_seconds("hook_seconds", self.channel.get_seconds("hook_seconds") + cost)
