@@ -1,0 +1,123 @@
+"""A line that rises to the end of a history: does it go on, evenly, or did it climb a few steps and stop?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from holdwater.detectors.slope import Slope, fit_slope
+from holdwater.timeline.buckets import Floats
+
+STRONG = 20.0
+"""A rise of so many standard errors is plain enough for its shape to be asked for too."""
+A_STEP_BETTER = ((5.0, 7.0), (4.0, 2.0))
+"""At the end of a run a step explains a rise better only if it leaves so much less, in squares of the noise: much
+for a weak rise (of 5 standard errors), for which nothing can be told apart, little for a plain one (of 7)."""
+CLEARLY = 3.0
+"""While the run goes on a line must leave so much less than a step or a slowing curve."""
+MANY_JUMPS = 12
+"""A staircase of fewer steps may have been climbed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """A line that rises from some place in the history to its end."""
+
+    x: Floats
+    y: Floats
+    """From where it begins to rise. Shape (blocks,)."""
+    line: Slope
+    before: Floats
+    """Blocks before that. Shape (blocks before,)."""
+
+    @property
+    def growth(self) -> float:
+        """What the line rises by."""
+        return self.line.value * float(self.x[-1] - self.x[0])
+
+
+def goes_on(rise: Rise, *, final: bool) -> bool:
+    """Whether the rise goes on to the end, no slower than before, and in many places."""
+    third = len(rise.x) // 3
+    early = fit_slope(rise.x[:third], rise.y[:third])
+    late = fit_slope(rise.x[-third:], rise.y[-third:])
+    strong = rise.line.score >= STRONG
+    most = max(early.value, rise.line.value)
+    if late.value + 1.64 * late.error < (0.8 if strong else 0.6) * rise.line.value:
+        return False
+    if strong and late.value < 0.6 * most and late.score < early.score:
+        return False
+    if _comes_by_jumps(rise) or (not final and _slows_down(rise)):
+        return False
+    return _is_even(rise) if strong else _is_no_step(rise, final=final)
+
+
+def _slows_down(rise: Rise) -> bool:
+    """Whether a line does not fit clearly better than a logarithm."""
+    count = len(rise.y)
+    line = _unexplained(rise.y, rise.x)
+    slowing = _unexplained(rise.y, np.log(1 + np.arange(count) / (count / 16)))
+    return slowing < line * (1 + CLEARLY * _similar(rise) / count)
+
+
+def _similar(rise: Rise) -> float:
+    """How many times larger correlation makes the variance of a mean."""
+    return (1 + rise.line.correlation) / (1 - rise.line.correlation)
+
+
+def _comes_by_jumps(rise: Rise) -> bool:
+    """Whether a few steps up, each plain to see, make up half of the growth."""
+    y = rise.y
+    if len(y) < 24:
+        return False
+    half = 4
+    levels = np.median(np.lib.stride_tricks.sliding_window_view(y, half), axis=1)
+    apart = levels[half:] - levels[:-half] - rise.line.value * half * float(rise.x[-1] - rise.x[0]) / (len(y) - 1)
+    spread = 1.4826 * float(np.median(np.abs(apart - np.median(apart))))
+    found, total, at = 0, 0.0, 0
+    plain = max(6 * spread, 0.02 * rise.growth)
+    while at < len(apart):
+        if apart[at] > plain:
+            found, total = found + 1, total + float(apart[at : at + 2 * half].max())
+            at += 2 * half
+        else:
+            at += 1
+    return 0 < found < MANY_JUMPS and total > 0.4 * rise.growth
+
+
+def is_straight(rise: Rise) -> bool:
+    """Whether the rise is as steep at the end as at the beginning, to a tenth, and the noise allows to say so."""
+    third = len(rise.x) // 3
+    early = fit_slope(rise.x[:third], rise.y[:third])
+    late = fit_slope(rise.x[-third:], rise.y[-third:])
+    doubt = early.error + late.error
+    if len(rise.before) > 0.6 * len(rise.x):
+        return False  # a late part of a short run may be the slow end of a warm-up
+    return late.value > 0.9 * early.value and doubt < 0.1 * rise.line.value and _is_even(rise)
+
+
+def _is_even(rise: Rise) -> bool:
+    """Whether memory rises in at least six of seven parts alike."""
+    parts = np.array([np.median(part) for part in np.array_split(rise.y, 8)])
+    increments = np.diff(parts)
+    return bool((increments > 0.2 * increments.mean()).sum() >= 6)
+
+
+def _is_no_step(rise: Rise, *, final: bool) -> bool:
+    """Whether a line fits better than the best single step up."""
+    clip = 5 * rise.line.noise
+    line = rise.line.end + rise.line.value * (rise.x - rise.x[-1])
+    y = np.clip(rise.y, line - clip, line + clip)
+    count = len(y)
+    along = _unexplained(y, rise.x)
+    total, squares = np.cumsum(y), np.cumsum(y**2)
+    left = np.arange(3, count - 2)
+    inside = squares[left - 1] - total[left - 1] ** 2 / left
+    outside = (squares[-1] - squares[left - 1]) - (total[-1] - total[left - 1]) ** 2 / (count - left)
+    tolerated = float(np.interp(rise.line.score, *A_STEP_BETTER)) if final else -CLEARLY
+    return bool(along <= np.min(inside + outside) + tolerated * _similar(rise) * along / count)
+
+
+def _unexplained(y: Floats, by: Floats) -> float:
+    """The sum of squares that least squares by one column leaves."""
+    y, by = y - y.mean(), by - by.mean()
+    return float(y @ y - (y @ by) ** 2 / (by @ by))
