@@ -22,7 +22,7 @@ from holdwater.supervise.process import ScriptProcess
 from holdwater.supervise.watcher import Record, Watcher
 
 BRISK, CALM = 0.05, 0.5
-"""Seconds between two turns of the watcher, in the first twenty seconds and later."""
+"""Seconds between two turns of the watcher, in the first ten seconds and later."""
 
 
 class Observed:
@@ -117,7 +117,7 @@ class Observed:
         """Seconds until the next turn."""
         if self.channel.state == "ending":
             return 0.002
-        return BRISK if time.perf_counter() - self._began < 20 else CALM
+        return BRISK if time.perf_counter() - self._began < 10 else CALM
 
     def _overhead(self) -> Overhead:
         """What looking has cost the script."""
