@@ -4,7 +4,10 @@ import os
 from datetime import datetime
 from pathlib import Path
 
+from holdwater.budget import Budget, find_budget, give_budget
 from holdwater.errors import ConfigError, RunFolderError
+from holdwater.probes.machine import read_machine
+from holdwater.units import parse_size
 
 LEAK_FOUND = 3
 """The exit code with `--fail-on leak` when a leak was found."""
@@ -70,3 +73,15 @@ def make_folder(out: Path) -> Path:
     except OSError as error:
         raise RunFolderError(f"--out {out} cannot be written: {error.strerror}; name another folder") from error
     return out
+
+
+def choose_budget(max_memory: str | None) -> Budget:
+    """The budget that was given, or one that the machine can spare.
+
+    Args:
+        max_memory: A size such as `70GB`; None finds one.
+    """
+    machine = read_machine()
+    if max_memory is None:
+        return find_budget(machine)
+    return give_budget(parse_size(max_memory, bare_unit="GB"), machine)

@@ -8,13 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdwater.budget import Budget, find_budget, give_budget
-from holdwater.cli.checks import LEAK_FOUND, check_writable, free_run_folder, make_folder
+from holdwater.cli.checks import LEAK_FOUND, check_writable, choose_budget, free_run_folder, make_folder
 from holdwater.errors import ConfigError
-from holdwater.probes.machine import read_machine
 from holdwater.supervise.channel import create_channel
 from holdwater.supervise.process import ScriptProcess, die_as, script_command
-from holdwater.units import parse_size
 
 if TYPE_CHECKING:
     from holdwater.cli.observed import Observed
@@ -50,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     json_file = options.json if options.json is None or rank == 0 else Path(f"{options.json}.rank-{rank}")
     for flag, file in (("--json", json_file), ("--report", options.report)):
         check_writable(flag, file)
-    budget = _budget(options.max_memory)
+    budget = choose_budget(options.max_memory)
     out = make_folder(free_run_folder(options.out, Path(words[0]).stem, rank=rank))
     with tempfile.TemporaryDirectory(prefix="holdwater-") as folder:
         create_channel(Path(folder) / "pulse")
@@ -106,14 +103,6 @@ def _words(options: argparse.Namespace) -> list[str]:
             f"--steps is {options.steps}, but a run cannot have fewer than no steps; write 1 or more"
         )
     return words
-
-
-def _budget(max_memory: str | None) -> Budget:
-    """The budget that was given, or one that the machine can spare."""
-    machine = read_machine()
-    if max_memory is None:
-        return find_budget(machine)
-    return give_budget(parse_size(max_memory, bare_unit="GB"), machine)
 
 
 def _write_report(out: Path, report: Path, rank: int) -> None:

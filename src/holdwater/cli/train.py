@@ -8,14 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from holdwater.cli.checks import LEAK_FOUND, check_writable
 from holdwater.config import Config, Profile, choose_profile, gather, load_profile
 from holdwater.config.keys import KEYS
-from holdwater.errors import ConfigError, HoldwaterError
+from holdwater.errors import HoldwaterError
 
 log = logging.getLogger("holdwater")
-
-LEAK_FOUND = 3
-"""The exit code with `--fail-on leak` when a leak was found."""
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
@@ -54,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         raise HoldwaterError(
             f'training needs {error.name}, which is not installed; pip install "holdwater[torch]"'
         ) from error
-    _check_writable(options.json)
+    check_writable("--json", options.json)
     folder = find_run_folder(config["out"], options.resume)
     if folder.settings is not None and options.config is None:
         options.config = folder.settings  # a run goes on with the settings that it began with; flags still win
@@ -108,15 +106,6 @@ def _with_profile(config: Config, options: argparse.Namespace) -> Config:
         return config
     log.info("profile %s (%s)", profile.name, "named" if config["profile"] else "chosen by the machine's memory")
     return gather_config(options, profile)
-
-
-def _check_writable(path: Path | None) -> None:
-    """Find out before a long run whether its verdict can be written."""
-    if path is None:
-        return
-    folder = path.resolve().parent
-    if not folder.is_dir() or path.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError(f"--json {path} cannot be written; name a file in a folder that exists")
 
 
 def _default(value: object) -> str:

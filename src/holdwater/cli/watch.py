@@ -10,17 +10,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from holdwater.budget import Budget, find_budget, give_budget
-from holdwater.cli.checks import LEAK_FOUND, check_writable, free_run_folder
+from holdwater.budget import Budget
+from holdwater.cli.checks import LEAK_FOUND, check_writable, choose_budget, free_run_folder
 from holdwater.errors import ConfigError, ProbeError
 from holdwater.guard.account import Overhead
 from holdwater.guard.summary import summarise
-from holdwater.probes.machine import read_machine
 from holdwater.probes.outside import Outside
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.candidates import Candidate, find_training
 from holdwater.supervise.watcher import Record, Watcher
-from holdwater.units import format_rate, format_size, parse_size
+from holdwater.units import format_rate, format_size
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
@@ -75,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"{error}; `holdwater watch --find` lists the processes that look like training"
         ) from error
-    budget = _budget(options.max_memory)
+    budget = choose_budget(options.max_memory)
     watcher = Watcher(outside, budget, tick=options.every)
     record = None if options.out is None else _record(options.out, watcher, outside)
     console.print(f"watching {pid}: {outside.command()[:100]}")
@@ -175,14 +174,6 @@ def _list(found: list[Candidate], console: Console) -> None:
         size = format_size(candidate.resident)
         table.add_row(str(candidate.pid), size, str(candidate.children), candidate.why, candidate.command[:90])
     console.print(table)
-
-
-def _budget(max_memory: str | None) -> Budget:
-    """What forecasts lead to."""
-    machine = read_machine()
-    if max_memory is None:
-        return find_budget(machine)
-    return give_budget(parse_size(max_memory, bare_unit="GB"), machine)
 
 
 def _record(out: Path, watcher: Watcher, outside: Outside) -> Record:

@@ -3,7 +3,7 @@
 Sources: Linux kernel documentation, filesystems/proc.rst (`statm`); glibc manual (`mallinfo2`, `malloc_trim`).
 """
 
-import ctypes
+import contextlib
 import gc
 import math
 import os
@@ -11,6 +11,8 @@ import sys
 import time
 from typing import Any
 
+from holdwater.actions.perform import trim
+from holdwater.errors import ActionError
 from holdwater.probes.devices import find_device
 from holdwater.probes.heap import Heap
 from holdwater.probes.statm import Statm
@@ -70,13 +72,14 @@ class Readings:
         first = self.in_use()
         gc.collect()
         second = self.in_use()
-        trimmed = _trim()
+        with contextlib.suppress(ActionError):  # a C library without it frees nothing
+            trim()
         third = self.in_use()
         key = "heap_in_use" if "heap_in_use" in first else "resident"
         blocks = 64 * (first["python_blocks"] - second["python_blocks"])
         return {
             "collected": max(first[key] - second[key] + (blocks if key == "heap_in_use" else 0), 0),
-            "trimmed": max(second["resident"] - third["resident"], 0) if trimmed else 0,
+            "trimmed": max(second["resident"] - third["resident"], 0),
             "gc_enabled": enabled and gc.get_threshold()[0] > 0,
             "gc_collections": collections,
         }
@@ -94,12 +97,3 @@ class Readings:
         if memory is None:
             return NOTHING, NOTHING, NOTHING
         return memory.allocated, memory.reserved, NOTHING
-
-
-def _trim() -> bool:
-    """Give free heap back to the system; False where the C library cannot."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        return False
-    return True

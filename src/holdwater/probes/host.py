@@ -3,7 +3,6 @@
 Source: Linux kernel documentation, filesystems/proc.rst; elsewhere psutil.
 """
 
-import os
 from pathlib import Path
 
 import psutil
@@ -11,6 +10,7 @@ import psutil
 from holdwater.errors import ProbeError
 from holdwater.probes.cgroup import Cgroup
 from holdwater.probes.probe import Reading
+from holdwater.probes.statm import Statm
 from holdwater.units import Bytes
 
 _KIB = 1024
@@ -26,24 +26,15 @@ class Resident:
     measures = "resident memory of this process"
 
     def __init__(self) -> None:
-        self._page = os.sysconf("SC_PAGE_SIZE")
-        self._process = psutil.Process()
-        try:
-            self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self._statm = -1
+        self._statm = Statm()
 
     def read(self) -> Bytes:
         """Return the resident memory of this process."""
-        if self._statm < 0:
-            return Bytes(self._process.memory_info().rss)
-        return Bytes(int(os.pread(self._statm, 64, 0).split(None, 2)[1]) * self._page)
+        return Bytes(self._statm.read()[0])
 
     def close(self) -> None:
         """Give the file descriptor back."""
-        if self._statm >= 0:
-            os.close(self._statm)
-            self._statm = -1
+        self._statm.close()
 
 
 def read_kib_table(path: Path) -> dict[str, int]:
