@@ -36,6 +36,10 @@ LEAST_STEPS = 24
 """Fewer counted steps than this are judged by time."""
 MOST_QUESTIONS = 12
 """How often objects are counted in one run, experiments included."""
+ALLOWANCE = 2.0
+"""Seconds of the process that counting may take in any run."""
+ALLOWED_SHARE = 0.01
+"""In a long run counting may take this share of it."""
 FLUSH_EVERY = 2.0
 
 
@@ -228,7 +232,9 @@ class Watcher:
             return
         steps = self.steps
         spent = channel.get_seconds("attribution_seconds")
-        fresh = steps >= 2 * self._asked_at and spent < 0.5 + 0.05 * channel.get_seconds("last_step_at")
+        affordable = spent < max(ALLOWANCE, ALLOWED_SHARE * channel.get_seconds("last_step_at"))
+        first = len(self.evidence.holdings) < 2  # a single count can be compared with nothing
+        fresh = steps >= 2 * self._asked_at and (affordable or first)
         experiment = judgement.accusing and (steps >= 2 * self._experiment_at or not self.evidence.experiments)
         last = final and judgement.suspicious and not (self._counted_at(steps) and self.evidence.experiments)
         if not (experiment or last or (judgement.suspicious and fresh)):
@@ -264,7 +270,7 @@ class Watcher:
                 self.errors.append(answer["error"])
             if "experiment" in answer:
                 self._note_experiment(answer)
-        if fresh and self.evidence.experiments:
+        if fresh and len(self.evidence.holdings) > 1:
             self._drain()
             self.judge()
 
