@@ -67,7 +67,6 @@ class Session:
         self._garbage = 0.0
         self._answered = 0
         self.forked = False
-        self.channel.put("pid", self.pid)
         self.channel.state = "running"
         os.register_at_fork(after_in_child=self._leave)
 

@@ -9,6 +9,7 @@ replays, is still a step.
 import functools
 import sys
 import weakref
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -119,17 +120,19 @@ _clocks: dict[Any, TorchClock] = {}
 
 
 class Loaders:
-    """Counts the epochs of a script's loaders and the samples that they give out for the first time."""
+    """Counts the epochs of a script's loaders, the samples and the shapes of batches that come first."""
 
     MOST = 50_000_000
     """Samples that are told apart; of a larger dataset only those below this index."""
+    MOST_SHAPES = 10_000
+    """Shapes that are told apart."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._seen: dict[int, bytearray] = {}
         self._datasets: dict[int, Callable[[], object | None]] = {}
         self._sizes: dict[int, int] = {}
-        self._iterated: set[int] = set()
+        self._shapes: set[object] = set()
         session.datasets = self.datasets
 
     def datasets(self) -> list[object]:
@@ -139,7 +142,7 @@ class Loaders:
     def watch(self, module: ModuleType) -> None:
         """Watch all loaders (module `torch.utils.data.dataloader`)."""
         base = module._BaseDataLoaderIter  # noqa: SLF001 - the one place that all loaders share
-        next_index, begin = base._next_index, module.DataLoader.__iter__  # noqa: SLF001
+        next_index, begin, draw = base._next_index, module.DataLoader.__iter__, base.__next__  # noqa: SLF001
 
         @functools.wraps(next_index)
         def noted_index(iterator: Any) -> Any:  # noqa: ANN401
@@ -157,7 +160,14 @@ class Loaders:
                 self._session.epochs += 1
             return iterator
 
-        base._next_index = noted_index  # noqa: SLF001
+        @functools.wraps(draw)
+        def noted_batch(iterator: Any) -> Any:  # noqa: ANN401
+            """Draw a batch, and note its shape."""
+            batch = draw(iterator)
+            self._note_shape(batch)
+            return batch
+
+        base._next_index, base.__next__ = noted_index, noted_batch  # noqa: SLF001
         module.DataLoader.__iter__ = counted_begin
 
     def _note(self, dataset: Any, index: list[Any]) -> None:  # noqa: ANN401 - somebody's dataset
@@ -176,6 +186,22 @@ class Loaders:
             if not seen[number]:
                 seen[number] = 1
                 self._session.samples_seen += 1
+
+    def _note_shape(self, batch: Any) -> None:  # noqa: ANN401 - whatever a loader gives out
+        """Note whether the shapes of a batch's tensors come for the first time."""
+        parts: Iterable[Any] = (batch,)
+        if isinstance(batch, Mapping):
+            parts = batch.values()
+        elif isinstance(batch, list | tuple):
+            parts = batch
+        shape = tuple(getattr(part, "shape", None) for part in parts)
+        try:
+            if shape in self._shapes or len(self._shapes) >= self.MOST_SHAPES or self._session.forked:
+                return
+        except TypeError:  # a shape of its own kind
+            return
+        self._shapes.add(shape)
+        self._session.shapes += 1
 
     def _begin(self, key: int, dataset: Any) -> bytearray:  # noqa: ANN401
         """Take up a dataset."""
