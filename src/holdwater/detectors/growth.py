@@ -27,8 +27,11 @@ from holdwater.units import Step
 REPORTED_CONFIDENCE = 0.95
 WINDOWS = ((1, (0.0, 0.25, 0.5, 0.75)), (2, (0.0, 0.5)), (4, (0.0, 0.5)), (8, (0.0,)))
 """What is looked at: the whole run, its later half, quarter and eighth, and where in each a rise may begin."""
+FIRST_LOOK, LOOK_GROWTH = 24, 1.2
+"""Readings before the first look; each later one comes when the run is so many times as long as at the one
+before. Between two looks the verdict stands, so that looking at every step would see nothing else."""
 LOOKS = 40
-"""Looks in a million steps."""
+"""As many looks as those in a million steps count for: neighbours see nearly the same."""
 MORE_IF_ALIKE = 0.7
 """Standard errors that are asked for beside, where noise resembles itself so much that its scale is guessed."""
 LAST_SHARE = 0.3

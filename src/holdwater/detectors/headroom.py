@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from holdwater.budget import Budget
+from holdwater.detectors.verdict import Finding, Verdict
 from holdwater.errors import ConfigError
 from holdwater.probes.sample import Sample
-from holdwater.units import Bytes, format_size
+from holdwater.units import Bytes, Step, format_size
 
 PressureLevel = Literal["calm", "threshold", "waiting", "over budget", "stopping"]
 LEVELS: tuple[PressureLevel, ...] = ("calm", "threshold", "waiting", "over budget", "stopping")
@@ -48,6 +49,28 @@ class Headroom:
 
 
 CALM = Headroom("calm", "")
+
+
+class Pressure:
+    """Remembers the first sample that was over the budget, or found the machine short of memory."""
+
+    def __init__(self) -> None:
+        self.finding: Finding | None = None
+
+    def note(self, step: Step, headroom: Headroom) -> None:
+        """Take in how close a sample was to its limits."""
+        if self.finding is None and headroom.level not in {"calm", "threshold"}:
+            self.finding = Finding(
+                verdict="pressure",
+                component="host.native",
+                detected_step=step,
+                onset_step=step,
+                advice=f"{headroom.level}: {headroom.reason}",
+            )
+
+    def added_to(self, verdict: Verdict) -> Verdict:
+        """A verdict with this finding in it, if there is one."""
+        return verdict if self.finding is None else Verdict.of((*verdict.findings, self.finding), verdict.step)
 
 
 def judge_headroom(sample: Sample, budget: Budget, config: HeadroomConfig) -> Headroom:

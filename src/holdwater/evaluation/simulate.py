@@ -4,14 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holdwater.detectors.growth import DEFAULT, GrowthConfig, GrowthKind, judge_growth
+from holdwater.detectors.growth import DEFAULT, FIRST_LOOK, LOOK_GROWTH, GrowthConfig, GrowthKind, judge_growth
 from holdwater.evaluation.shapes import Curve
 from holdwater.timeline.buckets import Floats
 
 CAPACITY = 4096
-FIRST_LOOK = 64
-LOOK_GROWTH = 1.25
-"""As the guard's: between two looks the verdict stands, so looking at every step sees nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

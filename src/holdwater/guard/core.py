@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from holdwater.budget import Budget
 from holdwater.detectors.growth import DEFAULT, GrowthConfig
-from holdwater.detectors.headroom import CALM, Headroom, HeadroomConfig, judge_headroom
+from holdwater.detectors.headroom import CALM, Headroom, HeadroomConfig, Pressure, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, judge
-from holdwater.detectors.verdict import Finding, Verdict
+from holdwater.detectors.verdict import Verdict
 from holdwater.policy.decision import ActionName, Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
 from holdwater.probes.sample import Sample
@@ -49,7 +49,7 @@ class GuardCore:
         self._judge_config = JudgeConfig(config.growth, config.remedies.leak_threshold)
         self._first_step: Step | None = None
         self._next_judgement = FIRST_JUDGEMENT
-        self._pressure: tuple[Step, Headroom] | None = None
+        self._pressure = Pressure()
 
     def observe(self, sample: Sample) -> tuple[Event, ...]:
         """Take one sample in.
@@ -63,8 +63,7 @@ class GuardCore:
         self.record(sample)
         self.headroom = judge_headroom(sample, self.budget, self.config.headroom)
         events: tuple[Event, ...] = ()
-        if self.headroom is not CALM:
-            self._note_pressure(sample)
+        self._pressure.note(sample.step, self.headroom)
         events += self._remedies.answer_headroom(self.headroom, sample)
         events += self._remedies.answer_interval(sample.step)
         steps = sample.step - (self._first_step or 0)
@@ -86,28 +85,10 @@ class GuardCore:
         Args:
             final: The run has ended: there is nothing to wait for.
         """
-        verdict = judge(self.timeline.buckets(), self.budget, config=self._judge_config, final=final).verdict
-        if self._pressure is not None:
-            verdict = Verdict.of((*verdict.findings, self._pressure_finding(self._pressure)), verdict.step)
-        self.verdict = verdict
-        return verdict
+        judgement = judge(self.timeline.buckets(), self.budget, config=self._judge_config, final=final)
+        self.verdict = self._pressure.added_to(judgement.verdict)
+        return self.verdict
 
     def learn(self, action: ActionName, freed: int, in_use: int) -> None:
         """Take in what an action freed, so that one that does not pay is not repeated."""
         self._remedies.learn(action, freed, in_use)
-
-    def _note_pressure(self, sample: Sample) -> None:
-        """Remember the first sample that was over the budget, or found the machine short of memory."""
-        if self._pressure is None and self.headroom.level != "threshold":
-            self._pressure = (sample.step, self.headroom)
-
-    def _pressure_finding(self, pressure: tuple[Step, Headroom]) -> Finding:
-        """Put pressure into words."""
-        step, headroom = pressure
-        return Finding(
-            verdict="pressure",
-            component="host.native",
-            detected_step=step,
-            onset_step=step,
-            advice=f"{headroom.level}: {headroom.reason}",
-        )

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.actions.perform import Outcome
-from holdwater.budget import Budget
+from holdwater.budget import Budget, stopping_level
 from holdwater.detectors.evidence import NO_EVIDENCE
+from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH
+from holdwater.detectors.headroom import HeadroomConfig, Pressure, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, Judgement, judge
 from holdwater.detectors.verdict import Finding, Verdict
 from holdwater.errors import StoreError
+from holdwater.probes.host import Available
+from holdwater.probes.machine import read_machine
 from holdwater.probes.outside import Outside
 from holdwater.probes.sample import DeviceMemory, Look, Sample
 from holdwater.store.run_store import RunStore
@@ -28,10 +32,6 @@ from holdwater.units import Bytes, Step
 
 TICK = 0.1
 """Seconds of one step where a script counts none."""
-FIRST_JUDGEMENT = 24
-"""Readings before the first judgement."""
-JUDGEMENT_GROWTH = 1.2
-"""Each judgement comes when there are this many times as many steps as at the one before."""
 LEAST_STEPS = 24
 """Fewer counted steps than this are judged by time."""
 MOST_QUESTIONS = 12
@@ -78,12 +78,13 @@ class Watcher:
         """Seconds of the process's own looks, the newest 4096."""
         self.errors: list[str] = []
         self._outside, self._channel, self._folder = outside, channel, folder
+        self._available, self._pressure, self._headroom = Available(), Pressure(), _headroom()
         self._began = time.perf_counter()
         self._read = self._ticks = 0
         self._last_step = -1
         self._shared = 0.0
         self._pending: dict[str, int] = {}
-        self._next_judgement = self._next_by_time = float(FIRST_JUDGEMENT)
+        self._next_judgement = self._next_by_time = float(FIRST_LOOK)
         self._asked = self._asked_at = self._experiment_at = 0
         self._answers: set[str] = set()
 
@@ -128,10 +129,10 @@ class Watcher:
         timeline = self.timeline
         if timeline is self.by_time:
             if self._ticks >= self._next_by_time:
-                self._next_by_time = self._ticks * JUDGEMENT_GROWTH
+                self._next_by_time = self._ticks * LOOK_GROWTH
                 self.judge()
-        elif self._read >= FIRST_JUDGEMENT and self.steps >= self._next_judgement:
-            self._next_judgement = self.steps * JUDGEMENT_GROWTH
+        elif self._read >= FIRST_LOOK and self.steps >= self._next_judgement:
+            self._next_judgement = self.steps * LOOK_GROWTH
             self.judge()
         return alive
 
@@ -140,7 +141,7 @@ class Watcher:
         judgement = judge(
             self.timeline.buckets(), self.budget, config=JudgeConfig(), evidence=self.evidence, final=final
         )
-        self.verdict = self._dated(judgement.verdict)
+        self.verdict = self._dated(self._pressure.added_to(judgement.verdict))
         self._ask(judgement, final=final)
         return judgement
 
@@ -207,7 +208,9 @@ class Watcher:
             pending.pop(name, None)
         pending |= {"anonymous": int(resident - both), "file": int(max(both - self._shared, 0)), **seen}
         look = Look(**pending)  # type: ignore[arg-type] # named as Look's fields
-        self.by_step.append(Sample(Step(int(step)), seconds, Bytes(int(resident)), device, look))
+        sample = Sample(Step(int(step)), seconds, Bytes(int(resident)), device, look)
+        self.by_step.append(sample)
+        self._note_pressure(sample)
 
     def _look_outside(self) -> bool:
         """Read the process from outside; False when it is gone."""
@@ -217,11 +220,18 @@ class Watcher:
             return False
         self._ticks = max(round(now / self.tick), 1)
         self._shared = fields.get("shared_memory", 0)
+        fields |= self._available.read()
         self._pending |= fields
         resident = fields.pop("resident")
-        look = Look(**fields)
-        self.by_time.append(Sample(Step(self._ticks), now, Bytes(resident), None, look))
+        sample = Sample(Step(self._ticks), now, Bytes(resident), None, Look(**fields))
+        self.by_time.append(sample)
+        self._note_pressure(sample)
         return True
+
+    def _note_pressure(self, sample: Sample) -> None:
+        """Hold a sample against the budget, and say it by the clock that is judged by."""
+        step = Step(self.steps) if self.timeline is self.by_step else sample.step
+        self._pressure.note(step, judge_headroom(sample, self.budget, self._headroom))
 
     def _ask(self, judgement: Judgement, *, final: bool) -> None:
         """Ask the process to count its objects, and before it is accused, to collect and trim."""
@@ -309,7 +319,6 @@ class Record:
         self._noted: Verdict | None = None
         self._timeline: Timeline | None = None
         self._experiments = 0
-        self.error: str | None = None
 
     def write(self, summary: Callable[[], Mapping[str, Any]], *, now: bool = False) -> None:
         """Write when it is time."""
@@ -331,8 +340,14 @@ class Record:
         try:
             self._store.flush(timeline)
         except StoreError as error:
-            self.error = str(error)
+            self._watcher.note_error(error)
         self._next = time.perf_counter() + max(FLUSH_EVERY, 1000 * (time.perf_counter() - began))
+
+
+def _headroom() -> HeadroomConfig:
+    """Where memory is short: this process only watches, so nobody waits before."""
+    short = stopping_level(read_machine())
+    return HeadroomConfig(waiting_below=short, stopping_below=short)
 
 
 def _whole(**values: float) -> dict[str, int]:
