@@ -41,15 +41,11 @@ class Composition:
 
 def composition(evidence: Evidence) -> Composition | None:
     """Compare the counts before and after a growth; None where there are not two."""
-    pair = _pair(evidence.holdings)
+    pair = _pair(evidence)
     if pair is None:
         return None
-    first, last = pair
-    tests = [test for test in evidence.experiments if first.step <= test.step < last.step]  # made after a count
-    growth = last.in_use + sum(test.collected for test in tests) - first.in_use
-    if growth <= 0:
-        return None
-    freed = sum(test.collected_tensors for test in tests)
+    first, last, growth = pair
+    freed = sum(test.collected_tensors for test in evidence.experiments if first.step <= test.step < last.step)
     tensors = min(max(last.tensors + freed - first.tensors, 0) / growth, 1.0)
     between = [held for held in evidence.holdings if first.step < held.step <= last.step]
     small = sum(held.gained_python for held in between)
@@ -59,20 +55,18 @@ def composition(evidence: Evidence) -> Composition | None:
 
 def is_garbage(evidence: Evidence, growth: Growth) -> bool:
     """Whether a collection freed most of what has grown since."""
-    grown = max(growth.risen, 1.0) if growth.rate is None else max(growth.risen, growth.rate.bytes_per_step)
     since = 0 if growth.onset is None else int(growth.onset)
     freed = sum(test.collected for test in evidence.experiments if test.step >= since)
-    return freed >= CURED * min(grown, _grown_by_then(evidence, growth))
+    return freed >= CURED * _grown_by_then(evidence, growth)
 
 
 def is_held_by_datasets(evidence: Evidence) -> bool:
     """Whether what the loaders' own datasets hold has grown by most of the growth."""
-    pair = _pair(evidence.holdings)
+    pair = _pair(evidence)
     if pair is None:
         return False
-    first, last = pair
-    growth = last.in_use - first.in_use
-    return growth > 0 and last.datasets - first.datasets >= CURED * growth
+    first, last, growth = pair
+    return last.datasets - first.datasets >= CURED * growth
 
 
 def first_visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | None:
@@ -88,15 +82,24 @@ def first_visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | 
     return newest, float(evidence.samples_total)
 
 
-def _pair(holdings: tuple[Holdings, ...]) -> tuple[Holdings, Holdings] | None:
-    """The newest count, and the latest before it with at least a third of the growth in between."""
-    if len(holdings) < 2:
+def _pair(evidence: Evidence) -> tuple[Holdings, Holdings, float] | None:
+    """The newest count, the latest before it with a third of the growth in between, and the bytes grown between.
+
+    What an experiment freed is added back: it had grown. An experiment is made right after a count.
+    """
+    if len(evidence.holdings) < 2:
         return None
-    last = holdings[-1]
-    most = max(last.in_use - held.in_use for held in holdings[:-1])
-    for held in reversed(holdings[:-1]):
-        if last.in_use - held.in_use >= most / 3 and last.step > held.step:
-            return held, last
+    *earlier, last = evidence.holdings
+
+    def grown(held: Holdings) -> float:
+        """Bytes from a count to the newest."""
+        freed = sum(test.collected for test in evidence.experiments if held.step <= test.step < last.step)
+        return last.in_use + freed - held.in_use
+
+    most = max(map(grown, earlier))
+    for held in reversed(earlier):
+        if grown(held) >= most / 3 > 0 and last.step > held.step:
+            return held, last, grown(held)
     return None
 
 

@@ -17,8 +17,6 @@ class Holdings:
     """Arrays, texts and byte strings of a kilobyte or more."""
     gained_python: int
     """What containers gained since the count before, in smaller Python objects."""
-    gained_native: int
-    """The same, in images and graph nodes."""
     datasets: int
     """Held by the datasets that loaders iterate."""
     room: int | None
@@ -41,8 +39,6 @@ class Experiment:
     """Bytes that malloc gave back to the system."""
     collector_on: bool
     """Whether Python's collector runs by itself."""
-    collections: int
-    """Full collections before this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,6 @@ class Evidence:
                     tensors=census["tensors"],
                     bulk=census["bulk"],
                     gained_python=census["gained"]["python"],
-                    gained_native=census["gained"]["native"],
                     datasets=census["datasets"],
                     room=census["room"],
                     python_blocks=before.get("python_blocks"),
@@ -94,7 +89,6 @@ class Evidence:
                     collected_tensors=found["collected_tensors"],
                     trimmed=found["trimmed"],
                     collector_on=found["gc_enabled"],
-                    collections=found["gc_collections"],
                 ),
             )
         return Evidence(holdings[-MOST:], experiments[-MOST:], samples_total)

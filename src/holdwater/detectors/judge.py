@@ -223,7 +223,9 @@ class _Case:
     ) -> Finding:
         """A growth that ends when each row has come once."""
         rate = None if growth.rate is None else replace(growth.rate, per_event=per_row)
-        end = self.step + round(plateau.steps)
+        ends = f"settles near step {self.step + round(plateau.steps)} at {format_size(plateau.settles_at_bytes)}"
+        if plateau.steps == 0:
+            ends = f"has settled at {format_size(plateau.settles_at_bytes)}, for each row has come"
         return Finding(
             verdict="bounded",
             component=component,
@@ -233,7 +235,7 @@ class _Case:
             follows="sample",
             forecast=plateau,
             advice=f"memory follows first visits of samples ({format_size(per_row)} each, held by the dataset): "
-            f"it settles near step {end} at {format_size(plateau.settles_at_bytes)}",
+            f"it {ends}",
         )
 
     def _bounded_by_room(self, component: Component, growth: Growth, room: float) -> Finding:

@@ -1,0 +1,97 @@
+"""What a growth is made of, and whether a collection would cure it."""
+
+from typing import Any
+
+import pytest
+
+from holdwater.detectors.accuse import composition, is_garbage, is_held_by_datasets
+from holdwater.detectors.evidence import Evidence, Experiment, Holdings
+from holdwater.detectors.growth import Growth
+from holdwater.detectors.verdict import Rate
+from holdwater.units import Step
+
+LEAK = Growth("leak", Rate(1000.0, 900.0, 1100.0, 0.95), Step(100), 5e6, 1e6)
+"""1 kB a step since step 100."""
+
+
+def held(step: int, in_use: float, **kinds: int) -> Holdings:
+    """A count in which everything else is 0."""
+    fields: dict[str, Any] = {"tensors": 0, "bulk": 0, "gained_python": 0, "datasets": 0, "room": None} | kinds
+    return Holdings(step=step, in_use=in_use, **fields)
+
+
+def experiment(step: int, collected: float) -> Experiment:
+    """A collection that freed so much."""
+    return Experiment(step=step, collected=collected, collected_tensors=0, trimmed=0, collector_on=True)
+
+
+class TestGarbage:
+    """A collection explains a growth only if it freed most of it."""
+
+    def test_reports_a_growth_that_a_collection_frees(self) -> None:
+        """900 kB of the 1 MB that had grown by then."""
+        assert is_garbage(Evidence(experiments=(experiment(1100, 9e5),)), LEAK)
+
+    def test_ignores_a_little_garbage_beside_a_growth(self) -> None:
+        """100 kB, such as what was left by the start-up."""
+        assert not is_garbage(Evidence(experiments=(experiment(1100, 1e5),)), LEAK)
+
+    def test_ignores_garbage_from_before_the_growth(self) -> None:
+        """However much it was."""
+        assert not is_garbage(Evidence(experiments=(experiment(50, 9e8),)), LEAK)
+
+    def test_ignores_what_was_freed_of_a_growth_much_larger_than_itself(self) -> None:
+        """A start-up's garbage is no measure for a leak that has run for long."""
+        small = Growth("leak", LEAK.rate, Step(100), 5e6, 2e5)
+
+        assert not is_garbage(Evidence(experiments=(experiment(5100, 3e5),)), small)
+
+
+class TestComposition:
+    """The shares of a growth."""
+
+    @pytest.mark.parametrize(
+        ("kinds", "component"),
+        [
+            ({"tensors": 8_000_000}, "host.tensors"),
+            ({"bulk": 8_000_000}, "host.python"),
+            ({"gained_python": 8_000_000}, "host.python"),
+            ({}, "host.native"),
+        ],
+    )
+    def test_names_what_makes_up_most(self, kinds: dict[str, int], component: str) -> None:
+        """And native, where neither tensors nor Python objects show."""
+        found = composition(Evidence((held(16, 1e8), held(64, 1.1e8, **kinds))))
+
+        assert found is not None
+        assert found.component == component
+
+    def test_adds_back_what_experiments_freed(self) -> None:
+        """20 MB of tensors that came and were collected, in between: the last count alone shows less than before."""
+        tests = tuple(
+            Experiment(step, collected=2e7, collected_tensors=2e7, trimmed=0, collector_on=False)
+            for step in (64, 128)
+        )
+        counts = (held(16, 1e8), held(64, 1.2e8, tensors=20_000_000), held(128, 1.2e8, tensors=20_000_000),
+                  held(140, 1.01e8, tensors=1_000_000))  # fmt: skip
+
+        found = composition(Evidence(counts, tests))
+
+        assert found is not None
+        assert found.component == "host.tensors"
+
+    def test_is_silent_without_two_counts(self) -> None:
+        """One can be compared with nothing."""
+        assert composition(Evidence((held(16, 1e8),))) is None
+
+
+class TestDatasets:
+    """Rows that the dataset itself holds."""
+
+    def test_reports_a_cache_within_the_dataset(self) -> None:
+        """Most of the growth."""
+        assert is_held_by_datasets(Evidence((held(16, 1e8), held(64, 1.1e8, datasets=9_000_000))))
+
+    def test_ignores_growth_elsewhere(self) -> None:
+        """The dataset took a tenth of it."""
+        assert not is_held_by_datasets(Evidence((held(16, 1e8), held(64, 1.1e8, datasets=1_000_000))))
