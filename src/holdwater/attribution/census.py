@@ -58,8 +58,6 @@ class Census:
     """Bytes of host tensor storages that Python or a graph holds."""
     nodes: int = 0
     """Graph nodes reached; `MOST_NODES` means: at least so many."""
-    images: int = 0
-    """Bytes of decoded PIL images."""
     bulk: int = 0
     """Bytes of arrays, texts and byte strings of a kilobyte or more."""
     gained: Weight = field(default_factory=Weight)
@@ -104,7 +102,6 @@ class Counter:
         census = Census(step)
         try:
             storages = self.count_tensors(_of_kind(objects, kinds, "torch", "Tensor"), census)
-            census.images = sum(_image_bytes(item) for item in _of_kind(objects, kinds, "PIL.Image", "Image"))
             census.bulk, dicts = _look_behind(objects)
             containers = [item for item in objects if type(item) in _CONTAINERS and len(item) >= LEAST_LENGTH]
             containers += [item for item in dicts if len(item) >= LEAST_LENGTH]

@@ -13,7 +13,7 @@ from typing import Any
 
 from holdwater.actions.perform import trim
 from holdwater.errors import ActionError
-from holdwater.probes.devices import find_device
+from holdwater.probes.devices import Pinned, find_device
 from holdwater.probes.heap import Heap
 from holdwater.probes.statm import Statm
 
@@ -33,7 +33,8 @@ class Readings:
         self._heap = Heap()
         self._has_heap = self._heap.unavailable() is None
         self._device: Any = None
-        self._device_sought = 0.0
+        self._device_sought = self._pinned_due = 0.0
+        self._pinned = Pinned()
         self._blocks_due = 0.0
         self._files_due = 0.0
         self._counted = 0
@@ -68,7 +69,7 @@ class Readings:
 
     def experiment(self) -> dict[str, Any]:
         """Collect, then trim, and say what each freed: both are safe, and neither changes a result."""
-        enabled, collections = gc.isenabled(), gc.get_stats()[2]["collections"]
+        enabled = gc.isenabled()
         first = self.in_use()
         gc.collect()
         second = self.in_use()
@@ -81,7 +82,6 @@ class Readings:
             "collected": max(first[key] - second[key] + (blocks if key == "heap_in_use" else 0), 0),
             "trimmed": max(second["resident"] - third["resident"], 0),
             "gc_enabled": enabled and gc.get_threshold()[0] > 0,
-            "gc_collections": collections,
         }
 
     def _read_device(self, now: float) -> tuple[float, float, float]:
@@ -96,4 +96,16 @@ class Readings:
         memory = self._device.read()
         if memory is None:
             return NOTHING, NOTHING, NOTHING
-        return memory.allocated, memory.reserved, NOTHING
+        return memory.allocated, memory.reserved, self._read_pinned(now)
+
+    def _read_pinned(self, now: float) -> float:
+        """Bytes pinned on the host; NaN in between two readings, and where CUDA is not used."""
+        if now < self._pinned_due:
+            return NOTHING
+        if self._device.name != "cuda" or self._pinned.unavailable() is not None:
+            self._pinned_due = math.inf
+            return NOTHING
+        began = time.perf_counter()
+        pinned = self._pinned.read().get("pinned", NOTHING)
+        self._pinned_due = now + (time.perf_counter() - began) / COUNTS_SHARE
+        return pinned

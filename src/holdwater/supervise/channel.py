@@ -40,8 +40,8 @@ FIELDS = (
 CAPACITY = 16_384
 """Records in the ring; with 20 fields 2.6 MB."""
 
-STATES = ("starting", "running", "ending", "ended", "replaced")
-State = Literal["starting", "running", "ending", "ended", "replaced"]
+STATES = ("starting", "running", "ending", "ended")
+State = Literal["starting", "running", "ending", "ended"]
 SOURCES = ("time", "torch", "mlx", "holdwater.step")
 Source = Literal["time", "torch", "mlx", "holdwater.step"]
 
@@ -53,7 +53,6 @@ _AT = {
     name: 8 * at
     for at, name in enumerate((
         "magic",
-        "pid",
         "written",
         "steps",
         "state",
