@@ -1,13 +1,18 @@
 """What several tests need: the installed command, and a small text to train on."""
 
+import json
+import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Observe = Callable[..., tuple["subprocess.CompletedProcess[str]", dict[str, Any]]]
 
 
 @pytest.fixture
@@ -29,3 +34,28 @@ def text_file(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text("".join(f"line {number}: the quick brown fox\n" for number in range(600)), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def observe(tmp_path: Path) -> Observe:
+    """Run a script under the installed command; return what it did and the verdict."""
+
+    def run(
+        script: str, *options: str, arguments: tuple[str, ...] = (), **environment: str
+    ) -> tuple["subprocess.CompletedProcess[str]", dict[str, Any]]:
+        (tmp_path / "script.py").write_text(textwrap.dedent(script), encoding="utf-8")
+        program = str(Path(sys.executable).with_name("holdwater"))
+        command = [program, "run", "--json", "v.json", "--quiet", *options, "script.py", *arguments]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+            env=os.environ | environment,
+        )
+        verdict = tmp_path / "v.json"
+        return done, json.loads(verdict.read_text()) if verdict.exists() else {}
+
+    return run

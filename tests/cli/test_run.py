@@ -1,12 +1,9 @@
 """`holdwater run`: an unchanged script runs as without it, and its memory is judged however it ends."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,31 +39,6 @@ for _ in range(25):
 """
 
 Observe = Callable[..., tuple["subprocess.CompletedProcess[str]", dict[str, Any]]]
-
-
-@pytest.fixture
-def observe(tmp_path: Path) -> Observe:
-    """Run a script under the installed command; return what it did and the verdict."""
-
-    def run(
-        script: str, *options: str, arguments: tuple[str, ...] = (), **environment: str
-    ) -> tuple["subprocess.CompletedProcess[str]", dict[str, Any]]:
-        (tmp_path / "script.py").write_text(textwrap.dedent(script), encoding="utf-8")
-        program = str(Path(sys.executable).with_name("holdwater"))
-        command = [program, "run", "--json", "v.json", "--quiet", *options, "script.py", *arguments]
-        done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-            env=os.environ | environment,
-        )
-        verdict = tmp_path / "v.json"
-        return done, json.loads(verdict.read_text()) if verdict.exists() else {}
-
-    return run
 
 
 class TestTheScriptIsItself:
@@ -379,38 +351,3 @@ class TestMistakes:
         assert message in done.stderr
         assert "Traceback" not in done.stderr
         assert not (tmp_path / "ran").exists()
-
-
-class TestWatch:
-    """`holdwater watch`: the same from outside."""
-
-    def test_reports_a_leak_of_a_running_process(self, tmp_path: Path) -> None:
-        """By its command line; the process ends while it is watched."""
-        script = tmp_path / "finetune_me.py"
-        script.write_text("import time\nkept = []\nfor _ in range(90):\n"
-                          "    kept.append(bytearray(1_000_000)); time.sleep(0.05)\n")  # fmt: skip
-        program = str(Path(sys.executable).with_name("holdwater"))
-        process = subprocess.Popen([sys.executable, str(script)])
-        time.sleep(0.3)
-
-        found = subprocess.run([program, "watch", "--find"], capture_output=True, text=True, check=False)
-        done = subprocess.run(
-            [program, "watch", "--name", str(script), "--every", "0.1", "--json", "w.json"],
-            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-
-        assert process.wait(timeout=20) == 0
-        verdict = json.loads((tmp_path / "w.json").read_text())
-        assert done.returncode == 0, done.stderr
-        assert str(process.pid) in found.stdout
-        assert (verdict["verdict"], verdict["step_source"]) == ("leak", "time")
-        assert "the process has ended" in done.stdout
-
-    def test_a_process_that_is_not_there_is_a_mistake(self, tmp_path: Path) -> None:
-        """And the message says how to find one."""
-        program = str(Path(sys.executable).with_name("holdwater"))
-
-        done = subprocess.run([program, "watch", "4194304"], capture_output=True, text=True, check=False)
-
-        assert done.returncode == 2
-        assert "--find" in done.stderr
