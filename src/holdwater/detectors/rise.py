@@ -12,6 +12,8 @@ STRONG = 20.0
 A_STEP_BETTER = ((5.0, 7.0), (4.0, 2.0))
 """At the end of a run a step explains a rise better only if it leaves so much less, in squares of the noise: much
 for a weak rise (of 5 standard errors), for which nothing can be told apart, little for a plain one (of 7)."""
+BENT = (4, 16)
+"""So many times less steep at its end is a slowing curve: a late part of one bends less than the whole."""
 CLEARLY = 3.0
 """While the run goes on a line must leave so much less than a step or a slowing curve."""
 MANY_JUMPS = 12
@@ -55,7 +57,7 @@ def _slows_down(rise: Rise) -> bool:
     """Whether a line does not fit clearly better than a logarithm."""
     count = len(rise.y)
     line = _unexplained(rise.y, rise.x)
-    slowing = _unexplained(rise.y, np.log(1 + np.arange(count) / (count / 16)))
+    slowing = min(_unexplained(rise.y, np.log(1 + np.arange(count) / (count / bent))) for bent in BENT)
     return slowing < line * (1 + CLEARLY * _similar(rise) / count)
 
 
