@@ -21,6 +21,8 @@ GARBAGE_PATIENCE = 5000
 """Steps for which garbage may wait for a collector before that is called a leak, unless the run has ended."""
 STACK = 48_000
 """What a thread that was only started occupies, at most: its stack's first pages and its arena's."""
+KEPT = frozenset(("host.retained", "device.reserved"))
+"""What an allocator keeps and nobody uses: its growth is fragmentation, and no leak."""
 MINOR = 0.3
 """A second private part is named only if it grows by this share of the first."""
 
@@ -115,8 +117,7 @@ class _Case:
             least = LEAST_HANDLES if series.component == "process.handles" else self.config.growth.least_growth
             growth, following = self._grow(series, least_growth=least)
             if growth.kind == "leak":
-                kept = series.component in {"host.retained", "device.reserved"}
-                kind: VerdictKind = "fragmentation" if kept else "leak"
+                kind: VerdictKind = "fragmentation" if series.component in KEPT else "leak"
                 findings.append(self._finding(kind, series.component, growth, following))
             elif series.name in {"device_allocated", "children"} and growth.kind != "unknown":
                 findings.append(self._finding(growth.kind, series.component, growth, following))
@@ -187,9 +188,9 @@ class _Case:
         evidence = self.evidence
         component = self._component(series, growth)
         if evidence.experiments and accuse.is_garbage(evidence, growth):
-            kind = self._kind_of_garbage(growth)
-            return self._finding(kind, component, growth, following, garbage=True)
-        return self._find_end(component, growth) or self._finding("leak", component, growth, following)
+            return self._finding(self._kind_of_garbage(growth), component, growth, following, garbage=True)
+        kind: VerdictKind = "fragmentation" if component in KEPT else "leak"
+        return self._find_end(component, growth) or self._finding(kind, component, growth, following)
 
     def _component(self, series: Series, growth: Growth) -> Component:
         """What a growing series is made of."""
