@@ -8,45 +8,40 @@ tensors that Python holds: what only a graph keeps is found there.
 
 import gc
 import sys
-from collections import deque
-from collections.abc import Iterable
+import types
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import compress, filterfalse
+from operator import not_
 from typing import Any
 
-from holdwater.attribution.frames import local_values
+from holdwater.attribution.frames import local_values, running_frames
+from holdwater.attribution.weights import (
+    LEAST_BULK,
+    MOST_WALKED,
+    Weight,
+    class_of,
+    follow_graphs,
+    newest,
+    note_storage,
+    owner_of,
+    weigh,
+)
 
-MOST_NODES = 30_000
-"""Graph nodes that one census follows."""
-MOST_WALKED = 20_000
-"""Objects that one census weighs in what containers have gained."""
 LEAST_LENGTH = 8
 """Containers shorter than this are not remembered."""
-LEAST_BULK = 1024
-"""Arrays, texts and byte strings from this size on are counted one by one."""
 CHUNK = 20_000
 """Objects whose referents are listed at once."""
-NODE_BYTES = 400
-"""A graph node and its links, about: measured 350 to 500 bytes with torch 2.13."""
+_CONSTANT = frozenset((
+    types.FunctionType, types.BuiltinFunctionType, types.GetSetDescriptorType, types.MethodDescriptorType,
+    types.WrapperDescriptorType, types.MemberDescriptorType, types.GenericAlias, type,
+))  # fmt: skip
+"""Kinds of objects whose referents stay what they are."""
 _PLAIN = frozenset((dict, tuple))
-_CONTAINERS = frozenset((list, dict, set, deque))
-
-
-@dataclass(slots=True)
-class Weight:
-    """Bytes by what they belong to."""
-
-    tensors: int = 0
-    """Tensor storages on the host, those kept by graphs included."""
-    python: int = 0
-    """Python objects and numpy arrays."""
-    native: int = 0
-    """Images and graph nodes."""
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.tensors + self.python + self.native
+_LEAST: dict[type, int] = {list: 0, set: 0, deque: 0, OrderedDict: 0, defaultdict: 0, dict: LEAST_LENGTH}
+"""Containers, and the length from which on each is remembered: there are many short dictionaries."""
+_CONTAINERS = frozenset(_LEAST)
 
 
 @dataclass(slots=True)
@@ -82,37 +77,73 @@ class Census:
         return asdict(self)
 
 
+@dataclass(slots=True)
+class Seen:
+    """What a census has found, for as long as it is taken."""
+
+    objects: list[Any]
+    """All that the collector tracks, the oldest first."""
+    kinds: set[type]
+    """Their types."""
+    tensors: list[Any]
+    containers: list[Any]
+    before: dict[int, int]
+    """Lengths of containers at the census before, by identity; empty at the first."""
+    storages: dict[int, int]
+    """Storages at the census before: their sizes by address."""
+
+
+Note = Callable[[Seen], None]
+
+
 class Counter:
     """Takes censuses, and remembers the lengths of containers from one to the next."""
 
     def __init__(self) -> None:
         self._lengths: dict[int, int] | None = None
         self._storages: dict[int, int] = {}
+        self._constant: dict[int, int] = {}
         self._objects = 0
 
-    def take(self, step: int, datasets: Iterable[object] = ()) -> Census:
+    def take(self, step: int, datasets: Iterable[object] = (), *, note: Note | None = None) -> Census:
         """Count what is held now.
 
         Args:
             step: The step that ended last.
             datasets: Objects whose own weight is asked for.
+            note: Is shown what was found, before it is forgotten.
         """
         objects = gc.get_objects()
         kinds = set(map(type, objects))
         census = Census(step)
         try:
-            storages = self.count_tensors(_of_kind(objects, kinds, "torch", "Tensor"), census)
-            census.bulk, dicts = _look_behind(objects)
-            containers = [item for item in objects if type(item) in _CONTAINERS and len(item) >= LEAST_LENGTH]
+            tensors = _of_kind(objects, kinds, "torch", "Tensor")
+            storages = self.count_tensors(tensors, census)
+            census.bulk, dicts = self._look_behind(objects)
+            containers = [item for item in only(objects, _CONTAINERS) if len(item) >= _LEAST[type(item)]]
             containers += [item for item in dicts if len(item) >= LEAST_LENGTH]
             lengths = {id(item): len(item) for item in containers}
+            if note is not None:
+                note(Seen(objects, kinds, tensors, containers, self._lengths or {}, self._storages))
             if self._lengths is not None:
                 self._weigh_gains(objects, containers, lengths, census)
             self._lengths, self._objects, self._storages = lengths, len(objects), storages
-            census.datasets = sum(_weigh([dataset]).total for dataset in datasets)
+            census.datasets = sum(weigh([dataset]).total for dataset in datasets)
         finally:
             del objects
         return census
+
+    def _look_behind(self, objects: list[Any]) -> tuple[int, list[Any]]:
+        """Find what objects and running functions hold beside tracked objects.
+
+        What functions and the like refer to does not change, so it is looked at once.
+        """
+        if self._lengths is None:
+            self._constant, _ = _look_behind(list(only(objects, _CONSTANT)))
+        values = [value for frame in running_frames() for value in local_values(frame)]
+        changing = list(compress(objects, map(not_, map(_CONSTANT.__contains__, map(type, objects)))))
+        found, dicts = _look_behind([values, *changing])
+        return sum((self._constant | found).values()), dicts
 
     @staticmethod
     def count_tensors(tensors: list[Any], census: Census) -> dict[int, int]:
@@ -120,11 +151,11 @@ class Counter:
         storages: dict[int, int] = {}
         functions = []
         for tensor in tensors:
-            _note_storage(tensor, storages)
+            note_storage(tensor, storages)
             function = getattr(tensor, "grad_fn", None)
             if function is not None:
                 functions.append(function)
-        census.nodes = _follow_graphs(functions, storages)
+        census.nodes = follow_graphs(functions, storages)
         census.tensors = sum(storages.values())
         return storages
 
@@ -141,15 +172,25 @@ class Counter:
                 continue
             gain = lengths.get(id(item), 0) - before.get(id(item), 0)
             if gain >= LEAST_LENGTH and id(item) in before:
-                fresh = _newest(item, gain)
+                fresh = newest(item, gain)
                 news.extend(fresh)
                 rooms.append(_room(item, fresh))
         fresh_objects = len(objects) - self._objects
         if fresh_objects > 0:
             news.extend(objects[-min(fresh_objects, MOST_WALKED) :])
-        census.gained = _weigh(news, skip=own | before.keys(), known=self._storages, bulk=False)
+        census.gained = weigh(news, skip=own | before.keys(), known=self._storages, bulk=False)
         if rooms and all(room is not None for room in rooms):
             census.room = sum(room or 0 for room in rooms)
+
+
+def only(items: list[Any], kinds: Container[type]) -> Iterator[Any]:
+    """The items of exactly these kinds; a loop in C, for there are millions."""
+    return compress(items, map(kinds.__contains__, map(type, items)))
+
+
+def _is_long(text: str | bytes | bytearray) -> bool:
+    """Whether a text takes a kilobyte or more."""
+    return len(text) >= LEAST_BULK
 
 
 def _of_kind(objects: list[Any], kinds: set[type], module: str, name: str) -> list[Any]:
@@ -158,134 +199,38 @@ def _of_kind(objects: list[Any], kinds: set[type], module: str, name: str) -> li
     if not isinstance(base, type):
         return []
     wanted = {kind for kind in kinds if issubclass(kind, base)}
-    return [item for item in objects if type(item) in wanted] if wanted else []
+    return list(only(objects, wanted)) if wanted else []
 
 
-def _note_storage(tensor: Any, storages: dict[int, int]) -> None:  # noqa: ANN401 - a tensor
-    """Note a host tensor's storage; fake and freed ones have none."""
-    try:
-        if tensor.device.type == "cpu":
-            storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-    except (RuntimeError, NotImplementedError, AttributeError):
-        return
-
-
-def _note_new_storage(tensor: Any, storages: dict[int, int]) -> None:  # noqa: ANN401 - a tensor
-    """Note a storage unless it is known."""
-    found: dict[int, int] = {}
-    _note_storage(tensor, found)
-    for address, size in found.items():
-        storages.setdefault(address, size)
-
-
-def _follow_graphs(functions: list[Any], storages: dict[int, int]) -> int:
-    """Walk the graphs behind tensors, note the storages that they keep, and count their nodes."""
-    seen: set[Any] = set()
-    saved_names: dict[type, list[str]] = {}
-    waiting = list(functions)
-    while waiting and len(seen) < MOST_NODES:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        kind = type(node)
-        names = saved_names.get(kind)
-        if names is None:
-            names = saved_names[kind] = [name for name in dir(node) if name.startswith("_saved_")]
-        for name in names:
-            _note_saved(node, name, storages)
-        waiting.extend(function for function, _ in node.next_functions if function is not None)
-    return len(seen)
-
-
-def _note_saved(node: Any, name: str, storages: dict[int, int]) -> None:  # noqa: ANN401 - a node of a graph
-    """Note what one attribute of a node keeps; after backward it has been given back."""
-    try:
-        value = getattr(node, name)
-    except (RuntimeError, NotImplementedError, AttributeError):
-        return
-    for item in value if isinstance(value, tuple | list) else (value,):
-        if hasattr(item, "untyped_storage"):
-            _note_storage(item, storages)
-
-
-def _image_bytes(image: Any) -> int:  # noqa: ANN401 - a PIL image
-    """The pixels of a decoded image; 0 while it is only a file."""
-    if getattr(image, "_im", None) is None and image.__dict__.get("im") is None:
-        return 0
-    try:
-        width, height = image.size
-        return int(width * height * (1 if image.mode in {"1", "L", "P"} else 4))
-    except (TypeError, ValueError, AttributeError):
-        return 0
-
-
-def _look_behind(objects: list[Any]) -> tuple[int, list[Any]]:
-    """Find what tracked objects and frames hold that the collector does not track.
+def _look_behind(objects: list[Any]) -> tuple[dict[int, int], list[Any]]:
+    """Find what tracked objects hold that the collector does not track.
 
     Dicts and tuples of plain values are not tracked, so they are gone into.
 
     Returns:
-        Bytes of arrays, texts and byte strings of a kilobyte or more; and the dicts.
+        Bytes of arrays, texts and byte strings of a kilobyte or more, by identity; and the dicts.
     """
-    array = _class_of("numpy", "ndarray")
-    wanted = (bytes, bytearray, str, array)
-    kinds: dict[type, bool] = {}
+    array = class_of("numpy", "ndarray")
     found: dict[int, int] = {}
     hidden: dict[int, Any] = {}
     waiting = [objects[at : at + CHUNK] for at in range(0, len(objects), CHUNK)]
-    frames = [frame for top in sys._current_frames().values() for frame in _stack(top)]  # noqa: SLF001
-    waiting.append([[value for frame in frames for value in local_values(frame)]])
-    frames.clear()
     while waiting:
         held = gc.get_referents(*waiting.pop())
-        for kind in set(map(type, held)) - kinds.keys():
-            kinds[kind] = issubclass(kind, wanted)
-        for item in [item for item in held if kinds[type(item)]]:
-            owner, size = _owner(item, array)
+        kinds = set(map(type, held))
+        texts = {kind for kind in kinds if issubclass(kind, str | bytes | bytearray)}
+        arrays = {kind for kind in kinds if issubclass(kind, array)}
+        for item in filter(_is_long, only(held, texts)):
+            found[id(item)] = sys.getsizeof(item)
+        for item in only(held, arrays):
+            owner, size = owner_of(item, array)
             if size >= LEAST_BULK:
                 found[id(owner)] = size
-        plain = [item for item in held if type(item) in _PLAIN and item and not gc.is_tracked(item)]
+        plain = [item for item in filterfalse(gc.is_tracked, only(held, _PLAIN)) if item]
         fresh = {id(item): item for item in plain if id(item) not in hidden}
         hidden |= fresh
         if fresh:
             waiting.append(list(fresh.values()))
-    return sum(found.values()), [item for item in hidden.values() if type(item) is dict]
-
-
-def _stack(frame: Any) -> list[Any]:  # noqa: ANN401 - a frame
-    """A frame and those that called it, without this module's own: they would hold what they list."""
-    frames = []
-    while frame is not None:
-        if frame.f_code.co_filename != __file__:
-            frames.append(frame)
-        frame = frame.f_back
-    return frames
-
-
-def _owner(item: Any, array: Any) -> tuple[Any, int]:  # noqa: ANN401 - an array, a text, bytes
-    """What holds the memory of an object, and how much; an array may be a view of another, or of a tensor."""
-    if not isinstance(item, array):
-        return item, sys.getsizeof(item)
-    while isinstance(item.base, array):
-        item = item.base
-    if item.base is None:
-        return item, item.nbytes
-    return item, sys.getsizeof(item.base) if isinstance(item.base, bytes | bytearray) else 0
-
-
-def _newest(item: Any, gain: int) -> list[Any]:  # noqa: ANN401 - a container
-    """The elements that a container has gained, as far as its order tells."""
-    gain = min(gain, MOST_WALKED)
-    try:
-        if isinstance(item, dict):
-            return [part for key in islice(reversed(item), gain) for part in (key, item[key])]
-        if isinstance(item, set):
-            return list(islice(item, gain))
-        return list(islice(reversed(item), gain))
-    except (RuntimeError, KeyError, TypeError):  # another thread changes it
-        return []
+    return found, [item for item in hidden.values() if type(item) is dict]
 
 
 def _room(item: Any, fresh: list[Any]) -> int | None:  # noqa: ANN401 - a container
@@ -293,64 +238,4 @@ def _room(item: Any, fresh: list[Any]) -> int | None:  # noqa: ANN401 - a contai
     most = getattr(item, "maxlen", None)
     if most is None or not fresh:
         return None
-    return int((most - len(item)) * _weigh(fresh).total / len(fresh))
-
-
-def _weigh(
-    roots: Iterable[Any], skip: Iterable[int] = (), known: Iterable[int] = (), *, bulk: bool = True
-) -> Weight:
-    """Add up what objects weigh, with all that they lead to: modules, classes and code are left out.
-
-    Args:
-        roots: Where to begin.
-        skip: Identities of objects that are not gone into.
-        known: Addresses of storages that are not counted.
-        bulk: Count arrays, texts and bytes of a kilobyte or more too.
-    """
-    weight = Weight()
-    storages: dict[int, int] = dict.fromkeys(known, 0)
-    functions: list[Any] = []
-    seen, owners, waiting = set(skip), set[int](), deque(roots)
-    tensor, array = _class_of("torch", "Tensor"), _class_of("numpy", "ndarray")
-    while waiting and len(seen) < MOST_WALKED * 5:
-        item = waiting.popleft()
-        if id(item) in seen or isinstance(item, _NOT_FOLLOWED):
-            continue
-        seen.add(id(item))
-        if isinstance(item, tensor):
-            _note_new_storage(item, storages)
-            functions += [] if item.grad_fn is None else [item.grad_fn]
-            weight.python += 100
-        elif isinstance(item, array):
-            owner, size = _owner(item, array)
-            weight.python += 0 if id(owner) in owners or not (bulk or size < LEAST_BULK) else size
-            owners.add(id(owner))
-        else:
-            _weigh_plain(item, weight, bulk=bulk)
-            waiting.extend(gc.get_referents(item))
-    kept: dict[int, int] = {}
-    weight.native += NODE_BYTES * _follow_graphs(functions, kept)
-    weight.tensors = sum((kept | storages).values())
-    return weight
-
-
-def _weigh_plain(item: Any, weight: Weight, *, bulk: bool) -> None:  # noqa: ANN401 - any object
-    """Add one object that is neither tensor nor array."""
-    if isinstance(item, _class_of("PIL.Image", "Image")):
-        weight.native += _image_bytes(item)
-    size = sys.getsizeof(item, 64)
-    large = size >= LEAST_BULK and isinstance(item, bytes | bytearray | str)
-    weight.python += size if bulk or not large else 0
-
-
-def _class_of(module: str, name: str) -> Any:  # noqa: ANN401 - a class
-    """A class of a module, if that is loaded; else one that nothing is an instance of."""
-    return getattr(sys.modules.get(module), name, _Nothing)
-
-
-class _Nothing:
-    """Stands for a class that is not loaded: nothing is an instance of it."""
-
-
-_NOT_FOLLOWED = (type, type(sys), type(_weigh), type(_weigh.__code__), type(len), Counter, Census)
-"""Classes, modules, functions, code: shared, and not what grows."""
+    return int((most - len(item)) * weigh(fresh).total / len(fresh))

@@ -9,46 +9,78 @@ CPython 3.11, Include/internal/pycore_frame.h, whose layout does not change with
 
 import ctypes
 import sys
-from types import FrameType
+from types import CellType, FrameType
 from typing import Any
 
+_HERE = __file__.rpartition("attribution")[0]
 _OPTIMIZED = 0x1
 """The flag of code whose variables lie in slots: functions, not modules or classes."""
 _FRAME_AT, _CODE_AT, _SLOTS_AT = 24, 32, 72
 """Offsets in CPython 3.11, 64 bits: of the inner frame's address, and in it of its code and of its variables."""
 
 
+def running_frames() -> list[FrameType]:
+    """The frames of all threads, each thread's innermost first, without those of holdwater."""
+    found = []
+    for top in sys._current_frames().values():  # noqa: SLF001 - the documented way to all threads' frames
+        frame: FrameType | None = top
+        while frame is not None:
+            if not frame.f_code.co_filename.startswith(_HERE):
+                found.append(frame)
+            frame = frame.f_back
+    del top  # it may be this very frame: that would be a cycle
+    return found
+
+
 def local_values(frame: FrameType) -> list[Any]:
     """The values of a function's local variables; none for a module, or where they cannot be read safely."""
+    return [value for _, value in local_items(frame)]
+
+
+def local_items(frame: FrameType) -> list[tuple[str, Any]]:
+    """A function's local variables that have a value, by name; as `local_values`."""
     code = frame.f_code
     if not code.co_flags & _OPTIMIZED or sys.implementation.name != "cpython":
         return []
     if sys.version_info >= (3, 13):
-        return list(frame.f_locals.values())
+        return list(frame.f_locals.items())
     if sys.version_info >= (3, 12):
-        return _by_name(frame, code.co_varnames)
-    return _by_slot(frame, len(code.co_varnames))
+        return _by_name(frame, (*code.co_varnames, *code.co_cellvars, *code.co_freevars))
+    return _by_slot(frame)
 
 
-def _by_name(frame: FrameType, names: tuple[str, ...]) -> list[Any]:
+def _by_name(frame: FrameType, names: tuple[str, ...]) -> list[tuple[str, Any]]:
     """Ask for each variable; one without a value is left out."""
     get = ctypes.pythonapi.PyFrame_GetVar
     get.restype, get.argtypes = ctypes.py_object, (ctypes.py_object, ctypes.py_object)
     values = []
     for name in names:
         try:
-            values.append(get(frame, name))
+            values.append((name, get(frame, name)))
         except NameError:
             continue
     return values
 
 
-def _by_slot(frame: FrameType, count: int) -> list[Any]:
+def _by_slot(frame: FrameType) -> list[tuple[str, Any]]:
     """Read the slots of a frame of CPython 3.11; nothing where its layout is not the expected one."""
     if ctypes.sizeof(ctypes.c_void_p) != 8 or not hasattr(sys, "getrefcount"):
         return []
     inner = ctypes.c_void_p.from_address(id(frame) + _FRAME_AT).value
     if not inner or ctypes.c_void_p.from_address(inner + _CODE_AT).value != id(frame.f_code):
         return []
-    slots = (ctypes.c_void_p * count).from_address(inner + _SLOTS_AT)
-    return [ctypes.cast(slot, ctypes.py_object).value for slot in slots if slot]
+    code = frame.f_code
+    cells = (*(name for name in code.co_cellvars if name not in code.co_varnames), *code.co_freevars)
+    names = (*code.co_varnames, *cells)
+    slots = (ctypes.c_void_p * len(names)).from_address(inner + _SLOTS_AT)
+    pairs = zip(names, slots, strict=True)
+    found = [(name, ctypes.cast(slot, ctypes.py_object).value) for name, slot in pairs if slot]
+    return [(name, _content(value) if name in {*cells, *code.co_cellvars} else value) for name, value in found]
+
+
+def _content(value: Any) -> Any:  # noqa: ANN401 - any object
+    """What a variable that a closure shares holds; the cell itself where it is empty."""
+    try:
+        return value.cell_contents if isinstance(value, CellType) else value
+    except ValueError:
+        return value

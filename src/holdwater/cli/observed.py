@@ -93,6 +93,7 @@ class Observed:
                 "host_bytes": int(max(peak or 0 for peak in peaks)),
                 "device_bytes": None if device is None else int(device),
             },
+            explanations=watcher.explanations,
         )
         summary["actions"] = list(watcher.experiments)
         summary["overhead"]["attribution_seconds"] = self.channel.get_seconds("attribution_seconds")
@@ -101,8 +102,9 @@ class Observed:
         summary["step_source"] = watcher.source
         summary["parts"] = parts(watcher)
         summary["evidence"] = asdict(watcher.evidence)
-        if watcher.errors:
-            summary["errors"] = watcher.errors[:10]
+        errors = watcher.errors + ([] if watcher.inquiry is None else watcher.inquiry.errors)
+        if errors:
+            summary["errors"] = errors[:10]
         return summary
 
     def close(self, summary: dict[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """The judgement of a run as JSON: schema 1 of `--json`, without the command and its exit code."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from holdwater.actions.perform import Outcome
+from holdwater.attribution.explanation import Explanation
 from holdwater.budget import Budget
 from holdwater.detectors.verdict import Finding, Forecast, Plateau, Rate, Verdict
 from holdwater.guard.account import Overhead
@@ -21,13 +22,14 @@ def summarise(  # noqa: PLR0913 - the parts of one record, by name
     outcomes: Iterable[Outcome],
     overhead: Overhead,
     peak: dict[str, int | None],
+    explanations: Mapping[Finding, Explanation] | None = None,
 ) -> dict[str, Any]:
     """Put a judgement into the form that is written for other programs."""
     return {
         "schema": SCHEMA,
         "steps": steps,
         "verdict": verdict.kind,
-        "findings": summarise_findings(verdict),
+        "findings": summarise_findings(verdict, explanations or {}),
         "actions": [_action(outcome) for outcome in outcomes],
         "overhead": asdict(overhead) | {"attribution_seconds": 0.0},
         "peak": peak,
@@ -35,13 +37,32 @@ def summarise(  # noqa: PLR0913 - the parts of one record, by name
     }
 
 
-def summarise_findings(verdict: Verdict) -> list[dict[str, Any]]:
-    """The findings alone, the gravest first."""
-    return [_finding(finding) for finding in verdict.findings]
+def summarise_findings(
+    verdict: Verdict, explanations: Mapping[Finding, Explanation] | None = None
+) -> list[dict[str, Any]]:
+    """The findings alone, the gravest first, each with what explains it."""
+    return [_finding(finding, (explanations or {}).get(finding)) for finding in verdict.findings]
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
-    """One finding; what is not explained yet says so by its share of zero."""
+def _finding(finding: Finding, explanation: Explanation | None) -> dict[str, Any]:
+    """One finding; what is not explained says so by its share of zero."""
+    row = _judged(finding)
+    if explanation is None:
+        return row
+    pattern = explanation.pattern
+    row |= {
+        "explained": explanation.explained,
+        "sites": [asdict(site) for site in explanation.sites],
+        "chain": list(explanation.chain),
+        "missing": list(explanation.missing),
+    }
+    if pattern is not None and row["pattern"] is None:
+        row |= {"pattern": pattern.name, "cure": pattern.cure, "reference": pattern.reference}
+    return row
+
+
+def _judged(finding: Finding) -> dict[str, Any]:
+    """One finding without its explanation."""
     return {
         "verdict": finding.verdict,
         "component": finding.component,

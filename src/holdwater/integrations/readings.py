@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdwater.actions.perform import trim
 from holdwater.errors import ActionError
@@ -17,12 +17,19 @@ from holdwater.probes.devices import Pinned, find_device
 from holdwater.probes.heap import Heap
 from holdwater.probes.statm import Statm
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 NOTHING = math.nan
 COUNTS_SHARE = 0.0005
 """Counting Python's blocks (40 µs for a million), or files and threads (20 µs), takes at most this part of the
 time, in the long run."""
 FIRST_SHARE, FIRST_COUNTS = 0.004, 200
 """The first counts may take more: a short run is to be judged too."""
+
+
+_OWN = ("resident", "heap_in_use", "heap_kept", "python_blocks")
+"""Readings that looking itself changes."""
 
 
 class Readings:
@@ -38,10 +45,11 @@ class Readings:
         self._blocks_due = 0.0
         self._files_due = 0.0
         self._counted = 0
+        self._own = dict.fromkeys(_OWN, 0.0)
         self._has_proc = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - pathlib is slow to import
 
     def read(self, now: float) -> tuple[float, ...]:
-        """Return the fields of a record from `resident` to `pinned`, in their order."""
+        """Return the fields of a record from `resident` to `pinned`, in their order, without our own memory."""
         resident, shared = self._statm.read()
         in_use = kept = blocks = files = threads = NOTHING
         if self._has_heap:
@@ -58,7 +66,37 @@ class Readings:
             threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
             share = COUNTS_SHARE if self._counted > FIRST_COUNTS else 5 * FIRST_SHARE
             self._files_due = now + (time.perf_counter() - began) / share
-        return (resident, shared, in_use, kept, blocks, files, threads, *self._read_device(now))
+        own = self._own
+        return (
+            resident - own["resident"],
+            shared,
+            in_use - own["heap_in_use"],
+            kept - own["heap_kept"],
+            blocks - own["python_blocks"],
+            files,
+            threads,
+            *self._read_device(now),
+        )
+
+    @contextlib.contextmanager
+    def without_own(self) -> "Iterator[None]":
+        """Leave out from now on what is added here: the memory of looking itself."""
+        before = self.in_use()
+        try:
+            yield
+        finally:
+            after = self.in_use()
+            for name in before.keys() & self._own.keys():
+                self._own[name] += after[name] - before[name]
+
+    @property
+    def own_bytes(self) -> int:
+        """Resident memory that looking has added so far."""
+        return int(self._own["resident"])
+
+    def heap(self) -> "Callable[[], float] | None":
+        """What reads the bytes in use on the heap; None where malloc does not say."""
+        return (lambda: self._heap.read_pair()[0]) if self._has_heap else None
 
     def in_use(self) -> dict[str, float]:
         """The same by name, for an answer."""

@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdwater.attribution.census import Counter
+from holdwater.attribution.census import Census, Counter
+from holdwater.attribution.gains import Gains
 from holdwater.integrations.readings import Readings
+from holdwater.integrations.window import Window, seen_at_once
 from holdwater.supervise.channel import Channel, Source
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ MANY, CALM = 2000, 0.02
 """After so many looks they are so many seconds apart at least: the watching process reads each of them."""
 FIRST_CENSUS = 16
 """The look at which objects are counted for the first time, so that there is something to compare with."""
+FAR = 256
+"""A count so many steps ago is too old to be compared with."""
 NEVER = 1 << 62
 """A step that no run reaches."""
 GRAIN = 1 << 20
@@ -58,14 +62,15 @@ class Session:
         self.datasets: Callable[[], list[object]] = list
         self._last_step = last_step
         self._readings = Readings()
-        self._counter = Counter()
+        self._counter, self._gains = Counter(), Gains()
+        self._window: Window | None = None
         self._began = time.perf_counter()
         self._next_look = 0
         self._looks = 0
         self._looked_at = (0, self._began)
         self._cost = 1e-5
         self._garbage = 0.0
-        self._answered = 0
+        self._answered = self._answers = self._counted_at = 0
         self.forked = False
         self.channel.state = "running"
         os.register_at_fork(after_in_child=self._leave)
@@ -95,7 +100,7 @@ class Session:
         self._write(began, self._cost)
         self._looks += 1
         answering = 0.0
-        if self._looks == FIRST_CENSUS or self.channel.get("asked") > self._answered:
+        if self._window is not None or self._looks == FIRST_CENSUS or self.channel.get("asked") > self._answered:
             answering = self._answer()
         now = time.perf_counter()
         steps, then = self._looked_at
@@ -105,7 +110,8 @@ class Session:
         self._cost += 0.1 * (min(cost, 4 * self._cost) - self._cost)
         apart = 0.001 if self._looks < CLOSE else self._cost / SHARE
         apart = max(apart, CALM) if self._looks > MANY else apart
-        self._next_look = self.steps + max(int(apart / period), 1) if period > 0 else self.steps + 1
+        wide = period > 0 and self._window is None
+        self._next_look = self.steps + (max(int(apart / period), 1) if wide else 1)
         self.channel.put_seconds("last_step_at", now - self._began)
         self.channel.put_seconds("hook_seconds", self.channel.get_seconds("hook_seconds") + cost)
 
@@ -118,7 +124,7 @@ class Session:
         deadline = time.perf_counter() + PATIENCE
         while time.perf_counter() < deadline and self.channel.state == "ending":
             if self.channel.get("asked") > self._answered:
-                self._answer()
+                self._answer_last()
             time.sleep(0.002)
         self.channel.state = "ended"
 
@@ -131,32 +137,96 @@ class Session:
         )
 
     def _answer(self) -> float:
-        """Count objects, and if asked, see what a collection and a trim free; return the seconds spent."""
-        asked = self.channel.get("asked")
+        """Count objects, and do what else was asked for; return the seconds spent."""
         began = time.perf_counter()
-        answer: dict[str, Any] = {"step": self.steps, "number": asked}
+        asked = self.channel.get("asked")
         try:
-            before = self._readings.in_use()
-            answer["before"] = before
-            census = self._counter.take(self.steps, self.datasets())
-            answer["census"] = census.as_json()
-            if asked > self._answered and (self.folder / f"experiment-{asked}").exists():
-                answer["experiment"] = found = self._readings.experiment()
-                found["collected_tensors"] = (
-                    census.tensors - census.tensors_now() if found["collected"] > GRAIN else 0
-                )
-                self._garbage += found["collected"]
+            if self._window is not None:
+                self._turn_window(self._window)
+            elif asked > self._answered and (self.folder / f"window-{asked}").exists():
+                self._open_window(asked)
+            else:
+                self._count(asked)
         except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
-            answer["error"] = repr(error)
-        spent = time.perf_counter() - began
-        answer["seconds"] = spent
-        self.channel.put_seconds("attribution_seconds", self.channel.get_seconds("attribution_seconds") + spent)
-        self._answered = asked
-        text = self.folder / f"answer-{self._looks}-{asked}.part"
-        text.write_text(json.dumps(answer), encoding="utf-8")
+            self._window = None
+            self._write_answer(asked, {"error": repr(error)}, 0.0)
+        return time.perf_counter() - began
+
+    def _answer_last(self) -> None:
+        """The script has ended: end a window if one is open, else count, and say what has grown."""
+        window, self._window = self._window, None
+        asked = self.channel.get("asked")
+        try:
+            if window is None:
+                self._count(asked, last=True)
+                return
+            before = self._readings.in_use()
+            census = window.close(self.steps, self._take)
+            answer = {} if census is None else {"before": before, "census": census.as_json()}
+            self._write_answer(window.number, answer | {"explanation": window.as_json()}, 0.0)
+        except Exception as error:  # noqa: BLE001 - as while it ran
+            self._write_answer(asked, {"error": repr(error)}, 0.0)
+
+    def _count(self, asked: int, *, last: bool = False) -> None:
+        """Count objects, and if asked, see what a collection and a trim free."""
+        began = time.perf_counter()
+        answer: dict[str, Any] = {"before": self._readings.in_use()}
+        from_step, gains = self._counted_at, self._gains
+        with self._readings.without_own():
+            census = self._take(gains.compare if last else gains.remember)
+            answer["census"] = census.as_json()
+            if last and gains.found:
+                answer["explanation"] = seen_at_once(gains, from_step, self.steps)
+        if asked > self._answered and (self.folder / f"experiment-{asked}").exists():
+            answer["experiment"] = found = self._readings.experiment()
+            freed = census.tensors - census.tensors_now() if found["collected"] > GRAIN else 0
+            found["collected_tensors"] = freed
+            self._garbage += found["collected"]
+        self._write_answer(asked, answer, time.perf_counter() - began)
+
+    def _take(self, note: "Callable[[Any], None]") -> Census:
+        """Count objects."""
+        self._counted_at = self.steps
+        return self._counter.take(self.steps, self.datasets(), note=note)
+
+    def _open_window(self, asked: int) -> None:
+        """Look into a growth for a few dozen steps."""
+        if self.steps - self._counted_at > FAR:
+            self._count(0)
+        steps, then = self._looked_at
+        period = (time.perf_counter() - then) / max(self.steps - steps, 1)
+        window = Window(self.folder, asked, self._gains, heap=self._readings.heap())
+        with self._readings.without_own():
+            window.open(self.steps, self._counted_at, period, self._events(window))
+        self._window = window
+
+    def _turn_window(self, window: Window) -> None:
+        """Go on by a step."""
+        spent = window.seconds
+        before = self._readings.in_use() if window.is_due else {}
+        with self._readings.without_own():
+            census = window.turn(self.steps, self._events(window), self._take)
+        answer = {} if census is None else {"before": before, "census": census.as_json()}
+        if window.over:
+            self._window = None
+            self._write_answer(window.number, answer | {"explanation": window.as_json()}, window.seconds - spent)
+        elif census is not None:
+            self._write_answer(0, answer, window.seconds - spent)
+
+    def _events(self, window: Window) -> int:
+        """Where the clock stands that a window waits for."""
+        return 0 if window.clock is None else int(getattr(self, window.clock, 0))
+
+    def _write_answer(self, number: int, answer: dict[str, Any], seconds: float) -> None:
+        """Leave an answer for the watching process; with the number of its question if that is done."""
+        self.channel.put_seconds("attribution_seconds", self.channel.get_seconds("attribution_seconds") + seconds)
+        self._answers += 1
+        text = self.folder / f"answer-{self._answers}.part"
+        text.write_text(json.dumps({"step": self.steps, "number": number, "seconds": seconds} | answer), "utf-8")
         text.rename(text.with_suffix(".json"))
-        self.channel.put("answered", asked)
-        return spent
+        if number:
+            self._answered = number
+            self.channel.put("answered", number)
 
     def _give_up(self, error: Exception) -> None:
         """Look no more, and say so once; steps are still counted."""

@@ -4,7 +4,6 @@ All of the judging is done here, so the training process is never held up by it,
 that process ends. Where a script counts no steps the clock is time: a step is then a tenth of a second.
 """
 
-import json
 import math
 import time
 import traceback
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.actions.perform import Outcome
+from holdwater.attribution.explanation import Explanation
 from holdwater.budget import Budget, stopping_level
-from holdwater.detectors.evidence import NO_EVIDENCE
+from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH
 from holdwater.detectors.headroom import HeadroomConfig, Pressure, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, Judgement, judge
@@ -27,6 +27,7 @@ from holdwater.probes.outside import Outside
 from holdwater.probes.sample import DeviceMemory, Look, Sample
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.channel import Channel
+from holdwater.supervise.inquiry import Inquiry
 from holdwater.timeline.timeline import Timeline
 from holdwater.units import Bytes, Step
 
@@ -34,12 +35,8 @@ TICK = 0.1
 """Seconds of one step where a script counts none."""
 LEAST_STEPS = 24
 """Fewer counted steps than this are judged by time."""
-MOST_QUESTIONS = 12
-"""How often objects are counted in one run, experiments included."""
-ALLOWANCE = 2.0
-"""Seconds of the process that counting may take in any run."""
-ALLOWED_SHARE = 0.01
-"""In a long run counting may take this share of it."""
+MOST_ERRORS = 12
+"""Errors of our own that are kept."""
 FLUSH_EVERY = 2.0
 
 
@@ -69,15 +66,14 @@ class Watcher:
         self.by_step = Timeline()
         self.by_time = Timeline()
         self.verdict = Verdict("unknown", Step(0), ())
-        self.evidence = NO_EVIDENCE
         self.first_known: dict[tuple[str, str], Step] = {}
         """When each kind of finding was first made, by kind and component."""
-        self.experiments: list[dict[str, Any]] = []
-        """What was tried, as actions of the JSON verdict."""
+        self.inquiry = None if channel is None or folder is None else Inquiry(channel, folder, outside)
+        """What the process is asked; None for one that was not started here."""
         self.costs: list[float] = []
         """Seconds of the process's own looks, the newest 4096."""
         self.errors: list[str] = []
-        self._outside, self._channel, self._folder = outside, channel, folder
+        self._outside, self._channel = outside, channel
         self._available, self._pressure, self._headroom = Available(), Pressure(), _headroom()
         self._began = time.perf_counter()
         self._read = self._ticks = 0
@@ -85,8 +81,23 @@ class Watcher:
         self._shared = 0.0
         self._pending: dict[str, int] = {}
         self._next_judgement = self._next_by_time = float(FIRST_LOOK)
-        self._asked = self._asked_at = self._experiment_at = 0
-        self._answers: set[str] = set()
+
+    @property
+    def evidence(self) -> Evidence:
+        """What is known beside the curves."""
+        return NO_EVIDENCE if self.inquiry is None else self.inquiry.evidence
+
+    @property
+    def experiments(self) -> list[dict[str, Any]]:
+        """What was tried, as actions of the JSON verdict."""
+        return [] if self.inquiry is None else self.inquiry.experiments
+
+    @property
+    def explanations(self) -> dict[Finding, Explanation]:
+        """What is known of the findings' growth, for those that were looked into."""
+        explainer = None if self.inquiry is None else self.inquiry.explainer
+        pairs = [] if explainer is None else [(one, explainer.explain(one)) for one in self.verdict.findings]
+        return {finding: made for finding, made in pairs if made is not None}
 
     @property
     def steps(self) -> int:
@@ -118,7 +129,7 @@ class Watcher:
         """Keep an error of our own for the verdict."""
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{error!r} at {Path(where.filename).name}:{where.lineno}"
-        if text not in self.errors and len(self.errors) < MOST_QUESTIONS:
+        if text not in self.errors and len(self.errors) < MOST_ERRORS:
             self.errors.append(text)
 
     def _turn(self) -> bool:
@@ -142,30 +153,32 @@ class Watcher:
             self.timeline.buckets(), self.budget, config=JudgeConfig(), evidence=self.evidence, final=final
         )
         self.verdict = self._dated(self._pressure.added_to(judgement.verdict))
-        self._ask(judgement, final=final)
+        if self.inquiry is not None:
+            self.inquiry.ask(judgement, self.steps, final=final)
         return judgement
 
     def end(self) -> None:
         """The script has ended and waits: judge it, ask what must be asked, and judge again with the answers."""
-        channel = self._channel
-        if channel is None:
+        channel, inquiry = self._channel, self.inquiry
+        if channel is None or inquiry is None:
             return
         try:
-            self._question(channel)
+            self._question(inquiry)
         except Exception as error:  # noqa: BLE001 - the script is not to wait for our mistakes
             self.note_error(error)
         channel.state = "ended"
 
-    def _question(self, channel: Channel) -> None:
+    def _question(self, inquiry: Inquiry) -> None:
         """Judge, and as long as that raises a question, ask it and judge again."""
         self._drain()
-        for _ in range(3):
-            before = self._asked
-            self.judge(final=True)
-            if self._asked == before:
-                return
+        for _ in range(4):
+            if not inquiry.waiting:
+                asked = inquiry.asked
+                self.judge(final=True)
+                if inquiry.asked == asked:
+                    return
             deadline = time.perf_counter() + 1.5
-            while channel.get("answered") < self._asked and time.perf_counter() < deadline:
+            while inquiry.waiting and time.perf_counter() < deadline:
                 time.sleep(0.002)
             self._drain()
             self._take_answers()
@@ -176,6 +189,8 @@ class Watcher:
             self._drain()
             self._take_answers()
             self.judge(final=True)
+            if self.inquiry is not None:
+                self.inquiry.explainer.poll(wait=True)
         except Exception as error:  # noqa: BLE001 - a verdict is left in any case
             self.note_error(error)
 
@@ -233,71 +248,14 @@ class Watcher:
         step = Step(self.steps) if self.timeline is self.by_step else sample.step
         self._pressure.note(step, judge_headroom(sample, self.budget, self._headroom))
 
-    def _ask(self, judgement: Judgement, *, final: bool) -> None:
-        """Ask the process to count its objects, and before it is accused, to collect and trim."""
-        channel = self._channel
-        if channel is None or self._folder is None or self._asked >= MOST_QUESTIONS:
-            return
-        if channel.state not in {"running", "ending"} or channel.get("answered") < self._asked:
-            return
-        steps = self.steps
-        spent = channel.get_seconds("attribution_seconds")
-        affordable = spent < max(ALLOWANCE, ALLOWED_SHARE * channel.get_seconds("last_step_at"))
-        first = len(self.evidence.holdings) < 2  # a single count can be compared with nothing
-        fresh = steps >= 2 * self._asked_at and (affordable or first)
-        experiment = judgement.accusing and (steps >= 2 * self._experiment_at or not self.evidence.experiments)
-        last = final and judgement.suspicious and not (self._counted_at(steps) and self.evidence.experiments)
-        if not (experiment or last or (judgement.suspicious and fresh)):
-            return
-        self._asked += 1
-        self._asked_at = steps
-        if experiment or last:
-            self._experiment_at = steps
-            (self._folder / f"experiment-{self._asked}").touch()
-        channel.put("asked", self._asked)
-
-    def _counted_at(self, steps: int) -> bool:
-        """Whether objects were counted at this step."""
-        return bool(self.evidence.holdings) and self.evidence.holdings[-1].step == steps
-
     def _take_answers(self) -> None:
-        """Read what the process has answered, and judge again in its light."""
-        if self._folder is None or self._channel is None:
+        """Take in what the process has answered, and judge again in its light."""
+        if self.inquiry is None:
             return
-        fresh = sorted(
-            (path for path in self._folder.glob("answer-*.json") if path.name not in self._answers),
-            key=lambda path: int(path.stem.split("-")[1]),
-        )
-        for path in fresh:
-            self._answers.add(path.name)
-            answer = json.loads(path.read_text(encoding="utf-8"))
-            self.evidence = self.evidence.with_answer(
-                answer,
-                samples_total=self._channel.get("samples_total"),
-                library_pages=self._outside.library_pages() or self._library_pages(),
-            )
-            if "error" in answer:
-                self.errors.append(answer["error"])
-            if "experiment" in answer:
-                self._note_experiment(answer)
-        if fresh and len(self.evidence.holdings) > 1:
+        self.inquiry.explainer.poll()
+        if self.inquiry.take_answers():
             self._drain()
             self.judge()
-
-    def _library_pages(self) -> float:
-        """What was read before, for a process that is gone."""
-        return self.evidence.holdings[-1].library_pages if self.evidence.holdings else 0.0
-
-    def _note_experiment(self, answer: Mapping[str, Any]) -> None:
-        """Note an experiment as the two actions that it is."""
-        for action, freed in (("collect", "collected"), ("trim", "trimmed")):
-            self.experiments.append({
-                "step": answer["step"],
-                "action": action,
-                "reason": "before a leak is named: would it cure the growth?",
-                "freed_bytes": int(answer["experiment"][freed]),
-                "seconds": answer["seconds"] / 2,
-            })
 
     def _dated(self, verdict: Verdict) -> Verdict:
         """Give each finding the step at which it was first made."""

@@ -1,0 +1,79 @@
+"""Which of the user's lines allocate what stays on a CUDA device: the allocator's own record, over a few steps.
+
+Two snapshots are compared, so that what every step allocates anew and gives back (gradients, activations)
+cancels. The record is of what is allocated now, not of every event, and is off again after the second.
+
+Source: PyTorch documentation, "Understanding CUDA Memory Usage" (`torch.cuda.memory._record_memory_history`).
+"""
+
+import sys
+from collections import Counter, defaultdict
+from typing import Any
+
+from holdwater.attribution.user_code import is_users
+
+MOST_PLACES = 24
+"""Lines that are reported."""
+MOST_SIZES = 8
+"""Sizes of blocks that are reported where memory is reserved and not in use."""
+
+
+class DeviceRecord:
+    """Records allocations on the CUDA devices; does nothing where CUDA is not in use."""
+
+    def __init__(self) -> None:
+        self._cuda: Any = None
+        self._first: dict[tuple[str, int], int] = {}
+        self._first_step = 0
+        self._reserved = 0
+
+    def start(self) -> None:
+        """Begin, if the process has started CUDA."""
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+            return
+        self._cuda = torch.cuda
+        self._cuda.memory._record_memory_history("state", context="alloc", stacks="python")  # noqa: SLF001
+
+    def mark(self, step: int) -> None:
+        """Take the first snapshot."""
+        if self._cuda is not None:
+            self._first, self._first_step = self._by_line()[0], step
+
+    def stop(self, step: int) -> dict[str, Any]:
+        """Take the second snapshot, and end.
+
+        Returns:
+            `device`: the user's lines with the bytes by which what they hold has grown, the largest first;
+            `device_steps`: over how many steps; `device_free`: sizes of free blocks, with their number. Empty
+            where nothing was recorded.
+        """
+        if self._cuda is None:
+            return {}
+        held, free = self._by_line()
+        self._cuda.memory._record_memory_history(None)  # noqa: SLF001
+        grown = {place: size - self._first.get(place, 0) for place, size in held.items()}
+        largest = sorted((place for place in grown if grown[place] > 0), key=lambda place: -grown[place])
+        return {
+            "device": [[*place, grown[place]] for place in largest[:MOST_PLACES]] if self._first_step else [],
+            "device_steps": step - self._first_step,
+            "device_free": [[size, count] for size, count in free.most_common(MOST_SIZES)],
+        }
+
+    def _by_line(self) -> tuple[dict[tuple[str, int], int], Counter[int]]:
+        """Bytes in use by the user's line that allocated them, and the sizes of free blocks."""
+        held: dict[tuple[str, int], int] = defaultdict(int)
+        free: Counter[int] = Counter()
+        for segment in self._cuda.memory._snapshot()["segments"]:  # noqa: SLF001
+            for block in segment["blocks"]:
+                if block["state"] == "inactive":
+                    free[block["size"]] += 1
+                place = _users_line(block.get("frames", ()))
+                if place is not None and block["state"].startswith("active"):
+                    held[place] += block["size"]
+        return held, free
+
+
+def _users_line(frames: list[dict[str, Any]]) -> tuple[str, int] | None:
+    """The user's innermost line; None where there is none, or the block is older than the record."""
+    return next(((frame["filename"], frame["line"]) for frame in frames if is_users(frame["filename"])), None)

@@ -1,0 +1,319 @@
+"""Who allocates a growth and who holds it: the sites of a finding, made of what was seen in the training process.
+
+What the process saw (`Gains`, `LineTrace`, `Capture`) is data; here it is held against the source of the user's
+files, put in order, and said how much of the growth it accounts for. What it does not account for stays
+unexplained.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from holdwater.attribution.patterns import Pattern, find_pattern
+from holdwater.attribution.source import Statement, parse
+from holdwater.detectors.verdict import Component
+from holdwater.units import format_rate, format_size
+
+MOST_SITES = 5
+MINOR = 0.1
+"""A site that accounts for less than this part of what the first does is left out."""
+RECURS = 0.5
+"""A line allocates what stays in this part of the steps at least, where a growth follows steps."""
+NEAR = 0.25
+"""A line's net rise of the heap this near to the rate of the growth is taken for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A line that has to do with a growth."""
+
+    role: Literal["allocated", "held"]
+    file: str
+    line: int
+    function: str
+    name: str | None
+    """Under which it is held; of an allocation the function that was called."""
+    kind: str | None
+    """What holds: `list`, `lru_cache`, `Tensor`; None for an allocation."""
+    bytes_per_step: float
+    text: str = ""
+    """The line itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is known of a growth beside its curve."""
+
+    step: int
+    """The step at which it was known."""
+    sites: tuple[Site, ...]
+    """At most five, the guiltiest first."""
+    explained: float
+    """The share of the growth that they account for, 0 to 1."""
+    chain: tuple[str, ...] = ()
+    """The way from the allocation to what it keeps, a sentence each."""
+    pattern: Pattern | None = None
+    missing: tuple[str, ...] = ()
+    """What could not be looked at, and why."""
+    seconds: float = 0.0
+    """What looking cost the training process."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the process saw, for other programs."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the run's store."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class _Holder:
+    """Gains that are held under one name."""
+
+    name: str
+    gain: dict[str, Any]
+    """The heaviest of them."""
+    weights: dict[str, float]
+    nodes: float
+    place: tuple[str, Statement] | None
+    """The file, and the statement that stores."""
+
+
+def explain(
+    seen: Mapping[str, Any],
+    component: Component,
+    rate: float,
+    *,
+    follows: str = "step",
+    recorded: Mapping[str, Any] | None = None,
+) -> Explanation:
+    """Put what a process saw in a few steps into sites.
+
+    Args:
+        seen: What it saw: `from_step`, `to_step`, `gains`, `lines`, `heap`, `traced_steps`, `missing`.
+        component: What grows.
+        rate: By how many bytes (or handles) a step.
+        follows: The clock of the growth.
+        recorded: What its allocations were, as `capture.read` returns it; None where they were not recorded.
+    """
+    steps = max(seen["to_step"] - seen["from_step"], 1)
+    holders = _holders(seen, component)
+    allocated = _allocated(recorded, follows) or _devices(seen)
+    if not allocated and not holders:
+        allocated = _by_the_heap(seen, rate)
+    held = [_held_site(holder, component, steps) for holder in holders]
+    if not allocated:
+        allocated = [site for holder in holders[:2] if (site := _made_site(holder, component, steps)) is not None]
+    sites = _in_order([site for site in held if site is not None], allocated)
+    known = max(sum(holder.weights[_column(component)] for holder in holders) / steps, _sum(allocated))
+    pattern = find_pattern(holders[0].gain if holders else {}, sites, component)
+    return Explanation(
+        step=int(seen["to_step"]),
+        sites=tuple(sites),
+        explained=round(min(known / rate, 1.0), 3) if rate > 0 and sites else 0.0,
+        chain=tuple(_chain(holders, sites, component, steps)),
+        pattern=pattern,
+        missing=tuple(seen.get("missing", ())),
+        seconds=float(seen.get("seconds", 0.0)),
+    )
+
+
+def _column(component: Component) -> str:
+    """Which weight of a gain counts for a component."""
+    return {
+        "process.handles": "handles",
+        "host.children": "handles",
+        "host.file": "files",
+        "host.shared": "files",
+    }.get(component, "total")
+
+
+def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
+    """A gain in bytes of each kind; what holds plain numbers may hold handles."""
+    weight = gain["weight"]
+    total = weight["tensors"] + weight["python"] + weight["native"]
+    numbers = gain["kind"] == "container" and set(gain["elements"]) <= {"int"}
+    return {
+        "total": total,
+        "files": gain["files"],
+        "handles": gain["handles"] or (gain["count"] if numbers else 0),
+        "host.tensors": weight["tensors"],
+        "host.python": weight["python"],
+        "host.native": weight["native"],
+    }
+
+
+def _holders(seen: Mapping[str, Any], component: Component) -> list[_Holder]:
+    """Gains by the name under which they are held, the heaviest in what grows first."""
+    found: dict[tuple[str, str], _Holder] = {}
+    for index, gain in enumerate(seen.get("gains", ())):
+        naming = gain["naming"]
+        if naming is None:
+            continue
+        weights = _weights(gain)
+        key = (naming["name"], naming["owner"])
+        if key in found:
+            holder = found[key]
+            for name, size in weights.items():
+                holder.weights[name] += size
+            holder.nodes += gain["nodes"]
+            holder.place = holder.place or _stored_at(seen, index, gain)
+        else:
+            place = _stored_at(seen, index, gain)
+            found[key] = _Holder(naming["name"], gain, weights, gain["nodes"], place)
+    column = _column(component)
+
+    def importance(holder: _Holder) -> tuple[float, float]:
+        """What counts for the component, and a holder that the user's own code stores into before others."""
+        sizes = holder.weights
+        matched = sizes[column] if column != "total" else sizes["total"] + sizes.get(component, 0.0)
+        return -matched * (1.0 if holder.place is not None else 0.3), -sizes["total"]
+
+    return sorted(found.values(), key=importance)
+
+
+def _stored_at(seen: Mapping[str, Any], index: int, gain: Mapping[str, Any]) -> tuple[str, Statement] | None:
+    """The statement that stores: where the container was seen to grow, else where the source says so."""
+    for file, line, _ in sorted(seen.get("lines", {}).get(str(index), ()), key=lambda row: -row[2]):
+        source = parse(file)
+        statement = None if source is None else source.at(line)
+        if statement is not None:
+            return file, statement
+    naming = gain["naming"]
+    return _by_the_source(naming, seen.get("users_files", ()), gain)
+
+
+def _by_the_source(
+    naming: Mapping[str, Any], files: list[str], gain: Mapping[str, Any]
+) -> tuple[str, Statement] | None:
+    """The likeliest statement that stores under a name: in the owner's own file first."""
+    if naming["role"] == "cache" and naming["file"] in files:
+        source = parse(naming["file"])
+        statement = None if source is None else source.at(naming["line"] or 0)
+        return None if statement is None else (naming["file"], statement)
+    ordered = sorted(files, key=lambda file: file != naming["file"])
+    scope = naming["owner"].rpartition(".")[2]
+    for file in ordered:
+        source = parse(file)
+        if source is None:
+            continue
+        found = source.calls_with("create_graph") if gain["kind"] == "gradients" else []
+        found = found or source.stores(naming["name"], scope=scope)
+        if found and (file == naming["file"] or found[0].kind != "name"):
+            return file, found[0]
+    return None
+
+
+def _held_site(holder: _Holder, component: Component, steps: int) -> Site | None:
+    """Where something is held; where the statement is not known, where its holder is defined."""
+    naming = holder.gain["naming"]
+    size = holder.weights[_column(component)] / steps
+    kind = "lru_cache" if naming["role"] == "cache" else holder.gain["type"]
+    if holder.gain["kind"] in {"instances", "gradients"}:
+        kind = "attribute"
+    if holder.place is None:
+        if naming["file"] is None:
+            return None
+        line = naming["line"] or 1
+        return Site("held", naming["file"], line, naming["owner"], holder.name, kind, size)
+    file, statement = holder.place
+    return Site("held", file, statement.line, statement.function, holder.name, kind, size, statement.text)
+
+
+def _made_site(holder: _Holder, component: Component, steps: int) -> Site | None:
+    """Where what is held was made, as the source has it."""
+    if holder.place is None:
+        return None
+    file, store = holder.place
+    source = parse(file)
+    if source is None:
+        return None
+    made = source.makes(store, holder.name)
+    size = holder.weights[_column(component)] / steps
+    return Site("allocated", file, made.line, made.function, None, None, size, made.text)
+
+
+def _allocated(recorded: Mapping[str, Any] | None, follows: str) -> list[Site]:
+    """The lines whose allocations stayed."""
+    found = []
+    for place in () if recorded is None else recorded.get("places", ()):
+        if follows == "step" and place["steps"] < RECURS * place["of_steps"]:
+            continue
+        found.append(
+            _site("allocated", place["file"], place["line"], place["inner"], place["bytes"] / place["of_steps"])
+        )
+    return found
+
+
+def _devices(seen: Mapping[str, Any]) -> list[Site]:
+    """The lines whose allocations on the device stayed."""
+    steps = max(seen.get("device_steps", 1), 1)
+    return [_site("allocated", file, line, None, size / steps) for file, line, size in seen.get("device", ())]
+
+
+def _by_the_heap(seen: Mapping[str, Any], rate: float) -> list[Site]:
+    """The line at which the heap rises by about the rate of the growth."""
+    steps = seen.get("traced_steps", 0)
+    if not steps or rate <= 0:
+        return []
+    rises = [(size / steps, file, line) for file, line, size in seen.get("heap", ())]
+    near = [row for row in rises if abs(row[0] - rate) <= NEAR * rate]
+    return [
+        _site("allocated", file, line, None, size)
+        for size, file, line in sorted(near, key=lambda row: abs(row[0] - rate))[:2]
+    ]
+
+
+def _site(role: Literal["allocated", "held"], file: str, line: int, name: str | None, size: float) -> Site:
+    """A site by its file and line."""
+    source = parse(file)
+    statement = None if source is None else source.at(line)
+    if statement is None:
+        return Site(role, file, line, "<unknown>", name, None, size)
+    return Site(role, file, line, statement.function, name, None, size, statement.text)
+
+
+def _in_order(held: list[Site], allocated: list[Site]) -> list[Site]:
+    """Holders and allocations by turns, the heaviest first; minor ones left out."""
+    held = [site for site in held if site.bytes_per_step >= MINOR * held[0].bytes_per_step]
+    allocated = [site for site in allocated if site.bytes_per_step >= MINOR * allocated[0].bytes_per_step]
+    found: list[Site] = []
+    for turn in range(MOST_SITES):
+        found += held[turn : turn + 1] + allocated[turn : turn + 1]
+    return found[:MOST_SITES]
+
+
+def _sum(sites: list[Site]) -> float:
+    """Bytes per step of all."""
+    return sum(site.bytes_per_step for site in sites)
+
+
+def _chain(holders: list[_Holder], sites: list[Site], component: Component, steps: int) -> list[str]:
+    """The way as people read it: made here, stored there under this name, which keeps so much."""
+    made = next((site for site in sites if site.role == "allocated"), None)
+    held = next((site for site in sites if site.role == "held"), None)
+    lines = []
+    if made is not None:
+        lines.append(f"allocated at {_place(made)}: {made.text}")
+    if held is None or not holders:
+        return lines
+    naming = holders[0].gain["naming"]
+    owner = {"local": "local of", "global": "in module", "cache": "in module"}.get(naming["role"], "of")
+    lines.append(
+        f"stored in `{held.name}` ({held.kind}, {owner} {naming['owner']}) at {_place(held)}: {held.text}"
+    )
+    kept = [f"{holders[0].nodes / steps:.3g} graph nodes"] if holders[0].nodes else []
+    if component == "process.handles":
+        kept.append(f"{held.bytes_per_step:.3g} handles a step")
+    else:
+        kept.append(format_rate(held.bytes_per_step))
+    lines.append(f"which keeps {' and '.join(kept)}")
+    total = holders[0].weights["total"]
+    if total and holders[0].gain["count"]:
+        each = total / holders[0].gain["count"]
+        lines[-1] += f" ({format_size(each)} for each of {holders[0].gain['count']} that were added)"
+    return lines
+
+
+def _place(site: Site) -> str:
+    """A site as a file's name and line."""
+    return f"{site.file.rpartition('/')[2]}:{site.line}"

@@ -1,0 +1,181 @@
+"""How one object holds another: as an attribute, an entry, a default, a cached result, a variable of a generator.
+
+Attributes are read without calling anything of the object's own, so that looking changes nothing.
+"""
+
+import gc
+import sys
+import types
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from holdwater.attribution.frames import local_items
+
+Role = Literal["global", "local", "attribute", "class attribute", "closure", "default", "cache", "element"]
+MOST_KEYS = 20_000
+"""Entries of a dictionary that are searched for a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One step of a path: how an object is held by the one before it."""
+
+    role: Role
+    name: str | None
+    """The name or key; None for an element."""
+    owner: str
+    """What holds it: a module's name, a function's, or a type's."""
+    file: str | None = None
+    """Where the owner's code is."""
+    line: int | None = None
+
+
+Link = tuple[Any, Part]
+"""What is held, and how."""
+
+
+def link(holder: Any, level: list[Any]) -> Link:  # noqa: ANN401 - any object
+    """How a holder holds one of some objects.
+
+    Args:
+        holder: Refers to at least one of them.
+        level: The objects.
+    """
+    for kind, find in _FINDERS:
+        if isinstance(holder, kind):
+            found = find(holder, level)
+            return found if found is not None else (_first(holder, level), _element(holder))
+    found = _in_instance(holder, level)
+    return found if found is not None else (_first(holder, level), _element(holder))
+
+
+def root_of(item: object) -> Part | None:
+    """A class, a function, a cache: what a person knows by its name wherever it is kept; None for the rest."""
+    if isinstance(item, type):
+        return Part("global", item.__qualname__, item.__module__, file_of(item.__module__))
+    if isinstance(item, types.FunctionType):
+        code = item.__code__
+        return Part("global", item.__name__, item.__module__ or "", code.co_filename, code.co_firstlineno)
+    if type(item).__name__ == "_lru_cache_wrapper":
+        return _cache(item)
+    return None
+
+
+def key_of(table: dict[Any, Any], held: object) -> Any:  # noqa: ANN401 - a key
+    """The key of a value in a dictionary; None where it is not there, or the dictionary is very large."""
+    if len(table) > MOST_KEYS:
+        return None
+    try:
+        return next((key for key, value in table.items() if value is held), None)
+    except RuntimeError:  # another thread changes it
+        return None
+
+
+def attributes(item: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any object
+    """The attributes of an instance, slots included, by name."""
+    try:
+        found = list(object.__getattribute__(item, "__dict__").items())
+    except (AttributeError, TypeError):
+        found = []
+    for kind in type(item).__mro__:
+        for name, member in vars(kind).items():
+            if isinstance(member, types.MemberDescriptorType):
+                try:
+                    found.append((name, member.__get__(item)))
+                except AttributeError:
+                    continue
+    return found
+
+
+def file_of(module: str) -> str | None:
+    """A module's source file."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file if isinstance(file, str) else None
+
+
+def _in_dict(table: dict[Any, Any], level: list[Any]) -> Link | None:
+    """An entry of a dictionary, with its key if that is a text."""
+    for held in level:
+        key = key_of(table, held)
+        if key is not None:
+            return held, Part("element", key if isinstance(key, str) else None, "dict")
+    return None
+
+
+def _in_class(holder: type, level: list[Any]) -> Link | None:
+    """A class's own namespace."""
+    for held in level:
+        if type(held) is dict and held.get("__module__") == holder.__module__ and "__dict__" in held:
+            return held, Part("class attribute", None, holder.__qualname__, file_of(holder.__module__))
+    return None
+
+
+def _in_function(function: types.FunctionType, level: list[Any]) -> Link | None:
+    """A default or a closure of a function."""
+    code = function.__code__
+    where = (function.__qualname__, code.co_filename, code.co_firstlineno)
+    for held in level:
+        if held is function.__closure__:
+            return held, Part("closure", None, *where)
+        if held is function.__defaults__ or held is function.__kwdefaults__:
+            return held, Part("default", None, *where)
+    return None
+
+
+def _in_generator(generator: Any, level: list[Any]) -> Link | None:  # noqa: ANN401 - or a coroutine
+    """A local variable of a waiting generator."""
+    frame = getattr(generator, "gi_frame", None) or getattr(generator, "cr_frame", None)
+    if frame is None:
+        return None
+    code = frame.f_code
+    for name, value in local_items(frame):
+        if any(value is held for held in level):
+            return value, Part("local", name, code.co_name, code.co_filename, code.co_firstlineno)
+    return None
+
+
+def _in_instance(holder: Any, level: list[Any]) -> Link | None:  # noqa: ANN401 - any object
+    """An attribute of an instance, or its namespace."""
+    owner = type(holder)
+    where = (f"{owner.__module__}.{owner.__qualname__}", file_of(owner.__module__))
+    for name, value in attributes(holder):
+        if any(value is held for held in level):
+            return value, Part("attribute", name, *where)
+    namespace = getattr(holder, "__dict__", None)
+    if isinstance(namespace, dict) and any(namespace is held for held in level):
+        return namespace, Part("attribute", None, *where)
+    return None
+
+
+def _first(holder: Any, level: list[Any]) -> Any:  # noqa: ANN401 - any object
+    """The object of a level that a holder refers to."""
+    held = {id(value) for value in gc.get_referents(holder)}
+    return next((value for value in level if id(value) in held), level[0])
+
+
+def _element(holder: Any) -> Part:  # noqa: ANN401 - any object
+    """An element without a name."""
+    return Part("element", None, type(holder).__name__)
+
+
+def _cache(wrapper: Any) -> Part:  # noqa: ANN401 - an lru_cache has no public type
+    """A function's cache."""
+    function = wrapper
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    if isinstance(function, partial):
+        function = function.func
+    code = getattr(function, "__code__", None)
+    name, module = getattr(wrapper, "__name__", "cache"), getattr(wrapper, "__module__", "") or ""
+    if code is None:
+        return Part("cache", name, module)
+    return Part("cache", name, module, code.co_filename, code.co_firstlineno)
+
+
+_FINDERS: tuple[tuple[Any, Any], ...] = (
+    (dict, _in_dict),
+    (type, _in_class),
+    (types.FunctionType, _in_function),
+    ((types.GeneratorType, types.CoroutineType), _in_generator),
+)

@@ -1,0 +1,178 @@
+"""The way from a growing object to a root that a person can recognise: a global, a local, an attribute, a closure.
+
+Python's referrers are followed upwards, level by level, until a module, a running function, a class or a cache
+is met. What a graph or a C object holds has no referrer: the way then begins nowhere, and is said to.
+"""
+
+import gc
+import sys
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from holdwater.attribution.frames import local_items, running_frames
+from holdwater.attribution.links import Part, file_of, key_of, link, root_of
+from holdwater.attribution.user_code import is_users
+
+DEEPEST = 12
+"""Levels of referrers that are looked at."""
+WIDEST = 24
+"""Objects of one level that are gone on from."""
+ARGUMENTS_HELD = 3
+"""References to the arguments of the search itself: two of ours, and one that counts them."""
+WRAPPERS = ("queue", "_queue", "collections", "weakref", "multiprocessing.queues", "asyncio.queues")
+"""Modules whose objects are containers themselves: their own attributes are nobody's names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The parts from a root to an object, the root first; without a root where none was found."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def naming(self) -> Part | None:
+        """The last part with a name: under it the object is kept; None where nothing has one."""
+        for part in reversed(self.parts):
+            if part.name is not None and part.role != "element" and not _is_wrappers(part):
+                return part
+        return None
+
+
+def _is_wrappers(part: Part) -> bool:
+    """Whether a part is an attribute of a container that is written in Python, such as a queue."""
+    return part.role == "attribute" and part.owner.rpartition(".")[0] in WRAPPERS
+
+
+class Paths:
+    """Finds paths; made anew for each count, since it notes what running functions hold."""
+
+    def __init__(self, own: Iterable[int] = ()) -> None:
+        """Note the roots.
+
+        Args:
+            own: Identities of the count's own objects, that are nobody's holders.
+        """
+        self._own = set(own) | {id(self)}
+        self._modules = {id(vars(module)): module for module in list(sys.modules.values()) if _is_module(module)}
+        self._locals: dict[int, Part] = {}
+        for frame in running_frames():
+            self._note_frame(frame)
+        self._own |= {id(self._modules), id(self._locals), id(self._own)}
+
+    def _note_frame(self, frame: types.FrameType) -> None:
+        """Note the local variables of a running function; those of the user's own functions win."""
+        code = frame.f_code
+        for name, value in local_items(frame):
+            noted = self._locals.get(id(value))
+            if noted is None or not is_users(noted.file or ""):
+                self._locals[id(value)] = Part("local", name, code.co_name, code.co_filename, code.co_firstlineno)
+
+    def find(self, target: object) -> Path:
+        """The shortest path from a root to an object, one in the user's own code before others.
+
+        Args:
+            target: What is held.
+        """
+        root = self._root(target)
+        if root is not None:
+            return Path((root,))
+        climb = _Climb(self, target)
+        for _ in range(DEEPEST):
+            roots = climb.up()
+            if roots:
+                item, part = min(roots, key=lambda pair: not is_users(pair[1].file or ""))
+                return Path((part, *climb.down(item)))
+            if not climb.level:
+                break
+        return Path(climb.down(climb.last))
+
+    def _root(self, item: object) -> Part | None:
+        """How a root holds an object; None where none does directly."""
+        return self._locals.get(id(item)) or root_of(item)
+
+    def _in_module(self, namespace: Any, level: list[Any]) -> list[tuple[Any, Part]]:  # noqa: ANN401 - a dict
+        """Which objects a module holds, and by which global name."""
+        module = self._modules[id(namespace)]
+        names = ((held, key_of(namespace, held)) for held in level)
+        return [
+            (held, Part("global", name, module.__name__, file_of(module.__name__)))
+            for held, name in names
+            if name is not None
+        ]
+
+
+class _Climb:
+    """One search upwards."""
+
+    def __init__(self, paths: Paths, target: object) -> None:
+        self._paths = paths
+        self._above: dict[int, tuple[Any, Any, Part]] = {}
+        self.level: list[Any] = [target]
+        self.last: Any = target
+        self._seen = {id(target), id(self), id(self._above)} | paths._own  # noqa: SLF001 - its own search
+        self._seen |= {id(self.__dict__), id(self._seen)}
+
+    def up(self) -> list[tuple[Any, Part]]:
+        """Go up one level; return the objects that a root holds, and how."""
+        level, nexts = self.level, list[Any]()
+        roots: list[tuple[Any, Part]] = []
+        self._seen |= {id(level), id(nexts), id(roots)}
+        for item in gc.get_referrers(*level):
+            if id(item) in self._paths._modules:  # noqa: SLF001 - its own search
+                roots += self._paths._in_module(item, level)  # noqa: SLF001
+            elif type(item) is tuple and sys.getrefcount(item) <= ARGUMENTS_HELD:
+                continue
+            elif id(item) not in self._seen and not isinstance(item, _NOT_HOLDERS):
+                held, part = link(item, level)
+                note = (item, held, part)
+                self._seen |= {id(item), id(note)}
+                self._above[id(item)] = note
+                nexts.append(item)
+                root = self._paths._root(item)  # noqa: SLF001
+                if root is not None:
+                    roots.append((item, root))
+        self._seen |= {id(pair) for pair in roots}
+        self.level = nexts[:WIDEST]
+        self.last = nexts[0] if nexts else self.last
+        return roots
+
+    def down(self, item: Any) -> tuple[Part, ...]:  # noqa: ANN401 - any object
+        """The parts from an object down to the target; a namespace and its entry are one part."""
+        parts: list[Part] = []
+        waiting: Part | None = None
+        while id(item) in self._above:
+            holder, item, part = self._above[id(item)]
+            if part.role in {"closure", "default"}:
+                parts.append(replace(part, name=_variable(holder, self._above.get(id(item)))))
+            elif waiting is not None:
+                parts.append(replace(waiting, name=part.name))
+                waiting = None
+            elif part.role in {"attribute", "class attribute"} and part.name is None:
+                waiting = part
+            else:
+                parts.append(part)
+        return tuple(parts)
+
+
+def _variable(function: Any, note: tuple[Any, Any, Part] | None) -> str | None:  # noqa: ANN401 - a function
+    """The name of the variable whose cell a closure holds, or of the parameter whose default an object is."""
+    if note is None:
+        return None
+    holder, held, part = note
+    if isinstance(holder, dict):  # the defaults of parameters that are given by keyword
+        return part.name
+    code = function.__code__
+    names = code.co_freevars
+    if holder is not function.__closure__:
+        names = code.co_varnames[: code.co_argcount][-len(holder) :]
+    return next((str(name) for name, other in zip(names, holder, strict=False) if other is held), None)
+
+
+def _is_module(module: Any) -> bool:  # noqa: ANN401 - sys.modules holds all sorts
+    """Whether something in `sys.modules` is a module with a namespace."""
+    return isinstance(module, types.ModuleType)
+
+
+_NOT_HOLDERS = (types.FrameType, types.TracebackType, types.ModuleType, types.MappingProxyType, Paths, _Climb)

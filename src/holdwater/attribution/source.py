@@ -1,0 +1,274 @@
+"""The statements of a file that store something under a name, or make what is stored, by its syntax tree."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+STORING = frozenset((
+    "append", "appendleft", "extend", "extendleft", "insert", "add", "update", "setdefault", "put", "put_nowait",
+    "push", "send", "register", "add_param_group", "__setitem__", "write", "writelines",
+))  # fmt: skip
+"""Methods that store their argument in the object that they are called on."""
+STORING_FUNCTIONS = frozenset(("heappush", "insort", "insort_left", "insort_right", "setattr", "heappushpop"))
+"""Functions that store their later arguments in the first."""
+VIEWS = frozenset((
+    "detach", "view", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "T", "t", "expand",
+    "narrow", "chunk", "split", "unbind", "ravel", "swapaxes", "numpy", "data", "requires_grad_", "items",
+    "values", "cpu",
+))  # fmt: skip
+"""What makes no memory of its own: what is kept was made where the object itself was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a file."""
+
+    line: int
+    """Its first line."""
+    last: int
+    """Its last."""
+    function: str
+    """The function that it is in; `<module>` for none."""
+    text: str
+    """Its first line's text, without the spaces around it."""
+    kind: str = "call"
+    """How it stores: `call`, `entry`, `again` (the name is made anew from itself), `name`, or `decorator`."""
+
+
+class Source:
+    """A parsed file."""
+
+    def __init__(self, file: str) -> None:
+        """Parse a file.
+
+        Args:
+            file: Its path.
+
+        Raises:
+            OSError: It cannot be read.
+            SyntaxError: It cannot be parsed.
+        """
+        self.text = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+        self._tree = ast.parse("\n".join(self.text))
+        self._statements: list[tuple[ast.stmt, tuple[str, ...]]] = list(_walk(self._tree.body, ()))
+
+    def at(self, line: int) -> Statement | None:
+        """The innermost statement that a line belongs to; None for an empty line or a comment."""
+        found = [
+            (statement, scope)
+            for statement, scope in self._statements
+            if _first_line(statement) <= line <= _own_last(statement)
+        ]
+        if not found:
+            return None
+        statement, scope = min(found, key=lambda pair: _own_last(pair[0]) - _first_line(pair[0]))
+        return self._describe(statement, scope)
+
+    def stores(self, name: str, *, scope: str | None = None) -> list[Statement]:
+        """The statements that store something under a name, the likeliest first.
+
+        Args:
+            name: The last identifier: `losses` for `self.losses`.
+            scope: A class or function that is preferred, by its name.
+        """
+        found = []
+        for statement, inside in self._statements:
+            kind = _stores(statement, name)
+            if kind is not None:
+                found.append((kind, statement, inside))
+
+        def order(row: tuple[str, ast.stmt, tuple[str, ...]]) -> tuple[bool, int, bool, int]:
+            """In the scope, by a storing call or entry, in a loop or a function, the earlier."""
+            kind, statement, inside = row
+            return scope is not None and scope not in inside, _KINDS.index(kind), not inside, statement.lineno
+
+        return [self._describe(statement, inside, kind) for kind, statement, inside in sorted(found, key=order)]
+
+    def calls_with(self, keyword: str) -> list[Statement]:
+        """The statements with a call that is given a keyword, whatever its value but False."""
+        return [
+            self._describe(statement, inside)
+            for statement, inside in self._statements
+            if any(_is_given(node, keyword) for node in _parts(statement) if isinstance(node, ast.Call))
+        ]
+
+    def makes(self, store: Statement, name: str) -> Statement:
+        """The statement that makes what another one stores: itself, or where its variable was set.
+
+        Args:
+            store: Stores under the name.
+            name: As for `stores`.
+        """
+        for _ in range(4):
+            statement, inside = next(
+                (statement, inside)
+                for statement, inside in self._statements
+                if _first_line(statement) == store.line and _own_last(statement) == store.last
+            )
+            variable = _variable_of(_stored(statement, name))
+            if variable is None:
+                break
+            earlier = [
+                (other, scope)
+                for other, scope in self._statements
+                if scope == inside and _sets(other, variable) and other is not statement
+            ]
+            if not earlier:
+                break
+            before = [pair for pair in earlier if pair[0].lineno < statement.lineno]
+            other, scope = (before or earlier)[-1]
+            if isinstance(other, ast.For):
+                return self._describe(other, scope)
+            store, name = self._describe(other, scope), variable
+        return store
+
+    def _describe(self, statement: ast.stmt, scope: tuple[str, ...], kind: str = "call") -> Statement:
+        """Put a statement into words."""
+        line = _first_line(statement)
+        inside = scope[-1] if scope else "<module>"
+        return Statement(line, _own_last(statement), inside, self.text[statement.lineno - 1].strip(), kind)
+
+
+@lru_cache(maxsize=64)
+def parse(file: str) -> Source | None:
+    """A parsed file; None where it cannot be read or parsed."""
+    try:
+        return Source(file)
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+_KINDS = ("decorator", "call", "entry", "again", "name")
+
+
+def _walk(body: list[ast.stmt], scope: tuple[str, ...]) -> Iterator[tuple[ast.stmt, tuple[str, ...]]]:
+    """All statements, each with the classes and functions that it is in."""
+    for statement in body:
+        yield statement, scope
+        inner = (*scope, statement.name) if isinstance(statement, _SCOPES) else scope
+        for field in ("body", "orelse", "finalbody"):
+            yield from _walk(getattr(statement, field, []), inner)
+        for handler in getattr(statement, "handlers", []) + getattr(statement, "cases", []):
+            yield from _walk(handler.body, inner)
+
+
+def _first_line(statement: ast.stmt) -> int:
+    """The first line, a decorator's if there is one."""
+    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
+    return min([statement.lineno, *(item.lineno for item in decorators)])
+
+
+def _own_last(statement: ast.stmt) -> int:
+    """The last line of a statement, without the statements in it."""
+    body = getattr(statement, "body", None)
+    if isinstance(body, list) and body and isinstance(body[0], ast.stmt):
+        return max(statement.lineno, _first_line(body[0]) - 1)
+    return int(statement.end_lineno or statement.lineno)
+
+
+def _parts(statement: ast.stmt) -> Iterator[ast.expr]:
+    """The expressions of a statement, without those of the statements in it; lambdas are gone into."""
+    for child in ast.iter_child_nodes(statement):
+        if isinstance(child, ast.expr | ast.withitem):
+            yield from (node for node in ast.walk(child) if isinstance(node, ast.expr))
+
+
+def _last(node: ast.expr | None) -> str | None:
+    """The last identifier of what is stored into: `losses` of `self.losses[key]` and of `losses.get(key)`."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    if isinstance(node, ast.Subscript):
+        return _last(node.value)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return _last(node.func.value)
+    return None
+
+
+def _stores(statement: ast.stmt, name: str) -> str | None:
+    """How a statement stores under a name; None where it does not."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        return "decorator" if statement.name == name and statement.decorator_list else None
+    if isinstance(statement, ast.AugAssign) and _last(statement.target) == name:
+        return "again"
+    targets = _targets(statement)
+    if any(isinstance(target, ast.Subscript) and _last(target) == name for target in targets):
+        return "entry"
+    if any(_call_stores(node, name) for node in _parts(statement) if isinstance(node, ast.Call)):
+        return "call"
+    if any(not isinstance(target, ast.Subscript) and _last(target) == name for target in targets):
+        value = getattr(statement, "value", None)
+        again = value is not None and any(
+            _last(node) == name for node in ast.walk(value) if isinstance(node, _NAMES)
+        )
+        return "again" if again else "name"
+    return None
+
+
+def _call_stores(call: ast.Call, name: str) -> bool:
+    """Whether a call stores its argument under a name."""
+    function = call.func
+    if isinstance(function, ast.Attribute):
+        storing = function.attr in STORING or (function.attr.startswith(("register", "add_")) and call.args)
+        if storing and _last(function.value) == name:
+            return True
+        if function.attr in STORING_FUNCTIONS and call.args:
+            return _last(call.args[0]) == name
+    return isinstance(function, ast.Name) and function.id in STORING_FUNCTIONS and _last(call.args[0]) == name
+
+
+def _is_given(call: ast.Call, keyword: str) -> bool:
+    """Whether a call is given a keyword that is not plainly False."""
+    return any(
+        part.arg == keyword and not (isinstance(part.value, ast.Constant) and not part.value.value)
+        for part in call.keywords
+    )
+
+
+def _targets(statement: ast.stmt) -> list[ast.expr]:
+    """What a statement assigns to."""
+    if isinstance(statement, ast.Assign):
+        found = list(statement.targets)
+    elif isinstance(statement, ast.AnnAssign | ast.AugAssign | ast.For | ast.AsyncFor):
+        found = [statement.target]
+    else:
+        found = [node.target for node in _parts(statement) if isinstance(node, ast.NamedExpr)]
+    return [part for target in found for part in (target.elts if isinstance(target, _SEQUENCES) else [target])]
+
+
+def _sets(statement: ast.stmt, name: str) -> bool:
+    """Whether a statement sets a variable."""
+    return any(isinstance(target, ast.Name) and target.id == name for target in _targets(statement))
+
+
+def _stored(statement: ast.stmt, name: str) -> ast.expr | None:
+    """The expression that a statement stores under a name."""
+    for node in _parts(statement):
+        if isinstance(node, ast.Call) and _call_stores(node, name) and node.args:
+            return node.args[-1]
+    return getattr(statement, "value", None)
+
+
+def _variable_of(node: ast.expr | None) -> str | None:
+    """The variable that an expression is, or is a view of; None where it makes something of its own."""
+    while True:
+        if isinstance(node, ast.Name):
+            return node.id
+        if isinstance(node, ast.Subscript | ast.Starred) or (
+            isinstance(node, ast.Attribute) and node.attr in VIEWS
+        ):
+            node = node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in VIEWS:
+            node = node.func.value
+        elif isinstance(node, ast.Tuple) and node.elts:
+            node = node.elts[-1]
+        else:
+            return None
+
+
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_NAMES = (ast.Name, ast.Attribute)
+_SEQUENCES = (ast.Tuple, ast.List)

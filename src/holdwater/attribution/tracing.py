@@ -1,0 +1,116 @@
+"""At which of the user's lines containers grow and the heap rises, seen by following a few steps line by line.
+
+A trace function of Python is set for the thread of the training loop, for a few steps only, and answers only
+for the user's own files. It calls nothing of the program's, and gives up when a step takes much longer for it.
+
+Source: Python documentation, `sys.settrace`.
+"""
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from holdwater.attribution.user_code import is_users, users_frame
+
+MOST_WATCHED = 16
+"""Containers whose lengths are compared at each line."""
+CHECK_EVERY = 64
+"""Events between two looks at the clock."""
+Place = tuple[str, int]
+"""A file and a line."""
+
+
+class LineTrace:
+    """Follows the thread that starts it."""
+
+    def __init__(self, watched: list[Any], heap: Callable[[], float] | None, *, most_seconds: float) -> None:
+        """Prepare to follow.
+
+        Args:
+            watched: Containers whose growth is looked for.
+            heap: Reads the bytes that are in use on the heap; None where that is not known.
+            most_seconds: After so long it gives up.
+        """
+        self.grown: dict[int, dict[Place, int]] = defaultdict(lambda: defaultdict(int))
+        """Elements that each container, by its place in `watched`, has gained at which line."""
+        self.heap: dict[Place, float] = defaultdict(float)
+        """Bytes by which the heap has risen at each line, what was freed there taken off."""
+        self.gave_up = False
+        self._watched = watched[:MOST_WATCHED]
+        self._lengths = [len(item) for item in self._watched]
+        self._read_heap = heap
+        self._in_use = 0.0
+        self._at: Place | None = None
+        self._events = 0
+        self._until = 0.0
+        self._most = most_seconds
+        self._frames: list[FrameType] = []
+
+    def start(self) -> bool:
+        """Begin; False where another tool follows this thread already."""
+        if sys.gettrace() is not None:
+            return False
+        frame = users_frame(sys._getframe())  # noqa: SLF001 - the documented way
+        self._at = None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+        while frame is not None:
+            if is_users(frame.f_code.co_filename) and frame.f_trace is None:
+                frame.f_trace = self._line
+                self._frames.append(frame)
+            frame = frame.f_back
+        self._until = time.perf_counter() + self._most
+        self._in_use = 0.0 if self._read_heap is None else self._read_heap()
+        sys.settrace(self._call)
+        return True
+
+    def stop(self) -> None:
+        """End, and let go of everything."""
+        if sys.gettrace() == self._call:
+            sys.settrace(None)
+        self._compare()
+        for frame in self._frames:
+            frame.f_trace = None
+        self._frames.clear()
+        self._watched = []
+
+    def _call(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - a trace function
+        """A function begins: one of the user's is followed."""
+        del event, argument
+        if not is_users(frame.f_code.co_filename):
+            return None
+        self._compare()
+        self._at = (frame.f_code.co_filename, frame.f_lineno)
+        return self._line
+
+    def _line(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - a trace function
+        """A line begins, or a function ends: what has grown, has grown at the line before."""
+        del argument
+        self._compare()
+        self._events += 1
+        if self._events % CHECK_EVERY == 0 and time.perf_counter() > self._until:
+            self.gave_up = True
+            self.stop()
+            return None
+        if event == "return":
+            caller = users_frame(frame.f_back)
+            self._at = None if caller is None else (caller.f_code.co_filename, caller.f_lineno)
+        else:
+            self._at = (frame.f_code.co_filename, frame.f_lineno)
+        return self._line
+
+    def _compare(self) -> None:
+        """Book what has grown to the line that ran."""
+        at = self._at
+        for index, item in enumerate(self._watched):
+            length = len(item)
+            if length != self._lengths[index]:
+                if at is not None and length > self._lengths[index]:
+                    self.grown[index][at] += length - self._lengths[index]
+                self._lengths[index] = length
+        if self._read_heap is not None:
+            in_use = self._read_heap()
+            if at is not None:
+                self.heap[at] += in_use - self._in_use
+            self._in_use = in_use

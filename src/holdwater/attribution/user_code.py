@@ -1,0 +1,46 @@
+"""Which files are the user's own: neither the standard library, nor an installed package, nor holdwater."""
+
+import os
+import sys
+import sysconfig
+from functools import lru_cache
+from types import FrameType
+from typing import Any
+
+_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # noqa: PTH120, PTH100 - light
+_LIBRARIES = tuple({
+    os.path.realpath(folder) + os.sep
+    for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    if (folder := sysconfig.get_path(name))
+})
+
+
+@lru_cache(maxsize=4096)
+def is_users(file: str) -> bool:
+    """Whether a source file is the user's own.
+
+    Args:
+        file: As code names it; what was compiled from text (`<string>`) is nobody's.
+    """
+    if not file or file.startswith("<"):
+        return False
+    path = os.path.realpath(file)
+    packages = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+    return not (path.startswith((_HERE, *_LIBRARIES)) or any(folder in path for folder in packages))
+
+
+def users_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame of the user's own code; None where there is none on the stack."""
+    while frame is not None and not is_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def users_modules() -> list[Any]:
+    """The loaded modules that are the user's own, the script first."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and is_users(file) and name != "__mp_main__":
+            found.append(module)
+    return sorted(found, key=lambda module: module.__name__ != "__main__")

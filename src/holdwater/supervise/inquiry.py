@@ -1,0 +1,161 @@
+"""What a process is asked when its memory is suspicious, and what it has answered.
+
+Questions are dear for the process, so they are few: a count of its objects, an experiment (collect and trim)
+before it is accused, and a window in which the growth is explained.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
+from holdwater.detectors.judge import Judgement
+from holdwater.probes.outside import Outside
+from holdwater.supervise.channel import Channel
+from holdwater.supervise.explainer import Explainer
+
+MOST_QUESTIONS = 12
+"""How often a process is asked in one run."""
+MOST_WINDOWS = 3
+"""How many of these questions may be windows."""
+WELL_EXPLAINED = 0.5
+"""An explanation that accounts for this share is not sought again."""
+ALLOWANCE = 2.0
+"""Seconds of the process that counting may take in any run."""
+ALLOWED_SHARE = 0.01
+"""In a long run counting may take this share of it."""
+CLOCKS = {
+    "evaluation": "evaluations",
+    "checkpoint": "checkpoints",
+    "epoch": "epochs",
+    "shape": "shapes",
+    "sample": "samples_seen",
+}
+"""Clocks whose events a window waits for, by their names in the process."""
+
+
+class Inquiry:
+    """The questions to one process, and its answers."""
+
+    def __init__(self, channel: Channel, folder: Path, outside: Outside) -> None:
+        """Begin with nothing asked.
+
+        Args:
+            channel: Tells the process that there is a question.
+            folder: Where questions and answers lie.
+            outside: Reads the process from outside.
+        """
+        self.evidence: Evidence = NO_EVIDENCE
+        self.experiments: list[dict[str, Any]] = []
+        """What was tried, as actions of the JSON verdict."""
+        self.errors: list[str] = []
+        """What the process could not answer."""
+        self.explainer = Explainer(folder)
+        self.asked = 0
+        self._channel, self._folder, self._outside = channel, folder, outside
+        self._asked_at = self._experiment_at = self._window_at = self._windows = 0
+        self._answers: set[str] = set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a question has not been answered yet."""
+        return self._channel.get("answered") < self.asked
+
+    def ask(self, judgement: Judgement, steps: int, *, final: bool) -> None:
+        """Ask what would help with a judgement, if anything would, and the process can be asked now.
+
+        Args:
+            judgement: The newest.
+            steps: Steps that the process has counted.
+            final: The script has ended, and waits.
+        """
+        if self.asked >= MOST_QUESTIONS or self.waiting or self._channel.state not in {"running", "ending"}:
+            return
+        experiments = self.evidence.experiments
+        experiment = judgement.accusing and (steps >= 2 * self._experiment_at or not experiments)
+        last = final and judgement.suspicious and not (self._counted_at(steps) and experiments)
+        unexplained = final and judgement.suspicious and self.explainer.seen is None
+        if experiment or last:
+            self._experiment_at = steps
+            self._put(steps, "experiment", "")
+        elif not final and self._wants_window(judgement, steps):
+            self._windows += 1
+            self._window_at = steps
+            self._put(steps, "window", json.dumps(_window(judgement)))
+        elif unexplained or (judgement.suspicious and self._is_fresh(steps)):
+            self._put(steps, "count", "")
+
+    def _wants_window(self, judgement: Judgement, steps: int) -> bool:
+        """Whether the growth should be looked into now."""
+        if not judgement.suspicious or self._windows >= MOST_WINDOWS or not self.evidence.holdings:
+            return False
+        if self._windows == 0:
+            return True
+        explained = self.explainer.explained(judgement.verdict)
+        return explained < WELL_EXPLAINED and steps >= 2 * self._window_at and self._is_affordable()
+
+    def _is_fresh(self, steps: int) -> bool:
+        """Whether another count is worth its price."""
+        first = len(self.evidence.holdings) < 2  # a single count can be compared with nothing
+        return steps >= 2 * self._asked_at and (self._is_affordable() or first)
+
+    def _is_affordable(self) -> bool:
+        """Whether what was asked so far has cost little enough."""
+        channel = self._channel
+        allowed = max(ALLOWANCE, ALLOWED_SHARE * channel.get_seconds("last_step_at"))
+        return channel.get_seconds("attribution_seconds") < allowed
+
+    def _put(self, steps: int, kind: str, text: str) -> None:
+        """Put a question."""
+        self.asked += 1
+        self._asked_at = steps
+        (self._folder / f"{kind}-{self.asked}").write_text(text, encoding="utf-8")
+        self._channel.put("asked", self.asked)
+
+    def _counted_at(self, steps: int) -> bool:
+        """Whether objects were counted at this step."""
+        return bool(self.evidence.holdings) and self.evidence.holdings[-1].step == steps
+
+    def take_answers(self) -> bool:
+        """Read what the process has answered; return whether there is more evidence than before."""
+        fresh = sorted(
+            (path for path in self._folder.glob("answer-*.json") if path.name not in self._answers),
+            key=lambda path: int(path.stem.split("-")[1]),
+        )
+        for path in fresh:
+            self._answers.add(path.name)
+            answer = json.loads(path.read_text(encoding="utf-8"))
+            self.evidence = self.evidence.with_answer(
+                answer,
+                samples_total=self._channel.get("samples_total"),
+                library_pages=self._outside.library_pages() or self._library_pages(),
+            )
+            if "error" in answer:
+                self.errors.append(answer["error"])
+            if "experiment" in answer:
+                self._note_experiment(answer)
+            if "explanation" in answer:
+                self.explainer.take(answer["explanation"])
+        return bool(fresh) and len(self.evidence.holdings) > 1
+
+    def _library_pages(self) -> float:
+        """What was read before, for a process that is gone."""
+        return self.evidence.holdings[-1].library_pages if self.evidence.holdings else 0.0
+
+    def _note_experiment(self, answer: Mapping[str, Any]) -> None:
+        """Note an experiment as the two actions that it is."""
+        for action, freed in (("collect", "collected"), ("trim", "trimmed")):
+            self.experiments.append({
+                "step": answer["step"],
+                "action": action,
+                "reason": "before a leak is named: would it cure the growth?",
+                "freed_bytes": int(answer["experiment"][freed]),
+                "seconds": answer["seconds"] / 2,
+            })
+
+
+def _window(judgement: Judgement) -> dict[str, Any]:
+    """What a window is to wait for: two events of the clock that the growth follows."""
+    follows = next((finding.follows for finding in judgement.verdict.findings if finding.rate is not None), "step")
+    return {"clock": CLOCKS[follows], "events": 2} if follows in CLOCKS else {}
