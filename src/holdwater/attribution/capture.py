@@ -10,6 +10,7 @@ Source: memray documentation, `Tracker` and `FileReader` (Bloomberg, Apache-2.0)
 
 import json
 import sys
+import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -52,13 +53,21 @@ class Capture:
         """Begin, if it was loaded; return why that is not possible, None if it is."""
         if self._memray is None:
             return None
+        failures: list[str] = []
+        thread = threading.Thread(target=self._enter, args=(failures,))
+        thread.start()
+        thread.join()
+        return failures[0] if failures else None
+
+    def _enter(self, failures: list[str]) -> None:
+        """Begin, on a thread of its own: only of other threads does memray know the functions that run already."""
         try:
-            self._tracker = self._memray.Tracker(self.file)
-            self._tracker.__enter__()
+            tracker = self._memray.Tracker(self.file)
+            tracker.__enter__()
         except (RuntimeError, OSError) as error:
-            self._tracker = None
-            return f"memray could not record: {error}"
-        return None
+            failures.append(f"memray could not record: {error}")
+        else:
+            self._tracker = tracker
 
     def mark(self) -> None:
         """Mark the end of a step."""

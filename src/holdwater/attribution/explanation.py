@@ -19,6 +19,13 @@ MINOR = 0.1
 """A site that accounts for less than this part of what the first does is left out."""
 RECURS = 0.5
 """A line allocates what stays in this part of the steps at least, where a growth follows steps."""
+SELDOM = 0.2
+"""A container that gained fewer elements a step has not followed the steps."""
+_STANDARD = frozenset((
+    "typing", "sys", "importlib", "_frozen_importlib", "_frozen_importlib_external", "linecache", "re", "abc",
+    "functools", "warnings", "tokenize", "sre_parse", "sre_compile", "encodings", "copyreg", "enum", "inspect",
+))  # fmt: skip
+"""Modules whose own tables grow when something is imported."""
 NEAR = 0.25
 """A line's net rise of the heap this near to the rate of the growth is taken for it."""
 
@@ -96,7 +103,7 @@ def explain(
         recorded: What its allocations were, as `capture.read` returns it; None where they were not recorded.
     """
     steps = max(seen["to_step"] - seen["from_step"], 1)
-    holders = _holders(seen, component)
+    holders = _holders(seen, component, follows)
     allocated = _allocated(recorded, follows) or _devices(seen)
     if not allocated and not holders:
         allocated = _by_the_heap(seen, rate)
@@ -127,6 +134,14 @@ def _column(component: Component) -> str:
     }.get(component, "total")
 
 
+def _is_noise(gain: Mapping[str, Any], steps: int, follows: str) -> bool:
+    """Whether something grew too seldom, or belongs to the interpreter's own tables."""
+    owner, users = gain["naming"]["owner"], gain["naming"]["file"]
+    standard = owner.partition(".")[0] in _STANDARD and (users is None or "/lib/python" in users)
+    seldom = follows == "step" and gain["kind"] == "container" and gain["count"] < SELDOM * steps
+    return standard or seldom
+
+
 def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
     """A gain in bytes of each kind; what holds plain numbers may hold handles."""
     weight = gain["weight"]
@@ -142,12 +157,12 @@ def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _holders(seen: Mapping[str, Any], component: Component) -> list[_Holder]:
+def _holders(seen: Mapping[str, Any], component: Component, follows: str) -> list[_Holder]:
     """Gains by the name under which they are held, the heaviest in what grows first."""
     found: dict[tuple[str, str], _Holder] = {}
     for index, gain in enumerate(seen.get("gains", ())):
         naming = gain["naming"]
-        if naming is None:
+        if naming is None or _is_noise(gain, seen["to_step"] - seen["from_step"], follows):
             continue
         weights = _weights(gain)
         key = (naming["name"], naming["owner"])
@@ -173,12 +188,14 @@ def _holders(seen: Mapping[str, Any], component: Component) -> list[_Holder]:
 
 def _stored_at(seen: Mapping[str, Any], index: int, gain: Mapping[str, Any]) -> tuple[str, Statement] | None:
     """The statement that stores: where the container was seen to grow, else where the source says so."""
+    naming = gain["naming"]
+    if naming["role"] == "cache":
+        return _by_the_source(naming, seen.get("users_files", ()), gain)
     for file, line, _ in sorted(seen.get("lines", {}).get(str(index), ()), key=lambda row: -row[2]):
         source = parse(file)
         statement = None if source is None else source.at(line)
         if statement is not None:
             return file, statement
-    naming = gain["naming"]
     return _by_the_source(naming, seen.get("users_files", ()), gain)
 
 
@@ -199,6 +216,11 @@ def _by_the_source(
         found = source.calls_with("create_graph") if gain["kind"] == "gradients" else []
         found = found or source.stores(naming["name"], scope=scope)
         if found and (file == naming["file"] or found[0].kind != "name"):
+            return file, found[0]
+    for file in () if naming["file"] in files else files:
+        source = parse(file)
+        found = [] if source is None else source.calls_like(naming["name"])
+        if found:
             return file, found[0]
     return None
 

@@ -86,7 +86,7 @@ class Paths:
                 return Path((part, *climb.down(item)))
             if not climb.level:
                 break
-        return Path(climb.down(climb.last))
+        return Path(climb.around() or climb.down(climb.last))
 
     def _root(self, item: object) -> Part | None:
         """How a root holds an object; None where none does directly."""
@@ -111,6 +111,8 @@ class _Climb:
         self._above: dict[int, tuple[Any, Any, Part]] = {}
         self.level: list[Any] = [target]
         self.last: Any = target
+        self._target = target
+        self._cycle: tuple[Any, Part] | None = None
         self._seen = {id(target), id(self), id(self._above)} | paths._own  # noqa: SLF001 - its own search
         self._seen |= {id(self.__dict__), id(self._seen)}
 
@@ -124,6 +126,8 @@ class _Climb:
                 roots += self._paths._in_module(item, level)  # noqa: SLF001
             elif type(item) is tuple and sys.getrefcount(item) <= ARGUMENTS_HELD:
                 continue
+            elif item is self._target:
+                self._cycle = self._cycle or link(item, level)
             elif id(item) not in self._seen and not isinstance(item, _NOT_HOLDERS):
                 held, part = link(item, level)
                 note = (item, held, part)
@@ -138,10 +142,16 @@ class _Climb:
         self.last = nexts[0] if nexts else self.last
         return roots
 
-    def down(self, item: Any) -> tuple[Part, ...]:  # noqa: ANN401 - any object
+    def around(self) -> tuple[Part, ...]:
+        """The parts from the target back to itself, where it holds itself and nobody else does."""
+        if self._cycle is None:
+            return ()
+        held, part = self._cycle
+        return self.down(held, part) if part.name is None else (part, *self.down(held))
+
+    def down(self, item: Any, waiting: Part | None = None) -> tuple[Part, ...]:  # noqa: ANN401 - any object
         """The parts from an object down to the target; a namespace and its entry are one part."""
         parts: list[Part] = []
-        waiting: Part | None = None
         while id(item) in self._above:
             holder, item, part = self._above[id(item)]
             if part.role in {"closure", "default"}:

@@ -94,6 +94,19 @@ class Source:
             if any(_is_given(node, keyword) for node in _parts(statement) if isinstance(node, ast.Call))
         ]
 
+    def calls_like(self, name: str) -> list[Statement]:
+        """The statements that call what is named like something: `register_forward_hook` for `_forward_hooks`.
+
+        Args:
+            name: Of what a library keeps; its underscores and plural do not count.
+        """
+        stem = name.strip("_").removesuffix("s").casefold()
+        return [
+            self._describe(statement, inside)
+            for statement, inside in self._statements
+            if len(stem) > 2 and any(stem in called.casefold() for called in _called(statement))
+        ]
+
     def makes(self, store: Statement, name: str) -> Statement:
         """The statement that makes what another one stores: itself, or where its variable was set.
 
@@ -226,6 +239,14 @@ def _is_given(call: ast.Call, keyword: str) -> bool:
         part.arg == keyword and not (isinstance(part.value, ast.Constant) and not part.value.value)
         for part in call.keywords
     )
+
+
+def _called(statement: ast.stmt) -> Iterator[str]:
+    """The names of the functions that a statement calls."""
+    for node in _parts(statement):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            yield str(name)
 
 
 def _targets(statement: ast.stmt) -> list[ast.expr]:

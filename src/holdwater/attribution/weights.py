@@ -6,6 +6,7 @@ Storages are counted once however many tensors share them.
 
 import gc
 import sys
+import types
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -150,7 +151,9 @@ def weigh(
         if id(item) in seen or isinstance(item, _NOT_FOLLOWED):
             continue
         seen.add(id(item))
-        if isinstance(item, tensor):
+        if isinstance(item, types.FunctionType):
+            waiting.extend((*(item.__closure__ or ()), *(item.__defaults__ or ())))
+        elif isinstance(item, tensor):
             _note_new_storage(item, storages)
             functions += [] if item.grad_fn is None else [item.grad_fn]
             weight.python += 100
@@ -161,6 +164,11 @@ def weigh(
         else:
             _weigh_plain(item, weight, bulk=bulk)
             waiting.extend(gc.get_referents(item))
+    return _with_graphs(weight, functions, storages)
+
+
+def _with_graphs(weight: Weight, functions: list[Any], storages: dict[int, int]) -> Weight:
+    """Add the graphs behind tensors, and all storages but those that are known, whose size is set to 0."""
     kept: dict[int, int] = {}
     weight.native += NODE_BYTES * follow_graphs(functions, kept)
     weight.tensors = sum((kept | storages).values())
@@ -185,5 +193,5 @@ class _Nothing:
     """Stands for a class that is not loaded: nothing is an instance of it."""
 
 
-_NOT_FOLLOWED = (type, type(sys), type(weigh), type(weigh.__code__), type(len))
+_NOT_FOLLOWED = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)
 """Classes, modules, functions, code: shared, and not what grows."""

@@ -117,6 +117,7 @@ class _Case:
             least = LEAST_HANDLES if series.component == "process.handles" else self.config.growth.least_growth
             growth, following = self._grow(series, least_growth=least)
             if growth.kind == "leak":
+                self.suspicious = True
                 kind: VerdictKind = "fragmentation" if series.component in KEPT else "leak"
                 findings.append(self._finding(kind, series.component, growth, following))
             elif series.name in {"device_allocated", "children"} and growth.kind != "unknown":

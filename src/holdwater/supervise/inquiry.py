@@ -55,6 +55,7 @@ class Inquiry:
         self.asked = 0
         self._channel, self._folder, self._outside = channel, folder, outside
         self._asked_at = self._experiment_at = self._window_at = self._windows = 0
+        self._owes_window = False
         self._answers: set[str] = set()
 
     @property
@@ -78,8 +79,10 @@ class Inquiry:
         unexplained = final and judgement.suspicious and self.explainer.seen is None
         if experiment or last:
             self._experiment_at = steps
+            self._owes_window = self._windows == 0  # what an experiment frees may hide the growth for a while
             self._put(steps, "experiment", "")
         elif not final and self._wants_window(judgement, steps):
+            self._owes_window = False
             self._windows += 1
             self._window_at = steps
             self._put(steps, "window", json.dumps(_window(judgement)))
@@ -88,7 +91,8 @@ class Inquiry:
 
     def _wants_window(self, judgement: Judgement, steps: int) -> bool:
         """Whether the growth should be looked into now."""
-        if not judgement.suspicious or self._windows >= MOST_WINDOWS or not self.evidence.holdings:
+        wanted = judgement.suspicious or self._owes_window
+        if not wanted or self._windows >= MOST_WINDOWS or not self.evidence.holdings:
             return False
         if self._windows == 0:
             return True
