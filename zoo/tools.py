@@ -52,6 +52,7 @@ def ask_holdwater(label: Label, folder: Path) -> Said:
         return Said(leak=False, error=done.stderr[-500:])
     verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
     first: dict[str, Any] = next((found for found in verdict["findings"] if found["verdict"] == "leak"), {})
+    sites = [site for site in first.get("sites", ()) if site["file"] == str(label.script)]
     parts = verdict.get("parts") or {}
     return Said(
         leak=verdict["verdict"] == "leak",
@@ -61,7 +62,17 @@ def ask_holdwater(label: Label, folder: Path) -> Said:
         rate=(first.get("rate") or {}).get("bytes_per_step"),
         detected_step=first.get("detected_step"),
         unaccounted=parts["unaccounted"] / parts["resident"] if parts else None,
-        facts={"steps": verdict["steps"], "overhead": verdict["overhead"], "errors": verdict.get("errors")},
+        lines=tuple(site["line"] for site in sites),
+        facts={
+            "steps": verdict["steps"],
+            "overhead": verdict["overhead"],
+            "errors": verdict.get("errors"),
+            "explained": first.get("explained"),
+            "pattern": first.get("pattern"),
+            "missing": first.get("missing"),
+            "explained_step": first.get("explained_step"),
+            "sites": [[site["role"], site["line"], site["name"]] for site in first.get("sites", ())],
+        },
     )
 
 

@@ -17,10 +17,12 @@ from holdwater.units import format_rate, format_size
 MOST_SITES = 5
 MINOR = 0.1
 """A site that accounts for less than this part of what the first does is left out."""
-RECURS = 0.5
-"""A line allocates what stays in this part of the steps at least, where a growth follows steps."""
+RECURS = 2
+"""A line allocates what stays in so many steps at least, where a growth follows steps."""
 SELDOM = 0.2
 """A container that gained fewer elements a step has not followed the steps."""
+MUCH = 0.3
+"""Unless they account for this share of the growth."""
 _STANDARD = frozenset((
     "typing", "sys", "importlib", "_frozen_importlib", "_frozen_importlib_external", "linecache", "re", "abc",
     "functools", "warnings", "tokenize", "sre_parse", "sre_compile", "encodings", "copyreg", "enum", "inspect",
@@ -103,16 +105,22 @@ def explain(
         recorded: What its allocations were, as `capture.read` returns it; None where they were not recorded.
     """
     steps = max(seen["to_step"] - seen["from_step"], 1)
-    holders = _holders(seen, component, follows)
+    holders = _holders(seen, component, follows, rate)
     allocated = _allocated(recorded, follows) or _devices(seen)
+    if _column(component) == "handles":
+        allocated = []  # those are bytes
     if not allocated and not holders:
         allocated = _by_the_heap(seen, rate)
+    if component == "host.children":
+        _share_out(holders, rate * steps)
     held = [_held_site(holder, component, steps) for holder in holders]
+    if held and allocated and held[0] is not None and held[0].bytes_per_step < MINOR * allocated[0].bytes_per_step:
+        held = []  # it holds next to nothing of what is allocated
     if not allocated:
         allocated = [site for holder in holders[:2] if (site := _made_site(holder, component, steps)) is not None]
     sites = _in_order([site for site in held if site is not None], allocated)
-    known = max(sum(holder.weights[_column(component)] for holder in holders) / steps, _sum(allocated))
-    pattern = find_pattern(holders[0].gain if holders else {}, sites, component)
+    known = max(_sum([site for site in held if site is not None]), _sum(allocated))
+    pattern = find_pattern(holders[0].gain if any(held) else {}, sites, component)
     return Explanation(
         step=int(seen["to_step"]),
         sites=tuple(sites),
@@ -134,12 +142,12 @@ def _column(component: Component) -> str:
     }.get(component, "total")
 
 
-def _is_noise(gain: Mapping[str, Any], steps: int, follows: str) -> bool:
+def _is_noise(gain: Mapping[str, Any], steps: int, follows: str, rate: float) -> bool:
     """Whether something grew too seldom, or belongs to the interpreter's own tables."""
     owner, users = gain["naming"]["owner"], gain["naming"]["file"]
     standard = owner.partition(".")[0] in _STANDARD and (users is None or "/lib/python" in users)
     seldom = follows == "step" and gain["kind"] == "container" and gain["count"] < SELDOM * steps
-    return standard or seldom
+    return standard or (seldom and not gain["handles"] and sum(gain["weight"].values()) < MUCH * rate * steps)
 
 
 def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
@@ -157,12 +165,13 @@ def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _holders(seen: Mapping[str, Any], component: Component, follows: str) -> list[_Holder]:
+def _holders(seen: Mapping[str, Any], component: Component, follows: str, rate: float) -> list[_Holder]:
     """Gains by the name under which they are held, the heaviest in what grows first."""
+    steps = max(seen["to_step"] - seen["from_step"], 1)
     found: dict[tuple[str, str], _Holder] = {}
     for index, gain in enumerate(seen.get("gains", ())):
         naming = gain["naming"]
-        if naming is None or _is_noise(gain, seen["to_step"] - seen["from_step"], follows):
+        if naming is None or _is_noise(gain, steps, follows, rate):
             continue
         weights = _weights(gain)
         key = (naming["name"], naming["owner"])
@@ -181,9 +190,20 @@ def _holders(seen: Mapping[str, Any], component: Component, follows: str) -> lis
         """What counts for the component, and a holder that the user's own code stores into before others."""
         sizes = holder.weights
         matched = sizes[column] if column != "total" else sizes["total"] + sizes.get(component, 0.0)
-        return -matched * (1.0 if holder.place is not None else 0.3), -sizes["total"]
+        users = (holder.gain["naming"]["file"] or "") in seen.get("users_files", ())
+        trust = 1.0 if users else 0.5 if holder.place is not None else 0.1
+        if holder.gain["naming"]["owner"].startswith("torch.optim") and holder.name == "state":
+            trust = 0.1  # it follows the parameters that the optimizer was given
+        return -matched * trust, -sizes["total"]
 
     return sorted(found.values(), key=importance)
+
+
+def _share_out(holders: list[_Holder], size: float) -> None:
+    """Give each holder of processes its part of what they have grown by: they are known by number only."""
+    total = sum(holder.weights["handles"] for holder in holders)
+    for holder in holders:
+        holder.weights["handles"] *= size / max(total, 1.0)
 
 
 def _stored_at(seen: Mapping[str, Any], index: int, gain: Mapping[str, Any]) -> tuple[str, Statement] | None:
@@ -258,7 +278,7 @@ def _allocated(recorded: Mapping[str, Any] | None, follows: str) -> list[Site]:
     """The lines whose allocations stayed."""
     found = []
     for place in () if recorded is None else recorded.get("places", ()):
-        if follows == "step" and place["steps"] < RECURS * place["of_steps"]:
+        if follows == "step" and place["steps"] < RECURS:
             continue
         found.append(
             _site("allocated", place["file"], place["line"], place["inner"], place["bytes"] / place["of_steps"])
@@ -296,8 +316,9 @@ def _site(role: Literal["allocated", "held"], file: str, line: int, name: str | 
 
 def _in_order(held: list[Site], allocated: list[Site]) -> list[Site]:
     """Holders and allocations by turns, the heaviest first; minor ones left out."""
+    most = allocated[0].bytes_per_step if allocated else 0.0
     held = [site for site in held if site.bytes_per_step >= MINOR * held[0].bytes_per_step]
-    allocated = [site for site in allocated if site.bytes_per_step >= MINOR * allocated[0].bytes_per_step]
+    allocated = [site for site in allocated if site.bytes_per_step >= MINOR * most]
     found: list[Site] = []
     for turn in range(MOST_SITES):
         found += held[turn : turn + 1] + allocated[turn : turn + 1]

@@ -53,6 +53,7 @@ def _finding(finding: Finding, explanation: Explanation | None) -> dict[str, Any
     row |= {
         "explained": explanation.explained,
         "sites": [asdict(site) for site in explanation.sites],
+        "explained_step": explanation.step,
         "chain": list(explanation.chain),
         "missing": list(explanation.missing),
     }

@@ -28,7 +28,7 @@ FIRST_SHARE, FIRST_COUNTS = 0.004, 200
 """The first counts may take more: a short run is to be judged too."""
 
 
-_OWN = ("resident", "heap_in_use", "heap_kept", "python_blocks")
+_OWN = ("resident", "file_and_shared", "heap_in_use", "heap_kept", "python_blocks")
 """Readings that looking itself changes."""
 
 
@@ -69,7 +69,7 @@ class Readings:
         own = self._own
         return (
             resident - own["resident"],
-            shared,
+            shared - own["file_and_shared"],
             in_use - own["heap_in_use"],
             kept - own["heap_kept"],
             blocks - own["python_blocks"],

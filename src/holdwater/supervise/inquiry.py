@@ -73,6 +73,7 @@ class Inquiry:
         """
         if self.asked >= MOST_QUESTIONS or self.waiting or self._channel.state not in {"running", "ending"}:
             return
+        final = final or self._channel.state == "ending"
         experiments = self.evidence.experiments
         experiment = judgement.accusing and (steps >= 2 * self._experiment_at or not experiments)
         last = final and judgement.suspicious and not (self._counted_at(steps) and experiments)
