@@ -54,7 +54,7 @@ def score(label: Label, said: dict[str, Any]) -> dict[str, Any]:
     holder = None if label.held is None else label.held.name
     right_line = [line in lines for _, line, _ in sites]
     right_name = [holder is not None and name == holder for *_, name in sites]
-    known = said["facts"]["explained_step"]
+    known = said["facts"]["explained_step"] if label.follows in {None, "step"} else None  # else three events
     return {
         "script": label.script.stem,
         "line": any(right_line),

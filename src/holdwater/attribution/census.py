@@ -219,9 +219,9 @@ def _look_behind(objects: list[Any]) -> tuple[dict[int, int], list[Any]]:
         kinds = set(map(type, held))
         texts = {kind for kind in kinds if issubclass(kind, str | bytes | bytearray)}
         arrays = {kind for kind in kinds if issubclass(kind, array)}
-        for item in filter(_is_long, only(held, texts)):
+        for item in filter(_is_long, only(held, texts)) if texts else ():
             found[id(item)] = sys.getsizeof(item)
-        for item in only(held, arrays):
+        for item in only(held, arrays) if arrays else ():
             owner, size = owner_of(item, array)
             if size >= LEAST_BULK:
                 found[id(owner)] = size

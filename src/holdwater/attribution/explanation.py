@@ -23,11 +23,6 @@ SELDOM = 0.2
 """A container that gained fewer elements a step has not followed the steps."""
 MUCH = 0.3
 """Unless they account for this share of the growth."""
-_STANDARD = frozenset((
-    "typing", "sys", "importlib", "_frozen_importlib", "_frozen_importlib_external", "linecache", "re", "abc",
-    "functools", "warnings", "tokenize", "sre_parse", "sre_compile", "encodings", "copyreg", "enum", "inspect",
-))  # fmt: skip
-"""Modules whose own tables grow when something is imported."""
 NEAR = 0.25
 """A line's net rise of the heap this near to the rate of the growth is taken for it."""
 
@@ -142,12 +137,11 @@ def _column(component: Component) -> str:
     }.get(component, "total")
 
 
-def _is_noise(gain: Mapping[str, Any], steps: int, follows: str, rate: float) -> bool:
-    """Whether something grew too seldom, or belongs to the interpreter's own tables."""
-    owner, users = gain["naming"]["owner"], gain["naming"]["file"]
-    standard = owner.partition(".")[0] in _STANDARD and (users is None or "/lib/python" in users)
-    seldom = follows == "step" and gain["kind"] == "container" and gain["count"] < SELDOM * steps
-    return standard or (seldom and not gain["handles"] and sum(gain["weight"].values()) < MUCH * rate * steps)
+def _is_seldom(gain: Mapping[str, Any], steps: int, follows: str, rate: float) -> bool:
+    """Whether a container grew too seldom to have followed the steps, and by too little to matter."""
+    if follows != "step" or gain["kind"] != "container" or gain["handles"]:
+        return False
+    return bool(gain["count"] < SELDOM * steps and sum(gain["weight"].values()) < MUCH * rate * steps)
 
 
 def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
@@ -171,7 +165,7 @@ def _holders(seen: Mapping[str, Any], component: Component, follows: str, rate: 
     found: dict[tuple[str, str], _Holder] = {}
     for index, gain in enumerate(seen.get("gains", ())):
         naming = gain["naming"]
-        if naming is None or _is_noise(gain, steps, follows, rate):
+        if naming is None or _is_seldom(gain, steps, follows, rate):
             continue
         weights = _weights(gain)
         key = (naming["name"], naming["owner"])

@@ -6,6 +6,7 @@ tensor that is concatenated to, a chain of objects) is found by the name under w
 """
 
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -15,18 +16,27 @@ from holdwater.attribution.census import Seen
 from holdwater.attribution.links import Part
 from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, named_sizes, tensor_class
 from holdwater.attribution.paths import Path, Paths
-from holdwater.attribution.user_code import users_modules
+from holdwater.attribution.user_code import is_users, users_modules
 from holdwater.attribution.weights import NODE_BYTES, Weight, follow_graphs, newest, weigh
 
 Kind = Literal["container", "graph", "value", "instances", "gradients"]
-MOST_CONTAINERS = 200
+MOST_CONTAINERS = 100
 """Containers whose gain is weighed, those with most new elements first."""
+MOST_WALKED = 2000
+"""Objects that are walked for one container's sample."""
+SECONDS = 0.7
+"""After so long no more is weighed, and no more holders are sought."""
 MOST_PATHS = 12
 """Gains for which the holder is sought, the heaviest first."""
 SAMPLE = 24
 """Elements of a container that are weighed."""
 LEAST_GAIN = 2
 """New elements of a container from which on it has grown."""
+_STANDARD = frozenset((
+    "typing", "sys", "importlib", "_frozen_importlib", "_frozen_importlib_external", "linecache", "re", "abc",
+    "functools", "warnings", "tokenize", "sre_parse", "sre_compile", "encodings", "copyreg", "enum", "inspect",
+))  # fmt: skip
+"""Modules whose own tables grow when something is imported."""
 _HANDLES = ("threading", "subprocess", "socket", "_io", "multiprocessing", "select", "concurrent")
 
 
@@ -99,7 +109,8 @@ class Gains:
         own |= (
             {id(weighed), id(named), id(own)} | {id(row) for row in weighed} | {id(row) for row in named.values()}
         )
-        self._name(weighed[: 2 * MOST_PATHS], own)
+        heaviest, others = weighed[: 2 * MOST_PATHS // 3], weighed[2 * MOST_PATHS // 3 :]
+        self._name([*heaviest, *sorted(others, key=lambda row: -row[0].count)], own)
 
     def forget(self) -> None:
         """Let go of the containers."""
@@ -109,9 +120,12 @@ class Gains:
         """Find who holds what has grown."""
         paths = Paths(own | {id(weighed)})
         self.found, self.growing = [], []
+        until = time.perf_counter() + SECONDS
         for gain, target, part in weighed:
+            if time.perf_counter() > until or len(self.found) >= MOST_PATHS:
+                break
             path = Path((part,)) if part is not None else paths.find(target)
-            if len(self.found) >= MOST_PATHS or _is_ours(path):
+            if _is_noise(path):
                 continue
             gain.path, gain.naming = path.parts, path.naming
             self.found.append(gain)
@@ -124,9 +138,12 @@ def _importance(gain: Gain) -> float:
     return gain.weight.total + gain.files + 4096 * gain.handles + gain.count
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether holdwater itself holds something."""
-    return any((part.file or "").startswith(_HERE) or part.owner.startswith("holdwater.") for part in path.parts)
+def _is_noise(path: Path) -> bool:
+    """Whether holdwater itself holds something, or it is a table of the interpreter's own."""
+    if any((part.file or "").startswith(_HERE) or part.owner.startswith("holdwater.") for part in path.parts):
+        return True
+    naming = path.naming
+    return naming is not None and naming.owner.partition(".")[0] in _STANDARD and not is_users(naming.file or "")
 
 
 def _containers(seen: Seen, own: set[int]) -> Iterator[tuple[Gain, Any]]:
@@ -137,7 +154,10 @@ def _containers(seen: Seen, own: set[int]) -> Iterator[tuple[Gain, Any]]:
         if before is not None and len(item) - before >= LEAST_GAIN and id(item) not in own:
             grown.append((len(item) - before, item))
     grown.sort(key=lambda pair: -pair[0])
+    until = time.perf_counter() + SECONDS
     for gain, item in grown[:MOST_CONTAINERS]:
+        if time.perf_counter() > until:
+            return
         fresh = newest(item, gain)[: SAMPLE * (2 if isinstance(item, dict) else 1)]
         if fresh:
             share = gain * (2 if isinstance(item, dict) else 1) / len(fresh)
@@ -147,7 +167,7 @@ def _containers(seen: Seen, own: set[int]) -> Iterator[tuple[Gain, Any]]:
 def _weighed(kind: Kind, item: Any, count: int, fresh: list[Any], share: float, seen: Seen) -> Gain:  # noqa: ANN401, PLR0913, PLR0917 - one record's parts
     """Weigh a sample, and scale it up."""
     skip = seen.before.keys() | {id(fresh)}
-    weight = weigh(fresh, skip=skip, known=seen.storages)
+    weight = weigh(fresh, skip=skip, known=seen.storages, most=MOST_WALKED)
     scaled = Weight(*(int(part * share) for part in (weight.tensors, weight.python, weight.native)))
     return Gain(
         kind=kind,

@@ -15,7 +15,7 @@ from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.links import Part, file_of, key_of, link, root_of
 from holdwater.attribution.user_code import is_users
 
-DEEPEST = 12
+DEEPEST = 8
 """Levels of referrers that are looked at."""
 WIDEST = 24
 """Objects of one level that are gone on from."""

@@ -34,6 +34,11 @@ def read_patterns() -> tuple[tuple[Pattern, dict[str, Any]], ...]:
     return tuple((Pattern(**{name: row[name] for name in names}), row["when"]) for row in rows)
 
 
+def named_pattern(name: str) -> Pattern | None:
+    """The pattern of this name; None where the catalogue has none."""
+    return next((pattern for pattern, _ in read_patterns() if pattern.name == name), None)
+
+
 def find_pattern(gain: Mapping[str, Any], sites: Sequence[object], component: str) -> Pattern | None:
     """The first pattern that fits.
 
@@ -59,6 +64,7 @@ def _fits(when: Mapping[str, Any], gain: Mapping[str, Any], component: str) -> b
         "elements": lambda wanted: any(kind.endswith(tuple(wanted)) for kind in gain.get("elements", ())),
         "nodes": lambda wanted: bool(gain.get("nodes")) == wanted,
         "views": lambda wanted: bool(gain.get("views")) == wanted,
+        "never": lambda _: False,
         "component": lambda wanted: component in wanted,
     }
     return all(tests[name](wanted) for name, wanted in when.items())

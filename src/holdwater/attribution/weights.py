@@ -131,7 +131,12 @@ def newest(item: Any, gain: int) -> list[Any]:  # noqa: ANN401 - a container
 
 
 def weigh(
-    roots: Iterable[Any], skip: Iterable[int] = (), known: Iterable[int] = (), *, bulk: bool = True
+    roots: Iterable[Any],
+    skip: Iterable[int] = (),
+    known: Iterable[int] = (),
+    *,
+    bulk: bool = True,
+    most: int = 5 * MOST_WALKED,
 ) -> Weight:
     """Add up what objects weigh, with all that they lead to: modules, classes and code are left out.
 
@@ -140,13 +145,15 @@ def weigh(
         skip: Identities of objects that are not gone into.
         known: Addresses of storages that are not counted.
         bulk: Count arrays, texts and bytes of a kilobyte or more too.
+        most: Objects that are walked at most.
     """
     weight = Weight()
     storages: dict[int, int] = dict.fromkeys(known, 0)
     functions: list[Any] = []
     seen, owners, waiting = set(skip), set[int](), deque(roots)
     tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
-    while waiting and len(seen) < MOST_WALKED * 5:
+    most += len(seen)
+    while waiting and len(seen) < most:
         item = waiting.popleft()
         if id(item) in seen or isinstance(item, _NOT_FOLLOWED):
             continue

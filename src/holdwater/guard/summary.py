@@ -7,6 +7,7 @@ from typing import Any
 
 from holdwater.actions.perform import Outcome
 from holdwater.attribution.explanation import Explanation
+from holdwater.attribution.patterns import named_pattern
 from holdwater.budget import Budget
 from holdwater.detectors.verdict import Finding, Forecast, Plateau, Rate, Verdict
 from holdwater.guard.account import Overhead
@@ -49,7 +50,6 @@ def _finding(finding: Finding, explanation: Explanation | None) -> dict[str, Any
     row = _judged(finding)
     if explanation is None:
         return row
-    pattern = explanation.pattern
     row |= {
         "explained": explanation.explained,
         "sites": [asdict(site) for site in explanation.sites],
@@ -57,8 +57,9 @@ def _finding(finding: Finding, explanation: Explanation | None) -> dict[str, Any
         "chain": list(explanation.chain),
         "missing": list(explanation.missing),
     }
-    if pattern is not None and row["pattern"] is None:
-        row |= {"pattern": pattern.name, "cure": pattern.cure, "reference": pattern.reference}
+    known = explanation.pattern if row["pattern"] is None else named_pattern(row["pattern"])
+    if known is not None:
+        row |= {"pattern": known.name, "known": asdict(known)}
     return row
 
 

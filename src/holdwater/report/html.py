@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from holdwater.report.explained import explanations_as_html
 from holdwater.report.parts import MemoryParts, memory_parts
 from holdwater.report.plot import Chart, Level, Series
 from holdwater.report.words import figures, forecast_in_words, headline, how_it_ended, slope_in_words
@@ -65,7 +66,7 @@ def render_html(history: History) -> str:
             for label, value in figures(history)
         ),
         charts="".join(map(_section, drawn)),
-        findings=_findings(summary),
+        findings=_findings(summary) + explanations_as_html(summary),
         actions=_actions(history),
         facts=_facts(history),
         footer=escape(f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {history.path.name}."),

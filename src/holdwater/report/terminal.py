@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from holdwater.report.explained import explanation_in_words
 from holdwater.report.words import figures, forecast_in_words, headline, how_it_ended, slope_in_words
 from holdwater.store.history import History
 from holdwater.units import format_size
@@ -25,6 +26,8 @@ def print_report(history: History, console: Console) -> None:
         )
         if finding["forecast"]:
             console.print(f"    {forecast_in_words(finding)}", highlight=False)
+        for line in explanation_in_words(finding):
+            console.print(f"    {escape(line)}", highlight=False)
     numbers = Table.grid(padding=(0, 2))
     for label, value in figures(history):
         numbers.add_row(label, f"[bold]{value}[/]")

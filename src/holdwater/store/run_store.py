@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from holdwater.actions.perform import Outcome
+from holdwater.attribution.explanation import Explanation
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
 from holdwater.policy.decision import Decision
@@ -91,6 +92,11 @@ class RunStore:
         findings = json.dumps([asdict(finding) for finding in verdict.findings])
         self._queue("verdicts", (self._session, verdict.step, verdict.kind, findings))
 
+    def explanation(self, component: str, explanation: Explanation) -> None:
+        """Note what explains the growth of a component."""
+        body = json.dumps(explanation.as_json())
+        self._queue("explanations", (self._session, explanation.step, component, explanation.explained, body))
+
     def decision(self, decision: Decision) -> None:
         """Note a decision."""
         self._queue("decisions", (self._session, decision.step, decision.action, decision.reason))
@@ -162,7 +168,7 @@ class RunStore:
                 self._connection.execute("DELETE FROM samples WHERE session = ?", (session,))
                 self._connection.executemany(_INSERT, sample_rows(session, buckets))
                 self._connection.execute("COMMIT")
-        for table in ("marks", "verdicts", "decisions", "outcomes"):
+        for table in ("marks", "verdicts", "explanations", "decisions", "outcomes"):
             newest = f"SELECT max(rowid) FROM {table}"  # noqa: S608 - our own names
             self._connection.execute(f"DELETE FROM {table} WHERE rowid <= ({newest}) - ?", (MOST_MARKS,))  # noqa: S608
 

@@ -24,6 +24,13 @@ CREATE TABLE IF NOT EXISTS samples (
 CREATE TABLE IF NOT EXISTS marks (
   session INTEGER NOT NULL, step INTEGER NOT NULL, seconds REAL NOT NULL, kind TEXT NOT NULL,
   facts TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS explanations (
+    session INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    component TEXT NOT NULL,
+    explained REAL NOT NULL,
+    body TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS verdicts (
   session INTEGER NOT NULL, step INTEGER NOT NULL, kind TEXT NOT NULL, findings TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS decisions (

@@ -21,6 +21,8 @@ MOST_WINDOWS = 3
 """How many of these questions may be windows."""
 WELL_EXPLAINED = 0.5
 """An explanation that accounts for this share is not sought again."""
+MUCH = 1e6
+"""An experiment that has freed so many bytes of garbage is made again, to see whether more has come."""
 ALLOWANCE = 2.0
 """Seconds of the process that counting may take in any run."""
 ALLOWED_SHARE = 0.01
@@ -74,11 +76,9 @@ class Inquiry:
         if self.asked >= MOST_QUESTIONS or self.waiting or self._channel.state not in {"running", "ending"}:
             return
         final = final or self._channel.state == "ending"
-        experiments = self.evidence.experiments
-        experiment = judgement.accusing and (steps >= 2 * self._experiment_at or not experiments)
-        last = final and judgement.suspicious and not (self._counted_at(steps) and experiments)
         unexplained = final and judgement.suspicious and self.explainer.seen is None
-        if experiment or last:
+        uncounted = final and judgement.suspicious and not self._counted_at(steps)
+        if self._wants_experiment(judgement, steps, final=final):
             self._experiment_at = steps
             self._owes_window = self._windows == 0  # what an experiment frees may hide the growth for a while
             self._put(steps, "experiment", "")
@@ -87,8 +87,15 @@ class Inquiry:
             self._windows += 1
             self._window_at = steps
             self._put(steps, "window", json.dumps(_window(judgement)))
-        elif unexplained or (judgement.suspicious and self._is_fresh(steps)):
+        elif unexplained or uncounted or (judgement.suspicious and self._is_fresh(steps)):
             self._put(steps, "count", "")
+
+    def _wants_experiment(self, judgement: Judgement, steps: int, *, final: bool) -> bool:
+        """Whether to see what a collection frees: before an accusation, and again where the first freed much."""
+        experiments = self.evidence.experiments
+        if not judgement.accusing and not (final and judgement.suspicious):
+            return False
+        return not experiments or (experiments[-1].collected > MUCH and steps >= 2 * self._experiment_at)
 
     def _wants_window(self, judgement: Judgement, steps: int) -> bool:
         """Whether the growth should be looked into now."""

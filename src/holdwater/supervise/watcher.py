@@ -277,6 +277,7 @@ class Record:
         self._noted: Verdict | None = None
         self._timeline: Timeline | None = None
         self._experiments = 0
+        self._explained: dict[str, Explanation] = {}
 
     def write(self, summary: Callable[[], Mapping[str, Any]], *, now: bool = False) -> None:
         """Write when it is time."""
@@ -288,6 +289,7 @@ class Record:
         if self._noted is not verdict:
             self._store.verdict(verdict)
             self._noted = verdict
+        self._write_explanations()
         for action in self._watcher.experiments[self._experiments :]:
             self._store.outcome(Outcome(**action, error=None))
         self._experiments = len(self._watcher.experiments)
@@ -300,6 +302,15 @@ class Record:
         except StoreError as error:
             self._watcher.note_error(error)
         self._next = time.perf_counter() + max(FLUSH_EVERY, 1000 * (time.perf_counter() - began))
+
+    def _write_explanations(self) -> None:
+        """Write what was explained since, and write it now: the process may die."""
+        for finding, made in self._watcher.explanations.items():
+            known = self._explained.get(finding.component)
+            if known is None or (known.step, known.sites) != (made.step, made.sites):
+                self._explained[finding.component] = made
+                self._store.explanation(finding.component, made)
+                self._next = 0.0
 
 
 def _headroom() -> HeadroomConfig:

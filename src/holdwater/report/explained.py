@@ -1,0 +1,84 @@
+"""What explains a growth, in words: the way from the allocation to what it keeps, the cure, what is missing."""
+
+from html import escape
+from typing import Any
+
+from holdwater.units import format_rate
+
+REFERENCE = "as reported at"
+
+
+def explanation_in_words(finding: dict[str, Any]) -> list[str]:
+    """The explanation of a finding, a line each; none where nothing was looked into.
+
+    Args:
+        finding: Of the JSON verdict.
+    """
+    if not finding.get("chain"):
+        return []
+    lines = [finding["chain"][0], *(f"→ {link}" for link in finding["chain"][1:])]
+    lines.append(_share(finding))
+    known = finding.get("known")
+    if known is not None:
+        lines.append(f"known as {known['name']}: {known['title']}")
+        lines += [f"    {line}" for line in known["cure"].splitlines()]
+        lines.append(f"{REFERENCE} {known['reference']}")
+    return lines + [f"not looked at: {reason}" for reason in finding.get("missing", ())]
+
+
+def explanations_as_html(summary: dict[str, Any] | None) -> str:
+    """A section with the explanation of each finding that has one; empty where none has."""
+    findings = [] if summary is None else [one for one in summary["findings"] if one.get("chain")]
+    if not findings:
+        return ""
+    return f"<section><h2>What explains it</h2>{''.join(map(_as_html, findings))}</section>"
+
+
+def _as_html(finding: dict[str, Any]) -> str:
+    """One finding: the chain, the source lines with the growth beside them, the cure."""
+    links = "".join(f"<li>{escape(link)}</li>" for link in finding["chain"])
+    rows = "".join(
+        f"<tr><td>{escape(site['role'])}</td><td>{escape(site['file'].rpartition('/')[2])}:{site['line']}</td>"
+        f"<td><code>{escape(site.get('text', ''))}</code></td><td>{escape(_holder(site))}</td>"
+        f"<td class='number'>{escape(_size(finding, site))}</td></tr>"
+        for site in finding["sites"]
+    )
+    head = "<tr><th>role</th><th>where</th><th>the line</th><th>name</th><th>growth</th></tr>"
+    missing = "".join(f"<p class='note'>Not looked at: {escape(reason)}.</p>" for reason in finding["missing"])
+    return (
+        f"<h3>{escape(finding['component'])}: {escape(finding['verdict'])}</h3><ol class='chain'>{links}</ol>"
+        f"<p class='note'>{escape(_share(finding))}.</p>"
+        f"<div class='scroll'><table>{head}{rows}</table></div>{_cure_as_html(finding.get('known'))}{missing}"
+    )
+
+
+def _cure_as_html(known: dict[str, Any] | None) -> str:
+    """The known cause and its cure."""
+    if known is None:
+        return ""
+    return (
+        f"<p><b>{escape(known['title'])}.</b> {escape(known['why'])}</p><pre>{escape(known['cure'])}</pre>"
+        f"<p class='note'>{escape(known['name'])}, {REFERENCE} "
+        f"<a href='{escape(known['reference'])}'>{escape(known['reference'])}</a></p>"
+    )
+
+
+def _share(finding: dict[str, Any]) -> str:
+    """How much of the growth the sites account for."""
+    share = finding["explained"]
+    left = "" if share >= 0.995 else f"; {1 - share:.0%} is unexplained"
+    return f"this explains {share:.0%} of the growth{left}"
+
+
+def _holder(site: dict[str, Any]) -> str:
+    """What holds, with its kind."""
+    if site["role"] != "held":
+        return ""
+    return f"{site['name']} ({site['kind']})"
+
+
+def _size(finding: dict[str, Any], site: dict[str, Any]) -> str:
+    """What a site grows by."""
+    if finding["component"] == "process.handles":
+        return f"{site['bytes_per_step']:.3g} a step"
+    return format_rate(site["bytes_per_step"])

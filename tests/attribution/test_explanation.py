@@ -1,0 +1,126 @@
+"""Sites, their order and share, made of what a process has seen."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdwater.attribution.explanation import explain
+from holdwater.attribution.patterns import read_patterns
+
+SCRIPT = "losses = []\nfor step in range(9):\n    loss = model(batch)\n    losses.append(loss)\n"
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> str:
+    """A script of four lines."""
+    file = tmp_path / "train.py"
+    file.write_text(SCRIPT, encoding="utf-8")
+    return str(file)
+
+
+def gain(script: str, name: str = "losses", *, size: int = 1_000_000, **more: Any) -> dict[str, Any]:
+    """A list of the script that has grown by 100 tensors."""
+    naming = {"role": "global", "name": name, "owner": "__main__", "file": script, "line": None}
+    return {
+        "kind": "container", "type": "list", "count": 100, "elements": {"Tensor": 24}, "nodes": 0, "files": 0,
+        "weight": {"tensors": size, "python": 0, "native": 0}, "views": False, "handles": 0,
+        "path": [naming], "naming": naming,
+    } | more  # fmt: skip
+
+
+def seen(script: str, *gains: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """What a window of 100 steps has shown."""
+    return {"from_step": 100, "to_step": 200, "gains": list(gains), "users_files": [script], "missing": []} | more
+
+
+def place(script: str, line: int, size: int, *, steps: int = 23) -> dict[str, Any]:
+    """A line that allocates what stays."""
+    return {"file": script, "line": line, "function": "<module>", "bytes": size, "count": 23, "steps": steps,
+            "of_steps": 23, "inner": "linear"}  # fmt: skip
+
+
+class TestExplain:
+    """The holder and the line that allocates."""
+
+    def test_names_the_holder_by_its_source(self, script: str) -> None:
+        """Where the recording is missing, the source says where the value was made."""
+        made = explain(seen(script, gain(script)), "host.tensors", 10_000.0)
+
+        assert [(site.role, site.line, site.name) for site in made.sites] == [
+            ("held", 4, "losses"), ("allocated", 3, None),
+        ]  # fmt: skip
+        assert made.explained == 1.0
+        assert made.chain[-1].startswith("which keeps +10.0 kB/step")
+
+    def test_prefers_what_was_seen_to_the_source(self, script: str) -> None:
+        """The line at which the list was seen to grow, and the one whose allocations stayed."""
+        recorded = {"places": [place(script, 3, 230_000)]}
+        found = seen(script, gain(script, "kept"), lines={"0": [[script, 4, 3]]})
+
+        made = explain(found, "host.tensors", 10_000.0, recorded=recorded)
+
+        assert [(site.role, site.line) for site in made.sites] == [("held", 4), ("allocated", 3)]
+
+    def test_says_how_little_it_explains(self, script: str) -> None:
+        """A tenth of the growth."""
+        made = explain(seen(script, gain(script, size=100_000)), "host.tensors", 10_000.0)
+
+        assert made.explained == pytest.approx(0.1)
+
+    def test_ignores_a_line_that_allocated_in_one_step_only(self, script: str) -> None:
+        """Something that was made once is no growth."""
+        recorded = {"places": [place(script, 3, 10**9, steps=1)]}
+
+        made = explain(seen(script), "host.native", 10_000.0, recorded=recorded)
+
+        assert made.sites == ()
+        assert made.explained == 0.0
+
+    def test_leaves_out_a_holder_of_next_to_nothing(self, script: str) -> None:
+        """A list of numbers beside an allocation of megabytes."""
+        recorded = {"places": [place(script, 3, 230_000_000)]}
+
+        made = explain(seen(script, gain(script, size=2800)), "host.native", 1e7, recorded=recorded)
+
+        assert [(site.role, site.line) for site in made.sites] == [("allocated", 3)]
+        assert made.pattern is not None
+        assert made.pattern.name == "native-memory-not-freed"
+
+    def test_finds_a_line_by_the_heap_where_nothing_else_shows(self, script: str) -> None:
+        """It rises by about the rate at each step; another line by ten times as much."""
+        heap = [[script, 3, 180_000.0], [script, 4, 2_000_000.0]]
+
+        made = explain(seen(script, heap=heap, traced_steps=3), "host.native", 60_000.0)
+
+        assert [(site.role, site.line) for site in made.sites] == [("allocated", 3)]
+
+
+class TestPatterns:
+    """The catalogue."""
+
+    def test_each_is_complete(self) -> None:
+        """A name of its own, two lines of cure, a public reference."""
+        patterns = [pattern for pattern, _ in read_patterns()]
+
+        assert len({pattern.name for pattern in patterns}) == len(patterns) >= 25
+        for pattern in patterns:
+            assert pattern.reference.startswith("https://"), pattern.name
+            assert 1 <= len(pattern.cure.splitlines()) <= 2, pattern.name
+
+    @pytest.mark.parametrize(
+        ("more", "name"),
+        [
+            ({"nodes": 400}, "outputs-keep-graph"),
+            ({"elements": {"ValueError": 3}}, "exceptions-keep-frames"),
+            ({"views": True}, "view-keeps-base"),
+            ({"kind": "graph", "type": "Tensor"}, "loss-keeps-graph"),
+            ({}, "list-never-cleared"),
+        ],
+    )
+    def test_names_what_it_knows(self, script: str, more: dict[str, Any], name: str) -> None:
+        """The more telling first."""
+        made = explain(seen(script, gain(script, **more)), "host.tensors", 10_000.0)
+
+        assert made.pattern is not None
+        assert made.pattern.name == name

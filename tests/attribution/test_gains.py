@@ -1,0 +1,135 @@
+"""What has grown between two counts of this very process, and under which name."""
+
+import queue
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from holdwater.attribution.census import Counter
+from holdwater.attribution.gains import Gain, Gains
+
+torch = pytest.importorskip("torch")
+
+
+class State:
+    """Holds the one before it."""
+
+    def __init__(self, previous: "State | None") -> None:
+        self.previous = previous
+        self.rows = bytearray(10_000)
+
+
+KEPT: dict[str, Any] = {}
+
+
+@pytest.fixture
+def namespace() -> Iterator[dict[str, Any]]:
+    """What the test keeps; emptied again."""
+    KEPT.clear()
+    yield KEPT
+    KEPT.clear()
+
+
+def grow(make: Any, count: int = 40) -> list[Gain]:
+    """Count, do something so many times, and compare."""
+    counter, gains = Counter(), Gains()
+    counter.take(1, note=gains.remember)
+    for number in range(count):
+        make(number)
+    counter.take(2, note=gains.compare)
+    assert gains.growing or gains.found or not gains.found
+    found = gains.found
+    gains.forget()
+    return found
+
+
+def named(found: list[Gain], name: str) -> Gain:
+    """The gain of this name."""
+    (gain,) = (gain for gain in found if gain.naming is not None and gain.naming.name == name)
+    return gain
+
+
+class TestReports:
+    """Containers, graphs behind names, values, instances."""
+
+    def test_a_list_of_tensors(self) -> None:
+        """By its name, with the bytes of the storages."""
+        rows: list[Any] = []
+
+        found = grow(lambda _: rows.append(torch.ones(1000)))
+
+        gain = named(found, "rows")
+        assert (gain.kind, gain.type, gain.count) == ("container", "list", 40)
+        assert gain.weight.tensors == pytest.approx(160_000, rel=0.05)
+
+    def test_a_view_keeps_its_base(self) -> None:
+        """The whole storage counts, and it is said."""
+        rows: list[Any] = []
+
+        gain = named(grow(lambda _: rows.append(torch.ones(100, 100)[0])), "rows")
+
+        assert gain.views
+        assert gain.weight.tensors == pytest.approx(1_600_000, rel=0.05)
+
+    def test_a_sum_that_carries_its_graph(self) -> None:
+        """No container grows: the name does."""
+        weight = torch.ones(3, requires_grad=True)
+        total = torch.zeros(3)
+
+        def add(_: int) -> None:
+            nonlocal total
+            total = total + weight * 2
+
+        gain = named(grow(add), "total")
+        assert gain.kind == "graph"
+        assert gain.nodes >= 40
+
+    def test_a_text_and_an_array_that_are_added_to(self, namespace: dict[str, Any]) -> None:
+        """By their names."""
+        text = "x" * 2000
+
+        def add(_: int) -> None:
+            nonlocal text
+            text += "y" * 500
+
+        assert named(grow(add), "text").weight.python == pytest.approx(20_000, rel=0.01)
+        assert namespace == {}
+
+    def test_a_chain_of_objects(self, namespace: dict[str, Any]) -> None:
+        """Only its newest is held by a name; the attribute holds the others."""
+        namespace["state"] = None
+
+        def add(_: int) -> None:
+            namespace["state"] = State(namespace["state"])
+
+        gain = named(grow(add), "previous")
+        assert gain.kind == "instances"
+        assert gain.count >= 30
+
+    def test_a_queue_by_its_own_name(self) -> None:
+        """Not by the deque in it."""
+        items: queue.Queue[int] = queue.Queue()
+
+        assert named(grow(items.put), "items").type == "deque"
+
+
+class TestIgnores:
+    """What did not grow, and what is nobody's fault."""
+
+    def test_a_list_that_is_replaced(self) -> None:
+        """Forty lists, one at a time."""
+        rows: list[int] = []
+
+        def replace(number: int) -> None:
+            nonlocal rows
+            rows = [number]
+
+        assert [gain for gain in grow(replace) if gain.naming is not None and gain.naming.name == "rows"] == []
+
+    def test_tables_of_the_interpreter(self) -> None:
+        """Such as what `typing` caches."""
+        found = grow(lambda number: typing.Literal[number + 1_000_000])
+
+        assert [gain for gain in found if gain.naming is not None and gain.naming.owner == "typing"] == []

@@ -1,0 +1,107 @@
+"""At which line a list grows, and which line allocates what stays."""
+
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from holdwater.attribution.capture import Capture, read
+from holdwater.attribution.tracing import LineTrace
+
+ROWS: list[object] = []
+
+
+def keep(value: object) -> None:
+    """Store a value."""
+    ROWS.append(value)
+
+
+def work(trace: LineTrace, steps: int) -> None:
+    """A loop that stores in a function of its own; it is running already when it begins to be followed."""
+    started = trace.start()
+    for step in range(steps):
+        keep(step)
+    if started:
+        trace.stop()
+
+
+class TestLineTrace:
+    """Books growth to the line that ran."""
+
+    def test_books_growth_to_the_line_that_stores(self) -> None:
+        """Within a function that is called."""
+        trace = LineTrace([ROWS], None, most_seconds=5)
+
+        work(trace, 7)
+
+        line = keep.__code__.co_firstlineno + 2
+        assert dict(trace.grown[0]) == {(__file__, line): 7}
+        assert sys.gettrace() is None
+
+    def test_leaves_another_trace_function_alone(self) -> None:
+        """A debugger's, say."""
+        other = lambda *_: None  # noqa: E731 - one that does nothing
+        sys.settrace(other)
+        try:
+            assert not LineTrace([ROWS], None, most_seconds=5).start()
+            assert sys.gettrace() is other
+        finally:
+            sys.settrace(None)
+
+    def test_gives_up_when_it_takes_too_long(self) -> None:
+        """And then is off."""
+        trace = LineTrace([ROWS], None, most_seconds=0.0)
+
+        work(trace, 500)
+
+        assert trace.gave_up
+        assert sys.gettrace() is None
+
+    def test_books_the_heap(self) -> None:
+        """Whatever is read there, by line."""
+        readings = iter(range(0, 10_000_000, 1000))
+        trace = LineTrace([ROWS], lambda: float(next(readings)), most_seconds=5)
+
+        work(trace, 3)
+
+        assert sum(trace.heap.values()) > 0
+
+
+class TestCapture:
+    """Records what stays, by the user's line."""
+
+    def test_finds_what_stays_and_ignores_what_goes(self, tmp_path: Path) -> None:
+        """100 kB a step are kept, 200 kB a step are dropped."""
+        pytest.importorskip("memray")
+        capture = Capture(tmp_path / "record")
+        kept, dropped = [], None
+        assert capture.load() is None
+        assert capture.start() is None
+
+        for _ in range(8):
+            kept.append(bytearray(100_000))
+            dropped = bytearray(200_000)
+            capture.mark()
+
+        assert capture.stop()
+        found = read(tmp_path / "record")
+        first = found["places"][0]
+        assert found["steps"] == 8
+        assert (first["file"], first["steps"], first["of_steps"]) == (__file__, 7, 7)
+        assert first["bytes"] == pytest.approx(700_000, rel=0.01)
+        assert "kept.append" in Path(__file__).read_text().splitlines()[first["line"] - 1]
+        assert len(dropped or b"") == 200_000
+
+    def test_leaves_no_thread(self, tmp_path: Path) -> None:
+        """It begins on a thread of its own, which ends."""
+        pytest.importorskip("memray")
+        capture = Capture(tmp_path / "record")
+        capture.load()
+        before = threading.active_count()
+
+        capture.start()
+        capture.stop()
+
+        assert threading.active_count() == before
+        assert not capture.stop()
