@@ -23,6 +23,7 @@ from holdwater.attribution.weights import (
     Weight,
     class_of,
     follow_graphs,
+    host_bytes,
     newest,
     note_storage,
     owner_of,
@@ -156,7 +157,7 @@ class Counter:
             if function is not None:
                 functions.append(function)
         census.nodes = follow_graphs(functions, storages)
-        census.tensors = sum(storages.values())
+        census.tensors = host_bytes(storages)
         return storages
 
     def _weigh_gains(

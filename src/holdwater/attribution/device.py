@@ -7,11 +7,14 @@ Source: PyTorch documentation, "Understanding CUDA Memory Usage" (`torch.cuda.me
 """
 
 import sys
+import time
 from collections import Counter, defaultdict
 from typing import Any
 
 from holdwater.attribution.user_code import is_users
 
+MOST_EVENTS = 20_000
+"""Events of the allocator that are remembered, the newest."""
 MOST_PLACES = 24
 """Lines that are reported."""
 MOST_SIZES = 8
@@ -25,7 +28,7 @@ class DeviceRecord:
         self._cuda: Any = None
         self._first: dict[tuple[str, int], int] = {}
         self._first_step = 0
-        self._reserved = 0
+        self._began = 0
 
     def start(self) -> None:
         """Begin, if the process has started CUDA."""
@@ -33,45 +36,54 @@ class DeviceRecord:
         if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
             return
         self._cuda = torch.cuda
-        self._cuda.memory._record_memory_history("state", context="alloc", stacks="python")  # noqa: SLF001
+        record = self._cuda.memory._record_memory_history  # noqa: SLF001 - the documented way, underscore and all
+        record("all", context="alloc", stacks="python", max_entries=MOST_EVENTS)
 
     def mark(self, step: int) -> None:
         """Take the first snapshot."""
         if self._cuda is not None:
             self._first, self._first_step = self._by_line()[0], step
+            self._began = time.time_ns() // 1000
 
     def stop(self, step: int) -> dict[str, Any]:
         """Take the second snapshot, and end.
 
         Returns:
             `device`: the user's lines with the bytes by which what they hold has grown, the largest first;
-            `device_steps`: over how many steps; `device_free`: sizes of free blocks, with their number. Empty
-            where nothing was recorded.
+            `segments`: the lines for which more was reserved; `device_steps`: over how many steps;
+            `device_free`: sizes of free blocks, with their number. Empty where nothing was recorded.
         """
         if self._cuda is None:
             return {}
-        held, free = self._by_line()
+        held, free, segments = self._by_line()
         self._cuda.memory._record_memory_history(None)  # noqa: SLF001
         grown = {place: size - self._first.get(place, 0) for place, size in held.items()}
         largest = sorted((place for place in grown if grown[place] > 0), key=lambda place: -grown[place])
         return {
             "device": [[*place, grown[place]] for place in largest[:MOST_PLACES]] if self._first_step else [],
+            "segments": [[*place, size] for place, size in segments.most_common(MOST_PLACES)],
             "device_steps": step - self._first_step,
             "device_free": [[size, count] for size, count in free.most_common(MOST_SIZES)],
         }
 
-    def _by_line(self) -> tuple[dict[tuple[str, int], int], Counter[int]]:
-        """Bytes in use by the user's line that allocated them, and the sizes of free blocks."""
+    def _by_line(self) -> tuple[dict[tuple[str, int], int], Counter[int], Counter[tuple[str, int]]]:
+        """Bytes in use by the user's line, the sizes of free blocks, and bytes reserved since the mark by line."""
         held: dict[tuple[str, int], int] = defaultdict(int)
         free: Counter[int] = Counter()
-        for segment in self._cuda.memory._snapshot()["segments"]:  # noqa: SLF001
+        segments: Counter[tuple[str, int]] = Counter()
+        snapshot = self._cuda.memory._snapshot()  # noqa: SLF001
+        for event in (event for events in snapshot.get("device_traces", ()) for event in events):
+            place = _users_line(event.get("frames", ())) if event["action"] == "segment_alloc" else None
+            if place is not None and event.get("time_us", 0) >= self._began:
+                segments[place] += event["size"]
+        for segment in snapshot["segments"]:
             for block in segment["blocks"]:
                 if block["state"] == "inactive":
                     free[block["size"]] += 1
                 place = _users_line(block.get("frames", ()))
                 if place is not None and block["state"].startswith("active"):
                     held[place] += block["size"]
-        return held, free
+        return held, free, segments
 
 
 def _users_line(frames: list[dict[str, Any]]) -> tuple[str, int] | None:

@@ -101,7 +101,10 @@ def explain(
     """
     steps = max(seen["to_step"] - seen["from_step"], 1)
     holders = _holders(seen, component, follows, rate)
-    allocated = _allocated(recorded, follows) or _devices(seen)
+    if component.startswith("device."):
+        allocated = _on_the_device(seen, "segments" if component == "device.reserved" else "device")
+    else:
+        allocated = _allocated(recorded, follows)
     if _column(component) == "handles":
         allocated = []  # those are bytes
     if not allocated and not holders:
@@ -120,7 +123,7 @@ def explain(
         step=int(seen["to_step"]),
         sites=tuple(sites),
         explained=round(min(known / rate, 1.0), 3) if rate > 0 and sites else 0.0,
-        chain=tuple(_chain(holders, sites, component, steps)),
+        chain=(*_chain(holders, sites, component, steps), *_free_blocks(seen, component)),
         pattern=pattern,
         missing=tuple(seen.get("missing", ())),
         seconds=float(seen.get("seconds", 0.0)),
@@ -147,7 +150,7 @@ def _is_seldom(gain: Mapping[str, Any], steps: int, follows: str, rate: float) -
 def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
     """A gain in bytes of each kind; what holds plain numbers may hold handles."""
     weight = gain["weight"]
-    total = weight["tensors"] + weight["python"] + weight["native"]
+    total = sum(weight.values())
     numbers = gain["kind"] == "container" and set(gain["elements"]) <= {"int"}
     return {
         "total": total,
@@ -280,10 +283,10 @@ def _allocated(recorded: Mapping[str, Any] | None, follows: str) -> list[Site]:
     return found
 
 
-def _devices(seen: Mapping[str, Any]) -> list[Site]:
-    """The lines whose allocations on the device stayed."""
+def _on_the_device(seen: Mapping[str, Any], what: str) -> list[Site]:
+    """The lines whose allocations on the device stayed, or for which the allocator reserved more."""
     steps = max(seen.get("device_steps", 1), 1)
-    return [_site("allocated", file, line, None, size / steps) for file, line, size in seen.get("device", ())]
+    return [_site("allocated", file, line, None, size / steps) for file, line, size in seen.get(what, ())]
 
 
 def _by_the_heap(seen: Mapping[str, Any], rate: float) -> list[Site]:
@@ -349,6 +352,13 @@ def _chain(holders: list[_Holder], sites: list[Site], component: Component, step
         each = total / holders[0].gain["count"]
         lines[-1] += f" ({format_size(each)} for each of {holders[0].gain['count']} that were added)"
     return lines
+
+
+def _free_blocks(seen: Mapping[str, Any], component: Component) -> list[str]:
+    """The sizes of the blocks that the device's allocator keeps and cannot use."""
+    free = seen.get("device_free", ()) if component == "device.reserved" else ()
+    sizes = ", ".join(f"{count} × {format_size(size)}" for size, count in free[:4])
+    return [f"free blocks that are kept: {sizes}"] if sizes else []
 
 
 def _place(site: Site) -> str:

@@ -168,7 +168,7 @@ def _weighed(kind: Kind, item: Any, count: int, fresh: list[Any], share: float, 
     """Weigh a sample, and scale it up."""
     skip = seen.before.keys() | {id(fresh)}
     weight = weigh(fresh, skip=skip, known=seen.storages, most=MOST_WALKED)
-    scaled = Weight(*(int(part * share) for part in (weight.tensors, weight.python, weight.native)))
+    scaled = Weight(*(int(part * share) for part in (weight.tensors, weight.python, weight.native, weight.device)))
     return Gain(
         kind=kind,
         type=type(item).__name__,

@@ -33,19 +33,23 @@ class Weight:
     """Python objects and numpy arrays."""
     native: int = 0
     """Images and graph nodes."""
+    device: int = 0
+    """Tensor storages on a device."""
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.tensors + self.python + self.native
+        return self.tensors + self.python + self.native + self.device
 
 
 def note_storage(tensor: Any, storages: dict[int, int]) -> None:  # noqa: ANN401 - a tensor
-    """Note a host tensor's storage; fake and freed ones have none."""
+    """Note a tensor's storage by its address, a device's by the address below zero; fake ones have none."""
     try:
-        if tensor.device.type == "cpu":
+        kind = tensor.device.type
+        if kind != "meta":
             storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
+            address = storage.data_ptr()
+            storages[address if kind == "cpu" else -1 - address] = storage.nbytes()
     except (RuntimeError, NotImplementedError, AttributeError):
         return
 
@@ -178,8 +182,15 @@ def _with_graphs(weight: Weight, functions: list[Any], storages: dict[int, int])
     """Add the graphs behind tensors, and all storages but those that are known, whose size is set to 0."""
     kept: dict[int, int] = {}
     weight.native += NODE_BYTES * follow_graphs(functions, kept)
-    weight.tensors = sum((kept | storages).values())
+    found = kept | storages
+    weight.tensors = host_bytes(found)
+    weight.device = sum(found.values()) - weight.tensors
     return weight
+
+
+def host_bytes(storages: dict[int, int]) -> int:
+    """Bytes of the storages that lie on the host."""
+    return sum(size for address, size in storages.items() if address >= 0)
 
 
 def _weigh_plain(item: Any, weight: Weight, *, bulk: bool) -> None:  # noqa: ANN401 - any object
