@@ -8,7 +8,9 @@ stays; what every step allocates anew and gives back is left out.
 Source: memray documentation, `Tracker` and `FileReader` (Bloomberg, Apache-2.0).
 """
 
+import contextlib
 import json
+import logging
 import sys
 import threading
 import time
@@ -47,6 +49,8 @@ class Capture:
         except ImportError:
             return 'memray is not installed, so allocations were not recorded: pip install "holdwater[explain]"'
         self._memray = memray
+        with contextlib.suppress(AttributeError):  # its remarks would be taken for the script's
+            memray._memray.set_log_level(logging.ERROR)  # noqa: SLF001 - it has no public way
         return None
 
     def start(self) -> str | None:

@@ -30,14 +30,18 @@ class DeviceRecord:
         self._first_step = 0
         self._began = 0
 
-    def start(self) -> None:
-        """Begin, if the process has started CUDA."""
+    def start(self, *, reserved: bool) -> None:
+        """Begin, if the process has started CUDA.
+
+        Args:
+            reserved: Record why memory is reserved too; dearer than what is in use alone.
+        """
         torch = sys.modules.get("torch")
         if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
             return
         self._cuda = torch.cuda
         record = self._cuda.memory._record_memory_history  # noqa: SLF001 - the documented way, underscore and all
-        record("all", context="alloc", stacks="python", max_entries=MOST_EVENTS)
+        record("all" if reserved else "state", context="alloc", stacks="python", max_entries=MOST_EVENTS)
 
     def mark(self, step: int) -> None:
         """Take the first snapshot."""

@@ -52,6 +52,7 @@ class Window:
         self._events_wanted = int(request.get("events", 0))
         self.clock: str | None = request.get("clock")
         """The clock whose events it waits for, by its name in the session; None waits for steps alone."""
+        self._component = str(request.get("component", ""))
         self._gains, self._heap = gains, heap
         self._capture = Capture(folder / f"allocations-{number}")
         self._device = DeviceRecord()
@@ -71,12 +72,13 @@ class Window:
             events: Where the clock that the growth follows stands.
         """
         began = time.perf_counter()
-        missing = [self._capture.load()]
+        missing = [None if self._component.startswith("device.") else self._capture.load()]
         self._steps = max(min(STEPS, int(SECONDS / max(period, 1e-6))), FEWEST)
         self._began_at, self._counted_at, self._period, self._events = step, counted_at, period, events
         missing.append(self._capture.start())
         self._missing += [reason for reason in missing if reason is not None]
-        self._device.start()
+        if not self._component.startswith("host."):
+            self._device.start(reserved=self._component == "device.reserved")
         self._opened = time.perf_counter()
         self.seconds += self._opened - began
 

@@ -168,6 +168,16 @@ class Inquiry:
 
 
 def _window(judgement: Judgement) -> dict[str, Any]:
-    """What a window is to wait for: two events of the clock that the growth follows."""
-    follows = next((finding.follows for finding in judgement.verdict.findings if finding.rate is not None), "step")
-    return {"clock": CLOCKS[follows], "events": 2} if follows in CLOCKS else {}
+    """What a window is to look at, and to wait for: two events of the clock that the growth follows.
+
+    On the host allocations are recorded by other means than on a device, and each costs time.
+    """
+    rising = [finding for finding in judgement.verdict.findings if finding.rate is not None]
+    grave = [finding for finding in rising if finding.verdict in {"leak", "fragmentation", "warming"}]
+    if not grave:
+        return {}
+    sides = {finding.component.partition(".")[0] for finding in grave}
+    wanted: dict[str, Any] = {"component": grave[0].component} if len(sides) == 1 else {}
+    if grave[0].follows in CLOCKS:
+        wanted |= {"clock": CLOCKS[grave[0].follows], "events": 2}
+    return wanted
