@@ -19,13 +19,14 @@ from recording import Bar, record
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from zoo.labels import Label, read_labels  # noqa: E402 - it lies beside this folder
+from zoo.labels import Label, Line, read_labels  # noqa: E402 - it lies beside this folder
 
 
 def main() -> bool:
     """Score the sites of every leak that was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--from", dest="found", type=Path, metavar="FILE")
+    parser.add_argument("--peers", type=Path, metavar="FILE", help="of `python -m zoo --tools memray,leak-hunter`")
     options = parser.parse_args()
     rows = json.loads(options.found.read_text())["rows"] if options.found else run()
     labels = {str(label.script.stem): label for label in read_labels()}
@@ -35,7 +36,36 @@ def main() -> bool:
         if labels[row["script"]].leaks and row["holdwater"]["leak"]
     ]
     costs = [cost(row["holdwater"]["facts"]["overhead"]) for row in rows if row["holdwater"]["facts"]]
-    return record("explanations", judge(scored, costs), rows=scored)
+    table = who_names_what(labels, rows, ("holdwater",))
+    if options.peers:
+        table |= who_names_what(labels, json.loads(options.peers.read_text())["rows"], ("memray", "leak-hunter"))
+    print(json.dumps(table, indent=1))
+    return record("explanations", judge(scored, costs), who_names_what=table, rows=scored)
+
+
+def who_names_what(
+    labels: dict[str, Label], rows: list[dict[str, Any]], tools: tuple[str, ...]
+) -> dict[str, dict[str, str]]:
+    """For each tool: how often the allocating line, the storing line and the holder's name are among five."""
+    table = {}
+    for tool in tools:
+        said = [(labels[row["script"]], row[tool]) for row in rows if labels[row["script"]].leaks]
+        names = [
+            label.held is not None
+            and any(label.held.name == name for *_, name in what["facts"].get("sites") or ())
+            for label, what in said
+        ]
+        table[tool] = {
+            "allocating line": f"{sum(_has(label.allocated, what) for label, what in said)} of {len(said)}",
+            "storing line": f"{sum(_has(label.held, what) for label, what in said)} of {len(said)}",
+            "holder's name": f"{sum(names)} of {len(said)}",
+        }
+    return table
+
+
+def _has(line: Line | None, said: dict[str, Any]) -> bool:
+    """Whether a line is among the first five that a tool names."""
+    return line is not None and line.number in said["lines"][:5]
 
 
 def run() -> list[dict[str, Any]]:

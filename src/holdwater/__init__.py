@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from holdwater.attribution.inventory import inventory
     from holdwater.guard.guard import Guard
     from holdwater.integrations.session import step
     from holdwater.units import Bytes, format_size, parse_size
 
-__all__ = ["Bytes", "Guard", "__version__", "format_size", "parse_size", "step"]
+__all__ = ["Bytes", "Guard", "__version__", "format_size", "inventory", "parse_size", "step"]
 
 __version__ = "0.1.0"
 
@@ -15,6 +16,7 @@ _HOMES = {
     "Bytes": "holdwater.units",
     "Guard": "holdwater.guard.guard",
     "format_size": "holdwater.units",
+    "inventory": "holdwater.attribution.inventory",
     "parse_size": "holdwater.units",
     "step": "holdwater.integrations.session",
 }

@@ -40,3 +40,46 @@ class TestWatch:
 
         assert done.returncode == 2
         assert "--find" in done.stderr
+
+    def test_asks_a_running_script_what_it_holds(self, tmp_path: Path) -> None:
+        """One that `holdwater run` started: no restart, and it goes on."""
+        (tmp_path / "train.py").write_text(
+            "import time, torch\n"
+            "model = torch.nn.Linear(1000, 1000)\n"
+            "optimizer = torch.optim.AdamW(model.parameters())\n"
+            "for step in range(600):\n"
+            "    model(torch.ones(2, 1000)).sum().backward()\n"
+            "    optimizer.step(); time.sleep(0.02)\n"
+        )
+        program = str(Path(sys.executable).with_name("holdwater"))
+        process = subprocess.Popen(
+            [program, "run", "--quiet", "--out", "run", "train.py"], cwd=tmp_path, stderr=subprocess.PIPE
+        )
+        time.sleep(6)
+
+        done = subprocess.run(
+            [program, "watch", str(process.pid), "--explain", "--json", "i.json"],
+            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+
+        assert process.poll() is None
+        process.terminate()
+        process.communicate(timeout=30)
+        found = json.loads((tmp_path / "i.json").read_text())
+        assert done.returncode == 0, done.stderr
+        assert "AdamW, group 0: 8.01 MB of state for 2 parameters" in done.stdout
+        assert found["inventory"]["tensors"][0]["bytes"] == 4_000_000
+
+    def test_says_what_explaining_needs(self) -> None:
+        """A process that was started without holdwater is not entered."""
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+        program = str(Path(sys.executable).with_name("holdwater"))
+
+        done = subprocess.run(
+            [program, "watch", str(process.pid), "--explain"], capture_output=True, text=True, check=False
+        )
+
+        process.kill()
+        process.wait()
+        assert done.returncode == 2
+        assert "needs a process that was started by `holdwater run`" in done.stderr

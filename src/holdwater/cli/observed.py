@@ -21,8 +21,8 @@ from holdwater.supervise.channel import Channel
 from holdwater.supervise.process import ScriptProcess
 from holdwater.supervise.watcher import Record, Watcher
 
-BRISK, CALM = 0.05, 0.5
-"""Seconds between two turns of the watcher, in the first ten seconds and later."""
+PAUSES = ((10.0, 0.05), (60.0, 0.5), (float("inf"), 1.0))
+"""Seconds between two turns of the watcher, until so many seconds have gone by."""
 
 
 class Observed:
@@ -119,7 +119,8 @@ class Observed:
         """Seconds until the next turn."""
         if self.channel.state == "ending":
             return 0.002
-        return BRISK if time.perf_counter() - self._began < 10 else CALM
+        elapsed = time.perf_counter() - self._began
+        return next(pause for until, pause in PAUSES if elapsed < until)
 
     def _overhead(self) -> Overhead:
         """What looking has cost the script."""

@@ -18,6 +18,7 @@ from holdwater.guard.summary import summarise
 from holdwater.probes.outside import Outside
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.candidates import Candidate, find_training
+from holdwater.supervise.request import ask_inventory
 from holdwater.supervise.watcher import Record, Watcher
 from holdwater.units import format_rate, format_size
 
@@ -44,6 +45,12 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run (default: nothing is kept)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
     parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="ask the process once what it holds (tensors, objects, optimizer state), print it, and end; "
+        "it must have been started by `holdwater run`",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     parser.set_defaults(run=run)
 
@@ -74,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"{error}; `holdwater watch --find` lists the processes that look like training"
         ) from error
+    if options.explain:
+        return _explain(pid, options, console)
     budget = choose_budget(options.max_memory)
     watcher = Watcher(outside, budget, tick=options.every)
     record = None if options.out is None else _record(options.out, watcher, outside)
@@ -84,6 +93,16 @@ def run(options: argparse.Namespace) -> int:
     if record is not None:
         record.write(lambda: summary, now=True)
     return _leave(summary, options, console)
+
+
+def _explain(pid: int, options: argparse.Namespace, console: Console) -> int:
+    """Ask the process what it holds, and print it."""
+    found = ask_inventory(pid)
+    if options.json is not None:
+        options.json.write_text(json.dumps(found | {"pid": pid}, indent=1) + "\n", encoding="utf-8")
+    console.print(f"process {pid} after {found['step']} steps", markup=False)
+    console.print(found["text"], markup=False)
+    return 0
 
 
 def _leave(summary: dict[str, Any], options: argparse.Namespace, console: Console) -> int:

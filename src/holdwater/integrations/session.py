@@ -24,7 +24,7 @@ CLOSE = 500
 """The first looks are a millisecond apart, or a step."""
 SHARE = 0.001
 """The part of the time that looks take later on."""
-MANY, CALM = 2000, 0.02
+MANY, CALM = 2000, 0.04
 """After so many looks they are so many seconds apart at least: the watching process reads each of them."""
 FIRST_CENSUS = 16
 """The look at which objects are counted for the first time, so that there is something to compare with."""
@@ -95,6 +95,8 @@ class Session:
     def look(self) -> None:
         """Read the memory now, write it into the channel, and settle when to look again."""
         began = time.perf_counter()
+        if self.channel.get("wanted") > self.channel.get("given"):
+            self._give_inventory()
         if self._looks == 0:
             self.channel.put_seconds("first_step_at", began - self._began)
         self._write(began, self._cost)
@@ -212,6 +214,21 @@ class Session:
             self._write_answer(window.number, answer | {"explanation": window.as_json()}, window.seconds - spent)
         elif census is not None:
             self._write_answer(0, answer, window.seconds - spent)
+
+    def _give_inventory(self) -> None:
+        """Somebody asks what this process holds: say it, and go on."""
+        from holdwater.attribution.inventory import inventory  # noqa: PLC0415 - only where it is asked for
+
+        wanted, began = self.channel.get("wanted"), time.perf_counter()
+        with self._readings.without_own():
+            found = inventory()
+            text = {"step": self.steps, "text": str(found), "inventory": found.as_json()}
+            part = self.folder / f"inventory-{wanted}.part"
+            part.write_text(json.dumps(text), "utf-8")
+            part.rename(part.with_suffix(".json"))
+        spent = self.channel.get_seconds("attribution_seconds") + time.perf_counter() - began
+        self.channel.put_seconds("attribution_seconds", spent)
+        self.channel.put("given", wanted)
 
     def _events(self, window: Window) -> int:
         """Where the clock stands that a window waits for."""

@@ -65,6 +65,8 @@ _AT = {
         "last_step_at",
         "samples_total",
         "stopped",
+        "wanted",
+        "given",
     ))
 }
 _BEGIN = 256
