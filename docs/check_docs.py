@@ -1,6 +1,7 @@
-"""Check that the documentation tells the truth: help texts, links, and numbers taken from results.
+"""Check that the documentation tells the truth: help texts, links, pattern pages, and numbers taken from results.
 
-`make check` runs it. With `--write` it puts the current help texts and numbers into the documents.
+`make check` runs it. With `--write` it puts the current help texts and numbers into the documents, and writes the
+page of each pattern.
 """
 
 import json
@@ -51,9 +52,43 @@ def fill(match: re.Match[str]) -> str:
     return match.group(1) + make(match.group(3)) + match.group(5)
 
 
+def pattern_pages() -> dict[Path, str]:
+    """The page of each pattern of the catalogue, and their index."""
+    from holdwater.attribution.patterns import read_patterns  # noqa: PLC0415 - the package is installed by then
+
+    folder = ROOT / "docs" / "patterns"
+    patterns = [pattern for pattern, _ in read_patterns()]
+    pages = {
+        folder
+        / f"{one.name}.md": f"# {one.name}\n\n**{one.title}.**\n\n{one.why}\n\n## Cure\n\n"
+        f"```python\n{one.cure}\n```\n\n## Reference\n\n<{one.reference}>\n"
+        for one in patterns
+    }
+    rows = "".join(f"| [{one.name}]({one.name}.md) | {one.title} |\n" for one in patterns)
+    head = (
+        "# Known causes of growth\n\n"
+        "A verdict names its pattern where one fits. The catalogue is data: "
+        "`src/holdwater/attribution/patterns.toml`.\n\n| pattern | what happens |\n|---|---|\n"
+    )
+    pages[folder / "README.md"] = head + rows
+    return pages
+
+
+def check_pages(*, write: bool) -> list[str]:
+    """Compare the pages of patterns with the catalogue, or write them."""
+    mistakes = []
+    for path, text in pattern_pages().items():
+        if write:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            mistakes.append(f"{path.name} is not up to date: run python docs/check_docs.py --write")
+    return mistakes
+
+
 def main() -> int:
     """Check, or write; return the number of mistakes."""
-    mistakes = []
+    mistakes = check_pages(write="--write" in sys.argv)
     for path in documents():
         text = path.read_text(encoding="utf-8")
         fresh = BLOCK.sub(fill, text)
