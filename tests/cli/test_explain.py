@@ -119,3 +119,36 @@ class TestExplain:
 
         assert verdict["verdict"] == "flat"
         assert all(not finding["sites"] for finding in verdict["findings"])
+
+    def test_looks_inside_a_loader_worker(self, observe: Observe) -> None:
+        """The dataset's own list, in the process of a worker; the training process does not grow."""
+        script = """
+            import time
+            import numpy as np
+            import torch
+            from torch.utils.data import DataLoader, Dataset
+
+            class Rows(Dataset):
+                def __init__(self):
+                    self.decoded = []
+                def __len__(self):
+                    return 8000
+                def __getitem__(self, index):
+                    row = np.random.rand(6000)
+                    self.decoded.append(row)
+                    return torch.from_numpy(row[:8]).float()
+
+            model = torch.nn.Linear(8, 1)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for batch in DataLoader(Rows(), batch_size=4, num_workers=2):
+                model(batch).mean().backward()
+                optimizer.step()
+                time.sleep(0.005)
+        """
+
+        _, verdict = observe(script)
+
+        finding = next(one for one in verdict["findings"] if one["component"] == "host.children")
+        assert finding["verdict"] == "leak"
+        assert finding["sites"][0]["name"] == "decoded"
+        assert finding["chain"][0].startswith("inside a loader worker")

@@ -123,7 +123,11 @@ def explain(
         step=int(seen["to_step"]),
         sites=tuple(sites),
         explained=round(min(known / rate, 1.0), 3) if rate > 0 and sites else 0.0,
-        chain=(*_chain(holders, sites, component, steps), *_free_blocks(seen, component)),
+        chain=(
+            *([seen["inside"]] if "inside" in seen and sites else []),
+            *_chain(holders, sites, component, steps),
+            *_free_blocks(seen, component),
+        ),
         pattern=pattern,
         missing=tuple(seen.get("missing", ())),
         seconds=float(seen.get("seconds", 0.0)),

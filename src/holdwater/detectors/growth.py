@@ -196,7 +196,7 @@ def judge_few(steps: Floats, floors: Floats, *, final: bool, config: GrowthConfi
     """
     last = float(floors[-1]) if len(floors) else 0.0
     grown = np.flatnonzero(np.diff(floors) > 0)
-    if len(floors) < LEAST_RISES + 2 or len(grown) < LEAST_RISES or not final:
+    if len(floors) < LEAST_RISES + 2 or len(grown) < LEAST_RISES:
         return Growth("unknown", None, None, last, 0.0)
     start = int(grown[-LEAST_RISES:][0])
     rises = np.diff(floors[start:])
@@ -207,6 +207,8 @@ def judge_few(steps: Floats, floors: Floats, *, final: bool, config: GrowthConfi
     late = last - float(np.interp(steps[-1] - length / 2, steps, floors))
     if not steady or total < config.least_growth or late < 0.3 * total or length < 0.1 * (steps[-1] - steps[0]):
         return Growth("unknown", None, None, last, 0.0)
+    if not final:
+        return Growth("unknown", None, None, last, total, suspicious=True)
     line = fit_slope(steps[start:], floors[start:])
     return Growth("leak", _rate(line), Step(int(steps[start])), last, total, suspicious=True)
 

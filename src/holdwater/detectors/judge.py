@@ -45,6 +45,8 @@ class Judgement:
     """A growth has come up that objects should be counted for."""
     accusing: bool
     """A leak of private memory would be named: an experiment should be made first."""
+    children: bool = False
+    """What has come up may be in child processes, such as a loader's workers."""
 
 
 def judge(
@@ -70,7 +72,7 @@ def judge(
     findings = [*_without_stacks(case.judge_private(), others), *others]
     whole = case.judge_whole(findings)
     findings = [whole, *findings] if whole is not None else findings
-    return Judgement(Verdict.of(tuple(findings), step), case.suspicious, case.accusing)
+    return Judgement(Verdict.of(tuple(findings), step), case.suspicious, case.accusing, case.children)
 
 
 @dataclass(slots=True)
@@ -85,6 +87,7 @@ class _Case:
     final: bool
     suspicious: bool = False
     accusing: bool = False
+    children: bool = False
 
     def judge_private(self) -> list[Finding]:
         """Judge what this process alone uses; only what grows is a finding."""
@@ -122,6 +125,8 @@ class _Case:
         for series in self._other_series():
             least = LEAST_HANDLES if series.component == "process.handles" else self.config.growth.least_growth
             growth, following = self._grow(series, least_growth=least)
+            self.children |= series.component == "host.children" and growth.suspicious
+            self.suspicious |= self.children
             if growth.kind == "leak":
                 self.suspicious = True
                 kind: VerdictKind = "fragmentation" if series.component in KEPT else "leak"

@@ -70,6 +70,7 @@ def _hooks(session: Session) -> dict[str, Hook]:
             ("torch.amp.grad_scaler", clock.watch_scaler),
             ("torch.cuda.graphs", clock.watch_graphs),
             ("torch.utils.data.dataloader", loaders.watch),
+            ("torch.utils.data._utils.fetch", loaders.watch_workers),
             ("torch.nn.modules.module", lambda module: watch_modules(session, module)),
             ("torch.serialization", lambda module: watch_saving(session, module, "save")),
             ("safetensors.torch", lambda module: watch_saving(session, module, "save_file")),

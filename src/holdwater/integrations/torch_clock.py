@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from holdwater.integrations.session import Session
+from holdwater.integrations.worker import WorkerAgent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,6 +171,12 @@ class Loaders:
         base._next_index, base.__next__ = noted_index, noted_batch  # noqa: SLF001
         module.DataLoader.__iter__ = counted_begin
 
+    def watch_workers(self, module: ModuleType) -> None:
+        """Let the workers say what they hold when they are asked (module `torch.utils.data._utils.fetch`)."""
+        agent, session = WorkerAgent(self._session), self._session
+        for name in ("_MapDatasetFetcher", "_IterableDatasetFetcher"):
+            _tick_after(getattr(module, name), agent, session)
+
     def _note(self, dataset: Any, index: list[Any]) -> None:  # noqa: ANN401 - somebody's dataset
         """Note which samples are given out for the first time."""
         if self._session.forked:
@@ -217,6 +224,21 @@ class Loaders:
         except TypeError:  # a list, say
             self._datasets[key] = lambda: dataset
         return self._seen[key]
+
+
+def _tick_after(kind: Any, agent: WorkerAgent, session: Session) -> None:  # noqa: ANN401 - a class of torch
+    """Tell the agent of each batch that a worker makes."""
+    original = kind.fetch
+
+    @functools.wraps(original)
+    def fetch(fetcher: Any, index: Any) -> Any:  # noqa: ANN401
+        """Make a batch."""
+        data = original(fetcher, index)
+        if session.forked:
+            agent.tick()
+        return data
+
+    kind.fetch = fetch
 
 
 def watch_modules(session: Session, module: ModuleType) -> None:

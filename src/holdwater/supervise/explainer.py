@@ -34,6 +34,8 @@ class Explainer:
         """What the process saw in its last window."""
         self.recorded: dict[str, Any] | None = None
         """What its allocations were; None where they were not recorded, or are still being read."""
+        self.workers: dict[str, Any] | None = None
+        """What a loader's worker saw in itself."""
         self._folder = folder
         self._reading: subprocess.Popen[str] | None = None
         self._reads: dict[str, Any] | None = None
@@ -59,6 +61,10 @@ class Explainer:
         Args:
             wait: The run has ended: wait until it has been read.
         """
+        for path in self._folder.glob("worker-*.json"):
+            self.workers = json.loads(path.read_text(encoding="utf-8"))
+            path.unlink()
+            self._made.clear()
         reading, seen = self._reading, self._reads
         if reading is None or seen is None or (not wait and reading.poll() is None):
             return False
@@ -80,14 +86,16 @@ class Explainer:
     def explain(self, finding: Finding) -> Explanation | None:
         """What is known of a finding's growth; None where nothing was looked into, or nothing grows."""
         rate = finding.rate.bytes_per_step if finding.rate is not None else 0.0
-        if self.seen is None or finding.verdict not in EXPLAINED or rate <= 0:
+        inside = self.workers if finding.component == "host.children" else None
+        seen = self.seen if inside is None else inside
+        if seen is None or finding.verdict not in EXPLAINED or rate <= 0:
             return None
         key = (finding.component, finding.follows, rate)
         if key not in self._made:
             self._made = {old: made for old, made in self._made.items() if old[0] != finding.component}
-            self._made[key] = explain(
-                self.seen, finding.component, rate, follows=finding.follows, recorded=self.recorded
-            )
+            component = finding.component if inside is None else "host.python"  # weighed in the worker itself
+            recorded = self.recorded if inside is None else None
+            self._made[key] = explain(seen, component, rate, follows=finding.follows, recorded=recorded)
         return self._made[key]
 
     def explained(self, verdict: Verdict) -> float:

@@ -57,7 +57,7 @@ class Inquiry:
         self.asked = 0
         self._channel, self._folder, self._outside = channel, folder, outside
         self._asked_at = self._experiment_at = self._window_at = self._windows = 0
-        self._owes_window = False
+        self._owes_window = self._counted_last = False
         self._answers: set[str] = set()
 
     @property
@@ -76,7 +76,7 @@ class Inquiry:
         if self.asked >= MOST_QUESTIONS or self.waiting or self._channel.state not in {"running", "ending"}:
             return
         final = final or self._channel.state == "ending"
-        unexplained = final and judgement.suspicious and self.explainer.seen is None
+        unexplained = final and judgement.suspicious and self.explainer.seen is None and not self._counted_last
         uncounted = final and judgement.suspicious and not self._counted_at(steps)
         if self._wants_experiment(judgement, steps, final=final):
             self._experiment_at = steps
@@ -88,6 +88,7 @@ class Inquiry:
             self._window_at = steps
             self._put(steps, "window", json.dumps(_window(judgement)))
         elif unexplained or uncounted or (judgement.suspicious and self._is_fresh(steps)):
+            self._counted_last = final
             self._put(steps, "count", "")
 
     def _wants_experiment(self, judgement: Judgement, steps: int, *, final: bool) -> bool:
@@ -172,12 +173,13 @@ def _window(judgement: Judgement) -> dict[str, Any]:
 
     On the host allocations are recorded by other means than on a device, and each costs time.
     """
+    wanted: dict[str, Any] = {"workers": True} if judgement.children else {}
     rising = [finding for finding in judgement.verdict.findings if finding.rate is not None]
     grave = [finding for finding in rising if finding.verdict in {"leak", "fragmentation", "warming"}]
     if not grave:
-        return {}
-    sides = {finding.component.partition(".")[0] for finding in grave}
-    wanted: dict[str, Any] = {"component": grave[0].component} if len(sides) == 1 else {}
+        return wanted
+    if len({finding.component.partition(".")[0] for finding in grave}) == 1:
+        wanted["component"] = grave[0].component
     if grave[0].follows in CLOCKS:
         wanted |= {"clock": CLOCKS[grave[0].follows], "events": 2}
     return wanted
