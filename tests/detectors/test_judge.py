@@ -55,16 +55,18 @@ class TestJudge:
         """Heap in use and heap kept by the allocator are different stories."""
         assert judged(1e5, heap_kept=kept).findings[0].component == component
 
-    def test_ignores_a_dear_part_that_was_read_now_and_then(self) -> None:
-        """Eight readings of a heap that rose at the start beside two hundred of memory that stays."""
+    @pytest.mark.parametrize(("jump", "kind"), [(0, "leak"), (80_000_000, "flat")])
+    def test_of_few_readings_a_jump_is_no_growth(self, jump: int, kind: str) -> None:
+        """A heap that was read eight times and rises evenly; and one that rises by little, but once by much."""
         timeline = Timeline()
         for step in range(1, 201):
-            look = Look(heap_in_use=Bytes(100_000_000 + 200_000 * step)) if step % 25 == 0 else None
+            heap = 100_000_000 + (20_000 * step + (jump if step > 150 else 0) if jump else 200_000 * step)
+            look = Look(heap_in_use=Bytes(heap)) if step % 25 == 0 else None
             timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000), None, look))
 
         verdict = judge(timeline.buckets(), BUDGET, config=JudgeConfig(), final=True).verdict
 
-        assert verdict.kind == "flat"
+        assert verdict.kind == kind
 
     @pytest.mark.parametrize(("rate", "word"), [(5e4, "below"), (2e6, "above")])
     def test_says_on_which_side_of_the_threshold_it_lies(self, rate: float, word: str) -> None:

@@ -24,6 +24,9 @@ from holdwater.supervise.watcher import Record, Watcher
 PAUSES = ((10.0, 0.05), (60.0, 0.5), (float("inf"), 1.0))
 """Seconds between two turns of the watcher, until so many seconds have gone by."""
 
+EAGER = 0.005
+"""Seconds between two turns while an answer should come any moment."""
+
 
 class Observed:
     """One script, its process and what is known of it."""
@@ -119,6 +122,9 @@ class Observed:
         """Seconds until the next turn."""
         if self.channel.state == "ending":
             return 0.002
+        inquiry = self.watcher.inquiry
+        if inquiry is not None and inquiry.expecting:
+            return EAGER
         elapsed = time.perf_counter() - self._began
         return next(pause for until, pause in PAUSES if elapsed < until)
 

@@ -205,7 +205,12 @@ def judge_few(steps: Floats, floors: Floats, *, final: bool, config: GrowthConfi
     total, length = last - float(floors[start]), float(steps[-1] - steps[start])
     steady = rises.min() >= 0 and (rises > 0).mean() >= 0.8 and rises[-2:].sum() > 0
     late = last - float(np.interp(steps[-1] - length / 2, steps, floors))
-    if not steady or total < config.least_growth or late < 0.3 * total or length < 0.1 * (steps[-1] - steps[0]):
+    shares = np.diff(steps[start:]) / max(
+        length, 1.0
+    )  # a rise that its part of the time does not explain is a jump
+    jumps = bool((np.diff(floors[start:]) > total * (2 * shares + 0.15)).any())
+    short = length < 0.1 * (steps[-1] - steps[0])
+    if not steady or jumps or short or total < config.least_growth or late < 0.3 * total:
         return Growth("unknown", None, None, last, 0.0)
     if not final:
         return Growth("unknown", None, None, last, total, suspicious=True)

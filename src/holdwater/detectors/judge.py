@@ -92,7 +92,7 @@ class _Case:
     def judge_private(self) -> list[Finding]:
         """Judge what this process alone uses; only what grows is a finding."""
         grown: list[tuple[float, Finding]] = []
-        for series in self._often_read(private_series(self.buckets)):
+        for series in private_series(self.buckets):
             if series.name == "outside" and grown:
                 break  # heap that grows into pages that were trimmed looks like growth outside it
             growth, following = self._grow(series)
@@ -112,12 +112,6 @@ class _Case:
             if new and rate >= MINOR * grown[0][0]:
                 findings.append(finding)
         return findings
-
-    def _often_read(self, parts: tuple[Series, ...]) -> list[Series]:
-        """Leave out parts that were read now and then only, where resident memory was read often: it says more."""
-        least = self.config.growth.least_values
-        readings = int(np.count_nonzero(~np.isnan(self.buckets.lows("resident"))))
-        return [part for part in parts if readings < least or len(part) >= least]
 
     def judge_others(self) -> list[Finding]:
         """Judge the other components: what is kept free, files, shared memory, children, devices, handles."""

@@ -24,8 +24,8 @@ NOTHING = math.nan
 COUNTS_SHARE = 0.0005
 """Counting Python's blocks (40 µs for a million), or files and threads (20 µs), takes at most this part of the
 time, in the long run."""
-FIRST_SHARE, FIRST_COUNTS = 0.004, 200
-"""The first counts may take more: a short run is to be judged too."""
+FIRST_SHARE, FIRST_COUNTS = 0.02, 120
+"""The first counts may take more, 0.1 s in all: a short run is to be judged too."""
 
 
 _OWN = ("resident", "file_and_shared", "heap_in_use", "heap_kept", "python_blocks")
@@ -64,7 +64,7 @@ class Readings:
             began = time.perf_counter()
             files = len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - half the price
             threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
-            share = COUNTS_SHARE if self._counted > FIRST_COUNTS else 5 * FIRST_SHARE
+            share = COUNTS_SHARE if self._counted > FIRST_COUNTS else FIRST_SHARE
             self._files_due = now + (time.perf_counter() - began) / share
         own = self._own
         return (

@@ -83,12 +83,12 @@ class Window:
         self.seconds += self._opened - began
 
     def turn(self, step: int, events: int, take: "Callable[[Any], Census]") -> "Census | None":
-        """Go on by a step; return the second count when it has been taken.
+        """Go on by a step; return the count when it has been taken.
 
         Args:
             step: The step that has just ended.
             events: Where the clock that the growth follows stands.
-            take: As for `open`.
+            take: Counts objects, and shows what it sees to the function that it is given.
         """
         self._turns += 1
         if self._found is None:
@@ -115,7 +115,7 @@ class Window:
 
         Args:
             step: The step that ended last.
-            take: As for `open`; None where there is nothing left to count.
+            take: As for `turn`; None where there is nothing left to count.
         """
         self._stop_trace()
         if self._found is None and take is not None and step > self._began_at:

@@ -5,6 +5,7 @@ before it is accused, and a window in which the growth is explained.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ MOST_WINDOWS = 3
 """How many of these questions may be windows."""
 WELL_EXPLAINED = 0.5
 """An explanation that accounts for this share is not sought again."""
+SOON = 2.0
+"""Seconds for which an answer is waited for eagerly."""
 MUCH = 1e6
 """An experiment that has freed so many bytes of garbage is made again, to see whether more has come."""
 ALLOWANCE = 2.0
@@ -57,6 +60,7 @@ class Inquiry:
         self.asked = 0
         self._channel, self._folder, self._outside = channel, folder, outside
         self._asked_at = self._experiment_at = self._window_at = self._windows = 0
+        self._put_at = 0.0
         self._owes_window = self._counted_last = False
         self._answers: set[str] = set()
 
@@ -64,6 +68,11 @@ class Inquiry:
     def waiting(self) -> bool:
         """Whether a question has not been answered yet."""
         return self._channel.get("answered") < self.asked
+
+    @property
+    def expecting(self) -> bool:
+        """Whether an answer should come any moment: the next question may depend on it."""
+        return self.waiting and time.perf_counter() - self._put_at < SOON
 
     def ask(self, judgement: Judgement, steps: int, *, final: bool) -> None:
         """Ask what would help with a judgement, if anything would, and the process can be asked now.
@@ -122,7 +131,7 @@ class Inquiry:
     def _put(self, steps: int, kind: str, text: str) -> None:
         """Put a question."""
         self.asked += 1
-        self._asked_at = steps
+        self._asked_at, self._put_at = steps, time.perf_counter()
         (self._folder / f"{kind}-{self.asked}").write_text(text, encoding="utf-8")
         self._channel.put("asked", self.asked)
 

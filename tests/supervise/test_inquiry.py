@@ -1,0 +1,126 @@
+"""What a process is asked, and when: dear questions are few, and an accusation is never made unasked."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from holdwater.detectors.judge import Judgement
+from holdwater.detectors.verdict import Clock, Component, Finding, Rate, Verdict
+from holdwater.supervise.channel import Channel, create_channel
+from holdwater.supervise.inquiry import Inquiry
+from holdwater.units import Step
+
+
+class StillOutside:
+    """A process of which nothing is known from outside."""
+
+    pid = 1
+
+    @staticmethod
+    def library_pages() -> int:
+        """None that count."""
+        return 0
+
+
+@pytest.fixture
+def inquiry(tmp_path: Path) -> Inquiry:
+    """Questions to a process that runs, and has been counted once."""
+    create_channel(tmp_path / "pulse")
+    channel = Channel(tmp_path / "pulse")
+    channel.state = "running"
+    made = Inquiry(channel, tmp_path, StillOutside())  # type: ignore[arg-type] # as much of it as is needed
+    answer(tmp_path, 1, 0, step=16)
+    made.take_answers()
+    return made
+
+
+def answer(folder: Path, number: int, question: int, *, step: int, collected: float | None = None) -> None:
+    """Leave what a process would answer."""
+    census = {"tensors": 0, "bulk": 0, "gained": {"python": 0}, "datasets": 0, "room": None}
+    body: dict[str, object] = {"step": step, "number": question, "seconds": 0.1, "census": census, "before": {}}
+    if collected is not None:
+        body["experiment"] = {
+            "collected": collected, "collected_tensors": 0, "trimmed": 0, "gc_enabled": True,
+        }  # fmt: skip
+    (folder / f"answer-{number}.json").write_text(json.dumps(body), encoding="utf-8")
+    if question:
+        Channel(folder / "pulse").put("answered", question)
+
+
+def judgement(
+    *,
+    accusing: bool = False,
+    suspicious: bool = True,
+    component: Component = "host.tensors",
+    follows: Clock = "step",
+) -> Judgement:
+    """A growth of 1 MB a step."""
+    finding = Finding(
+        verdict="leak" if accusing else "warming", component=component, detected_step=Step(64), advice="",
+        rate=Rate(1e6, 9e5, 1.1e6, 0.95), follows=follows,
+    )  # fmt: skip
+    return Judgement(Verdict.of((finding,), Step(64)), suspicious, accusing)
+
+
+def asked(folder: Path) -> list[str]:
+    """The questions so far."""
+    return sorted(
+        path.name for path in folder.iterdir() if path.name.startswith(("window", "experiment", "count"))
+    )
+
+
+class TestAsk:
+    """One question at a time."""
+
+    def test_opens_a_window_on_suspicion(self, inquiry: Inquiry, tmp_path: Path) -> None:
+        """For the side that grows."""
+        inquiry.ask(judgement(), 64, final=False)
+
+        assert asked(tmp_path) == ["window-1"]
+        assert json.loads((tmp_path / "window-1").read_text()) == {"component": "host.tensors"}
+
+    def test_a_window_waits_for_events_of_the_clock(self, inquiry: Inquiry, tmp_path: Path) -> None:
+        """A growth at evaluations needs some."""
+        inquiry.ask(judgement(follows="evaluation"), 64, final=False)
+
+        wanted = json.loads((tmp_path / "window-1").read_text())
+        assert (wanted["clock"], wanted["events"]) == ("evaluations", 2)
+
+    def test_makes_an_experiment_before_an_accusation_then_opens_the_window(
+        self, inquiry: Inquiry, tmp_path: Path
+    ) -> None:
+        """The window comes even if what the experiment freed hides the growth for a while."""
+        inquiry.ask(judgement(accusing=True), 64, final=False)
+        answer(tmp_path, 2, 1, step=65, collected=0.0)
+        inquiry.take_answers()
+        inquiry.ask(judgement(suspicious=False), 66, final=False)
+
+        assert asked(tmp_path) == ["experiment-1", "window-2"]
+
+    def test_asks_nothing_while_it_waits(self, inquiry: Inquiry, tmp_path: Path) -> None:
+        """The process answers when it can."""
+        inquiry.ask(judgement(), 64, final=False)
+        inquiry.ask(judgement(accusing=True), 80, final=False)
+
+        assert asked(tmp_path) == ["window-1"]
+
+    def test_leaves_a_calm_run_alone(self, inquiry: Inquiry, tmp_path: Path) -> None:
+        """Nothing has come up."""
+        inquiry.ask(judgement(suspicious=False), 64, final=False)
+
+        assert asked(tmp_path) == []
+
+    def test_opens_no_window_when_the_script_has_ended(self, inquiry: Inquiry, tmp_path: Path) -> None:
+        """There are no more steps: objects are counted once."""
+        Channel(tmp_path / "pulse").state = "ending"
+
+        inquiry.ask(judgement(suspicious=True), 64, final=True)
+        answer(tmp_path, 2, 1, step=64, collected=0.0)
+        inquiry.take_answers()
+        inquiry.ask(judgement(suspicious=True), 64, final=True)
+        answer(tmp_path, 3, 2, step=64)
+        inquiry.take_answers()
+        inquiry.ask(judgement(suspicious=True), 64, final=True)
+
+        assert asked(tmp_path) == ["count-2", "experiment-1"]
