@@ -59,7 +59,7 @@ class Inquiry:
         self.explainer = Explainer(folder)
         self.asked = 0
         self._channel, self._folder, self._outside = channel, folder, outside
-        self._asked_at = self._experiment_at = self._window_at = self._windows = 0
+        self._answered = self._asked_at = self._experiment_at = self._window_at = self._windows = 0
         self._put_at = 0.0
         self._owes_window = self._counted_last = False
         self._answers: set[str] = set()
@@ -67,7 +67,7 @@ class Inquiry:
     @property
     def waiting(self) -> bool:
         """Whether a question has not been answered yet."""
-        return self._channel.get("answered") < self.asked
+        return max(self._channel.get("answered"), self._answered) < self.asked
 
     @property
     def expecting(self) -> bool:
@@ -153,6 +153,7 @@ class Inquiry:
                 samples_total=self._channel.get("samples_total"),
                 library_pages=self._outside.library_pages() or self._library_pages(),
             )
+            self._answered = max(self._answered, answer["number"])  # the file comes a moment before the count
             if "error" in answer:
                 self.errors.append(answer["error"])
             if "experiment" in answer:
