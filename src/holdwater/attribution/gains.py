@@ -78,12 +78,12 @@ class Gains:
         self.growing: list[Any] = []
         """The heaviest containers themselves, for as long as somebody watches them: see `forget`."""
         self._named: dict[tuple[Any, str], tuple[int, int]] = {}
-        self._kinds: Counter[type] = Counter()
+        self._kinds: dict[int, int] = {}  # by identity: a class that is dropped is not to be kept alive
 
     def remember(self, seen: Seen) -> None:
         """Take in a census that others will be compared with."""
         self._named = {key: sizes for key, (sizes, *_) in named_sizes(seen)}
-        self._kinds = Counter(map(type, seen.objects))
+        self._kinds = _by_identity(Counter(map(type, seen.objects)))
 
     def compare(self, seen: Seen) -> None:
         """Compare a census with the one before: `found` and `growing` say what has grown."""
@@ -104,7 +104,8 @@ class Gains:
             explained = {name for gain, *_ in weighed for name in gain.elements}
             weighed += [(*pair, None) for pair in _instances(seen, self._kinds, kinds, explained)]
             weighed += _gradients(seen)
-        self._named, self._kinds = {key: sizes for key, (sizes, *_) in named.items()}, kinds
+        self._named = {key: sizes for key, (sizes, *_) in named.items()}
+        self._kinds = _by_identity(kinds)
         weighed.sort(key=lambda row: -_importance(row[0]))
         own |= (
             {id(weighed), id(named), id(own)} | {id(row) for row in weighed} | {id(row) for row in named.values()}
@@ -131,6 +132,11 @@ class Gains:
             self.found.append(gain)
             if gain.kind == "container":
                 self.growing.append(target)
+
+
+def _by_identity(kinds: Counter[type]) -> dict[int, int]:
+    """Counts by the identity of the type."""
+    return {id(kind): count for kind, count in kinds.items()}
 
 
 def _importance(gain: Gain) -> float:
@@ -225,12 +231,12 @@ def _named_gains(
 
 
 def _instances(
-    seen: Seen, before: Counter[type], now: Counter[type], explained: set[str]
+    seen: Seen, before: dict[int, int], now: Counter[type], explained: set[str]
 ) -> Iterator[tuple[Gain, Any]]:
     """Classes of the user's own with more instances than before that no container holds."""
     owners = {module.__name__ for module in users_modules()}
     for kind, count in now.items():
-        more = count - before[kind]
+        more = count - before.get(id(kind), 0)
         if more < 2 * LEAST_GAIN or kind.__module__ not in owners or kind.__name__ in explained:
             continue
         items = deque((item for item in seen.objects if type(item) is kind), maxlen=more)

@@ -177,6 +177,7 @@ class Session:
         with self._readings.without_own():
             census = self._take(gains.compare if last else gains.remember)
             answer["census"] = census.as_json()
+            gains.forget()
             if last and gains.found:
                 answer["explanation"] = seen_at_once(gains, from_step, self.steps)
         if asked > self._answered and (self.folder / f"experiment-{asked}").exists():

@@ -153,13 +153,13 @@ class Window:
         }
         if trace:
             self._start_trace()
+        self._gains.forget()
         self.seconds += time.perf_counter() - began
         return census
 
     def _start_trace(self) -> None:
         """Follow the lines of a few steps; they may take three times as long."""
         trace = LineTrace(self._gains.growing, self._heap, most_seconds=max(4 * TRACED * self._period, 0.1))
-        self._gains.forget()
         self._turns = 0
         if trace.start():
             self._trace = trace
