@@ -62,6 +62,12 @@ class TestExplain:
 
         assert [(site.role, site.line) for site in made.sites] == [("held", 4), ("allocated", 3)]
 
+    def test_counts_what_was_seen_in_two_ways_once(self, script: str) -> None:
+        """A list of losses has grown, and so have the graphs behind its name."""
+        made = explain(seen(script, gain(script), gain(script, kind="graph")), "host.tensors", 10_000.0)
+
+        assert made.sites[0].bytes_per_step == 10_000.0
+
     def test_says_how_little_it_explains(self, script: str) -> None:
         """A tenth of the growth."""
         made = explain(seen(script, gain(script, size=100_000)), "host.tensors", 10_000.0)

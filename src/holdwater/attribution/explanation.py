@@ -5,7 +5,7 @@ files, put in order, and said how much of the growth it accounts for. What it do
 unexplained.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -171,33 +171,37 @@ def _holders(seen: Mapping[str, Any], component: Component, follows: str, rate: 
     steps = max(seen["to_step"] - seen["from_step"], 1)
     found: dict[tuple[str, str], _Holder] = {}
     for index, gain in enumerate(seen.get("gains", ())):
-        naming = gain["naming"]
-        if naming is None or _is_seldom(gain, steps, follows, rate):
-            continue
-        weights = _weights(gain)
-        key = (naming["name"], naming["owner"])
-        if key in found:
-            holder = found[key]
-            for name, size in weights.items():
-                holder.weights[name] += size
-            holder.nodes += gain["nodes"]
-            holder.place = holder.place or _stored_at(seen, index, gain)
-        else:
-            place = _stored_at(seen, index, gain)
-            found[key] = _Holder(naming["name"], gain, weights, gain["nodes"], place)
-    column = _column(component)
+        if gain["naming"] is not None and not _is_seldom(gain, steps, follows, rate):
+            _book(found, seen, index, gain)
+    users = seen.get("users_files", ())
+    return sorted(found.values(), key=lambda holder: _rank(holder, component, users))
 
-    def importance(holder: _Holder) -> tuple[float, float]:
-        """What counts for the component, and a holder that the user's own code stores into before others."""
-        sizes = holder.weights
-        matched = sizes[column] if column != "total" else sizes["total"] + sizes.get(component, 0.0)
-        users = (holder.gain["naming"]["file"] or "") in seen.get("users_files", ())
-        trust = 1.0 if users else 0.5 if holder.place is not None else 0.1
-        if holder.gain["naming"]["owner"].startswith("torch.optim") and holder.name == "state":
-            trust = 0.1  # it follows the parameters that the optimizer was given
-        return -matched * trust, -sizes["total"]
 
-    return sorted(found.values(), key=importance)
+def _book(
+    found: dict[tuple[str, str], _Holder], seen: Mapping[str, Any], index: int, gain: dict[str, Any]
+) -> None:
+    """Add a gain to its holder."""
+    key = (gain["naming"]["name"], gain["naming"]["owner"])
+    weights, holder = _weights(gain), found.get(key)
+    if holder is None:
+        found[key] = _Holder(key[0], gain, weights, gain["nodes"], _stored_at(seen, index, gain))
+    elif (
+        holder.gain["kind"] == gain["kind"]
+    ):  # else the same, seen in two ways: a list, and graphs behind its name
+        for name, size in weights.items():
+            holder.weights[name] += size
+        holder.nodes += gain["nodes"]
+        holder.place = holder.place or _stored_at(seen, index, gain)
+
+
+def _rank(holder: _Holder, component: Component, users_files: Sequence[str]) -> tuple[float, float]:
+    """What counts for the component, and a holder that is the user's own before others; the smaller the guiltier."""
+    column, sizes, naming = _column(component), holder.weights, holder.gain["naming"]
+    matched = sizes[column] if column != "total" else sizes["total"] + sizes.get(component, 0.0)
+    trust = 1.0 if (naming["file"] or "") in users_files else 0.5 if holder.place is not None else 0.1
+    if naming["owner"].startswith("torch.optim") and holder.name == "state":
+        trust = 0.1  # it follows the parameters that the optimizer was given
+    return -matched * trust, -sizes["total"]
 
 
 def _share_out(holders: list[_Holder], size: float) -> None:
