@@ -195,7 +195,7 @@ def _book(
 
 
 def _rank(holder: _Holder, component: Component, users_files: Sequence[str]) -> tuple[float, float]:
-    """What counts for the component, and a holder that is the user's own before others; the smaller the guiltier."""
+    """What counts for the component, the user's own holders before others; the smaller the guiltier."""
     column, sizes, naming = _column(component), holder.weights, holder.gain["naming"]
     matched = sizes[column] if column != "total" else sizes["total"] + sizes.get(component, 0.0)
     trust = 1.0 if (naming["file"] or "") in users_files else 0.5 if holder.place is not None else 0.1
