@@ -359,14 +359,15 @@ class _Case:
 
 
 def _without_stacks(private: list[Finding], others: list[Finding]) -> list[Finding]:
-    """Leave out native memory that threads which were started alone account for: their stacks."""
+    """Leave out memory that threads which were started alone account for: their stacks and their own objects."""
     handles = [finding.rate for finding in others if finding.component == "process.handles" and finding.rate]
     started = max((rate.bytes_per_step for rate in handles), default=0.0)
 
     def is_stacks(finding: Finding) -> bool:
         """Whether a finding grows by no more than the stacks do."""
         rate = finding.rate.bytes_per_step if finding.rate else 0.0
-        return finding.verdict == "leak" and finding.component == "host.native" and rate <= STACK * started
+        small = finding.component in {"host.native", "host.python"} and rate <= STACK * started
+        return finding.verdict == "leak" and small
 
     return [finding for finding in private if not is_stacks(finding)]
 

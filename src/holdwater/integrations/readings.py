@@ -24,8 +24,9 @@ NOTHING = math.nan
 COUNTS_SHARE = 0.0005
 """Counting Python's blocks (40 µs for a million), or files and threads (20 µs), takes at most this part of the
 time, in the long run."""
-FIRST_SHARE, FIRST_COUNTS = 0.02, 120
-"""The first counts may take more, 0.1 s in all: a short run is to be judged too."""
+FIRST_SHARE, SPREAD = 0.02, 60
+"""Counts take at most this part of the time at first; they come ever more seldom, each when so many parts of the
+time that has passed have gone by: a short run is to be judged too, and a long one is to be read evenly."""
 
 
 _OWN = ("resident", "file_and_shared", "heap_in_use", "heap_kept", "python_blocks")
@@ -44,7 +45,7 @@ class Readings:
         self._pinned = Pinned()
         self._blocks_due = 0.0
         self._files_due = 0.0
-        self._counted = 0
+        self._began = time.perf_counter()
         self._own = dict.fromkeys(_OWN, 0.0)
         self._has_proc = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - pathlib is slow to import
 
@@ -57,15 +58,12 @@ class Readings:
         if now >= self._blocks_due:
             before = time.perf_counter()
             blocks = sys.getallocatedblocks()
-            share = COUNTS_SHARE if self._counted > FIRST_COUNTS else FIRST_SHARE
-            self._blocks_due = now + (time.perf_counter() - before) / share
-            self._counted += 1
+            self._blocks_due = now + self._pause(now, time.perf_counter() - before)
         if now >= self._files_due and self._has_proc:
             began = time.perf_counter()
             files = len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - half the price
             threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
-            share = COUNTS_SHARE if self._counted > FIRST_COUNTS else FIRST_SHARE
-            self._files_due = now + (time.perf_counter() - began) / share
+            self._files_due = now + self._pause(now, time.perf_counter() - began)
         own = self._own
         return (
             resident - own["resident"],
@@ -98,11 +96,16 @@ class Readings:
         """What reads the bytes in use on the heap; None where malloc does not say."""
         return (lambda: self._heap.read_pair()[0]) if self._has_heap else None
 
+    def _pause(self, now: float, cost: float) -> float:
+        """Seconds until a dear count is made again."""
+        return max(cost / FIRST_SHARE, min((now - self._began) / SPREAD, cost / COUNTS_SHARE))
+
     def in_use(self) -> dict[str, float]:
-        """The same by name, for an answer."""
-        self._blocks_due = 0.0
+        """The same by name, for an answer; the rhythm of the records stays as it is."""
+        blocks_due, files_due, self._blocks_due = self._blocks_due, self._files_due, 0.0
         names = ("resident", "file_and_shared", "heap_in_use", "heap_kept", "python_blocks")
         values = self.read(time.perf_counter())
+        self._blocks_due, self._files_due = blocks_due, files_due
         return {name: value for name, value in zip(names, values, strict=False) if not math.isnan(value)}
 
     def experiment(self) -> dict[str, Any]:
