@@ -45,12 +45,14 @@ class Readings:
         self._pinned = Pinned()
         self._blocks_due = 0.0
         self._files_due = 0.0
-        self._began = time.perf_counter()
+        self._began = math.inf
+        """When the first reading was made: before it a script imports for seconds."""
         self._own = dict.fromkeys(_OWN, 0.0)
         self._has_proc = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - pathlib is slow to import
 
     def read(self, now: float) -> tuple[float, ...]:
         """Return the fields of a record from `resident` to `pinned`, in their order, without our own memory."""
+        self._began = min(self._began, now)
         resident, shared = self._statm.read()
         in_use = kept = blocks = files = threads = NOTHING
         if self._has_heap:
