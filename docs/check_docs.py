@@ -61,7 +61,7 @@ def pattern_pages() -> dict[Path, str]:
     pages = {
         folder
         / f"{one.name}.md": f"# {one.name}\n\n**{one.title}.**\n\n{one.why}\n\n## Cure\n\n"
-        f"```python\n{one.cure}\n```\n\n## Reference\n\n<{one.reference}>\n"
+        f"```text\n{one.cure}\n```\n\n## Reference\n\n<{one.reference}>\n"
         for one in patterns
     }
     rows = "".join(f"| [{one.name}]({one.name}.md) | {one.title} |\n" for one in patterns)
