@@ -59,8 +59,7 @@ def pattern_pages() -> dict[Path, str]:
     folder = ROOT / "docs" / "patterns"
     patterns = [pattern for pattern, _ in read_patterns()]
     pages = {
-        folder
-        / f"{one.name}.md": f"# {one.name}\n\n**{one.title}.**\n\n{one.why}\n\n## Cure\n\n"
+        folder / f"{one.name}.md": f"# {one.name}\n\n**{one.title}.**\n\n{one.why}\n\n## Cure\n\n"
         f"```text\n{one.cure}\n```\n\n## Reference\n\n<{one.reference}>\n"
         for one in patterns
     }
