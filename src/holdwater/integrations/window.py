@@ -158,8 +158,8 @@ class Window:
         return census
 
     def _start_trace(self) -> None:
-        """Follow the lines of a few steps; they may take three times as long."""
-        trace = LineTrace(self._gains.growing, self._heap, most_seconds=max(4 * TRACED * self._period, 0.1))
+        """Follow the lines of a few steps; they may take twice as long."""
+        trace = LineTrace(self._gains.growing, self._heap, most_seconds=max(2 * TRACED * self._period, 0.1))
         self._turns = 0
         if trace.start():
             self._trace = trace
