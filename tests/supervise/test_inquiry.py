@@ -80,6 +80,17 @@ class TestAsk:
         assert asked(tmp_path) == ["window-1"]
         assert json.loads((tmp_path / "window-1").read_text()) == {"component": "host.tensors"}
 
+    def test_counts_first_where_a_loader_gives_out_rows(self, inquiry: Inquiry, tmp_path: Path) -> None:
+        """The dataset may hold them: two counts tell that sooner than a window."""
+        Channel(tmp_path / "pulse").put("samples_total", 663)
+
+        inquiry.ask(judgement(), 30, final=False)
+        answer(tmp_path, 2, 1, step=31)
+        inquiry.take_answers()
+        inquiry.ask(judgement(), 36, final=False)
+
+        assert asked(tmp_path) == ["count-1", "window-2"]
+
     def test_a_window_waits_for_events_of_the_clock(self, inquiry: Inquiry, tmp_path: Path) -> None:
         """A growth at evaluations needs some."""
         inquiry.ask(judgement(follows="evaluation"), 64, final=False)

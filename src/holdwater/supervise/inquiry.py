@@ -110,7 +110,10 @@ class Inquiry:
     def _wants_window(self, judgement: Judgement, steps: int) -> bool:
         """Whether the growth should be looked into now."""
         wanted = judgement.suspicious or self._owes_window
-        if not wanted or self._windows >= MOST_WINDOWS or not self.evidence.holdings:
+        counts = (
+            2 if self._channel.get("samples_total") else 1
+        )  # rows that come first may explain it: a count tells
+        if not wanted or self._windows >= MOST_WINDOWS or len(self.evidence.holdings) < counts:
             return False
         if self._windows == 0:
             return True
