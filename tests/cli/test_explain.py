@@ -143,7 +143,7 @@ class TestExplain:
             for batch in DataLoader(Rows(), batch_size=4, num_workers=2):
                 model(batch).mean().backward()
                 optimizer.step()
-                time.sleep(0.005)
+                time.sleep(0.01)
         """
 
         _, verdict = observe(script)

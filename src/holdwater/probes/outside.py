@@ -17,7 +17,7 @@ from holdwater.probes.processes import SharedMemoryFiles, proportional_size
 
 DEAR_SHARE = 0.001
 """Listing children and their memory takes at most this part of the time, in the long run."""
-FIRST_SHARE, FIRST_SECONDS = 0.02, 20.0
+FIRST_SHARE, FIRST_SECONDS, LEAST_PAUSE = 0.06, 20.0, 0.25
 """In the first seconds it may take more: a short run is to be judged too."""
 
 
@@ -57,7 +57,7 @@ class Outside:
         if now >= self._due:
             self._dear = self._read_dear()
             share = FIRST_SHARE if now - self._began < FIRST_SECONDS else DEAR_SHARE
-            self._due = now + max((time.perf_counter() - now) / share, 0.1)
+            self._due = now + max((time.perf_counter() - now) / share, LEAST_PAUSE)
             fields |= self._dear
         return fields
 
