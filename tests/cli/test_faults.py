@@ -66,3 +66,23 @@ train(30)
         done, _ = observe(LEAK + loop)
 
         assert (done.returncode, done.stdout) == (0, "2 3\n")
+
+    def test_a_window_that_fails_leaves_nothing_on(self, observe: Observe) -> None:
+        """Objects cannot be counted once the recording runs; afterwards nothing records, and nothing traces."""
+        loop = """
+import gc, sys
+import memray
+train(30)
+whole = gc.get_objects
+def boom(): raise OSError('no objects today')
+gc.get_objects = boom
+train(400)
+gc.get_objects = whole
+again = memray.Tracker('free.bin')  # refused while another one records
+with again:
+    print('trained', sys.gettrace())
+"""
+        done, verdict = observe(LEAK + loop)
+
+        assert (done.returncode, done.stdout) == (0, "trained None\n")
+        assert any("no objects today" in error for error in verdict["errors"])

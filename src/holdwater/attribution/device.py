@@ -70,6 +70,11 @@ class DeviceRecord:
             "device_free": [[size, count] for size, count in free.most_common(MOST_SIZES)],
         }
 
+    def abandon(self) -> None:
+        """End, and say nothing."""
+        if self._cuda is not None:
+            self._cuda.memory._record_memory_history(None)  # noqa: SLF001
+
     def _by_line(self) -> tuple[dict[tuple[str, int], int], Counter[int], Counter[tuple[str, int]]]:
         """Bytes in use by the user's line, the sizes of free blocks, and bytes reserved since the mark by line."""
         held: dict[tuple[str, int], int] = defaultdict(int)

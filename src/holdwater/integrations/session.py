@@ -150,14 +150,19 @@ class Session:
             else:
                 self._count(asked)
         except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
-            self._window = None
+            self._abandon()
             self._write_answer(asked, {"error": repr(error)}, 0.0)
         return time.perf_counter() - began
 
+    def _abandon(self) -> None:
+        """End a window that has failed: nothing of it may stay on."""
+        window, self._window = self._window, None
+        if window is not None:
+            window.abandon()
+
     def _answer_last(self) -> None:
         """The script has ended: end a window if one is open, else count, and say what has grown."""
-        window, self._window = self._window, None
-        asked = self.channel.get("asked")
+        window, asked = self._window, self.channel.get("asked")
         try:
             if window is None:
                 self._count(asked, last=True)
@@ -165,8 +170,10 @@ class Session:
             before = self._readings.in_use()
             census = window.close(self.steps, self._take)
             answer = {} if census is None else {"before": before, "census": census.as_json()}
+            self._window = None
             self._write_answer(window.number, answer | {"explanation": window.as_json()}, 0.0)
         except Exception as error:  # noqa: BLE001 - as while it ran
+            self._abandon()
             self._write_answer(asked, {"error": repr(error)}, 0.0)
 
     def _count(self, asked: int, *, last: bool = False) -> None:
@@ -199,9 +206,9 @@ class Session:
         steps, then = self._looked_at
         period = (time.perf_counter() - then) / max(self.steps - steps, 1)
         window = Window(self.folder, asked, self._gains, heap=self._readings.heap())
+        self._window = window
         with self._readings.without_own():
             window.open(self.steps, self._counted_at, period, self._events(window))
-        self._window = window
 
     def _turn_window(self, window: Window) -> None:
         """Go on by a step."""

@@ -5,6 +5,7 @@ since the count before is named with its holder; then a few steps are followed l
 line that which grows is stored. Nothing here is read or judged: the watching process does that beside the run.
 """
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -110,18 +111,27 @@ class Window:
         """Whether there is nothing more to see."""
         return self._found is not None and self._trace is None
 
-    def close(self, step: int, take: "Callable[[Any], Census] | None") -> "Census | None":
+    def close(self, step: int, take: "Callable[[Any], Census]") -> "Census | None":
         """End it at once, whatever has been seen: the script ends.
 
         Args:
             step: The step that ended last.
-            take: As for `turn`; None where there is nothing left to count.
+            take: As for `turn`.
         """
         self._stop_trace()
-        if self._found is None and take is not None and step > self._began_at:
+        if self._found is None and step > self._began_at:
             return self._count(step, take, trace=False)
-        self._capture.stop()
+        self.abandon()
         return None
+
+    def abandon(self) -> None:
+        """Switch everything off, and let go of what was watched."""
+        trace, self._trace = self._trace, None
+        if trace is not None:
+            trace.stop()
+        for stop in (self._capture.stop, self._device.abandon, self._gains.forget):
+            with contextlib.suppress(Exception):  # the others are to be switched off all the same
+                stop()
 
     def as_json(self) -> dict[str, Any]:
         """What was seen, for the watching process."""
