@@ -72,14 +72,17 @@ train(30)
         loop = """
 import gc, sys
 import memray
-train(30)
+from holdwater.integrations import session
+train(20)
+current = session.current()
+(current.folder / "window-99").write_text("")
+current._open_window(99)
 whole = gc.get_objects
 def boom(): raise OSError('no objects today')
 gc.get_objects = boom
-train(400)
+train(40)
 gc.get_objects = whole
-again = memray.Tracker('free.bin')  # refused while another one records
-with again:
+with memray.Tracker('free.bin'):  # refused while another one records
     print('trained', sys.gettrace())
 """
         done, verdict = observe(LEAK + loop)
