@@ -70,7 +70,7 @@ class Census:
         """Bytes of host tensor storages now, by a quick count."""
         objects = gc.get_objects()
         census = Census(0)
-        Counter.count_tensors(_of_kind(objects, set(map(type, objects)), "torch", "Tensor"), census)
+        Counter.count_tensors(of_kind(objects, set(map(type, objects)), "torch", "Tensor"), census)
         return census.tensors
 
     def as_json(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Counter:
         kinds = set(map(type, objects))
         census = Census(step)
         try:
-            tensors = _of_kind(objects, kinds, "torch", "Tensor")
+            tensors = of_kind(objects, kinds, "torch", "Tensor")
             storages = self.count_tensors(tensors, census)
             census.bulk, dicts = self._look_behind(objects)
             containers = [item for item in only(objects, _CONTAINERS) if len(item) >= _LEAST[type(item)]]
@@ -194,7 +194,7 @@ def _is_long(text: str | bytes | bytearray) -> bool:
     return len(text) >= LEAST_BULK
 
 
-def _of_kind(objects: list[Any], kinds: set[type], module: str, name: str) -> list[Any]:
+def of_kind(objects: list[Any], kinds: set[type], module: str, name: str) -> list[Any]:
     """The objects of a class and its subclasses; none where the module is not loaded."""
     base = getattr(sys.modules.get(module), name, None)
     if not isinstance(base, type):

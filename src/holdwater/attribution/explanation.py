@@ -6,7 +6,7 @@ unexplained.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from holdwater.attribution.patterns import Pattern, find_pattern
@@ -61,8 +61,6 @@ class Explanation:
     """What could not be looked at, and why."""
     seconds: float = 0.0
     """What looking cost the training process."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What the process saw, for other programs."""
 
     def as_json(self) -> dict[str, Any]:
         """For the run's store."""

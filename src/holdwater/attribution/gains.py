@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from holdwater.attribution.census import Seen
 from holdwater.attribution.links import Part
-from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, named_sizes, tensor_class
+from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, named_sizes
 from holdwater.attribution.paths import Path, Paths
 from holdwater.attribution.user_code import is_users, users_modules
-from holdwater.attribution.weights import NODE_BYTES, Weight, follow_graphs, newest, weigh
+from holdwater.attribution.weights import NODE_BYTES, Weight, class_of, follow_graphs, newest, weigh
 
 Kind = Literal["container", "graph", "value", "instances", "gradients"]
 MOST_CONTAINERS = 100
@@ -190,13 +190,13 @@ def _weighed(kind: Kind, item: Any, count: int, fresh: list[Any], share: float, 
 
 def _has_graph(item: object) -> bool:
     """Whether an element is a tensor with a graph behind it."""
-    return isinstance(item, tensor_class()) and getattr(item, "grad_fn", None) is not None
+    return isinstance(item, class_of("torch", "Tensor")) and getattr(item, "grad_fn", None) is not None
 
 
 def _is_small_view(item: Any) -> bool:  # noqa: ANN401 - any element
     """Whether an element keeps four times what it shows."""
     try:
-        if isinstance(item, tensor_class()):
+        if isinstance(item, class_of("torch", "Tensor")):
             return bool(item.untyped_storage().nbytes() > 4 * max(item.nbytes, 64))
         base = getattr(item, "base", None)
         return base is not None and getattr(base, "nbytes", 0) > 4 * max(item.nbytes, 64)

@@ -5,11 +5,11 @@ with torch loaded, so it is for a person who asks, not for every step.
 """
 
 import gc
-import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from holdwater.attribution.census import of_kind
 from holdwater.attribution.paths import Paths
 from holdwater.attribution.weights import follow_graphs
 from holdwater.units import format_size
@@ -104,9 +104,8 @@ def inventory() -> Inventory:
     """
     objects = gc.get_objects()
     kinds = set(map(type, objects))
-    torch = sys.modules.get("torch")
-    tensors = [] if torch is None else _of_kind(objects, kinds, torch.Tensor)
-    optimizers = [] if torch is None else _of_kind(objects, kinds, torch.optim.Optimizer)
+    tensors = of_kind(objects, kinds, "torch", "Tensor")
+    optimizers = of_kind(objects, kinds, "torch.optim", "Optimizer")
     largest, by_device = _storages(tensors)
     paths = Paths({id(objects), id(tensors), id(largest), *map(id, largest)})
     rows = []
@@ -120,12 +119,6 @@ def inventory() -> Inventory:
         optimizers=tuple(row for optimizer in optimizers for row in _groups(optimizer)),
         graph_nodes=follow_graphs(functions, {}, most=MOST_NODES),
     )
-
-
-def _of_kind(objects: list[Any], kinds: set[type], base: type) -> list[Any]:
-    """The objects of a class and its subclasses."""
-    wanted = {kind for kind in kinds if issubclass(kind, base)}
-    return [item for item in objects if type(item) in wanted]
 
 
 def _storages(tensors: list[Any]) -> tuple[list[tuple[int, Any]], dict[str, int]]:

@@ -9,7 +9,7 @@ from holdwater.attribution.census import Seen, only
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.links import Part, attributes
 from holdwater.attribution.user_code import users_modules
-from holdwater.attribution.weights import follow_graphs, note_storage
+from holdwater.attribution.weights import class_of, follow_graphs, note_storage
 
 MOST_NAMED_NODES = 20_000
 """Graph nodes that are counted behind names."""
@@ -55,7 +55,7 @@ def _names(seen: Seen) -> Iterator[tuple[Any, str, Any, Part]]:
 
 def _measure(value: Any, left: int) -> tuple[int, int] | None:  # noqa: ANN401 - any value
     """Graph nodes and bytes behind a value; None for what does not grow in place of its name."""
-    tensor = tensor_class()
+    tensor = class_of("torch", "Tensor")
     if isinstance(value, tensor):
         return _measure_tensors([value], left)
     if (
@@ -88,12 +88,3 @@ def _local_names() -> Iterator[tuple[Any, str, Any, Part]]:
         code = frame.f_code
         for name, value in local_items(frame):
             yield code, name, value, Part("local", name, code.co_name, code.co_filename, code.co_firstlineno)
-
-
-def tensor_class() -> Any:  # noqa: ANN401 - a class
-    """The class of tensors, if torch is loaded; else one that nothing is an instance of."""
-    return getattr(sys.modules.get("torch"), "Tensor", _Nothing)
-
-
-class _Nothing:
-    """Stands for a class that is not loaded."""
