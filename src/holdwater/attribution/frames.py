@@ -9,6 +9,7 @@ CPython 3.11, Include/internal/pycore_frame.h, whose layout does not change with
 
 import ctypes
 import sys
+import threading
 from types import CellType, FrameType
 from typing import Any
 
@@ -66,6 +67,8 @@ def _by_slot(frame: FrameType) -> list[tuple[str, Any]]:
     """Read the slots of a frame of CPython 3.11; nothing where its layout is not the expected one."""
     if ctypes.sizeof(ctypes.c_void_p) != 8 or not hasattr(sys, "getrefcount"):
         return []
+    if _runs_elsewhere(frame):
+        return []  # its thread may return from it while it is read, and then its variables' memory is gone
     inner = ctypes.c_void_p.from_address(id(frame) + _FRAME_AT).value
     if not inner or ctypes.c_void_p.from_address(inner + _CODE_AT).value != id(frame.f_code):
         return []
@@ -76,6 +79,19 @@ def _by_slot(frame: FrameType) -> list[tuple[str, Any]]:
     pairs = zip(names, slots, strict=True)
     found = [(name, ctypes.cast(slot, ctypes.py_object).value) for name, slot in pairs if slot]
     return [(name, _content(value) if name in {*cells, *code.co_cellvars} else value) for name, value in found]
+
+
+def _runs_elsewhere(frame: FrameType) -> bool:
+    """Whether a function runs in another thread; the thread that asks stands still itself."""
+    others = sys._current_frames()  # noqa: SLF001 - as above
+    others.pop(threading.get_ident())  # which would hold this very frame: a cycle
+    for top in others.values():
+        at: FrameType | None = top
+        while at is not None:
+            if at is frame:
+                return True
+            at = at.f_back
+    return False
 
 
 def _content(value: Any) -> Any:  # noqa: ANN401 - any object
