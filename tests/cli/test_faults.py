@@ -73,14 +73,16 @@ train(30)
 import gc, sys
 import memray
 from holdwater.integrations import session
-train(20)
 current = session.current()
+while not current._counted_at:
+    train(1)
 (current.folder / "window-99").write_text("")
 current._open_window(99)
 whole = gc.get_objects
 def boom(): raise OSError('no objects today')
 gc.get_objects = boom
-train(40)
+while current._window is not None:  # until the count that ends it
+    train(1)
 gc.get_objects = whole
 with memray.Tracker('free.bin'):  # refused while another one records
     print('trained', sys.gettrace())

@@ -13,7 +13,7 @@ class TestWatch:
     def test_reports_a_leak_of_a_running_process(self, tmp_path: Path) -> None:
         """By its command line; the process ends while it is watched."""
         script = tmp_path / "finetune_me.py"
-        script.write_text("import time\nkept = []\nfor _ in range(90):\n"
+        script.write_text("import time\nkept = []\nfor _ in range(300):\n"
                           "    kept.append(bytearray(1_000_000)); time.sleep(0.05)\n")  # fmt: skip
         program = str(Path(sys.executable).with_name("holdwater"))
         process = subprocess.Popen([sys.executable, str(script)])
@@ -25,7 +25,7 @@ class TestWatch:
             cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
 
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
         verdict = json.loads((tmp_path / "w.json").read_text())
         assert done.returncode == 0, done.stderr
         assert str(process.pid) in found.stdout
@@ -47,7 +47,7 @@ class TestWatch:
             "import time, torch\n"
             "model = torch.nn.Linear(1000, 1000)\n"
             "optimizer = torch.optim.AdamW(model.parameters())\n"
-            "for step in range(600):\n"
+            "for step in range(3000):\n"
             "    model(torch.ones(2, 1000)).sum().backward()\n"
             "    optimizer.step(); time.sleep(0.02)\n"
         )

@@ -202,20 +202,30 @@ def judge_few(steps: Floats, floors: Floats, *, final: bool, config: GrowthConfi
     rises = np.diff(floors[start:])
     while start > 0 and floors[start - 1] < floors[start]:
         start -= 1
+    start = _after_jumps(steps, floors, start)
     total, length = last - float(floors[start]), float(steps[-1] - steps[start])
+    few = len(floors) - 1 - start < LEAST_RISES
     steady = rises.min() >= 0 and (rises > 0).mean() >= 0.8 and rises[-2:].sum() > 0
     late = last - float(np.interp(steps[-1] - length / 2, steps, floors))
-    shares = np.diff(steps[start:]) / max(
-        length, 1.0
-    )  # a rise that its part of the time does not explain is a jump
-    jumps = bool((np.diff(floors[start:]) > total * (2 * shares + 0.15)).any())
     short = length < 0.1 * (steps[-1] - steps[0])
-    if not steady or jumps or short or total < config.least_growth or late < 0.3 * total:
+    if few or not steady or short or total < config.least_growth or late < 0.3 * total:
         return Growth("unknown", None, None, last, 0.0)
     if not final:
         return Growth("unknown", None, None, last, total, suspicious=True)
     line = fit_slope(steps[start:], floors[start:])
     return Growth("leak", _rate(line), Step(int(steps[start])), last, total, suspicious=True)
+
+
+def _after_jumps(steps: Floats, floors: Floats, start: int) -> int:
+    """The first reading after the last rise that its part of the time does not explain: a jump is no growth."""
+    while len(floors) - 1 - start >= LEAST_RISES:
+        shares = np.diff(steps[start:]) / max(float(steps[-1] - steps[start]), 1.0)
+        total = float(floors[-1] - floors[start])
+        jumps = np.flatnonzero(np.diff(floors[start:]) > total * (2 * shares + 0.15))
+        if len(jumps) == 0:
+            return start
+        start += int(jumps[-1]) + 1
+    return start
 
 
 def _steadier(steps: Floats, floors: Floats, means: Floats | None, config: GrowthConfig) -> tuple[Floats, bool]:

@@ -17,8 +17,9 @@ from holdwater.probes.processes import SharedMemoryFiles, proportional_size
 
 DEAR_SHARE = 0.001
 """Listing children and their memory takes at most this part of the time, in the long run."""
-FIRST_SHARE, FIRST_SECONDS, LEAST_PAUSE = 0.06, 20.0, 0.25
-"""In the first seconds it may take more: a short run is to be judged too."""
+LEAST_PAUSE, SPACING = 0.25, 0.04
+"""At first it may take more, since a short run is to be judged too: seconds between two readings, and the part of
+the time so far by which they may lie apart at most before the share above counts."""
 
 
 class Outside:
@@ -55,9 +56,10 @@ class Outside:
             fields |= self._shared_memory.read()
         now = time.perf_counter()
         if now >= self._due:
+            spent = time.thread_time()  # on a busy machine most of what a clock shows is waiting
             self._dear = self._read_dear()
-            share = FIRST_SHARE if now - self._began < FIRST_SECONDS else DEAR_SHARE
-            self._due = now + max((time.perf_counter() - now) / share, LEAST_PAUSE)
+            affordable = (time.thread_time() - spent) / DEAR_SHARE
+            self._due = now + max(min(affordable, SPACING * (now - self._began)), LEAST_PAUSE)
             fields |= self._dear
         return fields
 
