@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdwater.attribution.inventory import inventory
     from holdwater.guard.guard import Guard
+    from holdwater.integrations.resume import resumable, steps
     from holdwater.integrations.session import step
     from holdwater.units import Bytes, format_size, parse_size
 
-__all__ = ["Bytes", "Guard", "__version__", "format_size", "inventory", "parse_size", "step"]
+__all__ = ["Bytes", "Guard", "__version__", "format_size", "inventory", "parse_size", "resumable", "step", "steps"]
 
 __version__ = "0.1.0"
 
@@ -18,7 +19,9 @@ _HOMES = {
     "format_size": "holdwater.units",
     "inventory": "holdwater.attribution.inventory",
     "parse_size": "holdwater.units",
+    "resumable": "holdwater.integrations.resume",
     "step": "holdwater.integrations.session",
+    "steps": "holdwater.integrations.resume",
 }
 """Where each public name lives; it is imported when it is first used, so that `import holdwater` costs nothing."""
 

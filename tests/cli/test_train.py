@@ -123,6 +123,7 @@ class TestResume:
     ) -> None:
         """Killed twice, and the newest checkpoint is damaged in between; a benchmark kills fifty times."""
         flags = (*TINY, "--data", str(text_file), "--steps", "300", "--out", "run", "--checkpoint-interval", "40")
+        flags += ("--max-restarts", "0")
         killer = "import os\ndef kill(guard):\n    if guard.step_number == STEP: os.kill(os.getpid(), 9)\n"
         (tmp_path / "first.py").write_text(killer.replace("STEP", "130"))
         (tmp_path / "second.py").write_text(killer.replace("STEP", "201"))
@@ -264,7 +265,7 @@ class TestBadInput:
             (("--device", "cuda"), "device is 'cuda'"),
             (("--json", "none/out.json"), "cannot be written"),
             (("--callback", "nothing:here"), "write module:function"),
-            (("--reload-interval-steps", "5"), "not built yet"),
+            (("--lora-rank", "5"), "not built yet"),
             (("--resume", "nowhere"), "neither the folder of a run nor a checkpoint"),
         ],
     )

@@ -10,3 +10,5 @@ class Levers:
 
     checkpoint: Callable[[], None] | None = None
     """Write a whole checkpoint of the step that has just ended. Without it a run is not stopped."""
+    recycle: Callable[[], None] | None = None
+    """Agree to end after this step with a checkpoint that a fresh process goes on from at once."""

@@ -53,6 +53,13 @@ def _stop(levers: Levers) -> Callable[[], None]:
     return levers.checkpoint
 
 
+def _recycle(levers: Levers) -> Callable[[], None]:
+    """The loop ends after this step; what it has freed and cost is measured by the process that goes on."""
+    if levers.recycle is None:
+        raise ActionError("nobody would start another process; run it under a supervisor")
+    return levers.recycle
+
+
 def perform(
     decision: Decision,
     levers: Levers,
@@ -92,5 +99,7 @@ def _find(action: ActionName, levers: Levers) -> Callable[[], None]:
             return clear_caches
         case "trim":
             return trim
+        case "recycle":
+            return _recycle(levers)
         case "stop":
             return _stop(levers)

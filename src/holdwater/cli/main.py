@@ -32,6 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISTAKE
 
 
+def run_and_exit() -> None:
+    """Run the command line and end this process with its exit code: what a supervisor starts."""
+    sys.exit(main())
+
+
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of the command that is called; of all of them where none is."""
     parser = argparse.ArgumentParser(prog="holdwater", description=holdwater.__doc__)

@@ -4,7 +4,7 @@ Apart from the command, for it needs numpy: the script is started first, and thi
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from holdwater.probes.outside import Outside
 from holdwater.probes.statm import Statm
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.channel import Channel
-from holdwater.supervise.process import ScriptProcess
+from holdwater.supervise.process import RunningProcess
 from holdwater.supervise.watcher import Record, Watcher
 
 PAUSES = ((10.0, 0.05), (60.0, 0.5), (float("inf"), 1.0))
@@ -31,8 +31,15 @@ EAGER = 0.005
 class Observed:
     """One script, its process and what is known of it."""
 
-    def __init__(
-        self, process: ScriptProcess, place: Path, budget: Budget, store: RunStore, *, words: Sequence[str]
+    def __init__(  # noqa: PLR0913 - the parts of a run, by name
+        self,
+        process: RunningProcess,
+        place: Path,
+        budget: Budget,
+        store: RunStore,
+        *,
+        words: Sequence[str],
+        asks: bool = True,
     ) -> None:
         """Take up a script that was started.
 
@@ -42,12 +49,14 @@ class Observed:
             budget: What forecasts lead to.
             store: Where the history goes.
             words: What is run, for the report.
+            asks: Whether to ask the process what it holds; a growth that is explained already needs no more.
         """
         self.process, self.store = process, store
         self.channel = Channel(place / "pulse")
         facts = {"command": list(words), "budget": str(budget), "budget_bytes": int(budget.limit)}
         self.store.begin(began=time.time(), first_step=0, facts=facts)
-        self.watcher = Watcher(Outside(process.pid), budget, channel=self.channel, folder=place)
+        folder = place if asks else None
+        self.watcher = Watcher(Outside(process.pid), budget, channel=self.channel, folder=folder)
         self._record = Record(self.store, self.watcher)
         self._budget = budget
         self._began = time.perf_counter()
@@ -61,13 +70,22 @@ class Observed:
             return 0
         return self.process.exit_status or 0
 
-    def follow(self) -> None:
-        """Watch until the script's process has ended."""
+    def follow(
+        self, each_turn: Callable[[], None] = lambda: None, at_end: Callable[[], None] = lambda: None
+    ) -> None:
+        """Watch until the script's process has ended.
+
+        Args:
+            each_turn: Called at each look.
+            at_end: Called when it has ended, before it is judged for the last time.
+        """
         while self.process.wait(self._pause()):
+            each_turn()
             self.watcher.turn()
             if self.channel.state == "ending":
                 self.watcher.end()
             self._write()
+        at_end()
         self.watcher.finish()
 
     def _write(self) -> None:
@@ -110,12 +128,16 @@ class Observed:
             summary["errors"] = errors[:10]
         return summary
 
-    def close(self, summary: dict[str, Any]) -> None:
-        """Write the last state of the run into its store."""
+    def write_down(self, summary: dict[str, Any]) -> None:
+        """Write the last state of the process into the store."""
         try:
             self._record.write(lambda: summary, now=True)
         except StoreError as error:
             self.watcher.note_error(error)
+
+    def close(self, summary: dict[str, Any]) -> None:
+        """Write the last state of the run into its store."""
+        self.write_down(summary)
         self.store.close()
 
     def _pause(self) -> float:

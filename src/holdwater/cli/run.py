@@ -6,15 +6,14 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from holdwater.budget import Budget
 from holdwater.cli.checks import LEAK_FOUND, check_writable, choose_budget, free_run_folder, make_folder
+from holdwater.cli.supervision import add_supervision, is_supervised
 from holdwater.errors import ConfigError
 from holdwater.supervise.channel import create_channel
-from holdwater.supervise.process import ScriptProcess, die_as, script_command
-
-if TYPE_CHECKING:
-    from holdwater.cli.observed import Observed
+from holdwater.supervise.process import ScriptProcess, die_as, hold_signals, script_command
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
@@ -35,6 +34,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
     parser.add_argument("--steps", type=int, default=0, metavar="N", help="end the run with 0 after N steps")
     parser.add_argument("--quiet", action="store_true", help="print nothing of our own")
+    add_supervision(parser)
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="SCRIPT [ARGS ...]", help="what to run")
     parser.set_defaults(run=run)
@@ -48,18 +48,14 @@ def run(options: argparse.Namespace) -> int:
     for flag, file in (("--json", json_file), ("--report", options.report)):
         check_writable(flag, file)
     budget = choose_budget(options.max_memory)
-    out = make_folder(free_run_folder(options.out, Path(words[0]).stem, rank=rank))
+    supervised = is_supervised(options)
+    going_on = options.out if options.resume else None
+    out = make_folder(going_on or free_run_folder(options.out, Path(words[0]).stem, rank=rank))
+    target = ["-m", *words] if options.module else words
     with tempfile.TemporaryDirectory(prefix="holdwater-") as folder:
-        create_channel(Path(folder) / "pulse")
-        target = ["-m", *words] if options.module else words
-        process = ScriptProcess(script_command(Path(folder), target, last_step=options.steps), os.environ)
-        from holdwater.cli.observed import Observed  # noqa: PLC0415 - numpy loads while the script starts
-        from holdwater.store.run_store import RunStore  # noqa: PLC0415
-
-        observed = Observed(process, Path(folder), budget, RunStore(out, rank=rank), words=target)
-        observed.follow()
-        summary = _complete(observed, options)
-        observed.close(summary)
+        observe = _supervise if supervised else _observe
+        summary = observe(options, target, budget, out, Path(folder))
+    summary = _complete(summary, options)
 
     def leave() -> None:
         """Write what was asked for."""
@@ -73,10 +69,36 @@ def run(options: argparse.Namespace) -> int:
     return die_as(int(summary["exit_code"]), leave)
 
 
-def _complete(observed: "Observed", options: argparse.Namespace) -> dict[str, Any]:
+def _observe(
+    options: argparse.Namespace, words: list[str], budget: Budget, out: Path, place: Path
+) -> dict[str, Any]:
+    """Run the script once; return its judgement and its exit code."""
+    create_channel(place / "pulse")
+    process = ScriptProcess(script_command(place, words, last_step=options.steps), os.environ)
+    from holdwater.cli.observed import Observed  # noqa: PLC0415 - numpy loads while the script starts
+    from holdwater.store.run_store import RunStore  # noqa: PLC0415
+
+    rank = int(os.environ.get("RANK", "0") or 0)
+    observed = Observed(process, place, budget, RunStore(out, rank=rank), words=words)
+    observed.follow()
+    summary = observed.summary() | {"exit_code": observed.exit_code}
+    observed.close(_complete(dict(summary), options))
+    return summary
+
+
+def _supervise(
+    options: argparse.Namespace, words: list[str], budget: Budget, out: Path, place: Path
+) -> dict[str, Any]:
+    """Run the script in one process after another; return the judgement of all, and the exit code."""
+    hold_signals()
+    from holdwater.cli.supervised import SupervisedRun  # noqa: PLC0415 - numpy starts threads
+
+    return SupervisedRun(options, words, budget, out, place).run()
+
+
+def _complete(summary: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """The judgement as JSON (schema 1), with the command and the exit code."""
-    summary = observed.summary()
-    code = observed.exit_code
+    code = int(summary.pop("exit_code"))
     if code == 0 and options.fail_on == "leak" and summary["verdict"] == "leak":
         code = LEAK_FOUND
     return {"schema": summary["schema"], "command": ["holdwater", *sys.argv[1:]], "exit_code": code} | summary

@@ -6,12 +6,19 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdwater.cli.checks import LEAK_FOUND, check_writable
 from holdwater.config import Config, Profile, choose_profile, gather, load_profile
 from holdwater.config.keys import KEYS
 from holdwater.errors import HoldwaterError
+from holdwater.store.checkpoints import MANIFEST
+from holdwater.supervise.life import LifeFacts, leave_at_once
+from holdwater.supervise.process import hold_signals
+from holdwater.supervise.supervisor import another_supervises
+
+if TYPE_CHECKING:
+    from holdwater.train.run_folder import RunFolder
 
 log = logging.getLogger("holdwater")
 
@@ -39,27 +46,46 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
     parser.add_argument("--callback", metavar="MODULE:FUNCTION", help="called with the guard after each step")
     parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
+    parser.add_argument(
+        "--no-supervise", action="store_true", help="train in this process: nobody starts another when it dies"
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train; return the exit code."""
+    """Train under a supervisor, unless this is what it has started already; return the exit code."""
+    life = LifeFacts.take()
+    if life is not None or options.no_supervise or not hasattr(os, "fork") or another_supervises(os.environ):
+        return _train(options, life)
+    config = gather_config(options)
+    check_writable("--json", options.json)
+    hold_signals()
+    from holdwater.train.keep import keep_training  # noqa: PLC0415 - brings numpy, which starts threads
+    from holdwater.train.run_folder import find_run_folder  # noqa: PLC0415
+
+    return keep_training(sys.argv, find_run_folder(config["out"], options.resume), config)
+
+
+def _train(options: argparse.Namespace, life: LifeFacts | None) -> int:
+    """Train in this process; return the exit code."""
     config = gather_config(options)
     try:
         from holdwater.train.run import train  # noqa: PLC0415 - torch takes seconds, and may be missing
-        from holdwater.train.run_folder import find_run_folder  # noqa: PLC0415
     except ImportError as error:
         raise HoldwaterError(
             f'training needs {error.name}, which is not installed; pip install "holdwater[torch]"'
         ) from error
     check_writable("--json", options.json)
-    folder = find_run_folder(config["out"], options.resume)
+    folder = _folder(config, options, life)
     if folder.settings is not None and options.config is None:
         options.config = folder.settings  # a run goes on with the settings that it began with; flags still win
-        log.info("settings as in %s", folder.settings)
-    config = _with_profile(gather_config(options), options)
+        if life is None or life.number == 0:
+            log.info("settings as in %s", folder.settings)
+    config = _with_profile(gather_config(options), options, quiet=life is not None and life.number > 0)
     command = ["holdwater", *sys.argv[1:]]
-    result = train(config, folder, command=command, callback=options.callback)
+    result = train(config, folder, command=command, callback=options.callback, life=life)
+    if result.recycled:
+        leave_at_once()
     code = result.exit_code
     if code == 0 and options.fail_on == "leak" and result.summary.get("verdict") == "leak":
         code = LEAK_FOUND
@@ -70,6 +96,18 @@ def run(options: argparse.Namespace) -> int:
         options.json.write_text(text + "\n", encoding="utf-8")
     print(f"verdict: {result.summary.get('verdict', 'unknown')}; report: {folder.out / 'report.html'}")  # noqa: T201
     return code
+
+
+def _folder(config: Config, options: argparse.Namespace, life: LifeFacts | None) -> "RunFolder":
+    """The folder of the run; where a supervisor has found it, that one."""
+    from holdwater.train.run_folder import RunFolder, find_run_folder  # noqa: PLC0415
+
+    if life is None or (life.number == 0 and options.resume is not None):
+        return find_run_folder(config["out"], options.resume)
+    if life.number == 0:
+        return find_run_folder(Path(life.out), None)
+    branch = Path(options.resume or "")
+    return RunFolder(Path(life.out), checkpoint=branch if (branch / MANIFEST).exists() else None, resume=True)
 
 
 def gather_config(options: argparse.Namespace, profile: Profile | None = None) -> Config:
@@ -89,7 +127,7 @@ def gather_config(options: argparse.Namespace, profile: Profile | None = None) -
     return gather(flags=flags, environment=os.environ, file=options.config, profile=profile)
 
 
-def _with_profile(config: Config, options: argparse.Namespace) -> Config:
+def _with_profile(config: Config, options: argparse.Namespace, *, quiet: bool) -> Config:
     """Take in the rows of the profile that was named, or that suits the device."""
     import torch  # noqa: PLC0415 - imported above already
 
@@ -104,7 +142,10 @@ def _with_profile(config: Config, options: argparse.Namespace) -> Config:
         profile = load_profile(config["profile"])
     if profile is None:
         return config
-    log.info("profile %s (%s)", profile.name, "named" if config["profile"] else "chosen by the machine's memory")
+    if not quiet:
+        log.info(
+            "profile %s (%s)", profile.name, "named" if config["profile"] else "chosen by the machine's memory"
+        )
     return gather_config(options, profile)
 
 

@@ -23,11 +23,13 @@ class Key:
     metavar: str = "N"
     not_built: str = ""
     """Why the key is refused as yet; empty if it works."""
+    short: str = ""
+    """The flag's name where it is shorter than the key's."""
 
     @property
     def flag(self) -> str:
         """The key as a flag."""
-        return "--" + self.name.replace("_", "-")
+        return "--" + (self.short or self.name).replace("_", "-")
 
 
 def whole(least: int, most: int | None = None) -> Reader:
@@ -132,8 +134,29 @@ KEYS: tuple[Key, ...] = (
     Key("stopping_below", size, None, "available memory that stops the run (10GB or 13 %%)", "SIZE"),
     Key("periodic_cache_clear_interval", whole(1), None, "steps between two clearings of caches (none)"),
     Key("batch_size_reduction_factor", text, None, "", "X", LATER_CURE),
-    Key("reload_interval_steps", text, None, "", "N", LATER_CURE),
-    Key("reload_memory_threshold_gb", text, None, "", "GB", LATER_CURE),
+    Key(
+        "reload_interval_steps",
+        whole(1),
+        None,
+        "steps after which the process is replaced by a fresh one (never)",
+        short="reload_interval",
+    ),
+    Key(
+        "reload_memory_threshold_gb",
+        size,
+        None,
+        "memory in use above which it is replaced (when it would leave the budget)",
+        "GB",
+        short="reload_threshold",
+    ),
+    Key(
+        "hang_timeout",
+        real(0, 1e7, example=600, above=True),
+        None,
+        "seconds without a step after which the process is replaced (never)",
+        "SECONDS",
+    ),
+    Key("max_restarts", whole(0), 1000, "how often a process that died is started again"),
     Key("model", text, None, "", "NAME", LATER_TUNING),
     Key("lora_rank", text, None, "", "N", LATER_TUNING),
     Key("lora_layers", text, None, "", "N", LATER_TUNING),

@@ -64,6 +64,9 @@ class GuardCore:
         self.headroom = judge_headroom(sample, self.budget, self.config.headroom)
         events: tuple[Event, ...] = ()
         self._pressure.note(sample.step, self.headroom)
+        recycling = self._remedies.answer_recycling(self.headroom, sample, int(self.budget.limit))
+        if recycling:
+            return recycling
         events += self._remedies.answer_headroom(self.headroom, sample)
         events += self._remedies.answer_interval(sample.step)
         steps = sample.step - (self._first_step or 0)
@@ -78,6 +81,7 @@ class GuardCore:
         self.timeline.append(sample)
         if self._first_step is None:
             self._first_step = sample.step
+            self._remedies.begin(sample)
 
     def judge(self, *, final: bool = False) -> Verdict:
         """Judge the run so far, now.

@@ -45,6 +45,13 @@ FLUSH_SHARE = 0.0005
 """Writing takes at most this part of the time, unless that would leave half a minute unwritten."""
 STOP_AGAIN = 60.0
 """Seconds before a stop that failed (for want of a checkpoint, say) is tried again."""
+NEVER = 1 << 62
+"""A step that no run reaches."""
+NO_RECYCLING = (
+    "the loop gives no checkpoint that a fresh process could go on from, or nobody would start that; "
+    "start it with `holdwater train` or `holdwater run --supervise`, and register its state with "
+    "holdwater.resumable"
+)
 MOST_OUTCOMES = 1000
 """Outcomes that are kept in memory; the store has them all."""
 
@@ -94,6 +101,8 @@ class Guard:
         self._step = settings.first_step  # a plain number: the hook adds to it at each step
         self.stop_reason: str | None = None
         """Why the run must stop; None as long as it may go on."""
+        self.recycling = False
+        """Whether the run stops so that a fresh process goes on."""
         self._clock = clock or SystemClock()
         self._observer = observer
         self._machine = machine
@@ -122,6 +131,10 @@ class Guard:
         self._loss_total, self._losses = 0.0, 0
         self._next_stop = 0.0
         self._next_look = self._looked = self._step
+        interval = self.settings.reload_interval
+        self._recycle_at = NEVER if interval is None else self._step + interval
+        if interval is not None and self.levers.recycle is None:
+            self._say_once("recycling is refused: " + NO_RECYCLING)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -235,6 +248,8 @@ class Guard:
         steps = self._step - self._looked
         stride = self._account.stride(now - began - spent, (began - self._last_look) / max(steps, 1))
         self._next_look, self._looked, self._last_look = self._step + stride, self._step, began
+        if self._step < self._recycle_at:
+            self._next_look = min(self._next_look, self._recycle_at)
         if now >= self._next_flush:
             self._flush()
         self._account.add(self._clock.elapsed() - began - spent, steps=steps)
@@ -251,21 +266,28 @@ class Guard:
 
     def _act(self, decision: Decision) -> float:
         """Carry out a decision, measure it, note it; returns the seconds that it took."""
-        if decision.action == "stop":
+        if decision.action in {"stop", "recycle"}:
             if self.stop_reason is not None or self._clock.elapsed() < self._next_stop:
                 return 0.0
             self._next_stop = self._clock.elapsed() + STOP_AGAIN
         outcome = perform(decision, self.levers, measure=self._in_use, elapsed=self._clock.elapsed)
-        self.core.learn(outcome.action, outcome.freed_bytes, self._in_use())
-        self.outcomes.append(outcome)
+        if decision.action != "recycle" or outcome.error is not None:
+            self.core.learn(outcome.action, outcome.freed_bytes, self._in_use())
+            self.note(outcome)
         if outcome.error is not None:
             self._say_once(f"{decision.action} failed: {outcome.error}")
-        elif decision.action == "stop":
+        elif decision.action in {"stop", "recycle"}:
+            self.recycling = decision.action == "recycle"
             self.stop(decision.reason)
         if self._store is not None:
             self._store.decision(decision)
-            self._store.outcome(outcome)
         return outcome.seconds
+
+    def note(self, outcome: Outcome) -> None:
+        """Remember what an action did."""
+        self.outcomes.append(outcome)
+        if self._store is not None:
+            self._store.outcome(outcome)
 
     def _in_use(self) -> int:
         """Resident and reserved memory now."""
@@ -326,7 +348,11 @@ class Guard:
         return CoreConfig(
             headroom=HeadroomConfig(waiting_below=waiting, stopping_below=stopping, threshold=settings.threshold),
             remedies=RemedyConfig(
-                leak_threshold=settings.leak_threshold, cache_clear_interval=settings.cache_clear_interval
+                leak_threshold=settings.leak_threshold,
+                cache_clear_interval=settings.cache_clear_interval,
+                reload_interval=settings.reload_interval,
+                reload_threshold=settings.reload_threshold,
+                can_recycle=self.levers.recycle is not None,
             ),
         )
 

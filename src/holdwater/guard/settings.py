@@ -22,6 +22,10 @@ class GuardSettings:
     """Available memory under which the run stops; None takes 10 GB, or 13 % of a small machine."""
     cache_clear_interval: int | None = None
     """Steps between two clearings of framework caches; None clears only when memory is short."""
+    reload_interval: int | None = None
+    """Steps after which the process is recycled; None recycles only when memory is short."""
+    reload_threshold: Bytes | None = None
+    """Memory in use above which the process is recycled."""
     device: str = "cpu"
     """The device whose memory counts: `cpu`, `cuda`, `mps`."""
     out: Path | None = None

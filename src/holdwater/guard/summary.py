@@ -1,7 +1,7 @@
 """The judgement of a run as JSON: schema 1 of `--json`, without the command and its exit code."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,10 +9,12 @@ from holdwater.actions.perform import Outcome
 from holdwater.attribution.explanation import Explanation
 from holdwater.attribution.patterns import named_pattern
 from holdwater.budget import Budget
-from holdwater.detectors.verdict import Finding, Forecast, Plateau, Rate, Verdict
+from holdwater.detectors.verdict import GRAVITY, Finding, Forecast, Plateau, Rate, Verdict
 from holdwater.guard.account import Overhead
 
 SCHEMA = 1
+_LASTING = {"leak", "pressure", "fragmentation"}
+"""What was found in one process stands for the run, though the next process has begun anew."""
 
 
 def summarise(  # noqa: PLR0913 - the parts of one record, by name
@@ -35,6 +37,37 @@ def summarise(  # noqa: PLR0913 - the parts of one record, by name
         "overhead": asdict(overhead) | {"attribution_seconds": 0.0},
         "peak": peak,
         "budget": {"bytes": int(budget.limit), "origin": budget.origin, "reason": budget.reason},
+    }
+
+
+def join_summaries(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Put the judgements of the processes that a run went through into one.
+
+    Args:
+        summaries: Of each process in turn, at least one. What grew in any of them is a finding; of one kind and
+            component the newest is kept, and what nobody could judge counts only if nobody could.
+    """
+    newest = summaries[-1]
+    findings = {
+        (finding["verdict"], finding["component"]): finding
+        for summary in summaries
+        for finding in summary["findings"]
+        if finding["verdict"] in _LASTING or summary is newest
+    }
+    rows = sorted(findings.values(), key=lambda finding: GRAVITY.index(finding["verdict"]))
+    if len(summaries) > 1 and any(row["verdict"] != "unknown" for row in rows):
+        rows = [row for row in rows if row["verdict"] != "unknown"]
+    kinds = {row["verdict"] for row in rows} or {newest["verdict"]}
+    added = ("guard_seconds", "run_seconds", "attribution_seconds")
+    overheads = [summary["overhead"] for summary in summaries]
+    peaks = [summary["peak"] for summary in summaries]
+    return newest | {
+        "verdict": next((kind for kind in GRAVITY if kind in kinds), "unknown"),
+        "findings": rows,
+        "actions": [action for summary in summaries for action in summary["actions"]],
+        "overhead": newest["overhead"] | {name: sum(one[name] for one in overheads) for name in added},
+        "peak": {name: max((one[name] or 0 for one in peaks), default=0) or None for name in newest["peak"]},
+        "processes": len(summaries),
     }
 
 

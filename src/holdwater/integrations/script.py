@@ -18,7 +18,7 @@ from typing import Any
 from holdwater.integrations import session as sessions
 from holdwater.integrations.imports import Hook, after_import
 from holdwater.integrations.mlx_clock import MlxClock
-from holdwater.integrations.session import Session, StopRun
+from holdwater.integrations.session import GoOn, Session, StopRun
 from holdwater.integrations.torch_clock import (
     Loaders,
     TorchClock,
@@ -26,21 +26,31 @@ from holdwater.integrations.torch_clock import (
     watch_modules,
     watch_saving,
 )
+from holdwater.supervise.life import LifeFacts, leave_at_once
 
 
 def main() -> None:
     """Run the script; its exit status is this process's."""
-    folder, last_step = Path(sys.argv[1]), int(sys.argv[2])
-    words = sys.argv[3:]
     if not _isolated():
         sys.path.pop(0)  # this file's own folder
-    session = sessions.begin(folder, last_step=last_step or None)
+    run_words()
+
+
+def run_words() -> None:
+    """Run what stands behind the first two words of the command line; also in a process that was forked for it."""
+    folder, last_step = Path(sys.argv[1]), int(sys.argv[2])
+    words = sys.argv[3:]
+    life = LifeFacts.take()
+    session = sessions.begin(folder, last_step=last_step or None, counts=life is None or not life.explained)
     after_import(_hooks(session))
     try:
         _run(words)
     except StopRun:
         _finish(session)
         sys.exit(0)
+    except GoOn:
+        session.channel.state = "ended"
+        leave_at_once()
     except SystemExit:
         _finish(session)
         raise

@@ -42,15 +42,20 @@ class StopRun(BaseException):
     """Ends a script after `--steps N`; no `except Exception` catches it."""
 
 
+class GoOn(BaseException):
+    """Ends a script whose run goes on in another process; no `except Exception` catches it."""
+
+
 class Session:
     """Counts and looks, from the first step to the last."""
 
-    def __init__(self, folder: Path, *, last_step: int | None = None) -> None:
+    def __init__(self, folder: Path, *, last_step: int | None = None, counts: bool = True) -> None:
         """Take up the channel in a folder that the watcher made.
 
         Args:
             folder: Holds the channel `pulse`, and takes the answers.
             last_step: The step after which the script is ended; None lets it run.
+            counts: Whether to count objects without being asked, so that there is something to compare with.
         """
         self.folder = folder
         self.channel = Channel(folder / "pulse")
@@ -67,6 +72,7 @@ class Session:
         self._began = time.perf_counter()
         self._next_look = 0
         self._looks = 0
+        self._first_census = FIRST_CENSUS if counts else NEVER
         self._looked_at = (0, self._began)
         self._cost = 1e-5
         self._garbage = 0.0
@@ -92,6 +98,13 @@ class Session:
             self.channel.put("stopped", 1)
             raise StopRun
 
+    def go_on_from(self, step: int) -> None:
+        """The script goes on from a step that an earlier process has ended."""
+        self.steps = self._next_look = step
+        self.source = self.channel.source = "holdwater.step"
+        self._looked_at = (step, time.perf_counter())
+        self.channel.put("steps", step)
+
     def look(self) -> None:
         """Read the memory now, write it into the channel, and settle when to look again."""
         began = time.perf_counter()
@@ -102,7 +115,11 @@ class Session:
         self._write(began, self._cost)
         self._looks += 1
         answering = 0.0
-        if self._window is not None or self._looks == FIRST_CENSUS or self.channel.get("asked") > self._answered:
+        if (
+            self._window is not None
+            or self._looks == self._first_census
+            or self.channel.get("asked") > self._answered
+        ):
             answering = self._answer()
         now = time.perf_counter()
         steps, then = self._looked_at
@@ -272,10 +289,10 @@ def current() -> Session | None:
     return _current
 
 
-def begin(folder: Path, *, last_step: int | None = None) -> Session:
+def begin(folder: Path, *, last_step: int | None = None, counts: bool = True) -> Session:
     """Begin the session of this process."""
     global _current  # noqa: PLW0603 - a process has one
-    _current = Session(folder, last_step=last_step)
+    _current = Session(folder, last_step=last_step, counts=counts)
     return _current
 
 

@@ -27,6 +27,12 @@ class RemedyConfig:
     """Bytes per step above which a leak is a reason to release memory."""
     cache_clear_interval: int | None = None
     """Steps between two clearings of framework caches; None clears only when memory is short."""
+    reload_interval: int | None = None
+    """Steps after which the process is recycled; None recycles only when memory is short."""
+    reload_threshold: int | None = None
+    """Bytes in use above which the process is recycled; None takes the budget's threshold, if releasing fails."""
+    can_recycle: bool = False
+    """Whether the process can be recycled: somebody starts another, and it can be gone on from a checkpoint."""
 
     def __post_init__(self) -> None:
         if self.cache_clear_interval is not None and self.cache_clear_interval < 1:
@@ -34,6 +40,14 @@ class RemedyConfig:
                 f"periodic_cache_clear_interval is {self.cache_clear_interval}, but it counts steps; "
                 "set it to 1 or more, or leave it out to clear only when memory is short"
             )
+
+
+WORTH_RECYCLING = 0.1
+"""A process is recycled for want of memory only if it holds so much more than it began with."""
+FEW_STEPS_LEFT = 6.0
+"""A growing process is recycled when its budget would be spent in so few steps."""
+FEWEST_STEPS = 10
+"""A process that has made fewer steps is not recycled for want of memory."""
 
 
 class Remedies:
@@ -46,13 +60,59 @@ class Remedies:
         self._useless: dict[ActionName, int] = {}
         """Memory in use when an action last freed too little, by its name."""
         self._leaks_answered = 0
+        self._began: tuple[Step, int] | None = None
+        """The first step of this process, and its memory then."""
+        self._settled: tuple[Step, int] | None = None
+        """The same after its first steps, when what every process needs is there."""
+        self._released = False
+        """Whether releasing has been tried since memory was calm last."""
         self._interval_step: Step | None = None
+
+    def begin(self, sample: Sample) -> None:
+        """Take note of the memory with which this process began."""
+        self._began = (sample.step, memory_in_use(sample))
+
+    def answer_recycling(self, headroom: Headroom, sample: Sample, limit: int) -> tuple[Decision, ...]:
+        """Decide whether the process is to be replaced by a fresh one that goes on where it stands.
+
+        Args:
+            headroom: How close the sample is to its limits.
+            sample: The newest.
+            limit: The budget, in bytes.
+        """
+        config, in_use = self._config, memory_in_use(sample)
+        first_step, at_first = self._began or (sample.step, in_use)
+        steps = sample.step - first_step
+        if steps >= FEWEST_STEPS:
+            self._settled = self._settled or (sample.step, in_use)
+        if not config.can_recycle or steps < 1:
+            return ()
+        reason = ""
+        if config.reload_interval is not None and steps >= config.reload_interval:
+            reason = f"every {config.reload_interval} steps, as configured"
+        elif in_use < at_first * (1 + WORTH_RECYCLING) or steps < FEWEST_STEPS:
+            return ()  # a fresh process would hold as much
+        elif config.reload_threshold is not None and in_use > config.reload_threshold:
+            reason = f"memory in use is {format_size(in_use)}, above {format_size(config.reload_threshold)}"
+        elif headroom.level != "calm" and (left := self._steps_left(sample, limit)) < FEW_STEPS_LEFT:
+            reason = f"{headroom.reason}, and grows: the budget is spent in {max(left, 0):.0f} steps"
+        elif headroom.level == "stopping" or (headroom.level in {"waiting", "over budget"} and self._released):
+            reason = f"{headroom.reason}, and releasing did not help"
+        return (Decision(sample.step, "recycle", reason),) if reason else ()
+
+    def _steps_left(self, sample: Sample, limit: int) -> float:
+        """Steps until the budget is spent, if memory goes on growing as it has since the first steps."""
+        if self._settled is None or sample.step <= self._settled[0]:
+            return float("inf")
+        step, in_use = self._settled
+        rate = (memory_in_use(sample) - in_use) / (sample.step - step)
+        return (limit - memory_in_use(sample)) / rate if rate > 0 else float("inf")
 
     def answer_headroom(self, headroom: Headroom, sample: Sample) -> tuple[Decision, ...]:
         """Decide what a sample's distance to its limits asks for."""
         match headroom.level:
             case "calm":
-                self._released_over_budget = False
+                self._released_over_budget = self._released = False
                 return ()
             case "stopping":
                 return (Decision(sample.step, "stop", headroom.reason),)
@@ -107,6 +167,7 @@ class Remedies:
         if set(actions) <= {"synchronise"}:  # waiting alone releases nothing
             return ()
         self._released_at = sample.seconds
+        self._released = True
         return tuple(Decision(sample.step, action, reason) for action in actions)
 
     def __repr__(self) -> str:

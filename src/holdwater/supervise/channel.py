@@ -67,6 +67,14 @@ _AT = {
         "stopped",
         "wanted",
         "given",
+        "recycle",
+        "recycled",
+        "out_of_memory",
+        "in_use",
+        "began_from",
+        "resumable",
+        "left_at",
+        "went_on_at",
     ))
 }
 _BEGIN = 256

@@ -5,6 +5,7 @@ somebody sends to this process alone are passed on. Source: POSIX, `siginfo_t`: 
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import sys
@@ -13,6 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
+from holdwater.supervise.fork_server import ForkServer
+
 PASSED_ON = tuple(
     number
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGWINCH")
@@ -20,32 +25,36 @@ PASSED_ON = tuple(
 )
 """What a script may be sent through this process."""
 
+NEWS = tuple(number for name in ("SIGCHLD", "SIGIO") if (number := getattr(signal, name, None)) is not None)
+"""What tells that there is something to look after."""
+
 RUNNER = Path(__file__).resolve().parents[1] / "integrations" / "script.py"
 """What runs the script, by its path: with `-m` Python would look for its own modules in the working folder."""
 
 
-class ScriptProcess:
-    """A running script."""
+def hold_signals() -> None:
+    """Hold back what `RunningProcess` waits for; call it before a library starts threads, which inherit this."""
+    if hasattr(signal, "sigtimedwait"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, *NEWS})
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it.
 
-        Args:
-            command: Program and arguments.
-            environment: Its environment.
-        """
+class RunningProcess:
+    """A process that signals are passed on to; how it was started, and how its end is seen, is said below."""
+
+    def __init__(self) -> None:
+        """Hold signals back from now on."""
+        self.pid = 0
         self.exit_status: int | None = None
         """As `os.waitstatus_to_exitcode`: negative for a signal; None while it runs."""
+        self.asked_to_stop = False
+        """Somebody has sent SIGINT or SIGTERM."""
         self._received: list[int] = []
         self._waiting = hasattr(signal, "sigtimedwait")
         if self._waiting:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, signal.SIGCHLD})
+            hold_signals()
         else:
             for number in PASSED_ON:
                 signal.signal(number, self._receive)
-        self.pid = os.posix_spawn(
-            command[0], list(command), dict(environment), setsigmask=[], setsigdef=[*PASSED_ON, signal.SIGCHLD]
-        )
 
     def wait(self, seconds: float) -> bool:
         """Wait, passing signals on; True while the script runs."""
@@ -67,27 +76,100 @@ class ScriptProcess:
         """Take signals until one tells that the script ended, or the time is over."""
         deadline = time.perf_counter() + seconds
         while (left := deadline - time.perf_counter()) > 0:
-            found = signal.sigtimedwait({*PASSED_ON, signal.SIGCHLD}, left)
-            if found is None or found.si_signo == signal.SIGCHLD:
+            found = signal.sigtimedwait({*PASSED_ON, *NEWS}, left)
+            if found is None or found.si_signo in NEWS:
                 return
+            self.asked_to_stop |= found.si_signo in {signal.SIGINT, signal.SIGTERM}
             by_somebody = found.si_code <= 0  # SI_USER and its like; the kernel's own are positive
             # after a stop and a continue the kernel may hand over what is no signal of ours
             if found.si_signo in PASSED_ON and by_somebody and found.si_pid != self.pid:
                 self.send(found.si_signo)
 
     def _poll(self) -> bool:
-        """Take up the exit status if there is one."""
+        """Take up the exit status if there is one; True while the process runs."""
+        raise NotImplementedError
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        """Remember a signal where they cannot be waited for."""
+        del frame
+        self.asked_to_stop |= number in {signal.SIGINT, signal.SIGTERM}
+        if number != signal.SIGINT:  # the terminal sends it to the script too
+            self._received.append(number)
+
+
+class ScriptProcess(RunningProcess):
+    """A running script."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start it.
+
+        Args:
+            command: Program and arguments.
+            environment: Its environment.
+        """
+        super().__init__()
+        self.pid = os.posix_spawn(
+            command[0], list(command), dict(environment), setsigmask=[], setsigdef=[*PASSED_ON, *NEWS]
+        )
+
+    def _poll(self) -> bool:
+        """By its exit status."""
         if self.exit_status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid == self.pid:
                 self.exit_status = os.waitstatus_to_exitcode(status)
         return self.exit_status is None
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        """Remember a signal where they cannot be waited for."""
-        del frame
-        if number != signal.SIGINT:  # the terminal sends it to the script too
-            self._received.append(number)
+
+class ForkedProcess(RunningProcess):
+    """A process that a fork server has forked."""
+
+    def __init__(
+        self, server: ForkServer, target: str, argv: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        """Have it forked.
+
+        Args:
+            server: Forks it.
+            target: `module:function`.
+            argv: Its `sys.argv`.
+            environment: Its environment.
+        """
+        super().__init__()
+        self._server = server
+        if server.alive and hasattr(signal, "SIGIO"):  # wakes the wait below when the server has something to say
+            fcntl.fcntl(server.link, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(server.link, fcntl.F_SETFL, fcntl.fcntl(server.link, fcntl.F_GETFL) | os.O_ASYNC)
+        pid = server.fork(target, argv, environment)
+        if pid is None:
+            self.exit_status = -int(signal.SIGKILL)
+        self.pid = pid or 0
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it was forked."""
+        if self.pid:
+            super().send(number)
+
+    def _poll(self) -> bool:
+        """By what the server reports; a server that is gone has taken the process with it."""
+        if self.exit_status is None:
+            for ended in self._server.ended():
+                if ended.pid == self.pid:
+                    self.exit_status = ended.status
+            if self.exit_status is None and not self._server.alive:
+                self._wait_until_gone()
+                self.exit_status = -int(signal.SIGKILL)
+        return self.exit_status is None
+
+    def _wait_until_gone(self) -> None:
+        """The kernel ends the process with the server, or the process notices; then another may go on."""
+        deadline = time.monotonic() + 2.0
+        while psutil.pid_exists(self.pid):
+            if time.monotonic() > deadline:
+                self.send(signal.SIGKILL)
+            time.sleep(0.01)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
 
 
 def die_as(exit_status: int, before: Callable[[], None]) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from holdwater.guard.guard import Guard
 from holdwater.store.checkpoints import CheckpointFolder
+from holdwater.train.lifeline import LifeLine
 from holdwater.train.schedule import learning_rate
 from holdwater.train.screen import Progress, Screen
 from holdwater.train.settings import TrainSettings
@@ -29,6 +30,8 @@ class Loop:
     screen: Screen
     callback: Callable[[Guard], None] | None = None
     """Called with the guard after each step."""
+    line: LifeLine | None = None
+    """To the supervisor, if there is one."""
 
     def run(self) -> None:
         """Train until the last step, or until the guard says stop; the last step is always checkpointed.
@@ -40,6 +43,8 @@ class Loop:
         while state.step < settings.steps and self.guard.stop_reason is None:
             loss, rate = self.learn(state.step + 1)
             state.step += 1
+            if self.line is not None:
+                self.line.tell(state.step, self.guard)
             self.guard.step(loss=loss)
             if self.callback is not None:
                 self.callback(self.guard)
@@ -51,7 +56,12 @@ class Loop:
             if due:
                 self.save()
         if state.saved_step != state.step:
-            self.save()
+            self.save_last()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a fresh process is to go on from here."""
+        return self.guard.recycling and self.state.step < self.settings.steps
 
     def learn(self, step: int) -> tuple[float, float]:
         """Take one optimizer step; return its mean loss in nats and its learning rate."""
@@ -105,6 +115,12 @@ class Loop:
         folder = self.state.save(self.checkpoints, best=self.state.best_step == self.state.step)
         self.state.saved_step = self.state.step
         self.guard.mark("checkpoint", folder=folder.name)
+
+    def save_last(self) -> None:
+        """Write the last checkpoint: into memory if a fresh process goes on from it at once, and there is room."""
+        if self.goes_on and self.line is not None and self.line.save(self.state):
+            return
+        self.save()
 
     def _mark_epoch(self) -> None:
         """Mark each time that as many tokens were seen as the text has."""

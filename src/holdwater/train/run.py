@@ -21,8 +21,11 @@ from holdwater.config import Config
 from holdwater.errors import CheckpointError, ConfigError, RunFolderError, StoreError
 from holdwater.guard.guard import Guard
 from holdwater.guard.settings import GuardSettings
+from holdwater.guard.summary import join_summaries
 from holdwater.store.checkpoints import CheckpointFolder, read_checkpoint
 from holdwater.store.history import read_history
+from holdwater.supervise.life import LifeFacts
+from holdwater.train.lifeline import LifeLine
 from holdwater.train.loop import Loop
 from holdwater.train.run_folder import RunFolder, hold
 from holdwater.train.screen import Pace, open_screen
@@ -43,9 +46,18 @@ class Result:
     exit_code: int
     summary: dict[str, Any]
     """The judgement as JSON (schema 1), without command and exit code."""
+    recycled: bool = False
+    """The process ends so that a fresh one goes on."""
 
 
-def train(config: Config, folder: RunFolder, *, command: Sequence[str], callback: str | None = None) -> Result:
+def train(
+    config: Config,
+    folder: RunFolder,
+    *,
+    command: Sequence[str],
+    callback: str | None = None,
+    life: LifeFacts | None = None,
+) -> Result:
     """Train a model as configured.
 
     Args:
@@ -53,6 +65,7 @@ def train(config: Config, folder: RunFolder, *, command: Sequence[str], callback
         folder: Where the run lies.
         command: What the user typed, for the record.
         callback: `module:function`, called with the guard after each step.
+        life: What a supervisor says of this process; None without one.
 
     Returns:
         The exit code and the judgement.
@@ -65,11 +78,15 @@ def train(config: Config, folder: RunFolder, *, command: Sequence[str], callback
     """
     function = None if callback is None else find_callback(callback)
     with hold(folder.out):
-        return _train(config, folder, command, function)
+        return _train(config, folder, command, function, None if life is None else LifeLine(life))
 
 
 def _train(
-    config: Config, folder: RunFolder, command: Sequence[str], function: Callable[[Guard], None] | None
+    config: Config,
+    folder: RunFolder,
+    command: Sequence[str],
+    function: Callable[[Guard], None] | None,
+    line: LifeLine | None,
 ) -> Result:
     """Train in a folder that no other process uses."""
     settings = train_settings(config, folder.out)
@@ -81,20 +98,32 @@ def _train(
     del text
     state = new_state(settings, tokens)
     checkpoints = CheckpointFolder(folder.checkpoints, keep=settings.keep_checkpoints)
-    if folder.resume:
-        _resume(state, checkpoints, folder, threads=settings.threads)
+    if folder.resume or (line is not None and line.goes_on):
+        _resume(state, checkpoints, folder, line, threads=settings.threads)
     if state.step >= settings.steps:
         return _nothing_left(state.step, folder)
     _write_config(config, folder.out / "config.yaml")
-    levers = Levers(checkpoint=lambda: loop.save())  # noqa: PLW0108 - the loop is made below
+    levers = Levers(
+        checkpoint=lambda: loop.save(),  # noqa: PLW0108 - the loop is made below
+        recycle=None if line is None else line.agree,
+    )
     guard = Guard(_guard_settings(config, settings, state.step), levers=levers)
-    guard.facts = _facts(command, settings, state)
+    guard.facts = _facts(command, settings, state) | ({} if line is None else {"run": line.life.pulse})
     with guard:
-        _say_limits(guard)
-        pace = Pace(first_step=state.step, steps=settings.steps, tokens_in_step=settings.tokens_in_step)
-        loop = Loop(settings, state, tokens, checkpoints, guard, open_screen(pace), function)
+        if line is None or line.is_first:
+            _say_limits(guard)
+        pace = Pace(
+            first_step=state.step,
+            steps=settings.steps,
+            tokens_in_step=settings.tokens_in_step,
+            began=None if line is None else line.began(state.step),
+        )
+        loop = Loop(settings, state, tokens, checkpoints, guard, open_screen(pace), function, line)
         exit_code = _run(loop)
-    summary = guard.summary()
+    if loop.goes_on and line is not None:
+        line.leave(state.step, guard.stop_reason or "")
+        return Result(0, {}, recycled=True)
+    summary = guard.summary() if line is None else whole_run(folder.out, line.life.pulse)
     write_report(folder.out)
     return Result(exit_code, summary)
 
@@ -132,19 +161,22 @@ def find_callback(name: str) -> Callable[[Guard], None]:
     return found  # type: ignore[no-any-return] # what a user's module holds
 
 
-def _resume(state: TrainState, checkpoints: CheckpointFolder, folder: RunFolder, *, threads: int) -> None:
-    """Go on from the named checkpoint, or from the newest whole one; start afresh where there is none."""
-    if folder.checkpoint is not None:
+def _resume(
+    state: TrainState, checkpoints: CheckpointFolder, folder: RunFolder, line: LifeLine | None, *, threads: int
+) -> None:
+    """Go on from the newest whole checkpoint, or from the named one; start afresh where there is none."""
+    named = folder.checkpoint is not None and (line is None or line.is_first)
+    checkpoint = None
+    if not named:
+        checkpoint = checkpoints.newest(log.warning) if line is None else line.newest(checkpoints)
+    if checkpoint is None and folder.checkpoint is not None:
         try:
             checkpoint = read_checkpoint(folder.checkpoint)
         except CheckpointError as error:
             raise RunFolderError(f"--resume: {error}; name another, or the folder of the run") from None
-    else:
-        found = checkpoints.newest(log.warning)
-        if found is None:
-            log.info("%s has no whole checkpoint: the run starts afresh", folder.out)
-            return
-        checkpoint = found
+    if checkpoint is None:
+        log.info("%s has no whole checkpoint: the run starts afresh", folder.out)
+        return
     for remark in state.load(checkpoint):
         log.warning(remark)
     if torch.get_num_threads() != threads:
@@ -153,7 +185,8 @@ def _resume(state: TrainState, checkpoints: CheckpointFolder, folder: RunFolder,
             torch.get_num_threads(),
             threads,
         )
-    log.info("going on from step %d (%s)", state.step, checkpoint.folder)
+    if line is None or line.is_first:
+        log.info("going on from step %d (%s)", state.step, checkpoint.folder)
 
 
 def _run(loop: Loop) -> int:
@@ -172,7 +205,9 @@ def _run(loop: Loop) -> int:
             log.error("%s; %s: free some space, then go on with --resume", error, place)  # noqa: TRY400
             loop.guard.stop("a checkpoint could not be written")
         finally:
-            loop.screen.close()
+            loop.screen.close(goes_on=loop.goes_on)
+    if loop.guard.recycling:
+        return 0  # a fresh process goes on, unless this was the last step
     if loop.guard.stop_reason is not None:
         log.warning(
             "stopped at step %d: %s; go on with: holdwater train --out %s --resume",
@@ -210,6 +245,8 @@ def _guard_settings(config: Config, settings: TrainSettings, step: int) -> Guard
         waiting_below=config["waiting_below"],
         stopping_below=config["stopping_below"],
         cache_clear_interval=config["periodic_cache_clear_interval"],
+        reload_interval=config["reload_interval_steps"],
+        reload_threshold=config["reload_memory_threshold_gb"],
         device=settings.device,
         out=settings.out,
         first_step=step,
@@ -236,6 +273,17 @@ def _say_limits(guard: Guard) -> None:
     log.info("%s", guard.budget)
     for change in guard.limits:
         log.info("%s", change)
+
+
+def whole_run(out: Path, run: str) -> dict[str, Any]:
+    """The judgement of all processes that a run went through.
+
+    Args:
+        out: The folder of the run.
+        run: What its sessions have in common.
+    """
+    sessions = [session for session in read_history(out).sessions if session.facts.get("run") == run]
+    return join_summaries([session.summary for session in sessions if session.summary is not None])
 
 
 def _nothing_left(steps: int, folder: RunFolder) -> Result:

@@ -42,20 +42,30 @@ class Screen(Protocol):
         """Print a line that stays."""
         ...
 
-    def close(self) -> None:
-        """Draw a last time and leave the terminal as it was."""
+    def close(self, *, goes_on: bool = False) -> None:
+        """Draw a last time, unless another process goes on at once, and leave the terminal as it was."""
         ...
 
 
 class Pace:
     """Loss and speed over the recent steps."""
 
-    def __init__(self, *, first_step: int, steps: int, tokens_in_step: int) -> None:
+    def __init__(
+        self, *, first_step: int, steps: int, tokens_in_step: int, began: tuple[int, float] | None = None
+    ) -> None:
+        """Begin.
+
+        Args:
+            first_step: The step that this process goes on from.
+            steps: The last step.
+            tokens_in_step: Tokens that a step learns from.
+            began: Where and when (`time.perf_counter`) an earlier process of the same run began; None for itself.
+        """
+        now = time.perf_counter()
         self.steps = steps
         self._tokens_in_step = tokens_in_step
-        self._began = time.perf_counter()
-        self._first_step = first_step
-        self._mark = (first_step, self._began)
+        self._first_step, self._began = began or (first_step, now)
+        self._mark = (first_step, now)
         self.average = float("nan")
         """Of the loss, over about 100 steps."""
         self._slow = float("nan")
@@ -128,10 +138,11 @@ class LiveScreen:
         """Print a line above the live one."""
         self._live.console.print(line, markup=False, highlight=False)
 
-    def close(self) -> None:
-        """Draw a last time and leave the terminal as it was."""
-        if self._last is not None:
+    def close(self, *, goes_on: bool = False) -> None:
+        """Draw a last time, unless another process goes on at once, and leave the terminal as it was."""
+        if self._last is not None and not goes_on:
             self._draw(self._last)
+        self._live.transient = goes_on
         self._live.stop()
 
     def _draw(self, progress: Progress) -> None:
@@ -169,7 +180,7 @@ class PlainScreen:
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
-        self._next = 5.0
+        self._next = 5.0 if pace.elapsed < 5.0 else pace.elapsed + min(max(5.0, 0.2 * pace.elapsed), 300.0)
         self._last: Progress | None = None
 
     def show(self, progress: Progress) -> None:
@@ -185,9 +196,9 @@ class PlainScreen:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    def close(self) -> None:
+    def close(self, *, goes_on: bool = False) -> None:
         """Print where the run ended."""
-        if self._last is not None:
+        if self._last is not None and not goes_on:
             self._print(self._last)
 
     def _print(self, progress: Progress) -> None:

@@ -1,0 +1,114 @@
+"""Decide what follows when a training process has ended: nothing more, or another one that goes on."""
+
+import signal
+from dataclasses import dataclass
+from typing import Literal
+
+from holdwater.errors import ConfigError
+
+FINAL = frozenset((0, 2, 3, 75))
+"""Exit codes that are final: done, a mistake of the user's, a leak found, stopped on purpose."""
+Cause = Literal["done", "recycled", "killed", "crashed", "hung", "asked to stop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a training process ended."""
+
+    status: int
+    """As `os.waitstatus_to_exitcode`: negative for a signal."""
+    first_step: int
+    """The step that it went on from."""
+    step: int
+    """The last step that it made."""
+    recycled: bool = False
+    """It ended so that another one goes on."""
+    hung: bool = False
+    """It was ended because it made no step."""
+    stopping: bool = False
+    """The user has asked for the end."""
+    out_of_memory: bool = False
+    """The kernel killed it, or it said so itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What follows."""
+
+    again: bool
+    cause: Cause
+    reason: str
+    """For people."""
+    exit_code: int = 0
+    """If nothing follows."""
+    relieve: bool = False
+    """The next process should use less memory, or be recycled earlier."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartConfig:
+    """How often a process that dies is started again."""
+
+    without_progress: int = 3
+    """Deaths in a row that got no further than the one before."""
+    in_all: int = 1000
+    """Deaths in a run; recycled processes do not count."""
+
+    def __post_init__(self) -> None:
+        if self.in_all < 0:
+            raise ConfigError(f"max_restarts is {self.in_all}, but a run cannot restart fewer than no times")
+
+
+class Restarts:
+    """Remembers how far each process got: one that always dies at the same step is not saved by another."""
+
+    def __init__(self, config: RestartConfig) -> None:
+        self._config = config
+        self._furthest = -1
+        self._in_vain = 0
+        self.deaths = 0
+        """Processes that ended otherwise than they should."""
+
+    def answer(self, end: End) -> Answer:
+        """Decide what follows an end."""
+        if end.recycled:
+            return self._answer_recycling(end)
+        if end.stopping or end.status in FINAL:
+            cause: Cause = "asked to stop" if end.stopping else "done"
+            code = 75 if end.stopping and end.status < 0 else end.status
+            return Answer(again=False, cause=cause, reason=f"it ended with {describe(end.status)}", exit_code=code)
+        self.deaths += 1
+        self._in_vain = 0 if end.step > self._furthest else self._in_vain + 1
+        self._furthest = max(self._furthest, end.step)
+        cause = "hung" if end.hung else "killed" if end.status < 0 else "crashed"
+        how = "it made no step for too long" if end.hung else f"it ended with {describe(end.status)}"
+        how += f" after step {end.step}" + (", for memory was short" if end.out_of_memory else "")
+        if self._in_vain >= self._config.without_progress:
+            how += f"; {self._in_vain + 1} times in a row without getting further: it is not started again"
+            return Answer(again=False, cause=cause, reason=how, exit_code=_code(end))
+        if self.deaths > self._config.in_all:
+            how += f"; it has been started again {self._config.in_all} times already"
+            return Answer(again=False, cause=cause, reason=how, exit_code=_code(end))
+        return Answer(again=True, cause=cause, reason=how, relieve=end.out_of_memory)
+
+    def _answer_recycling(self, end: End) -> Answer:
+        """A process that was recycled without having made a step would be recycled for ever."""
+        if end.step <= end.first_step:
+            reason = "it was to be replaced before it had made a step: replacing it frees too little"
+            return Answer(again=False, cause="recycled", reason=reason, exit_code=75)
+        return Answer(again=True, cause="recycled", reason=f"replaced after step {end.step}")
+
+
+def describe(status: int) -> str:
+    """An exit status, for people."""
+    if status >= 0:
+        return f"exit code {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+def _code(end: End) -> int:
+    """What the supervisor ends with: as the process did; one that hung ended by our own hand."""
+    return 75 if end.hung else end.status

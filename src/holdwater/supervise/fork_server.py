@@ -1,0 +1,148 @@
+"""Processes that are forked from one that has paid for the imports: the supervisor's side of `forking`."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FORKING = Path(__file__).with_name("forking.py")
+"""What the server runs, by its path: with `-m` Python would look for its own modules in the working folder."""
+SLOW = 120.0
+"""Seconds that the imports may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a forked process ended."""
+
+    pid: int
+    status: int
+    """As `os.waitstatus_to_exitcode`: negative for a signal."""
+    peak: int
+    """The kernel's high-water mark of its resident memory, in bytes."""
+
+
+class ForkServer:
+    """A process that has imported some modules, and forks processes that run a function."""
+
+    def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start it; it imports while this process goes on.
+
+        Args:
+            modules: What the forked processes will need.
+            environment: Of the server.
+        """
+        self.unfit: str | None = None
+        """Why the server cannot be forked from; None while it can."""
+        self.missing: dict[str, str] = {}
+        """What could not be imported, and why."""
+        self._unread = b""
+        self._forked: list[int] = []
+        self._ended: list[Ended] = []
+        self._ready = False
+        self.link, other = socket.socketpair()
+        reading, self._lifeline = (
+            os.pipe()
+        )  # nobody writes: its end tells the children that this process has ended
+        with other:
+            os.set_inheritable(reading, True)  # noqa: FBT003 - its name says it
+            os.set_inheritable(other.fileno(), True)  # noqa: FBT003
+            flags = [f"-W{option}" for option in sys.warnoptions]
+            arguments = [str(FORKING), str(other.fileno()), str(reading), ",".join(modules)]
+            self.pid = os.posix_spawn(
+                sys.executable, [sys.executable, *flags, *arguments], dict(environment),
+                setsigmask=[], setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD],
+            )  # fmt: skip
+        os.close(reading)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server can be asked."""
+        return self.link.fileno() >= 0
+
+    def fork(self, target: str, argv: Sequence[str], environment: Mapping[str, str]) -> int | None:
+        """Fork a process that runs a function.
+
+        Args:
+            target: `module:function`, called without arguments.
+            argv: Its `sys.argv`.
+            environment: Its environment.
+
+        Returns:
+            The number of the process; None where the server is gone, or not fit.
+        """
+        if not self._wait_for(lambda: self._ready, SLOW) or self.unfit:
+            return None
+        request = {"target": target, "argv": list(argv), "environment": dict(environment)}
+        try:
+            self.link.sendall(json.dumps(request).encode() + b"\n")
+        except OSError:
+            self.close()
+            return None
+        return self._forked.pop(0) if self._wait_for(lambda: bool(self._forked), 10.0) else None
+
+    def ended(self) -> list[Ended]:
+        """The processes that have ended since the last call."""
+        self._read(0.0)
+        ended, self._ended = self._ended, []
+        return ended
+
+    def close(self) -> None:
+        """Let go of the server: it ends, and what it has forked ends in good order."""
+        if not self.alive:
+            return
+        self.link.close()
+        os.close(self._lifeline)
+
+    def wait(self, seconds: float) -> None:
+        """Close, and wait until the server has ended; end it by force after so many seconds."""
+        self.close()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+                    time.sleep(0.01)
+                    continue
+            return
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+    def _wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Read reports until a condition holds."""
+        deadline = time.monotonic() + seconds
+        while self.alive and not condition() and time.monotonic() < deadline:
+            self._read(0.5)
+        return bool(condition())
+
+    def _read(self, seconds: float) -> None:
+        """Take in what the server reports."""
+        if not self.alive or not select.select([self.link], [], [], seconds)[0]:
+            return
+        try:
+            data = self.link.recv(1 << 20)
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            self._take(json.loads(line))
+
+    def _take(self, report: dict[str, Any]) -> None:
+        """Take in one report."""
+        if "exit" in report:
+            self._ended.append(Ended(report["pid"], report["exit"], int(report["peak"])))
+        elif "pid" in report:
+            self._forked.append(report["pid"])
+        else:
+            self._ready, self.missing, self.unfit = True, report["missing"], report["unfit"]

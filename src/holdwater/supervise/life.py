@@ -1,0 +1,83 @@
+"""What a process that a supervisor has started knows of itself: where channel and quick checkpoints lie."""
+
+import atexit
+import json
+import os
+import sys
+from collections.abc import Mapping, MutableMapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+from holdwater.supervise.channel import Channel
+
+VARIABLE = "HOLDWATER_LIFE"
+"""The environment variable that tells it; children of the process are not to see it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifeFacts:
+    """One process of a supervised run."""
+
+    number: int
+    """The first is 0."""
+    pulse: str
+    """The channel's file."""
+    quick: str
+    """A folder in memory, for checkpoints that the next process goes on from."""
+    out: str
+    """The folder of the run."""
+    relieve: int = 0
+    """How often a process of this run was short of memory."""
+    ended: Mapping[str, Any] | None = None
+    """How the process before ended: `step`, `reason`, `in_use` (bytes), `at` (seconds on the system's clock)."""
+    explained: bool = False
+    """What grows is known already: it need not be looked for."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What a user's script is to be recycled by: `limit` (bytes), and as configured `reload_interval` (steps),
+    `reload_threshold` (bytes) and `checkpoint_interval` (steps)."""
+
+    def as_environment(self) -> dict[str, str]:
+        """The variable, for the process that is started."""
+        return {VARIABLE: json.dumps(asdict(self))}
+
+    @classmethod
+    def take(cls, environment: MutableMapping[str, str] | None = None) -> Self | None:
+        """Take the variable out of an environment; None where no supervisor has started this process.
+
+        Args:
+            environment: Of this process, if None.
+        """
+        global _taken  # noqa: PLW0603 - a process is one life
+        text = (os.environ if environment is None else environment).pop(VARIABLE, None)
+        _taken = None if text is None else json.loads(text)
+        return cls.taken()
+
+    @classmethod
+    def taken(cls) -> Self | None:
+        """What was taken out of the environment of this process."""
+        return None if _taken is None else cls(**_taken)
+
+    def open_channel(self) -> Channel:
+        """The run's channel."""
+        return Channel(Path(self.pulse))
+
+
+_taken: dict[str, Any] | None = None
+
+
+def reason_file(pulse: str | Path) -> Path:
+    """Where a process that is to be replaced says why.
+
+    Args:
+        pulse: The channel's file.
+    """
+    return Path(pulse).with_name("reason")
+
+
+def leave_at_once() -> NoReturn:
+    """End this process without taking it apart: what was asked to happen at its end happens, no more."""
+    atexit._run_exitfuncs()  # noqa: SLF001 - as `multiprocessing` ends its own children
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

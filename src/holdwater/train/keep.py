@@ -1,0 +1,108 @@
+"""Keep a training run going in one process after another, until it has made its last step."""
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from holdwater.config import Config
+from holdwater.policy.restarts import RestartConfig
+from holdwater.store.quick import QuickFolder
+from holdwater.supervise.channel import Channel, create_channel
+from holdwater.supervise.life import LifeFacts, reason_file
+from holdwater.supervise.process import die_as
+from holdwater.supervise.supervisor import Launch, Life, Supervisor
+from holdwater.train.run_folder import RunFolder
+
+log = logging.getLogger("holdwater")
+
+MODULES = ("holdwater.cli.main", "holdwater.cli.train", "holdwater.train.run", "rich.live", "rich.progress_bar")
+"""What a training process imports."""
+TURN = 0.25
+"""Seconds between two looks at the process."""
+
+
+def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int:
+    """Train under a supervisor.
+
+    Args:
+        argv: The command, as the user typed it.
+        folder: Where the run lies.
+        config: The gathered configuration.
+
+    Returns:
+        The exit code of the last process.
+    """
+    quick = QuickFolder(folder.out)
+    if not folder.resume or folder.checkpoint is not None:
+        quick.empty()
+    with tempfile.TemporaryDirectory(prefix="holdwater-") as place:
+        pulse = Path(place) / "pulse"
+        create_channel(pulse)
+        kept = _Kept(Channel(pulse), pulse, quick.path, folder.out)
+        launch = Launch(
+            target="holdwater.cli.main:run_and_exit", argv=argv, modules=MODULES, environment=kept.environment
+        )
+        supervisor = Supervisor(
+            launch,
+            kept.channel,
+            config=RestartConfig(in_all=config["max_restarts"]),
+            hang_timeout=config["hang_timeout"],
+        )
+        code = _keep(supervisor, kept)
+        supervisor.close()
+    quick.remove()
+    return die_as(code, sys.stdout.flush)
+
+
+class _Kept:
+    """What processes of a run tell one another."""
+
+    def __init__(self, channel: Channel, pulse: Path, quick: Path, out: Path) -> None:
+        self.channel = channel
+        self.ended: dict[str, Any] | None = None
+        """How the newest process ended, if it was recycled."""
+        self._pulse, self._quick, self._out = pulse, quick, out
+
+    def environment(self, life: Life) -> Mapping[str, str]:
+        """The environment of a life."""
+        facts = LifeFacts(
+            number=life.number,
+            pulse=str(self._pulse),
+            quick=str(self._quick),
+            out=str(self._out),
+            relieve=life.relieve,
+            ended=self.ended,
+        )
+        return os.environ | facts.as_environment()
+
+    def note_end(self) -> None:
+        """Note how a process that was recycled ended."""
+        channel, reason = self.channel, reason_file(self._pulse).read_text(encoding="utf-8")
+        self.ended = {
+            "step": channel.get("steps"),
+            "reason": reason,
+            "in_use": channel.get("in_use"),
+            "at": channel.get_seconds("last_step_at"),
+        }
+
+
+def _keep(supervisor: Supervisor, kept: _Kept) -> int:
+    """Start one process after another; return the exit code of the last."""
+    while True:
+        process = supervisor.start()
+        while process.wait(TURN):
+            supervisor.turn()
+        answer = supervisor.answer()
+        if not answer.again:
+            if answer.cause not in {"done", "asked to stop"}:
+                log.error("the training process is not started again: %s", answer.reason)
+            return answer.exit_code
+        kept.ended = None
+        if answer.cause == "recycled":
+            kept.note_end()
+        else:
+            log.warning("the training process is started again: %s", answer.reason)
