@@ -122,8 +122,8 @@ class TestResume:
         self, holdwater: Run, text_file: Path, tmp_path: Path, undisturbed: dict[str, bytes]
     ) -> None:
         """Killed twice, and the newest checkpoint is damaged in between; a benchmark kills fifty times."""
-        flags = (*TINY, "--data", str(text_file), "--steps", "300", "--out", "run", "--checkpoint-interval", "40")
-        flags += ("--max-restarts", "0")
+        once = ("--checkpoint-interval", "40", "--max-restarts", "0")
+        flags = (*TINY, "--data", str(text_file), "--steps", "300", "--out", "run", *once)
         killer = "import os\ndef kill(guard):\n    if guard.step_number == STEP: os.kill(os.getpid(), 9)\n"
         (tmp_path / "first.py").write_text(killer.replace("STEP", "130"))
         (tmp_path / "second.py").write_text(killer.replace("STEP", "201"))

@@ -25,7 +25,7 @@ from holdwater.timeline.buckets import Floats
 from holdwater.units import Step
 
 REPORTED_CONFIDENCE = 0.95
-WINDOWS = ((1, (0.0, 0.25, 0.5, 0.75)), (2, (0.0, 0.5)), (4, (0.0, 0.5)), (8, (0.0,)))
+WINDOWS: tuple[tuple[int, tuple[float, ...]], ...] = ((1, (0.0, 0.25, 0.5, 0.75)), (2, (0.0, 0.5)), (4, (0.0, 0.5)), (8, (0.0,)))
 """What is looked at: the whole run, its later half, quarter and eighth, and where in each a rise may begin."""
 FIRST_LOOK, LOOK_GROWTH = 24, 1.2
 """Readings before the first look; each later one comes when the run is so many times as long as at the one
@@ -134,7 +134,9 @@ def judge_growth(
     if floors.min() == floors.max():
         return Growth("flat", Rate(0.0, 0.0, 0.0, REPORTED_CONFIDENCE), None, last, 0.0)
     values, floor = _steadier(steps, floors, means, config)
-    rises = _candidates(steps, values, config, floor=floor, wary=not final)
+    still = float(values.max() - values.min()) < config.least_growth
+    windows = ((1, (0.0,)),) if still else WINDOWS  # what has hardly moved is no leak in any window
+    rises = _candidates(steps, values, config, windows, floor=floor, wary=not final)
     if not rises:
         return judge_few(steps, floors, final=final, config=config)
     whole = rises[0]
@@ -163,6 +165,7 @@ def _candidates(
     steps: Floats,
     values: Floats,
     config: GrowthConfig,
+    windows: tuple[tuple[int, tuple[float, ...]], ...],
     *,
     floor: bool,
     wary: bool,
@@ -170,7 +173,7 @@ def _candidates(
     """Lines over the whole history, its warm-up left out, and over its later parts."""
     length = float(steps[-1] - steps[0])
     found: list[Rise] = []
-    for share, bends in WINDOWS:
+    for share, bends in windows:
         begin = steps[0] + (length * config.warmup_share if share == 1 else length * (1 - 1 / share))
         at = int(np.searchsorted(steps, begin))
         x, y = blocks(steps[at:], values[at:], config.blocks, floor=floor)

@@ -88,6 +88,9 @@ class Resumption:
         Args:
             step: Steps done.
             last: There are no more.
+
+        Raises:
+            SystemExit: The run was asked to stop; its state is kept.
         """
         session, life, recycling = sessions.current(), self.life, self._recycling
         if life is None or session is None or recycling is None:
