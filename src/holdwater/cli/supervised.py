@@ -208,10 +208,20 @@ def modules_of(words: Sequence[str]) -> list[str]:
     except (OSError, SyntaxError, ValueError, ImportError):
         return list(OURS)
     named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    named += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-    found = [name for name in dict.fromkeys(named) if name.partition(".")[0] in WORTH_IT]
-    more = [name for package in {name.partition(".")[0] for name in found} for name in LAZY.get(package, ())]
+    named += [
+        f"{node.module}:{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    ]
+    found = [name for name in dict.fromkeys(named) if package_of(name) in WORTH_IT]
+    more = [name for package in sorted({package_of(name) for name in found}) for name in LAZY.get(package, ())]
     return [*OURS, *found, *more]
+
+
+def package_of(name: str) -> str:
+    """The package of a module or `module:attribute`."""
+    return name.partition(":")[0].partition(".")[0]
 
 
 def _not_resumable(reason: str) -> str:

@@ -25,7 +25,12 @@ from holdwater.timeline.buckets import Floats
 from holdwater.units import Step
 
 REPORTED_CONFIDENCE = 0.95
-WINDOWS: tuple[tuple[int, tuple[float, ...]], ...] = ((1, (0.0, 0.25, 0.5, 0.75)), (2, (0.0, 0.5)), (4, (0.0, 0.5)), (8, (0.0,)))
+WINDOWS: tuple[tuple[int, tuple[float, ...]], ...] = (
+    (1, (0.0, 0.25, 0.5, 0.75)),
+    (2, (0.0, 0.5)),
+    (4, (0.0, 0.5)),
+    (8, (0.0,)),
+)
 """What is looked at: the whole run, its later half, quarter and eighth, and where in each a rise may begin."""
 FIRST_LOOK, LOOK_GROWTH = 24, 1.2
 """Readings before the first look; each later one comes when the run is so many times as long as at the one
@@ -161,7 +166,7 @@ def judge_growth(
     return Growth(kind, _rate(whole.line), None, whole.line.end, risen, score, suspicious)
 
 
-def _candidates(
+def _candidates(  # noqa: PLR0913 - what a line is laid through, and how
     steps: Floats,
     values: Floats,
     config: GrowthConfig,

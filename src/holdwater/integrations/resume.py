@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from holdwater.errors import CheckpointError, ConfigError
 from holdwater.integrations import session as sessions
 from holdwater.integrations.recycling import Recycling
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
+from holdwater.store.lock import hold
 from holdwater.supervise.life import LifeFacts, reason_file
 
 STOPPED = 75
@@ -33,6 +35,7 @@ class Resumption:
         self.things: dict[str, Any] = {}
         self.life = life
         self.begun = False
+        self._held = ExitStack()
         self._recycling = None if life is None else Recycling(life)
         self._stop: str | None = None
         self._saved_at = time.monotonic()
@@ -71,6 +74,7 @@ class Resumption:
         if self.life is None or session is None:
             return 0
         self._take_signals()
+        self._held.enter_context(hold(Path(self.life.out)))
         session.channel.put("resumable", 1)
         found = [one for one in (self._quick.newest(sessions.say), self._durable.newest(sessions.say)) if one]
         newest = max(found, key=lambda one: one.step, default=None)

@@ -148,7 +148,8 @@ class Forker:
         began, missing = time.monotonic(), {}
         for name in names:
             try:
-                importlib.import_module(name)
+                module, _, attribute = name.partition(":")
+                getattr(importlib.import_module(module), attribute or "__name__")  # some import their parts late
             except Exception as error:  # noqa: BLE001 - the training process will say so, where it matters
                 missing[name] = repr(error)
         gc.collect()

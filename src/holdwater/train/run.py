@@ -24,10 +24,11 @@ from holdwater.guard.settings import GuardSettings
 from holdwater.guard.summary import join_summaries
 from holdwater.store.checkpoints import CheckpointFolder, read_checkpoint
 from holdwater.store.history import read_history
+from holdwater.store.lock import hold
 from holdwater.supervise.life import LifeFacts
 from holdwater.train.lifeline import LifeLine
 from holdwater.train.loop import Loop
-from holdwater.train.run_folder import RunFolder, hold
+from holdwater.train.run_folder import RunFolder
 from holdwater.train.screen import Pace, open_screen
 from holdwater.train.settings import TrainSettings, train_settings
 from holdwater.train.state import TrainState, new_state

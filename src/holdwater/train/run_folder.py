@@ -1,9 +1,6 @@
 """Find the folder of a run: a new one, or one that holds a run to go on with."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -63,26 +60,6 @@ def find_run_folder(out: Path | None, resume: str | None) -> RunFolder:
         folder = RunFolder(out or _newest_run(), resume=True)
     _make(folder.out)
     return folder
-
-
-@contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; the kernel lets go of it however the process ends.
-
-    Args:
-        folder: The folder of the run.
-
-    Raises:
-        RunFolderError: Another process trains in it.
-    """
-    with (folder / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunFolderError(
-                f"another process trains in {folder}; wait for it, stop it, or name another folder with --out"
-            ) from None
-        yield
 
 
 def holds_run(folder: Path) -> bool:

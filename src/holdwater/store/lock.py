@@ -1,0 +1,38 @@
+"""Hold the folder of a run for one process: two that write checkpoints into it would spoil each other's."""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from holdwater.errors import RunFolderError
+
+PATIENCE = 12.0
+"""Seconds that a process whose supervisor has died may take to end, and so to let go."""
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process; the kernel lets go of it however the process ends.
+
+    Args:
+        folder: The folder of the run.
+
+    Raises:
+        RunFolderError: Another process trains in it, and does not end.
+    """
+    deadline = time.monotonic() + PATIENCE
+    with (folder / ".lock").open("a+") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.05)
+                    continue
+                raise RunFolderError(
+                    f"another process trains in {folder}; wait for it, stop it, or name another folder with --out"
+                ) from None
+            break
+        yield
