@@ -267,7 +267,7 @@ class TestRun:
         done = holdwater("run", "--supervise", "--out", "run", "train.py")
 
         assert (done.returncode, done.stdout) == (-signal.SIGKILL, "once\n")
-        assert "register its state with holdwater.resumable" in done.stderr
+        assert "register the script's state with holdwater.resumable" in done.stderr
 
     @pytest.mark.parametrize(
         ("thing", "words"),

@@ -146,7 +146,7 @@ def _importance(gain: Gain) -> float:
 
 def _is_noise(path: Path) -> bool:
     """Whether holdwater itself holds something, or it is a table of the interpreter's own."""
-    if any((part.file or "").startswith(_HERE) or part.owner.startswith("holdwater.") for part in path.parts):
+    if any((part.file or "").startswith(_HERE) or part.owner.startswith(_OURS) for part in path.parts):
         return True
     naming = path.naming
     return naming is not None and naming.owner.partition(".")[0] in _STANDARD and not is_users(naming.file or "")
@@ -259,3 +259,5 @@ def _gradients(seen: Seen) -> Iterator[tuple[Gain, Any, Part]]:
 
 
 _HERE = __file__.rpartition("attribution")[0]
+_OURS = ("holdwater.", "memray.", "memray")
+"""Modules that are there because somebody looks."""

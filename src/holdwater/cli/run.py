@@ -137,11 +137,11 @@ def _write_report(out: Path, report: Path, rank: int) -> None:
 
 def _say(summary: dict[str, Any], out: Path) -> None:
     """Say the verdict on standard error: standard output is the script's."""
-    from holdwater.report.explained import explanation_in_words  # noqa: PLC0415 - the script is started first
+    from holdwater.report.explained import explanations_in_words  # noqa: PLC0415 - the script is started first
 
     lines = [f"holdwater: {summary['verdict']} after {summary['steps']} steps (clock: {summary['step_source']})"]
-    for finding in summary["findings"]:
+    for finding, words in zip(summary["findings"], explanations_in_words(summary["findings"]), strict=True):
         lines.append(f"holdwater:   {finding['component']}: {finding['verdict']}: {finding['advice']}")
-        lines += [f"holdwater:     {line}" for line in explanation_in_words(finding)]
+        lines += [f"holdwater:     {line}" for line in words]
     lines.append(f"holdwater:   history: {out} (holdwater report {out})")
     print("\n".join(lines), file=sys.stderr)  # noqa: T201 - what a command is for

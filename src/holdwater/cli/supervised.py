@@ -25,6 +25,10 @@ from holdwater.units import Step, parse_size
 
 log = logging.getLogger("holdwater")
 
+REGISTER = (
+    "register the script's state with holdwater.resumable(name, object), and go through its loop with "
+    "`for step in holdwater.steps(total)`"
+)
 OURS = ("holdwater.integrations.script", "holdwater.integrations.resume")
 WORTH_IT = frozenset((
     "torch", "numpy", "transformers", "peft", "trl", "datasets", "accelerate", "torchvision", "torchaudio",
@@ -68,6 +72,7 @@ class SupervisedRun:
         self._measured: list[dict[str, Any]] = []
         self._known: dict[str, Any] | None = None
         self._exit_code = 0
+        self._observed: Observed | None = None
         self._supervisor = Supervisor(
             Launch(
                 target="holdwater.integrations.script:run_words",
@@ -87,9 +92,11 @@ class SupervisedRun:
             process = self._live(process)
         self._supervisor.close()
         self._quick.remove()
-        self._store.close()
         summary = join_summaries(self._summaries)
         summary["actions"] = [*summary["actions"], *self._measured]
+        if self._observed is not None:
+            self._observed.write_down(summary)
+        self._store.close()
         return summary | {"exit_code": self._exit_code}
 
     def _start(self) -> ForkedProcess:
@@ -105,6 +112,7 @@ class SupervisedRun:
         channel, folder = self._supervisor.channel, self._folder(self._supervisor.life.number)
         asks = self._known is None
         observed = Observed(process, folder, self._budget, self._store, words=self._words, asks=asks)
+        self._observed = observed
         observed.follow(
             each_turn=lambda: self._turn(channel), at_end=lambda: following.extend(self._go_on(observed))
         )
@@ -123,6 +131,8 @@ class SupervisedRun:
             self._exit_code = observed.exit_code
             if answer.again:
                 log.warning("%s", _not_resumable(answer.reason))
+            elif self._settings["reload_interval"] or self._settings["reload_threshold"]:
+                log.warning("the process was never replaced: %s", REGISTER)
             return []
         if not answer.again:
             if answer.cause not in {"done", "asked to stop"}:
@@ -185,6 +195,7 @@ class SupervisedRun:
             pulse=str(self._folder(life.number) / "pulse"),
             quick=str(self._quick.path),
             out=str(self._out.resolve()),
+            supervisor=os.getpid(),
             relieve=life.relieve,
             explained=self._known is not None,
             settings=self._settings,
@@ -226,7 +237,4 @@ def package_of(name: str) -> str:
 
 def _not_resumable(reason: str) -> str:
     """Why a script is not started again."""
-    return (
-        f"{reason}; it is not started again, for it would begin anew: register its state with "
-        "holdwater.resumable(name, object) and go through its loop with `for step in holdwater.steps(total)`"
-    )
+    return f"{reason}; it is not started again, for it would begin anew: {REGISTER}"

@@ -84,8 +84,8 @@ def _train(options: argparse.Namespace, life: LifeFacts | None) -> int:
     config = _with_profile(gather_config(options), options, quiet=life is not None and life.number > 0)
     command = ["holdwater", *sys.argv[1:]]
     result = train(config, folder, command=command, callback=options.callback, life=life)
-    if result.recycled:
-        leave_at_once()
+    if result.recycled_at is not None:
+        leave_at_once(life, result.recycled_at)
     code = result.exit_code
     if code == 0 and options.fail_on == "leak" and result.summary.get("verdict") == "leak":
         code = LEAK_FOUND

@@ -17,10 +17,10 @@ from holdwater.guard.account import Overhead
 from holdwater.guard.summary import summarise
 from holdwater.probes.outside import Outside
 from holdwater.store.run_store import RunStore
-from holdwater.supervise.candidates import Candidate, find_training
+from holdwater.supervise.candidates import Candidate, find_training, training_process
 from holdwater.supervise.request import ask_inventory
 from holdwater.supervise.watcher import Record, Watcher
-from holdwater.units import format_rate, format_size
+from holdwater.units import format_size
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
@@ -74,7 +74,10 @@ def run(options: argparse.Namespace) -> int:
     if not options.every > 0:
         raise ConfigError(f"--every is {options.every:g}, but time must pass between readings; write 1 or more")
     check_writable("--json", options.json)
-    pid = options.pid if options.pid is not None else _one(options.name)
+    named = options.pid if options.pid is not None else _one(options.name)
+    pid = training_process(named)
+    if pid != named:
+        console.print(f"{named} is holdwater itself; the training process that it started is {pid}")
     try:
         outside = Outside(pid)
     except ProbeError as error:
@@ -142,9 +145,7 @@ def _line(watcher: Watcher) -> str:
     resident = float(buckets.lows("resident")[-1]) if len(buckets) else 0.0
     text = f"{time.strftime('%H:%M:%S')}  resident {format_size(resident)}  {watcher.verdict.kind}"
     rates = [finding.rate for finding in watcher.verdict.findings if finding.verdict == "leak" and finding.rate]
-    return text + "".join(
-        f"  {format_rate(rate.bytes_per_step).removesuffix('/step')} a reading" for rate in rates
-    )
+    return text + "".join(f"  +{format_size(rate.bytes_per_step / watcher.tick)}/s" for rate in rates)
 
 
 def _summary(watcher: Watcher, budget: Budget, seconds: float) -> dict[str, Any]:

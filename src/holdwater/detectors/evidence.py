@@ -25,6 +25,15 @@ class Holdings:
     library_pages: float = 0.0
     """Private pages of libraries and stacks: relocated and written to when they were loaded."""
 
+    def has_let_go_of(self, earlier: "Holdings") -> bool:
+        """Whether a count when the script had ended no longer sees what was held while it ran.
+
+        Args:
+            earlier: The count before: the functions whose variables it saw may have returned since.
+        """
+        held, now = earlier.tensors + earlier.bulk, self.tensors + self.bulk
+        return self.in_use < earlier.in_use or now < 0.5 * held
+
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
@@ -67,19 +76,19 @@ class Evidence:
         before = answer.get("before", {})
         if "census" in answer:
             census = answer["census"]
-            holdings += (
-                Holdings(
-                    step=answer["step"],
-                    in_use=before.get("heap_in_use", before.get("resident", 0.0)),
-                    tensors=census["tensors"],
-                    bulk=census["bulk"],
-                    gained_python=census["gained"]["python"],
-                    datasets=census["datasets"],
-                    room=census["room"],
-                    python_blocks=before.get("python_blocks"),
-                    library_pages=library_pages,
-                ),
+            held = Holdings(
+                step=answer["step"],
+                in_use=before.get("heap_in_use", before.get("resident", 0.0)),
+                tensors=census["tensors"],
+                bulk=census["bulk"],
+                gained_python=census["gained"]["python"],
+                datasets=census["datasets"],
+                room=census["room"],
+                python_blocks=before.get("python_blocks"),
+                library_pages=library_pages,
             )
+            let_go = census.get("at_end", False) and bool(holdings) and held.has_let_go_of(holdings[-1])
+            holdings += () if let_go else (held,)
         if "experiment" in answer:
             found = answer["experiment"]
             experiments += (

@@ -34,6 +34,8 @@ class JudgeConfig:
     growth: GrowthConfig = field(default=DEFAULT)
     leak_threshold: float = 1e6
     """Bytes per step above which remedies may act on a leak; below it, it is only reported."""
+    seconds_per_step: float | None = None
+    """Where a step is a tick of the clock: its length, so that rates are said by the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +342,10 @@ class _Case:
         self, kind: VerdictKind, growth: Growth, rate: Rate, following: Following | None, *, garbage: bool
     ) -> str:
         """Say how fast, since when, by what clock, and what was tried."""
+        if self.config.seconds_per_step is not None:
+            speed = f"+{format_size(rate.bytes_per_step / self.config.seconds_per_step)}/s"
+            what = "free memory that the allocator keeps" if kind == "fragmentation" else "memory"
+            return f"{what} grows by {speed}"
         speed = format_rate(rate.bytes_per_step)
         by = ""
         if following is not None and following.clock != "step":

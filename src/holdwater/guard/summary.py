@@ -13,6 +13,7 @@ from holdwater.detectors.verdict import GRAVITY, Finding, Forecast, Plateau, Rat
 from holdwater.guard.account import Overhead
 
 SCHEMA = 1
+_PRIVATE = {"host.native", "host.python", "host.tensors"}
 _LASTING = {"leak", "pressure", "fragmentation"}
 """What was found in one process stands for the run, though the next process has begun anew."""
 
@@ -47,7 +48,7 @@ def join_summaries(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         summaries: Of each process in turn, at least one. What grew in any of them is a finding; of one kind and
             component the newest is kept, and what nobody could judge counts only if nobody could.
     """
-    newest = summaries[-1]
+    newest = next((one for one in reversed(summaries) if one["verdict"] != "unknown"), summaries[-1])
     findings = {
         (finding["verdict"], finding["component"]): finding
         for summary in summaries
@@ -55,13 +56,15 @@ def join_summaries(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if finding["verdict"] in _LASTING or summary is newest
     }
     rows = sorted(findings.values(), key=lambda finding: GRAVITY.index(finding["verdict"]))
+    if any(_is_private_leak(row) and row["sites"] for row in rows):  # later processes are not asked again
+        rows = [row for row in rows if row["sites"] or not _is_private_leak(row)]
     if len(summaries) > 1 and any(row["verdict"] != "unknown" for row in rows):
         rows = [row for row in rows if row["verdict"] != "unknown"]
     kinds = {row["verdict"] for row in rows} or {newest["verdict"]}
     added = ("guard_seconds", "run_seconds", "attribution_seconds")
     overheads = [summary["overhead"] for summary in summaries]
     peaks = [summary["peak"] for summary in summaries]
-    return newest | {
+    return summaries[-1] | {
         "verdict": next((kind for kind in GRAVITY if kind in kinds), "unknown"),
         "findings": rows,
         "actions": [action for summary in summaries for action in summary["actions"]],
@@ -69,6 +72,11 @@ def join_summaries(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "peak": {name: max((one[name] or 0 for one in peaks), default=0) or None for name in newest["peak"]},
         "processes": len(summaries),
     }
+
+
+def _is_private_leak(finding: Mapping[str, Any]) -> bool:
+    """Whether a finding is a leak of what the process alone uses."""
+    return finding["verdict"] == "leak" and finding["component"] in _PRIVATE
 
 
 def summarise_findings(

@@ -132,7 +132,7 @@ class Resumption:
             self._save(self._durable, step)
         reason_file(life.pulse).write_text(reason, encoding="utf-8")
         session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
-        session.channel.put("recycled", step)
+        self._held.close()
         raise sessions.GoOn
 
     def _save(self, folder: CheckpointFolder, step: int) -> None:

@@ -50,7 +50,7 @@ def run_words() -> None:
         sys.exit(0)
     except GoOn:
         session.channel.state = "ended"
-        leave_at_once()
+        leave_at_once(life, session.steps)
     except SystemExit:
         _finish(session)
         raise

@@ -200,7 +200,7 @@ class Session:
         from_step, gains = self._counted_at, self._gains
         with self._readings.without_own():
             census = self._take(gains.compare if last else gains.remember)
-            answer["census"] = census.as_json()
+            answer["census"] = census.as_json() | {"at_end": last}
             gains.forget()
             if last and gains.found:
                 answer["explanation"] = seen_at_once(gains, from_step, self.steps)

@@ -1,5 +1,6 @@
 """What explains a growth, in words: the way from the allocation to what it keeps, the cure, what is missing."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -24,6 +25,25 @@ def explanation_in_words(finding: dict[str, Any]) -> list[str]:
         lines += [f"    {line}" for line in known["cure"].splitlines()]
         lines.append(f"{REFERENCE} {known['reference']}")
     return lines + [f"not looked at: {reason}" for reason in finding.get("missing", ())]
+
+
+def explanations_in_words(findings: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The explanations of several findings; what one has in common with an earlier one is not said twice.
+
+    Args:
+        findings: Of the JSON verdict.
+    """
+    said: dict[tuple[str, ...], str] = {}
+    found = []
+    for finding in findings:
+        lines = explanation_in_words(finding)
+        chain = tuple(finding.get("chain", ())[:3])
+        if chain and chain in said:
+            lines = [f"it follows from the same line as {said[chain]} above"]
+        elif chain:
+            said[chain] = finding["component"]
+        found.append(lines)
+    return found
 
 
 def explanations_as_html(summary: dict[str, Any] | None) -> str:

@@ -5,6 +5,7 @@ documentation, "Write-Ahead Logging"). The file's size is bounded: the samples o
 its timeline, which merges neighbours; those of earlier sessions are thinned when a new one begins.
 """
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Mapping
@@ -187,3 +188,23 @@ def sample_rows(session: int, buckets: Buckets) -> list[list[float]]:
     table = np.concatenate((np.stack(keys).astype(np.float64), parts.reshape(len(COLUMNS), len(buckets))))
     rows: list[list[float]] = table.T.tolist()
     return rows
+
+
+def amend_summary(folder: Path, summary: Mapping[str, Any], *, rank: int = 0) -> None:
+    """Put the judgement of a whole run in the place of its last process's.
+
+    Args:
+        folder: The folder of the run.
+        summary: As JSON (schema 1).
+        rank: The number of the process among those of the run.
+
+    Raises:
+        StoreError: The database cannot be written.
+    """
+    path = database_path(folder, rank)
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
+            (newest,) = connection.execute("SELECT max(session) FROM summaries").fetchone()
+            connection.execute("UPDATE summaries SET summary = ? WHERE session = ?", (json.dumps(summary), newest))
+    except sqlite3.Error as error:
+        raise StoreError(f"the history {path} cannot be written: {error}") from error

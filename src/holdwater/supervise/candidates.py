@@ -89,3 +89,26 @@ def _mapped_library(pid: int) -> str | None:
     except OSError:
         return None
     return next((f"has {library} loaded" for library in LIBRARIES if library in maps), None)
+
+
+def training_process(pid: int) -> int:
+    """The process that trains, where the number is that of the holdwater command which started it.
+
+    Args:
+        pid: Of a process.
+    """
+    try:
+        process = psutil.Process(pid)
+        words = process.cmdline()
+        if not {"run", "train"} & set(words) or not any(Path(word).name == "holdwater" for word in words[:3]):
+            return pid
+        for child in process.children():
+            command = child.cmdline()
+            if any(word.endswith("/integrations/script.py") for word in command):
+                return int(child.pid)
+            if any(word.endswith("/supervise/forking.py") for word in command):
+                forked = child.children()
+                return int(forked[0].pid) if forked else pid
+    except psutil.Error:
+        return pid
+    return pid

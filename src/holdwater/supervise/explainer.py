@@ -90,6 +90,8 @@ class Explainer:
         seen = self.seen if inside is None else inside
         if seen is None or finding.verdict not in EXPLAINED or rate <= 0:
             return None
+        if finding.verdict == "bounded" and finding.forecast is None:
+            return None  # it has stopped: what grows a little still is not what has grown
         key = (finding.component, finding.follows, rate)
         if key not in self._made:
             self._made = {old: made for old, made in self._made.items() if old[0] != finding.component}

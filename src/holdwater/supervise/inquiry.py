@@ -86,7 +86,7 @@ class Inquiry:
             return
         final = final or self._channel.state == "ending"
         unexplained = final and judgement.suspicious and self.explainer.seen is None and not self._counted_last
-        uncounted = final and judgement.suspicious and not self._counted_at(steps)
+        uncounted = final and judgement.suspicious and not self._counted_at(steps) and not self._counted_last
         if self._wants_experiment(judgement, steps, final=final):
             self._experiment_at = steps
             self._owes_window = self._windows == 0  # what an experiment frees may hide the growth for a while

@@ -1,8 +1,10 @@
 """What a process that a supervisor has started knows of itself: where channel and quick checkpoints lie."""
 
 import atexit
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field
@@ -27,6 +29,8 @@ class LifeFacts:
     """A folder in memory, for checkpoints that the next process goes on from."""
     out: str
     """The folder of the run."""
+    supervisor: int = 0
+    """The number of the supervisor's process."""
     relieve: int = 0
     """How often a process of this run was short of memory."""
     ended: Mapping[str, Any] | None = None
@@ -75,9 +79,21 @@ def reason_file(pulse: str | Path) -> Path:
     return Path(pulse).with_name("reason")
 
 
-def leave_at_once() -> NoReturn:
-    """End this process without taking it apart: what was asked to happen at its end happens, no more."""
+def leave_at_once(life: LifeFacts | None, step: int) -> NoReturn:
+    """End this process so that another goes on; it is started while the kernel still takes this one's memory back.
+
+    What was asked to happen at the end of this process happens, no more.
+
+    Args:
+        life: What the supervisor has said; None only tells that nobody waits.
+        step: The last step.
+    """
     atexit._run_exitfuncs()  # noqa: SLF001 - as `multiprocessing` ends its own children
     sys.stdout.flush()
     sys.stderr.flush()
+    if life is not None:
+        life.open_channel().put("recycled", step)
+        if hasattr(signal, "SIGIO"):
+            with contextlib.suppress(OSError):
+                os.kill(life.supervisor, signal.SIGIO)
     os._exit(0)

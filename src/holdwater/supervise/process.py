@@ -16,6 +16,7 @@ from types import FrameType
 
 import psutil
 
+from holdwater.supervise.channel import Channel
 from holdwater.supervise.fork_server import ForkServer
 
 PASSED_ON = tuple(
@@ -125,18 +126,24 @@ class ForkedProcess(RunningProcess):
     """A process that a fork server has forked."""
 
     def __init__(
-        self, server: ForkServer, target: str, argv: Sequence[str], environment: Mapping[str, str]
+        self,
+        server: ForkServer,
+        channel: Channel,
+        target: str,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
     ) -> None:
         """Have it forked.
 
         Args:
             server: Forks it.
+            channel: Where it says that another process may go on.
             target: `module:function`.
             argv: Its `sys.argv`.
             environment: Its environment.
         """
         super().__init__()
-        self._server = server
+        self._server, self._channel = server, channel
         if server.alive and hasattr(signal, "SIGIO"):  # wakes the wait below when the server has something to say
             fcntl.fcntl(server.link, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(server.link, fcntl.F_SETFL, fcntl.fcntl(server.link, fcntl.F_GETFL) | os.O_ASYNC)
@@ -151,7 +158,9 @@ class ForkedProcess(RunningProcess):
             super().send(number)
 
     def _poll(self) -> bool:
-        """By what the server reports; a server that is gone has taken the process with it."""
+        """By what the server reports, or the process itself; a server that is gone has taken it with it."""
+        if self.exit_status is None and self._channel.get("recycled"):
+            self.exit_status = 0
         if self.exit_status is None:
             for ended in self._server.ended():
                 if ended.pid == self.pid:

@@ -98,12 +98,12 @@ class Supervisor:
         self._moved = (steps, time.monotonic())
         self._hung, self._stop_by = False, float("inf")
         environment = self._launch.environment(self.life)
-        process = ForkedProcess(self._server, self._launch.target, self.argv, environment)
+        process = ForkedProcess(self._server, self.channel, self._launch.target, self.argv, environment)
         if process.exit_status is not None and self._server.unfit:
             log.warning("%s; each process imports everything itself", self._server.unfit)
             self._server.close()
             self._server = ForkServer((), os.environ)
-            process = ForkedProcess(self._server, self._launch.target, self.argv, environment)
+            process = ForkedProcess(self._server, self.channel, self._launch.target, self.argv, environment)
         self.process = process
         return process
 

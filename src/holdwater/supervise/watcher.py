@@ -149,9 +149,8 @@ class Watcher:
 
     def judge(self, *, final: bool = False) -> Judgement:
         """Judge what is known, and ask the process where that would help."""
-        judgement = judge(
-            self.timeline.buckets(), self.budget, config=JudgeConfig(), evidence=self.evidence, final=final
-        )
+        config = JudgeConfig(seconds_per_step=self.tick if self.timeline is self.by_time else None)
+        judgement = judge(self.timeline.buckets(), self.budget, config=config, evidence=self.evidence, final=final)
         self.verdict = self._dated(self._pressure.added_to(judgement.verdict))
         if self.inquiry is not None:
             self.inquiry.ask(judgement, self.steps, final=final)

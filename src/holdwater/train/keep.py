@@ -74,6 +74,7 @@ class _Kept:
             pulse=str(self._pulse),
             quick=str(self._quick),
             out=str(self._out),
+            supervisor=os.getpid(),
             relieve=life.relieve,
             ended=self.ended,
         )

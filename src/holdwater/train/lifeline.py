@@ -91,7 +91,6 @@ class LifeLine:
             return False
         return True
 
-    def leave(self, step: int, reason: str) -> None:
-        """Tell the supervisor that another process is to go on, and why."""
+    def leave(self, reason: str) -> None:
+        """Leave word why another process is to go on."""
         reason_file(self.life.pulse).write_text(reason, encoding="utf-8")
-        self._channel.put("recycled", step)

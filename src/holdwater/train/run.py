@@ -25,6 +25,7 @@ from holdwater.guard.summary import join_summaries
 from holdwater.store.checkpoints import CheckpointFolder, read_checkpoint
 from holdwater.store.history import read_history
 from holdwater.store.lock import hold
+from holdwater.store.run_store import amend_summary
 from holdwater.supervise.life import LifeFacts
 from holdwater.train.lifeline import LifeLine
 from holdwater.train.loop import Loop
@@ -47,8 +48,8 @@ class Result:
     exit_code: int
     summary: dict[str, Any]
     """The judgement as JSON (schema 1), without command and exit code."""
-    recycled: bool = False
-    """The process ends so that a fresh one goes on."""
+    recycled_at: int | None = None
+    """The step after which a fresh process goes on; None where the run has ended."""
 
 
 def train(
@@ -121,11 +122,20 @@ def _train(
         )
         loop = Loop(settings, state, tokens, checkpoints, guard, open_screen(pace), function, line)
         exit_code = _run(loop)
+    return _leave(loop, exit_code, folder.out)
+
+
+def _leave(loop: Loop, exit_code: int, out: Path) -> Result:
+    """Leave word for the process that goes on, or the judgement of the whole run and its report."""
+    guard, line = loop.guard, loop.line
     if loop.goes_on and line is not None:
-        line.leave(state.step, guard.stop_reason or "")
-        return Result(0, {}, recycled=True)
-    summary = guard.summary() if line is None else whole_run(folder.out, line.life.pulse)
-    write_report(folder.out)
+        line.leave(guard.stop_reason or "")
+        return Result(0, {}, recycled_at=loop.state.step)
+    summary = guard.summary()
+    if line is not None and not line.is_first:
+        summary = whole_run(out, line.life.pulse)
+        amend_summary(out, summary)
+    write_report(out)
     return Result(exit_code, summary)
 
 
