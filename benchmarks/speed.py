@@ -16,7 +16,7 @@ import torch
 from holdwater.config import gather
 from holdwater.guard.guard import Guard
 from holdwater.store.checkpoints import CheckpointFolder
-from holdwater.train.loop import Loop
+from holdwater.train.loop import Loop, recovering_step
 from holdwater.train.screen import Pace, PlainScreen, Progress
 from holdwater.train.settings import train_settings
 from holdwater.train.state import new_state
@@ -55,7 +55,15 @@ def main() -> bool:
         with Guard(out=folder) as guard:
             pace = Pace(first_step=0, steps=settings.steps, tokens_in_step=settings.tokens_in_step)
             screen = PlainScreen(pace)
-            loop = Loop(settings, state, tokens, CheckpointFolder(Path(folder)), guard, screen)
+            loop = Loop(
+                settings,
+                state,
+                recovering_step(settings, state),
+                tokens,
+                CheckpointFolder(Path(folder)),
+                guard,
+                screen,
+            )
 
             def ours() -> None:
                 loss, rate = loop.learn(state.step + 1)

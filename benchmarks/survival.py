@@ -1,9 +1,9 @@
 """Issue D, bar B1: a native leak of 20 MB a step, for 3,000 steps of 100 ms, under a limit of 2 GB.
 
-The limit is a memory control group (version 1 or 2) that holds all processes and memory-backed files; to make one
-takes root. The bare script dies in it; under the supervisor it ends, each step's loss and samples as
-without a leak. The time is held against the same leaking script without any limit, for as many steps as the machine's
-memory holds, scaled to the whole run.
+The limit is a memory control group (version 1 or 2) that holds all processes and memory-backed files; to make
+one takes root. The bare script dies in it; under the supervisor it ends, each step's loss and samples as
+without a leak. The time is held against the same leaking script without any limit, for as many steps as the
+machine's memory holds, scaled to the whole run.
 """
 
 import argparse
@@ -104,8 +104,16 @@ def main() -> None:
             LIMIT,
         )
         verdict = json.loads((folder / "supervised" / "v.json").read_text())
+    judge_and_record(healthy, bare, free | {"steps": fits}, supervised | {"verdict": verdict})
+
+
+def judge_and_record(
+    healthy: dict[str, Any], bare: dict[str, Any], free: dict[str, Any], supervised: dict[str, Any]
+) -> None:
+    """Hold the runs against one another, print and record."""
+    verdict = supervised["verdict"]
     costs = [action["seconds"] for action in verdict["actions"] if action["action"] == "recycle"]
-    expected = free["seconds"] * options.steps / fits
+    expected = free["seconds"] * len(healthy["rows"]) / free["steps"]
     longer = supervised["seconds"] / expected - 1
     exact = supervised["rows"] == healthy["rows"] and supervised["last"] == healthy["last"]
     if not exact or supervised["status"]:
@@ -128,7 +136,7 @@ def main() -> None:
         "limit_bytes": LIMIT,
         "charged_bytes": supervised["charged_bytes"],
         "seconds": supervised["seconds"],
-        "without_limit": {"steps": fits, "seconds": free["seconds"]},
+        "without_limit": {"steps": free["steps"], "seconds": free["seconds"]},
         "replacement_seconds": costs,
         "verdict": verdict["verdict"],
     }

@@ -103,3 +103,5 @@ def _find(action: ActionName, levers: Levers) -> Callable[[], None]:
             return _recycle(levers)
         case "stop":
             return _stop(levers)
+        case "micro_batch":
+            raise ActionError("the training step makes its micro-batch smaller itself, when memory runs out in it")

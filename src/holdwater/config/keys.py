@@ -101,7 +101,6 @@ def percentage(value: object) -> float:
     return float(real(0, 100, example=80, above=True)(str(value).removesuffix("%"))) / 100
 
 
-LATER_CURE = "the remedy that it sets is not built yet"
 LATER_TUNING = "fine-tuning is not built yet; from-scratch training does not use it"
 
 KEYS: tuple[Key, ...] = (
@@ -133,7 +132,13 @@ KEYS: tuple[Key, ...] = (
     Key("waiting_below", size, None, "available memory that makes the run wait (15GB or 20 %%)", "SIZE"),
     Key("stopping_below", size, None, "available memory that stops the run (10GB or 13 %%)", "SIZE"),
     Key("periodic_cache_clear_interval", whole(1), None, "steps between two clearings of caches (none)"),
-    Key("batch_size_reduction_factor", text, None, "", "X", LATER_CURE),
+    Key(
+        "batch_size_reduction_factor",
+        real(0, 0.99, example=0.5, above=True),
+        0.5,
+        "by what the micro-batch is made smaller when memory runs out",
+        "X",
+    ),
     Key(
         "reload_interval_steps",
         whole(1),

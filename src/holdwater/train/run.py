@@ -22,13 +22,14 @@ from holdwater.errors import CheckpointError, ConfigError, RunFolderError, Store
 from holdwater.guard.guard import Guard
 from holdwater.guard.settings import GuardSettings
 from holdwater.guard.summary import join_summaries
+from holdwater.integrations.recovering_step import HalfUpdated
 from holdwater.store.checkpoints import CheckpointFolder, read_checkpoint
 from holdwater.store.history import read_history
 from holdwater.store.lock import hold
 from holdwater.store.run_store import amend_summary
 from holdwater.supervise.life import LifeFacts
 from holdwater.train.lifeline import LifeLine
-from holdwater.train.loop import Loop
+from holdwater.train.loop import Loop, recovering_step
 from holdwater.train.run_folder import RunFolder
 from holdwater.train.screen import Pace, open_screen
 from holdwater.train.settings import TrainSettings, train_settings
@@ -37,6 +38,8 @@ from holdwater.train.text import find_files, read_text, tokenise
 
 log = logging.getLogger("holdwater")
 
+SPOILT = 1
+"""The exit code of a process whose weights are not whole: its supervisor starts another one."""
 RESUMABLE = 75
 """The exit code of a run that stopped on purpose and can be resumed."""
 
@@ -120,7 +123,17 @@ def _train(
             tokens_in_step=settings.tokens_in_step,
             began=None if line is None else line.began(state.step),
         )
-        loop = Loop(settings, state, tokens, checkpoints, guard, open_screen(pace), function, line)
+        loop = Loop(
+            settings,
+            state,
+            recovering_step(settings, state),
+            tokens,
+            checkpoints,
+            guard,
+            open_screen(pace),
+            function,
+            line,
+        )
         exit_code = _run(loop)
     return _leave(loop, exit_code, folder.out)
 
@@ -210,6 +223,9 @@ def _run(loop: Loop) -> int:
             raise RunFolderError(f"{error}; free some space or name another folder with --out") from error
         try:
             loop.run()
+        except HalfUpdated as error:
+            log.error("%s: the run goes on from its newest checkpoint", error)  # noqa: TRY400 - no bug to trace
+            return SPOILT
         except CheckpointError as error:
             newest = loop.checkpoints.newest(log.warning)
             place = "there is no whole one" if newest is None else f"the newest whole one is step {newest.step}"

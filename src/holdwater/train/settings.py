@@ -21,6 +21,7 @@ class TrainSettings:
     batch_size: int
     train_seq_length: int
     gradient_accumulation: int
+    batch_size_reduction_factor: float
     learning_rate: float
     warmup_steps: int
     weight_decay: float
@@ -45,6 +46,7 @@ class TrainSettings:
     def identity(self) -> dict[str, object]:
         """What must be the same for a run to go on exactly: all but its length, place and bookkeeping."""
         free = {"steps", "out", "data", "keep_checkpoints", "checkpoint_interval", "threads"}
+        free |= {"batch_size_reduction_factor"}
         return {name: getattr(self, name) for name in self.__slots__ if name not in free}
 
 

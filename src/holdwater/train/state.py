@@ -35,8 +35,10 @@ class TrainState:
     batches: Batches
     identity: dict[str, object]
     """What a checkpoint must agree with."""
-    written_out: WrittenOut | None = None
-    """The faster way to the same gradients, on a CPU."""
+    written_out: dict[int, WrittenOut] | None = None
+    """The faster way to the same gradients, on a CPU, by the number of sequences; None elsewhere."""
+    rate: float = 0.0
+    """The learning rate of the step that is being taken."""
     step: int = 0
     """Optimizer steps done."""
     best: float = float("inf")
@@ -49,10 +51,20 @@ class TrainState:
     def propagate(self, tokens: Tensor, targets: Tensor, *, share: float) -> float:
         """Add the gradient of a batch, times `share`, to the model's; return its mean loss in nats."""
         if self.written_out is not None:
-            return self.written_out.propagate(tokens, targets, share=share).item()
+            return self._written_out(*tokens.shape).propagate(tokens, targets, share=share).item()
         loss = self.model.loss(tokens, targets)
         (loss * share).backward()  # type: ignore[no-untyped-call]
         return loss.item()
+
+    def _written_out(self, rows: int, time: int) -> WrittenOut:
+        """The written-out pass for a number of sequences; few sizes are kept."""
+        known = self.written_out or {}
+        if rows not in known:
+            if len(known) > 1:
+                known.clear()
+            known[rows] = WrittenOut(self.model, batch=rows, time=time)
+            self.written_out = known
+        return known[rows]
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Every tensor of the state, by file and name."""
@@ -140,9 +152,7 @@ def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
     optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay)
     batches = Batches(tokens.train, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed)
     identity = settings.identity() | {"text": tokens.fingerprint}
-    written_out = None
-    if settings.device == "cpu":
-        written_out = WrittenOut(model, batch=settings.batch_size, time=settings.train_seq_length)
+    written_out: dict[int, WrittenOut] | None = {} if settings.device == "cpu" else None
     return TrainState(model, weights, optimizer, batches, identity, written_out)
 
 
