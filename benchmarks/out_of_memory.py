@@ -122,10 +122,10 @@ def trial(dice: random.Random, place: Path, known: dict[tuple[str, ...], dict[st
     """One run with a shortage, compared with the same run without."""
     batch, accumulation = dice.choice([2, 3, 4, 6]), dice.choice([1, 2, 3])
     flags = {
-        "preset": "tiny", "steps": str(STEPS), "batch_size": str(batch), "gradient_accumulation": str(accumulation),
-        "train_seq_length": "16", "eval_interval": "4", "eval_batches": "2", "checkpoint_interval": "4",
-        "sample_length": "0", "threads": "1", "max_memory": "4GB", "warmup_steps": "1",
-        "data": str(place / "text.txt"),
+        "preset": "tiny", "steps": str(STEPS), "batch_size": str(batch),
+        "gradient_accumulation": str(accumulation), "train_seq_length": "16", "eval_interval": "4",
+        "eval_batches": "2", "checkpoint_interval": "4", "sample_length": "0", "threads": "1",
+        "max_memory": "4GB", "warmup_steps": "1", "data": str(place / "text.txt"),
     }  # fmt: skip
     key = (flags["batch_size"], flags["gradient_accumulation"])
     if key not in known:

@@ -85,7 +85,7 @@ class TestOtherCommands:
         assert done.returncode == 2
         assert "not the folder of a run" in done.stderr
 
-    @pytest.mark.parametrize("command", ["plan", "verify-resume"])
+    @pytest.mark.parametrize("command", ["plan"])
     def test_what_is_not_built_says_so(self, holdwater: Run, command: str) -> None:
         """Never a stub that claims to work."""
         done = holdwater(command, "x")

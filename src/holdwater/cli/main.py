@@ -12,9 +12,9 @@ from holdwater.errors import HoldwaterError
 
 MISTAKE = 2
 """The exit code of a mistake in the call or the configuration."""
-COMMANDS = ("train", "run", "watch", "report", "replay", "doctor")
+COMMANDS = ("train", "run", "watch", "report", "replay", "doctor", "verify-resume")
 """Each is a module of this package, imported when it is called."""
-NOT_BUILT = ("plan", "verify-resume")
+NOT_BUILT = ("plan",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     called = [name for name in COMMANDS if words and words[0] == name]
     for name in called or COMMANDS:
-        import_module(f"holdwater.cli.{name}").add_parser(commands)
+        import_module(f"holdwater.cli.{name.replace('-', '_')}").add_parser(commands)
     return parser
 
 

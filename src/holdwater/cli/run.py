@@ -140,6 +140,11 @@ def _say(summary: dict[str, Any], out: Path) -> None:
     from holdwater.report.explained import explanations_in_words  # noqa: PLC0415 - the script is started first
 
     lines = [f"holdwater: {summary['verdict']} after {summary['steps']} steps (clock: {summary['step_source']})"]
+    replaced = [action["seconds"] for action in summary["actions"] if action["action"] == "recycle"]
+    if replaced:
+        middle = sorted(replaced)[len(replaced) // 2]
+        times = "once" if len(replaced) == 1 else f"{len(replaced)} times"
+        lines.append(f"holdwater:   the process was replaced {times}, which took {middle:.2f} s in the median")
     for finding, words in zip(summary["findings"], explanations_in_words(summary["findings"]), strict=True):
         lines.append(f"holdwater:   {finding['component']}: {finding['verdict']}: {finding['advice']}")
         lines += [f"holdwater:     {line}" for line in words]

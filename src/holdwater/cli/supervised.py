@@ -63,6 +63,7 @@ class SupervisedRun:
             if options.reload_threshold is None
             else int(parse_size(options.reload_threshold, bare_unit="GB")),
             "checkpoint_interval": options.checkpoint_interval,
+            "keep_checkpoints": options.keep_checkpoints,
         }
         self._last_step = options.steps
         self._quick = QuickFolder(out)

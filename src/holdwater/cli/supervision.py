@@ -25,11 +25,13 @@ def add_supervision(parser: Any) -> None:  # noqa: ANN401 - argparse has no publ
         ("--reload-interval", int, "N", "replace the process every N steps"),
         ("--reload-threshold", str, "SIZE", "replace it when it holds more"),
         ("--checkpoint-interval", int, "N", "steps between two checkpoints on disk (default: every 5 minutes)"),
+        ("--keep-checkpoints", int, "N", "how many of them to keep (default: 3)"),
         ("--hang-timeout", float, "SECONDS", "replace it when it has made no step for so long"),
         ("--max-restarts", int, "N", "how often one that died is started again (default: 1000)"),
     )
+    defaults = {"--max-restarts": 1000, "--keep-checkpoints": 3}
     for flag, kind, metavar, text in numbers:
-        default = 1000 if flag == "--max-restarts" else None
+        default = defaults.get(flag)
         parser.add_argument(flag, type=kind, metavar=metavar, default=default, help=text)
 
 

@@ -49,12 +49,13 @@ def join_summaries(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
             component the newest is kept, and what nobody could judge counts only if nobody could.
     """
     newest = next((one for one in reversed(summaries) if one["verdict"] != "unknown"), summaries[-1])
-    findings = {
-        (finding["verdict"], finding["component"]): finding
-        for summary in summaries
-        for finding in summary["findings"]
-        if finding["verdict"] in _LASTING or summary is newest
-    }
+    findings: dict[tuple[str, str], dict[str, Any]] = {}
+    for summary in summaries:
+        for finding in summary["findings"]:
+            key = (finding["verdict"], finding["component"])
+            first = findings.get(key, finding)
+            if finding["verdict"] in _LASTING or summary is newest:
+                findings[key] = finding | {name: first[name] for name in ("onset_step", "detected_step")}
     rows = sorted(findings.values(), key=lambda finding: GRAVITY.index(finding["verdict"]))
     if any(_is_private_leak(row) and row["sites"] for row in rows):  # later processes are not asked again
         rows = [row for row in rows if row["sites"] or not _is_private_leak(row)]

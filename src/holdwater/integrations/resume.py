@@ -41,7 +41,9 @@ class Resumption:
         self._saved_at = time.monotonic()
         if life is not None:
             self._quick = CheckpointFolder(Path(life.quick) / "checkpoints", keep=1)
-            self._durable = CheckpointFolder(Path(life.out) / "checkpoints")
+            self._durable = CheckpointFolder(
+                Path(life.out) / "checkpoints", keep=int(life.settings.get("keep_checkpoints", 3))
+            )
 
     def register(self, name: str, thing: object) -> None:
         """Keep the state of an object.
@@ -110,24 +112,26 @@ class Resumption:
             self._save(self._durable, step)
             sessions.say(f"stopped at step {step}: {self._stop}; its checkpoint is in {life.out}")
             raise SystemExit(STOPPED)
+        due = recycling.is_due(step, now - self._saved_at)
+        if due:
+            self._save(self._durable, step)
         reason = None if last else recycling.reason(step)
         if reason is not None:
-            self._leave(step, reason)
-        if recycling.is_due(step, now - self._saved_at):
-            self._save(self._durable, step)
+            self._leave(step, reason, saved=due)
 
     def finish(self, step: int) -> None:
         """The loop is over: keep its last state."""
         if self.life is not None:
             self._save(self._durable, step)
 
-    def _leave(self, step: int, reason: str) -> NoReturn:
-        """Leave the state for the next process, and end."""
+    def _leave(self, step: int, reason: str, *, saved: bool) -> NoReturn:
+        """Leave the state for the next process, unless a checkpoint holds it already, and end."""
         session, life = sessions.current(), self.life
         if session is None or life is None:
             raise RuntimeError("no supervisor has started this process")
         try:
-            self._save(self._quick, step)
+            if not saved:
+                self._save(self._quick, step)
         except CheckpointError:
             self._save(self._durable, step)
         reason_file(life.pulse).write_text(reason, encoding="utf-8")
