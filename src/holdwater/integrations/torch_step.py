@@ -7,6 +7,7 @@ for batch in loader:
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,36 @@ class ScalerState:
             self._scaler.load_state_dict(state)
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a step of a plain PyTorch loop is made of."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[nn.Module, Any], Tensor]
+    clip: float | None
+    scaler: torch.amp.GradScaler | None
+
+    def propagate(self, batch: Any, share: float) -> float:  # noqa: ANN401 - tensors, however they are kept
+        """Add a part's gradient; return its mean loss."""
+        mean = self.loss(self.model, batch)
+        total = mean * share
+        (total if self.scaler is None else self.scaler.scale(total)).backward()  # type: ignore[no-untyped-call]
+        return float(mean.detach())
+
+    def update(self) -> None:
+        """Change the weights."""
+        if self.scaler is not None and self.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+
+
 def torch_step(  # noqa: PLR0913 - what a training step is made of, by name
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -100,34 +131,16 @@ def torch_step(  # noqa: PLR0913 - what a training step is made of, by name
         ConfigError: The factor does not make a micro-batch smaller.
     """
 
-    def propagate(batch: Any, share: float) -> float:  # noqa: ANN401 - tensors, however they are kept
-        """Add a part's gradient."""
-        mean = loss(model, batch)
-        total = mean * share
-        (total if scaler is None else scaler.scale(total)).backward()  # type: ignore[no-untyped-call]
-        return float(mean.detach())
-
-    def update() -> None:
-        """Change the weights."""
-        if scaler is not None and clip is not None:
-            scaler.unscale_(optimizer)
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-        if scaler is None:
-            optimizer.step()
-        else:
-            scaler.step(optimizer)
-            scaler.update()
-
+    parts = _Parts(model, optimizer, loss, clip, scaler)
     kept: list[Kept] = [RandomStates(), Buffers(model)]
     kept += [] if scaler is None else [ScalerState(scaler)]
     lent: Loop[Any] = Loop(
-        propagate=propagate,
+        propagate=parts.propagate,
         rows=rows_of,
         cut=cut,
         weigh=weigh or (lambda batch: float(rows_of(batch))),
         clear=lambda: optimizer.zero_grad(set_to_none=True),
-        update=update,
+        update=parts.update,
         weights=model.parameters,
         kept=kept,
         inexact=_why_inexact(model),
