@@ -130,7 +130,6 @@ def torch_step(  # noqa: PLR0913 - what a training step is made of, by name
     Raises:
         ConfigError: The factor does not make a micro-batch smaller.
     """
-
     parts = _Parts(model, optimizer, loss, clip, scaler)
     kept: list[Kept] = [RandomStates(), Buffers(model)]
     kept += [] if scaler is None else [ScalerState(scaler)]
