@@ -6,6 +6,7 @@ measured by holdwater itself: from the end of the last step to the end of the fi
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from safetensors.numpy import load_file
 
 from recording import Bar, record
 
+TRAINER = Path(__file__).parent / "programs" / "recycled_trainer.py"
 PROGRAM = str(Path(sys.executable).with_name("holdwater"))
 SMALL = (
     *("train", "--preset", "small", "--checkpoint-interval", "100", "--sample-length", "0"),
@@ -96,6 +98,27 @@ def small_gpt(folder: Path, steps: int) -> dict[str, Any]:
     }
 
 
+def with_transformers(folder: Path) -> tuple[list[float], dict[str, Any]]:
+    """A script that imports transformers, and its Trainer; nothing where that is not installed."""
+    if importlib.util.find_spec("accelerate") is None:
+        return [], {}
+    (folder / "script.py").write_text(SCRIPT)
+    loop, _ = run(folder, "run", "--supervise", "--out", "hf", "--reload-interval", "10", "--", "script.py")
+    plain, recycled = (
+        subprocess.run([*command, str(TRAINER), name], cwd=folder, check=True, capture_output=True, text=True)
+        for command, name in (
+            ((sys.executable,), "plain"),
+            (
+                (PROGRAM, "run", "--supervise", "--reload-interval", "20", "--json", "t.json", "--out", "t"),
+                "often",
+            ),
+        )
+    )
+    weights = [done.stdout[done.stdout.index("WEIGHTS") :] for done in (plain, recycled)]
+    seconds = replacements(json.loads((folder / "t.json").read_text()))
+    return replacements(loop), {"same": weights[0] == weights[1], "seconds": seconds}
+
+
 def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser()
@@ -105,17 +128,7 @@ def main() -> None:
         folder = Path(place)
         runs = [small_gpt(folder, steps) for steps in options.steps]
         (folder / "script.py").write_text(SCRIPT)
-        transformers: list[float] = []
-        try:
-            flags = ("run", "--supervise", "--out", "hf", "--reload-interval", "10", "script.py")
-            began = time.monotonic()
-            subprocess.run(
-                [PROGRAM, *flags[:4], "--json", "v.json", *flags[4:]], cwd=folder, check=True, capture_output=True
-            )
-            transformers = replacements(json.loads((folder / "v.json").read_text()))
-            print(f"transformers: {time.monotonic() - began:.1f} s")
-        except subprocess.CalledProcessError as error:
-            print(error.stderr.decode()[-600:])
+        transformers, trainer = with_transformers(folder)
     median = statistics.median(one["median_seconds"] for one in runs)
     exact = all(one["exact"] and one["verdict"] in {"flat", "bounded"} for one in runs)
     bars = {
@@ -136,7 +149,14 @@ def main() -> None:
     if transformers:
         middle = statistics.median(transformers)
         bars["B2: with transformers imported, median"] = Bar(f"{middle:.3f} s", "at most 2 s", middle <= 2)
-    record("recycling", bars, small_gpt=runs, transformers_seconds=transformers)
+    if trainer:
+        bars["the Transformers Trainer, replaced every 20 steps"] = Bar(
+            f"{len(trainer['seconds'])} times, {statistics.median(trainer['seconds']):.2f} s, weights "
+            f"{'the same' if trainer['same'] else 'DIFFER'}",
+            "the same weights to the bit",
+            trainer["same"],
+        )
+    record("recycling", bars, small_gpt=runs, transformers_seconds=transformers, trainer=trainer)
 
 
 if __name__ == "__main__":

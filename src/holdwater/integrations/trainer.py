@@ -1,0 +1,99 @@
+"""Let a run of the Transformers `Trainer` (and TRL's) go on in a fresh process, under `holdwater run --supervise`.
+
+    trainer = Trainer(..., callbacks=[RecycleCallback()])
+    trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
+
+The Trainer's own checkpoints are gone on from: weights, optimizer, schedule, random states and place in the data.
+What cannot be done here: a lack of memory inside a step is not recovered, for the Trainer takes its steps itself.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdwater.integrations import session as sessions
+from holdwater.integrations.recycling import Recycling
+from holdwater.supervise.life import LifeFacts, reason_file
+
+if TYPE_CHECKING:
+    TrainerCallback = object
+else:
+    try:
+        from transformers import TrainerCallback
+    except ImportError as missing:
+        raise ImportError(
+            "the callback needs Transformers, which is not installed; pip install transformers"
+        ) from missing
+
+
+class RecycleCallback(TrainerCallback):
+    """Lets the Trainer save a checkpoint when a fresh process is to go on, and ends this one after it."""
+
+    def __init__(self) -> None:
+        """Prepare; without a supervisor nothing is done."""
+        self._life = LifeFacts.taken()
+        self._recycling = None if self._life is None else Recycling(self._life)
+        self._reason: str | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Tell the supervisor from which step this process goes on."""
+        del args, control, kwargs
+        session = sessions.current()
+        if self._life is not None and session is not None:
+            session.channel.put("resumable", 1)
+            session.go_on_from(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Count a step, and ask for a checkpoint if a fresh process is to go on."""
+        del args, kwargs
+        session, recycling = sessions.current(), self._recycling
+        if session is None or recycling is None:
+            return
+        now = time.monotonic()
+        session.channel.put_seconds("left_at", now)
+        if not session.channel.get_seconds("went_on_at"):
+            session.channel.put("in_use", recycling.in_use())
+            session.channel.put_seconds("went_on_at", now)
+        session.step("holdwater.step")
+        if state.global_step < state.max_steps:
+            self._reason = recycling.reason(state.global_step)
+        if self._reason is not None:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """A checkpoint is whole: end this process if it was saved for that.
+
+        Raises:
+            GoOn: The run goes on in a fresh process.
+        """
+        del args, control, kwargs
+        session, life = sessions.current(), self._life
+        if self._reason is None or session is None or life is None:
+            return
+        session.steps = state.global_step
+        reason_file(life.pulse).write_text(self._reason, encoding="utf-8")
+        session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
+        raise sessions.GoOn
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """The newest whole checkpoint of a Trainer; None where there is none, and the run begins.
+
+    Args:
+        folder: The Trainer's `output_dir`.
+    """
+    found = sorted(
+        (path for path in Path(folder).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()),
+        key=lambda path: int(path.name.rpartition("-")[2]),
+    )
+    return next((str(path) for path in reversed(found) if _is_whole(path)), None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the Trainer has finished writing a checkpoint: its own state comes last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return any(checkpoint.glob("rng_state*"))
