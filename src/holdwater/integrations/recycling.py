@@ -7,7 +7,8 @@ from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
 from holdwater.errors import ProbeError
 from holdwater.policy.remedies import Remedies, RemedyConfig
 from holdwater.probes.cgroup import Cgroup
-from holdwater.probes.sample import Sample
+from holdwater.probes.devices import DeviceProbe, find_device, loaded
+from holdwater.probes.sample import DeviceMemory, Sample
 from holdwater.probes.statm import Statm
 from holdwater.supervise.life import LifeFacts
 from holdwater.units import Bytes, Step
@@ -39,7 +40,8 @@ class Recycling:
         cgroup = Cgroup.of_this_process()
         self._cgroup = cgroup if cgroup.limit is not None and cgroup.limit <= limit else None
         self._first: int | None = None
-        self._resident = 0
+        self._held = 0
+        self._device: DeviceProbe | None = None
 
     def in_use(self) -> int:
         """What counts against the budget: of the whole control group where that sets it, else of this process."""
@@ -58,17 +60,26 @@ class Recycling:
             self._first = step - 1
         if self._interval is not None and step - self._first >= self._interval:
             return f"every {self._interval} steps, as configured"
-        resident = self._statm.read()[0]
-        if abs(resident - self._resident) < GRAIN:
+        device = self._read_device()
+        held = self._statm.read()[0] + (0 if device is None else device.reserved)
+        if abs(held - self._held) < GRAIN:
             return None
-        begins = self._resident == 0
-        self._resident = resident
-        sample = Sample(Step(step), 0.0, Bytes(self.in_use()))
+        begins = self._held == 0
+        self._held = held
+        sample = Sample(Step(step), 0.0, Bytes(self.in_use()), device)
         if begins:
             self._remedies.begin(sample)
         level = judge_headroom(sample, self._budget, self._headroom)
         decisions = self._remedies.answer_recycling(level, sample, int(self._budget.limit))
         return decisions[0].reason if decisions else None
+
+    def _read_device(self) -> DeviceMemory | None:
+        """Memory of the device that the script uses; None as long as it has started none."""
+        if self._device is None:
+            torch = loaded("torch")
+            if torch is not None and torch.cuda.is_initialized():
+                self._device = find_device()
+        return None if self._device is None else self._device.read()
 
     def is_due(self, step: int, seconds: float) -> bool:
         """Whether a checkpoint is to be written.

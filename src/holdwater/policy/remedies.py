@@ -70,7 +70,7 @@ class Remedies:
 
     def begin(self, sample: Sample) -> None:
         """Take note of the memory with which this process began."""
-        self._began = (sample.step, memory_in_use(sample))
+        self._began = (sample.step, held_against_budget(sample))
 
     def answer_recycling(self, headroom: Headroom, sample: Sample, limit: int) -> tuple[Decision, ...]:
         """Decide whether the process is to be replaced by a fresh one that goes on where it stands.
@@ -80,7 +80,7 @@ class Remedies:
             sample: The newest.
             limit: The budget, in bytes.
         """
-        config, in_use = self._config, memory_in_use(sample)
+        config, in_use = self._config, held_against_budget(sample)
         first_step, at_first = self._began or (sample.step, in_use)
         steps = sample.step - first_step
         if steps >= FEWEST_STEPS:
@@ -105,8 +105,8 @@ class Remedies:
         if self._settled is None or sample.step <= self._settled[0]:
             return float("inf")
         step, in_use = self._settled
-        rate = (memory_in_use(sample) - in_use) / (sample.step - step)
-        return (limit - memory_in_use(sample)) / rate if rate > 0 else float("inf")
+        rate = (held_against_budget(sample) - in_use) / (sample.step - step)
+        return (limit - held_against_budget(sample)) / rate if rate > 0 else float("inf")
 
     def answer_headroom(self, headroom: Headroom, sample: Sample) -> tuple[Decision, ...]:
         """Decide what a sample's distance to its limits asks for."""
@@ -178,3 +178,8 @@ class Remedies:
 def memory_in_use(sample: Sample) -> int:
     """What a release can lower: resident memory and what is reserved on the device."""
     return sample.resident + (0 if sample.device is None else sample.device.reserved)
+
+
+def held_against_budget(sample: Sample) -> int:
+    """What is held against the budget: the host's memory or the device's, whichever is more."""
+    return max(int(sample.resident), 0 if sample.device is None else int(sample.device.reserved))
