@@ -40,6 +40,7 @@ class Observed:
         *,
         words: Sequence[str],
         asks: bool = True,
+        first_step: int = 0,
     ) -> None:
         """Take up a script that was started.
 
@@ -49,12 +50,13 @@ class Observed:
             budget: What forecasts lead to.
             store: Where the history goes.
             words: What is run, for the report.
+            first_step: The step that the process goes on from.
             asks: Whether to ask the process what it holds; a growth that is explained already needs no more.
         """
         self.process, self.store = process, store
         self.channel = Channel(place / "pulse")
         facts = {"command": list(words), "budget": str(budget), "budget_bytes": int(budget.limit)}
-        self.store.begin(began=time.time(), first_step=0, facts=facts)
+        self.store.begin(began=time.time(), first_step=first_step, facts=facts)
         folder = place if asks else None
         self.watcher = Watcher(Outside(process.pid), budget, channel=self.channel, folder=folder)
         self._record = Record(self.store, self.watcher)

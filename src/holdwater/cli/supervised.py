@@ -112,7 +112,15 @@ class SupervisedRun:
         following: list[ForkedProcess] = []
         channel, folder = self._supervisor.channel, self._folder(self._supervisor.life.number)
         asks = self._known is None
-        observed = Observed(process, folder, self._budget, self._store, words=self._words, asks=asks)
+        observed = Observed(
+            process,
+            folder,
+            self._budget,
+            self._store,
+            words=self._words,
+            asks=asks,
+            first_step=self._goes_on_from(),
+        )
         self._observed = observed
         observed.follow(
             each_turn=lambda: self._turn(channel), at_end=lambda: following.extend(self._go_on(observed))
@@ -143,6 +151,11 @@ class SupervisedRun:
         if answer.cause != "recycled":
             log.warning("the script is started again: %s", answer.reason)
         return [self._start()]
+
+    def _goes_on_from(self) -> int:
+        """The step of the newest checkpoint, as far as the folders' names tell."""
+        folders = [*(self._quick.path / "checkpoints").glob("step-*"), *(self._out / "checkpoints").glob("step-*")]
+        return max((int(path.name.removeprefix("step-")) for path in folders), default=0)
 
     def _turn(self, channel: Channel) -> None:
         """Between two looks at the process."""

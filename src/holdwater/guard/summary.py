@@ -55,7 +55,7 @@ def join_summaries(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
             key = (finding["verdict"], finding["component"])
             first = findings.get(key, finding)
             if finding["verdict"] in _LASTING or summary is newest:
-                findings[key] = finding | {name: first[name] for name in ("onset_step", "detected_step")}
+                findings[key] = _begun_as(first, finding)
     rows = sorted(findings.values(), key=lambda finding: GRAVITY.index(finding["verdict"]))
     if any(_is_private_leak(row) and row["sites"] for row in rows):  # later processes are not asked again
         rows = [row for row in rows if row["sites"] or not _is_private_leak(row)]
@@ -73,6 +73,13 @@ def join_summaries(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "peak": {name: max((one[name] or 0 for one in peaks), default=0) or None for name in newest["peak"]},
         "processes": len(summaries),
     }
+
+
+def _begun_as(first: dict[str, Any], finding: dict[str, Any]) -> dict[str, Any]:
+    """A finding that an earlier process of the run had already: it began and was seen then."""
+    began, begins = (f"since step {one['onset_step']}" for one in (finding, first))
+    said = finding["advice"].replace(began, begins)
+    return finding | {name: first[name] for name in ("onset_step", "detected_step")} | {"advice": said}
 
 
 def _is_private_leak(finding: Mapping[str, Any]) -> bool:

@@ -77,6 +77,14 @@ def _peak(history: History, name: str) -> int:
 
 
 def how_it_ended(history: History) -> str:
-    """Whether the run was whole, killed, or stopped, for people."""
-    sessions = len(history.sessions)
-    return "" if sessions < 2 else f"killed or stopped, and resumed, {sessions - 1} times"
+    """Whether the run was whole, recycled, killed, or stopped, for people; empty for a whole one."""
+    recycled = sum(outcome["action"] == "recycle" for outcome in history.outcomes)
+    resumed = max(len(history.sessions) - 1 - recycled, 0)
+    parts = [f"moved to a fresh process {_times(recycled)}"] if recycled else []
+    parts += [f"killed or stopped, and resumed, {_times(resumed)}"] if resumed else []
+    return " and ".join(parts)
+
+
+def _times(count: int) -> str:
+    """A number of times."""
+    return "once" if count == 1 else f"{count} times"

@@ -82,6 +82,7 @@ class RunStore:
         except sqlite3.Error as error:
             raise StoreError(f"the history {self.path} cannot be written: {error}") from error
         self._session = int(cursor.lastrowid or 0)
+        self._written = self._generation = 0
 
     def mark(self, step: int, seconds: float, kind: str, facts: Mapping[str, Any]) -> None:
         """Note an event: an epoch, an evaluation, a checkpoint."""
