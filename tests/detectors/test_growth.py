@@ -148,6 +148,16 @@ class TestIgnoresLookAlikes:
         assert judge_growth(steps, memory).kind == "warming"
 
 
+@pytest.mark.parametrize(("goes_on", "kind"), [(True, "leak"), (False, "warming")])
+def test_growth_that_stops_where_readings_are_sparse(goes_on: bool, kind: str) -> None:
+    """Each step is read at first, and every 25th later: half of the steps, of which there are few readings."""
+    steps = np.concatenate([np.arange(1.0, 501), np.arange(520.0, 1001, 25)])
+    bent = np.where(steps > 540, 540.0, steps) if not goes_on else steps
+    memory = 300 * MB + np.maximum(bent - 300, 0) * 0.15 * MB + 0.05 * MB * np.sin(steps)
+
+    assert judge_growth(steps, memory, final=True).kind == kind
+
+
 class TestInvariances:
     """What a verdict does not depend on."""
 

@@ -16,6 +16,8 @@ BENT = (4, 16)
 """So many times less steep at its end is a slowing curve: a late part of one bends less than the whole."""
 CLEARLY = 3.0
 """While the run goes on a line must leave so much less than a step or a slowing curve."""
+LATE = 0.4
+"""The last part of the steps that must have added something."""
 MANY_JUMPS = 12
 """A staircase of fewer steps may have been climbed."""
 
@@ -48,9 +50,27 @@ def goes_on(rise: Rise, *, final: bool) -> bool:
         return False
     if strong and late.value < 0.6 * most and late.score < early.score:
         return False
-    if _comes_by_jumps(rise) or (not final and _slows_down(rise)):
+    if _has_stopped(rise) or _comes_by_jumps(rise) or (not final and _slows_down(rise)):
         return False
     return _is_even(rise) if strong else _is_no_step(rise, final=final)
+
+
+def _has_stopped(rise: Rise) -> bool:
+    """Whether the last part of the steps, of which there are few readings, has added next to nothing.
+
+    Readings are dense at first and sparse later, so that thirds of the readings may all lie in the first half.
+    """
+    span = float(rise.x[-1] - rise.x[0])
+    middle, end = rise.x[-1] - LATE * span, rise.x[-1] - 0.1 * span
+    late = rise.x > middle
+    if late.mean() > 0.6 * LATE:
+        return False
+    around, last = rise.y[np.abs(rise.x - middle) <= 0.05 * span], rise.y[rise.x >= end]
+    if len(around) < 2 or len(last) < 2:
+        return False
+    risen = float(np.median(last) - np.median(around))
+    doubt = 1.64 * float(np.std(np.diff(rise.y[late]))) / np.sqrt(min(len(around), len(last)))
+    return bool(risen + doubt < 0.25 * rise.line.value * (LATE - 0.05) * span)
 
 
 def _slows_down(rise: Rise) -> bool:
