@@ -87,18 +87,27 @@ class Remedies:
             self._settled = self._settled or (sample.step, in_use)
         if not config.can_recycle or steps < 1:
             return ()
-        reason = ""
         if config.reload_interval is not None and steps >= config.reload_interval:
             reason = f"every {config.reload_interval} steps, as configured"
         elif in_use < at_first * (1 + WORTH_RECYCLING) or steps < FEWEST_STEPS:
             return ()  # a fresh process would hold as much
-        elif config.reload_threshold is not None and in_use > config.reload_threshold:
-            reason = f"memory in use is {format_size(in_use)}, above {format_size(config.reload_threshold)}"
-        elif headroom.level != "calm" and (left := self._steps_left(sample, limit)) < FEW_STEPS_LEFT:
-            reason = f"{headroom.reason}, and grows: the budget is spent in {max(left, 0):.0f} steps"
-        elif headroom.level == "stopping" or (headroom.level in {"waiting", "over budget"} and self._released):
-            reason = f"{headroom.reason}, and releasing did not help"
+        else:
+            reason = self._want(headroom, sample, limit)
         return (Decision(sample.step, "recycle", reason),) if reason else ()
+
+    def _want(self, headroom: Headroom, sample: Sample, limit: int) -> str:
+        """Why a process is to be replaced for want of memory; empty where it is not."""
+        config, in_use = self._config, held_against_budget(sample)
+        if config.reload_threshold is not None and in_use > config.reload_threshold:
+            return f"memory in use is {format_size(in_use)}, above {format_size(config.reload_threshold)}"
+        if headroom.level in {"calm", "stopping"}:  # the machine is short, whoever has taken it: the run stops
+            return ""
+        left = self._steps_left(sample, limit)
+        if left < FEW_STEPS_LEFT:
+            return f"{headroom.reason}, and grows: the budget is spent in {max(left, 0):.0f} steps"
+        if headroom.level != "threshold" and self._released:
+            return f"{headroom.reason}, and releasing did not help"
+        return ""
 
     def _steps_left(self, sample: Sample, limit: int) -> float:
         """Steps until the budget is spent, if memory goes on growing as it has since the first steps."""

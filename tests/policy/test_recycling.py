@@ -1,0 +1,131 @@
+"""When a process is replaced by a fresh one, and what follows when one has ended."""
+
+import pytest
+
+from holdwater.budget import Budget
+from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
+from holdwater.errors import ConfigError
+from holdwater.policy.remedies import Remedies, RemedyConfig
+from holdwater.policy.restarts import End, RestartConfig, Restarts, describe
+from holdwater.probes.sample import Look, Sample
+from holdwater.units import Bytes, Step
+
+MB = 1_000_000
+BUDGET = Budget(Bytes(1000 * MB), "given", "given")
+LEVELS = HeadroomConfig(waiting_below=Bytes(200 * MB), stopping_below=Bytes(100 * MB))
+
+
+def sample(step: int, megabytes: float, *, available: int = 10_000) -> Sample:
+    """What one step has found."""
+    return Sample(Step(step), float(step), Bytes(int(megabytes * MB)), None, Look(available=Bytes(available * MB)))
+
+
+def steps_until_recycled(
+    rate: float, *, begin: float = 300, available: int = 10_000, steps: int = 400, **config: int
+) -> int | None:
+    """The step after which a growing process is replaced; None where it is not."""
+    remedies = Remedies(RemedyConfig(can_recycle=True, **config))
+    remedies.begin(sample(0, begin))
+    for step in range(1, steps + 1):
+        seen = sample(step, begin + rate * step, available=available)
+        headroom = judge_headroom(seen, BUDGET, LEVELS)
+        if remedies.answer_recycling(headroom, seen, int(BUDGET.limit)):
+            return step
+        remedies.answer_headroom(headroom, seen)
+    return None
+
+
+class TestRecycling:
+    """By steps, above a threshold, before the budget is spent; never without need."""
+
+    def test_before_the_budget_is_spent(self) -> None:
+        """10 MB a step from 300 MB: the budget of 1 GB would be spent at step 70."""
+        step = steps_until_recycled(10)
+
+        assert step is not None
+        assert 60 <= step < 70
+
+    def test_not_while_memory_stays(self) -> None:
+        """At 90 % of the budget, from its first steps on."""
+        assert steps_until_recycled(0, begin=900) is None
+
+    def test_every_so_many_steps(self) -> None:
+        """Exactly."""
+        assert steps_until_recycled(0, reload_interval=40) == 40
+
+    def test_above_a_threshold_that_a_fresh_process_would_be_under(self) -> None:
+        """Growth of 1 MB a step, threshold 400 MB."""
+        assert steps_until_recycled(1, reload_threshold=400 * MB) == 101
+        assert steps_until_recycled(0, begin=500, reload_threshold=400 * MB) is None
+
+    def test_a_machine_that_others_have_filled_makes_the_run_stop_instead(self) -> None:
+        """A fresh process would find the same."""
+        assert steps_until_recycled(1, available=50) is None
+
+    def test_never_where_nobody_starts_another(self) -> None:
+        """The budget is then kept by stopping."""
+        remedies = Remedies(RemedyConfig(reload_interval=1))
+        remedies.begin(sample(0, 300))
+        seen = sample(50, 990)
+
+        assert not remedies.answer_recycling(judge_headroom(seen, BUDGET, LEVELS), seen, int(BUDGET.limit))
+
+
+def end(status: int, step: int, **facts: bool) -> End:
+    """A process that went on from step 0."""
+    return End(status=status, first_step=0, step=step, **facts)
+
+
+class TestRestarts:
+    """What follows an end."""
+
+    @pytest.mark.parametrize("status", [0, 2, 3, 75])
+    def test_an_end_on_purpose_is_final(self, status: int) -> None:
+        """With its own exit code."""
+        answer = Restarts(RestartConfig()).answer(end(status, 10))
+
+        assert (answer.again, answer.exit_code) == (False, status)
+
+    @pytest.mark.parametrize("status", [-9, -11, 1, 137])
+    def test_a_death_is_followed_by_another_process(self, status: int) -> None:
+        """As long as each gets further than the one before."""
+        restarts = Restarts(RestartConfig())
+
+        assert all(restarts.answer(end(status, step)).again for step in range(1, 100))
+
+    def test_deaths_at_the_same_step_end_it(self) -> None:
+        """After three in a row that got no further."""
+        restarts = Restarts(RestartConfig())
+
+        answers = [restarts.answer(end(-9, 60)) for _ in range(4)]
+
+        assert [answer.again for answer in answers] == [True, True, True, False]
+        assert answers[-1].exit_code == -9
+
+    def test_recycling_without_a_step_would_never_end(self) -> None:
+        """It stops, and can be resumed."""
+        answer = Restarts(RestartConfig()).answer(end(0, 0, recycled=True))
+
+        assert (answer.again, answer.exit_code) == (False, 75)
+
+    def test_whoever_was_asked_to_stop_stays_down(self) -> None:
+        """Even if it had to be killed."""
+        answer = Restarts(RestartConfig()).answer(end(-9, 10, stopping=True))
+
+        assert (answer.again, answer.exit_code) == (False, 75)
+
+    def test_a_lack_of_memory_asks_for_relief(self) -> None:
+        """The next process is told."""
+        assert Restarts(RestartConfig()).answer(end(-9, 10, out_of_memory=True)).relieve
+
+    def test_a_limit_on_deaths_in_all(self) -> None:
+        """And a number below zero is refused."""
+        restarts = Restarts(RestartConfig(in_all=2))
+
+        assert [restarts.answer(end(1, step)).again for step in (10, 20, 30)] == [True, True, False]
+        with pytest.raises(ConfigError, match="max_restarts is -1"):
+            RestartConfig(in_all=-1)
+
+    def test_describes_signals_by_name(self) -> None:
+        """For people."""
+        assert (describe(-9), describe(3), describe(-200)) == ("SIGKILL", "exit code 3", "signal 200")
