@@ -260,6 +260,41 @@ class TestRun:
         assert verdict["processes"] > 1
         assert not processes_of(tmp_path)
 
+    def test_a_script_without_registered_state_is_stopped_at_its_budget(
+        self, holdwater: Run, tmp_path: Path
+    ) -> None:
+        """After what nobody uses was released; its own `finally` is run, and the kernel has killed nothing."""
+        (tmp_path / "train.py").write_text(
+            "import time, torch\nmodel = torch.nn.Linear(4, 1)\noptimizer = torch.optim.SGD(model.parameters())\n"
+            "kept = []\ntry:\n    for step in range(300):\n"
+            "        kept.append(torch.ones(2_500_000)); model(torch.ones(2, 4)).sum().backward()\n"
+            "        optimizer.step(); time.sleep(0.01)\nfinally:\n    print('saved at the end')\n"
+        )
+
+        done = holdwater(
+            "run", "--supervise", "--max-memory", "800MB", "--out", "run", "--json", "v.json", "train.py"
+        )
+
+        verdict = json.loads((tmp_path / "v.json").read_text())
+        assert (done.returncode, done.stdout) == (75, "saved at the end\n"), done.stderr
+        assert "over the budget of 800 MB, and releasing did not help" in done.stderr
+        assert {"collect", "trim"} <= {action["action"] for action in verdict["actions"]}
+        assert verdict["peak"]["host_bytes"] < 900_000_000
+
+    def test_a_healthy_script_is_left_alone(self, holdwater: Run, tmp_path: Path) -> None:
+        """The twin: nothing is done."""
+        (tmp_path / "train.py").write_text(
+            "import torch\nmodel = torch.nn.Linear(4, 1)\noptimizer = torch.optim.SGD(model.parameters())\n"
+            "for step in range(200):\n    model(torch.ones(2, 4)).sum().backward(); optimizer.step()\n"
+        )
+
+        done = holdwater(
+            "run", "--supervise", "--max-memory", "800MB", "--out", "run", "--json", "v.json", "train.py"
+        )
+
+        assert done.returncode == 0, done.stderr
+        assert not json.loads((tmp_path / "v.json").read_text())["actions"]
+
     def test_a_script_without_registered_state_is_not_started_again(self, holdwater: Run, tmp_path: Path) -> None:
         """It would begin anew."""
         (tmp_path / "train.py").write_text("import os\nprint('once', flush=True)\nos.kill(os.getpid(), 9)\n")

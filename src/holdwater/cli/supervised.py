@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import json
 import logging
 import os
 import tokenize
@@ -18,7 +19,7 @@ from holdwater.policy.restarts import RestartConfig
 from holdwater.store.quick import QuickFolder
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.channel import Channel, create_channel
-from holdwater.supervise.life import LifeFacts, reason_file
+from holdwater.supervise.life import LifeFacts, actions_file, reason_file
 from holdwater.supervise.process import ForkedProcess
 from holdwater.supervise.supervisor import Launch, Life, Supervisor
 from holdwater.units import Step, parse_size
@@ -29,7 +30,7 @@ REGISTER = (
     "register the script's state with holdwater.resumable(name, object), and go through its loop with "
     "`for step in holdwater.steps(total)`"
 )
-OURS = ("holdwater.integrations.script", "holdwater.integrations.resume")
+OURS = ("holdwater.integrations.script", "holdwater.integrations.resume", "holdwater.integrations.recycling")
 WORTH_IT = frozenset((
     "torch", "numpy", "transformers", "peft", "trl", "datasets", "accelerate", "torchvision", "torchaudio",
     "lightning", "pytorch_lightning", "scipy", "pandas", "sklearn", "safetensors", "tokenizers", "PIL", "timm",
@@ -94,7 +95,7 @@ class SupervisedRun:
         self._supervisor.close()
         self._quick.remove()
         summary = join_summaries(self._summaries)
-        summary["actions"] = [*summary["actions"], *self._measured]
+        summary["actions"] = sorted([*summary["actions"], *self._measured], key=lambda action: action["step"])
         if self._observed is not None:
             self._observed.write_down(summary)
         self._store.close()
@@ -126,6 +127,7 @@ class SupervisedRun:
             each_turn=lambda: self._turn(channel), at_end=lambda: following.extend(self._go_on(observed))
         )
         summary = observed.summary()
+        self._note_actions(folder)
         observed.write_down(summary)
         if summary["verdict"] == "leak":
             self._known = summary
@@ -178,6 +180,14 @@ class SupervisedRun:
         self._store.outcome(outcome)
         row = {name: getattr(outcome, name) for name in ("step", "action", "reason", "freed_bytes", "seconds")}
         self._measured.append(row)
+
+    def _note_actions(self, folder: Path) -> None:
+        """Note what the process has done about its memory."""
+        file = actions_file(folder / "pulse")
+        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+            row = json.loads(line)
+            self._store.outcome(Outcome(**row))
+            self._measured.append(row)
 
     def _note_end(self, *, recycled: bool) -> None:
         """Note how a process ended."""

@@ -78,6 +78,7 @@ class Resumption:
         self._take_signals()
         self._held.enter_context(hold(Path(self.life.out)))
         session.channel.put("resumable", 1)
+        session.keeper = None  # this loop looks after memory itself
         found = [one for one in (self._quick.newest(sessions.say), self._durable.newest(sessions.say)) if one]
         newest = max(found, key=lambda one: one.step, default=None)
         if newest is None:
@@ -110,14 +111,23 @@ class Resumption:
         session.step("holdwater.step")
         if self._stop is not None:
             self._save(self._durable, step)
-            sessions.say(f"stopped at step {step}: {self._stop}; its checkpoint is in {life.out}")
-            raise SystemExit(STOPPED)
+            self._end_stopped(step)
         due = recycling.is_due(step, now - self._saved_at)
         if due:
             self._save(self._durable, step)
-        reason = None if last else recycling.reason(step)
-        if reason is not None:
-            self._leave(step, reason, saved=due)
+        ending = None if last else recycling.end(step)
+        if ending is not None and ending.recycled:
+            self._leave(step, ending.reason, saved=due)
+        if ending is not None:
+            self._stop = ending.reason
+            self._save(self._durable, step)
+            self._end_stopped(step)
+
+    def _end_stopped(self, step: int) -> NoReturn:
+        """End the script: the run was stopped, and its state is kept."""
+        out = "" if self.life is None else self.life.out
+        sessions.say(f"stopped at step {step}: {self._stop}; go on with --resume --out {out}")
+        raise SystemExit(STOPPED)
 
     def finish(self, step: int) -> None:
         """The loop is over: keep its last state."""

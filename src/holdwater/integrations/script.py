@@ -18,7 +18,7 @@ from typing import Any
 from holdwater.integrations import session as sessions
 from holdwater.integrations.imports import Hook, after_import
 from holdwater.integrations.mlx_clock import MlxClock
-from holdwater.integrations.session import GoOn, Session, StopRun
+from holdwater.integrations.session import GoOn, Session, StopRun, StopShort
 from holdwater.integrations.torch_clock import (
     Loaders,
     TorchClock,
@@ -27,6 +27,9 @@ from holdwater.integrations.torch_clock import (
     watch_saving,
 )
 from holdwater.supervise.life import LifeFacts, leave_at_once
+
+STOPPED = 75
+"""The exit code of a script that was stopped because its budget was spent."""
 
 
 def main() -> None:
@@ -42,24 +45,37 @@ def run_words() -> None:
     words = sys.argv[3:]
     life = LifeFacts.take()
     session = sessions.begin(folder, last_step=last_step or None, counts=life is None or not life.explained)
+    if life is not None:
+        session.keeper = _keeper(life)
     after_import(_hooks(session))
     try:
         _run(words)
-    except StopRun:
-        _finish(session)
-        sys.exit(0)
     except GoOn:
         session.channel.state = "ended"
         leave_at_once(life, session.steps)
-    except SystemExit:
+    except BaseException as error:
         _finish(session)
-        raise
-    except BaseException:
-        _finish(session)
-        _show_without_our_frames()
+        if isinstance(error, StopRun | StopShort):
+            sys.exit(STOPPED if isinstance(error, StopShort) else 0)
+        if not isinstance(error, SystemExit):
+            _show_without_our_frames()
         raise
     else:
         _finish(session)
+
+
+def _keeper(life: LifeFacts) -> Callable[[int], str | None]:
+    """What looks after the budget of a script that a fresh process could not go on with."""
+    from holdwater.integrations.recycling import Recycling  # noqa: PLC0415 - in the fork server already
+
+    recycling = Recycling(life, resumable=False)
+
+    def keep(step: int) -> str | None:
+        """Release, if memory is short; say why to stop, if that did not help."""
+        ending = recycling.end(step)
+        return None if ending is None else ending.reason
+
+    return keep
 
 
 def _finish(session: Session) -> None:

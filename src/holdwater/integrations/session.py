@@ -42,12 +42,19 @@ class StopRun(BaseException):
     """Ends a script after `--steps N`; no `except Exception` catches it."""
 
 
+class StopShort(BaseException):
+    """Ends a script that has spent its memory budget, between two steps; no `except Exception` catches it."""
+
+
 class GoOn(BaseException):
     """Ends a script whose run goes on in another process; no `except Exception` catches it."""
 
 
 class Session:
     """Counts and looks, from the first step to the last."""
+
+    keeper: "Callable[[int], str | None] | None" = None
+    """Looks after the budget of a supervised script; says why the script is to be stopped, if it is."""
 
     def __init__(self, folder: Path, *, last_step: int | None = None, counts: bool = True) -> None:
         """Take up the channel in a folder that the watcher made.
@@ -132,7 +139,16 @@ class Session:
         wide = period > 0 and self._window is None
         self._next_look = self.steps + (max(int(apart / period), 1) if wide else 1)
         self.channel.put_seconds("last_step_at", now - self._began)
+        self._keep_budget()
         self.channel.put_seconds("hook_seconds", self.channel.get_seconds("hook_seconds") + cost)
+
+    def _keep_budget(self) -> None:
+        """Release memory where it is short, and end the script where that does not help."""
+        reason = None if self.keeper is None else self.keeper(self.steps)
+        if reason is not None:
+            self.keeper = None
+            say(f"stopped at step {self.steps}: {reason}")
+            raise StopShort
 
     def finish(self) -> None:
         """The script has ended: let the watcher ask its last question, and answer it."""

@@ -42,6 +42,7 @@ class RecycleCallback(TrainerCallback):
         session = sessions.current()
         if self._life is not None and session is not None:
             session.channel.put("resumable", 1)
+            session.keeper = None
             session.go_on_from(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -57,7 +58,9 @@ class RecycleCallback(TrainerCallback):
             session.channel.put_seconds("went_on_at", now)
         session.step("holdwater.step")
         if state.global_step < state.max_steps:
-            self._reason = recycling.reason(state.global_step)
+            ending = recycling.end(state.global_step)
+            self._reason = None if ending is None else ending.reason
+            control.should_training_stop |= ending is not None and not ending.recycled
         if self._reason is not None:
             control.should_save = True
 

@@ -79,6 +79,15 @@ def reason_file(pulse: str | Path) -> Path:
     return Path(pulse).with_name("reason")
 
 
+def actions_file(pulse: str | Path) -> Path:
+    """Where a process says what it has done about memory, an action a line.
+
+    Args:
+        pulse: The channel's file.
+    """
+    return Path(pulse).with_name("actions.jsonl")
+
+
 def leave_at_once(life: LifeFacts | None, step: int) -> NoReturn:
     """End this process so that another goes on; it is started while the kernel still takes this one's memory back.
 
