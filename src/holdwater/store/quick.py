@@ -44,12 +44,13 @@ class QuickFolder:
 
     def empty(self) -> None:
         """Remove what an earlier run in the same folder has left: this one begins anew, or elsewhere."""
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        if self._lock is not None:  # else another supervisor is at work there
+            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def remove(self) -> None:
         """Remove it: the run has ended, and its last checkpoint lies in its own folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
             self._lock.close()
 
 
