@@ -5,17 +5,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdwater.attribution.inventory import inventory
     from holdwater.guard.guard import Guard
+    from holdwater.integrations.batches import batches
     from holdwater.integrations.resume import resumable, steps
     from holdwater.integrations.session import step
     from holdwater.units import Bytes, format_size, parse_size
 
-__all__ = ["Bytes", "Guard", "__version__", "format_size", "inventory", "parse_size", "resumable", "step", "steps"]
+__all__ = [
+    "Bytes",
+    "Guard",
+    "__version__",
+    "batches",
+    "format_size",
+    "inventory",
+    "parse_size",
+    "resumable",
+    "step",
+    "steps",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Bytes": "holdwater.units",
     "Guard": "holdwater.guard.guard",
+    "batches": "holdwater.integrations.batches",
     "format_size": "holdwater.units",
     "inventory": "holdwater.attribution.inventory",
     "parse_size": "holdwater.units",
