@@ -25,6 +25,16 @@ class TestInventory:
         assert row.holder.startswith("local weights of")
         assert len(views) == 2
 
+    def test_adds_up_tensors_that_are_alike(self) -> None:
+        """A leak of many small ones shows by their sum."""
+        kept = [torch.ones(12_345) for _ in range(40)]
+
+        row = next(row for row in inventory().tensors if row.shape == (12_345,))
+
+        assert (row.count, row.bytes) == (40, 40 * 12_345 * 4)
+        assert row.holder.startswith("local kept of")
+        assert len(kept) == 40
+
     def test_adds_up_optimizer_state_by_group(self) -> None:
         """Two moments and a step for each parameter; a frozen one that has a state is said."""
         layer = torch.nn.Linear(100, 100)

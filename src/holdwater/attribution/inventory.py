@@ -16,20 +16,25 @@ from holdwater.units import format_size
 
 MOST_TENSORS, MOST_TYPES = 12, 20
 """Rows that are kept of each table."""
+MANY = 16
+"""So many tensors that are alike are told in one row."""
 MOST_NODES = 100_000
 """Graph nodes that are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorRow:
-    """A large live storage, by the tensor that shows most of it."""
+    """A large live storage, by the tensor that shows most of it; or many that are alike, by one of them."""
 
     bytes: int
+    """Of all together."""
     shape: tuple[int, ...]
     dtype: str
     device: str
     holder: str
     """`attribute weight of torch.nn.modules.linear.Linear`; empty where no Python object holds it."""
+    count: int = 1
+    """Storages of this shape, type and device that are told in one row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,8 @@ class Inventory:
         lines = [f"tensors on {device}: {format_size(size)}" for device, size in sorted(self.tensor_bytes.items())]
         lines.append(f"graph nodes kept: {self.graph_nodes:,}")
         lines += [
-            f"  {format_size(row.bytes):>10}  {row.dtype} {list(row.shape)} on {row.device}  {row.holder}"
+            f"  {format_size(row.bytes):>10}  {f'{row.count:,} of ' if row.count > 1 else ''}"
+            f"{row.dtype} {list(row.shape)} on {row.device}  {row.holder}"
             for row in self.tensors
         ]
         lines += [
@@ -107,10 +113,11 @@ def inventory() -> Inventory:
     tensors = of_kind(objects, kinds, "torch", "Tensor")
     optimizers = of_kind(objects, kinds, "torch.optim", "Optimizer")
     largest, by_device = _storages(tensors)
-    paths = Paths({id(objects), id(tensors), id(largest), *map(id, largest)})
+    alike = _alike(largest)
+    paths = Paths({id(objects), id(tensors), id(largest), *map(id, largest), id(alike), *map(id, alike)})
     rows = []
-    for size, tensor in largest[:MOST_TENSORS]:  # no comprehension: its frame would be a holder
-        rows.append(_row(size, tensor, paths))
+    for size, count, tensor in alike[:MOST_TENSORS]:  # no comprehension: its frame would be a holder
+        rows.append(_row(size, count, tensor, paths))
     functions = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
     return Inventory(
         tensors=tuple(rows),
@@ -138,12 +145,26 @@ def _storages(tensors: list[Any]) -> tuple[list[tuple[int, Any]], dict[str, int]
     return sorted(found.values(), key=lambda pair: -pair[0]), dict(by_device)
 
 
-def _row(size: int, tensor: Any, paths: Paths) -> TensorRow:  # noqa: ANN401 - a tensor
-    """Describe one tensor."""
+def _alike(storages: list[tuple[int, Any]]) -> list[tuple[int, int, Any]]:
+    """Bytes, number and one tensor of storages; many of one shape, type and device are put together."""
+    kinds: dict[tuple[Any, ...], list[tuple[int, Any]]] = {}
+    for size, tensor in storages:
+        kinds.setdefault((tuple(tensor.shape), tensor.dtype, tensor.device), []).append((size, tensor))
+    rows: list[tuple[int, int, Any]] = []
+    for members in kinds.values():
+        if len(members) < MANY:
+            rows += [(size, 1, tensor) for size, tensor in members]
+        else:
+            rows.append((sum(size for size, _ in members), len(members), members[-1][1]))
+    return sorted(rows, key=lambda row: -row[0])
+
+
+def _row(size: int, count: int, tensor: Any, paths: Paths) -> TensorRow:  # noqa: ANN401 - a tensor
+    """Describe one tensor, or many like it."""
     naming = paths.find(tensor).naming
     holder = "" if naming is None else f"{naming.role} {naming.name} of {naming.owner}"
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return TensorRow(size, tuple(tensor.shape), dtype, str(tensor.device), holder)
+    return TensorRow(size, tuple(tensor.shape), dtype, str(tensor.device), holder, count)
 
 
 def _types(objects: list[Any]) -> tuple[TypeRow, ...]:
