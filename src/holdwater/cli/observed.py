@@ -21,7 +21,7 @@ from holdwater.supervise.channel import Channel
 from holdwater.supervise.process import RunningProcess
 from holdwater.supervise.watcher import Record, Watcher
 
-PAUSES = ((10.0, 0.05), (60.0, 0.5), (float("inf"), 2.0))
+PAUSES = ((10.0, 0.05), (60.0, 0.5), (float("inf"), 3.0))
 """Seconds between two turns of the watcher, until so many seconds have gone by."""
 
 EAGER = 0.005
