@@ -195,7 +195,7 @@ def main() -> None:
         by_point[one["point"]][0] += 1
         by_point[one["point"]][1] += one["whole"] and one["code"] == 0
     bars = {
-        "runs that end whole, with the same samples at each step": Bar(
+        "runs with a lack of memory at a random place that end whole, same samples at each step": Bar(
             f"{sum(one['whole'] and one['code'] == 0 for one in trials)} of {len(trials)}",
             "all",
             all(one["whole"] and one["code"] == 0 and one["raised"] for one in trials),
@@ -206,7 +206,7 @@ def main() -> None:
             all(one["same_bits"] for one in fixed),
         ),
         "gradients of parts against the whole batch's, worst": Bar(f"{worst:.1e}", "at most 1e-5", worst <= 1e-5),
-        "restarts": Bar("0", "0", reached=True),
+        "processes started again in these runs": Bar("0", "0", reached=True),
     }
     numbers = {
         "by_point": dict(by_point),

@@ -132,15 +132,15 @@ def main() -> None:
     median = statistics.median(one["median_seconds"] for one in runs)
     exact = all(one["exact"] and one["verdict"] in {"flat", "bounded"} for one in runs)
     bars = {
-        "B2: small GPT, from the last step to the next, median": Bar(
+        "replacing the process of the small GPT, from the last step to the next, median": Bar(
             f"{median:.3f} s", "at most 0.25 s", median <= 0.25
         ),
-        "B5: exact, and flat": Bar(
+        "small GPT, process replaced every 200 steps: same tensors as straight, and its memory": Bar(
             ", ".join(f"{one['steps']} steps: {one['exact']}, {one['verdict']}" for one in runs),
             "all exact, flat or bounded",
             exact,
         ),
-        "B5: time beyond the replacements": Bar(
+        "its time beyond the replacements, against straight": Bar(
             ", ".join(f"{one['steps']} steps: {one['beyond_the_replacements']:+.1%}" for one in runs),
             "at most 1 %",
             all(one["beyond_the_replacements"] <= 0.01 for one in runs),
@@ -148,9 +148,11 @@ def main() -> None:
     }
     if transformers:
         middle = statistics.median(transformers)
-        bars["B2: with transformers imported, median"] = Bar(f"{middle:.3f} s", "at most 2 s", middle <= 2)
+        bars["replacing a process that has imported transformers, median"] = Bar(
+            f"{middle:.3f} s", "at most 2 s", middle <= 2
+        )
     if trainer:
-        bars["the Transformers Trainer, replaced every 20 steps"] = Bar(
+        bars["a Transformers Trainer whose process is replaced every 20 steps"] = Bar(
             f"{len(trainer['seconds'])} times, {statistics.median(trainer['seconds']):.2f} s, weights "
             f"{'the same' if trainer['same'] else 'DIFFER'}",
             "the same weights to the bit",

@@ -121,16 +121,18 @@ def judge_and_record(
         pairs = zip(healthy["rows"], supervised["rows"], strict=False)
         print(next((pair for pair in pairs if pair[0] != pair[1]), "all rows agree"), supervised["last"])
     bars = {
-        "the bare script": Bar(
+        "native leak of 20 MB a step under a limit of 2 GB: the bare script": Bar(
             f"ends with {bare['status']} after {len(bare['rows'])} steps", "dies", bare["status"] != 0
         ),
-        "under the supervisor": Bar(
+        "the same under the supervisor, 3,000 steps": Bar(
             f"ends with {supervised['status']} after {len(supervised['rows'])} steps, {len(costs)} replacements",
             "ends whole",
             supervised["status"] == 0,
         ),
-        "exact, no sample lost or repeated": Bar(str(exact), "each step as without the leak", exact),
-        "longer than without a limit": Bar(f"{longer:+.1%}", "at most 5 %", longer <= 0.05),
+        "its losses and samples as without the leak": Bar(str(exact), "each step as without the leak", exact),
+        "its time against the leaking script without a limit": Bar(
+            f"{longer:+.1%}", "at most 5 %", longer <= 0.05
+        ),
     }
     numbers = {
         "limit_bytes": LIMIT,
