@@ -22,6 +22,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,7 +79,11 @@ class Forker:
     def _fork(self) -> bool:
         """Fork; True in the child."""
         server = os.getpid()
-        pid = os.fork()
+        with (
+            warnings.catch_warnings()
+        ):  # Python 3.12 counts the threads of BLAS, which look after forks themselves
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if pid:
             self._children.add(pid)
             self._say({"pid": pid})
