@@ -169,6 +169,17 @@ class TestTrain:
         assert done.returncode == -signal.SIGKILL
         assert "4 times in a row without getting further: it is not started again" in done.stderr
 
+    def test_one_that_always_hangs_at_the_same_step_is_given_up(self, holdwater: Run, tmp_path: Path) -> None:
+        """Each hang is noticed, also by a process that went on from a step before; it can be resumed (75)."""
+        (tmp_path / "always.py").write_text(
+            "import time\ndef act(guard):\n    if guard.step_number == 60: time.sleep(600)\n"
+        )
+
+        done = holdwater(*TINY, "--out", "run", "--callback", "always:act", "--hang-timeout", "3")
+
+        assert done.returncode == 75
+        assert "it made no step for too long after step 60; 4 times in a row" in done.stderr
+
     def test_the_death_of_the_supervisor_ends_all_and_loses_nothing(
         self, holdwater: Run, tmp_path: Path, straight: dict[str, bytes]
     ) -> None:

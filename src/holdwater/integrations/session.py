@@ -111,6 +111,7 @@ class Session:
         self.source = self.channel.source = "holdwater.step"
         self._looked_at = (step, time.perf_counter())
         self.channel.put("steps", step)
+        self.channel.put("goes_on_from", step)
 
     def look(self) -> None:
         """Read the memory now, write it into the channel, and settle when to look again."""

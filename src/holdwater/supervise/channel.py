@@ -75,6 +75,7 @@ _AT = {
         "resumable",
         "left_at",
         "went_on_at",
+        "goes_on_from",
     ))
 }
 _BEGIN = 256

@@ -17,6 +17,8 @@ from holdwater.supervise.process import ForkedProcess
 
 log = logging.getLogger("holdwater")
 
+NOT_KNOWN = 1 << 62
+"""The step that a process goes on from, as long as it has not said so."""
 PATIENCE = 60.0
 """Seconds that a process which was asked to stop may take."""
 HANDS_OFF = ("TORCHELASTIC_RUN_ID",)
@@ -97,6 +99,7 @@ class Supervisor:
             self._server = ForkServer(self._launch.modules, os.environ)
         self._moved = (steps, time.monotonic())
         self._hung, self._stop_by = False, float("inf")
+        self.channel.put("goes_on_from", NOT_KNOWN if self.life.number else 0)
         environment = self._launch.environment(self.life)
         process = ForkedProcess(self._server, self.channel, self._launch.target, self.argv, environment)
         if process.exit_status is not None and self._server.unfit:
@@ -117,8 +120,8 @@ class Supervisor:
         if process.asked_to_stop and self._stop_by == float("inf"):
             self._stop_by = now + PATIENCE
         waited = now - self._moved[1]
-        made_steps = steps > self.life.first_step
-        if self._hang_timeout is not None and made_steps and waited > self._hang_timeout and not self._hung:
+        going = steps > self.channel.get("goes_on_from")  # the first step may take long: compilers, cold caches
+        if self._hang_timeout is not None and going and waited > self._hang_timeout and not self._hung:
             log.warning("no step for %.0f s after step %d: the process is ended", waited, steps)
             self._hung = True
             process.send(signal.SIGCONT)

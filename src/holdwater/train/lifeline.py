@@ -72,7 +72,9 @@ class LifeLine:
             one for one in (self._quick.newest(log.warning), checkpoints.newest(log.warning)) if one is not None
         ]
         newest = max(found, key=lambda one: one.step, default=None)
-        self.tell(0 if newest is None else newest.step)
+        step = 0 if newest is None else newest.step
+        self.tell(step)
+        self._channel.put("goes_on_from", step)
         return newest
 
     def agree(self) -> None:
