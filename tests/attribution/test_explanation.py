@@ -130,3 +130,15 @@ class TestPatterns:
 
         assert made.pattern is not None
         assert made.pattern.name == name
+
+
+@pytest.mark.parametrize(("follows", "said"), [("compile", True), ("shape", True), ("step", False)])
+def test_growth_by_compilations_names_the_guard(script: str, follows: str, said: bool) -> None:
+    """Growth by steps has other reasons, though something was compiled again."""
+    row = {"function": "forward", "file": script, "line": 3, "often": 12, "guard": "tensor 'batch' size mismatch"}
+
+    made = explain(seen(script, gain(script), recompiled=[row]), "host.native", 10_000.0, follows=follows)
+
+    told = [link for link in made.chain if "compiled again 12 times" in link]
+    assert bool(told) is said
+    assert all("size mismatch" in link for link in told)

@@ -125,11 +125,21 @@ def explain(
             *([seen["inside"]] if "inside" in seen and sites else []),
             *_chain(holders, sites, component, steps),
             *_free_blocks(seen, component),
+            *(_recompiled(seen) if follows in {"compile", "shape"} else []),
         ),
         pattern=pattern,
         missing=tuple(seen.get("missing", ())),
         seconds=float(seen.get("seconds", 0.0)),
     )
+
+
+def _recompiled(seen: Mapping[str, Any]) -> list[str]:
+    """The functions that were compiled again, and the guard that did not hold."""
+    return [
+        f"`{row['function']}` ({row['file'].rpartition('/')[2]}:{row['line']}) was compiled again "
+        f"{row['often']} times; the last time this did not hold: {row['guard']}"
+        for row in seen.get("recompiled", ())
+    ]
 
 
 def _column(component: Component) -> str:

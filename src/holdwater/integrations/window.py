@@ -15,6 +15,7 @@ from holdwater.attribution.capture import Capture
 from holdwater.attribution.device import DeviceRecord
 from holdwater.attribution.tracing import LineTrace
 from holdwater.attribution.user_code import users_modules
+from holdwater.integrations.recompiles import recompilations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,6 +159,7 @@ class Window:
             "to_step": step,
             "gains": [gain.as_json() for gain in self._gains.found],
             "users_files": [module.__file__ for module in users_modules()],
+            "recompiled": recompilations(),
             "allocations": self._capture.file.name if recorded else None,
             **device,
         }
@@ -209,5 +211,6 @@ def seen_at_once(gains: "Gains", from_step: int, to_step: int) -> dict[str, Any]
         "to_step": to_step,
         "gains": [gain.as_json() for gain in gains.found],
         "users_files": [module.__file__ for module in users_modules()],
+        "recompiled": recompilations(),
         "missing": ["the script ended before allocations could be recorded"],
     }

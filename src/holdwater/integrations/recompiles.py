@@ -1,0 +1,42 @@
+"""Which functions torch.compile has compiled again, and which guard did not hold: what it has noted itself.
+
+Source: PyTorch documentation, "Recompilation": a compiled graph is guarded by what it was compiled for.
+"""
+
+import re
+import sys
+from typing import Any
+
+MOST = 4
+"""Functions that are told."""
+_REASON = re.compile(r"^(?:\d+/\d+: )?(?P<guard>.*?)(?:\s+#.*)?$")
+
+
+def recompilations() -> list[dict[str, Any]]:
+    """Return the functions that were compiled again, those with the most compilations first.
+
+    Returns:
+        For each its `function`, `file`, `line`, how `often` it was compiled again (of the newest compilations that
+        torch remembers), and the `guard` that did not hold the last time. Empty where nothing was, or torch does
+        not say.
+    """
+    module = sys.modules.get("torch._dynamo.utils")
+    metrics = getattr(module, "get_compilation_metrics", None)
+    if metrics is None:
+        return []
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for metric in metrics():
+        reason = getattr(metric, "recompile_reason", None)
+        if not reason:
+            continue
+        place = (str(metric.co_name), str(metric.co_filename), int(metric.co_firstlineno or 0))
+        row = found.setdefault(place, {"function": place[0], "file": place[1], "line": place[2], "often": 0})
+        row["often"] += 1
+        row["guard"] = _guard(str(reason))
+    return sorted(found.values(), key=lambda row: -int(row["often"]))[:MOST]
+
+
+def _guard(reason: str) -> str:
+    """The guard alone, of a reason such as `0/1: n == 3   # def f(x, n): ...`."""
+    match = _REASON.match(reason.strip().splitlines()[0].strip())
+    return match["guard"].strip() if match is not None else reason.strip()
