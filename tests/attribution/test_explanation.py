@@ -142,3 +142,14 @@ def test_growth_by_compilations_names_the_guard(script: str, follows: str, said:
     told = [link for link in made.chain if "compiled again 12 times" in link]
     assert bool(told) is said
     assert all("size mismatch" in link for link in told)
+
+
+@pytest.mark.parametrize(
+    ("element", "name"), [("array", "mlx-arrays-not-evaluated"), ("dict", "list-never-cleared")]
+)
+def test_kept_mlx_arrays_have_a_cause_of_their_own(script: str, element: str, name: str) -> None:
+    """A list of numbers that were never computed keeps what they will be computed from."""
+    made = explain(seen(script, gain(script, elements={element: 24})), "host.native", 10_000.0)
+
+    assert made.pattern is not None
+    assert made.pattern.name == name
