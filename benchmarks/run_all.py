@@ -1,4 +1,4 @@
-"""Run every benchmark, one after the other (about an hour and a half on two cores)."""
+"""Run every benchmark, one after the other (about two and a half hours on two cores)."""
 
 import subprocess
 import sys
@@ -15,6 +15,10 @@ BENCHMARKS = (
     "guard_cost",
     "million_steps",
     "kill_and_resume",
+    "survival",
+    "recycling",
+    "out_of_memory",
+    "soak",
 )
 
 
