@@ -1,10 +1,13 @@
 """`holdwater watch`: a process that already runs is judged from outside."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from holdwater.supervise.candidates import training_process
 
 
 class TestWatch:
@@ -31,6 +34,20 @@ class TestWatch:
         assert str(process.pid) in found.stdout
         assert (verdict["verdict"], verdict["step_source"]) == ("leak", "time")
         assert "the process has ended" in done.stdout
+
+    def test_the_number_of_holdwater_itself_means_what_it_started(self, tmp_path: Path) -> None:
+        """What the shell tells is the number of `holdwater run`; the script is its child."""
+        (tmp_path / "train.py").write_text("import time\ntime.sleep(60)\n")
+        program = str(Path(sys.executable).with_name("holdwater"))
+        with subprocess.Popen([program, "run", "--quiet", "--out", "run", "train.py"], cwd=tmp_path) as process:
+            until = time.monotonic() + 20
+            while training_process(process.pid) == process.pid and time.monotonic() < until:
+                time.sleep(0.05)
+            found = training_process(process.pid)
+            process.terminate()
+
+        assert found not in {process.pid, os.getpid()}
+        assert training_process(os.getpid()) == os.getpid()
 
     def test_a_process_that_is_not_there_is_a_mistake(self, tmp_path: Path) -> None:
         """And the message says how to find one."""
