@@ -103,16 +103,11 @@ class Resumption:
         if life is None or session is None or recycling is None:
             sessions.step()
             return
-        now = time.monotonic()
-        session.channel.put_seconds("left_at", now)
-        if not session.channel.get_seconds("went_on_at"):
-            session.channel.put("in_use", recycling.in_use())
-            session.channel.put_seconds("went_on_at", now)
-        session.step("holdwater.step")
+        session.step_of_a_life(recycling.in_use)
         if self._stop is not None:
             self._save(self._durable, step)
             self._end_stopped(step)
-        due = recycling.is_due(step, now - self._saved_at)
+        due = recycling.is_due(step, time.monotonic() - self._saved_at)
         if due:
             self._save(self._durable, step)
         ending = None if last else recycling.end(step)
@@ -257,12 +252,6 @@ def steps(total: int) -> Iterator[int]:
         yield step
         resumption.end_step(step + 1, last=step + 1 == total)
     resumption.finish(total)
-
-
-def went_on() -> bool:
-    """Whether this process goes on with a run that another one began."""
-    life = current().life
-    return life is not None and life.number > 0
 
 
 if sys.platform == "win32":

@@ -105,6 +105,19 @@ class Session:
             self.channel.put("stopped", 1)
             raise StopRun
 
+    def step_of_a_life(self, in_use: "Callable[[], int]") -> None:
+        """Count a step of a process that may be replaced: when it ended, and what the first one found in use.
+
+        Args:
+            in_use: Reads the bytes that count against the budget.
+        """
+        now = time.monotonic()
+        self.channel.put_seconds("left_at", now)
+        if not self.channel.get_seconds("went_on_at"):
+            self.channel.put("in_use", in_use())
+            self.channel.put_seconds("went_on_at", now)
+        self.step("holdwater.step")
+
     def go_on_from(self, step: int) -> None:
         """The script goes on from a step that an earlier process has ended."""
         self.steps = self._next_look = step

@@ -8,7 +8,6 @@ What cannot be done here: a lack of memory inside a step is not recovered, for t
 """
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,12 +50,7 @@ class RecycleCallback(TrainerCallback):
         session, recycling = sessions.current(), self._recycling
         if session is None or recycling is None:
             return
-        now = time.monotonic()
-        session.channel.put_seconds("left_at", now)
-        if not session.channel.get_seconds("went_on_at"):
-            session.channel.put("in_use", recycling.in_use())
-            session.channel.put_seconds("went_on_at", now)
-        session.step("holdwater.step")
+        session.step_of_a_life(recycling.in_use)
         if state.global_step < state.max_steps:
             ending = recycling.end(state.global_step)
             self._reason = None if ending is None else ending.reason

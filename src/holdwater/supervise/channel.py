@@ -67,7 +67,6 @@ _AT = {
         "stopped",
         "wanted",
         "given",
-        "recycle",
         "recycled",
         "out_of_memory",
         "in_use",

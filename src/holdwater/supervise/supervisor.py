@@ -93,7 +93,7 @@ class Supervisor:
         self.channel = channel or self.channel
         self.channel.put("steps", steps)
         self.life = Life(self.life.number + 1, steps, self.life.relieve)
-        for name in ("recycle", "recycled", "out_of_memory"):
+        for name in ("recycled", "out_of_memory"):
             self.channel.put(name, 0)
         if not self._server.alive:
             self._server = ForkServer(self._launch.modules, os.environ)
