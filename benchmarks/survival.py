@@ -28,17 +28,31 @@ PROGRAM = str(Path(sys.executable).with_name("holdwater"))
 class Group:
     """A memory control group of our own."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, name: str = "") -> None:
         root = Path("/sys/fs/cgroup")
         old = (root / "memory").is_dir()
-        self.folder = (root / "memory" if old else root) / f"holdwater-{os.getpid()}"
+        self.folder = (root / "memory" if old else root) / (name or f"holdwater-{os.getpid()}")
         self.folder.mkdir()
         (self.folder / ("memory.limit_in_bytes" if old else "memory.max")).write_text(str(limit))
+        self._old = old
         self.peak_file = self.folder / ("memory.max_usage_in_bytes" if old else "memory.peak")
 
     def enter(self) -> None:
         """Move this process into it: called in a child before it becomes the command."""
         (self.folder / "cgroup.procs").write_text(str(os.getpid()))
+
+    def used(self) -> int:
+        """What it is charged for now, without what the kernel can drop, as holdwater counts it."""
+        stat = (self.folder / "memory.stat").read_text()
+        counts = {name: int(value) for name, value in (line.split() for line in stat.splitlines())}
+        charged = int((self.folder / ("memory.usage_in_bytes" if self._old else "memory.current")).read_text())
+        prefix = "total_" if self._old else ""
+        return charged - sum(counts.get(prefix + name, 0) for name in ("inactive_file", "active_file"))
+
+    def kills(self) -> int:
+        """How many processes the kernel has killed in it."""
+        lines = (self.folder / ("memory.oom_control" if self._old else "memory.events")).read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
     def remove(self) -> int:
         """Remove it; return the most that it was charged for."""

@@ -6,7 +6,7 @@ from holdwater.budget import Budget
 from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
 from holdwater.errors import ConfigError
 from holdwater.policy.remedies import Remedies, RemedyConfig
-from holdwater.policy.restarts import End, RestartConfig, Restarts, describe
+from holdwater.policy.restarts import End, RestartConfig, Restarts, describe, relieved
 from holdwater.probes.sample import Look, Sample
 from holdwater.units import Bytes, Step
 
@@ -29,9 +29,9 @@ def steps_until_recycled(
     for step in range(1, steps + 1):
         seen = sample(step, begin + rate * step, available=available)
         headroom = judge_headroom(seen, BUDGET, LEVELS)
-        if remedies.answer_recycling(headroom, seen, int(BUDGET.limit)):
+        decisions = remedies.answer(headroom, seen, int(BUDGET.limit))
+        if any(decision.action == "recycle" for decision in decisions):
             return step
-        remedies.answer_headroom(headroom, seen)
     return None
 
 
@@ -68,7 +68,8 @@ class TestRecycling:
         remedies.begin(sample(0, 300))
         seen = sample(50, 990)
 
-        assert not remedies.answer_recycling(judge_headroom(seen, BUDGET, LEVELS), seen, int(BUDGET.limit))
+        decisions = remedies.answer(judge_headroom(seen, BUDGET, LEVELS), seen, int(BUDGET.limit))
+        assert "recycle" not in [decision.action for decision in decisions]
 
 
 def end(status: int, step: int, **facts: bool) -> End:
@@ -117,6 +118,10 @@ class TestRestarts:
     def test_a_lack_of_memory_asks_for_relief(self) -> None:
         """The next process is told."""
         assert Restarts(RestartConfig()).answer(end(-9, 10, out_of_memory=True)).relieve
+
+    def test_relief_is_a_smaller_budget(self) -> None:
+        """By a tenth for each death, and never less than half."""
+        assert [relieved(1000, deaths) for deaths in (0, 1, 2, 50)] == [1000, 900, 810, 500]
 
     def test_a_limit_on_deaths_in_all(self) -> None:
         """And a number below zero is refused."""

@@ -5,12 +5,13 @@ import pytest
 from holdwater.detectors.headroom import Headroom
 from holdwater.detectors.verdict import Finding, Rate, Verdict
 from holdwater.errors import ConfigError
-from holdwater.policy.decision import RELEASE, Decision
+from holdwater.policy.decision import GENTLE, RELEASE, Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
 from holdwater.testing import make_sample
 from holdwater.units import Step
 
 MB = 10**6
+LIMIT = 1000 * MB
 
 
 def names(decisions: tuple[Decision, ...]) -> tuple[str, ...]:
@@ -33,23 +34,45 @@ def leak(rate: float) -> Verdict:
 class TestHeadroomIsAnswered:
     """Pressure leads to release, and to a stop where release does not help."""
 
-    @pytest.mark.parametrize("level", ["threshold", "waiting"])
-    def test_releases_from_the_gentlest_on(self, level: str) -> None:
+    def test_releases_from_the_gentlest_on(self) -> None:
         """Wait for the device, collect, clear caches, trim."""
-        decisions = Remedies(RemedyConfig()).answer_headroom(Headroom(level, "why"), make_sample(1, 9e8))  # type: ignore[arg-type]
+        decisions = Remedies(RemedyConfig()).answer(Headroom("waiting", "why"), make_sample(1, 9e8), LIMIT)
 
         assert names(decisions) == RELEASE
         assert decisions[0].reason == "why"
 
+    def test_takes_nothing_harder_than_a_collection_while_memory_stays(self) -> None:
+        """At 90 % of the budget, step after step: what fits is left alone."""
+        remedies = Remedies(RemedyConfig(cooldown=1))
+        taken = [
+            name
+            for step in range(1, 100)
+            for name in names(remedies.answer(Headroom("threshold", "why"), make_sample(step, 900 * MB), LIMIT))
+        ]
+
+        assert set(taken) == {"synchronise", "collect"}
+
+    def test_takes_all_that_releases_when_the_budget_is_about_to_be_spent(self) -> None:
+        """20 MB a step; then, if that has not helped, the run stops before the budget is broken."""
+        remedies = Remedies(RemedyConfig())
+        taken = {
+            step: names(remedies.answer(Headroom("threshold", "why"), make_sample(step, in_use), LIMIT))
+            for step, in_use in enumerate(range(600 * MB, 1000 * MB, 20 * MB))
+        }
+
+        assert taken[0] == GENTLE
+        assert taken[9] == RELEASE
+        assert next(step for step, actions in taken.items() if actions == ("stop",)) == 19
+
     def test_does_nothing_when_calm(self) -> None:
         """No pressure, no action."""
-        assert Remedies(RemedyConfig()).answer_headroom(Headroom("calm", ""), make_sample(1, 9e8)) == ()
+        assert Remedies(RemedyConfig()).answer(Headroom("calm", ""), make_sample(1, 9e8), LIMIT) == ()
 
     def test_waits_out_the_cooldown(self) -> None:
         """Ten samples in a second are one release."""
         remedies = Remedies(RemedyConfig(cooldown=30))
         answers = [
-            remedies.answer_headroom(Headroom("waiting", "why"), make_sample(step, 9e8, seconds=0.1 * step))
+            remedies.answer(Headroom("waiting", "why"), make_sample(step, 9e8, seconds=0.1 * step), LIMIT)
             for step in range(1, 11)
         ]
 
@@ -61,15 +84,15 @@ class TestHeadroomIsAnswered:
         for action in RELEASE:
             remedies.learn(action, freed=50 * MB if action == "trim" else 0, in_use=900 * MB)
 
-        soon = remedies.answer_headroom(Headroom("waiting", ""), make_sample(100, 900 * MB))
-        later = remedies.answer_headroom(Headroom("waiting", ""), make_sample(200, 990 * MB))
+        soon = remedies.answer(Headroom("waiting", ""), make_sample(100, 900 * MB), LIMIT)
+        later = remedies.answer(Headroom("waiting", ""), make_sample(200, 990 * MB), LIMIT)
 
         assert names(soon) == ("trim",)
         assert names(later) == RELEASE
 
     def test_stops_at_the_stopping_level(self) -> None:
         """No time is lost with gentle remedies."""
-        decisions = Remedies(RemedyConfig()).answer_headroom(Headroom("stopping", "why"), make_sample(1, 9e8))
+        decisions = Remedies(RemedyConfig()).answer(Headroom("stopping", "why"), make_sample(1, 9e8), LIMIT)
 
         assert names(decisions) == ("stop",)
 
@@ -78,8 +101,8 @@ class TestHeadroomIsAnswered:
         remedies = Remedies(RemedyConfig())
         over = Headroom("over budget", "why")
 
-        first = remedies.answer_headroom(over, make_sample(1, 2e9))
-        second = remedies.answer_headroom(over, make_sample(2, 2e9))
+        first = remedies.answer(over, make_sample(1, 2e9), LIMIT)
+        second = remedies.answer(over, make_sample(2, 2e9), LIMIT)
 
         assert (names(first), names(second)) == (RELEASE, ("stop",))
 
@@ -87,10 +110,10 @@ class TestHeadroomIsAnswered:
         """Back under the budget, the next excess gets a release again."""
         remedies = Remedies(RemedyConfig())
         over = Headroom("over budget", "why")
-        remedies.answer_headroom(over, make_sample(1, 2e9))
-        remedies.answer_headroom(Headroom("calm", ""), make_sample(2, 1e8))
+        remedies.answer(over, make_sample(1, 2e9), LIMIT)
+        remedies.answer(Headroom("calm", ""), make_sample(2, 1e8), LIMIT)
 
-        assert names(remedies.answer_headroom(over, make_sample(3, 2e9))) == RELEASE
+        assert names(remedies.answer(over, make_sample(3, 2e9), LIMIT)) == RELEASE
 
 
 class TestVerdictsAreAnswered:

@@ -6,6 +6,13 @@ Only a framework that the program has loaded is touched.
 from holdwater.probes.devices import loaded
 
 
+def uses_accelerator() -> bool:
+    """Whether the program has started CUDA, or has loaded a framework that works on Apple's GPU."""
+    torch = loaded("torch")
+    cuda = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+    return cuda or loaded("mlx.core") is not None or (torch is not None and torch.backends.mps.is_available())
+
+
 def synchronise() -> None:
     """Wait until the accelerators have finished what was asked of them."""
     torch = loaded("torch")

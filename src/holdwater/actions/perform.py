@@ -5,7 +5,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from holdwater.actions.frameworks import clear_caches, synchronise
+from holdwater.actions.frameworks import clear_caches, synchronise, uses_accelerator
 from holdwater.actions.levers import Levers
 from holdwater.errors import ActionError
 from holdwater.policy.decision import ActionName, Decision
@@ -24,6 +24,24 @@ class Outcome:
     seconds: float
     error: str | None = None
     """Why the action could not be carried out; None if it was."""
+
+
+FEW_OBJECTS = 1000
+"""So few new ones since the last full collection hold no garbage worth looking for."""
+
+
+def applies(action: ActionName) -> bool:
+    """Whether an action has something to act on: an accelerator in use, or objects that may be garbage.
+
+    Args:
+        action: Its name.
+    """
+    if action in {"synchronise", "clear_caches"}:
+        return uses_accelerator()
+    if action == "collect":
+        young, middle, old = gc.get_count()  # since the last collection of each generation
+        return young >= FEW_OBJECTS or middle > 0 or old > 0
+    return True
 
 
 def collect() -> None:
@@ -86,6 +104,15 @@ def perform(
         error = str(failure) or type(failure).__name__
     seconds = elapsed() - began
     return Outcome(decision.step, decision.action, decision.reason, before - measure(), seconds, error)
+
+
+def rehearsed(decision: Decision) -> Outcome:
+    """What a dry run notes of a decision: nothing was done.
+
+    Args:
+        decision: What would have been done.
+    """
+    return Outcome(decision.step, decision.action, f"dry run: {decision.reason}", 0, 0.0)
 
 
 def _find(action: ActionName, levers: Levers) -> Callable[[], None]:

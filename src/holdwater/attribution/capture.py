@@ -160,7 +160,12 @@ def _users_line(stack: list[tuple[str, str, int]]) -> tuple[tuple[str, int, str]
 
 
 def main() -> None:
-    """Print what a recording holds as JSON."""
+    """Print what a recording holds as JSON.
+
+    Where memory is short the kernel shall take this process, not the one that trains.
+    """
+    with contextlib.suppress(OSError):  # Linux only
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     began = time.perf_counter()
     try:
         found = read(Path(sys.argv[1]))

@@ -128,7 +128,9 @@ KEYS: tuple[Key, ...] = (
     Key("profile", text, None, "hardware profile, by name or file (default: chosen by the machine)", "NAME"),
     Key("max_memory", size, None, "memory budget, such as 70GB (default: found)", "SIZE"),
     Key("memory_leak_threshold_mb", rate, 1e6, "growth in MB per step above which remedies act", "MB"),
-    Key("memory_threshold_percentage", percentage, 0.8, "share of the budget that releases caches", "PERCENT"),
+    Key(
+        "memory_threshold_percentage", percentage, 0.8, "share of the budget above which remedies begin", "PERCENT"
+    ),
     Key("waiting_below", size, None, "available memory that makes the run wait (15GB or 20 %%)", "SIZE"),
     Key("stopping_below", size, None, "available memory that stops the run (10GB or 13 %%)", "SIZE"),
     Key("periodic_cache_clear_interval", whole(1), None, "steps between two clearings of caches (none)"),
@@ -161,6 +163,7 @@ KEYS: tuple[Key, ...] = (
         "seconds without a step after which the process is replaced (never)",
         "SECONDS",
     ),
+    Key("remedies", choice("act", "dry-run"), "act", "act, or dry-run: say what would be done about memory"),
     Key("max_restarts", whole(0), 1000, "how often a process that died is started again"),
     Key("model", text, None, "", "NAME", LATER_TUNING),
     Key("lora_rank", text, None, "", "N", LATER_TUNING),

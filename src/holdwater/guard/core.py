@@ -12,6 +12,7 @@ from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Verdict
 from holdwater.policy.decision import ActionName, Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
+from holdwater.policy.restarts import relieved
 from holdwater.probes.sample import Sample
 from holdwater.timeline.timeline import CAPACITY, Timeline
 from holdwater.units import Step
@@ -29,6 +30,8 @@ class CoreConfig:
     headroom: HeadroomConfig
     remedies: RemedyConfig = field(default_factory=RemedyConfig)
     growth: GrowthConfig = DEFAULT
+    deaths: int = 0
+    """Processes of this run that were killed for want of memory."""
     capacity: int = CAPACITY
 
 
@@ -62,12 +65,12 @@ class GuardCore:
         """
         self.record(sample)
         self.headroom = judge_headroom(sample, self.budget, self.config.headroom)
-        events: tuple[Event, ...] = ()
         self._pressure.note(sample.step, self.headroom)
-        recycling = self._remedies.answer_recycling(self.headroom, sample, int(self.budget.limit))
-        if recycling:
-            return recycling
-        events += self._remedies.answer_headroom(self.headroom, sample)
+        events: tuple[Event, ...] = self._remedies.answer(
+            self.headroom, sample, relieved(int(self.budget.limit), self.config.deaths)
+        )
+        if any(event.action == "recycle" for event in events if isinstance(event, Decision)):
+            return events
         events += self._remedies.answer_interval(sample.step)
         steps = sample.step - (self._first_step or 0)
         if steps >= self._next_judgement:

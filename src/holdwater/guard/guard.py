@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 from holdwater.actions.levers import Levers
 from holdwater.actions.limits import LimitChange, set_framework_limits
-from holdwater.actions.perform import Outcome, perform
+from holdwater.actions.perform import Outcome, applies, perform, rehearsed
 from holdwater.budget import Budget, MachineMemory, find_budget, give_budget, stopping_level, waiting_level
 from holdwater.clock import Clock, SystemClock
 from holdwater.detectors.headroom import HeadroomConfig
@@ -107,6 +107,7 @@ class Guard:
         self._observer = observer
         self._machine = machine
         self._said: set[str] = set()
+        self._rehearsed: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         """Find the budget, set the frameworks' limits, open the store, take the first sample.
@@ -261,11 +262,13 @@ class Guard:
             if isinstance(event, Verdict):
                 self._note_verdict(event)
             else:
-                spent += self._act(event)
+                spent += self._rehearse(event) if self.settings.dry_run else self._act(event)
         return spent
 
     def _act(self, decision: Decision) -> float:
         """Carry out a decision, measure it, note it; returns the seconds that it took."""
+        if not (decision.configured or applies(decision.action)):
+            return 0.0
         if decision.action in {"stop", "recycle"}:
             if self.stop_reason is not None or self._clock.elapsed() < self._next_stop:
                 return 0.0
@@ -282,6 +285,14 @@ class Guard:
         if self._store is not None:
             self._store.decision(decision)
         return outcome.seconds
+
+    def _rehearse(self, decision: Decision) -> float:
+        """Note what would be done, now and then; it takes no time."""
+        now = self._clock.elapsed()
+        if now >= self._rehearsed.get(decision.action, 0.0):
+            self._rehearsed[decision.action] = now + STOP_AGAIN
+            self.note(rehearsed(decision))
+        return 0.0
 
     def note(self, outcome: Outcome) -> None:
         """Remember what an action did."""
@@ -347,6 +358,7 @@ class Guard:
         stopping = stopping_level(machine) if settings.stopping_below is None else settings.stopping_below
         return CoreConfig(
             headroom=HeadroomConfig(waiting_below=waiting, stopping_below=stopping, threshold=settings.threshold),
+            deaths=settings.deaths,
             remedies=RemedyConfig(
                 leak_threshold=settings.leak_threshold,
                 cache_clear_interval=settings.cache_clear_interval,

@@ -26,6 +26,10 @@ class GuardSettings:
     """Steps after which the process is recycled; None recycles only when memory is short."""
     reload_threshold: Bytes | None = None
     """Memory in use above which the process is recycled."""
+    deaths: int = 0
+    """Processes of this run that were killed for want of memory: remedies act the earlier."""
+    dry_run: bool = False
+    """Decide and note, but do nothing."""
     device: str = "cpu"
     """The device whose memory counts: `cpu`, `cuda`, `mps`."""
     out: Path | None = None

@@ -7,11 +7,13 @@ from dataclasses import asdict
 from typing import NamedTuple
 
 from holdwater.actions.levers import Levers
-from holdwater.actions.perform import perform
+from holdwater.actions.perform import applies, perform
 from holdwater.budget import Budget
-from holdwater.detectors.headroom import Headroom, HeadroomConfig, judge_headroom
+from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
 from holdwater.errors import ProbeError
+from holdwater.policy.decision import Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
+from holdwater.policy.restarts import relieved
 from holdwater.probes.cgroup import Cgroup
 from holdwater.probes.devices import DeviceProbe, find_device, loaded
 from holdwater.probes.sample import DeviceMemory, Sample
@@ -46,7 +48,7 @@ class Recycling:
         self._resumable = resumable
         self._actions = actions_file(life.pulse)
         settings = life.settings
-        limit = Bytes(int(settings["limit"]))
+        limit = Bytes(relieved(int(settings["limit"]), life.relieve))
         self._budget = Budget(limit, "given", "the supervisor's budget")
         self._headroom = HeadroomConfig(waiting_below=Bytes(0), stopping_below=Bytes(0))
         self._interval = settings.get("reload_interval")
@@ -55,7 +57,7 @@ class Recycling:
         self._remedies = Remedies(config)
         self._statm = Statm()
         cgroup = Cgroup.of_this_process()
-        self._cgroup = cgroup if cgroup.limit is not None and cgroup.limit <= limit else None
+        self._cgroup = cgroup if cgroup.limit is not None and cgroup.limit <= int(settings["limit"]) else None
         self._first: int | None = None
         self._held = 0
         self._device: DeviceProbe | None = None
@@ -87,22 +89,20 @@ class Recycling:
         if begins:
             self._remedies.begin(sample)
         level = judge_headroom(sample, self._budget, self._headroom)
-        decisions = self._remedies.answer_recycling(level, sample, int(self._budget.limit))
-        if decisions:
-            return Ending(recycled=True, reason=decisions[0].reason)
-        return self._climb(level, sample)
+        return self._climb(self._remedies.answer(level, sample, int(self._budget.limit)))
 
-    def _climb(self, level: Headroom, sample: Sample) -> Ending | None:
-        """Release what nobody uses, if memory is short; stop, if that has not helped."""
-        for decision in self._remedies.answer_headroom(level, sample):
-            if decision.action == "stop":
-                return Ending(recycled=False, reason=decision.reason)
+    def _climb(self, decisions: tuple[Decision, ...]) -> Ending | None:
+        """Release what nobody uses, or say how this process is to end."""
+        for decision in decisions:
+            if decision.action in {"recycle", "stop"}:
+                return Ending(recycled=decision.action == "recycle", reason=decision.reason)
+            if not applies(decision.action):
+                continue
             outcome = perform(decision, Levers(), measure=self._statm_bytes, elapsed=time.monotonic)
             self._remedies.learn(outcome.action, outcome.freed_bytes, self._statm_bytes())
-            if decision.action != "synchronise":
-                row = {name: value for name, value in asdict(outcome).items() if name != "error"}
-                with self._actions.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+            row = {name: value for name, value in asdict(outcome).items() if name != "error"}
+            with self._actions.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
         return None
 
     def _statm_bytes(self) -> int:

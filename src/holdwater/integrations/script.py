@@ -55,6 +55,8 @@ def run_words() -> None:
         leave_at_once(life, session.steps)
     except BaseException as error:
         _finish(session)
+        if life is not None:
+            _note_shortage(session, error)
         if isinstance(error, StopRun | StopShort):
             sys.exit(STOPPED if isinstance(error, StopShort) else 0)
         if not isinstance(error, SystemExit):
@@ -62,6 +64,13 @@ def run_words() -> None:
         raise
     else:
         _finish(session)
+
+
+def _note_shortage(session: Session, error: BaseException) -> None:
+    """Tell the supervisor that the script ends for want of memory, if it does."""
+    from holdwater.integrations.out_of_memory import is_out_of_memory  # noqa: PLC0415 - only where it is needed
+
+    session.channel.put("out_of_memory", int(is_out_of_memory(error)))
 
 
 def _keeper(life: LifeFacts) -> Callable[[int], str | None]:

@@ -9,6 +9,9 @@ ActionName = Literal["synchronise", "collect", "clear_caches", "trim", "micro_ba
 RELEASE: tuple[ActionName, ...] = ("synchronise", "collect", "clear_caches", "trim")
 """Waiting for the device and giving back what nobody uses, from the gentlest on."""
 
+GENTLE: tuple[ActionName, ...] = ("synchronise", "collect")
+"""What a run that fits its budget may be asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -17,3 +20,5 @@ class Decision:
     step: Step
     action: ActionName
     reason: str
+    configured: bool = False
+    """The user has asked for it at this step, whether memory is short or not."""

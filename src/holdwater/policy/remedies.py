@@ -4,11 +4,13 @@ A release that did not pay is not repeated until memory has grown again, and nev
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from holdwater.detectors.headroom import Headroom
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import ConfigError
-from holdwater.policy.decision import RELEASE, ActionName, Decision
+from holdwater.policy.approach import Approach
+from holdwater.policy.decision import GENTLE, RELEASE, ActionName, Decision
 from holdwater.probes.sample import Sample
 from holdwater.units import Step, format_size
 
@@ -44,10 +46,24 @@ class RemedyConfig:
 
 WORTH_RECYCLING = 0.1
 """A process is recycled for want of memory only if it holds so much more than it began with."""
-FEW_STEPS_LEFT = 6.0
-"""A growing process is recycled when its budget would be spent in so few steps."""
 FEWEST_STEPS = 10
 """A process that has made fewer steps is not recycled for want of memory."""
+
+
+class Near(NamedTuple):
+    """How near to its budget growing memory must be for a rung of the ladder."""
+
+    rises: float
+    """So many rises like the last ones are left."""
+    share: float
+    """Or this share of the budget."""
+
+
+NEAR_RELEASING = Near(12.0, 0.05)
+"""What costs more than a collection is released."""
+NEAR_RECYCLING = Near(6.0, 0.02)
+NEAR_STOPPING = Near(2.0, 0.01)
+"""A run that cannot be recycled is stopped before the kernel kills it."""
 
 
 class Remedies:
@@ -62,38 +78,41 @@ class Remedies:
         self._leaks_answered = 0
         self._began: tuple[Step, int] | None = None
         """The first step of this process, and its memory then."""
-        self._settled: tuple[Step, int] | None = None
-        """The same after its first steps, when what every process needs is there."""
+        self._approach = Approach()
         self._released = False
-        """Whether releasing has been tried since memory was calm last."""
+        """Whether everything that can be released was, since memory was calm last."""
         self._interval_step: Step | None = None
 
     def begin(self, sample: Sample) -> None:
         """Take note of the memory with which this process began."""
         self._began = (sample.step, held_against_budget(sample))
 
-    def answer_recycling(self, headroom: Headroom, sample: Sample, limit: int) -> tuple[Decision, ...]:
-        """Decide whether the process is to be replaced by a fresh one that goes on where it stands.
+    def answer(self, headroom: Headroom, sample: Sample, limit: int) -> tuple[Decision, ...]:
+        """Decide what a sample asks for: nothing, a release, a fresh process that goes on, or a stop.
 
         Args:
             headroom: How close the sample is to its limits.
             sample: The newest.
             limit: The budget, in bytes.
         """
+        self._approach.note(held_against_budget(sample))
+        reason = self._reason_to_recycle(headroom, sample, limit)
+        if reason:
+            return (Decision(sample.step, "recycle", reason),)
+        return self._answer_headroom(headroom, sample, limit)
+
+    def _reason_to_recycle(self, headroom: Headroom, sample: Sample, limit: int) -> str:
+        """Why the process is to be replaced by a fresh one that goes on where it stands; empty where it is not."""
         config, in_use = self._config, held_against_budget(sample)
         first_step, at_first = self._began or (sample.step, in_use)
         steps = sample.step - first_step
-        if steps >= FEWEST_STEPS:
-            self._settled = self._settled or (sample.step, in_use)
         if not config.can_recycle or steps < 1:
-            return ()
+            return ""
         if config.reload_interval is not None and steps >= config.reload_interval:
-            reason = f"every {config.reload_interval} steps, as configured"
-        elif in_use < at_first * (1 + WORTH_RECYCLING) or steps < FEWEST_STEPS:
-            return ()  # a fresh process would hold as much
-        else:
-            reason = self._want(headroom, sample, limit)
-        return (Decision(sample.step, "recycle", reason),) if reason else ()
+            return f"every {config.reload_interval} steps, as configured"
+        if in_use < at_first * (1 + WORTH_RECYCLING) or steps < FEWEST_STEPS:
+            return ""  # a fresh process would hold as much
+        return self._want(headroom, sample, limit)
 
     def _want(self, headroom: Headroom, sample: Sample, limit: int) -> str:
         """Why a process is to be replaced for want of memory; empty where it is not."""
@@ -102,23 +121,24 @@ class Remedies:
             return f"memory in use is {format_size(in_use)}, above {format_size(config.reload_threshold)}"
         if headroom.level in {"calm", "stopping"}:  # the machine is short, whoever has taken it: the run stops
             return ""
-        left = self._steps_left(sample, limit)
-        if left < FEW_STEPS_LEFT:
-            return f"{headroom.reason}, and grows: the budget is spent in {max(left, 0):.0f} steps"
+        if self._is_near(NEAR_RECYCLING, in_use, limit):
+            return f"{headroom.reason}, and grows: {self._spent_soon(in_use, limit)}"
         if headroom.level != "threshold" and self._released:
             return f"{headroom.reason}, and releasing did not help"
         return ""
 
-    def _steps_left(self, sample: Sample, limit: int) -> float:
-        """Steps until the budget is spent, if memory goes on growing as it has since the first steps."""
-        if self._settled is None or sample.step <= self._settled[0]:
-            return float("inf")
-        step, in_use = self._settled
-        rate = (held_against_budget(sample) - in_use) / (sample.step - step)
-        return (limit - held_against_budget(sample)) / rate if rate > 0 else float("inf")
+    def _is_near(self, near: Near, in_use: int, limit: int) -> bool:
+        """Whether growing memory has come so near to its budget."""
+        return self._approach.is_near(in_use, limit, rises=near.rises, share=near.share)
 
-    def answer_headroom(self, headroom: Headroom, sample: Sample) -> tuple[Decision, ...]:
-        """Decide what a sample's distance to its limits asks for."""
+    def _spent_soon(self, in_use: int, limit: int) -> str:
+        """When the budget will be spent, for people."""
+        left = self._approach.rises_left(in_use, limit)
+        after = "soon" if left == float("inf") else f"after {left:.0f} more such rises"
+        return f"the budget is spent {after}"
+
+    def _answer_headroom(self, headroom: Headroom, sample: Sample, limit: int) -> tuple[Decision, ...]:
+        """Decide what a sample's distance to its limits asks for, in a process that goes on."""
         match headroom.level:
             case "calm":
                 self._released_over_budget = self._released = False
@@ -129,9 +149,23 @@ class Remedies:
                 return (Decision(sample.step, "stop", f"{headroom.reason}, and releasing did not help"),)
             case "over budget":
                 self._released_over_budget = True
-                return self._release(headroom.reason, sample, urgent=True)
+                return self._release(headroom.reason, sample, RELEASE, urgent=True)
+            case "threshold":
+                return self._answer_threshold(headroom, sample, limit)
             case _:
-                return self._release(headroom.reason, sample)
+                return self._release(headroom.reason, sample, RELEASE)
+
+    def _answer_threshold(self, headroom: Headroom, sample: Sample, limit: int) -> tuple[Decision, ...]:
+        """Decide what memory above the threshold asks for: the more, the sooner the budget will be spent."""
+        in_use = held_against_budget(sample)
+        if not self._is_near(NEAR_RELEASING, in_use, limit):
+            return self._release(headroom.reason, sample, GENTLE)
+        reason = f"{headroom.reason}, and grows: {self._spent_soon(in_use, limit)}"
+        if not self._released:
+            return self._release(reason, sample, RELEASE, urgent=True)
+        if self._is_near(NEAR_STOPPING, in_use, limit):
+            return (Decision(sample.step, "stop", f"{reason}, and releasing did not help"),)
+        return self._release(reason, sample, RELEASE)
 
     def answer_verdict(self, verdict: Verdict, sample: Sample) -> tuple[Decision, ...]:
         """Decide what a leak above the threshold asks for: one release for each time it is found."""
@@ -146,7 +180,7 @@ class Remedies:
             self._leaks_answered = len(fast)
             return ()
         self._leaks_answered = len(fast)
-        return self._release(fast[0].advice, sample)
+        return self._release(fast[0].advice, sample, RELEASE)
 
     def answer_interval(self, step: Step) -> tuple[Decision, ...]:
         """Decide whether the caches are due to be cleared."""
@@ -154,7 +188,7 @@ class Remedies:
         before, self._interval_step = self._interval_step, step
         if interval is None or before is None or step // interval == before // interval:
             return ()
-        return (Decision(step, "clear_caches", f"every {interval} steps, as configured"),)
+        return (Decision(step, "clear_caches", f"every {interval} steps, as configured", configured=True),)
 
     def learn(self, action: ActionName, freed: int, in_use: int) -> None:
         """Take note of what an action freed, and of the memory in use after it."""
@@ -163,20 +197,20 @@ class Remedies:
         else:
             self._useless.pop(action, None)
 
-    def _release(self, reason: str, sample: Sample, *, urgent: bool = False) -> tuple[Decision, ...]:
-        """Decide on every gentle action that may still pay."""
+    def _release(
+        self, reason: str, sample: Sample, rungs: tuple[ActionName, ...], *, urgent: bool = False
+    ) -> tuple[Decision, ...]:
+        """Decide on every action of some rungs that may still pay."""
         if not urgent and sample.seconds - self._released_at < self._config.cooldown:
             return ()
+        self._released |= rungs == RELEASE
         in_use = memory_in_use(sample)
         actions = [
-            action
-            for action in RELEASE
-            if urgent or in_use >= self._config.regrowth * self._useless.get(action, 0)
+            action for action in rungs if urgent or in_use >= self._config.regrowth * self._useless.get(action, 0)
         ]
         if set(actions) <= {"synchronise"}:  # waiting alone releases nothing
             return ()
         self._released_at = sample.seconds
-        self._released = True
         return tuple(Decision(sample.step, action, reason) for action in actions)
 
     def __repr__(self) -> str:

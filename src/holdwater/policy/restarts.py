@@ -8,6 +8,10 @@ from holdwater.errors import ConfigError
 
 FINAL = frozenset((0, 2, 3, 75))
 """Exit codes that are final: done, a mistake of the user's, a leak found, stopped on purpose."""
+RELIEF = 0.9
+"""A process that follows one which was killed for want of memory takes its budget as so much smaller."""
+LEAST_SHARE = 0.5
+"""But never as less than this part of it."""
 Cause = Literal["done", "recycled", "killed", "crashed", "hung", "asked to stop"]
 
 
@@ -97,6 +101,16 @@ class Restarts:
             reason = "it was to be replaced before it had made a step: replacing it frees too little"
             return Answer(again=False, cause="recycled", reason=reason, exit_code=75)
         return Answer(again=True, cause="recycled", reason=f"replaced after step {end.step}")
+
+
+def relieved(limit: int, deaths: int) -> int:
+    """The budget that a process is to keep when others of its run were killed for want of memory, in bytes.
+
+    Args:
+        limit: The budget, in bytes.
+        deaths: How many were killed.
+    """
+    return int(limit * max(RELIEF**deaths, LEAST_SHARE))
 
 
 def describe(status: int) -> str:

@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -179,7 +180,23 @@ def main() -> None:
     os.environ.update(request["environment"])
     sys.argv = list(request["argv"])
     module, _, function = request["target"].partition(":")
-    getattr(importlib.import_module(module), function)()
+    _run(getattr(importlib.import_module(module), function))
+
+
+def _run(function: Callable[[], None]) -> None:
+    """Run a function as a program, to its exit code."""
+    end_process = importlib.import_module("holdwater.supervise.life").end_process
+    code = 0
+    try:
+        function()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if code and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)  # noqa: T201 - as Python itself
+    except Exception:  # noqa: BLE001 - as Python itself; an interrupt ends the process by its signal
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    end_process(code)
 
 
 def _watch(lifeline: int) -> None:

@@ -2,10 +2,13 @@
 
 import atexit
 import contextlib
+import gc
+import io
 import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -98,11 +101,34 @@ def leave_at_once(life: LifeFacts | None, step: int) -> NoReturn:
         step: The last step.
     """
     atexit._run_exitfuncs()  # noqa: SLF001 - as `multiprocessing` ends its own children
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_files()
     if life is not None:
         life.open_channel().put("recycled", step)
         if hasattr(signal, "SIGIO"):
             with contextlib.suppress(OSError):
                 os.kill(life.supervisor, signal.SIGIO)
     os._exit(0)
+
+
+def end_process(exit_code: int) -> NoReturn:
+    """End a forked process as Python ends a program, but without taking its memory apart piece by piece.
+
+    Each object that is let go of is written to, and a page that is written to is not shared with the fork server
+    any more: at the end of a script that cost 40 MB, and the kernel kills for less.
+
+    Args:
+        exit_code: Of the process.
+    """
+    threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - as Python itself: waits for threads
+    atexit._run_exitfuncs()  # noqa: SLF001
+    flush_files()
+    os._exit(exit_code)
+
+
+def flush_files() -> None:
+    """Write out what open files still hold back, as closing them would."""
+    files = [item for item in gc.get_objects() if isinstance(item, io.IOBase)]
+    texts = [item for item in files if isinstance(item, io.TextIOBase)]
+    for file in (*texts, *files, sys.stdout, sys.stderr):  # a text hands over to the bytes below it
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            file.flush()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from holdwater.policy.restarts import Answer, End, RestartConfig, Restarts
+from holdwater.probes.kills import count_kills
 from holdwater.supervise.channel import Channel
 from holdwater.supervise.fork_server import ForkServer
 from holdwater.supervise.process import ForkedProcess
@@ -80,6 +81,7 @@ class Supervisor:
         self._hang_timeout = hang_timeout
         self._server = ForkServer(launch.modules, os.environ)
         self._moved = (0, 0.0)
+        self._kills: int | None = None
         self._stop_by = float("inf")
         self._hung = False
 
@@ -97,7 +99,7 @@ class Supervisor:
             self.channel.put(name, 0)
         if not self._server.alive:
             self._server = ForkServer(self._launch.modules, os.environ)
-        self._moved = (steps, time.monotonic())
+        self._moved, self._kills = (steps, time.monotonic()), count_kills()
         self._hung, self._stop_by = False, float("inf")
         self.channel.put("goes_on_from", NOT_KNOWN if self.life.number else 0)
         environment = self._launch.environment(self.life)
@@ -144,12 +146,17 @@ class Supervisor:
             recycled=self.channel.get("recycled") > 0 and process.exit_status == 0,
             hung=self._hung,
             stopping=process.asked_to_stop,
-            out_of_memory=self.channel.get("out_of_memory") > 0,
+            out_of_memory=self.channel.get("out_of_memory") > 0 or self._was_killed_by_kernel(process.exit_status),
         )
         answer = self.restarts.answer(end)
         if answer.relieve:
             self.life = Life(self.life.number, self.life.first_step, self.life.relieve + 1)
         return answer
+
+    def _was_killed_by_kernel(self, status: int) -> bool:
+        """Whether a process that ended so was killed for want of memory."""
+        killed = status in {-int(signal.SIGKILL), 128 + int(signal.SIGKILL)} and not self._hung
+        return killed and (count_kills() or 0) > (self._kills or 0)
 
     def close(self) -> None:
         """Let the server end, and wait for it."""

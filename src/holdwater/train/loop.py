@@ -196,12 +196,15 @@ class Loop:
             self.guard.mark("epoch", number=int(self.state.step / every))
 
 
-def recovering_step(settings: TrainSettings, state: TrainState) -> RecoveringStep[tuple[Tensor, Tensor]]:
+def recovering_step(
+    settings: TrainSettings, state: TrainState, *, deaths: int = 0
+) -> RecoveringStep[tuple[Tensor, Tensor]]:
     """Take the steps of a state so that they outlive a lack of memory.
 
     Args:
         settings: Of the run.
         state: What is trained. The model draws nothing at random and has no batch statistics.
+        deaths: Processes of this run that were killed for want of memory: this one begins with smaller parts.
     """
 
     def update() -> None:
@@ -217,4 +220,7 @@ def recovering_step(settings: TrainSettings, state: TrainState) -> RecoveringSte
         update=update,
         weights=lambda: (state.weights.decayed, state.weights.undecayed),
     )
-    return RecoveringStep(lent, micro_batch=settings.batch_size, factor=settings.batch_size_reduction_factor)
+    factor = settings.batch_size_reduction_factor
+    step = RecoveringStep(lent, micro_batch=settings.batch_size, factor=factor)
+    step.micro_batch = max(int(settings.batch_size * factor**deaths), 1)
+    return step

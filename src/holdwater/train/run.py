@@ -112,7 +112,8 @@ def _train(
         checkpoint=lambda: loop.save(),  # noqa: PLW0108 - the loop is made below
         recycle=None if line is None else line.agree,
     )
-    guard = Guard(_guard_settings(config, settings, state.step), levers=levers)
+    deaths = 0 if line is None else line.life.relieve
+    guard = Guard(_guard_settings(config, settings, state.step, deaths), levers=levers)
     guard.facts = _facts(command, settings, state) | ({} if line is None else {"run": line.life.pulse})
     with guard:
         if line is None or line.is_first:
@@ -126,7 +127,7 @@ def _train(
         loop = Loop(
             settings,
             state,
-            recovering_step(settings, state),
+            recovering_step(settings, state, deaths=deaths),
             tokens,
             checkpoints,
             guard,
@@ -263,7 +264,7 @@ def _stop_on_signals(guard: Guard) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _guard_settings(config: Config, settings: TrainSettings, step: int) -> GuardSettings:
+def _guard_settings(config: Config, settings: TrainSettings, step: int, deaths: int) -> GuardSettings:
     """The guard's part of the configuration."""
     return GuardSettings(
         max_memory=config["max_memory"],
@@ -274,6 +275,8 @@ def _guard_settings(config: Config, settings: TrainSettings, step: int) -> Guard
         cache_clear_interval=config["periodic_cache_clear_interval"],
         reload_interval=config["reload_interval_steps"],
         reload_threshold=config["reload_memory_threshold_gb"],
+        dry_run=config["remedies"] == "dry-run",
+        deaths=deaths,
         device=settings.device,
         out=settings.out,
         first_step=step,

@@ -1,0 +1,148 @@
+"""Issue D, bar B6: the ladder over the zoo, under real limits, and what it costs where there is nothing to cure.
+
+Each leak's script runs twice under the supervisor in a memory control group: once without a limit, to see what
+it takes, and once under a limit half-way between what it held after a third of its time and its peak. It must end
+by itself, or be stopped with exit code 75; the kernel must kill nothing. Each look-alike runs under a limit 15 %
+above its peak, where remedies begin to be weighed; nothing harder than a collection may be done to it, and what
+the ladder spends is held against the script's own time. To make a control group takes root.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from recording import Bar, record
+from survival import Group
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from zoo.labels import Label, read_labels  # noqa: E402 - it lies beside this folder
+
+NO_LIMIT = 1 << 40
+FIT = 1.15
+"""The limit of a look-alike, in peaks."""
+HARD = frozenset(("clear_caches", "trim", "micro_batch", "recycle", "stop"))
+
+
+def run(label: Label, limit: int) -> dict[str, Any]:
+    """Run one script under the supervisor, in a group with a limit; sample what the group is charged for."""
+    curve: list[tuple[float, int]] = []
+    with tempfile.TemporaryDirectory() as place:
+        group = Group(limit, name=f"holdwater-{os.getpid()}-{threading.get_ident()}")
+        command = [sys.executable, "-m", "holdwater", "run", "--supervise", "--quiet", "--out", "run"]
+        began = time.monotonic()
+        with (Path(place) / "said.txt").open("w+") as said:
+            process = subprocess.Popen(
+                [*command, "--json", "v.json", str(label.script)],
+                cwd=place, stdout=said, stderr=said,
+                preexec_fn=group.enter,  # noqa: PLW1509 - it writes one line to a file
+            )  # fmt: skip
+            while process.poll() is None:
+                curve.append((time.monotonic() - began, group.used()))
+                time.sleep(0.05)
+            said.seek(0)
+            text = said.read()
+        killed = group.kills()
+        group.remove()
+        file = Path(place) / "v.json"
+        verdict = json.loads(file.read_text()) if file.exists() else {}
+    return {
+        "script": label.script.stem,
+        "status": process.returncode,
+        "killed": killed,
+        "seconds": time.monotonic() - began,
+        "limit": limit,
+        "curve": curve,
+        "peak": max(size for _, size in curve),
+        "steps": verdict.get("steps"),
+        "actions": [
+            {key: action[key] for key in ("step", "action", "freed_bytes", "seconds")}
+            for action in verdict.get("actions", ())
+            if "experiment" not in action
+        ],
+        "overhead": verdict.get("overhead", {}),
+        "said": text[-600:],
+    }
+
+
+def held_after(curve: list[tuple[float, int]], share: float) -> int:
+    """What was held after a share of the time that follows the imports: the median around it."""
+    end = curve[-1][0]
+    begin = next(seconds for seconds, size in curve if size > 0.5 * max(size for _, size in curve))
+    at = begin + share * (end - begin)
+    near = sorted(size for seconds, size in curve if abs(seconds - at) < 0.3)
+    return near[len(near) // 2] if near else curve[len(curve) // 2][1]
+
+
+def measure(label: Label) -> dict[str, Any]:
+    """Run one script without a limit, and under one."""
+    free = run(label, NO_LIMIT)
+    early, peak = held_after(free["curve"], 0.35), free["peak"]
+    limit = int((early + peak) / 2) if label.leaks else int(FIT * peak)
+    row = run(label, limit)
+    for one in (free, row):
+        one.pop("curve")
+    return row | {"leaks": label.leaks, "free_peak": peak, "free_seconds": free["seconds"], "grew": peak - early}
+
+
+def judge(rows: list[dict[str, Any]]) -> dict[str, Bar]:
+    """The bars."""
+    leaks = [row for row in rows if row["leaks"]]
+    healthy = [row for row in rows if not row["leaks"]]
+    whole = [row for row in leaks if row["status"] in {0, 75} and not row["killed"]]
+    stopped = sum(row["status"] == 75 for row in whole)
+    unharmed = [row for row in healthy if row["status"] == 0 and not row["killed"]]
+    hard = [row["script"] for row in healthy if HARD & {action["action"] for action in row["actions"]}]
+    spent = [
+        sum(action["seconds"] for action in row["actions"]) / max(row["overhead"].get("run_seconds", 0.0), 1e-9)
+        for row in healthy
+    ]
+    mean = sum(spent) / max(len(spent), 1)
+    return {
+        f"leaks of the zoo under a limit that they would break, of {len(leaks)}": Bar(
+            f"{stopped} stopped with 75, {len(whole) - stopped} finished, {len(leaks) - len(whole)} killed",
+            "none killed",
+            len(whole) == len(leaks),
+        ),
+        f"look-alikes that fit their limit, of {len(healthy)}": Bar(
+            f"{len(unharmed)} finish, {len(hard)} see more than a collection",
+            "all finish, none sees more",
+            len(unharmed) == len(healthy) and not hard,
+        ),
+        "what the ladder's actions take of a look-alike's time": Bar(
+            f"{mean:.2%} in the mean, {max(spent, default=0):.2%} at most", "at most 1 %", mean <= 0.01
+        ),
+    }
+
+
+def main() -> bool:
+    """Measure, print and record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pattern", nargs="?", default="")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    labels = [label for label in read_labels(options.pattern) if not label.needs_gpu]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = []
+        for row in pool.map(measure, labels):
+            taken = [(action["action"], action["step"], round(action["seconds"], 3)) for action in row["actions"]]
+            sizes = " ".join(f"{name} {row[name] / 1e6:.0f} MB" for name in ("limit", "peak", "free_peak"))
+            print(f"{row['script']:40} {row['status']:4} {row['steps']} steps, {sizes}, {taken}", flush=True)
+            if row["killed"] or row["status"] not in {0, 75}:
+                print(row["said"], flush=True)
+            rows.append(row)
+    for row in rows:
+        del row["said"]
+    return record("ladder" if not options.pattern else "ladder_part", judge(rows), rows=rows)
+
+
+if __name__ == "__main__":
+    sys.exit(not main())

@@ -1,0 +1,65 @@
+"""Tell how near a growing run is to its budget: in rises like its last ones, whatever clock they follow.
+
+A cache that filled at once, or a first optimizer step, is one rise: nothing says that there will be another. What
+has risen several times, and not by less and less, is taken to rise again.
+"""
+
+from collections import deque
+from statistics import median
+
+GRAIN = 1 << 20
+"""Bytes; less is no rise, but adds up to one."""
+RISES = 5
+"""Rises that make a growth; so many are remembered."""
+SLACKENING = 0.5
+"""A rise so much smaller than the usual one tells of a growth that ends."""
+FALL = 0.9
+"""Memory that has fallen so far is not expected to stay: its way back counts as rising."""
+
+
+class Approach:
+    """Remembers by how much memory has risen lately."""
+
+    def __init__(self) -> None:
+        self._highest: int | None = None
+        self._rises: deque[int] = deque(maxlen=RISES)
+        self._rising = False
+
+    def note(self, in_use: int) -> None:
+        """Take in a reading.
+
+        Args:
+            in_use: Bytes that are held against the budget.
+        """
+        if self._highest is None or in_use < FALL * self._highest:
+            self._highest = in_use
+        rise = in_use - self._highest
+        self._rising = rise >= GRAIN
+        if self._rising:
+            self._rises.append(rise)
+            self._highest = in_use
+
+    def rises_left(self, in_use: int, limit: int) -> float:
+        """Rises until the budget is spent, if they go on as they were; infinite where nothing grows for long.
+
+        Args:
+            in_use: Bytes that are held against the budget now.
+            limit: The budget, in bytes.
+        """
+        if len(self._rises) < RISES:
+            return float("inf")
+        usual = median(self._rises)
+        return float("inf") if self._rises[-1] < SLACKENING * usual else max(limit - in_use, 0) / usual
+
+    def is_near(self, in_use: int, limit: int, *, rises: float, share: float) -> bool:
+        """Whether memory has grown just now, and has come so near to its budget.
+
+        Args:
+            in_use: Bytes that are held against the budget now.
+            limit: The budget, in bytes.
+            rises: So many rises, at most, are left.
+            share: Or this share of the budget: small rises leave little time between a look and the next.
+        """
+        if not self._rising or len(self._rises) < RISES:
+            return False
+        return limit - in_use < share * limit or self.rises_left(in_use, limit) < rises

@@ -1,0 +1,62 @@
+"""How near growing memory is to its budget: by rises that repeat, not by one reading."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdwater.policy.approach import RISES, Approach
+
+MB = 1_000_000
+LIMIT = 1000 * MB
+
+
+def near_after(*megabytes: float) -> bool:
+    """Whether the last of these readings is near, at six rises or a hundredth of the budget."""
+    approach = Approach()
+    for size in megabytes:
+        approach.note(int(size * MB))
+    return approach.is_near(int(megabytes[-1] * MB), LIMIT, rises=6, share=0.01)
+
+
+class TestApproach:
+    """Reports growth that goes on; ignores what fills once, slackens or swings."""
+
+    def test_reports_steady_rises(self) -> None:
+        """20 MB a reading, 100 MB left."""
+        assert near_after(*range(780, 901, 20))
+
+    def test_ignores_them_far_from_the_budget(self) -> None:
+        """The same, 300 MB left."""
+        assert not near_after(*range(580, 701, 20))
+
+    def test_ignores_one_large_rise(self) -> None:
+        """An array that is allocated once."""
+        assert not near_after(300, 300, 300, 950, 950, 950)
+
+    def test_ignores_rises_that_become_smaller(self) -> None:
+        """Lengths that vary: each new maximum is closer to the last."""
+        assert not near_after(300, 500, 650, 750, 800, 830, 850, 860)
+
+    def test_ignores_a_swing_below_the_highest(self) -> None:
+        """Noise of 30 MB near the budget, after it was reached."""
+        assert not near_after(300, 500, 700, 800, 900, 980, 950, 980, 950, 980)
+
+    def test_reports_small_rises_at_the_very_edge(self) -> None:
+        """2 MB a reading, 8 MB left."""
+        assert near_after(*range(980, 993, 2))
+
+    @given(st.lists(st.integers(min_value=0, max_value=LIMIT), min_size=1, max_size=60))
+    def test_falling_memory_is_never_near(self, sizes: list[int]) -> None:
+        """Whatever it falls from."""
+        approach = Approach()
+        for size in sorted(sizes, reverse=True):
+            approach.note(size)
+
+            assert not approach.is_near(size, LIMIT, rises=100, share=1.0)
+
+    def test_remembers_a_bounded_number(self) -> None:
+        """A guard must not leak."""
+        approach = Approach()
+        for step in range(10_000):
+            approach.note(step * 2 * MB)
+
+        assert len(approach._rises) == RISES
