@@ -1,15 +1,17 @@
 """Issue D, bar B6: the ladder over the zoo, under real limits, and what it costs where there is nothing to cure.
 
-Each leak's script runs twice under the supervisor in a memory control group: once without a limit, to see what
-it takes, and once under a limit half-way between what it held after a third of its time and its peak. It must end
-by itself, or be stopped with exit code 75; the kernel must kill nothing. Each look-alike runs under a limit 15 %
-above its peak, where remedies begin to be weighed; nothing harder than a collection may be done to it, and what
-the ladder spends is held against the script's own time. To make a control group takes root.
+Each leak's script runs as it is under the supervisor, without a limit, to see what it takes; then for so many more
+steps that it would take 300 MB more than at its beginning, in a control group that has 150 MB for that: first bare,
+then under the supervisor. There it must end by itself, or be stopped with exit code 75; the kernel must kill
+nothing. Each look-alike runs as it is under a limit 15 % above its peak, where remedies are weighed; nothing harder
+than a collection may be done to it, and what the ladder spends is held against the script's own time. To make a
+control group takes root.
 """
 
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,21 +29,28 @@ sys.path.insert(0, str(ROOT))
 from zoo.labels import Label, read_labels  # noqa: E402 - it lies beside this folder
 
 NO_LIMIT = 1 << 40
+TAKES, LEFT = 300e6, 150_000_000
+"""What a lengthened leak would take, and what it has; bytes."""
+MOST_TIMES, MOST_SECONDS = 60.0, 90.0
+OUTER = re.compile(r"^(for .* in (?:range\(|.*islice\(\w+, ))(\d+)\)", re.MULTILINE)
 FIT = 1.15
 """The limit of a look-alike, in peaks."""
 HARD = frozenset(("clear_caches", "trim", "micro_batch", "recycle", "stop"))
 
 
-def run(label: Label, limit: int) -> dict[str, Any]:
-    """Run one script under the supervisor, in a group with a limit; sample what the group is charged for."""
+def run(script: Path, limit: int, *, bare: bool = False) -> dict[str, Any]:
+    """Run one script in a group with a limit; sample what the group is charged for."""
     curve: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory() as place:
         group = Group(limit, name=f"holdwater-{os.getpid()}-{threading.get_ident()}")
-        command = [sys.executable, "-m", "holdwater", "run", "--supervise", "--quiet", "--out", "run"]
+        command = [sys.executable, str(script)]
+        if not bare:
+            flags = ["--supervise", "--quiet", "--out", "run", "--json", "v.json"]
+            command = [sys.executable, "-m", "holdwater", "run", *flags, str(script)]
         began = time.monotonic()
         with (Path(place) / "said.txt").open("w+") as said:
             process = subprocess.Popen(
-                [*command, "--json", "v.json", str(label.script)],
+                command,
                 cwd=place, stdout=said, stderr=said,
                 preexec_fn=group.enter,  # noqa: PLW1509 - it writes one line to a file
             )  # fmt: skip
@@ -55,7 +64,6 @@ def run(label: Label, limit: int) -> dict[str, Any]:
         file = Path(place) / "v.json"
         verdict = json.loads(file.read_text()) if file.exists() else {}
     return {
-        "script": label.script.stem,
         "status": process.returncode,
         "killed": killed,
         "seconds": time.monotonic() - began,
@@ -69,6 +77,9 @@ def run(label: Label, limit: int) -> dict[str, Any]:
             if "experiment" not in action
         ],
         "overhead": verdict.get("overhead", {}),
+        "rate": next(
+            (found["rate"]["bytes_per_step"] for found in verdict.get("findings", ()) if found["rate"]), 0.0
+        ),
         "said": text[-600:],
     }
 
@@ -84,13 +95,29 @@ def held_after(curve: list[tuple[float, int]], share: float) -> int:
 
 def measure(label: Label) -> dict[str, Any]:
     """Run one script without a limit, and under one."""
-    free = run(label, NO_LIMIT)
-    early, peak = held_after(free["curve"], 0.35), free["peak"]
-    limit = int((early + peak) / 2) if label.leaks else int(FIT * peak)
-    row = run(label, limit)
-    for one in (free, row):
-        one.pop("curve")
-    return row | {"leaks": label.leaks, "free_peak": peak, "free_seconds": free["seconds"], "grew": peak - early}
+    free = run(label.script, NO_LIMIT)
+    row: dict[str, Any] = {"script": label.script.stem, "leaks": label.leaks, "free_peak": free["peak"]}
+    if not label.leaks:
+        found = run(label.script, int(FIT * free["peak"]))
+        found.pop("curve")
+        return row | found
+    grew = max(free["rate"] * (free["steps"] or 0), 1e6)
+    times = min(max(TAKES / grew, 1.0), MOST_TIMES, MOST_SECONDS / free["seconds"])
+    with tempfile.TemporaryDirectory() as place:
+        longer = Path(place) / label.script.name
+        longer.write_text(lengthened(label.script.read_text(), times))
+        limit = held_after(free["curve"], 0.1) + LEFT
+        bare, found = run(longer, limit, bare=True), run(longer, limit)
+    found.pop("curve")
+    return row | found | {"times": times, "bare_status": bare["status"]}
+
+
+def lengthened(text: str, times: float) -> str:
+    """The same script with more steps: its outermost loop is a `range`."""
+    text, found = OUTER.subn(lambda match: f"{match[1]}{int(int(match[2]) * times)})", text, count=1)
+    if not found:
+        raise ValueError("the script has no outermost loop over a range")
+    return text
 
 
 def judge(rows: list[dict[str, Any]]) -> dict[str, Bar]:
@@ -107,6 +134,9 @@ def judge(rows: list[dict[str, Any]]) -> dict[str, Bar]:
     ]
     mean = sum(spent) / max(len(spent), 1)
     return {
+        "the same scripts bare": Bar(
+            f"{sum(row['bare_status'] == -9 for row in leaks)} of {len(leaks)} killed", "killed", bool(leaks)
+        ),
         f"leaks of the zoo under a limit that they would break, of {len(leaks)}": Bar(
             f"{stopped} stopped with 75, {len(whole) - stopped} finished, {len(leaks) - len(whole)} killed",
             "none killed",

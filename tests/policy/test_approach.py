@@ -14,7 +14,7 @@ def near_after(*megabytes: float) -> bool:
     approach = Approach()
     for size in megabytes:
         approach.note(int(size * MB))
-    return approach.is_near(int(megabytes[-1] * MB), LIMIT, rises=6, share=0.01)
+    return approach.is_near(int(megabytes[-1] * MB), LIMIT, rises=6, left=0.01 * LIMIT)
 
 
 class TestApproach:
@@ -51,7 +51,7 @@ class TestApproach:
         for size in sorted(sizes, reverse=True):
             approach.note(size)
 
-            assert not approach.is_near(size, LIMIT, rises=100, share=1.0)
+            assert not approach.is_near(size, LIMIT, rises=100, left=LIMIT)
 
     def test_remembers_a_bounded_number(self) -> None:
         """A guard must not leak."""

@@ -2,14 +2,16 @@
 
 import contextlib
 import json
+import resource
+import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
 from holdwater.actions.levers import Levers
 from holdwater.actions.perform import applies, perform
 from holdwater.budget import Budget
-from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
+from holdwater.detectors.headroom import Headroom, HeadroomConfig, judge_headroom
 from holdwater.errors import ProbeError
 from holdwater.policy.decision import Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
@@ -23,6 +25,10 @@ from holdwater.units import Bytes, Step
 
 GRAIN = 1 << 20
 """Memory is judged again when it has changed by so many bytes."""
+PEAK_LASTS = 32
+"""Steps in which a step's peak is expected again; one that comes no more was no part of the steps."""
+GROUP_EVERY = 0.1
+"""Seconds after which the control group is looked at anew (40 µs), for others in it may grow."""
 CHECKPOINT_EVERY = 300.0
 """Seconds between two checkpoints on disk, where no number of steps was given."""
 
@@ -57,17 +63,28 @@ class Recycling:
         self._remedies = Remedies(config)
         self._statm = Statm()
         cgroup = Cgroup.of_this_process()
-        self._cgroup = cgroup if cgroup.limit is not None and cgroup.limit <= int(settings["limit"]) else None
+        self._cgroup = cgroup if cgroup.limit is not None else None
         self._first: int | None = None
-        self._held = 0
+        self._held = self._peak = 0
+        self._needed_more = 0
+        """What a step has lately held beyond what is left at its end."""
+        self._risen_ago = PEAK_LASTS
+        self._judged = 0.0
+        self._begun = False
+        self._on_device: DeviceMemory | None = None
         self._device: DeviceProbe | None = None
 
     def in_use(self) -> int:
-        """What counts against the budget: of the whole control group where that sets it, else of this process."""
-        if self._cgroup is not None:
+        """What counts against the budget: so much of it as leaves what is left, here or in the control group."""
+        own = self._statm.read()[0]
+        if self._cgroup is not None and self._cgroup.limit is not None:
             with contextlib.suppress(ProbeError):
-                return int(self._cgroup.usage())
-        return self._statm.read()[0]
+                return max(own, int(self._budget.limit) - (self._cgroup.limit - int(self._cgroup.usage())))
+        return own
+
+    def room(self) -> int:
+        """Bytes of the budget that are left."""
+        return int(self._budget.limit) - self.in_use()
 
     def end(self, step: int) -> Ending | None:
         """How this process is to end after this step; None as long as it may go on. Memory is released before.
@@ -79,17 +96,35 @@ class Recycling:
             self._first = step - 1
         if self._resumable and self._interval is not None and step - self._first >= self._interval:
             return Ending(recycled=True, reason=f"every {self._interval} steps, as configured")
-        device = self._read_device()
-        held = self._statm.read()[0] + (0 if device is None else device.reserved)
-        if abs(held - self._held) < GRAIN:
+        if not self._has_changed():
             return None
-        begins = self._held == 0
-        self._held = held
-        sample = Sample(Step(step), time.monotonic(), Bytes(self.in_use()), device)
-        if begins:
+        in_use = self.in_use()
+        sample = Sample(Step(step), time.monotonic(), Bytes(in_use), self._on_device)
+        if not self._begun:
             self._remedies.begin(sample)
+            self._begun = True
         level = judge_headroom(sample, self._budget, self._headroom)
-        return self._climb(self._remedies.answer(level, sample, int(self._budget.limit)))
+        needed = replace(sample, resident=Bytes(in_use + self._needed_more))
+        if level.level == "calm" and self._needed_more:
+            level = capped(judge_headroom(needed, self._budget, self._headroom))
+        return self._climb(self._remedies.answer(level, needed, int(self._budget.limit)))
+
+    def _has_changed(self) -> bool:
+        """Whether memory is to be judged again: it has changed, or others of the group may have changed it."""
+        device, own, peak = self._read_device(), self._statm.read()[0], _highest_resident()
+        self._on_device = device
+        held = own + (0 if device is None else device.reserved)
+        rose = peak - self._peak >= GRAIN
+        self._risen_ago = 0 if rose else self._risen_ago + 1
+        if rose:
+            self._peak = peak
+        self._needed_more = max(self._peak - own, 0) if self._risen_ago < PEAK_LASTS else 0
+        now = time.monotonic()
+        waited = self._cgroup is not None and now - self._judged > GROUP_EVERY
+        if not (rose or waited or abs(held - self._held) >= GRAIN):
+            return False
+        self._held, self._judged = held, now
+        return True
 
     def _climb(self, decisions: tuple[Decision, ...]) -> Ending | None:
         """Release what nobody uses, or say how this process is to end."""
@@ -125,3 +160,13 @@ class Recycling:
             seconds: Since the last one.
         """
         return step % self._every == 0 if self._every else seconds > CHECKPOINT_EVERY
+
+
+def capped(headroom: Headroom) -> Headroom:
+    """What memory that only a moment of a step needs is worth: remedies are weighed, nothing is stopped for it."""
+    return headroom if headroom.level == "calm" else Headroom("threshold", headroom.reason)
+
+
+def _highest_resident() -> int:
+    """The kernel's high-water mark of this process's resident memory, in bytes (1 µs)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -46,7 +46,7 @@ def run_words() -> None:
     life = LifeFacts.take()
     session = sessions.begin(folder, last_step=last_step or None, counts=life is None or not life.explained)
     if life is not None:
-        session.keeper = _keeper(life)
+        _keep_budget(session, life)
     after_import(_hooks(session))
     try:
         _run(words)
@@ -73,8 +73,8 @@ def _note_shortage(session: Session, error: BaseException) -> None:
     session.channel.put("out_of_memory", int(is_out_of_memory(error)))
 
 
-def _keeper(life: LifeFacts) -> Callable[[int], str | None]:
-    """What looks after the budget of a script that a fresh process could not go on with."""
+def _keep_budget(session: Session, life: LifeFacts) -> None:
+    """Look after the budget of a script that a fresh process could not go on with."""
     from holdwater.integrations.recycling import Recycling  # noqa: PLC0415 - in the fork server already
 
     recycling = Recycling(life, resumable=False)
@@ -84,7 +84,7 @@ def _keeper(life: LifeFacts) -> Callable[[int], str | None]:
         ending = recycling.end(step)
         return None if ending is None else ending.reason
 
-    return keep
+    session.keeper, session.room = keep, recycling.room
 
 
 def _finish(session: Session) -> None:

@@ -34,6 +34,9 @@ NEVER = 1 << 62
 """A step that no run reaches."""
 GRAIN = 1 << 20
 """Less garbage than this is not looked into."""
+ROOM = 100_000_000
+"""Bytes of the budget that must be left for objects to be counted: a forked process writes to each one that it
+counts, and so gets a page of its own for it."""
 PATIENCE = 3.0
 """Seconds that the end of a script waits for the watcher's last question."""
 
@@ -55,6 +58,9 @@ class Session:
 
     keeper: "Callable[[int], str | None] | None" = None
     """Looks after the budget of a supervised script; says why the script is to be stopped, if it is."""
+
+    room: "Callable[[], int] | None" = None
+    """Bytes of the budget that are left to a supervised script."""
 
     def __init__(self, folder: Path, *, last_step: int | None = None, counts: bool = True) -> None:
         """Take up the channel in a folder that the watcher made.
@@ -190,7 +196,9 @@ class Session:
         began = time.perf_counter()
         asked = self.channel.get("asked")
         try:
-            if self._window is not None:
+            if self._is_tight():
+                self._decline(asked)
+            elif self._window is not None:
                 self._turn_window(self._window)
             elif asked > self._answered and (self.folder / f"window-{asked}").exists():
                 self._open_window(asked)
@@ -200,6 +208,16 @@ class Session:
             self._abandon()
             self._write_answer(asked, {"error": repr(error)}, 0.0)
         return time.perf_counter() - began
+
+    def _is_tight(self) -> bool:
+        """Whether looking into this process could cost it its budget."""
+        return self.room is not None and self.room() < ROOM
+
+    def _decline(self, asked: int) -> None:
+        """Answer a question with why there is no answer."""
+        self._abandon()
+        if asked > self._answered:
+            self._write_answer(asked, {"error": "too little of the budget is left to look into the growth"}, 0.0)
 
     def _abandon(self) -> None:
         """End a window that has failed: nothing of it may stay on."""
@@ -211,6 +229,9 @@ class Session:
         """The script has ended: end a window if one is open, else count, and say what has grown."""
         window, asked = self._window, self.channel.get("asked")
         try:
+            if self._is_tight():
+                self._decline(asked)
+                return
             if window is None:
                 self._count(asked, last=True)
                 return

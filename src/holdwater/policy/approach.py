@@ -51,15 +51,15 @@ class Approach:
         usual = median(self._rises)
         return float("inf") if self._rises[-1] < SLACKENING * usual else max(limit - in_use, 0) / usual
 
-    def is_near(self, in_use: int, limit: int, *, rises: float, share: float) -> bool:
+    def is_near(self, in_use: int, limit: int, *, rises: float, left: float) -> bool:
         """Whether memory has grown just now, and has come so near to its budget.
 
         Args:
             in_use: Bytes that are held against the budget now.
             limit: The budget, in bytes.
             rises: So many rises, at most, are left.
-            share: Or this share of the budget: small rises leave little time between a look and the next.
+            left: Or so many bytes: small rises leave little time between a look and the next.
         """
         if not self._rising or len(self._rises) < RISES:
             return False
-        return limit - in_use < share * limit or self.rises_left(in_use, limit) < rises
+        return limit - in_use < left or self.rises_left(in_use, limit) < rises

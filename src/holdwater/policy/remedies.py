@@ -57,12 +57,14 @@ class Near(NamedTuple):
     """So many rises like the last ones are left."""
     share: float
     """Or this share of the budget."""
+    size: int
+    """Or so many bytes: ending a process takes some."""
 
 
-NEAR_RELEASING = Near(12.0, 0.05)
+NEAR_RELEASING = Near(12.0, 0.05, 32 << 20)
 """What costs more than a collection is released."""
-NEAR_RECYCLING = Near(6.0, 0.02)
-NEAR_STOPPING = Near(2.0, 0.01)
+NEAR_RECYCLING = Near(6.0, 0.02, 24 << 20)
+NEAR_STOPPING = Near(2.0, 0.01, 16 << 20)
 """A run that cannot be recycled is stopped before the kernel kills it."""
 
 
@@ -129,7 +131,8 @@ class Remedies:
 
     def _is_near(self, near: Near, in_use: int, limit: int) -> bool:
         """Whether growing memory has come so near to its budget."""
-        return self._approach.is_near(in_use, limit, rises=near.rises, share=near.share)
+        left = max(near.share * limit, min(near.size, 0.1 * limit))
+        return self._approach.is_near(in_use, limit, rises=near.rises, left=left)
 
     def _spent_soon(self, in_use: int, limit: int) -> str:
         """When the budget will be spent, for people."""

@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -158,6 +159,7 @@ class Forker:
                 getattr(importlib.import_module(module), attribute or "__name__")  # some import their parts late
             except Exception as error:  # noqa: BLE001 - the training process will say so, where it matters
                 missing[name] = repr(error)
+        _keep_what_was_imported()
         gc.collect()
         gc.freeze()  # collections in the children, and counts of objects, leave these alone: much cheaper
         report = {"ready": time.monotonic() - began, "missing": missing, "unfit": _unfit()}
@@ -208,6 +210,12 @@ def _watch(lifeline: int) -> None:
             time.sleep(LAST_WORD)
             break
     os._exit(143)
+
+
+def _keep_what_was_imported() -> None:
+    """Let the children end without undoing the imports: PyTorch's operators alone would write to 31 MB."""
+    for finalizer in tuple(weakref.finalize._registry):  # type: ignore[attr-defined] # noqa: SLF001 - no other way
+        finalizer.atexit = False
 
 
 def _unfit() -> str | None:
