@@ -1,11 +1,11 @@
 """Issue D, bar B6: the ladder over the zoo, under real limits, and what it costs where there is nothing to cure.
 
-Each leak's script runs as it is under the supervisor, without a limit, to see what it takes; then for so many more
-steps that it would take 300 MB more than at its beginning, in a control group that has 150 MB for that: first bare,
-then under the supervisor. There it must end by itself, or be stopped with exit code 75; the kernel must kill
-nothing. Each look-alike runs as it is under a limit 15 % above its peak, where remedies are weighed; nothing harder
-than a collection may be done to it, and what the ladder spends is held against the script's own time. To make a
-control group takes root.
+Each leak's script runs as it is under the supervisor, without a limit, to see what it takes; then for so many
+more steps that it would take 300 MB more than at its beginning, in a control group that has 150 MB for that: first
+bare, then under the supervisor. There it must end by itself, or be stopped with exit code 75; the kernel must kill
+nothing. Each look-alike runs as it is under a limit 15 % above its peak, where remedies are weighed; nothing
+harder than a collection may be done to it, and what the ladder spends is held against the script's own time. To
+make a control group takes root.
 """
 
 import argparse

@@ -1,5 +1,7 @@
 """When a process is replaced by a fresh one, and what follows when one has ended."""
 
+from typing import Any
+
 import pytest
 
 from holdwater.budget import Budget
@@ -21,7 +23,7 @@ def sample(step: int, megabytes: float, *, available: int = 10_000) -> Sample:
 
 
 def steps_until_recycled(
-    rate: float, *, begin: float = 300, available: int = 10_000, steps: int = 400, **config: int
+    rate: float, *, begin: float = 300, available: int = 10_000, steps: int = 400, **config: Any
 ) -> int | None:
     """The step after which a growing process is replaced; None where it is not."""
     remedies = Remedies(RemedyConfig(can_recycle=True, **config))

@@ -64,6 +64,27 @@ class TestHeadroomIsAnswered:
         assert taken[9] == RELEASE
         assert next(step for step, actions in taken.items() if actions == ("stop",)) == 19
 
+    def test_a_worker_is_replaced_before_the_run_is_stopped(self) -> None:
+        """One at a time; as long as that is under way, nothing is stopped, and what did not pay is not repeated."""
+        remedies = Remedies(RemedyConfig(has_workers=True))
+
+        def grow(begin: int, end: int) -> list[tuple[str, ...]]:
+            """What 20 MB a step asks for, beyond the gentle."""
+            return [
+                asked
+                for step, in_use in enumerate(range(begin * MB, end * MB, 20 * MB))
+                if (
+                    asked := names(remedies.answer(Headroom("threshold", "why"), make_sample(step, in_use), LIMIT))
+                )
+                not in {(), GENTLE, RELEASE}
+            ]
+
+        assert grow(600, 1000) == [("replace_worker",)]
+        remedies.learn("replace_worker", freed=200 * MB, in_use=780 * MB)
+        assert grow(780, 960) == [("replace_worker",)]
+        remedies.learn("replace_worker", freed=0, in_use=960 * MB)
+        assert grow(960, 1000) == [("stop",)]
+
     def test_does_nothing_when_calm(self) -> None:
         """No pressure, no action."""
         assert Remedies(RemedyConfig()).answer(Headroom("calm", ""), make_sample(1, 9e8), LIMIT) == ()

@@ -38,6 +38,8 @@ def applies(action: ActionName) -> bool:
     """
     if action in {"synchronise", "clear_caches"}:
         return uses_accelerator()
+    if action == "replace_worker":
+        return False  # what watches the loaders does it
     if action == "collect":
         young, middle, old = gc.get_count()  # since the last collection of each generation
         return young >= FEW_OBJECTS or middle > 0 or old > 0
@@ -130,5 +132,5 @@ def _find(action: ActionName, levers: Levers) -> Callable[[], None]:
             return _recycle(levers)
         case "stop":
             return _stop(levers)
-        case "micro_batch":
-            raise ActionError("the training step makes its micro-batch smaller itself, when memory runs out in it")
+        case "micro_batch" | "replace_worker":
+            raise ActionError("the training step, or what watches the loaders, does that itself")

@@ -6,13 +6,14 @@ import resource
 import sys
 import time
 from dataclasses import asdict, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from holdwater.actions.levers import Levers
-from holdwater.actions.perform import applies, perform
+from holdwater.actions.perform import Outcome, applies, perform
 from holdwater.budget import Budget
 from holdwater.detectors.headroom import Headroom, HeadroomConfig, judge_headroom
 from holdwater.errors import ProbeError
+from holdwater.integrations.session import Session
 from holdwater.policy.decision import Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
 from holdwater.policy.restarts import relieved
@@ -22,6 +23,9 @@ from holdwater.probes.sample import DeviceMemory, Sample
 from holdwater.probes.statm import Statm
 from holdwater.supervise.life import LifeFacts, actions_file
 from holdwater.units import Bytes, Step
+
+if TYPE_CHECKING:
+    from holdwater.integrations.loader_workers import LoaderWorkers
 
 GRAIN = 1 << 20
 """Memory is judged again when it has changed by so many bytes."""
@@ -51,6 +55,8 @@ class Recycling:
             life: What the supervisor says.
             resumable: Whether a fresh process could go on; else the run can only be stopped.
         """
+        self._workers: LoaderWorkers | None = None
+        self._asked: list[Decision] = []
         self._resumable = resumable
         self._actions = actions_file(life.pulse)
         settings = life.settings
@@ -59,11 +65,12 @@ class Recycling:
         self._headroom = HeadroomConfig(waiting_below=Bytes(0), stopping_below=Bytes(0))
         self._interval = settings.get("reload_interval")
         self._every = settings.get("checkpoint_interval")
-        config = RemedyConfig(reload_threshold=settings.get("reload_threshold"), can_recycle=resumable)
+        config = RemedyConfig(
+            reload_threshold=settings.get("reload_threshold"), can_recycle=resumable, has_workers=True
+        )
         self._remedies = Remedies(config)
-        self._statm = Statm()
-        cgroup = Cgroup.of_this_process()
-        self._cgroup = cgroup if cgroup.limit is not None else None
+        self._statm, group = Statm(), Cgroup.of_this_process()
+        self._cgroup = None if group.limit is None else group
         self._first: int | None = None
         self._held = self._peak = 0
         self._needed_more = 0
@@ -74,9 +81,17 @@ class Recycling:
         self._on_device: DeviceMemory | None = None
         self._device: DeviceProbe | None = None
 
+    def look_after(self, session: Session) -> None:
+        """Take up the loaders of a script, and tell its session what is left.
+
+        Args:
+            session: The script's.
+        """
+        self._workers, session.room = session.workers, self.room
+
     def in_use(self) -> int:
         """What counts against the budget: so much of it as leaves what is left, here or in the control group."""
-        own = self._statm.read()[0]
+        own = self._statm.read()[0] + (0 if self._workers is None else self._workers.growth())
         if self._cgroup is not None and self._cgroup.limit is not None:
             with contextlib.suppress(ProbeError):
                 return max(own, int(self._budget.limit) - (self._cgroup.limit - int(self._cgroup.usage())))
@@ -98,6 +113,7 @@ class Recycling:
             return Ending(recycled=True, reason=f"every {self._interval} steps, as configured")
         if not self._has_changed():
             return None
+        self._note_replaced()
         in_use = self.in_use()
         sample = Sample(Step(step), time.monotonic(), Bytes(in_use), self._on_device)
         if not self._begun:
@@ -120,7 +136,8 @@ class Recycling:
             self._peak = peak
         self._needed_more = max(self._peak - own, 0) if self._risen_ago < PEAK_LASTS else 0
         now = time.monotonic()
-        waited = self._cgroup is not None and now - self._judged > GROUP_EVERY
+        others = self._cgroup is not None or self._workers is not None
+        waited = others and now - self._judged > GROUP_EVERY
         if not (rose or waited or abs(held - self._held) >= GRAIN):
             return False
         self._held, self._judged = held, now
@@ -131,14 +148,34 @@ class Recycling:
         for decision in decisions:
             if decision.action in {"recycle", "stop"}:
                 return Ending(recycled=decision.action == "recycle", reason=decision.reason)
+            if decision.action == "replace_worker":
+                self._replace_worker(decision)
             if not applies(decision.action):
                 continue
             outcome = perform(decision, Levers(), measure=self._statm_bytes, elapsed=time.monotonic)
             self._remedies.learn(outcome.action, outcome.freed_bytes, self._statm_bytes())
-            row = {name: value for name, value in asdict(outcome).items() if name != "error"}
-            with self._actions.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            self._write(outcome)
         return None
+
+    def _replace_worker(self, decision: Decision) -> None:
+        """Begin to replace a worker, if one has grown."""
+        if self._workers is not None and self._workers.replace():
+            self._asked.append(decision)
+        else:
+            self._remedies.learn("replace_worker", 0, self.in_use())
+
+    def _note_replaced(self) -> None:
+        """Note what replacing a worker has freed, once the old one is gone."""
+        for found in () if self._workers is None or not self._asked else self._workers.turn():
+            asked = self._asked.pop(0)
+            self._remedies.learn("replace_worker", found.freed_bytes, self.in_use())
+            self._write(Outcome(asked.step, asked.action, asked.reason, found.freed_bytes, found.seconds))
+
+    def _write(self, outcome: Outcome) -> None:
+        """Tell the supervisor what was done."""
+        row = {name: value for name, value in asdict(outcome).items() if name != "error"}
+        with self._actions.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
     def _statm_bytes(self) -> int:
         """Resident memory now."""

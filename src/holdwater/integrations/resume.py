@@ -78,6 +78,8 @@ class Resumption:
         self._take_signals()
         self._held.enter_context(hold(Path(self.life.out)))
         session.channel.put("resumable", 1)
+        if self._recycling is not None:
+            self._recycling.look_after(session)
         session.keeper = None  # this loop looks after memory itself
         found = [one for one in (self._quick.newest(sessions.say), self._durable.newest(sessions.say)) if one]
         newest = max(found, key=lambda one: one.step, default=None)

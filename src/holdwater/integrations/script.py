@@ -75,16 +75,20 @@ def _note_shortage(session: Session, error: BaseException) -> None:
 
 def _keep_budget(session: Session, life: LifeFacts) -> None:
     """Look after the budget of a script that a fresh process could not go on with."""
-    from holdwater.integrations.recycling import Recycling  # noqa: PLC0415 - in the fork server already
+    from holdwater.integrations.loader_workers import LoaderWorkers  # noqa: PLC0415 - in the fork server already
+    from holdwater.integrations.recycling import Recycling  # noqa: PLC0415
+
+    session.workers = LoaderWorkers(session.folder)
 
     recycling = Recycling(life, resumable=False)
+    recycling.look_after(session)
 
     def keep(step: int) -> str | None:
         """Release, if memory is short; say why to stop, if that did not help."""
         ending = recycling.end(step)
         return None if ending is None else ending.reason
 
-    session.keeper, session.room = keep, recycling.room
+    session.keeper = keep
 
 
 def _finish(session: Session) -> None:
@@ -98,13 +102,20 @@ def _finish(session: Session) -> None:
 def _hooks(session: Session) -> dict[str, Hook]:
     """What is done when a framework has been imported."""
     clock, loaders, mlx = TorchClock(session), Loaders(session), MlxClock(session)
+
+    def watch_loaders(module: ModuleType) -> None:
+        """Count what loaders give out, and look after their workers."""
+        loaders.watch(module)
+        if session.workers is not None:
+            session.workers.watch(module)
+
     return {
         name: _safely(hook)
         for name, hook in (
             ("torch.optim.optimizer", clock.watch_optimizers),
             ("torch.amp.grad_scaler", clock.watch_scaler),
             ("torch.cuda.graphs", clock.watch_graphs),
-            ("torch.utils.data.dataloader", loaders.watch),
+            ("torch.utils.data.dataloader", watch_loaders),
             ("torch.utils.data._utils.fetch", loaders.watch_workers),
             ("torch.nn.modules.module", lambda module: watch_modules(session, module)),
             ("torch.serialization", lambda module: watch_saving(session, module, "save")),

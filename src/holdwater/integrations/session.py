@@ -20,6 +20,8 @@ from holdwater.supervise.channel import Channel, Source
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdwater.integrations.loader_workers import LoaderWorkers
+
 CLOSE = 500
 """The first looks are a millisecond apart, or a step."""
 SHARE = 0.001
@@ -59,6 +61,8 @@ class Session:
     keeper: "Callable[[int], str | None] | None" = None
     """Looks after the budget of a supervised script; says why the script is to be stopped, if it is."""
 
+    workers: "LoaderWorkers | None" = None
+    """Of a supervised script's loaders."""
     room: "Callable[[], int] | None" = None
     """Bytes of the budget that are left to a supervised script."""
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from holdwater.integrations.loader_workers import hand_over
 from holdwater.integrations.session import Session
 from holdwater.integrations.worker import WorkerAgent
 
@@ -228,9 +229,9 @@ class Loaders:
 
 def _tick_after(kind: Any, agent: WorkerAgent, session: Session) -> None:  # noqa: ANN401 - a class of torch
     """Tell the agent of each batch that a worker makes."""
-    original = kind.fetch
+    original = hand_over(kind.fetch)
 
-    @functools.wraps(original)
+    @functools.wraps(kind.fetch)
     def fetch(fetcher: Any, index: Any) -> Any:  # noqa: ANN401
         """Make a batch."""
         data = original(fetcher, index)

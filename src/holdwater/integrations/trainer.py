@@ -41,6 +41,8 @@ class RecycleCallback(TrainerCallback):
         session = sessions.current()
         if self._life is not None and session is not None:
             session.channel.put("resumable", 1)
+            if self._recycling is not None:
+                self._recycling.look_after(session)
             session.keeper = None
             session.go_on_from(state.global_step)
 

@@ -5,7 +5,9 @@ from typing import Literal
 
 from holdwater.units import Step
 
-ActionName = Literal["synchronise", "collect", "clear_caches", "trim", "micro_batch", "recycle", "stop"]
+ActionName = Literal[
+    "synchronise", "collect", "clear_caches", "trim", "replace_worker", "micro_batch", "recycle", "stop"
+]
 RELEASE: tuple[ActionName, ...] = ("synchronise", "collect", "clear_caches", "trim")
 """Waiting for the device and giving back what nobody uses, from the gentlest on."""
 

@@ -35,6 +35,8 @@ class RemedyConfig:
     """Bytes in use above which the process is recycled; None takes the budget's threshold, if releasing fails."""
     can_recycle: bool = False
     """Whether the process can be recycled: somebody starts another, and it can be gone on from a checkpoint."""
+    has_workers: bool = False
+    """Whether somebody can replace workers that load the data."""
 
     def __post_init__(self) -> None:
         if self.cache_clear_interval is not None and self.cache_clear_interval < 1:
@@ -83,6 +85,8 @@ class Remedies:
         self._approach = Approach()
         self._released = False
         """Whether everything that can be released was, since memory was calm last."""
+        self._replacing = False
+        """Whether a worker is being replaced: it takes a few batches."""
         self._interval_step: Step | None = None
 
     def begin(self, sample: Sample) -> None:
@@ -149,7 +153,7 @@ class Remedies:
             case "stopping":
                 return (Decision(sample.step, "stop", headroom.reason),)
             case "over budget" if self._released_over_budget:
-                return (Decision(sample.step, "stop", f"{headroom.reason}, and releasing did not help"),)
+                return self._stop(headroom.reason, sample)
             case "over budget":
                 self._released_over_budget = True
                 return self._release(headroom.reason, sample, RELEASE, urgent=True)
@@ -167,8 +171,23 @@ class Remedies:
         if not self._released:
             return self._release(reason, sample, RELEASE, urgent=True)
         if self._is_near(NEAR_STOPPING, in_use, limit):
-            return (Decision(sample.step, "stop", f"{reason}, and releasing did not help"),)
-        return self._release(reason, sample, RELEASE)
+            return self._stop(reason, sample)
+        return self._replace_worker(reason, sample) or self._release(reason, sample, RELEASE)
+
+    def _stop(self, reason: str, sample: Sample) -> tuple[Decision, ...]:
+        """Stop, unless a worker can be replaced first, or is being."""
+        if self._replacing:
+            return ()
+        stop = (Decision(sample.step, "stop", f"{reason}, and releasing did not help"),)
+        return self._replace_worker(reason, sample) or stop
+
+    def _replace_worker(self, reason: str, sample: Sample) -> tuple[Decision, ...]:
+        """Have a worker replaced, if there are some and the last one that was replaced has paid."""
+        useless = self._config.regrowth * self._useless.get("replace_worker", 0) > memory_in_use(sample)
+        if self._replacing or useless or not self._config.has_workers:
+            return ()
+        self._replacing = True
+        return (Decision(sample.step, "replace_worker", reason),)
 
     def answer_verdict(self, verdict: Verdict, sample: Sample) -> tuple[Decision, ...]:
         """Decide what a leak above the threshold asks for: one release for each time it is found."""
@@ -195,6 +214,8 @@ class Remedies:
 
     def learn(self, action: ActionName, freed: int, in_use: int) -> None:
         """Take note of what an action freed, and of the memory in use after it."""
+        if action == "replace_worker":
+            self._replacing = False
         if freed < self._config.least_yield:
             self._useless[action] = in_use
         else:
