@@ -60,12 +60,14 @@ def run(script: Path, limit: int, *, bare: bool = False) -> dict[str, Any]:
             said.seek(0)
             text = said.read()
         killed = group.kills()
+        left = group.sweep()
         group.remove()
         file = Path(place) / "v.json"
         verdict = json.loads(file.read_text()) if file.exists() else {}
     return {
         "status": process.returncode,
         "killed": killed,
+        "left_running": left,
         "seconds": time.monotonic() - began,
         "limit": limit,
         "curve": curve,

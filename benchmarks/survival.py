@@ -7,8 +7,10 @@ machine's memory holds, scaled to the whole run.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +55,14 @@ class Group:
         """How many processes the kernel has killed in it."""
         lines = (self.folder / ("memory.oom_control" if self._old else "memory.events")).read_text().splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+    def sweep(self) -> int:
+        """End what was left running in it; return how many processes that were."""
+        found = [int(pid) for pid in (self.folder / "cgroup.procs").read_text().split()]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return len(found)
 
     def remove(self) -> int:
         """Remove it; return the most that it was charged for."""
