@@ -1,12 +1,15 @@
 """Issue D, bar B4: random faults in a soak of real runs; each run ends exact, and nothing is left behind.
 
-Faults: `kill -9` of the training process, of the fork server and of the supervisor (which is then started again
-with `--resume`), SIGSTOP for a while, the folder of checkpoints removed, the disk full and read-only (where a file
-system of our own can be mounted: root on Linux). After a supervisor's death its processes must go within 10 s.
+Every other run is `holdwater train`, the others a script with a loader under `holdwater run --supervise`. Faults:
+`kill -9` of the training process, of a loader's worker, of the fork server and of the supervisor (which is then
+started again with `--resume`), SIGSTOP for up to 30 s, a clock that jumps by up to a year either way (as Python
+sees it), the folder of checkpoints removed, the disk full and read-only (where a file system of our own can be
+mounted: root on Linux). After a supervisor's death its processes must go within 10 s.
 """
 
 import argparse
 import contextlib
+import os
 import random
 import shutil
 import signal
@@ -15,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -22,19 +26,58 @@ from safetensors.numpy import load_file
 
 from recording import Bar, record
 
-STEPS = 6000
+STEPS, SCRIPT_STEPS = 6000, 3000
+SCRIPT = Path(__file__).parent / "programs" / "loader_run.py"
+CLOCK = """
+import os, time
+wall, place = time.time, os.environ["SOAK_CLOCK"]
+def jumping():
+    try:
+        with open(place) as file:
+            return wall() + float(file.read() or 0)
+    except (OSError, ValueError):
+        return wall()
+time.time = jumping
+"""
+"""A `sitecustomize` that lets a file move the wall clock of Python's processes."""
 PROGRAM = str(Path(sys.executable).with_name("holdwater"))
 COMMAND = (
     *(PROGRAM, "train", "--preset", "tiny", "--train-seq-length", "16", "--steps", str(STEPS), "--threads", "1"),
     *("--checkpoint-interval", "50", "--eval-interval", "1000", "--eval-batches", "2", "--sample-length", "0"),
     *("--max-memory", "4GB", "--reload-interval", "500", "--max-restarts", "100000"),
 )
-KINDS = ("trainer", "trainer", "server", "supervisor", "stopped", "checkpoints removed", "disk full", "read-only")
+SCRIPT_COMMAND = (
+    *(PROGRAM, "run", "--supervise", "--checkpoint-interval", "100", "--reload-interval", "400"),
+    *("--max-memory", "4GB", "--max-restarts", "100000", "--quiet"),
+)
+KINDS = (
+    "trainer",
+    "trainer",
+    "server",
+    "supervisor",
+    "stopped",
+    "checkpoints removed",
+    "disk full",
+    "read-only",
+    "worker",
+    "worker",
+    "clock",
+)
+
+
+def command(*, of_script: bool, out: str) -> list[str]:
+    """What is run, in which folder."""
+    return [*(SCRIPT_COMMAND if of_script else COMMAND), "--out", out]
+
+
+def words(*, of_script: bool) -> list[str]:
+    """What stands behind the flags."""
+    return [str(SCRIPT), str(SCRIPT_STEPS)] if of_script else []
 
 
 def tensors(run: Path) -> dict[str, bytes]:
     """The bytes of every tensor of a run's last checkpoint."""
-    folder = run / "checkpoints" / f"step-{STEPS:08}"
+    folder = max((run / "checkpoints").glob("step-*"))
     return {
         f"{path.name}/{name}": array.tobytes()
         for path in sorted(folder.glob("*.safetensors"))
@@ -55,8 +98,10 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 class Soak:
     """One run after another, with faults."""
 
-    def __init__(self, place: Path, dice: random.Random) -> None:
-        self.place, self.dice = place, dice
+    def __init__(self, place: Path, clock: Path, dice: random.Random) -> None:
+        self.place, self.clock, self.dice = place, clock, dice
+        self._of_script = False
+        (clock / "sitecustomize.py").write_text(CLOCK)
         self.counts: Counter[str] = Counter()
         self.exact = self.inexact = 0
         self.slowest_end = 0.0
@@ -77,9 +122,10 @@ class Soak:
         if self.mounted:
             subprocess.run(["umount", "-l", str(self.place)], capture_output=True, check=False)  # noqa: S607
 
-    def run(self, faults: int, straight: dict[str, bytes]) -> None:
+    def run(self, faults: int, straight: Mapping[bool, dict[str, bytes]]) -> None:
         """Run with faults until one run has ended, or no fault is left; then let it end."""
         self._runs += 1
+        self._of_script = self._runs % 2 == 0
         out = self.place / f"run-{self._runs}"
         process = self._start(out)
         while process.poll() != 0:
@@ -88,7 +134,7 @@ class Soak:
             time.sleep(self.dice.uniform(0.3, 1.5))
             if sum(self.counts.values()) < faults and process.poll() is None:
                 self._fault(process, out)
-        agree = tensors(out) == straight
+        agree = tensors(out) == straight[self._of_script]
         self.exact += agree
         self.inexact += not agree
         if not agree:
@@ -100,9 +146,10 @@ class Soak:
 
     def _start(self, out: Path) -> subprocess.Popen[bytes]:
         """Start the supervisor, or start it again."""
+        environment = os.environ | {"SOAK_CLOCK": str(self.clock / "clock"), "PYTHONPATH": str(self.clock)}
         return subprocess.Popen(
-            [*COMMAND, "--out", out.name, "--resume"], cwd=self.place,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [*command(of_script=self._of_script, out=out.name), "--resume", *words(of_script=self._of_script)],
+            cwd=self.place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def _fault(self, process: "subprocess.Popen[bytes]", out: Path) -> None:
@@ -113,7 +160,7 @@ class Soak:
         try:
             servers = psutil.Process(process.pid).children()
             trainers = [child for server in servers for child in server.children()]
-            if not trainers:
+            if not trainers or (kind == "worker" and not trainers[0].children()):
                 return
             self._harm(kind, process, trainers[0], servers[0], out)
         except (psutil.Error, OSError):
@@ -129,29 +176,38 @@ class Soak:
         out: Path,
     ) -> None:
         """Do it."""
-        match kind:
-            case "trainer":
-                trainer.kill()
-            case "server":
-                server.kill()
-            case "supervisor":
-                self._kill_supervisor(process)
-            case "stopped":
-                trainer.suspend()
-                time.sleep(self.dice.choice([0.5, 1, 3]))
-                trainer.resume()
-            case "checkpoints removed":
-                shutil.rmtree(out / "checkpoints", ignore_errors=True)
-            case "disk full":
-                filler = self.place / "filler"
-                with contextlib.suppress(OSError):
-                    filler.write_bytes(bytes(64 << 20))
-                time.sleep(1)
-                filler.unlink()
-            case _:
-                self._remount("ro")
-                time.sleep(1)
-                self._remount("rw")
+        harms: dict[str, Callable[[], object]] = {
+            "trainer": trainer.kill,
+            "worker": lambda: trainer.children()[0].kill(),  # noqa: PLW0108 - only then is there one
+            "server": server.kill,
+            "supervisor": lambda: self._kill_supervisor(process),
+            "stopped": lambda: self._stop(trainer),
+            "clock": lambda: (self.clock / "clock").write_text(str(self.dice.uniform(-3e7, 3e7))),
+            "checkpoints removed": lambda: shutil.rmtree(out / "checkpoints", ignore_errors=True),
+            "disk full": self._fill,
+            "read-only": self._forbid,
+        }
+        harms[kind]()
+
+    def _stop(self, trainer: psutil.Process) -> None:
+        """Stop a process for a while."""
+        trainer.suspend()
+        time.sleep(self.dice.choice([0.5, 1, 3, 3, 30]))
+        trainer.resume()
+
+    def _fill(self) -> None:
+        """Fill the disk for a second."""
+        filler = self.place / "filler"
+        with contextlib.suppress(OSError):
+            filler.write_bytes(bytes(64 << 20))
+        time.sleep(1)
+        filler.unlink()
+
+    def _forbid(self) -> None:
+        """Forbid writing for a second."""
+        self._remount("ro")
+        time.sleep(1)
+        self._remount("rw")
 
     def _remount(self, how: str) -> None:
         """Make the file system read-only, or writable again."""
@@ -177,9 +233,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as calm:
-        subprocess.run([*COMMAND, "--out", "straight"], cwd=calm, check=True, capture_output=True)
-        straight = tensors(Path(calm) / "straight")
-        soak = Soak(Path(folder), random.Random(options.seed))  # noqa: S311 - no secret
+        straight = {}
+        for of_script in (False, True):
+            line = [*command(of_script=of_script, out=str(of_script)), *words(of_script=of_script)]
+            subprocess.run(line, cwd=calm, check=True, capture_output=True)
+            straight[of_script] = tensors(Path(calm) / str(of_script))
+        soak = Soak(Path(folder), Path(calm), random.Random(options.seed))  # noqa: S311 - no secret
         try:
             while sum(soak.counts.values()) < options.faults:
                 soak.run(options.faults, straight)

@@ -12,8 +12,8 @@ LIMIT = 1000 * MB
 def near_after(*megabytes: float) -> bool:
     """Whether the last of these readings is near, at six rises or a hundredth of the budget."""
     approach = Approach()
-    for size in megabytes:
-        approach.note(int(size * MB))
+    for step, size in enumerate(megabytes):
+        approach.note(step, int(size * MB))
     return approach.is_near(int(megabytes[-1] * MB), LIMIT, rises=6, left=0.01 * LIMIT)
 
 
@@ -36,6 +36,14 @@ class TestApproach:
         """Lengths that vary: each new maximum is closer to the last."""
         assert not near_after(300, 500, 650, 750, 800, 830, 850, 860)
 
+    def test_ignores_a_late_rise_after_those_of_the_beginning(self) -> None:
+        """An optimizer's state that is made at step 200."""
+        assert not near_after(300, 400, 500, 600, 700, 800, *[800] * 100, 890)
+
+    def test_reports_rises_with_long_pauses(self) -> None:
+        """Each evaluation leaves 40 MB."""
+        assert near_after(*[600 + 40 * (step // 50) for step in range(401)])
+
     def test_ignores_a_swing_below_the_highest(self) -> None:
         """Noise of 30 MB near the budget, after it was reached."""
         assert not near_after(300, 500, 700, 800, 900, 980, 950, 980, 950, 980)
@@ -48,8 +56,8 @@ class TestApproach:
     def test_falling_memory_is_never_near(self, sizes: list[int]) -> None:
         """Whatever it falls from."""
         approach = Approach()
-        for size in sorted(sizes, reverse=True):
-            approach.note(size)
+        for step, size in enumerate(sorted(sizes, reverse=True)):
+            approach.note(step, size)
 
             assert not approach.is_near(size, LIMIT, rises=100, left=LIMIT)
 
@@ -57,6 +65,6 @@ class TestApproach:
         """A guard must not leak."""
         approach = Approach()
         for step in range(10_000):
-            approach.note(step * 2 * MB)
+            approach.note(step, step * 2 * MB)
 
         assert len(approach._rises) == RISES

@@ -13,6 +13,8 @@ RISES = 5
 """Rises that make a growth; so many are remembered."""
 SLACKENING = 0.5
 """A rise so much smaller than the usual one tells of a growth that ends."""
+LONG = 8
+"""A rise after so many times the usual pause has nothing to do with those before."""
 FALL = 0.9
 """Memory that has fallen so far is not expected to stay: its way back counts as rising."""
 
@@ -23,12 +25,15 @@ class Approach:
     def __init__(self) -> None:
         self._highest: int | None = None
         self._rises: deque[int] = deque(maxlen=RISES)
+        self._pauses: deque[int] = deque(maxlen=RISES)
+        self._rose_at: int | None = None
         self._rising = False
 
-    def note(self, in_use: int) -> None:
+    def note(self, step: int, in_use: int) -> None:
         """Take in a reading.
 
         Args:
+            step: The last step that has ended.
             in_use: Bytes that are held against the budget.
         """
         if self._highest is None or in_use < FALL * self._highest:
@@ -36,8 +41,18 @@ class Approach:
         rise = in_use - self._highest
         self._rising = rise >= GRAIN
         if self._rising:
+            self._note_pause(step)
             self._rises.append(rise)
             self._highest = in_use
+
+    def _note_pause(self, step: int) -> None:
+        """Take in when memory rises; what rose long ago, and in a rhythm of its own, is forgotten."""
+        pause = 0 if self._rose_at is None else step - self._rose_at
+        self._rose_at = step
+        if self._pauses and pause > LONG * (1 + median(self._pauses)):
+            self._rises.clear()
+            self._pauses.clear()
+        self._pauses.append(pause)
 
     def rises_left(self, in_use: int, limit: int) -> float:
         """Rises until the budget is spent, if they go on as they were; infinite where nothing grows for long.

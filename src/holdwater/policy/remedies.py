@@ -101,7 +101,7 @@ class Remedies:
             sample: The newest.
             limit: The budget, in bytes.
         """
-        self._approach.note(held_against_budget(sample))
+        self._approach.note(sample.step, held_against_budget(sample))
         reason = self._reason_to_recycle(headroom, sample, limit)
         if reason:
             return (Decision(sample.step, "recycle", reason),)
