@@ -56,7 +56,7 @@ def run(script: Path, limit: int, *, bare: bool = False) -> dict[str, Any]:
             )  # fmt: skip
             while process.poll() is None:
                 curve.append((time.monotonic() - began, group.used()))
-                time.sleep(0.05)
+                time.sleep(0.005)
             said.seek(0)
             text = said.read()
         killed = group.kills()

@@ -61,6 +61,21 @@ class TestApproach:
 
             assert not approach.is_near(size, LIMIT, rises=100, left=LIMIT)
 
+    def test_ignores_a_sawtooth(self) -> None:
+        """From 600 to 980 MB and back, again and again: it has been there before."""
+        assert not near_after(*[600, 700, 800, 900, 980] * 20)
+
+    def test_reports_the_way_back_up_after_a_release(self) -> None:
+        """Memory that was released at 980 MB and is taken again."""
+        approach = Approach()
+        for step, size in enumerate([900, 920, 940, 960, 980]):
+            approach.note(step, size * MB)
+        approach.forget(100 * MB)
+        for step, size in enumerate([900, 920, 940, 960], start=5):
+            approach.note(step, size * MB)
+
+        assert approach.is_near(960 * MB, LIMIT, rises=6, left=0)
+
     def test_remembers_a_bounded_number(self) -> None:
         """A guard must not leak."""
         approach = Approach()

@@ -153,7 +153,7 @@ class Recycling:
             if not applies(decision.action):
                 continue
             outcome = perform(decision, Levers(), measure=self._statm_bytes, elapsed=time.monotonic)
-            self._remedies.learn(outcome.action, outcome.freed_bytes, self._statm_bytes())
+            self._remedies.learn(outcome.action, outcome.freed_bytes, self.in_use())
             self._write(outcome)
         return None
 

@@ -15,8 +15,6 @@ SLACKENING = 0.5
 """A rise so much smaller than the usual one tells of a growth that ends."""
 LONG = 8
 """A rise after so many times the usual pause has nothing to do with those before."""
-FALL = 0.9
-"""Memory that has fallen so far is not expected to stay: its way back counts as rising."""
 
 
 class Approach:
@@ -36,14 +34,22 @@ class Approach:
             step: The last step that has ended.
             in_use: Bytes that are held against the budget.
         """
-        if self._highest is None or in_use < FALL * self._highest:
-            self._highest = in_use
+        self._highest = in_use if self._highest is None else self._highest
         rise = in_use - self._highest
         self._rising = rise >= GRAIN
         if self._rising:
             self._note_pause(step)
             self._rises.append(rise)
             self._highest = in_use
+
+    def forget(self, freed: int) -> None:
+        """Memory was released: its way back up counts as rising. A swing of its own does not.
+
+        Args:
+            freed: Bytes.
+        """
+        if self._highest is not None:
+            self._highest -= freed
 
     def _note_pause(self, step: int) -> None:
         """Take in when memory rises; what rose long ago, and in a rhythm of its own, is forgotten."""

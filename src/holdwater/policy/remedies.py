@@ -220,6 +220,7 @@ class Remedies:
             self._useless[action] = in_use
         else:
             self._useless.pop(action, None)
+            self._approach.forget(freed)
 
     def _release(
         self, reason: str, sample: Sample, rungs: tuple[ActionName, ...], *, urgent: bool = False
