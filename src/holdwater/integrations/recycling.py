@@ -72,7 +72,7 @@ class Recycling:
         self._statm, group = Statm(), Cgroup.of_this_process()
         self._cgroup = None if group.limit is None else group
         self._first: int | None = None
-        self._held = self._peak = 0
+        self._held, self._peak = 0, _highest_resident()  # what the imports needed is no step's peak
         self._needed_more = 0
         """What a step has lately held beyond what is left at its end."""
         self._risen_ago = PEAK_LASTS

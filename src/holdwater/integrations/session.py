@@ -92,7 +92,7 @@ class Session:
         self._first_census = FIRST_CENSUS if counts else NEVER
         self._looked_at = (0, self._began)
         self._cost = 1e-5
-        self._garbage = 0.0
+        self._garbage = self._keeping = 0.0
         self._answered = self._answers = self._counted_at = 0
         self.forked = False
         self.channel.state = "running"
@@ -111,6 +111,8 @@ class Session:
                 self.look()
             except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
                 self._give_up(error)
+        if self.keeper is not None:
+            self._keep_budget(self.keeper)
         if self._last_step is not None and self.steps >= self._last_step:
             self.channel.put("stopped", 1)
             raise StopRun
@@ -163,12 +165,14 @@ class Session:
         wide = period > 0 and self._window is None
         self._next_look = self.steps + (max(int(apart / period), 1) if wide else 1)
         self.channel.put_seconds("last_step_at", now - self._began)
-        self._keep_budget()
-        self.channel.put_seconds("hook_seconds", self.channel.get_seconds("hook_seconds") + cost)
+        self.channel.put_seconds("hook_seconds", self.channel.get_seconds("hook_seconds") + cost + self._keeping)
+        self._keeping = 0.0
 
-    def _keep_budget(self) -> None:
+    def _keep_budget(self, keep: "Callable[[int], str | None]") -> None:
         """Release memory where it is short, and end the script where that does not help."""
-        reason = None if self.keeper is None else self.keeper(self.steps)
+        began = time.perf_counter()
+        reason = keep(self.steps)
+        self._keeping += time.perf_counter() - began
         if reason is not None:
             self.keeper = None
             say(f"stopped at step {self.steps}: {reason}")
