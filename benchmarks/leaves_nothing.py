@@ -2,7 +2,8 @@
 
 `holdwater train` evaluates and writes a checkpoint every 50 steps; resident memory after 5 of them is held against
 that after 50 (medians of the run's own history), and so is device memory where there is a CUDA device; beside it
-the same run with neither, for what else changes between those steps. The recipe runs bare, beside the same script under `holdwater run --supervise`, in turns.
+the same run with neither, for what else changes between those steps. The recipe runs bare, beside the same script
+under `holdwater run --supervise`, in turns.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from recording import Bar, record
 
 PROGRAM = str(Path(sys.executable).with_name("holdwater"))
 CYCLES = Path(__file__).parent / "programs" / "cycles.py"
+NOISE = 1_000_000
+"""Bytes."""
 EVERY, COUNT, NEVER = 50, 50, 100_000
 
 
@@ -70,14 +73,32 @@ def main() -> bool:
             supervised = [PROGRAM, "run", "--supervise", "--quiet", "--out", f"cycles-{number}"]
             ours.append(run([*supervised, str(CYCLES), str(options.steps), "nothing"], place))
             recipe.append(run([sys.executable, str(CYCLES), str(options.steps), "recipe"], place))
-    noise = 1_000_000
+    return record(
+        "leaves_nothing",
+        judge(left, without, device, ours, recipe),
+        left=left,
+        without=without,
+        device=device,
+        ours=ours,
+        recipe=recipe,
+    )
+
+
+def judge(
+    left: list[float],
+    without: list[float],
+    device: list[float],
+    ours: list[tuple[float, float]],
+    recipe: list[tuple[float, float]],
+) -> dict[str, Bar]:
+    """The bars."""
     time_ratio = statistics.median(one[0] / other[0] for one, other in zip(ours, recipe, strict=True))
     memory_ratio = statistics.median(one[1] / other[1] for one, other in zip(ours, recipe, strict=True))
     bars = {
         "resident memory after 50 evaluations and checkpoints, against after 5": Bar(
             f"{statistics.median(left) / 1e6:+.2f} MB; with neither {statistics.median(without) / 1e6:+.2f} MB",
             "equal within 1 MB",
-            abs(statistics.median(left) - statistics.median(without)) <= noise,
+            abs(statistics.median(left) - statistics.median(without)) <= NOISE,
         ),
         "time a step, against collecting and clearing every 10 steps": Bar(
             f"{time_ratio:.2f}", "lower", time_ratio < 1
@@ -90,7 +111,7 @@ def main() -> bool:
         bars["device memory after 50 evaluations and checkpoints, against after 5"] = Bar(
             f"{max(device):+.0f} B", "equal", max(device) == 0
         )
-    return record("leaves_nothing", bars, left=left, without=without, device=device, ours=ours, recipe=recipe)
+    return bars
 
 
 if __name__ == "__main__":

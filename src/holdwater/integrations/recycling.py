@@ -73,6 +73,7 @@ class Recycling:
         self._cgroup = None if group.limit is None else group
         self._first: int | None = None
         self._held, self._peak = 0, _highest_resident()  # what the imports needed is no step's peak
+        self._highest = self._peak
         self._needed_more = 0
         """What a step has lately held beyond what is left at its end."""
         self._risen_ago = PEAK_LASTS
@@ -130,17 +131,15 @@ class Recycling:
         device, own, peak = self._read_device(), self._statm.read()[0], _highest_resident()
         self._on_device = device
         held = own + (0 if device is None else device.reserved)
-        rose = peak - self._peak >= GRAIN
-        self._risen_ago = 0 if rose else self._risen_ago + 1
-        if rose:
-            self._peak = peak
-        self._needed_more = max(self._peak - own, 0) if self._risen_ago < PEAK_LASTS else 0
+        self._risen_ago = 0 if peak > self._highest else self._risen_ago + 1
+        self._highest, rose = peak, peak - self._peak >= GRAIN
+        self._needed_more = max(peak - own, 0) if self._risen_ago < PEAK_LASTS else 0
         now = time.monotonic()
         others = self._cgroup is not None or self._workers is not None
         waited = others and now - self._judged > GROUP_EVERY
         if not (rose or waited or abs(held - self._held) >= GRAIN):
             return False
-        self._held, self._judged = held, now
+        self._held, self._peak, self._judged = held, peak, now
         return True
 
     def _climb(self, decisions: tuple[Decision, ...]) -> Ending | None:
