@@ -98,6 +98,10 @@ class Recycling:
                 return max(own, int(self._budget.limit) - (self._cgroup.limit - int(self._cgroup.usage())))
         return own
 
+    def _needed(self) -> int:
+        """What counts against the budget, at the peak of a step."""
+        return self.in_use() + self._needed_more
+
     def room(self) -> int:
         """Bytes of the budget that are left."""
         return int(self._budget.limit) - self.in_use()
@@ -152,7 +156,7 @@ class Recycling:
             if not applies(decision.action):
                 continue
             outcome = perform(decision, Levers(), measure=self._statm_bytes, elapsed=time.monotonic)
-            self._remedies.learn(outcome.action, outcome.freed_bytes, self.in_use())
+            self._remedies.learn(outcome.action, outcome.freed_bytes, self._needed())
             self._write(outcome)
         return None
 
@@ -161,13 +165,13 @@ class Recycling:
         if self._workers is not None and self._workers.replace():
             self._asked.append(decision)
         else:
-            self._remedies.learn("replace_worker", 0, self.in_use())
+            self._remedies.learn("replace_worker", 0, self._needed())
 
     def _note_replaced(self) -> None:
         """Note what replacing a worker has freed, once the old one is gone."""
         for found in () if self._workers is None or not self._asked else self._workers.turn():
             asked = self._asked.pop(0)
-            self._remedies.learn("replace_worker", found.freed_bytes, self.in_use())
+            self._remedies.learn("replace_worker", found.freed_bytes, self._needed())
             self._write(Outcome(asked.step, asked.action, asked.reason, found.freed_bytes, found.seconds))
 
     def _write(self, outcome: Outcome) -> None:
