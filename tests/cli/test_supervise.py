@@ -234,9 +234,12 @@ class TestTrain:
 
     def test_another_supervisor_is_not_doubled(self, holdwater: Run) -> None:
         """Under torchrun there is one already."""
-        done = holdwater(*TINY, "--out", "run", env=os.environ | {"TORCHELASTIC_RUN_ID": "1"})
+        flags = ("--out", "run", "--reload-interval", "50")
+
+        done = holdwater(*TINY, *flags, env=os.environ | {"TORCHELASTIC_RUN_ID": "1"})
 
         assert done.returncode == 0, done.stderr
+        assert "recycling is refused" in done.stderr
 
 
 class TestRun:

@@ -42,8 +42,6 @@ class ForkServer:
         """
         self.unfit: str | None = None
         """Why the server cannot be forked from; None while it can."""
-        self.missing: dict[str, str] = {}
-        """What could not be imported, and why."""
         self._unread = b""
         self._forked: list[int] = []
         self._ended: list[Ended] = []
@@ -145,4 +143,4 @@ class ForkServer:
         elif "pid" in report:
             self._forked.append(report["pid"])
         else:
-            self._ready, self.missing, self.unfit = True, report["missing"], report["unfit"]
+            self._ready, self.unfit = True, report["unfit"]

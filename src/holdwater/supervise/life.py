@@ -127,8 +127,10 @@ def end_process(exit_code: int) -> NoReturn:
 
 def flush_files() -> None:
     """Write out what open files still hold back, as closing them would."""
-    files = [item for item in gc.get_objects() if isinstance(item, io.IOBase)]
-    texts = [item for item in files if isinstance(item, io.TextIOBase)]
+    base, text = io.FileIO.__mro__[-2], io.TextIOWrapper.__mro__[1]  # the C types below all files
+    kinds = {kind for kind in map(type, gc.get_objects()) if base in kind.__mro__}
+    files = [item for item in gc.get_objects() if type(item) in kinds]  # `isinstance` would wake lazy objects
+    texts = [item for item in files if text in type(item).__mro__]
     for file in (*texts, *files, sys.stdout, sys.stderr):  # a text hands over to the bytes below it
         with contextlib.suppress(OSError, ValueError, AttributeError):
             file.flush()
