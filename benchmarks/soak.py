@@ -129,7 +129,7 @@ class Soak:
         out = self.place / f"run-{self._runs}"
         process = self._start(out)
         while process.poll() != 0 or not list((out / "checkpoints").glob("step-*")):
-            if process.poll() is not None:  # its last checkpoint was removed at the end, it has stopped on purpose, or its supervisor is gone
+            if process.poll() is not None:  # stopped on purpose, without a supervisor, or robbed at the very end
                 process = self._start(out)
             time.sleep(self.dice.uniform(0.3, 1.5))
             if sum(self.counts.values()) < faults and process.poll() is None:
