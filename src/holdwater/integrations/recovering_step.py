@@ -152,7 +152,9 @@ class RecoveringStep(Generic[Batch]):
             for begin in range(0, rows, self.micro_batch):
                 one = begin == 0 and rows <= self.micro_batch
                 part = batch if one else loop.cut(batch, begin, min(begin + self.micro_batch, rows))
-                share = loop.weigh(part) / whole
+                share = loop.weigh(part) / whole if whole else 1 / len(window)
+                if share == 0:  # nothing in it is learned from: its mean is 0/0
+                    continue
                 mean += loop.propagate(part, share) * share
         return mean
 

@@ -142,7 +142,7 @@ def torch_step(  # noqa: PLR0913 - what a training step is made of, by name
         update=parts.update,
         weights=model.parameters,
         kept=kept,
-        inexact=_why_inexact(model),
+        inexact=why_inexact(model),
     )
     return RecoveringStep(lent, micro_batch=micro_batch, factor=factor)
 
@@ -168,8 +168,12 @@ def cut(batch: Any, begin: int, end: int) -> Any:  # noqa: ANN401 - as above
     return batch
 
 
-def _why_inexact(model: nn.Module) -> str:
-    """Why parts of a batch do not add up to the whole; empty where they do."""
+def why_inexact(model: nn.Module) -> str:
+    """Why parts of a batch do not add up to the whole; empty where they do.
+
+    Args:
+        model: What is trained.
+    """
     found = {
         "dropout draws other numbers for other parts": any(
             isinstance(module, _DROPOUT) and module.p > 0 for module in model.modules()

@@ -4,7 +4,7 @@
     trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
 
 The Trainer's own checkpoints are gone on from: weights, optimizer, schedule, random states and place in the data.
-What cannot be done here: a lack of memory inside a step is not recovered, for the Trainer takes its steps itself.
+A lack of memory inside a step is recovered by `holdwater.integrations.recovering_trainer`.
 """
 
 import json
