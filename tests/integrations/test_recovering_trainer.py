@@ -78,7 +78,7 @@ def window(count: int = 2) -> list[dict[str, torch.Tensor]]:
 def train(model: Scarce, *, items: int | None = None) -> tuple[list[float], list[torch.Tensor]]:
     """The losses of one window, and its gradients."""
     trainer = Trainer()
-    trainer.accumulation = 2
+    trainer.accumulation, trainer.model_accepts_loss_kwargs = 2, items is not None
     losses = [float(trainer.training_step(model, batch, items)) for batch in window()]
     return losses, [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
 
