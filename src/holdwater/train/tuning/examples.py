@@ -1,0 +1,209 @@
+"""Examples for fine-tuning, read from JSONL one at a time: plain text, a prompt and its completion, or messages.
+
+A file is gone through once to find where its lines begin (8 bytes a line are kept); an example is read and turned
+into tokens when its turn comes. So a file may be larger than memory, and a run goes on at the exact example.
+"""
+
+import json
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from holdwater.errors import DataError
+from holdwater.train.tuning.distrust import Source
+
+KINDS = "text, prompt and completion, or messages"
+
+
+class Tokenizer(Protocol):
+    """What is needed of a tokenizer of Transformers."""
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """Ends a text; None where the tokenizer has no such token."""
+        ...
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Turn a text into tokens."""
+        ...
+
+    def apply_chat_template(self, conversation: Sequence[dict[str, str]], **options: Any) -> Any:  # noqa: ANN401
+        """Turn messages into tokens, by the model's own template."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Tokens, and which of them are learned."""
+
+    tokens: list[int]
+    learned: list[bool]
+    """Whether each token counts in the loss, as long as `tokens`."""
+    source: Source | None = None
+    """None where the example says nothing of it."""
+
+
+class JsonLines:
+    """The lines of a JSONL file, by number."""
+
+    def __init__(self, path: Path) -> None:
+        """Find where the lines begin; empty ones are passed over.
+
+        Args:
+            path: The file.
+
+        Raises:
+            DataError: It cannot be read, or holds nothing.
+        """
+        self._path = path
+        self._begins = array("q")
+        at = 0
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    if line.strip():
+                        self._begins.append(at)
+                    at += len(line)
+        except OSError as error:
+            raise DataError(f"--data {path} cannot be read: {error.strerror}") from error
+        if not self._begins:
+            raise DataError(f"--data {path} holds no example; write one JSON object a line, with {KINDS}")
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Read one line.
+
+        Args:
+            number: Of the line that is not empty, from 0.
+
+        Raises:
+            DataError: It is no JSON object.
+        """
+        with self._path.open("rb") as file:
+            file.seek(self._begins[number])
+            line = file.readline()
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"--data {self._path}, example {number + 1}: it is no JSON ({error})") from None
+        if not isinstance(row, dict):
+            kind = type(row).__name__
+            raise DataError(
+                f"--data {self._path}, example {number + 1}: it is a {kind}; write an object with {KINDS}"
+            )
+        return row
+
+
+def example_of(row: dict[str, Any], tokenizer: Tokenizer, *, answers_only: bool = True) -> Example:
+    """Turn a row into tokens.
+
+    Args:
+        row: With `text`, with `prompt` and `completion`, or with `messages`; `authority` and
+            `provenance_entropy` may stand beside them, both or neither.
+        tokenizer: Of the model.
+        answers_only: Learn the completion, or what the assistant says; else everything.
+
+    Returns:
+        The example; its end is learned too.
+
+    Raises:
+        DataError: A field is missing, of the wrong kind or out of its range.
+    """
+    source = _source(row)
+    if "messages" in row:
+        return _of_messages(row["messages"], tokenizer, source, answers_only=answers_only)
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    if "text" in row:
+        tokens = tokenizer.encode(_text(row, "text")) + end
+        return Example(tokens, [True] * len(tokens), source)
+    if "prompt" in row and "completion" in row:
+        prompt = tokenizer.encode(_text(row, "prompt"))
+        answer = tokenizer.encode(_text(row, "completion"), add_special_tokens=False) + end
+        return Example(prompt + answer, [not answers_only] * len(prompt) + [True] * len(answer), source)
+    raise DataError(f"it has {', '.join(row) or 'no field'}, but an example needs {KINDS}")
+
+
+def _of_messages(messages: object, tokenizer: Tokenizer, source: Source | None, *, answers_only: bool) -> Example:
+    """Turn a conversation into tokens by the model's own template; what the assistant says is learned."""
+    if not isinstance(messages, list) or not messages:
+        raise DataError("messages is empty or no list; write a list of objects with role and content")
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
+            raise DataError(f"a message is {message!r}; write an object with role and content")
+
+    def tokens_of(count: int, *, begins_answer: bool = False) -> list[int]:
+        """Tokens of the first messages, up to where an answer begins if that is asked for."""
+        found = tokenizer.apply_chat_template(
+            messages[:count], tokenize=True, add_generation_prompt=begins_answer, return_dict=False
+        )
+        return list(found)
+
+    tokens = tokens_of(len(messages))
+    if not answers_only:
+        return Example(tokens, [True] * len(tokens), source)
+    learned = [False] * len(tokens)
+    for number, message in enumerate(messages):
+        if message["role"] == "assistant":
+            begin, end = len(tokens_of(number, begins_answer=True)), len(tokens_of(number + 1))
+            learned[begin:end] = [True] * (min(end, len(tokens)) - begin)
+    return Example(tokens, learned, source)
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    """A field that is a text."""
+    value = row[name]
+    if not isinstance(value, str):
+        raise DataError(f"{name} is {value!r}, but it is a text; write it in quotes")
+    return value
+
+
+def _source(row: dict[str, Any]) -> Source | None:
+    """What the row says of where it comes from."""
+    names = ("authority", "provenance_entropy")
+    given = [name for name in names if name in row]
+    if not given:
+        return None
+    if len(given) == 1:
+        missing = next(name for name in names if name not in given)
+        raise DataError(f"{given[0]} is given without {missing}; write both, or neither")
+    return Source(row["authority"], row["provenance_entropy"])
+
+
+class Corpus:
+    """The examples of a file, by number."""
+
+    def __init__(self, path: Path, tokenizer: Tokenizer, *, answers_only: bool = True) -> None:
+        """Find where they begin; each is read when its turn comes.
+
+        Args:
+            path: A JSONL file.
+            tokenizer: Of the model.
+            answers_only: As for `example_of`.
+
+        Raises:
+            DataError: The file cannot be read, or holds nothing.
+        """
+        self._path, self._tokenizer, self._answers_only = path, tokenizer, answers_only
+        self._lines = JsonLines(path)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, number: int) -> Example:
+        """Read one.
+
+        Args:
+            number: From 0.
+
+        Raises:
+            DataError: It is wrong; the message names the file and the example.
+        """
+        row = self._lines[number]
+        try:
+            return example_of(row, self._tokenizer, answers_only=self._answers_only)
+        except DataError as error:
+            raise DataError(f"--data {self._path}, example {number + 1}: {error}") from None

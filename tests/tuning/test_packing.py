@@ -1,0 +1,177 @@
+"""Examples from files, and rows in which none of them sees another."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdwater.errors import DataError
+from holdwater.train.tuning.distrust import Source
+from holdwater.train.tuning.examples import Corpus, Example, JsonLines, example_of
+from holdwater.train.tuning.losses import IGNORED
+from holdwater.train.tuning.packing import PackedBatches, pack
+
+
+class Letters:
+    """A tokenizer whose tokens are letters; 0 begins a text and 1 ends it."""
+
+    eos_token_id = 1
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """By code point."""
+        return [0] * add_special_tokens + [ord(letter) for letter in text]
+
+    def apply_chat_template(self, conversation: Sequence[dict[str, str]], **options: Any) -> list[int]:
+        """`<role>content` for each message."""
+        text = "".join(f"<{one['role']}>{one['content']}." for one in conversation)
+        return [0, *map(ord, text + "<assistant>" * options["add_generation_prompt"])]
+
+
+def learned_text(example: Example) -> str:
+    """What of an example is learned."""
+    return "".join(chr(token) for token, learned in zip(example.tokens, example.learned, strict=True) if learned)
+
+
+class TestExamples:
+    """Three kinds, and what is wrong with the others."""
+
+    def test_a_completion_is_learned_and_its_prompt_is_not(self) -> None:
+        """Its end too."""
+        row = {"prompt": "2+2=", "completion": "4"}
+
+        assert learned_text(example_of(row, Letters())) == "4\x01"
+        assert learned_text(example_of(row, Letters(), answers_only=False)) == "\x002+2=4\x01"
+
+    def test_what_the_assistant_says_is_learned(self) -> None:
+        """In each turn, by the model's own template."""
+        roles = (("user", "hi"), ("assistant", "yes"), ("user", "so"), ("assistant", "no"))
+        row = {"messages": [{"role": role, "content": content} for role, content in roles]}
+
+        assert learned_text(example_of(row, Letters())) == "yes.no."
+
+    def test_text_is_learned_as_a_whole(self) -> None:
+        """With what is known of its source."""
+        example = example_of({"text": "ab", "authority": 0.5, "provenance_entropy": 3}, Letters())
+
+        assert example == Example([0, 97, 98, 1], [True] * 4, Source(0.5, 3))
+
+    @pytest.mark.parametrize(
+        ("line", "named"),
+        [
+            ("{", "example 2: it is no JSON"),
+            ("[1]", "example 2: it is a list"),
+            ('{"title": "x"}', "example 2: it has title, but an example needs text"),
+            ('{"text": 3}', "example 2: text is 3"),
+            ('{"messages": []}', "example 2: messages is empty"),
+            ('{"messages": [{"role": "user"}]}', "example 2: a message is"),
+            ('{"text": "a", "authority": 0.5}', "example 2: authority is given without provenance_entropy"),
+            ('{"text": "a", "authority": 2, "provenance_entropy": 1}', "example 2: authority is 2"),
+        ],
+    )
+    def test_names_the_line_that_is_wrong(self, tmp_path: Path, line: str, named: str) -> None:
+        """And what is wrong with it."""
+        path = tmp_path / "rows.jsonl"
+        path.write_text('{"text": "fine"}\n\n' + line + "\n")
+        corpus = Corpus(path, Letters())
+
+        assert corpus[0].tokens == [0, *map(ord, "fine"), 1]
+        with pytest.raises(DataError, match=named):
+            corpus[1]
+
+    def test_an_empty_file_and_one_that_is_not_there(self, tmp_path: Path) -> None:
+        """Two messages."""
+        (tmp_path / "empty.jsonl").write_text("\n\n")
+
+        with pytest.raises(DataError, match="holds no example; write one JSON object a line"):
+            JsonLines(tmp_path / "empty.jsonl")
+        with pytest.raises(DataError, match="cannot be read: No such file"):
+            JsonLines(tmp_path / "none.jsonl")
+
+
+def plain(*tokens: int) -> Example:
+    """An example that is learned as a whole."""
+    return Example(list(tokens), [True] * len(tokens))
+
+
+class TestPacking:
+    """Rows of one shape."""
+
+    def test_a_row_by_hand(self) -> None:
+        """Two examples and padding; the last token of an example has nothing to predict."""
+        packed = pack([[plain(5, 6, 7), Example([8, 9], [False, True])]], 7)
+
+        assert packed.tokens.tolist() == [[5, 6, 7, 8, 9, 0, 0]]
+        assert packed.targets.tolist() == [[6, 7, IGNORED, 9, IGNORED, IGNORED, IGNORED]]
+        assert packed.positions.tolist() == [[0, 1, 2, 0, 1, 0, 0]]
+        assert packed.segments.tolist() == [[1, 1, 1, 2, 2, 0, 0]]
+
+    def test_no_example_sees_another(self) -> None:
+        """Nor what comes after it."""
+        mask = pack([[plain(5, 6, 7), plain(8, 9)]], 5).mask()[0, 0]
+
+        assert mask.int().tolist() == [
+            [1, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0],
+            [1, 1, 1, 0, 0],
+            [0, 0, 0, 1, 0],
+            [0, 0, 0, 1, 1],
+        ]
+
+    def test_weighs_sources(self) -> None:
+        """9 and 1 of the published term: 1.8 and 0.2; one of unknown source counts 1."""
+        rows = [[Example([1, 2], [True] * 2, Source(0, 3)), Example([3], [True], Source(0, 1)), plain(4)]]
+
+        weights = pack(rows, 4, weighs=True).weights
+
+        torch.testing.assert_close(weights, torch.tensor([[1.8, 1.8, 0.2, 1.0]]), rtol=1e-5, atol=1e-5)
+
+    @given(
+        lengths=st.lists(st.integers(min_value=1, max_value=9), min_size=1, max_size=20),
+        size=st.integers(min_value=1, max_value=3),
+    )
+    def test_an_epoch_has_every_token_once(self, lengths: list[int], size: int) -> None:
+        """Of examples that fit into a row, whatever the size of a batch."""
+        examples = [
+            plain(*[100 * number + place for place in range(length)]) for number, length in enumerate(lengths)
+        ]
+        batches = PackedBatches(examples, size=size, length=9, seed=0)
+        seen: list[int] = []
+        while batches.epochs < 1:
+            batch = batches.draw()
+            seen += batch.tokens[batch.segments > 0].tolist()
+
+        first = seen[: sum(lengths)]
+        assert sorted(first) == sorted(token for example in examples for token in example.tokens)
+        assert batches.cut == 0
+
+    def test_goes_on_from_any_batch(self) -> None:
+        """The same rows as without a break, over two epochs."""
+        examples = [plain(*range(10 * number, 10 * number + 3 + number % 4)) for number in range(11)]
+
+        def batches() -> PackedBatches:
+            """A new draw."""
+            return PackedBatches(examples, size=2, length=8, seed=3)
+
+        straight = batches()
+        wanted = [straight.draw().tokens for _ in range(9)]
+        first = batches()
+        for _ in range(4):
+            first.draw()
+        second = batches()
+        second.restore(json.loads(json.dumps(first.state())))
+
+        for tokens in wanted[4:]:
+            assert torch.equal(second.draw().tokens, tokens)
+        assert second.padding == straight.padding
+
+    def test_what_is_too_long_is_cut_and_counted(self) -> None:
+        """A row has room for its beginning."""
+        batches = PackedBatches([plain(*range(12))], size=1, length=8, seed=0)
+
+        assert batches.draw().tokens.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7]]
+        assert batches.cut == 1
