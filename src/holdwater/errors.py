@@ -32,6 +32,10 @@ class DataError(HoldwaterError):
     """Training data that is missing, empty, not text, or too short (exit code 2)."""
 
 
+class ModelError(HoldwaterError):
+    """A model that is not there, needs a permission, is damaged, or does not fit (exit code 2)."""
+
+
 class ProbeError(HoldwaterError):
     """A reading that could not be taken; the guard records it and goes on."""
 

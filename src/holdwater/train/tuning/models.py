@@ -1,0 +1,159 @@
+"""Load a causal language model of Transformers, from a folder or the hub: safetensors only, no code of its own.
+
+A model that is not there, one that needs a permission, one whose files are damaged, and one that does not fit are
+four different messages.
+"""
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from holdwater.errors import ModelError
+from holdwater.integrations.out_of_memory import is_out_of_memory
+from holdwater.train.tuning.losses import chunked_cross_entropy
+from holdwater.train.tuning.packing import Packed
+
+OWN_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
+"""Settings of models whose logits are more than a product with the head: their own forward pass is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    """As it was asked for."""
+
+
+def load_model(name: str, *, device: str, dtype: torch.dtype) -> Loaded:
+    """Load a model's weights and its tokenizer.
+
+    Args:
+        name: A folder, or a name on the hub.
+        device: Where the weights are put.
+        dtype: Of the weights.
+
+    Returns:
+        The model in training mode, and the tokenizer.
+
+    Raises:
+        ModelError: It is not there, needs a permission, is damaged, is no causal language model, or does not fit.
+    """
+    transformers = _transformers()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+    elif name.startswith((".", "/", "~")):
+        raise ModelError(f"--model {name}: there is no such folder; name one that holds config.json")
+    where = str(folder) if folder.is_dir() else name
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where)
+        model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True)
+        model.to(device)
+    except Exception as error:
+        raise ModelError(_told(name, error)) from error
+    model.config.use_cache = False
+    return Loaded(model.train(), tokenizer, name)
+
+
+def _transformers() -> Any:  # noqa: ANN401 - a module without types of its own
+    """Transformers, or what to install."""
+    try:
+        return importlib.import_module("transformers")  # takes seconds, and is an extra
+    except ImportError as error:
+        raise ModelError(
+            f'fine-tuning needs {error.name}, which is not installed; pip install "holdwater[hf]"'
+        ) from error
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that holds no whole model, before anything is loaded."""
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(
+            f"--model {folder}: config.json cannot be read ({error.strerror}); name the folder of a model"
+        ) from error
+    except ValueError as error:
+        raise ModelError(
+            f"--model {folder}: config.json is damaged ({error}); copy or download it again"
+        ) from error
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        others = sorted(path.name for path in folder.glob("*.bin")) or ["no weights"]
+        raise ModelError(
+            f"--model {folder} holds {others[0]} and no .safetensors; "
+            "save the model as safetensors, the only format that runs no code when it is read"
+        )
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as weights:
+                list(weights.keys())
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"--model {folder}: {file.name} is damaged ({error}); copy or download it again"
+            ) from error
+
+
+def _told(name: str, error: Exception) -> str:
+    """What a failure means, and what to do about it."""
+    kinds = {kind.__name__ for kind in type(error).__mro__} | {
+        kind.__name__ for cause in (error.__cause__, error.__context__) if cause for kind in type(cause).__mro__
+    }
+    first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    if is_out_of_memory(error):
+        return (
+            f"--model {name} does not fit into memory ({first}); "
+            "use a smaller model, a device with more memory, or free what others hold"
+        )
+    if "GatedRepoError" in kinds:
+        return (
+            f"--model {name} needs a permission: ask for it on the model's page, then log in with `hf auth login`"
+        )
+    if kinds & {"RepositoryNotFoundError", "HFValidationError", "EntryNotFoundError"}:
+        return f"--model {name}: there is no such model on the hub, and no such folder; check the name"
+    if kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"}:
+        return f"--model {name}: the hub cannot be reached; name a local folder"
+    return f"--model {name} cannot be loaded: {type(error).__name__}: {first}"
+
+
+def packed_loss(model: Any, packed: Packed, *, chunk: int) -> Tensor:  # noqa: ANN401 - a model of Transformers
+    """The weighted sum of cross-entropies over the tokens of some rows, in nats.
+
+    Args:
+        model: A causal language model, with or without adapters; its head is frozen.
+        packed: The rows, on the model's device.
+        chunk: Tokens whose logits exist at once.
+
+    Returns:
+        The sum, in float32. Shape ().
+    """
+    inputs = {
+        "input_ids": packed.tokens,
+        "position_ids": packed.positions,
+        "attention_mask": packed.mask(),
+        "use_cache": False,
+    }
+    targets, weights = packed.targets.flatten(), packed.weights.flatten()
+    head: nn.Module = model.get_output_embeddings()
+    if _is_plain(model, head):
+        hidden = getattr(model, model.base_model_prefix)(**inputs).last_hidden_state
+        return chunked_cross_entropy(hidden.flatten(0, 1), head.weight, targets, weights, chunk=chunk)  # type: ignore[arg-type]
+    logits = model(**inputs).logits.flatten(0, 1).float()
+    losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+    return (losses * weights).sum()
+
+
+def _is_plain(model: Any, head: nn.Module) -> bool:  # noqa: ANN401
+    """Whether logits are the product of the last hidden states with a frozen head, and nothing else."""
+    special = any(getattr(model.config, name, None) not in {None, 1} for name in OWN_LOGITS)
+    weight = getattr(head, "weight", None)
+    return not special and getattr(head, "bias", None) is None and weight is not None and not weight.requires_grad
