@@ -85,6 +85,17 @@ class TestHeadroomIsAnswered:
         remedies.learn("replace_worker", freed=0, in_use=960 * MB)
         assert grow(960, 1000) == [("stop",)]
 
+    def test_a_replacement_that_does_not_end_holds_nothing_back(self) -> None:
+        """Ten seconds over the budget, and the run stops."""
+        remedies = Remedies(RemedyConfig(has_workers=True))
+        taken = [
+            names(remedies.answer(Headroom("over budget", "why"), make_sample(step, 2e9, seconds=step), LIMIT))
+            for step in range(20)
+        ]
+
+        assert taken[:3] == [RELEASE, ("replace_worker",), ()]
+        assert taken.index(("stop",)) == 11
+
     def test_does_nothing_when_calm(self) -> None:
         """No pressure, no action."""
         assert Remedies(RemedyConfig()).answer(Headroom("calm", ""), make_sample(1, 9e8), LIMIT) == ()

@@ -1,19 +1,17 @@
 """`holdwater run --supervise`: a script's run goes on in one process after another, each watched and judged."""
 
 import argparse
-import ast
 import json
 import logging
 import os
-import tokenize
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from holdwater.actions.perform import Outcome
 from holdwater.budget import Budget
 from holdwater.cli.observed import Observed
+from holdwater.cli.prepared import prepare
 from holdwater.guard.summary import join_summaries
 from holdwater.policy.restarts import RestartConfig
 from holdwater.store.quick import QuickFolder
@@ -30,15 +28,6 @@ REGISTER = (
     "register the script's state with holdwater.resumable(name, object), and go through its loop with "
     "`for step in holdwater.steps(total)`"
 )
-OURS = ("holdwater.integrations.script", "holdwater.integrations.resume", "holdwater.integrations.recycling")
-WORTH_IT = frozenset((
-    "torch", "numpy", "transformers", "peft", "trl", "datasets", "accelerate", "torchvision", "torchaudio",
-    "lightning", "pytorch_lightning", "scipy", "pandas", "sklearn", "safetensors", "tokenizers", "PIL", "timm",
-    "diffusers", "sentence_transformers", "mlx", "mlx_lm", "matplotlib",
-))  # fmt: skip
-"""Packages that take long to import, run no tensor operation while they are, and touch no device."""
-LAZY = {"torch": ("torch._dynamo", "holdwater.integrations.exact", "holdwater.integrations.torch_state")}
-"""What they import only when it is used."""
 
 
 class SupervisedRun:
@@ -59,6 +48,7 @@ class SupervisedRun:
         self._words, self._budget, self._out, self._place = words, budget, out, place
         self._settings = {
             "limit": int(budget.limit),
+            "given": budget.origin == "given",
             "reload_interval": options.reload_interval,
             "reload_threshold": None
             if options.reload_threshold is None
@@ -75,11 +65,13 @@ class SupervisedRun:
         self._known: dict[str, Any] | None = None
         self._exit_code = 0
         self._observed: Observed | None = None
+        prepared = prepare(words)
         self._supervisor = Supervisor(
             Launch(
                 target="holdwater.integrations.script:run_words",
                 argv=(),
-                modules=modules_of(words),
+                modules=prepared.modules,
+                settled=prepared.environment,
                 environment=self._environment,
             ),
             self._new_channel(0),
@@ -225,38 +217,6 @@ class SupervisedRun:
             settings=self._settings,
         )
         return os.environ | facts.as_environment()
-
-
-def modules_of(words: Sequence[str]) -> list[str]:
-    """What to import once for a script: the packages that it imports, as far as they are known to be worth it.
-
-    Args:
-        words: `SCRIPT` and its arguments, or `-m MODULE` and its arguments.
-    """
-    try:
-        path = words[0]
-        if path == "-m":
-            spec = find_spec(words[1])
-            path = (spec and spec.origin) or ""
-        with tokenize.open(path) as file:
-            tree = ast.parse(file.read())
-    except (OSError, SyntaxError, ValueError, ImportError):
-        return list(OURS)
-    named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    named += [
-        f"{node.module}:{alias.name}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module
-        for alias in node.names
-    ]
-    found = [name for name in dict.fromkeys(named) if package_of(name) in WORTH_IT]
-    more = [name for package in sorted({package_of(name) for name in found}) for name in LAZY.get(package, ())]
-    return [*OURS, *found, *more]
-
-
-def package_of(name: str) -> str:
-    """The package of a module or `module:attribute`."""
-    return name.partition(":")[0].partition(".")[0]
 
 
 def _not_resumable(reason: str) -> str:

@@ -59,7 +59,7 @@ def is_supervised(options: argparse.Namespace) -> bool:
     if options.resume and options.out is None:
         raise ConfigError("--resume needs the folder of the run; add --out FOLDER")
     if another_supervises(os.environ):
-        log.warning("torchrun's elastic agent supervises already: the script is watched only")
+        log.warning("another launcher has started this process, or several: the script is watched only")
         return False
     return True
 

@@ -78,28 +78,26 @@ def judge_headroom(sample: Sample, budget: Budget, config: HeadroomConfig) -> He
     available = None if sample.look is None else sample.look.available
     if available is not None and available < config.stopping_below:
         return Headroom("stopping", _available(available, config.stopping_below, "stopping"))
-    used, whose = _largest_use(sample)
-    if used > budget.limit:
-        return Headroom(
-            "over budget", f"{whose} is {format_size(used)}, over the budget of {format_size(budget.limit)}"
-        )
+    used, limit, whose = _largest_use(sample, budget)
+    if used > limit:
+        return Headroom("over budget", f"{whose} is {format_size(used)}, over the budget of {format_size(limit)}")
     if available is not None and available < config.waiting_below:
         return Headroom("waiting", _available(available, config.waiting_below, "waiting"))
-    if used > config.threshold * budget.limit:
+    if used > config.threshold * limit:
         return Headroom(
             "threshold",
-            f"{whose} is {format_size(used)}, over {config.threshold:.0%} "
-            f"of the budget of {format_size(budget.limit)}",
+            f"{whose} is {format_size(used)}, over {config.threshold:.0%} of the budget of {format_size(limit)}",
         )
     return CALM
 
 
-def _largest_use(sample: Sample) -> tuple[int, str]:
-    """The memory that is held against the budget: the host's or the device's, whichever is more."""
-    host = (int(sample.resident), "resident memory")
+def _largest_use(sample: Sample, budget: Budget) -> tuple[int, int, str]:
+    """The memory that is held against a limit, and that limit: the host's or the device's, whichever is nearer."""
+    host = (int(sample.resident), int(budget.limit), "resident memory")
     if sample.device is None:
         return host
-    return max(host, (int(sample.device.reserved), "device memory reserved"))
+    device = (int(sample.device.reserved), int(sample.device.limit or budget.limit), "device memory reserved")
+    return max(host, device, key=lambda use: use[0] / use[1])
 
 
 def _available(available: Bytes, level: Bytes, name: str) -> str:

@@ -9,6 +9,7 @@ whose workers are forked. Source: PyTorch documentation, `torch.utils.data`, "Mu
 import os
 import pickle
 import random
+import signal
 import sys
 import time
 import warnings
@@ -42,7 +43,8 @@ class _Handover:
     number: int
     old: Any
     place: str
-    before_task: int
+    awaited: frozenset[int]
+    """Tasks whose batches it has not handed over yet."""
     held: int
     """Bytes that the old worker had for itself."""
     seconds: float
@@ -109,13 +111,13 @@ class LoaderWorkers:
         place = str(self._folder / f"retired-{self._count}")
         old = iterator._workers[number]  # noqa: SLF001 - there is no public access to a loader's workers
         held = private_bytes(old.pid)
-        before = iterator._send_idx  # noqa: SLF001
-        new = _start_successor(iterator, number, place)
+        awaited = _outstanding(iterator, number)
+        new = _start_successor(iterator, number, place, old.pid)
         iterator._index_queues[number].put((-1, Retirement(place)))  # noqa: SLF001
         iterator._workers[number] = new  # noqa: SLF001
-        _tell_signal_handler(iterator)
+        _tell_signal_handler(iterator, old)
         seconds = time.monotonic() - began
-        self._under_way.append(_Handover(weakref.ref(iterator), number, old, place, before, held, seconds))
+        self._under_way.append(_Handover(weakref.ref(iterator), number, old, place, awaited, held, seconds))
         return True
 
     def turn(self) -> list[Replaced]:
@@ -123,11 +125,13 @@ class LoaderWorkers:
         done = []
         for handover in tuple(self._under_way):
             iterator = handover.iterator()
-            if iterator is not None and _awaits(iterator, handover):
+            if iterator is not None and handover.awaited & _outstanding(iterator, handover.number):
                 continue
             _touch(handover.place + ".leave")
             if handover.old.is_alive():
                 continue
+            if iterator is not None:
+                _tell_signal_handler(iterator)
             self._under_way.remove(handover)
             new = None if iterator is None else iterator._workers[handover.number]  # noqa: SLF001
             left = 0 if new is None else private_bytes(new.pid)
@@ -184,7 +188,7 @@ _inherited: list[dict[str, Any]] = []
 """In a successor: the random states that its first batch is made with."""
 
 
-def _start_successor(iterator: Any, number: int, place: str) -> Any:  # noqa: ANN401
+def _start_successor(iterator: Any, number: int, place: str, old: int) -> Any:  # noqa: ANN401
     """Start the process that goes on for a worker."""
     from torch.utils.data._utils.worker import _worker_loop  # noqa: PLC0415 - what a loader starts
 
@@ -195,7 +199,7 @@ def _start_successor(iterator: Any, number: int, place: str) -> Any:  # noqa: AN
     arguments = [getattr(iterator, name) if name else iterator._index_queues[number] for name in names]  # noqa: SLF001
     arguments += [number, iterator._num_workers, iterator._persistent_workers, iterator._shared_seed]  # noqa: SLF001
     kind = type(iterator._workers[number])  # noqa: SLF001
-    new = kind(target=_succeed, args=(place, _worker_loop, arguments))
+    new = kind(target=_succeed, args=(place, old, _worker_loop, arguments))
     new.daemon = True
     with warnings.catch_warnings():  # Python 3.12 counts threads; the loader forks its own workers just so
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -203,15 +207,26 @@ def _start_successor(iterator: Any, number: int, place: str) -> Any:  # noqa: AN
     return new
 
 
-def _succeed(place: str, work: Callable[..., None], arguments: list[Any]) -> None:
+def _succeed(place: str, old: int, work: Callable[..., None], arguments: list[Any]) -> None:
     """In the new worker: wait until the old one has stopped, then work with its random states."""
-    states, parent = Path(place + ".states"), os.getppid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    states, parent, done = Path(place + ".states"), os.getppid(), arguments[4]
     while not states.exists():
-        if os.getppid() != parent:
+        if os.getppid() != parent or done.is_set():
             os._exit(0)
+        if _has_ended(old) and not states.exists():
+            os._exit(1)  # PyTorch says that a worker has died, as it would have without us
         time.sleep(POLL)
     _inherited.append(pickle.loads(states.read_bytes()))  # noqa: S301
     work(*arguments)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is gone, or waits to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] in {"Z", "X"}
+    except (OSError, IndexError):
+        return True
 
 
 def _retire(order: Retirement) -> NoReturn:
@@ -243,18 +258,16 @@ def _set_random_states(states: dict[str, Any]) -> None:
         sys.modules["numpy"].random.set_state(states["numpy"])
 
 
-def _awaits(iterator: Any, handover: _Handover) -> bool:  # noqa: ANN401
-    """Whether a batch of the old worker has not arrived yet."""
-    return any(
-        task < handover.before_task and len(info) == 1 and info[0] == handover.number
-        for task, info in iterator._task_info.items()  # noqa: SLF001
-    )
+def _outstanding(iterator: Any, number: int) -> frozenset[int]:  # noqa: ANN401
+    """The tasks of a worker whose batches have not arrived."""
+    tasks = iterator._task_info.items()  # noqa: SLF001
+    return frozenset(task for task, info in tasks if len(info) == 1 and info[0] == number)
 
 
-def _tell_signal_handler(iterator: Any) -> None:  # noqa: ANN401
-    """Let PyTorch watch the processes that are its workers now."""
+def _tell_signal_handler(iterator: Any, *others: Any) -> None:  # noqa: ANN401
+    """Let PyTorch watch the processes that are its workers now, and those that are not done yet."""
     torch: Any = sys.modules["torch"]
-    pids = tuple(worker.pid for worker in iterator._workers)  # noqa: SLF001
+    pids = tuple(worker.pid for worker in (*iterator._workers, *others))  # noqa: SLF001
     torch._C._remove_worker_pids(id(iterator))  # noqa: SLF001
     torch._C._set_worker_pids(id(iterator), pids)  # noqa: SLF001
 

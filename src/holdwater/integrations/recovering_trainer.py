@@ -49,6 +49,8 @@ class RecoveringTraining:
 
     _recovering: RecoveringStep[Any] | None = None
     _share = 1.0
+    _first_label = 1
+    """The first token of a causal model predicts the second; an encoder and decoder learn all."""
     _items: Any = None
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Any:  # noqa: ANN401
@@ -84,6 +86,7 @@ class RecoveringTraining:
     def _prepare(self, model: nn.Module, rows: int) -> RecoveringStep[Any]:
         """What takes the micro-batches of this trainer."""
         self._gradients = Gradients(model)
+        self._first_label = 0 if getattr(getattr(model, "config", None), "is_encoder_decoder", False) else 1
         lent: Loop[Any] = Loop(
             propagate=lambda part, share: self._propagate(model, part, share),
             rows=rows_of,
@@ -117,4 +120,4 @@ class RecoveringTraining:
         labels = part.get("labels") if hasattr(part, "get") else None
         if self._counts_items() or labels is None or labels.dim() < 2:
             return float(rows_of(part))
-        return float((labels[:, 1:] != IGNORED).sum())
+        return float((labels[:, self._first_label :] != IGNORED).sum())

@@ -45,6 +45,62 @@ class Ending(NamedTuple):
     reason: str
 
 
+class _Device:
+    """The memory of the device that a script uses, and what that is held against."""
+
+    def __init__(self, *, given: bool) -> None:
+        self._given = given
+        self._probe: DeviceProbe | None = None
+        self._size: Bytes | None = None
+
+    def read(self) -> DeviceMemory | None:
+        """What counts: all that is reserved, against a budget that was given; None as long as no device is used.
+
+        A budget that was found is the host's. Of the device then counts what is in use, against its own size, for
+        what PyTorch reserves fills it in any healthy run.
+        """
+        torch = loaded("torch")
+        if self._probe is None and torch is not None and torch.cuda.is_initialized():
+            self._probe = find_device()
+            with contextlib.suppress(RuntimeError, AttributeError):
+                self._size = Bytes(int(torch.cuda.mem_get_info()[1]))
+        memory = None if self._probe is None else self._probe.read()
+        if memory is None or self._given:
+            return memory
+        return DeviceMemory(memory.allocated, memory.allocated, limit=self._size)
+
+    def reserved(self) -> int:
+        """What is reserved, in bytes; 0 where no device is used."""
+        memory = None if self._probe is None else self._probe.read()
+        return 0 if memory is None else int(memory.reserved)
+
+
+class _StepPeak:
+    """What a step has lately held beyond what is left at its end, by the kernel's high-water mark."""
+
+    def __init__(self) -> None:
+        self._told = self._highest = _highest_resident()  # what the imports needed is no step's peak
+        self._risen_ago = PEAK_LASTS
+        self.beyond = 0
+        """Bytes."""
+
+    def note(self, own: int) -> bool:
+        """Take in the end of a step; return whether the mark has risen since it was last taken up.
+
+        Args:
+            own: Resident memory now, in bytes.
+        """
+        peak = _highest_resident()
+        self._risen_ago = 0 if peak > self._highest else self._risen_ago + 1
+        self._highest = peak
+        self.beyond = max(peak - own, 0) if self._risen_ago < PEAK_LASTS else 0
+        return peak - self._told >= GRAIN
+
+    def take_up(self) -> None:
+        """What the mark is now has been judged."""
+        self._told = self._highest
+
+
 class Recycling:
     """Looks at the memory after each step (2 µs), and judges it when it has changed."""
 
@@ -71,16 +127,13 @@ class Recycling:
         self._remedies = Remedies(config)
         self._statm, group = Statm(), Cgroup.of_this_process()
         self._cgroup = None if group.limit is None else group
+        self._group_budget = int(settings["limit"])  # a budget that was lowered leaves as much less in the group
         self._first: int | None = None
-        self._held, self._peak = 0, _highest_resident()  # what the imports needed is no step's peak
-        self._highest = self._peak
-        self._needed_more = 0
-        """What a step has lately held beyond what is left at its end."""
-        self._risen_ago = PEAK_LASTS
+        self._held, self._peak = 0, _StepPeak()
         self._judged = 0.0
         self._begun = False
         self._on_device: DeviceMemory | None = None
-        self._device: DeviceProbe | None = None
+        self._device = _Device(given=bool(settings.get("given", True)))
 
     def look_after(self, session: Session) -> None:
         """Take up the loaders of a script, and tell its session what is left.
@@ -95,12 +148,12 @@ class Recycling:
         own = self._statm.read()[0] + (0 if self._workers is None else self._workers.growth())
         if self._cgroup is not None and self._cgroup.limit is not None:
             with contextlib.suppress(ProbeError):
-                return max(own, int(self._budget.limit) - (self._cgroup.limit - int(self._cgroup.usage())))
+                return max(own, self._group_budget - (self._cgroup.limit - int(self._cgroup.usage())))
         return own
 
     def _needed(self) -> int:
-        """What counts against the budget, at the peak of a step."""
-        return self.in_use() + self._needed_more
+        """What remedies are asked for, at the peak of a step: on the host and on the device."""
+        return self.in_use() + self._peak.beyond + (0 if self._on_device is None else self._on_device.reserved)
 
     def room(self) -> int:
         """Bytes of the budget that are left."""
@@ -125,25 +178,23 @@ class Recycling:
             self._remedies.begin(sample)
             self._begun = True
         level = judge_headroom(sample, self._budget, self._headroom)
-        needed = replace(sample, resident=Bytes(in_use + self._needed_more))
-        if level.level == "calm" and self._needed_more:
+        needed = replace(sample, resident=Bytes(in_use + self._peak.beyond))
+        if level.level == "calm" and self._peak.beyond:
             level = capped(judge_headroom(needed, self._budget, self._headroom))
         return self._climb(self._remedies.answer(level, needed, int(self._budget.limit)))
 
     def _has_changed(self) -> bool:
         """Whether memory is to be judged again: it has changed, or others of the group may have changed it."""
-        device, own, peak = self._read_device(), self._statm.read()[0], _highest_resident()
-        self._on_device = device
+        device, own = self._device.read(), self._statm.read()[0]
+        self._on_device, rose = device, self._peak.note(own)
         held = own + (0 if device is None else device.reserved)
-        self._risen_ago = 0 if peak > self._highest else self._risen_ago + 1
-        self._highest, rose = peak, peak - self._peak >= GRAIN
-        self._needed_more = max(peak - own, 0) if self._risen_ago < PEAK_LASTS else 0
         now = time.monotonic()
         others = self._cgroup is not None or self._workers is not None
         waited = others and now - self._judged > GROUP_EVERY
         if not (rose or waited or abs(held - self._held) >= GRAIN):
             return False
-        self._held, self._peak, self._judged = held, peak, now
+        self._held, self._judged = held, now
+        self._peak.take_up()
         return True
 
     def _climb(self, decisions: tuple[Decision, ...]) -> Ending | None:
@@ -155,7 +206,7 @@ class Recycling:
                 self._replace_worker(decision)
             if not applies(decision.action):
                 continue
-            outcome = perform(decision, Levers(), measure=self._statm_bytes, elapsed=time.monotonic)
+            outcome = perform(decision, Levers(), measure=self._held_now, elapsed=time.monotonic)
             self._remedies.learn(outcome.action, outcome.freed_bytes, self._needed())
             self._write(outcome)
         return None
@@ -177,20 +228,12 @@ class Recycling:
     def _write(self, outcome: Outcome) -> None:
         """Tell the supervisor what was done."""
         row = {name: value for name, value in asdict(outcome).items() if name != "error"}
-        with self._actions.open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), self._actions.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def _statm_bytes(self) -> int:
-        """Resident memory now."""
-        return self._statm.read()[0]
-
-    def _read_device(self) -> DeviceMemory | None:
-        """Memory of the device that the script uses; None as long as it has started none."""
-        if self._device is None:
-            torch = loaded("torch")
-            if torch is not None and torch.cuda.is_initialized():
-                self._device = find_device()
-        return None if self._device is None else self._device.read()
+    def _held_now(self) -> int:
+        """What an action can lower: resident memory and what is reserved on the device."""
+        return self._statm.read()[0] + self._device.reserved()
 
     def is_due(self, step: int, seconds: float) -> bool:
         """Whether a checkpoint is to be written.
@@ -203,7 +246,7 @@ class Recycling:
 
 
 def capped(headroom: Headroom) -> Headroom:
-    """What memory that only a moment of a step needs is worth: remedies are weighed, nothing is stopped for it."""
+    """What memory that only a moment of a step needs is worth: remedies are weighed, and growth decides."""
     return headroom if headroom.level == "calm" else Headroom("threshold", headroom.reason)
 
 

@@ -170,8 +170,12 @@ class Session:
 
     def _keep_budget(self, keep: "Callable[[int], str | None]") -> None:
         """Release memory where it is short, and end the script where that does not help."""
-        began = time.perf_counter()
-        reason = keep(self.steps)
+        began, reason = time.perf_counter(), None
+        try:
+            reason = keep(self.steps)
+        except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
+            self.keeper = None
+            say(f"the budget of this run is not looked after any more: {error!r}")
         self._keeping += time.perf_counter() - began
         if reason is not None:
             self.keeper = None

@@ -152,7 +152,7 @@ def rows_of(batch: Any) -> int:  # noqa: ANN401 - tensors, however they are kept
     if isinstance(batch, Tensor):
         return len(batch)
     parts = batch.values() if isinstance(batch, Mapping) else batch
-    return rows_of(next(part for part in parts if not isinstance(part, str | int | float)))
+    return rows_of(next(part for part in parts if part is not None and not isinstance(part, str | int | float)))
 
 
 def cut(batch: Any, begin: int, end: int) -> Any:  # noqa: ANN401 - as above
@@ -164,7 +164,8 @@ def cut(batch: Any, begin: int, end: int) -> Any:  # noqa: ANN401 - as above
     if isinstance(batch, list | tuple):
         if batch and not isinstance(batch[0], Tensor | list | tuple | Mapping):
             return batch[begin:end]  # a list of samples that are no tensors
-        return type(batch)(cut(part, begin, end) for part in batch)
+        parts = [cut(part, begin, end) for part in batch]
+        return batch._make(parts) if hasattr(batch, "_make") else type(batch)(parts)
     return batch
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdwater.integrations import session as sessions
-from holdwater.integrations.recycling import Recycling
+from holdwater.integrations.recycling import Ending, Recycling
+from holdwater.integrations.resume import STOPPED
 from holdwater.supervise.life import LifeFacts, reason_file
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class RecycleCallback(TrainerCallback):
         """Prepare; without a supervisor nothing is done."""
         self._life = LifeFacts.taken()
         self._recycling = None if self._life is None else Recycling(self._life)
-        self._reason: str | None = None
+        self._ending: Ending | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Tell the supervisor from which step this process goes on."""
@@ -54,10 +55,8 @@ class RecycleCallback(TrainerCallback):
             return
         session.step_of_a_life(recycling.in_use)
         if state.global_step < state.max_steps:
-            ending = recycling.end(state.global_step)
-            self._reason = None if ending is None else ending.reason
-            control.should_training_stop |= ending is not None and not ending.recycled
-        if self._reason is not None:
+            self._ending = recycling.end(state.global_step)
+        if self._ending is not None:
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -65,13 +64,17 @@ class RecycleCallback(TrainerCallback):
 
         Raises:
             GoOn: The run goes on in a fresh process.
+            SystemExit: It stops, for its budget is spent; the checkpoint can be gone on from.
         """
         del args, control, kwargs
         session, life = sessions.current(), self._life
-        if self._reason is None or session is None or life is None:
+        if self._ending is None or session is None or life is None:
             return
         session.steps = state.global_step
-        reason_file(life.pulse).write_text(self._reason, encoding="utf-8")
+        if not self._ending.recycled:
+            sessions.say(f"stopped at step {state.global_step}: {self._ending.reason}")
+            raise SystemExit(STOPPED)
+        reason_file(life.pulse).write_text(self._ending.reason, encoding="utf-8")
         session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
         raise sessions.GoOn
 

@@ -11,6 +11,8 @@ GRAIN = 1 << 20
 """Bytes; less is no rise, but adds up to one."""
 RISES = 5
 """Rises that make a growth; so many are remembered."""
+EVEN = 8
+"""Rises of which one is so many times another have no pace."""
 SLACKENING = 0.5
 """A rise so much smaller than the usual one tells of a growth that ends."""
 LONG = 8
@@ -70,7 +72,9 @@ class Approach:
         if len(self._rises) < RISES:
             return float("inf")
         usual = median(self._rises)
-        return float("inf") if self._rises[-1] < SLACKENING * usual else max(limit - in_use, 0) / usual
+        if self._rises[-1] < SLACKENING * usual or max(self._rises) > EVEN * min(self._rises):
+            return float("inf")
+        return max(limit - in_use, 0) / usual
 
     def is_near(self, in_use: int, limit: int, *, rises: float, left: float) -> bool:
         """Whether memory has grown just now, and has come so near to its budget.

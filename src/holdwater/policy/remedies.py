@@ -48,6 +48,8 @@ class RemedyConfig:
 
 WORTH_RECYCLING = 0.1
 """A process is recycled for want of memory only if it holds so much more than it began with."""
+LONGEST_REPLACEMENT = 10.0
+"""Seconds after which the replacement of a worker counts as failed."""
 FEWEST_STEPS = 10
 """A process that has made fewer steps is not recycled for want of memory."""
 
@@ -63,6 +65,8 @@ class Near(NamedTuple):
     """Or so many bytes: ending a process takes some."""
 
 
+SMALL = 0.05
+"""But no more than this share of a small budget."""
 NEAR_RELEASING = Near(12.0, 0.05, 32 << 20)
 """What costs more than a collection is released."""
 NEAR_RECYCLING = Near(6.0, 0.02, 24 << 20)
@@ -80,18 +84,18 @@ class Remedies:
         self._useless: dict[ActionName, int] = {}
         """Memory in use when an action last freed too little, by its name."""
         self._leaks_answered = 0
-        self._began: tuple[Step, int] | None = None
-        """The first step of this process, and its memory then."""
+        self._began: Sample | None = None
+        """Of the first step of this process."""
         self._approach = Approach()
         self._released = False
         """Whether everything that can be released was, since memory was calm last."""
-        self._replacing = False
-        """Whether a worker is being replaced: it takes a few batches."""
+        self._replacing_since = float("-inf")
+        """When the replacement of a worker began that has not ended: it takes a few batches."""
         self._interval_step: Step | None = None
 
     def begin(self, sample: Sample) -> None:
         """Take note of the memory with which this process began."""
-        self._began = (sample.step, held_against_budget(sample))
+        self._began = sample
 
     def answer(self, headroom: Headroom, sample: Sample, limit: int) -> tuple[Decision, ...]:
         """Decide what a sample asks for: nothing, a release, a fresh process that goes on, or a stop.
@@ -101,7 +105,7 @@ class Remedies:
             sample: The newest.
             limit: The budget, in bytes.
         """
-        self._approach.note(sample.step, held_against_budget(sample))
+        self._approach.note(sample.step, held_against_budget(sample, limit))
         reason = self._reason_to_recycle(headroom, sample, limit)
         if reason:
             return (Decision(sample.step, "recycle", reason),)
@@ -109,9 +113,9 @@ class Remedies:
 
     def _reason_to_recycle(self, headroom: Headroom, sample: Sample, limit: int) -> str:
         """Why the process is to be replaced by a fresh one that goes on where it stands; empty where it is not."""
-        config, in_use = self._config, held_against_budget(sample)
-        first_step, at_first = self._began or (sample.step, in_use)
-        steps = sample.step - first_step
+        config, in_use = self._config, held_against_budget(sample, limit)
+        first = self._began or sample
+        at_first, steps = held_against_budget(first, limit), sample.step - first.step
         if not config.can_recycle or steps < 1:
             return ""
         if config.reload_interval is not None and steps >= config.reload_interval:
@@ -122,7 +126,7 @@ class Remedies:
 
     def _want(self, headroom: Headroom, sample: Sample, limit: int) -> str:
         """Why a process is to be replaced for want of memory; empty where it is not."""
-        config, in_use = self._config, held_against_budget(sample)
+        config, in_use = self._config, held_against_budget(sample, limit)
         if config.reload_threshold is not None and in_use > config.reload_threshold:
             return f"memory in use is {format_size(in_use)}, above {format_size(config.reload_threshold)}"
         if headroom.level in {"calm", "stopping"}:  # the machine is short, whoever has taken it: the run stops
@@ -135,7 +139,7 @@ class Remedies:
 
     def _is_near(self, near: Near, in_use: int, limit: int) -> bool:
         """Whether growing memory has come so near to its budget."""
-        left = max(near.share * limit, min(near.size, 0.1 * limit))
+        left = max(near.share, min(near.size / limit, SMALL)) * limit
         return self._approach.is_near(in_use, limit, rises=near.rises, left=left)
 
     def _spent_soon(self, in_use: int, limit: int) -> str:
@@ -164,7 +168,7 @@ class Remedies:
 
     def _answer_threshold(self, headroom: Headroom, sample: Sample, limit: int) -> tuple[Decision, ...]:
         """Decide what memory above the threshold asks for: the more, the sooner the budget will be spent."""
-        in_use = held_against_budget(sample)
+        in_use = held_against_budget(sample, limit)
         if not self._is_near(NEAR_RELEASING, in_use, limit):
             return self._release(headroom.reason, sample, GENTLE)
         reason = f"{headroom.reason}, and grows: {self._spent_soon(in_use, limit)}"
@@ -176,17 +180,25 @@ class Remedies:
 
     def _stop(self, reason: str, sample: Sample) -> tuple[Decision, ...]:
         """Stop, unless a worker can be replaced first, or is being."""
-        if self._replacing:
+        if self._is_replacing(sample):
             return ()
         stop = (Decision(sample.step, "stop", f"{reason}, and releasing did not help"),)
         return self._replace_worker(reason, sample) or stop
 
+    def _is_replacing(self, sample: Sample) -> bool:
+        """Whether a worker is being replaced; one that takes too long holds nothing back."""
+        if sample.seconds - self._replacing_since < LONGEST_REPLACEMENT:
+            return True
+        if self._replacing_since > float("-inf"):  # it has not paid so far
+            self.learn("replace_worker", 0, memory_in_use(sample))
+        return False
+
     def _replace_worker(self, reason: str, sample: Sample) -> tuple[Decision, ...]:
         """Have a worker replaced, if there are some and the last one that was replaced has paid."""
         useless = self._config.regrowth * self._useless.get("replace_worker", 0) > memory_in_use(sample)
-        if self._replacing or useless or not self._config.has_workers:
+        if self._is_replacing(sample) or useless or not self._config.has_workers:
             return ()
-        self._replacing = True
+        self._replacing_since = sample.seconds
         return (Decision(sample.step, "replace_worker", reason),)
 
     def answer_verdict(self, verdict: Verdict, sample: Sample) -> tuple[Decision, ...]:
@@ -215,7 +227,7 @@ class Remedies:
     def learn(self, action: ActionName, freed: int, in_use: int) -> None:
         """Take note of what an action freed, and of the memory in use after it."""
         if action == "replace_worker":
-            self._replacing = False
+            self._replacing_since = float("-inf")
         if freed < self._config.least_yield:
             self._useless[action] = in_use
         else:
@@ -248,6 +260,8 @@ def memory_in_use(sample: Sample) -> int:
     return sample.resident + (0 if sample.device is None else sample.device.reserved)
 
 
-def held_against_budget(sample: Sample) -> int:
-    """What is held against the budget: the host's memory or the device's, whichever is more."""
-    return max(int(sample.resident), 0 if sample.device is None else int(sample.device.reserved))
+def held_against_budget(sample: Sample, limit: int) -> int:
+    """What is held against the budget, in its bytes: that of the host or of the device, by its own limit."""
+    if sample.device is None:
+        return int(sample.resident)
+    return max(int(sample.resident), int(sample.device.reserved * limit / (sample.device.limit or limit)))

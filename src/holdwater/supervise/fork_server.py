@@ -15,7 +15,7 @@ from typing import Any
 
 FORKING = Path(__file__).with_name("forking.py")
 """What the server runs, by its path: with `-m` Python would look for its own modules in the working folder."""
-SLOW = 120.0
+SLOW = 600.0
 """Seconds that the imports may take."""
 
 

@@ -11,6 +11,7 @@ fork. Requests and reports are JSON, one object a line:
 It is run by its path, and is no module to import.
 """
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -28,6 +29,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+MEANT_FOR_TRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals of the terminal that this process holds back from itself."""
 GRACE = 2.0
 """Seconds that what a dead training process left running has to end by itself."""
 LAST_WORD = 8.0
@@ -43,14 +46,14 @@ class Forker:
         self._link, self._lifeline = link, lifeline
         self._children: set[int] = set()
         self._orphans_until = 0.0
+        self._spares = False
         self._unread = b""
         self._woken, wake = socket.socketpair()
         for end in (self._woken, wake):
             end.setblocking(False)  # noqa: FBT003 - its name says it
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # the terminal's are meant for the training process
+        signal.pthread_sigmask(signal.SIG_BLOCK, MEANT_FOR_TRAINING)
         self._wake = wake
 
     def serve(self) -> dict[str, Any]:
@@ -94,6 +97,7 @@ class Forker:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, MEANT_FOR_TRAINING)  # one that has come meanwhile comes now
         for end in (self._link, self._woken, self._wake):
             end.close()
         _prctl(PR_SET_CHILD_SUBREAPER, 0)
@@ -117,17 +121,26 @@ class Forker:
                 unit = 1 if sys.platform == "darwin" else 1024
                 ended = {"exit": os.waitstatus_to_exitcode(status), "peak": usage.ru_maxrss * unit}
                 self._say({"pid": pid} | ended)
+                self._spares = ended["exit"] == 0
                 self._orphans_until = time.monotonic() + GRACE
         if self._orphans_until:
             self._end_orphans(by_force=time.monotonic() > self._orphans_until)
 
     def _end_orphans(self, *, by_force: bool) -> None:
         """Loader workers of a process that was killed, say; the kernel has made them children of this one."""
-        orphans = [pid for pid in _children_of_this_process() if pid not in self._children]
+        others = [pid for pid in _children_of_this_process() if pid not in self._children]
+        orphans = [pid for pid in others if not self._is_spared(pid)]
         for pid in orphans:
             _send(pid, signal.SIGKILL if by_force else signal.SIGTERM)
         if not orphans:
             self._orphans_until = 0.0
+
+    def _is_spared(self, pid: int) -> bool:
+        """Whether a process was put into a session of its own by a script that has ended well: it is to stay."""
+        try:
+            return self._spares and os.getsid(pid) != os.getsid(0)
+        except OSError:
+            return False
 
     def _say(self, report: dict[str, Any]) -> None:
         """Report; where nobody listens any more, end."""
@@ -146,7 +159,16 @@ class Forker:
                 break
             self._children.discard(pid)
             time.sleep(0.0 if pid else 0.05)
-        for pid in _children_of_this_process():
+        left = [pid for pid in _children_of_this_process() if not self._is_spared(pid)]
+        for pid in left:
+            _send(pid, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while left and time.monotonic() < deadline:
+            time.sleep(0.02)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+            left = [pid for pid in left if pid in _children_of_this_process()]
+        for pid in left:
             _send(pid, signal.SIGKILL)
         os._exit(0)
 

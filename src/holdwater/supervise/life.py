@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import io
 import json
@@ -9,7 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, MutableMapping
+import time
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -18,6 +20,14 @@ from holdwater.supervise.channel import Channel
 
 VARIABLE = "HOLDWATER_LIFE"
 """The environment variable that tells it; children of the process are not to see it."""
+
+LONGEST_WAIT = 60.0
+"""Seconds that threads which hold up the end of a process may take before another goes on."""
+NEED_CLOSING = frozenset((
+    ("gzip", "GzipFile"), ("bz2", "BZ2File"), ("lzma", "LZMAFile"), ("zipfile", "ZipFile"), ("tarfile", "TarFile"),
+    ("tempfile", "_TemporaryFileWrapper"),
+))  # fmt: skip
+"""Files that are not whole, or not gone, before they are closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +101,26 @@ def actions_file(pulse: str | Path) -> Path:
     return Path(pulse).with_name("actions.jsonl")
 
 
+def only_here(stop: Callable[[int], None]) -> Callable[[int, object], None]:
+    """A signal handler for this process alone: a forked child that inherits it ends as it would without.
+
+    Args:
+        stop: Called with the signal's number.
+    """
+    owner = os.getpid()
+
+    def handle(number: int, _frame: object) -> None:
+        """Handle a signal."""
+        if os.getpid() == owner:
+            stop(number)
+            return
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
+        os.kill(os.getpid(), number)
+
+    return handle
+
+
 def leave_at_once(life: LifeFacts | None, step: int) -> NoReturn:
     """End this process so that another goes on; it is started while the kernel still takes this one's memory back.
 
@@ -100,6 +130,7 @@ def leave_at_once(life: LifeFacts | None, step: int) -> NoReturn:
         life: What the supervisor has said; None only tells that nobody waits.
         step: The last step.
     """
+    _let_threads_end()
     atexit._run_exitfuncs()  # noqa: SLF001 - as `multiprocessing` ends its own children
     flush_files()
     if life is not None:
@@ -122,15 +153,33 @@ def end_process(exit_code: int) -> NoReturn:
     threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - as Python itself: waits for threads
     atexit._run_exitfuncs()  # noqa: SLF001
     flush_files()
-    os._exit(exit_code)
+    os._exit(exit_code & 0xFF)
+
+
+def _let_threads_end() -> None:
+    """Wait for threads that would hold up the end of a program, such as one that writes a checkpoint."""
+    futures = sys.modules.get("concurrent.futures.thread")
+    if futures is not None:
+        futures._python_exit()  # noqa: SLF001 - what Python itself calls at its end
+    deadline = time.monotonic() + LONGEST_WAIT
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(deadline - time.monotonic(), 0))
 
 
 def flush_files() -> None:
-    """Write out what open files still hold back, as closing them would."""
+    """Write out what open files still hold back, and close those that need it to be whole."""
     base, text = io.FileIO.__mro__[-2], io.TextIOWrapper.__mro__[1]  # the C types below all files
-    kinds = {kind for kind in map(type, gc.get_objects()) if base in kind.__mro__}
-    files = [item for item in gc.get_objects() if type(item) in kinds]  # `isinstance` would wake lazy objects
+    objects = gc.get_objects()
+    kinds = set(map(type, objects))  # `isinstance` would wake lazy objects
+    flushed = {kind for kind in kinds if base in kind.__mro__}
+    files = [item for item in objects if type(item) in flushed]
     texts = [item for item in files if text in type(item).__mro__]
     for file in (*texts, *files, sys.stdout, sys.stderr):  # a text hands over to the bytes below it
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with contextlib.suppress(Exception):
             file.flush()
+    for file in [item for item in objects if (type(item).__module__, type(item).__name__) in NEED_CLOSING]:
+        with contextlib.suppress(Exception):
+            file.close()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).fflush(None)

@@ -151,6 +151,8 @@ class ForkedProcess(RunningProcess):
         if pid is None:
             self.exit_status = -int(signal.SIGKILL)
         self.pid = pid or 0
+        if self._waiting and signal.SIGINT in signal.sigpending():  # from the terminal, while there was no script
+            self.send(signal.SIGINT)
 
     def send(self, number: int) -> None:
         """Send it a signal, if it was forked."""

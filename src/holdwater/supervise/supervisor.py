@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from holdwater.policy.restarts import Answer, End, RestartConfig, Restarts
 from holdwater.probes.kills import count_kills
@@ -24,6 +24,8 @@ PATIENCE = 60.0
 """Seconds that a process which was asked to stop may take."""
 HANDS_OFF = ("TORCHELASTIC_RUN_ID",)
 """Set where another supervisor is at work: PyTorch's elastic agent restarts its workers itself."""
+RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+"""How many processes a launcher has started: one of them must not be replaced while the others wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Launch:
     """What is imported once, in the process that is forked from."""
     environment: Callable[["Life"], Mapping[str, str]]
     """The environment of a life."""
+    settled: Mapping[str, str] = field(default_factory=dict)
+    """What the imports need in the environment beside what there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,15 @@ class Supervisor:
         """`sys.argv` of the next process."""
         self._launch = launch
         self._hang_timeout = hang_timeout
-        self._server = ForkServer(launch.modules, os.environ)
+        self._server = self._new_server()
         self._moved = (0, 0.0)
         self._kills: int | None = None
         self._stop_by = float("inf")
         self._hung = False
+
+    def _new_server(self) -> ForkServer:
+        """Start what the processes are forked from."""
+        return ForkServer(self._launch.modules, os.environ | self._launch.settled)
 
     def start(self, channel: Channel | None = None) -> ForkedProcess:
         """Start the next process.
@@ -98,7 +106,7 @@ class Supervisor:
         for name in ("recycled", "out_of_memory"):
             self.channel.put(name, 0)
         if not self._server.alive:
-            self._server = ForkServer(self._launch.modules, os.environ)
+            self._server = self._new_server()
         self._moved, self._kills = (steps, time.monotonic()), count_kills()
         self._hung, self._stop_by = False, float("inf")
         self.channel.put("goes_on_from", NOT_KNOWN if self.life.number else 0)
@@ -138,10 +146,10 @@ class Supervisor:
         process = self.process
         if process is None or process.exit_status is None:
             raise RuntimeError("no process of this run has ended")
-        steps = self.channel.get("steps")
+        steps, from_step = self.channel.get("steps"), self.channel.get("goes_on_from")
         end = End(
             status=process.exit_status,
-            first_step=self.life.first_step,
+            first_step=self.life.first_step if from_step == NOT_KNOWN else from_step,
             step=steps,
             recycled=self.channel.get("recycled") > 0 and process.exit_status == 0,
             hung=self._hung,
@@ -169,4 +177,5 @@ def another_supervises(environment: Mapping[str, str]) -> bool:
     Args:
         environment: Of this process.
     """
-    return any(name in environment for name in HANDS_OFF)
+    ranks = [environment[name] for name in RANKS if environment.get(name, "").isdigit()]
+    return any(name in environment for name in HANDS_OFF) or any(int(count) > 1 for count in ranks)

@@ -27,7 +27,7 @@ from holdwater.store.checkpoints import CheckpointFolder, read_checkpoint
 from holdwater.store.history import read_history
 from holdwater.store.lock import hold
 from holdwater.store.run_store import amend_summary
-from holdwater.supervise.life import LifeFacts
+from holdwater.supervise.life import LifeFacts, only_here
 from holdwater.train.lifeline import LifeLine
 from holdwater.train.loop import Loop, recovering_step
 from holdwater.train.run_folder import RunFolder
@@ -251,12 +251,12 @@ def _run(loop: Loop) -> int:
 def _stop_on_signals(guard: Guard) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM end the run after its step, with a checkpoint; a second one ends it now."""
 
-    def stop(number: int, _frame: object) -> None:
+    def stop(number: int) -> None:
         if guard.stop_reason is not None:
             raise KeyboardInterrupt
         guard.stop(f"it received {signal.Signals(number).name}")
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, only_here(stop)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
