@@ -1,6 +1,6 @@
 """A healthy run that has all of a card reserved, as PyTorch's allocator does: a supervisor must leave it alone.
 
-    gpu_reserved.py SHARE
+gpu_reserved.py SHARE
 """
 
 import sys

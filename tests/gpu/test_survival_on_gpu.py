@@ -77,6 +77,17 @@ def test_a_leak_on_the_device_is_outlived(tmp_path: Path) -> None:
     assert done[0].stdout == done[1].stdout
 
 
+def test_a_card_that_is_all_reserved_is_healthy(tmp_path: Path) -> None:
+    """97 % of the device in PyTorch's cache, a budget found from the host's memory: nothing is done."""
+    program = Path(__file__).parents[2] / "benchmarks" / "programs" / "gpu_reserved.py"
+    command = [sys.executable, "-m", "holdwater", "run", "--supervise", "--out", "run", "--json", "v.json"]
+
+    subprocess.run([*command, str(program), "0.97"], cwd=tmp_path, check=True, timeout=200)
+
+    verdict = json.loads((tmp_path / "v.json").read_text())
+    assert (verdict["verdict"], verdict["steps"], verdict["actions"]) == ("flat", 2000, [])
+
+
 def test_a_real_lack_of_device_memory_makes_the_micro_batch_smaller() -> None:
     """The gradient is the whole batch's."""
     torch.manual_seed(0)

@@ -245,6 +245,8 @@ class Watcher:
     def _note_pressure(self, sample: Sample) -> None:
         """Hold a sample against the budget, and say it by the clock that is judged by."""
         step = Step(self.steps) if self.timeline is self.by_step else sample.step
+        if self.budget.origin == "found":  # from the host's memory: a device has a size of its own
+            sample = replace(sample, device=None)
         self._pressure.note(step, judge_headroom(sample, self.budget, self._headroom))
 
     def _take_answers(self) -> None:
