@@ -8,6 +8,7 @@ measured by holdwater itself: from the end of the last step to the end of the fi
 import argparse
 import importlib.util
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,8 @@ SMALL = (
     *("train", "--preset", "small", "--checkpoint-interval", "100", "--sample-length", "0"),
     *("--threads", "1", "--max-memory", "4GB"),
 )
+PAIRS = {1000: 5, 10_000: 2}
+"""How often the two are run in turns, by their steps."""
 SCRIPT = """
 import torch, transformers
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -79,10 +82,15 @@ def replacements(verdict: dict[str, Any]) -> list[float]:
 def small_gpt(folder: Path, steps: int) -> dict[str, Any]:
     """The small GPT, recycled and straight."""
     flags = (*SMALL, "--steps", str(steps), "--eval-interval", str(steps))
-    straight, alone = run(folder, *flags, "--out", f"straight-{steps}")
-    recycled, seconds = run(folder, *flags, "--out", f"recycled-{steps}", "--reload-interval", "200")
-    costs = replacements(recycled)
-    allowed = alone + sum(costs) + 0.01 * alone
+    beyond = []
+    for pair in range(PAIRS.get(steps, 1)):  # in turns: these machines are shared, and one pair tells little
+        for name in ("straight", "recycled"):
+            shutil.rmtree(folder / f"{name}-{steps}", ignore_errors=True)
+        straight, alone = run(folder, *flags, "--out", f"straight-{steps}")
+        recycled, seconds = run(folder, *flags, "--out", f"recycled-{steps}", "--reload-interval", "200")
+        costs = replacements(recycled)
+        beyond.append((seconds - sum(costs)) / alone - 1)
+        print(f"{steps} steps, pair {pair + 1}: {beyond[-1]:+.1%} beyond the replacements", flush=True)
     return {
         "steps": steps,
         "exact": tensors(folder / f"straight-{steps}") == tensors(folder / f"recycled-{steps}"),
@@ -92,8 +100,9 @@ def small_gpt(folder: Path, steps: int) -> dict[str, Any]:
         "worst_seconds": max(costs),
         "straight_seconds": alone,
         "recycled_seconds": seconds,
-        "beyond_the_replacements": (seconds - sum(costs)) / alone - 1,
-        "within": seconds <= allowed,
+        "beyond_the_replacements": statistics.median(beyond),
+        "pairs": beyond,
+        "within": statistics.median(beyond) <= 0.01,
         "peak_bytes": [straight["peak"]["host_bytes"], recycled["peak"]["host_bytes"]],
     }
 
