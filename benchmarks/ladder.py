@@ -127,6 +127,7 @@ def lengthened(text: str, times: float) -> str:
 def judge(rows: list[dict[str, Any]]) -> dict[str, Bar]:
     """The bars."""
     leaks = [row for row in rows if row["leaks"]]
+    bare = sum(row["bare_status"] == -9 for row in leaks)
     healthy = [row for row in rows if not row["leaks"]]
     whole = [row for row in leaks if row["status"] in {0, 75} and not row["killed"]]
     stopped = sum(row["status"] == 75 for row in whole)
@@ -139,7 +140,7 @@ def judge(rows: list[dict[str, Any]]) -> dict[str, Bar]:
     mean = sum(spent) / max(len(spent), 1)
     return {
         "the same scripts bare": Bar(
-            f"{sum(row['bare_status'] == -9 for row in leaks)} of {len(leaks)} killed", "killed", bool(leaks)
+            f"{bare} of {len(leaks)} killed", "all killed: each would break its limit", bare == len(leaks)
         ),
         f"leaks of the zoo under a limit that they would break, of {len(leaks)}": Bar(
             f"{stopped} stopped with 75, {len(whole) - stopped} finished, {len(leaks) - len(whole)} killed",

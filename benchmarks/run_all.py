@@ -19,6 +19,8 @@ BENCHMARKS = (
     "recycling",
     "out_of_memory",
     "soak",
+    "ladder",
+    "leaves_nothing",
 )
 
 

@@ -194,7 +194,7 @@ def load_adapters(model: nn.Module, folder: Path) -> None:
     Raises:
         RunFolderError: The adapters belong to other layers, or have another rank.
     """
-    tensors, left = load_file(folder / WEIGHTS), set[str]()
+    tensors = load_file(folder / WEIGHTS)
     for name, module in adapters(model):
         for letter in "AB":
             key, own = f"{PREFIX}{name}.lora_{letter}.weight", getattr(module, f"lora_{letter}")
@@ -205,10 +205,9 @@ def load_adapters(model: nn.Module, folder: Path) -> None:
                     "use the same model, --lora-rank and targets, or another folder"
                 )
             own.copy_(tensors.pop(key))
-    left.update(tensors)
-    if left:
+    if tensors:
         raise RunFolderError(
-            f"{folder} has adapters for {min(left)}, which this model does not adapt; use the same targets"
+            f"{folder} has adapters for {min(tensors)}, which this model does not adapt; use the same targets"
         )
 
 
