@@ -155,7 +155,7 @@ def gradients(dice: random.Random) -> float:
     batch = dice.choice([4, 6, 8])
     flags = {"preset": "small", "batch_size": str(batch), "train_seq_length": "32", "threads": "1"}
     config = gather(flags=flags, environment={}, file=None)
-    names = [name for name in TrainSettings.__slots__ if name not in {"device", "threads", "out"}]
+    names = [name for name in TrainSettings.__slots__ if name not in {"device", "threads", "out", "tuning"}]
     settings = TrainSettings(**{name: config[name] for name in names}, device="cpu", threads=1, out=Path())
     text = "".join(f"row {number} of some text\n" for number in range(400)).encode()
     tokens = tokenise(text, "byte", validation_share=0.1, length=32)

@@ -59,7 +59,6 @@ def main() -> bool:
                 settings,
                 state,
                 recovering_step(settings, state),
-                tokens,
                 CheckpointFolder(Path(folder)),
                 guard,
                 screen,

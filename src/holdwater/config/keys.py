@@ -101,7 +101,7 @@ def percentage(value: object) -> float:
     return float(real(0, 100, example=80, above=True)(str(value).removesuffix("%"))) / 100
 
 
-LATER_TUNING = "fine-tuning is not built yet; from-scratch training does not use it"
+LATER_QUANTIZED = "weights of 4 or 8 bits are not built yet; leave it out"
 
 KEYS: tuple[Key, ...] = (
     Key("preset", choice("tiny", "small", "medium", "large"), "small", "size of the model", "NAME"),
@@ -165,10 +165,28 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("remedies", choice("act", "dry-run"), "act", "act, or dry-run: say what would be done about memory"),
     Key("max_restarts", whole(0), 1000, "how often a process that died is started again"),
-    Key("model", text, None, "", "NAME", LATER_TUNING),
-    Key("lora_rank", text, None, "", "N", LATER_TUNING),
-    Key("lora_layers", text, None, "", "N", LATER_TUNING),
-    Key("quantize", text, None, "", "BITS", LATER_TUNING),
+    Key(
+        "model",
+        text,
+        None,
+        "model to fine-tune: a folder or a hub name (none: from scratch)",
+        "NAME",
+    ),
+    Key("lora_rank", whole(1, 4096), 16, "rank of the adapters"),
+    Key(
+        "lora_alpha",
+        real(0, 1e5, example=32, above=True),
+        None,
+        "their scale times the rank (twice the rank)",
+        "X",
+    ),
+    Key("lora_dropout", real(0, 0.99, example=0.05), 0.0, "dropout before them", "X"),
+    Key("lora_targets", text, None, "layers that get them, such as q_proj,v_proj (all linear ones)", "NAMES"),
+    Key("lora_layers", whole(1), None, "how many of the last layers get them (all)"),
+    Key("learn", choice("answers", "everything"), "answers", "what of an example is learned", "WHAT"),
+    Key("distrust", choice("off", "added", "weighted"), "off", "how an example's source counts", "HOW"),
+    Key("distrust_alpha", real(2.3, 3.0, example=2.7), 2.7, "factor of the distrust term", "X"),
+    Key("quantize", text, None, "", "BITS", LATER_QUANTIZED),
 )
 """In the order of the help text."""
 

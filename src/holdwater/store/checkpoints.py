@@ -46,7 +46,7 @@ class CheckpointFolder:
         self._keep = keep
 
     def write(
-        self, step: int, files: Mapping[str, Callable[[Path], None]], state: Mapping[str, Any], *, best: bool
+        self, step: int, files: Mapping[str, Callable[[Path], object]], state: Mapping[str, Any], *, best: bool
     ) -> Path:
         """Write a checkpoint; afterwards it is whole, or absent and the older ones untouched.
 
@@ -95,7 +95,7 @@ class CheckpointFolder:
                 warn(f"{error}; it is passed over")
         return None
 
-    def _fill(self, aside: Path, files: Mapping[str, Callable[[Path], None]], facts: dict[str, Any]) -> None:
+    def _fill(self, aside: Path, files: Mapping[str, Callable[[Path], object]], facts: dict[str, Any]) -> None:
         """Write the files and, last, the manifest."""
         sums = {}
         for name, write in files.items():

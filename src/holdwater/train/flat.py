@@ -24,10 +24,11 @@ class FlatWeights:
 
     @classmethod
     def of(cls, model: nn.Module) -> "FlatWeights":
-        """Move a model's weights into two tensors; its own parameters become views of them."""
-        weights = list(model.parameters())
-        decayed, decayed_grad = _lay_out([weight for weight in weights if weight.dim() > 1])
-        undecayed, undecayed_grad = _lay_out([weight for weight in weights if weight.dim() <= 1])
+        """Move the weights that a model trains into two tensors; its own parameters become views of them."""
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        first = weights[0]
+        decayed, decayed_grad = _lay_out([weight for weight in weights if weight.dim() > 1], like=first)
+        undecayed, undecayed_grad = _lay_out([weight for weight in weights if weight.dim() <= 1], like=first)
         return cls(decayed, undecayed, decayed_grad, undecayed_grad)
 
     @property
@@ -86,6 +87,8 @@ class FlatAdamW:
             (self._weights.undecayed, self._weights.undecayed_grad, 0.0),
         )
         for index, (weight, grad, decay) in enumerate(parts):
+            if weight.numel() == 0:
+                continue
             torch._fused_adamw_(
                 [weight],
                 [grad],
@@ -115,10 +118,10 @@ class FlatAdamW:
         }
 
 
-def _lay_out(weights: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
-    """Move weights into one tensor, and give each a gradient in another."""
+def _lay_out(weights: list[nn.Parameter], *, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Move weights into one tensor, and give each a gradient in another; adapters have matrices only."""
     lengths = [-(-weight.numel() // ALIGNMENT) * ALIGNMENT for weight in weights]
-    flat = torch.zeros(sum(lengths), dtype=weights[0].dtype, device=weights[0].device)
+    flat = torch.zeros(sum(lengths), dtype=like.dtype, device=like.device)
     grad = torch.zeros_like(flat)
     start = 0
     for weight, length in zip(weights, lengths, strict=True):

@@ -15,7 +15,7 @@ from holdwater.supervise.life import LifeFacts, reason_file
 from holdwater.units import Step
 
 if TYPE_CHECKING:
-    from holdwater.train.state import TrainState
+    from holdwater.train.trainee import Trainee
 
 log = logging.getLogger("holdwater")
 
@@ -81,7 +81,7 @@ class LifeLine:
         """Agree to be replaced after this step: note what this process holds, for the next one to compare with."""
         self._channel.put("in_use", Statm().read()[0])
 
-    def save(self, state: "TrainState") -> bool:
+    def save(self, state: "Trainee") -> bool:
         """Write a checkpoint into memory; False where there is no room for it.
 
         Args:

@@ -3,31 +3,23 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
-
-import torch
-from torch import Tensor
+from typing import Any, TypeVar
 
 from holdwater.actions.perform import Outcome
 from holdwater.errors import CheckpointError
 from holdwater.guard.guard import Guard
 from holdwater.integrations.out_of_memory import is_out_of_memory, release
-from holdwater.integrations.recovering_step import Loop as LentLoop
 from holdwater.integrations.recovering_step import OneSampleTooLarge, RecoveringStep
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.lifeline import LifeLine
 from holdwater.train.schedule import learning_rate
 from holdwater.train.screen import Progress, Screen
 from holdwater.train.settings import TrainSettings
-from holdwater.train.state import TrainState
-from holdwater.train.text import Batches, Tokens
+from holdwater.train.trainee import Trainee
 from holdwater.units import Step
 
 Result = TypeVar("Result")
 log = logging.getLogger("holdwater")
-
-PROMPT = "def "
-"""How generated text begins, where the vocabulary has these characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +27,9 @@ class Loop:
     """Trains a state to its last step."""
 
     settings: TrainSettings
-    state: TrainState
-    step: RecoveringStep[tuple[Tensor, Tensor]]
+    state: Trainee
+    step: RecoveringStep[Any]
     """Takes the optimizer steps."""
-    tokens: Tokens
     checkpoints: CheckpointFolder
     guard: Guard
     screen: Screen
@@ -55,6 +46,7 @@ class Loop:
         """
         settings, state = self.settings, self.state
         while state.step < settings.steps and self.guard.stop_reason is None:
+            epochs = state.epochs
             try:
                 loss, rate = self.learn(state.step + 1)
             except OneSampleTooLarge as error:
@@ -67,7 +59,7 @@ class Loop:
             if self.callback is not None:
                 self.call_back(self.callback)
             self.screen.show(Progress(state.step, loss, rate, self.guard))
-            self._mark_epoch()
+            self._mark_epoch(epochs)
             due = state.step % settings.checkpoint_interval == 0
             if state.step % settings.eval_interval == 0 or state.step == settings.steps:
                 due |= bool(self.retried("an evaluation", self.evaluate))
@@ -131,36 +123,18 @@ class Loop:
         self.guard.stop(f"memory ran out in {what}, twice")
         return None
 
-    @torch.no_grad()
     def evaluate(self) -> bool:
-        """Measure the loss on the held-out text, always on the same batches; return whether it is the best."""
+        """Measure the loss on what is held out; return whether it is the lowest so far."""
         settings, state = self.settings, self.state
-        batches = Batches(
-            self.tokens.validation,
-            size=settings.batch_size,
-            length=settings.train_seq_length,
-            seed=settings.seed,
-        )
         with self.guard.evaluation() as facts:
-            losses = [
-                state.model.loss(*batches.draw(settings.device)).item() for _ in range(settings.eval_batches)
-            ]
-            facts["loss"] = sum(losses) / len(losses)
-        better = bool(facts["loss"] < state.best)
-        state.best = min(state.best, facts["loss"])
+            loss = facts["loss"] = state.evaluate()
+        better = bool(loss < state.best)
+        state.best = min(state.best, loss)
         state.best_step = state.step if better else state.best_step
-        self.screen.say(f"step {state.step}: validation loss {facts['loss']:.3f} nats a token")
+        self.screen.say(f"step {state.step}: validation loss {loss:.3f} nats a token")
         if settings.sample_length:
-            self.screen.say(f"  {self.write_text(settings.sample_length)!r}")
+            self.screen.say(f"  {state.sample(settings.sample_length)!r}")
         return better
-
-    def write_text(self, count: int) -> str:
-        """Let the model go on with a beginning; its randomness is not the run's own."""
-        known = self.tokens.characters
-        begin = list(PROMPT.encode()) if known is None else [known.find(c) for c in PROMPT if c in known] or [0]
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        tokens = torch.tensor([begin], device=self.settings.device)
-        return self.tokens.decode(self.state.model.generate(tokens, count, generator)[0].tolist())
 
     def save(self) -> None:
         """Write a checkpoint of the step that has just ended.
@@ -189,38 +163,21 @@ class Loop:
             return
         self.save()
 
-    def _mark_epoch(self) -> None:
-        """Mark each time that as many tokens were seen as the text has."""
-        every = self.state.batches.steps_in_epoch / self.settings.gradient_accumulation
-        if int(self.state.step / every) > int((self.state.step - 1) / every):
-            self.guard.mark("epoch", number=int(self.state.step / every))
+    def _mark_epoch(self, before: float) -> None:
+        """Mark each time that the data was gone through."""
+        if int(self.state.epochs) > int(before):
+            self.guard.mark("epoch", number=int(self.state.epochs))
 
 
-def recovering_step(
-    settings: TrainSettings, state: TrainState, *, deaths: int = 0
-) -> RecoveringStep[tuple[Tensor, Tensor]]:
+def recovering_step(settings: TrainSettings, state: Trainee, *, deaths: int = 0) -> RecoveringStep[Any]:
     """Take the steps of a state so that they outlive a lack of memory.
 
     Args:
         settings: Of the run.
-        state: What is trained. The model draws nothing at random and has no batch statistics.
+        state: What is trained.
         deaths: Processes of this run that were killed for want of memory: this one begins with smaller parts.
     """
-
-    def update() -> None:
-        """Change the weights by the learning rate of the step."""
-        state.optimizer.step(learning_rate=state.rate, largest_norm=settings.gradient_clip)
-
-    lent: LentLoop[tuple[Tensor, Tensor]] = LentLoop(
-        propagate=lambda batch, share: state.propagate(*batch, share=share),
-        rows=lambda batch: len(batch[0]),
-        cut=lambda batch, begin, end: (batch[0][begin:end], batch[1][begin:end]),
-        weigh=lambda batch: float(batch[0].numel()),
-        clear=state.weights.clear_gradients,
-        update=update,
-        weights=lambda: (state.weights.decayed, state.weights.undecayed),
-    )
     factor = settings.batch_size_reduction_factor
-    step = RecoveringStep(lent, micro_batch=settings.batch_size, factor=factor)
+    step = RecoveringStep(state.lent(), micro_batch=settings.batch_size, factor=factor)
     step.micro_batch = max(int(settings.batch_size * factor**deaths), 1)
     return step

@@ -33,8 +33,9 @@ from holdwater.train.loop import Loop, recovering_step
 from holdwater.train.run_folder import RunFolder
 from holdwater.train.screen import Pace, open_screen
 from holdwater.train.settings import TrainSettings, train_settings
-from holdwater.train.state import TrainState, new_state
+from holdwater.train.state import new_state
 from holdwater.train.text import find_files, read_text, tokenise
+from holdwater.train.trainee import Trainee
 
 log = logging.getLogger("holdwater")
 
@@ -96,12 +97,7 @@ def _train(
     """Train in a folder that no other process uses."""
     settings = train_settings(config, folder.out)
     torch.set_num_threads(settings.threads)
-    text = read_text(find_files(settings.data))
-    tokens = tokenise(
-        text, settings.level, validation_share=settings.validation_share, length=settings.train_seq_length
-    )
-    del text
-    state = new_state(settings, tokens)
+    state = _new_trainee(settings)
     checkpoints = CheckpointFolder(folder.checkpoints, keep=settings.keep_checkpoints)
     if folder.resume or (line is not None and line.goes_on):
         _resume(state, checkpoints, folder, line, threads=settings.threads)
@@ -128,7 +124,6 @@ def _train(
             settings,
             state,
             recovering_step(settings, state, deaths=deaths),
-            tokens,
             checkpoints,
             guard,
             open_screen(pace),
@@ -137,6 +132,18 @@ def _train(
         )
         exit_code = _run(loop)
     return _leave(loop, exit_code, folder.out)
+
+
+def _new_trainee(settings: TrainSettings) -> Trainee:
+    """What is trained: the adapters of a model that was named, or a model from scratch."""
+    if settings.tuning is not None:
+        from holdwater.train.tuning.state import new_tuning  # noqa: PLC0415 - brings Transformers
+
+        return new_tuning(settings, settings.tuning)
+    text = read_text(find_files(settings.data))
+    length = settings.train_seq_length
+    tokens = tokenise(text, settings.level, validation_share=settings.validation_share, length=length)
+    return new_state(settings, tokens)
 
 
 def _leave(loop: Loop, exit_code: int, out: Path) -> Result:
@@ -187,7 +194,7 @@ def find_callback(name: str) -> Callable[[Guard], None]:
 
 
 def _resume(
-    state: TrainState, checkpoints: CheckpointFolder, folder: RunFolder, line: LifeLine | None, *, threads: int
+    state: Trainee, checkpoints: CheckpointFolder, folder: RunFolder, line: LifeLine | None, *, threads: int
 ) -> None:
     """Go on from the newest whole checkpoint, or from the named one; start afresh where there is none."""
     named = folder.checkpoint is not None and (line is None or line.is_first)
@@ -283,7 +290,7 @@ def _guard_settings(config: Config, settings: TrainSettings, step: int, deaths: 
     )
 
 
-def _facts(command: Sequence[str], settings: TrainSettings, state: TrainState) -> dict[str, Any]:
+def _facts(command: Sequence[str], settings: TrainSettings, state: Trainee) -> dict[str, Any]:
     """What the store says of this process."""
     return {
         "command": list(command),
@@ -292,7 +299,7 @@ def _facts(command: Sequence[str], settings: TrainSettings, state: TrainState) -
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {settings.threads} threads, {settings.device}",
         "preset": settings.preset,
-        "parameters": sum(parameter.numel() for parameter in state.model.parameters()),
+        "parameters": state.parameters,
         "steps": settings.steps,
         "tokens_in_step": settings.tokens_in_step,
     }

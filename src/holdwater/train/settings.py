@@ -2,12 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from holdwater.config import Config
 from holdwater.errors import ConfigError
 from holdwater.train.text import Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneSettings:
+    """What model gets adapters, of what kind, and what they learn; each field is a key of the configuration."""
+
+    model: str
+    lora_rank: int
+    lora_alpha: float | None
+    lora_dropout: float
+    lora_targets: str | None
+    lora_layers: int | None
+    learn: Literal["answers", "everything"]
+    distrust: Literal["off", "added", "weighted"]
+    distrust_alpha: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +53,8 @@ class TrainSettings:
     """`cpu`, `cuda` or `mps`: never `auto`."""
     threads: int
     out: Path
+    tuning: TuneSettings | None = None
+    """What is fine-tuned, and how; None trains from scratch."""
 
     @property
     def tokens_in_step(self) -> int:
@@ -46,8 +64,11 @@ class TrainSettings:
     def identity(self) -> dict[str, object]:
         """What must be the same for a run to go on exactly: all but its length, place and bookkeeping."""
         free = {"steps", "out", "data", "keep_checkpoints", "checkpoint_interval", "threads"}
-        free |= {"batch_size_reduction_factor"}
-        return {name: getattr(self, name) for name in self.__slots__ if name not in free}
+        free |= {"batch_size_reduction_factor", "tuning"}
+        own = {name: getattr(self, name) for name in self.__slots__ if name not in free}
+        if self.tuning is None:
+            return own
+        return own | {name: getattr(self.tuning, name) for name in TuneSettings.__slots__ if name != "model"}
 
 
 def train_settings(config: Config, out: Path) -> TrainSettings:
@@ -63,12 +84,14 @@ def train_settings(config: Config, out: Path) -> TrainSettings:
     Raises:
         ConfigError: The device that was asked for is not there.
     """
-    names = [name for name in TrainSettings.__slots__ if name not in {"device", "threads", "out"}]
+    names = [name for name in TrainSettings.__slots__ if name not in {"device", "threads", "out", "tuning"}]
+    tuned = None if config["model"] is None else {name: config[name] for name in TuneSettings.__slots__}
     return TrainSettings(
         **{name: config[name] for name in names},
         device=_settle_device(config["device"]),
         threads=config["threads"] or torch.get_num_threads(),
         out=out,
+        tuning=None if tuned is None else TuneSettings(**tuned),
     )
 
 

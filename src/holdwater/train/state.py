@@ -1,6 +1,6 @@
 """The state of a training run: everything that a checkpoint holds, and the way back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from holdwater.errors import CheckpointError, RunFolderError
+from holdwater.integrations.recovering_step import Loop as LentLoop
 from holdwater.integrations.torch_state import (
     exactness,
     random_states,
@@ -24,11 +25,16 @@ from holdwater.train.settings import TrainSettings
 from holdwater.train.text import Batches, Tokens
 from holdwater.train.written_out import WrittenOut
 
+PROMPT = "def "
+"""How generated text begins, where the vocabulary has these characters."""
+
 
 @dataclass(slots=True)
 class TrainState:
     """A model in training."""
 
+    settings: TrainSettings
+    tokens: Tokens
     model: GPT
     weights: FlatWeights
     optimizer: FlatAdamW
@@ -47,6 +53,53 @@ class TrainState:
     """The step of that evaluation; -1 before the first."""
     saved_step: int = -1
     """The step of the newest checkpoint that this process wrote; -1 before the first."""
+
+    def lent(self) -> LentLoop[tuple[Tensor, Tensor]]:
+        """What a step is made of. The model draws nothing at random and has no batch statistics."""
+        return LentLoop(
+            propagate=lambda batch, share: self.propagate(*batch, share=share),
+            rows=lambda batch: len(batch[0]),
+            cut=lambda batch, begin, end: (batch[0][begin:end], batch[1][begin:end]),
+            weigh=lambda batch: float(batch[0].numel()),
+            clear=self.weights.clear_gradients,
+            update=lambda: self.optimizer.step(learning_rate=self.rate, largest_norm=self.settings.gradient_clip),
+            weights=lambda: (self.weights.decayed, self.weights.undecayed),
+        )
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """The mean loss on the held-out text in nats a token, always on the same batches."""
+        settings = self.settings
+        batches = Batches(
+            self.tokens.validation,
+            size=settings.batch_size,
+            length=settings.train_seq_length,
+            seed=settings.seed,
+        )
+        losses = [self.model.loss(*batches.draw(settings.device)).item() for _ in range(settings.eval_batches)]
+        return sum(losses) / len(losses)
+
+    def sample(self, count: int) -> str:
+        """Let the model go on with a beginning; its randomness is not the run's own.
+
+        Args:
+            count: Tokens to add.
+        """
+        known = self.tokens.characters
+        begin = list(PROMPT.encode()) if known is None else [known.find(c) for c in PROMPT if c in known] or [0]
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        tokens = torch.tensor([begin], device=self.settings.device)
+        return self.tokens.decode(self.model.generate(tokens, count, generator)[0].tolist())
+
+    @property
+    def epochs(self) -> float:
+        """How often as many tokens were seen as the text has."""
+        return self.step * self.settings.gradient_accumulation / self.batches.steps_in_epoch
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
 
     def propagate(self, tokens: Tensor, targets: Tensor, *, share: float) -> float:
         """Add the gradient of a batch, times `share`, to the model's; return its mean loss in nats."""
@@ -87,7 +140,7 @@ class TrainState:
         Raises:
             CheckpointError: It cannot be written.
         """
-        files = {f"{name}.safetensors": _writer(tensors) for name, tensors in self.tensors().items() if tensors}
+        files = {f"{name}.safetensors": writer(tensors) for name, tensors in self.tensors().items() if tensors}
         state = {
             "identity": self.identity,
             "exactness": exactness(),
@@ -110,11 +163,11 @@ class TrainState:
             RunFolderError: The checkpoint belongs to a run with other settings.
             CheckpointError: Its files do not hold what they should.
         """
-        self._compare(checkpoint)
+        compare(self.identity, checkpoint)
         remarks = restore_exactness(checkpoint.state["exactness"])
         try:
-            _copy(load_file(checkpoint.folder / "model.safetensors"), self.model.state_dict())
-            _copy(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
+            copy_tensors(load_file(checkpoint.folder / "model.safetensors"), self.model.state_dict())
+            copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
             restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
@@ -125,19 +178,28 @@ class TrainState:
         self.step = checkpoint.step
         return remarks
 
-    def _compare(self, checkpoint: Checkpoint) -> None:
-        """Refuse to go on under other settings."""
-        recorded = checkpoint.state["identity"]
-        for name, value in self.identity.items():
-            if recorded.get(name) != value:
-                raise RunFolderError(
-                    f"{checkpoint.folder} was trained with {name} = {recorded.get(name)}, but this run has "
-                    f"{value}; use the same setting to go on, or another --out for a new run"
-                )
+
+def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
+    """Refuse to go on under other settings.
+
+    Args:
+        identity: What must be the same.
+        checkpoint: Of the run so far.
+
+    Raises:
+        RunFolderError: Something is not.
+    """
+    recorded = checkpoint.state["identity"]
+    for name, value in identity.items():
+        if recorded.get(name) != value:
+            raise RunFolderError(
+                f"{checkpoint.folder} was trained with {name} = {recorded.get(name)}, but this run has "
+                f"{value}; use the same setting to go on, or another --out for a new run"
+            )
 
 
 @torch.no_grad()
-def _copy(saved: dict[str, Tensor], into: dict[str, Tensor]) -> None:
+def copy_tensors(saved: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
     """Copy tensors into their places."""
     for name, tensor in into.items():
         tensor.copy_(saved[name])
@@ -153,9 +215,9 @@ def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
     batches = Batches(tokens.train, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed)
     identity = settings.identity() | {"text": tokens.fingerprint}
     written_out: dict[int, WrittenOut] | None = {} if settings.device == "cpu" else None
-    return TrainState(model, weights, optimizer, batches, identity, written_out)
+    return TrainState(settings, tokens, model, weights, optimizer, batches, identity, written_out)
 
 
-def _writer(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
+def writer(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
     """A function that writes tensors to a file."""
     return lambda path: save_file(tensors, path)

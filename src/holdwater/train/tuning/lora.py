@@ -6,7 +6,7 @@ Source: Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large Language Models", 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,23 +149,30 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     yield from ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
 
 
-def save_adapters(model: nn.Module, folder: Path, config: LoraConfig, *, base: str) -> None:
-    """Write the adapters as PEFT does.
+def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The adapters' matrices, by PEFT's names.
 
     Args:
         model: With adapters.
-        folder: Is made.
+    """
+    return {
+        f"{PREFIX}{name}.lora_{letter}.weight": getattr(module, f"lora_{letter}").detach().clone().contiguous()
+        for name, module in adapters(model)
+        for letter in "AB"
+    }
+
+
+def adapter_config(model: nn.Module, config: LoraConfig, *, base: str) -> dict[str, object]:
+    """What PEFT wants to know of the adapters.
+
+    Args:
+        model: With adapters.
         config: What `add_adapters` was given.
         base: The name or folder of the base model, for the record.
     """
     found = dict(adapters(model))
-    tensors = {
-        f"{PREFIX}{name}.lora_{letter}.weight": getattr(module, f"lora_{letter}").detach().clone().contiguous()
-        for name, module in found.items()
-        for letter in "AB"
-    }
     numbers = sorted({number for name in found if (number := layer_number(name)) is not None})
-    text: Mapping[str, object] = {
+    return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -178,9 +185,21 @@ def save_adapters(model: nn.Module, folder: Path, config: LoraConfig, *, base: s
         "layers_to_transform": None if config.layers is None else numbers,
         "inference_mode": True,
     }
+
+
+def save_adapters(model: nn.Module, folder: Path, config: LoraConfig, *, base: str) -> None:
+    """Write the adapters as PEFT does.
+
+    Args:
+        model: With adapters.
+        folder: Is made.
+        config: What `add_adapters` was given.
+        base: The name or folder of the base model, for the record.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+    save_file(adapter_tensors(model), folder / WEIGHTS)
+    text = json.dumps(adapter_config(model, config, base=base), indent=2)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 @torch.no_grad()

@@ -67,11 +67,13 @@ def load_model(name: str, *, device: str, dtype: torch.dtype) -> Loaded:
 def _transformers() -> Any:  # noqa: ANN401 - a module without types of its own
     """Transformers, or what to install."""
     try:
-        return importlib.import_module("transformers")  # takes seconds, and is an extra
+        transformers = importlib.import_module("transformers")  # takes seconds, and is an extra
     except ImportError as error:
         raise ModelError(
             f'fine-tuning needs {error.name}, which is not installed; pip install "holdwater[hf]"'
         ) from error
+    transformers.utils.logging.disable_progress_bar()  # a bar for each file would hide our own line
+    return transformers
 
 
 def _check_folder(folder: Path) -> None:

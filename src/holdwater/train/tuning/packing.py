@@ -42,6 +42,11 @@ class Packed:
         return Packed(*(getattr(self, name).to(device) for name in self.__slots__))
 
     @property
+    def weight(self) -> float:
+        """What its learned tokens count together."""
+        return float(self.weights[self.targets != IGNORED].sum())
+
+    @property
     def learned(self) -> int:
         """Tokens that are learned."""
         return int((self.targets != IGNORED).sum())

@@ -1,0 +1,73 @@
+"""What the training loop needs of what it trains: a model from scratch, or the adapters of a large one."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from holdwater.integrations.recovering_step import Loop as LentLoop
+from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
+
+
+class Drawn(Protocol):
+    """Batches, one after another, that can go on from any of them."""
+
+    def draw(self, device: str) -> Any:  # noqa: ANN401 - whatever the state can propagate
+        """Return the next batch."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """The place in the order, as JSON."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a place."""
+        ...
+
+
+class Trainee(Protocol):
+    """A model in training, with all that a checkpoint holds."""
+
+    step: int
+    """Optimizer steps done."""
+    rate: float
+    """The learning rate of the step that is being taken."""
+    best: float
+    """The lowest validation loss so far, in nats."""
+    best_step: int
+    """The step of that evaluation; -1 before the first."""
+    saved_step: int
+    """The step of the newest checkpoint that this process wrote; -1 before the first."""
+
+    @property
+    def batches(self) -> Drawn:
+        """What is learned from."""
+        ...
+
+    @property
+    def epochs(self) -> float:
+        """How often the data was gone through."""
+        ...
+
+    @property
+    def parameters(self) -> int:
+        """Weights that are trained."""
+        ...
+
+    def lent(self) -> LentLoop[Any]:
+        """What a step is made of."""
+        ...
+
+    def evaluate(self) -> float:
+        """The mean loss on what is held out, in nats a token."""
+        ...
+
+    def sample(self, count: int) -> str:
+        """Let the model write; its randomness is not the run's own."""
+        ...
+
+    def save(self, folder: CheckpointFolder, *, best: bool) -> Path:
+        """Write a checkpoint, and return its folder."""
+        ...
+
+    def load(self, checkpoint: Checkpoint) -> list[str]:
+        """Go on from a checkpoint; return remarks for people."""
+        ...

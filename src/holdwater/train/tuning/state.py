@@ -1,0 +1,300 @@
+"""The adapters of a large model in training: everything that a checkpoint holds, and the way back.
+
+A checkpoint folder is an adapter of PEFT: it can be loaded there as it is.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from holdwater.errors import CheckpointError, DataError
+from holdwater.integrations.recovering_step import Loop as LentLoop
+from holdwater.integrations.torch_state import (
+    exactness,
+    random_states,
+    restore_exactness,
+    restore_random_states,
+    seed_everything,
+)
+from holdwater.integrations.torch_step import RandomStates, why_inexact
+from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
+from holdwater.train.flat import FlatAdamW, FlatWeights
+from holdwater.train.settings import TrainSettings, TuneSettings
+from holdwater.train.state import compare, copy_tensors, writer
+from holdwater.train.tuning.distrust import added_term
+from holdwater.train.tuning.examples import Corpus, Example
+from holdwater.train.tuning.lora import (
+    CONFIG,
+    WEIGHTS,
+    LoraConfig,
+    adapter_config,
+    adapter_tensors,
+    add_adapters,
+    load_adapters,
+)
+from holdwater.train.tuning.losses import CHUNK
+from holdwater.train.tuning.models import Loaded, load_model, packed_loss
+from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
+
+log = logging.getLogger("holdwater")
+
+BEGINNING = 12
+"""Tokens of a held-out example that generated text begins with."""
+
+
+class Chosen:
+    """Some of the examples of a corpus."""
+
+    def __init__(self, corpus: Examples, numbers: Sequence[int]) -> None:
+        self._corpus, self._numbers = corpus, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, number: int) -> Example:
+        """Return one."""
+        return self._corpus[self._numbers[number]]
+
+
+@dataclass(slots=True)
+class TuneState:
+    """Adapters in training."""
+
+    settings: TrainSettings
+    tuning: TuneSettings
+    loaded: Loaded
+    lora: LoraConfig
+    weights: FlatWeights
+    optimizer: FlatAdamW
+    batches: PackedBatches
+    held_out: Examples
+    identity: dict[str, object]
+    """What a checkpoint must agree with."""
+    rate: float = 0.0
+    """The learning rate of the step that is being taken."""
+    step: int = 0
+    """Optimizer steps done."""
+    best: float = float("inf")
+    """The lowest validation loss so far, in nats."""
+    best_step: int = -1
+    """The step of that evaluation; -1 before the first."""
+    saved_step: int = -1
+    """The step of the newest checkpoint that this process wrote; -1 before the first."""
+
+    @property
+    def epochs(self) -> float:
+        """How often the examples were gone through."""
+        return self.batches.epochs
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the adapters."""
+        return sum(weight.numel() for weight in self.loaded.model.parameters() if weight.requires_grad)
+
+    def lent(self) -> LentLoop[Packed]:
+        """What a step is made of."""
+        return LentLoop(
+            propagate=self.propagate,
+            rows=lambda batch: len(batch.tokens),
+            cut=lambda batch, begin, end: batch.part(begin, end),
+            weigh=lambda batch: batch.weight,
+            clear=self.weights.clear_gradients,
+            update=lambda: self.optimizer.step(learning_rate=self.rate, largest_norm=self.settings.gradient_clip),
+            weights=lambda: (self.weights.decayed, self.weights.undecayed),
+            inexact=why_inexact(self.loaded.model),
+            kept=[RandomStates()],
+        )
+
+    def propagate(self, batch: Packed, share: float) -> float:
+        """Add the gradient of some rows, times `share`, to the adapters'; return their mean loss in nats."""
+        mean = packed_loss(self.loaded.model, batch, chunk=CHUNK) / batch.weight
+        (mean * share).backward()  # type: ignore[no-untyped-call]
+        return mean.item()
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """The mean loss on the held-out examples in nats a token, always on the same rows."""
+        settings, model = self.settings, self.loaded.model.eval()
+        batches = PackedBatches(
+            self.held_out, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed
+        )
+        total = count = 0.0
+        for _ in range(settings.eval_batches):
+            batch = batches.draw(settings.device)
+            total += packed_loss(model, batch, chunk=CHUNK).item()
+            count += batch.weight
+        model.train()
+        return total / max(count, 1.0)
+
+    @torch.no_grad()
+    def sample(self, count: int) -> str:
+        """Let the model go on with the beginning of a held-out example, by the likeliest tokens: nothing is drawn.
+
+        Args:
+            count: Tokens to add.
+        """
+        model, tokenizer = self.loaded.model.eval(), self.loaded.tokenizer
+        begin = torch.tensor([self.held_out[0].tokens[:BEGINNING]], device=self.settings.device)
+        written = model.generate(
+            begin, attention_mask=torch.ones_like(begin), max_new_tokens=count, do_sample=False, use_cache=True,
+            pad_token_id=tokenizer.eos_token_id or 0,
+        )  # fmt: skip
+        model.train()
+        return str(tokenizer.decode(written[0].tolist(), skip_special_tokens=True))
+
+    def save(self, folder: CheckpointFolder, *, best: bool) -> Path:
+        """Write a checkpoint.
+
+        Args:
+            folder: Where checkpoints lie.
+            best: Whether no earlier one had a lower validation loss.
+
+        Returns:
+            The folder of the checkpoint.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        model = self.loaded.model
+        text = json.dumps(adapter_config(model, self.lora, base=self.loaded.name), indent=2)
+        files: dict[str, Callable[[Path], object]] = {
+            WEIGHTS: writer(adapter_tensors(model)),
+            CONFIG: partial(Path.write_text, data=text + "\n", encoding="utf-8"),
+            "optimizer.safetensors": writer(self.optimizer.tensors()),
+            "random.safetensors": writer(random_states()),
+        }
+        state = {
+            "identity": self.identity,
+            "exactness": exactness(),
+            "batches": self.batches.state(),
+            "best": self.best if self.best_step >= 0 else None,
+            "best_step": self.best_step,
+        }
+        return folder.write(self.step, files, state, best=best)
+
+    def load(self, checkpoint: Checkpoint) -> list[str]:
+        """Go on from a checkpoint, in place.
+
+        Args:
+            checkpoint: A whole one.
+
+        Returns:
+            Remarks for people, where the machine differs from the one that wrote it.
+
+        Raises:
+            RunFolderError: The checkpoint belongs to a run with other settings.
+            CheckpointError: Its files do not hold what they should.
+        """
+        compare(self.identity, checkpoint)
+        remarks = restore_exactness(checkpoint.state["exactness"])
+        try:
+            load_adapters(self.loaded.model, checkpoint.folder)
+            copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
+            restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
+        self.batches.restore(checkpoint.state["batches"])
+        best = checkpoint.state["best"]
+        self.best = float("inf") if best is None else float(best)
+        self.best_step = int(checkpoint.state["best_step"])
+        self.step = checkpoint.step
+        return remarks
+
+
+def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
+    """Load a model, give it adapters, and open its examples.
+
+    Args:
+        settings: Of the run.
+        tuning: Which model, which adapters.
+
+    Raises:
+        DataError: The examples cannot be read.
+        ModelError: The model cannot be loaded.
+        ConfigError: The adapters cannot be made so.
+    """
+    path = _data_file(settings.data)
+    seed_everything(settings.seed)
+    dtype = torch.float32 if settings.device == "cpu" else torch.bfloat16
+    loaded = load_model(tuning.model, device=settings.device, dtype=dtype)
+    corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
+    learned, held_out = _split(corpus, settings)
+    lora = LoraConfig(
+        rank=tuning.lora_rank,
+        alpha=tuning.lora_alpha,
+        dropout=tuning.lora_dropout,
+        targets=[] if tuning.lora_targets is None else [one.strip() for one in tuning.lora_targets.split(",")],
+        layers=tuning.lora_layers,
+    )
+    add_adapters(loaded.model, lora)
+    weights = FlatWeights.of(loaded.model)
+    optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay)
+    batches = PackedBatches(
+        learned, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed,
+        weighs=tuning.distrust == "weighted",
+    )  # fmt: skip
+    identity = settings.identity() | {"examples": fingerprint(path), "model": _name_of(loaded.model)}
+    if tuning.distrust == "added":
+        _say_added_term(corpus, tuning.distrust_alpha)
+    return TuneState(settings, tuning, loaded, lora, weights, optimizer, batches, held_out, identity)
+
+
+def _data_file(data: str | None) -> Path:
+    """The file of examples."""
+    if data is None:
+        raise DataError("fine-tuning needs examples; write --data FILE.jsonl")
+    path = Path(data).expanduser()
+    if path.suffix != ".jsonl":
+        raise DataError(f"--data {data} is no .jsonl file; write one JSON object a line into a file of that name")
+    return path
+
+
+def _split(corpus: Corpus, settings: TrainSettings) -> tuple[Examples, Examples]:
+    """The examples that are learned, and those that are held out."""
+    count = max(int(len(corpus) * settings.validation_share), 1)
+    if len(corpus) <= count:
+        raise DataError(f"--data {settings.data} has {len(corpus)} example, but one is held out; give two or more")
+    order = np.random.Generator(np.random.PCG64(settings.seed)).permutation(len(corpus)).tolist()
+    return Chosen(corpus, sorted(order[count:])), Chosen(corpus, sorted(order[:count]))
+
+
+def _say_added_term(corpus: Examples, alpha: float) -> None:
+    """Say what the published term comes to; it changes no gradient."""
+    sources = [example.source for number in range(len(corpus)) if (example := corpus[number]).source is not None]
+    term = added_term(sources, alpha=alpha)
+    log.info(
+        "the distrust term of %d examples with a source is %.4g: it does not depend on the weights, so it changes "
+        "the loss by that and nothing that is learned; --distrust weighted lets sources count",
+        len(sources),
+        term,
+    )
+
+
+def fingerprint(path: Path) -> str:
+    """What tells a file of examples from another: its size, its beginning and its end.
+
+    Args:
+        path: May be larger than memory.
+    """
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as file:
+        digest.update(file.read(1 << 20))
+        file.seek(max(size - (1 << 20), 0))
+        digest.update(file.read(1 << 20))
+    return f"{size}-{digest.hexdigest()}"
+
+
+def _name_of(model: Any) -> str:  # noqa: ANN401 - a model of Transformers
+    """What tells a model from another: its kind, and a sum over its first weights."""
+    weight = next(weight for weight in model.parameters() if not weight.requires_grad)
+    return f"{type(model).__name__} {weight.detach().double().sum().item():.6g}"
