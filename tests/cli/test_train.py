@@ -265,7 +265,7 @@ class TestBadInput:
             (("--device", "cuda"), "device is 'cuda'"),
             (("--json", "none/out.json"), "cannot be written"),
             (("--callback", "nothing:here"), "write module:function"),
-            (("--lora-rank", "5"), "not built yet"),
+            (("--quantize", "4"), "not built yet"),
             (("--resume", "nowhere"), "neither the folder of a run nor a checkpoint"),
         ],
     )

@@ -11,30 +11,9 @@ from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.models import load_model, packed_loss
 from holdwater.train.tuning.packing import pack
+from tests.small_models import FAMILIES, make_model
 
 transformers = pytest.importorskip("transformers", reason="Transformers is not installed")
-tokenizers = pytest.importorskip("tokenizers", reason="it comes with Transformers")
-FAMILIES = ("Llama", "Qwen2", "GPT2")
-
-
-def make_model(folder: Path, family: str) -> Path:
-    """Write a model of random weights, and a tokenizer trained on a few words."""
-    sizes: dict[str, Any] = (
-        {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
-        if family == "GPT2"
-        else {
-            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "max_position_embeddings": 64,
-        }
-    )  # fmt: skip
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(vocab_size=300, bos_token_id=0, eos_token_id=1, **sizes)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    raw = tokenizers.ByteLevelBPETokenizer()
-    raw.train_from_iterator(["hold water, hold fast"] * 3, vocab_size=300, special_tokens=["<s>", "</s>"])
-    special = {"bos_token": "<s>", "eos_token": "</s>"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=raw._tokenizer, **special).save_pretrained(folder)
-    return folder
 
 
 def rows(*sizes: int) -> list[Example]:

@@ -21,6 +21,8 @@ log = logging.getLogger("holdwater")
 
 MODULES = ("holdwater.cli.main", "holdwater.cli.train", "holdwater.train.run", "rich.live", "rich.progress_bar")
 """What a training process imports."""
+TUNING = ("transformers", "transformers.models.auto.modeling_auto", "holdwater.train.tuning.state")
+"""What it imports besides to fine-tune a large model; none of it touches a device."""
 TURN = 0.25
 """Seconds between two looks at the process."""
 
@@ -44,7 +46,10 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
         create_channel(pulse)
         kept = _Kept(Channel(pulse), pulse, quick.path, folder.out)
         launch = Launch(
-            target="holdwater.cli.main:run_and_exit", argv=argv, modules=MODULES, environment=kept.environment
+            target="holdwater.cli.main:run_and_exit",
+            argv=argv,
+            modules=MODULES if config["model"] is None else MODULES + TUNING,
+            environment=kept.environment,
         )
         supervisor = Supervisor(
             launch,

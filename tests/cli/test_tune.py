@@ -1,0 +1,97 @@
+"""`holdwater train --model` as users call it: small models from a folder, the installed command, real examples."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from tests.small_models import FAMILIES, make_model
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+SMALL = (
+    *(
+        "train",
+        "--model",
+        "model",
+        "--data",
+        "rows.jsonl",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--max-memory",
+        "6GB",
+    ),
+    *("--train-seq-length", "32", "--batch-size", "2", "--lora-rank", "4", "--eval-batches", "2"),
+    *("--sample-length", "4", "--warmup-steps", "2"),
+)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Sums to learn."""
+    path = tmp_path / "rows.jsonl"
+    sums = [{"prompt": f"{a}+{b}=", "completion": str(a + b)} for a in range(12) for b in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in sums), encoding="utf-8")
+    return path
+
+
+def tensors(run: Path) -> dict[str, bytes]:
+    """The bytes of every tensor of the newest checkpoint of a run."""
+    newest = max((run / "checkpoints").glob("step-*"))
+    return {
+        f"{path.name}/{name}": array.tobytes()
+        for path in sorted(newest.glob("*.safetensors"))
+        for name, array in load_file(path).items()
+    }
+
+
+@pytest.mark.usefixtures("rows")
+class TestTune:
+    """The main job with a large model, in small."""
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_fine_tunes_a_model_and_leaves_adapters_that_peft_loads(
+        self, holdwater: Run, tmp_path: Path, family: str
+    ) -> None:
+        """With a verdict, and a loss that falls."""
+        make_model(tmp_path / "model", family)
+
+        done = holdwater(*SMALL, "--steps", "30", "--learning-rate", "0.01", "--out", "run", "--json", "v.json")
+
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / "v.json").read_text())["steps"] == 30
+        newest = max((tmp_path / "run/checkpoints").glob("step-*"))
+        assert newest.name == "step-00000030"
+        script = (
+            "import sys, warnings; from peft import PeftModel; from transformers import AutoModelForCausalLM\n"
+            "with warnings.catch_warnings(record=True) as said:\n"
+            "    warnings.simplefilter('always')\n"
+            f"    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained('model'), {str(newest)!r})\n"
+            "assert not [w for w in said if 'missing' in str(w.message)], said\n"
+            "moved = [w for n, w in model.named_parameters() if 'lora_B' in n and w.abs().sum() > 0]\n"
+            "print('moved', len(moved))\n"
+        )
+
+        peft = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert peft.stdout.startswith("moved "), peft.stderr
+        assert int(peft.stdout.split()[1]) >= 8
+
+    def test_goes_on_exactly_in_fresh_processes(self, holdwater: Run, tmp_path: Path) -> None:
+        """Replaced twice, with dropout: the same bytes as a straight run."""
+        make_model(tmp_path / "model", "Llama")
+        flags = (*SMALL, "--steps", "24", "--lora-dropout", "0.1")
+
+        straight = holdwater(*flags, "--out", "straight")
+        replaced = holdwater(*flags, "--out", "replaced", "--reload-interval", "9", "--json", "v.json")
+
+        assert [straight.returncode, replaced.returncode] == [0, 0], replaced.stderr
+        assert tensors(tmp_path / "replaced") == tensors(tmp_path / "straight")
+        actions = json.loads((tmp_path / "v.json").read_text())["actions"]
+        assert [action["action"] for action in actions].count("recycle") == 2
