@@ -23,9 +23,14 @@ class FlatWeights:
     undecayed_grad: Tensor
 
     @classmethod
-    def of(cls, model: nn.Module) -> "FlatWeights":
-        """Move the weights that a model trains into two tensors; its own parameters become views of them."""
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
+    def of(cls, model: nn.Module, order: list[nn.Parameter] | None = None) -> "FlatWeights":
+        """Move the weights that a model trains into two tensors; its own parameters become views of them.
+
+        Args:
+            model: Its weights that need no gradient stay where they are.
+            order: In which they are laid out; None takes the model's own.
+        """
+        weights = order or [weight for weight in model.parameters() if weight.requires_grad]
         first = weights[0]
         decayed, decayed_grad = _lay_out([weight for weight in weights if weight.dim() > 1], like=first)
         undecayed, undecayed_grad = _lay_out([weight for weight in weights if weight.dim() <= 1], like=first)
@@ -73,11 +78,11 @@ class FlatAdamW:
         """Updates done. Shape ()."""
 
     @torch.no_grad()
-    def step(self, *, learning_rate: float, largest_norm: float) -> None:
+    def step(self, *, learning_rate: float | Tensor, largest_norm: float) -> None:
         """Update the weights once.
 
         Args:
-            learning_rate: Of this step.
+            learning_rate: Of this step; as a tensor of shape () it may change under a captured update.
             largest_norm: The gradients are scaled down to this norm where theirs is larger.
         """
         self.steps += 1

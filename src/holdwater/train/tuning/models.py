@@ -146,7 +146,7 @@ def packed_loss(model: Any, packed: Packed, *, chunk: int) -> Tensor:  # noqa: A
     }
     targets, weights = packed.targets.flatten(), packed.weights.flatten()
     head: nn.Module = model.get_output_embeddings()
-    if _is_plain(model, head):
+    if has_plain_head(model, head):
         hidden = getattr(model, model.base_model_prefix)(**inputs).last_hidden_state
         return chunked_cross_entropy(hidden.flatten(0, 1), head.weight, targets, weights, chunk=chunk)  # type: ignore[arg-type]
     logits = model(**inputs).logits.flatten(0, 1).float()
@@ -154,7 +154,7 @@ def packed_loss(model: Any, packed: Packed, *, chunk: int) -> Tensor:  # noqa: A
     return (losses * weights).sum()
 
 
-def _is_plain(model: Any, head: nn.Module) -> bool:  # noqa: ANN401
+def has_plain_head(model: Any, head: nn.Module) -> bool:  # noqa: ANN401
     """Whether logits are the product of the last hidden states with a frozen head, and nothing else."""
     special = any(getattr(model.config, name, None) not in {None, 1} for name in OWN_LOGITS)
     weight = getattr(head, "weight", None)

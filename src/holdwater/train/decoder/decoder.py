@@ -1,0 +1,190 @@
+"""The loss and the adapters' gradients of a whole decoder, written out: no autograd graph, no memory taken.
+
+The results are those of the model's own code up to rounding (tests compare them).
+"""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from holdwater.train.decoder import plain_kernels
+from holdwater.train.decoder.attention import Places
+from holdwater.train.decoder.buffers import Buffers, largest_ranks, make_buffers
+from holdwater.train.decoder.layer import DecoderLayer, Pass
+from holdwater.train.decoder.shape import DecoderShape
+from holdwater.train.tuning.lora import LoraLinear
+from holdwater.train.tuning.losses import CHUNK
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a micro-batch is made of, on the device."""
+
+    tokens: Tensor
+    """Shape (tokens,), int64."""
+    targets: Tensor
+    """The next token, or `IGNORED`. Shape (tokens,), int64."""
+    weights: Tensor
+    """What each token counts in the loss of the step. Shape (tokens,), float32."""
+    seed: Tensor
+    """Of the dropout. Shape (1,), int64."""
+    places: Places
+
+
+class Decoder:
+    """A causal language model with adapters, as `why_not` accepts it."""
+
+    def __init__(self, model: Any, *, device: str) -> None:  # noqa: ANN401 - of Transformers
+        """Take a model's weights over; the model itself goes on with views of them.
+
+        Args:
+            model: With adapters; on the CPU, or on the device already.
+            device: Where the weights are put.
+        """
+        self.shape = DecoderShape.of(model.config)
+        self._seconds: list[tuple[Tensor, LoraLinear]] = []
+        self.device = device
+        body = model.model
+        self.layers = [
+            DecoderLayer(layer, number, self._second, device) for number, layer in enumerate(body.layers)
+        ]
+        model.to(device)
+        self._rotary = body.rotary_emb
+        self._embedding: Tensor = model.get_input_embeddings().weight.data
+        self._head: Tensor = model.get_output_embeddings().weight.data
+        self._last_norm: Tensor = body.norm.weight.data
+        self._tables = self._embedding
+        self._buffers: Buffers | None = None
+        self._recomputed, self._chunk = 0, CHUNK
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """What is trained, in the order in which it must be laid out."""
+        groups = [group for layer in self.layers for group in layer.groups]
+        return [
+            weight
+            for group in groups
+            for weight in [one.lora_A for one in group.adapted] + [one.lora_B for one in group.adapted]
+        ]
+
+    def bind(self) -> None:
+        """Take the places of the gradients, once they are laid out, and the weights as they are now."""
+        for layer in self.layers:
+            for group in layer.groups:
+                group.bind()
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take the trained weights as they are now."""
+        groups = [group for layer in self.layers for group in layer.groups if group.rank]
+        into = [group.first for group in groups] + [own for own, _ in self._seconds]
+        masters = [group.first_master for group in groups] + [layer.lora_B.data for _, layer in self._seconds]
+        torch._foreach_copy_(into, masters)  # noqa: SLF001 - its only name
+
+    def prepare(self, tokens: int, length: int, *, recomputed: int = 0, chunk: int = CHUNK) -> None:
+        """Make all buffers.
+
+        Args:
+            tokens: In a micro-batch, at most.
+            length: Of an example, at most.
+            recomputed: Layers whose inside is computed again on the way back, from the first one on.
+            chunk: Tokens whose logits exist at once.
+        """
+        positions = torch.arange(length, device=self.device)[None]
+        cosine, sine = self._rotary(self._embedding[:1][None], positions)
+        half = self.shape.head_width // 2
+        self._tables = torch.stack([cosine[0, :, :half], sine[0, :, :half]]).contiguous()
+        self._recomputed, self._chunk = recomputed, chunk
+        self._buffers = make_buffers(
+            self.shape,
+            largest_ranks([layer.ranks for layer in self.layers]),
+            tokens,
+            recomputed=recomputed,
+            like=self._embedding,
+            chunk=chunk,
+            dropout=any(group.dropout for layer in self.layers for group in layer.groups),
+        )
+
+    @torch.no_grad()
+    def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
+        """Make the gradients of a micro-batch.
+
+        Args:
+            inputs: At most as many tokens as `prepare` was told.
+            add: Add to gradients that are there; else they are written over.
+
+        Returns:
+            The weighted sum of cross-entropies, in nats. Shape ().
+        """
+        one = self._pass(inputs, add=add)
+        self._forward(one, inputs)
+        scratch = one.buffers.scratch
+        self._losses(one, inputs, back=True)
+        one.kernels.norm_backward(
+            scratch.above, one.buffers.streams[-1], self._last_norm, one.buffers.scales[-1],
+            scratch.grad[:, : self.shape.width], scratch.normed, add=False,
+        )  # fmt: skip
+        for layer in reversed(self.layers):
+            layer.backward(one)
+        return one.buffers.losses.sum()
+
+    @torch.no_grad()
+    def loss(self, inputs: Inputs) -> Tensor:
+        """The weighted sum of cross-entropies in nats, without gradients. Shape ()."""
+        one = self._pass(inputs, add=False)
+        self._forward(one, inputs)
+        self._losses(one, inputs, back=False)
+        return one.buffers.losses.sum()
+
+    def _pass(self, inputs: Inputs, *, add: bool) -> Pass:
+        """What the layers need to know."""
+        assert self._buffers is not None, "prepare() comes first"  # noqa: S101 - a mistake of ours
+        return Pass(
+            self.shape,
+            _kernels(inputs.tokens),
+            self._buffers.cut(len(inputs.tokens)),
+            inputs.places,
+            self._tables,
+            inputs.seed,
+            add,
+            self._recomputed,
+        )
+
+    def _forward(self, one: Pass, inputs: Inputs) -> None:
+        """From tokens to the normalised rows after the last layer."""
+        torch.index_select(self._embedding, 0, inputs.tokens, out=one.buffers.streams[0])
+        self.layers[0].make_normed(one)
+        norms = [layer.first_norm for layer in self.layers[1:]] + [self._last_norm]
+        for layer, norm in zip(self.layers, norms, strict=True):
+            layer.forward(one, norm)
+
+    def _losses(self, one: Pass, inputs: Inputs, *, back: bool) -> None:
+        """Some tokens at a time: their losses, and the gradient of their normalised rows."""
+        buffers, scratch = one.buffers, one.buffers.scratch
+        for begin in range(0, len(inputs.tokens), self._chunk):
+            part = slice(begin, min(begin + self._chunk, len(inputs.tokens)))
+            logits = buffers.logits[: part.stop - begin]
+            torch.mm(scratch.normed[part], self._head.t(), out=logits)
+            one.kernels.cross_entropy(logits, inputs.targets[part], inputs.weights[part], buffers.losses[part])
+            if back:
+                torch.mm(logits, self._head, out=scratch.above[part])
+
+    def _second(self, layer: LoraLinear) -> Tensor:
+        """Make room for the second matrix of an adapter, in the type of the products."""
+        kind = layer.base.weight.dtype
+        own = torch.empty(layer.lora_B.shape, dtype=kind, device=self.device)  # type: ignore[arg-type]
+        self._seconds.append((own, layer))
+        return own
+
+
+def _kernels(tensor: Tensor) -> ModuleType:
+    """The kernels for a device."""
+    if not tensor.is_cuda:
+        return plain_kernels
+    from holdwater.train.decoder import triton_kernels  # noqa: PLC0415 - Triton is there with CUDA only
+
+    return triton_kernels

@@ -1,0 +1,219 @@
+"""One layer of a decoder with frozen weights: forward, and the way back to the adapters and to its input."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from holdwater.train.decoder.attention import Attended, Places, attend, attend_backward
+from holdwater.train.decoder.buffers import Buffers, Ranks
+from holdwater.train.decoder.products import ProductGroup
+from holdwater.train.decoder.shape import DecoderShape
+from holdwater.train.tuning.lora import LoraLinear
+
+
+@dataclass(slots=True)
+class Pass:
+    """What all layers of one micro-batch have in common."""
+
+    shape: DecoderShape
+    kernels: ModuleType
+    buffers: Buffers
+    places: Places
+    tables: Tensor
+    """Cosines and sines by position. Shape (2, positions, head_width / 2)."""
+    seed: Tensor
+    """Of the dropout of this micro-batch. Shape (1,), int64."""
+    add: bool
+    """Add to gradients that are there."""
+    recomputed: int
+    """Layers whose inside is computed again on the way back, from the first one on."""
+
+
+class DecoderLayer:
+    """A layer: attention and a gated network, each behind a norm and beside the residual stream."""
+
+    def __init__(self, module: Any, number: int, second: Callable[[LoraLinear], Tensor], device: str) -> None:  # noqa: ANN401
+        """Take the weights of a layer of Transformers over; the layer itself goes on with views of them.
+
+        Args:
+            module: The layer.
+            number: From 0.
+            second: Makes room for the second matrix of an adapter, in the type of the products.
+            device: Where the weights are put.
+        """
+        attention, network = module.self_attn, module.mlp
+        self.number = number
+        self.queries = ProductGroup([attention.q_proj, attention.k_proj, attention.v_proj], second, device)
+        self.output = ProductGroup([attention.o_proj], second, device)
+        self.gates = ProductGroup([network.gate_proj, network.up_proj], second, device)
+        self.down = ProductGroup([network.down_proj], second, device)
+        module.to(device)
+        self.first_norm: Tensor = module.input_layernorm.weight.data
+        self.second_norm: Tensor = module.post_attention_layernorm.weight.data
+        self._attended: Attended | None = None
+
+    @property
+    def groups(self) -> list[ProductGroup]:
+        """The products, in the order of the forward pass."""
+        return [self.queries, self.output, self.gates, self.down]
+
+    @property
+    def ranks(self) -> Ranks:
+        """Ranks of the adapters."""
+        return Ranks(
+            queries=self.queries.rank, output=self.output.rank, gates=self.gates.rank, down=self.down.rank
+        )
+
+    def forward(self, one: Pass, next_norm: Tensor) -> None:
+        """Go from the stream before this layer to the one after it, and to its normalised rows.
+
+        The normalised rows of the stream before must lie in the scratch.
+
+        Args:
+            one: The micro-batch.
+            next_norm: Weight of the norm that comes after this layer.
+        """
+        self.forward_to_gates(one)
+        buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
+        scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
+        if self.number < one.recomputed:
+            self._attended = None  # frees its memory
+        kernels.gate(kept.gates[:, : self.gates.outer], inner)
+        delta = scratch.delta[:, : self.down.width]
+        self._apply(self.down, inner, delta, one)
+        kept.small_down[:, : self.down.rank].copy_(delta[:, self.down.outer :])
+        kernels.norm(
+            kept.middle, delta[:, : self.down.outer], next_norm, one.shape.epsilon,
+            buffers.streams[self.number + 1], scratch.normed, buffers.scales[2 * self.number + 2],
+        )  # fmt: skip
+
+    def forward_to_gates(self, one: Pass) -> None:
+        """The part of `forward` that the way back may need once more."""
+        buffers, kernels, shape = one.buffers, one.kernels, one.shape
+        kept, scratch = buffers.kept[self.number], buffers.scratch
+        self._apply(self.queries, scratch.normed, kept.queries[:, : self.queries.width], one)
+        rows = kept.queries[:, : self.queries.outer]
+        kernels.rotate(rows, self.queries.bias, (shape.heads, shape.kv_heads), one.tables, one.places.positions)
+        self._attended = attend(*_heads(kept.queries, shape), one.places)
+        delta = scratch.delta[:, : self.output.width]
+        self._apply(self.output, self._attended.out.flatten(1), delta, one)
+        kept.small_output[:, : self.output.rank].copy_(delta[:, self.output.outer :])
+        kernels.norm(
+            buffers.streams[self.number], delta[:, : self.output.outer], self.second_norm, shape.epsilon,
+            kept.middle, scratch.normed, buffers.scales[2 * self.number + 1],
+        )  # fmt: skip
+        self._apply(self.gates, scratch.normed, kept.gates[:, : self.gates.width], one)
+
+    def backward(self, one: Pass) -> None:
+        """Carry the gradient of the residual stream, which lies in the scratch, from after this layer to before it.
+
+        Args:
+            one: The micro-batch.
+        """
+        if self.number < one.recomputed:
+            self.make_normed(one)
+            self.forward_to_gates(one)
+        self._backward_network(one)
+        self._backward_attention(one)
+        self._attended = None
+
+    def make_normed(self, one: Pass) -> None:
+        """Normalise the stream before this layer."""
+        buffers, scales = one.buffers, one.buffers.scales[2 * self.number]
+        stream = buffers.streams[self.number]
+        normed = buffers.scratch.normed
+        one.kernels.norm(stream, None, self.first_norm, one.shape.epsilon, stream, normed, scales)
+
+    def _backward_network(self, one: Pass) -> None:
+        """The way back through the gated network and the norm before it."""
+        buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
+        scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
+        grad = scratch.grad[:, : self.down.width]
+        self.down.backward_second(grad, kept.small_down, add=one.add)
+        self._rows_back(self.down, grad, inner, one)
+        gates = kept.gates[:, : self.gates.width]
+        kernels.gate_backward(inner, gates[:, : self.gates.outer])
+        self._first_back(self.down, grad, inner, one)
+        self.gates.backward_second(gates, gates[:, self.gates.outer :], add=one.add)
+        self._rows_back(self.gates, gates, scratch.above, one)
+        kernels.norm_backward(
+            scratch.above, kept.middle, self.second_norm, buffers.scales[2 * self.number + 1],
+            scratch.grad[:, : one.shape.width], scratch.normed, add=True,
+        )  # fmt: skip
+        self._first_back(self.gates, gates, scratch.normed, one)
+
+    def _backward_attention(self, one: Pass) -> None:
+        """The way back through attention and the norm before it; the first layer's input needs no gradient."""
+        buffers, kernels, shape, kept = one.buffers, one.kernels, one.shape, one.buffers.kept[self.number]
+        scratch, attended = buffers.scratch, self._attended
+        assert attended is not None  # noqa: S101 - the forward pass has left it
+        grad = scratch.grad[:, : self.output.width]
+        self.output.backward_second(grad, kept.small_output, add=one.add)
+        above = _view(scratch.inner, shape.query_width)
+        self._rows_back(self.output, grad, above, one)
+        self._first_back(self.output, grad, attended.out.flatten(1), one)
+        inputs = _heads(kept.queries, shape)
+        grads = attend_backward(above.view_as(attended.out), inputs, attended, one.places)
+        queries = kept.queries[:, : self.queries.width]
+        kernels.rotate_backward(
+            *grads, one.tables, one.places.positions, queries[:, : self.queries.outer]
+        )
+        self.queries.backward_second(queries, queries[:, self.queries.outer :], add=one.add)
+        if self.number == 0:
+            self.make_normed(one)
+        else:
+            self._rows_back(self.queries, queries, scratch.above, one)
+            kernels.norm_backward(
+                scratch.above, buffers.streams[self.number], self.first_norm, buffers.scales[2 * self.number],
+                scratch.grad[:, : shape.width], scratch.normed, add=True,
+            )  # fmt: skip
+        self._first_back(self.queries, queries, scratch.normed, one)
+
+    def _apply(self, group: ProductGroup, rows: Tensor, out: Tensor, one: Pass) -> None:
+        """Apply a group, with dropout before its adapters if there is some."""
+        group.forward(rows, out, self._drop(group, rows, one))
+
+    def _rows_back(self, group: ProductGroup, grad: Tensor, into: Tensor, one: Pass) -> None:
+        """Carry a gradient back to the input of a group."""
+        back = one.buffers.scratch.back
+        if back is None or not group.dropout or not group.rank:
+            group.backward_rows(grad, into)
+            return
+        group.backward_rows(grad, into, adapters=False)
+        through = _view(back, group.inner)
+        group.backward_small(grad, through)
+        one.kernels.add_dropped(through, group.dropout, one.seed, self._salt(group), into)
+
+    def _first_back(self, group: ProductGroup, grad: Tensor, rows: Tensor, one: Pass) -> None:
+        """Make the gradient of a group's first matrices."""
+        if group.rank:
+            dropped = self._drop(group, rows, one)
+            group.backward_first(grad, rows if dropped is None else dropped, add=one.add)
+
+    def _drop(self, group: ProductGroup, rows: Tensor, one: Pass) -> Tensor | None:
+        """The rows after dropout; None where there is none."""
+        if one.buffers.scratch.dropped is None or not group.dropout or not group.rank:
+            return None
+        dropped = _view(one.buffers.scratch.dropped, group.inner)
+        one.kernels.drop(rows, group.dropout, one.seed, self._salt(group), dropped)
+        return dropped
+
+    def _salt(self, group: ProductGroup) -> int:
+        """What tells the dropout of a group from that of others."""
+        return 4 * self.number + self.groups.index(group)
+
+
+def _view(buffer: Tensor, width: int) -> Tensor:
+    """The beginning of a buffer as rows of another width. Shape (tokens, width)."""
+    return buffer.flatten()[: len(buffer) * width].view(len(buffer), width)
+
+
+def _heads(rows: Tensor, shape: DecoderShape) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of each head. Shapes (tokens, heads or kv_heads, head_width)."""
+    widths = (shape.query_width, shape.key_width, shape.key_width)
+    parts = rows[:, : shape.attention_width].split(widths, dim=1)
+    queries, keys, values = (part.unflatten(1, (-1, shape.head_width)) for part in parts)
+    return queries, keys, values

@@ -1,0 +1,161 @@
+"""What lies between the matrix products of a decoder, in plain torch: for the CPU, and to check the fast ones by.
+
+Every function writes into tensors that it is given. Rounding is Transformers' own: norms and softmax in float32,
+results in the weights' type.
+"""
+
+import torch
+from torch import Tensor
+
+from holdwater.train.tuning.losses import IGNORED
+
+
+def norm(  # noqa: PLR0913, PLR0917 - as the kernel it stands in for
+    rows: Tensor, delta: Tensor | None, weight: Tensor, epsilon: float, total: Tensor, normed: Tensor, rstd: Tensor
+) -> None:
+    """Add a change to the residual stream, and normalise it by its root mean square.
+
+    Args:
+        rows: The residual stream. Shape (tokens, width).
+        delta: What is added; None adds nothing. Shape (tokens, width).
+        weight: Of the norm. Shape (width,).
+        epsilon: Added to the mean square.
+        total: Gets the sum, where there is a change. Shape (tokens, width).
+        normed: Gets the normalised rows. Shape (tokens, width).
+        rstd: Gets the reciprocal root mean squares. Shape (tokens,).
+    """
+    if delta is not None:
+        torch.add(rows, delta, out=total)
+        rows = total
+    wide = rows.float()
+    rstd.copy_(torch.rsqrt(wide.square().mean(-1) + epsilon))
+    normed.copy_((wide * rstd[:, None]).to(rows.dtype) * weight)
+
+
+def norm_backward(  # noqa: PLR0913, PLR0917
+    grad: Tensor, rows: Tensor, weight: Tensor, rstd: Tensor, into: Tensor, normed: Tensor, *, add: bool
+) -> None:
+    """Carry a gradient back through a norm, and make the normalised rows again.
+
+    Args:
+        grad: Of the normalised rows. Shape (tokens, width).
+        rows: What was normalised. Shape (tokens, width).
+        weight: Of the norm. Shape (width,).
+        rstd: As the norm left it. Shape (tokens,).
+        into: Gets the gradient of the rows. Shape (tokens, width).
+        normed: Gets the normalised rows. Shape (tokens, width).
+        add: Add to what `into` holds.
+    """
+    unit = rows.float() * rstd[:, None]
+    scaled = grad.float() * weight.float()
+    result = rstd[:, None] * (scaled - unit * (scaled * unit).mean(-1, keepdim=True))
+    into.copy_(result + into.float() if add else result)
+    normed.copy_(unit.to(rows.dtype) * weight)
+
+
+def rotate(rows: Tensor, bias: Tensor | None, heads: tuple[int, int], tables: Tensor, positions: Tensor) -> None:
+    """Add a bias to queries, keys and values, and turn queries and keys by their positions, in place.
+
+    Args:
+        rows: Queries, keys and values side by side. Shape (tokens, (heads + 2 * kv_heads) * head_width).
+        bias: Shape as a row; None where the model has none.
+        heads: Of queries, and of keys.
+        tables: Cosines and sines by position. Shape (2, positions, head_width / 2).
+        positions: Shape (tokens,).
+    """
+    if bias is not None:
+        rows.add_(bias)
+    half = tables.shape[-1]
+    turned = rows[:, : sum(heads) * 2 * half].unflatten(-1, (sum(heads), 2, half))
+    cosine, sine = (table[positions.long()][:, None].float() for table in tables)
+    first, second = turned[:, :, 0].float(), turned[:, :, 1].float()
+    turned.copy_(torch.stack([first * cosine - second * sine, second * cosine + first * sine], dim=2))
+
+
+def rotate_backward(  # noqa: PLR0913, PLR0917
+    queries: Tensor, keys: Tensor, values: Tensor, tables: Tensor, positions: Tensor, into: Tensor
+) -> None:
+    """Turn the gradients of queries and keys back, and lay all three side by side.
+
+    Args:
+        queries: Shape (tokens, heads, head_width).
+        keys: Shape (tokens, kv_heads, head_width).
+        values: Shape (tokens, kv_heads, head_width).
+        tables: As for `rotate`.
+        positions: Shape (tokens,).
+        into: Gets them. Shape (tokens, (heads + 2 * kv_heads) * head_width).
+    """
+    both = torch.cat([queries, keys], dim=1)
+    cosine, sine = (table[positions.long()][:, None].float() for table in tables)
+    first, second = both.float().chunk(2, dim=-1)
+    turned = torch.cat([first * cosine + second * sine, second * cosine - first * sine], dim=-1).flatten(1)
+    into[:, : turned.shape[1]] = turned
+    into[:, turned.shape[1] :] = values.flatten(1)
+
+
+def gate(pairs: Tensor, out: Tensor) -> None:
+    """Multiply SiLU of the gates by the values beside them.
+
+    Args:
+        pairs: Gates, then values. Shape (tokens, 2 * inner).
+        out: Gets the products. Shape (tokens, inner).
+    """
+    gates, values = pairs.chunk(2, dim=-1)
+    out.copy_(torch.nn.functional.silu(gates.float()).to(out.dtype) * values)
+
+
+def gate_backward(grad: Tensor, pairs: Tensor) -> None:
+    """Carry a gradient back through the gates, in place; what comes in is replaced by the products.
+
+    Args:
+        grad: Of the products; holds the products afterwards. Shape (tokens, inner).
+        pairs: Gates, then values; hold their gradients afterwards. Shape (tokens, 2 * inner).
+    """
+    gates, values = (part.float() for part in pairs.chunk(2, dim=-1))
+    above, sigmoid = grad.float(), torch.sigmoid(gates)
+    opened = (gates * sigmoid).to(grad.dtype)
+    of_gates = above * values * sigmoid * (1 + gates * (1 - sigmoid))
+    both = torch.cat([of_gates, above * opened.float()], dim=-1)
+    grad.copy_(opened * values.to(grad.dtype))
+    pairs.copy_(both)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor, losses: Tensor) -> None:
+    """Weighted cross-entropies; the logits are replaced by their gradient.
+
+    Args:
+        logits: Shape (tokens, vocabulary).
+        targets: The next token, or `IGNORED`. Shape (tokens,).
+        weights: What each token counts. Shape (tokens,).
+        losses: Gets weight times cross-entropy, in nats. Shape (tokens,).
+    """
+    wide = logits.float()
+    counts = torch.where(targets == IGNORED, 0.0, weights)
+    index = targets.clamp(min=0)[:, None]
+    total = torch.logsumexp(wide, dim=-1)
+    losses.copy_((total - wide.gather(1, index)[:, 0]) * counts)
+    chances = torch.exp(wide - total[:, None])
+    chances.scatter_add_(1, index, torch.full_like(index, -1, dtype=chances.dtype))
+    logits.copy_(chances * counts[:, None])
+
+
+def drop(rows: Tensor, share: float, seed: Tensor, salt: int, out: Tensor) -> None:
+    """Set a share of the values to zero and scale the rest up; the same seed and salt drop the same ones.
+
+    Args:
+        rows: Shape (tokens, width).
+        share: Of the values.
+        seed: Of the step. Shape (1,), int64.
+        salt: Tells places of a step from one another.
+        out: Gets the rest; may be `rows`. Shape (tokens, width).
+    """
+    generator = torch.Generator().manual_seed((int(seed.item()) * 1_000_003 + salt) % (1 << 62))
+    keep = torch.rand(rows.shape, generator=generator) >= share
+    out.copy_(torch.where(keep, rows / (1 - share), 0.0))
+
+
+def add_dropped(rows: Tensor, share: float, seed: Tensor, salt: int, into: Tensor) -> None:
+    """Add what `drop` leaves of some rows to others. Arguments as there."""
+    dropped = torch.empty_like(rows)
+    drop(rows, share, seed, salt, dropped)
+    into.add_(dropped)

@@ -1,0 +1,187 @@
+"""Linear layers that read the same input, laid side by side: one product for all of them and for their adapters.
+
+The frozen weights W and the adapters' first matrices A are rows of one matrix, so `x [W; A]^T` gives what the layers
+say and what the adapters' second matrices need. The gradient comes back through one product as well. Source of the
+adapters: Hu et al. (2021), arXiv 2106.09685.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from holdwater.train.tuning.lora import LoraLinear
+
+
+def add_product(into: Tensor, left: Tensor, right: Tensor, *, scale: float = 1.0, add: bool) -> None:
+    """Write `scale * left @ right` into a matrix, or add it to what is there; gradients may be wider than factors.
+
+    Args:
+        into: Shape (rows, columns).
+        left: Shape (rows, inner).
+        right: Shape (inner, columns).
+        scale: Of the product.
+        add: Add to what `into` holds.
+    """
+    beta = 1.0 if add else 0.0
+    if into.dtype == left.dtype:
+        torch.addmm(into, left, right, beta=beta, alpha=scale, out=into)
+    else:
+        torch.addmm(into, left, right, out_dtype=into.dtype, beta=beta, alpha=scale, out=into)
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapter:
+    """The part of a group's adapter that belongs to one layer."""
+
+    columns: slice
+    """Of the group's output."""
+    small: slice
+    """Of what the first matrices give."""
+    second: Tensor
+    """B in the type of the products. Shape (outer, rank)."""
+    layer: LoraLinear
+
+
+class ProductGroup:
+    """Some linear layers of the same input."""
+
+    def __init__(self, layers: Sequence[nn.Module], second: Callable[[LoraLinear], Tensor], device: str) -> None:
+        """Lay the layers' weights side by side; the layers themselves go on with views of them.
+
+        Args:
+            layers: Linear ones, with or without adapters.
+            second: Makes room for the second matrix of an adapter, in the type of the products.
+            device: Where the weights are put.
+        """
+        bases: list[Any] = [one.base if isinstance(one, LoraLinear) else one for one in layers]
+        self.adapted = [one for one in layers if isinstance(one, LoraLinear)]
+        sizes = [base.weight.shape[0] for base in bases]
+        ranks = [one.lora_A.shape[0] if isinstance(one, LoraLinear) else 0 for one in layers]
+        self.outer, self.rank, self.inner = sum(sizes), sum(ranks), int(bases[0].weight.shape[1])
+        """Widths: of all outputs together, of all adapters together, and of the input."""
+        self.scaling = self.adapted[0].scaling if self.adapted else 1.0
+        self.dropout = self.adapted[0].dropout if self.adapted else 0.0
+        kind = bases[0].weight.dtype
+        self.weight = torch.empty(self.outer + self.rank, self.inner, dtype=kind, device=device)
+        """The frozen weights, then the first matrices. Shape (outer + rank, inner)."""
+        for base, end in zip(bases, accumulate(sizes), strict=True):
+            rows = self.weight[end - base.weight.shape[0] : end]
+            rows.copy_(base.weight.data)
+            base.weight.data = rows
+        self.bias = _bias(bases, device)
+        self._adapters = list(_adapters(layers, sizes, ranks, self.outer, second))
+        self.first_master = self.first
+        """The first matrices as they are trained, once `bind` was called. Shape (rank, inner)."""
+        self._first_grad: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        """Columns of what `forward` writes: all outputs, then what the first matrices give."""
+        return self.outer + self.rank
+
+    @property
+    def first(self) -> Tensor:
+        """The first matrices in the type of the products. Shape (rank, inner)."""
+        return self.weight[self.outer :]
+
+    def bind(self) -> None:
+        """Take the places of weights and gradients, once they are laid out: those of first matrices lie in a row."""
+        if self.adapted:
+            weight, size = self.adapted[0].lora_A, (self.rank, self.inner)
+            assert weight.grad is not None  # noqa: S101 - FlatWeights laid it out
+            self.first_master = torch.as_strided(weight.data, size, (self.inner, 1))
+            self._first_grad = torch.as_strided(weight.grad, size, (self.inner, 1))
+
+    def forward(self, rows: Tensor, out: Tensor, dropped: Tensor | None = None) -> None:
+        """Apply the layers and their adapters.
+
+        Args:
+            rows: Shape (tokens, inner).
+            out: Gets the outputs, and what the first matrices give. Shape (tokens, outer + rank).
+            dropped: The rows after dropout, for the adapters; None where there is none. Shape as `rows`.
+        """
+        if dropped is None:
+            torch.mm(rows, self.weight.t(), out=out)
+        else:
+            add_product(out[:, : self.outer], rows, self.weight[: self.outer].t(), add=False)
+            add_product(out[:, self.outer :], dropped, self.first.t(), add=False)
+        for adapter in self._adapters:
+            add_product(
+                out[:, adapter.columns], out[:, adapter.small], adapter.second.t(), scale=self.scaling, add=True
+            )
+
+    def backward_second(self, grad: Tensor, small: Tensor, *, add: bool) -> None:
+        """Make the gradients of the second matrices; then that of what the first matrices gave, beside `grad`.
+
+        Args:
+            grad: Of the outputs; its last columns get the gradient of `small`. Shape (tokens, outer + rank).
+            small: What the first matrices gave; may be those columns. Shape (tokens, rank).
+            add: Add to gradients that are there.
+        """
+        for adapter in self._adapters:
+            into, above = adapter.layer.lora_B.grad, grad[:, adapter.columns]
+            assert into is not None  # noqa: S101 - FlatWeights laid it out
+            own = small[:, adapter.small.start - self.outer : adapter.small.stop - self.outer]
+            add_product(into, above.t(), own, scale=self.scaling, add=add)
+            add_product(grad[:, adapter.small], above, adapter.second, scale=self.scaling, add=False)
+
+    def backward_first(self, grad: Tensor, rows: Tensor, *, add: bool) -> None:
+        """Make the gradient of the first matrices.
+
+        Args:
+            grad: As `backward_second` left it. Shape (tokens, outer + rank).
+            rows: What the adapters have read. Shape (tokens, inner).
+            add: Add to a gradient that is there.
+        """
+        if self._first_grad is not None:
+            add_product(self._first_grad, grad[:, self.outer :].t(), rows, add=add)
+
+    def backward_small(self, grad: Tensor, into: Tensor) -> None:
+        """Make the gradient of what the adapters have read.
+
+        Args:
+            grad: As `backward_second` left it. Shape (tokens, outer + rank).
+            into: Gets it. Shape (tokens, inner).
+        """
+        torch.mm(grad[:, self.outer :], self.first, out=into)
+
+    def backward_rows(self, grad: Tensor, into: Tensor, *, adapters: bool = True) -> None:
+        """Make the gradient of the input.
+
+        Args:
+            grad: As `backward_second` left it. Shape (tokens, outer + rank).
+            into: Gets it. Shape (tokens, inner).
+            adapters: With what comes back through the adapters.
+        """
+        if adapters:
+            torch.mm(grad, self.weight, out=into)
+        else:
+            torch.mm(grad[:, : self.outer], self.weight[: self.outer], out=into)
+
+
+def _bias(bases: Sequence[Any], device: str) -> Tensor | None:
+    """The biases side by side; None where no layer has one."""
+    if all(base.bias is None for base in bases):
+        return None
+    return torch.cat([
+        torch.zeros_like(base.weight[:, 0]) if base.bias is None else base.bias.data for base in bases
+    ]).to(device)
+
+
+def _adapters(
+    layers: Sequence[nn.Module],
+    sizes: Sequence[int],
+    ranks: Sequence[int],
+    outer: int,
+    second: Callable[[LoraLinear], Tensor],
+) -> Iterator[_Adapter]:
+    """Where each adapter lies in its group."""
+    column, small = 0, outer
+    for layer, size, rank in zip(layers, sizes, ranks, strict=True):
+        if isinstance(layer, LoraLinear):
+            yield _Adapter(slice(column, column + size), slice(small, small + rank), second(layer), layer)
+        column, small = column + size, small + rank

@@ -1,0 +1,92 @@
+"""The written-out step of a decoder against the model's own code, on the CPU."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from holdwater.train.decoder.attention import Places
+from holdwater.train.decoder.decoder import Decoder, Inputs
+from holdwater.train.decoder.shape import why_not
+from holdwater.train.flat import FlatWeights
+from holdwater.train.tuning.examples import Example
+from holdwater.train.tuning.lora import LoraConfig, add_adapters
+from holdwater.train.tuning.models import load_model, packed_loss
+from holdwater.train.tuning.packing import Packed, pack
+from tests.small_models import make_model
+
+pytest.importorskip("transformers", reason="Transformers is not installed")
+
+
+def adapted(folder: Path, family: str, **config: Any) -> Any:
+    """A small model whose adapters do something."""
+    model = load_model(str(make_model(folder, family)), device="cpu", dtype=torch.float32).model
+    torch.manual_seed(3)
+    if family == "Qwen2":
+        for name, bias in model.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(bias)
+    add_adapters(model, LoraConfig(**{"rank": 4, **config}))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+        elif "norm" in name:
+            torch.nn.init.uniform_(weight, 0.5, 1.5)
+    return model
+
+
+def packed_rows() -> Packed:
+    """Two rows of three examples, with padding."""
+    torch.manual_seed(1)
+    sizes = ((5, 9), (11,))
+    return pack(
+        [[Example(torch.randint(2, 300, (size,)).tolist(), [True] * size) for size in row] for row in sizes], 16
+    )
+
+
+def inputs_of(packed: Packed) -> Inputs:
+    """The same for the written-out step."""
+    flat = packed.segments.flatten() + 100 * torch.arange(len(packed.segments)).repeat_interleave(16)
+    starts = [0, *(torch.nonzero(flat[1:] != flat[:-1]).flatten() + 1).tolist(), len(flat), len(flat)]
+    places = Places(packed.positions.flatten().int(), torch.tensor(starts, dtype=torch.int32), 16)
+    return Inputs(
+        packed.tokens.flatten(), packed.targets.flatten(), packed.weights.flatten(), torch.zeros(1).long(), places
+    )
+
+
+@pytest.mark.parametrize("recomputed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("Llama", {}),
+        ("Qwen2", {}),
+        ("Llama", {"targets": ["q_proj", "v_proj", "down_proj"]}),
+        ("Llama", {"layers": 1}),
+    ],
+)
+def test_gives_the_models_own_loss_and_gradients(
+    tmp_path: Path, family: str, config: dict[str, Any], recomputed: int
+) -> None:
+    """Written over once, then added to; whichever layers are adapted, kept or computed again."""
+    model, packed = adapted(tmp_path, family, **config), packed_rows()
+    plain = packed_loss(model, packed, chunk=7)
+    plain.backward()  # type: ignore[no-untyped-call]
+    wanted = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+    assert not why_not(model, length=16)
+    decoder = Decoder(model, device="cpu")
+    FlatWeights.of(model, decoder.trained)
+    decoder.bind()
+    decoder.prepare(40, 16, recomputed=recomputed, chunk=7)
+    first = decoder.propagate(inputs_of(packed), add=False)
+
+    assert first.item() == pytest.approx(plain.item(), rel=1e-5)
+    found = {name: weight.grad for name, weight in model.named_parameters() if name in wanted}
+    for name, grad in wanted.items():
+        torch.testing.assert_close(found[name], grad, rtol=1e-4, atol=1e-5)
+    decoder.propagate(inputs_of(packed), add=True)
+    for name, grad in wanted.items():
+        torch.testing.assert_close(found[name], 2 * grad, rtol=1e-4, atol=1e-5)
+    assert decoder.loss(inputs_of(packed)).item() == pytest.approx(plain.item(), rel=1e-5)
+    assert packed_loss(model, packed, chunk=7).item() == pytest.approx(plain.item(), rel=1e-5)
