@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from holdwater.train.decoder.attention import Places
-from holdwater.train.decoder.decoder import Decoder, Inputs
-from holdwater.train.decoder.shape import why_not
 from holdwater.train.flat import FlatWeights
+from holdwater.train.tuning.decoder.decoder import Decoder, Inputs
+from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.models import load_model, packed_loss
@@ -47,12 +46,8 @@ def packed_rows() -> Packed:
 
 def inputs_of(packed: Packed) -> Inputs:
     """The same for the written-out step."""
-    flat = packed.segments.flatten() + 100 * torch.arange(len(packed.segments)).repeat_interleave(16)
-    starts = [0, *(torch.nonzero(flat[1:] != flat[:-1]).flatten() + 1).tolist(), len(flat), len(flat)]
-    places = Places(packed.positions.flatten().int(), torch.tensor(starts, dtype=torch.int32), 16)
-    return Inputs(
-        packed.tokens.flatten(), packed.targets.flatten(), packed.weights.flatten(), torch.zeros(1).long(), places
-    )
+    flat = (packed.tokens.flatten(), packed.targets.flatten(), packed.weights.flatten())
+    return Inputs(*flat, torch.zeros(1).long(), packed.spans())
 
 
 @pytest.mark.parametrize("recomputed", [0, 1, 2])

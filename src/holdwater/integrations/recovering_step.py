@@ -47,8 +47,9 @@ class Kept(Protocol):
 class Loop(Generic[Batch]):
     """What a training loop lends."""
 
-    propagate: Callable[[Batch, float], float]
-    """Add the gradient of a part's mean loss, times a share, to the model's; return that mean loss."""
+    propagate: Callable[[Batch, float], float | None]
+    """Add the gradient of a part's mean loss, times a share, to the model's; return that mean loss, or None where
+    `loss` will tell."""
     rows: Callable[[Batch], int]
     """Samples in a batch."""
     cut: Callable[[Batch, int, int], Batch]
@@ -61,6 +62,8 @@ class Loop(Generic[Batch]):
     """Change the weights."""
     weights: Callable[[], Iterable[Tensor]]
     """What the update changes."""
+    loss: Callable[[], float] | None = None
+    """The mean loss of the whole step, read after the update: until then the host need not wait for the device."""
     inexact: str = ""
     """Why a smaller micro-batch learns something else, such as dropout; empty where it does not."""
     kept: Sequence[Kept] = ()
@@ -128,6 +131,7 @@ class RecoveringStep(Generic[Batch]):
         try:
             loss = self._accumulate(window)
             self._loop.update()
+            loss = loss if self._loop.loss is None else self._loop.loss()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -155,7 +159,7 @@ class RecoveringStep(Generic[Batch]):
                 share = loop.weigh(part) / whole if whole else 1 / len(window)
                 if share == 0:  # nothing in it is learned from: its mean is 0/0
                     continue
-                mean += loop.propagate(part, share) * share
+                mean += (loop.propagate(part, share) or 0.0) * share
         return mean
 
     def _put_back(self, states: Sequence[object]) -> None:

@@ -23,6 +23,42 @@ class Drawn(Protocol):
         ...
 
 
+class Ahead:
+    """Batches, the next drawn while the device works on the last; their place is told as if it were not."""
+
+    def __init__(self, batches: Drawn, *, device: str) -> None:
+        """Begin where the batches are.
+
+        Args:
+            batches: Where they come from.
+            device: Where they are drawn to, whatever the loop asks for.
+        """
+        self._batches, self._device = batches, device
+        self._waiting: list[Any] = []
+        self._place = batches.state()
+
+    def draw(self, device: str) -> Any:  # noqa: ANN401, ARG002 - whatever the batches are
+        """Return the next batch."""
+        batch = self._waiting.pop() if self._waiting else self._batches.draw(self._device)
+        self._place = self._batches.state()
+        return batch
+
+    def look_ahead(self) -> None:
+        """Draw the next batch already."""
+        if not self._waiting:
+            self._waiting.append(self._batches.draw(self._device))
+
+    def state(self) -> dict[str, Any]:
+        """The place in the order, as JSON."""
+        return self._place
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a place."""
+        self._waiting.clear()
+        self._batches.restore(state)
+        self._place = self._batches.state()
+
+
 class Trainee(Protocol):
     """A model in training, with all that a checkpoint holds."""
 

@@ -51,12 +51,16 @@ class Packed:
         """Tokens that are learned."""
         return int((self.targets != IGNORED).sum())
 
-    def bounds(self) -> Tensor:
-        """Where each example begins in all rows one after another, and the last ends. Shape (examples + 1,), int32."""
-        begins = self.segments[:, 1:] != self.segments[:, :-1]
-        first = torch.ones_like(begins[:, :1])
-        found = torch.nonzero(torch.cat([first, begins], dim=1).flatten())[:, 0]
-        return torch.cat([found, found.new_tensor([self.segments.numel()])]).int()
+    def spans(self) -> Tensor:
+        """Where the example of each token begins and ends, all rows one after another; padding stands alone.
+
+        Returns:
+            Shape (2, rows * length), int32.
+        """
+        flat = self.positions.flatten()
+        starts = torch.nonzero(flat == 0)[:, 0]
+        ends = torch.cat([starts[1:], starts.new_tensor([len(flat)])])
+        return torch.stack([starts, ends]).repeat_interleave(ends - starts, dim=1).int()
 
     def mask(self) -> Tensor:
         """Who may look at whom: earlier tokens of the same example. Shape (rows, 1, length, length)."""

@@ -31,6 +31,7 @@ from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.state import compare, copy_tensors, writer
+from holdwater.train.trainee import Ahead
 from holdwater.train.tuning.distrust import added_term
 from holdwater.train.tuning.examples import Corpus, Example
 from holdwater.train.tuning.lora import (
@@ -45,6 +46,8 @@ from holdwater.train.tuning.lora import (
 from holdwater.train.tuning.losses import CHUNK
 from holdwater.train.tuning.models import Loaded, load_model, packed_loss
 from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
+from holdwater.train.tuning.static_step import StaticStep
+from holdwater.train.tuning.ways import choose_way
 
 log = logging.getLogger("holdwater")
 
@@ -76,10 +79,14 @@ class TuneState:
     lora: LoraConfig
     weights: FlatWeights
     optimizer: FlatAdamW
-    batches: PackedBatches
+    examples: PackedBatches
+    """Where batches come from."""
+    batches: Ahead
     held_out: Examples
     identity: dict[str, object]
     """What a checkpoint must agree with."""
+    static: StaticStep | None = None
+    """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
     rate: float = 0.0
     """The learning rate of the step that is being taken."""
     step: int = 0
@@ -94,7 +101,7 @@ class TuneState:
     @property
     def epochs(self) -> float:
         """How often the examples were gone through."""
-        return self.batches.epochs
+        return self.examples.epochs
 
     @property
     def parameters(self) -> int:
@@ -103,6 +110,8 @@ class TuneState:
 
     def lent(self) -> LentLoop[Packed]:
         """What a step is made of."""
+        if self.static is not None:
+            return self._lent_static(self.static)
         return LentLoop(
             propagate=self.propagate,
             rows=lambda batch: len(batch.tokens),
@@ -112,6 +121,33 @@ class TuneState:
             update=lambda: self.optimizer.step(learning_rate=self.rate, largest_norm=self.settings.gradient_clip),
             weights=lambda: (self.weights.decayed, self.weights.undecayed),
             inexact=why_inexact(self.loaded.model),
+            kept=[RandomStates()],
+        )
+
+    def _lent_static(self, static: StaticStep) -> LentLoop[Packed]:
+        """What a step is made of whose memory never moves."""
+
+        def propagate(batch: Packed, share: float) -> None:
+            """Start the device on a micro-batch; each has dropout of its own."""
+            static.propagate(
+                batch, share, seed=(self.settings.seed << 32) + (self.step << 8) + static.micro_batches
+            )
+
+        def loss() -> float:
+            """Draw the next batch while the device works, then wait for it."""
+            self.batches.look_ahead()
+            return static.loss()
+
+        return LentLoop(
+            propagate=propagate,
+            rows=lambda batch: len(batch.tokens),
+            cut=lambda batch, begin, end: batch.part(begin, end),
+            weigh=lambda batch: batch.weight,
+            clear=static.clear,
+            update=lambda: static.update(self.rate),
+            weights=lambda: (self.weights.decayed, self.weights.undecayed),
+            loss=loss,
+            inexact=why_inexact(self.loaded.model) or ("its dropout depends on it" if self.lora.dropout else ""),
             kept=[RandomStates()],
         )
 
@@ -130,11 +166,17 @@ class TuneState:
         )
         total = count = 0.0
         for _ in range(settings.eval_batches):
-            batch = batches.draw(settings.device)
-            total += packed_loss(model, batch, chunk=CHUNK).item()
+            batch = batches.draw()
+            total += self._loss(batch)
             count += batch.weight
         model.train()
         return total / max(count, 1.0)
+
+    def _loss(self, batch: Packed) -> float:
+        """The weighted sum of cross-entropies of some rows, in nats."""
+        if self.static is not None:
+            return self.static.evaluate(batch)
+        return packed_loss(self.loaded.model, batch.to(self.settings.device), chunk=CHUNK).item()
 
     @torch.no_grad()
     def sample(self, count: int) -> str:
@@ -199,6 +241,8 @@ class TuneState:
         remarks = restore_exactness(checkpoint.state["exactness"])
         try:
             load_adapters(self.loaded.model, checkpoint.folder)
+            if self.static is not None:
+                self.static.refresh()
             copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
             restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
@@ -225,8 +269,9 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     """
     path = _data_file(settings.data)
     seed_everything(settings.seed)
-    dtype = torch.float32 if settings.device == "cpu" else torch.bfloat16
-    loaded = load_model(tuning.model, device=settings.device, dtype=dtype)
+    loaded = load_model(
+        tuning.model, device="cpu", dtype=torch.float32 if settings.device == "cpu" else torch.bfloat16
+    )
     corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
     learned, held_out = _split(corpus, settings)
     lora = LoraConfig(
@@ -237,16 +282,28 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
         layers=tuning.lora_layers,
     )
     add_adapters(loaded.model, lora)
-    weights = FlatWeights.of(loaded.model)
-    optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay)
-    batches = PackedBatches(
+    way = choose_way(loaded.model, settings)
+    examples = PackedBatches(
         learned, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed,
         weighs=tuning.distrust == "weighted",
     )  # fmt: skip
     identity = settings.identity() | {"examples": fingerprint(path), "model": _name_of(loaded.model)}
     if tuning.distrust == "added":
         _say_added_term(corpus, tuning.distrust_alpha)
-    return TuneState(settings, tuning, loaded, lora, weights, optimizer, batches, held_out, identity)
+    batches = Ahead(examples, device="cpu" if way.static else settings.device)
+    return TuneState(
+        settings,
+        tuning,
+        loaded,
+        lora,
+        way.weights,
+        way.optimizer,
+        examples,
+        batches,
+        held_out,
+        identity,
+        way.static,
+    )
 
 
 def _data_file(data: str | None) -> Path:

@@ -1,7 +1,7 @@
 """Which models the written-out step knows, and their sizes: Llama and those that are built like it.
 
-Built like it: RMS norms before attention and before a gated SiLU network, rotary positions, grouped queries. A model
-that differs in anything is named with the reason, and is trained by its own code instead.
+Built like it: RMS norms before attention and before a gated SiLU network, rotary positions, grouped queries. A
+model that differs in anything is named with the reason, and is trained by its own code instead.
 """
 
 from collections.abc import Iterator
@@ -100,6 +100,8 @@ def _reasons(model: Any, shape: DecoderShape, length: int) -> Iterator[str]:  # 
     rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if rotary not in ROTARY:
         yield f"its rotary positions are of the kind {rotary}, which depends on the length"
+    if shape.head_width & (shape.head_width - 1):
+        yield f"its heads are {shape.head_width} wide, which is no power of 2"
     if any(width % ALIGNMENT for width in (shape.width, shape.inner, shape.query_width, shape.key_width)):
         yield f"a width is no multiple of {ALIGNMENT}"
     if not has_plain_head(model, model.get_output_embeddings()):

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holdwater.train.decoder.shape import DecoderShape
+from holdwater.train.tuning.decoder.shape import DecoderShape
+from holdwater.train.tuning.losses import CHUNK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,10 @@ class Kept:
 
     queries: Tensor
     """Queries, keys and values, turned by their positions; then what the adapters' first matrices gave."""
+    attended: Tensor
+    """What attention gave."""
+    norms: Tensor
+    """Logarithms of the sums under its softmax, in float32. Shape (tokens, heads)."""
     middle: Tensor
     """The residual stream between attention and network."""
     gates: Tensor
@@ -54,7 +59,9 @@ class Scratch:
     above: Tensor
     """The gradient of normalised rows. Width: the residual stream's."""
     inner: Tensor
-    """What the gates let through, and its gradient. Width: the gated network's."""
+    """What the gates let through, and its gradient; gradients around attention. Width: the widest of these."""
+    levels: Tensor
+    """A sum for each token and head, in float32. Shape (tokens, heads)."""
     dropped: Tensor | None
     """Rows after dropout, as wide as the widest input; None without dropout."""
     back: Tensor | None
@@ -68,7 +75,7 @@ class Buffers:
     streams: list[Tensor]
     """The residual stream before each layer, and after the last. Shape (tokens, width) each."""
     scales: Tensor
-    """Reciprocal root mean squares, two for each layer and one for the last norm. Shape (2 * layers + 1, tokens)."""
+    """Reciprocal root mean squares, two a layer and one for the last norm. Shape (2 * layers + 1, tokens)."""
     kept: list[Kept]
     """Of each layer; layers that are computed again share one."""
     scratch: Scratch
@@ -99,41 +106,57 @@ def _cut(record: Any, tokens: int) -> Any:  # noqa: ANN401 - one of the records 
     return type(record)(*(None if part is None else part[:tokens] for part in parts))
 
 
-def make_buffers(
-    shape: DecoderShape, ranks: Ranks, tokens: int, *, recomputed: int, like: Tensor, chunk: int, dropout: bool
-) -> Buffers:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What the sizes of the buffers follow from."""
+
+    shape: DecoderShape
+    ranks: Ranks
+    tokens: int
+    """In a micro-batch, at most."""
+    recomputed: int = 0
+    """Layers whose inside is computed again on the way back, from the first one on: they share their buffers."""
+    chunk: int = CHUNK
+    """Tokens whose logits exist at once."""
+    dropout: bool = False
+    """Whether adapters have dropout."""
+
+
+def make_buffers(needs: Needs, like: Tensor) -> Buffers:
     """Make the buffers of a step.
 
     Args:
-        shape: Of the model.
-        ranks: Of the adapters.
-        tokens: In a micro-batch, at most.
-        recomputed: Layers whose inside is computed again on the way back: they share one set of buffers.
+        needs: What their sizes follow from.
         like: A weight, for type and device.
-        chunk: Tokens whose logits exist at once.
-        dropout: Whether the adapters have dropout.
     """
+    shape, ranks, tokens, recomputed = needs.shape, needs.ranks, needs.tokens, needs.recomputed
 
     def room(*size: int) -> Tensor:
         """Make one buffer."""
         return torch.empty(size, dtype=like.dtype, device=like.device)
 
+    def wide(*size: int) -> Tensor:
+        """Make one in float32."""
+        return torch.empty(size, dtype=torch.float32, device=like.device)
+
     def keep() -> Kept:
         """Make what one layer keeps."""
         return Kept(
             room(tokens, shape.attention_width + ranks.queries),
+            room(tokens, shape.query_width),
+            wide(tokens, shape.heads),
             room(tokens, shape.width),
             room(tokens, 2 * shape.inner + ranks.gates),
             room(tokens, ranks.output),
             room(tokens, ranks.down),
         )
 
-    wide = torch.empty(2 * shape.layers + 2, tokens, dtype=torch.float32, device=like.device)
-    widest = max(shape.width, shape.inner, shape.query_width)
+    rows = wide(2 * shape.layers + 2, tokens)
+    widest = max(shape.width, shape.inner, 4 * shape.query_width)
     shared = _shared(keep(), recomputed, room(recomputed, tokens, ranks.down)) if recomputed else []
     return Buffers(
         streams=[room(tokens, shape.width) for _ in range(shape.layers + 1)],
-        scales=wide[:-1],
+        scales=rows[:-1],
         kept=shared + [keep() for _ in range(shape.layers - recomputed)],
         scratch=Scratch(
             normed=room(tokens, shape.width),
@@ -141,11 +164,12 @@ def make_buffers(
             grad=room(tokens, shape.width + ranks.narrow),
             above=room(tokens, shape.width),
             inner=room(tokens, widest),
-            dropped=room(tokens, widest) if dropout else None,
-            back=room(tokens, widest) if dropout else None,
+            levels=wide(tokens, shape.heads),
+            dropped=room(tokens, widest) if needs.dropout else None,
+            back=room(tokens, widest) if needs.dropout else None,
         ),
-        logits=room(min(chunk, tokens), shape.vocabulary),
-        losses=wide[-1],
+        logits=room(min(needs.chunk, tokens), shape.vocabulary),
+        losses=rows[-1],
     )
 
 

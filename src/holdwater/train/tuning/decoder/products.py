@@ -1,8 +1,8 @@
 """Linear layers that read the same input, laid side by side: one product for all of them and for their adapters.
 
-The frozen weights W and the adapters' first matrices A are rows of one matrix, so `x [W; A]^T` gives what the layers
-say and what the adapters' second matrices need. The gradient comes back through one product as well. Source of the
-adapters: Hu et al. (2021), arXiv 2106.09685.
+The frozen weights W and the adapters' first matrices A are rows of one matrix, so `x [W; A]^T` gives what the
+layers say and what the adapters' second matrices need. The gradient comes back through one product as well. Source
+of the adapters: Hu et al. (2021), arXiv 2106.09685.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +81,7 @@ class ProductGroup:
     @property
     def width(self) -> int:
         """Columns of what `forward` writes: all outputs, then what the first matrices give."""
-        return self.outer + self.rank
+        return int(self.outer + self.rank)
 
     @property
     def first(self) -> Tensor:
@@ -89,7 +89,7 @@ class ProductGroup:
         return self.weight[self.outer :]
 
     def bind(self) -> None:
-        """Take the places of weights and gradients, once they are laid out: those of first matrices lie in a row."""
+        """Take the places of weights and gradients, once they are laid out: first matrices lie side by side."""
         if self.adapted:
             weight, size = self.adapted[0].lora_A, (self.rank, self.inner)
             assert weight.grad is not None  # noqa: S101 - FlatWeights laid it out

@@ -5,19 +5,19 @@ has to be put back; the second time it is captured. Replaying makes no call to t
 Source: PyTorch's notes on CUDA graphs, whole-step capture with static inputs.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from holdwater.train.decoder.attention import Places
-from holdwater.train.decoder.decoder import Decoder, Inputs
+from holdwater.integrations.out_of_memory import is_out_of_memory
+from holdwater.train.tuning.decoder.decoder import Inputs
 from holdwater.train.tuning.packing import Packed
 
-SLOTS = (1, 8, 64)
-"""Examples in a row, rounded up to one of these, in the mean over a micro-batch; beyond, to a token each."""
+log = logging.getLogger("holdwater")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,6 @@ class _Layout:
     """Where the parts of a micro-batch lie in one piece of memory, in bytes."""
 
     tokens: int
-    slots: int
 
     def views(self, memory: Tensor) -> dict[str, Tensor]:
         """The parts.
@@ -35,8 +34,7 @@ class _Layout:
         """
         kinds = (
             ("tokens", torch.int64, self.tokens), ("targets", torch.int64, self.tokens), ("seed", torch.int64, 1),
-            ("weights", torch.float32, self.tokens), ("positions", torch.int32, self.tokens),
-            ("bounds", torch.int32, self.slots + 1),
+            ("weights", torch.float32, self.tokens), ("spans", torch.int32, 2 * self.tokens),
         )  # fmt: skip
         found, at = {}, 0
         for name, kind, count in kinds:
@@ -48,7 +46,7 @@ class _Layout:
     @property
     def size(self) -> int:
         """Of all parts together, in bytes."""
-        return self.tokens * (8 + 8 + 4 + 4) + 8 + (self.slots + 1) * 4
+        return self.tokens * (8 + 8 + 4 + 2 * 4) + 8
 
 
 @dataclass(slots=True)
@@ -76,13 +74,24 @@ class Recording:
         Args:
             key: Equal for calls that do the same to the same memory.
             function: Is run, captured, or replayed.
+
+        Raises:
+            RuntimeError: Memory ran out.
         """
         if not self.enabled or key not in self.graphs:
             function()
             self.graphs[key] = None
             return
         if self.graphs[key] is None:
-            self.graphs[key] = self._captured(function)
+            try:
+                self.graphs[key] = self._captured(function)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                self.enabled = False
+                log.warning("the step cannot be captured (%s): it runs eagerly", str(error).split("\n", 1)[0])
+                function()
+                return
         self.graphs[key].replay()
 
     def _captured(self, function: Callable[[], None]) -> Any:  # noqa: ANN401 - a graph
@@ -96,21 +105,39 @@ class Recording:
         return graph
 
 
-class StaticStep:
-    """Takes the steps of a decoder."""
+class Propagator(Protocol):
+    """Makes losses and gradients, always in the same memory."""
 
-    def __init__(self, decoder: Decoder, update: Callable[[Tensor], None], *, tokens: int, length: int) -> None:
+    device: str
+    """Where."""
+
+    def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
+        """Make the gradients of a micro-batch, or add them to those that are there; return its loss. Shape ()."""
+        ...
+
+    def loss(self, inputs: Inputs) -> Tensor:
+        """The same loss, without gradients. Shape ()."""
+        ...
+
+    def refresh(self) -> None:
+        """Take the trained weights as they are now."""
+        ...
+
+
+class StaticStep:
+    """Takes the steps of a model whose memory never moves."""
+
+    def __init__(self, model: Propagator, update: Callable[[Tensor], None], *, tokens: int) -> None:
         """Make room for the inputs.
 
         Args:
-            decoder: After `prepare`.
+            model: Ready to be used.
             update: Changes the trained weights, given the learning rate. Shape (), float32.
             tokens: In a micro-batch, at most.
-            length: Of an example, at most.
         """
-        device = decoder.device
-        self._decoder, self._update, self._length = decoder, update, length
-        self._layout = _Layout(tokens, tokens)
+        device = model.device
+        self._model, self._update = model, update
+        self._layout = _Layout(tokens)
         self._memory = torch.zeros(self._layout.size, dtype=torch.uint8, device=device)
         self._parts = self._layout.views(self._memory)
         on_cuda = torch.device(device).type == "cuda"
@@ -119,11 +146,16 @@ class StaticStep:
         self._rate = torch.zeros((), device=device)
         self._loss = torch.zeros((), device=device)
         self.recording = Recording(enabled=on_cuda)
-        self._fresh = True
+        self.micro_batches = 0
+        """Of the step so far."""
 
     def clear(self) -> None:
         """Forget all gradients: the next micro-batch writes them anew."""
-        self._fresh = True
+        self.micro_batches = 0
+
+    def refresh(self) -> None:
+        """Take the trained weights as they are now."""
+        self._model.refresh()
 
     def propagate(self, batch: Packed, share: float, *, seed: int) -> None:
         """Make the gradients of a micro-batch, or add them to those of the step so far.
@@ -134,16 +166,17 @@ class StaticStep:
             seed: Of their dropout.
         """
         count = batch.tokens.numel()
-        slots = self._send(batch, share / batch.weight, seed)
-        inputs = self._inputs(count, slots)
-        add, self._fresh = not self._fresh, False
+        self._send(batch, share / batch.weight, seed)
+        inputs = self._inputs(count)
+        add = self.micro_batches > 0
+        self.micro_batches += 1
 
         def run() -> None:
             """The whole micro-batch."""
-            loss = self._decoder.propagate(inputs, add=add)
+            loss = self._model.propagate(inputs, add=add)
             self._loss.add_(loss) if add else self._loss.copy_(loss)
 
-        self.recording.run((count, slots, add), run)
+        self.recording.run((count, add), run)
 
     def update(self, rate: float) -> None:
         """Change the weights.
@@ -156,7 +189,7 @@ class StaticStep:
         def run() -> None:
             """The whole update."""
             self._update(self._rate)
-            self._decoder.refresh()
+            self._model.refresh()
 
         self.recording.run("update", run)
 
@@ -167,32 +200,30 @@ class StaticStep:
     @torch.no_grad()
     def evaluate(self, batch: Packed) -> float:
         """The weighted sum of cross-entropies of some rows in nats, without gradients."""
-        slots = self._send(batch, 1.0, 0)
-        return self._decoder.loss(self._inputs(batch.tokens.numel(), slots)).item()
+        self._send(batch, 1.0, 0)
+        return self._model.loss(self._inputs(batch.tokens.numel())).item()
 
-    def _send(self, batch: Packed, factor: float, seed: int) -> int:
-        """Send a micro-batch to the device; return the slots for examples that it needs."""
+    def _send(self, batch: Packed, factor: float, seed: int) -> None:
+        """Send a micro-batch to the device."""
         lane = self._lanes[0]
         self._lanes.reverse()
         if lane.sent is not None:
             lane.sent.synchronize()
         count, parts = batch.tokens.numel(), lane.parts
-        for name in ("tokens", "targets", "positions"):
+        for name in ("tokens", "targets"):
             parts[name][:count].copy_(getattr(batch, name).flatten())
         torch.mul(batch.weights.flatten(), factor, out=parts["weights"][:count])
         parts["seed"].fill_(seed)
-        bounds = batch.bounds()
-        parts["bounds"].fill_(count)
-        parts["bounds"][: len(bounds)].copy_(bounds)
+        parts["spans"].view(2, -1)[:, :count].copy_(batch.spans())
         self._memory.copy_(lane.memory, non_blocking=True)
         if self.recording.enabled:
-            lane.sent = torch.cuda.Event()
+            lane.sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
             lane.sent.record()
-        rows = len(batch.tokens)
-        return next((rows * slot for slot in SLOTS if len(bounds) - 1 <= rows * slot), count)
 
-    def _inputs(self, count: int, slots: int) -> Inputs:
+    def _inputs(self, count: int) -> Inputs:
         """The micro-batch on the device."""
         parts = self._parts
-        places = Places(parts["positions"][:count], parts["bounds"][: slots + 1], min(self._length, count))
-        return Inputs(parts["tokens"][:count], parts["targets"][:count], parts["weights"][:count], parts["seed"], places)
+        spans = parts["spans"].view(2, -1)[:, :count]
+        return Inputs(
+            parts["tokens"][:count], parts["targets"][:count], parts["weights"][:count], parts["seed"], spans
+        )

@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from holdwater.train.decoder.attention import Attended, Places, attend, attend_backward
-from holdwater.train.decoder.buffers import Buffers, Ranks
-from holdwater.train.decoder.products import ProductGroup
-from holdwater.train.decoder.shape import DecoderShape
+from holdwater.train.tuning.decoder.buffers import Buffers, Ranks
+from holdwater.train.tuning.decoder.products import ProductGroup
+from holdwater.train.tuning.decoder.shape import DecoderShape
 from holdwater.train.tuning.lora import LoraLinear
 
 
@@ -21,7 +20,8 @@ class Pass:
     shape: DecoderShape
     kernels: ModuleType
     buffers: Buffers
-    places: Places
+    spans: Tensor
+    """Where the example of each token begins and ends. Shape (2, tokens), int32."""
     tables: Tensor
     """Cosines and sines by position. Shape (2, positions, head_width / 2)."""
     seed: Tensor
@@ -53,7 +53,6 @@ class DecoderLayer:
         module.to(device)
         self.first_norm: Tensor = module.input_layernorm.weight.data
         self.second_norm: Tensor = module.post_attention_layernorm.weight.data
-        self._attended: Attended | None = None
 
     @property
     def groups(self) -> list[ProductGroup]:
@@ -79,8 +78,6 @@ class DecoderLayer:
         self.forward_to_gates(one)
         buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
         scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
-        if self.number < one.recomputed:
-            self._attended = None  # frees its memory
         kernels.gate(kept.gates[:, : self.gates.outer], inner)
         delta = scratch.delta[:, : self.down.width]
         self._apply(self.down, inner, delta, one)
@@ -95,11 +92,11 @@ class DecoderLayer:
         buffers, kernels, shape = one.buffers, one.kernels, one.shape
         kept, scratch = buffers.kept[self.number], buffers.scratch
         self._apply(self.queries, scratch.normed, kept.queries[:, : self.queries.width], one)
-        rows = kept.queries[:, : self.queries.outer]
-        kernels.rotate(rows, self.queries.bias, (shape.heads, shape.kv_heads), one.tables, one.places.positions)
-        self._attended = attend(*_heads(kept.queries, shape), one.places)
+        rows, heads = kept.queries[:, : self.queries.outer], (shape.heads, shape.kv_heads)
+        kernels.rotate(rows, self.queries.bias, heads, one.tables, one.spans[0])
+        kernels.attend(rows, heads, one.spans[0], kept.attended, kept.norms.view(shape.heads, -1))
         delta = scratch.delta[:, : self.output.width]
-        self._apply(self.output, self._attended.out.flatten(1), delta, one)
+        self._apply(self.output, kept.attended, delta, one)
         kept.small_output[:, : self.output.rank].copy_(delta[:, self.output.outer :])
         kernels.norm(
             buffers.streams[self.number], delta[:, : self.output.outer], self.second_norm, shape.epsilon,
@@ -108,7 +105,7 @@ class DecoderLayer:
         self._apply(self.gates, scratch.normed, kept.gates[:, : self.gates.width], one)
 
     def backward(self, one: Pass) -> None:
-        """Carry the gradient of the residual stream, which lies in the scratch, from after this layer to before it.
+        """Carry the gradient of the residual stream, which lies in the scratch, back through this layer.
 
         Args:
             one: The micro-batch.
@@ -118,7 +115,6 @@ class DecoderLayer:
             self.forward_to_gates(one)
         self._backward_network(one)
         self._backward_attention(one)
-        self._attended = None
 
     def make_normed(self, one: Pass) -> None:
         """Normalise the stream before this layer."""
@@ -148,19 +144,18 @@ class DecoderLayer:
     def _backward_attention(self, one: Pass) -> None:
         """The way back through attention and the norm before it; the first layer's input needs no gradient."""
         buffers, kernels, shape, kept = one.buffers, one.kernels, one.shape, one.buffers.kept[self.number]
-        scratch, attended = buffers.scratch, self._attended
-        assert attended is not None  # noqa: S101 - the forward pass has left it
+        scratch, heads = buffers.scratch, (shape.heads, shape.kv_heads)
         grad = scratch.grad[:, : self.output.width]
         self.output.backward_second(grad, kept.small_output, add=one.add)
-        above = _view(scratch.inner, shape.query_width)
+        above, *grads = _views(scratch.inner, shape.query_width, 4)
         self._rows_back(self.output, grad, above, one)
-        self._first_back(self.output, grad, attended.out.flatten(1), one)
-        inputs = _heads(kept.queries, shape)
-        grads = attend_backward(above.view_as(attended.out), inputs, attended, one.places)
+        self._first_back(self.output, grad, kept.attended, one)
         queries = kept.queries[:, : self.queries.width]
-        kernels.rotate_backward(
-            *grads, one.tables, one.places.positions, queries[:, : self.queries.outer]
-        )
+        rows = queries[:, : self.queries.outer]
+        kernels.attend_backward(
+            rows, heads, one.spans, kept.attended, kept.norms.view(shape.heads, -1), scratch.levels.view(shape.heads, -1), above, grads
+        )  # fmt: skip
+        kernels.rotate_backward(grads, heads, one.tables, one.spans[0], rows)
         self.queries.backward_second(queries, queries[:, self.queries.outer :], add=one.add)
         if self.number == 0:
             self.make_normed(one)
@@ -211,9 +206,8 @@ def _view(buffer: Tensor, width: int) -> Tensor:
     return buffer.flatten()[: len(buffer) * width].view(len(buffer), width)
 
 
-def _heads(rows: Tensor, shape: DecoderShape) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of each head. Shapes (tokens, heads or kv_heads, head_width)."""
-    widths = (shape.query_width, shape.key_width, shape.key_width)
-    parts = rows[:, : shape.attention_width].split(widths, dim=1)
-    queries, keys, values = (part.unflatten(1, (-1, shape.head_width)) for part in parts)
-    return queries, keys, values
+def _views(buffer: Tensor, width: int, count: int) -> list[Tensor]:
+    """Parts of a buffer, one after another. Shape (tokens, width) each."""
+    size = len(buffer) * width
+    flat = buffer.flatten()
+    return [flat[number * size : (number + 1) * size].view(len(buffer), width) for number in range(count)]

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdwater.train.decoder import plain_kernels
-from holdwater.train.decoder.attention import Places
-from holdwater.train.decoder.buffers import Buffers, largest_ranks, make_buffers
-from holdwater.train.decoder.layer import DecoderLayer, Pass
-from holdwater.train.decoder.shape import DecoderShape
+from holdwater.train.tuning.decoder import plain_kernels
+from holdwater.train.tuning.decoder.buffers import Buffers, Needs, largest_ranks, make_buffers
+from holdwater.train.tuning.decoder.layer import DecoderLayer, Pass
+from holdwater.train.tuning.decoder.shape import DecoderShape
 from holdwater.train.tuning.lora import LoraLinear
 from holdwater.train.tuning.losses import CHUNK
 
@@ -31,7 +30,8 @@ class Inputs:
     """What each token counts in the loss of the step. Shape (tokens,), float32."""
     seed: Tensor
     """Of the dropout. Shape (1,), int64."""
-    places: Places
+    spans: Tensor
+    """Where the example of each token begins and ends. Shape (2, tokens), int32."""
 
 
 class Decoder:
@@ -83,7 +83,7 @@ class Decoder:
         groups = [group for layer in self.layers for group in layer.groups if group.rank]
         into = [group.first for group in groups] + [own for own, _ in self._seconds]
         masters = [group.first_master for group in groups] + [layer.lora_B.data for _, layer in self._seconds]
-        torch._foreach_copy_(into, masters)  # noqa: SLF001 - its only name
+        torch._foreach_copy_(into, masters)
 
     def prepare(self, tokens: int, length: int, *, recomputed: int = 0, chunk: int = CHUNK) -> None:
         """Make all buffers.
@@ -99,15 +99,15 @@ class Decoder:
         half = self.shape.head_width // 2
         self._tables = torch.stack([cosine[0, :, :half], sine[0, :, :half]]).contiguous()
         self._recomputed, self._chunk = recomputed, chunk
-        self._buffers = make_buffers(
-            self.shape,
-            largest_ranks([layer.ranks for layer in self.layers]),
-            tokens,
+        needs = Needs(
+            shape=self.shape,
+            ranks=largest_ranks([layer.ranks for layer in self.layers]),
+            tokens=tokens,
             recomputed=recomputed,
-            like=self._embedding,
             chunk=chunk,
             dropout=any(group.dropout for layer in self.layers for group in layer.groups),
         )
+        self._buffers = make_buffers(needs, self._embedding)
 
     @torch.no_grad()
     def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
@@ -147,7 +147,7 @@ class Decoder:
             self.shape,
             _kernels(inputs.tokens),
             self._buffers.cut(len(inputs.tokens)),
-            inputs.places,
+            inputs.spans,
             self._tables,
             inputs.seed,
             add,
@@ -185,6 +185,6 @@ def _kernels(tensor: Tensor) -> ModuleType:
     """The kernels for a device."""
     if not tensor.is_cuda:
         return plain_kernels
-    from holdwater.train.decoder import triton_kernels  # noqa: PLC0415 - Triton is there with CUDA only
+    from holdwater.train.tuning.decoder import triton_kernels  # noqa: PLC0415 - Triton is there with CUDA only
 
     return triton_kernels

@@ -7,10 +7,16 @@ results in the weights' type.
 import torch
 from torch import Tensor
 
+from holdwater.train.tuning.decoder.plain_attention import attend, attend_backward
 from holdwater.train.tuning.losses import IGNORED
 
+__all__ = [
+    "add_dropped", "attend", "attend_backward", "cross_entropy", "drop", "gate", "gate_backward", "norm",
+    "norm_backward", "rotate", "rotate_backward",
+]  # fmt: skip
 
-def norm(  # noqa: PLR0913, PLR0917 - as the kernel it stands in for
+
+def norm(
     rows: Tensor, delta: Tensor | None, weight: Tensor, epsilon: float, total: Tensor, normed: Tensor, rstd: Tensor
 ) -> None:
     """Add a change to the residual stream, and normalise it by its root mean square.
@@ -32,7 +38,7 @@ def norm(  # noqa: PLR0913, PLR0917 - as the kernel it stands in for
     normed.copy_((wide * rstd[:, None]).to(rows.dtype) * weight)
 
 
-def norm_backward(  # noqa: PLR0913, PLR0917
+def norm_backward(
     grad: Tensor, rows: Tensor, weight: Tensor, rstd: Tensor, into: Tensor, normed: Tensor, *, add: bool
 ) -> None:
     """Carry a gradient back through a norm, and make the normalised rows again.
@@ -53,7 +59,7 @@ def norm_backward(  # noqa: PLR0913, PLR0917
     normed.copy_(unit.to(rows.dtype) * weight)
 
 
-def rotate(rows: Tensor, bias: Tensor | None, heads: tuple[int, int], tables: Tensor, positions: Tensor) -> None:
+def rotate(rows: Tensor, bias: Tensor | None, heads: tuple[int, int], tables: Tensor, begins: Tensor) -> None:
     """Add a bias to queries, keys and values, and turn queries and keys by their positions, in place.
 
     Args:
@@ -61,36 +67,43 @@ def rotate(rows: Tensor, bias: Tensor | None, heads: tuple[int, int], tables: Te
         bias: Shape as a row; None where the model has none.
         heads: Of queries, and of keys.
         tables: Cosines and sines by position. Shape (2, positions, head_width / 2).
-        positions: Shape (tokens,).
+        begins: Where the example of each token begins. Shape (tokens,).
     """
     if bias is not None:
         rows.add_(bias)
     half = tables.shape[-1]
-    turned = rows[:, : sum(heads) * 2 * half].unflatten(-1, (sum(heads), 2, half))
-    cosine, sine = (table[positions.long()][:, None].float() for table in tables)
+    turned = rows[:, : sum(heads) * 2 * half].view(len(rows), sum(heads), 2, half)
+    cosine, sine = _turns(tables, begins)
     first, second = turned[:, :, 0].float(), turned[:, :, 1].float()
     turned.copy_(torch.stack([first * cosine - second * sine, second * cosine + first * sine], dim=2))
 
 
-def rotate_backward(  # noqa: PLR0913, PLR0917
-    queries: Tensor, keys: Tensor, values: Tensor, tables: Tensor, positions: Tensor, into: Tensor
+def rotate_backward(
+    grads: tuple[Tensor, Tensor, Tensor], heads: tuple[int, int], tables: Tensor, begins: Tensor, into: Tensor
 ) -> None:
     """Turn the gradients of queries and keys back, and lay all three side by side.
 
     Args:
-        queries: Shape (tokens, heads, head_width).
-        keys: Shape (tokens, kv_heads, head_width).
-        values: Shape (tokens, kv_heads, head_width).
+        grads: Of queries, keys and values, one for each head. Shape (tokens, heads * head_width) each.
+        heads: Of queries, and of keys: each key adds up what the heads that read it have made.
         tables: As for `rotate`.
-        positions: Shape (tokens,).
+        begins: As for `rotate`.
         into: Gets them. Shape (tokens, (heads + 2 * kv_heads) * head_width).
     """
-    both = torch.cat([queries, keys], dim=1)
-    cosine, sine = (table[positions.long()][:, None].float() for table in tables)
-    first, second = both.float().chunk(2, dim=-1)
-    turned = torch.cat([first * cosine + second * sine, second * cosine - first * sine], dim=-1).flatten(1)
-    into[:, : turned.shape[1]] = turned
-    into[:, turned.shape[1] :] = values.flatten(1)
+    tokens = len(into)
+    queries, keys, values = (grad.view(tokens, heads[0], -1).float() for grad in grads)
+    keys, values = (grad.view(tokens, heads[1], -1, grad.shape[-1]).sum(2) for grad in (keys, values))
+    cosine, sine = _turns(tables, begins)
+    first, second = torch.cat([queries, keys], dim=1).chunk(2, dim=-1)
+    turned = torch.cat([first * cosine + second * sine, second * cosine - first * sine], dim=-1)
+    into.copy_(torch.cat([turned.flatten(1), values.flatten(1)], dim=1))
+
+
+def _turns(tables: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of each token. Shape (tokens, 1, head_width / 2)."""
+    positions = torch.arange(len(begins), device=begins.device) - begins
+    cosine, sine = (table[positions][:, None].float() for table in tables)
+    return cosine, sine
 
 
 def gate(pairs: Tensor, out: Tensor) -> None:

@@ -1,21 +1,28 @@
 """What lies between the matrix products of a decoder, as Triton kernels: one pass over the data each.
 
-Each function does what its namesake in `plain_kernels` does, and is compared with it in the tests. Nothing is added
-up in an order that may change, so results are the same to the bit from run to run.
+Each function does what its namesake in `plain_kernels` does, and is compared with it in the tests. Nothing is
+added up in an order that may change, so results are the same to the bit from run to run.
 """
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from holdwater.train.tuning.decoder.attention_kernels import attend, attend_backward
 from holdwater.train.tuning.losses import IGNORED
+
+__all__ = [
+    "add_dropped", "attend", "attend_backward", "cross_entropy", "drop", "gate", "gate_backward", "norm",
+    "norm_backward", "rotate", "rotate_backward",
+]  # fmt: skip
 
 
 @triton.jit
-def _norm(rows, delta, delta_stride, weight, epsilon, total, normed, rstd, width, HAS: tl.constexpr, BLOCK: tl.constexpr):
+def _norm(
+    rows, delta, delta_stride, weight, epsilon, total, normed, rstd, width, HAS: tl.constexpr, BLOCK: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     there = at < width
@@ -32,7 +39,9 @@ def _norm(rows, delta, delta_stride, weight, epsilon, total, normed, rstd, width
     tl.store(normed + row * width + at, (unit * gain).to(value.dtype), there)
 
 
-def norm(rows: Tensor, delta: Tensor | None, weight: Tensor, epsilon: float, total: Tensor, normed: Tensor, rstd: Tensor) -> None:
+def norm(
+    rows: Tensor, delta: Tensor | None, weight: Tensor, epsilon: float, total: Tensor, normed: Tensor, rstd: Tensor
+) -> None:
     """As in `plain_kernels`."""
     width = rows.shape[1]
     other = rows if delta is None else delta
@@ -62,7 +71,9 @@ def _norm_backward(
     tl.store(normed + row * width + at, again.to(value.dtype), there)
 
 
-def norm_backward(grad: Tensor, rows: Tensor, weight: Tensor, rstd: Tensor, into: Tensor, normed: Tensor, *, add: bool) -> None:
+def norm_backward(
+    grad: Tensor, rows: Tensor, weight: Tensor, rstd: Tensor, into: Tensor, normed: Tensor, *, add: bool
+) -> None:
     """As in `plain_kernels`."""
     width = rows.shape[1]
     _norm_backward[(len(rows),)](
@@ -72,9 +83,21 @@ def norm_backward(grad: Tensor, rows: Tensor, weight: Tensor, rstd: Tensor, into
 
 
 @triton.jit
-def _rotate(rows, stride, bias, tables, length, positions, heads, turned, HALF: tl.constexpr, HEADS: tl.constexpr, BIAS: tl.constexpr):
+def _rotate(
+    rows,
+    stride,
+    bias,
+    tables,
+    length,
+    begins,
+    heads,
+    turned,
+    HALF: tl.constexpr,
+    HEADS: tl.constexpr,
+    BIAS: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
-    place = tl.load(positions + row).to(tl.int64)
+    place = row - tl.load(begins + row).to(tl.int64)
     head, at = tl.arange(0, HEADS)[:, None], tl.arange(0, HALF)[None, :]
     turns = head < turned
     there = (head < heads) & (at < HALF)
@@ -94,50 +117,58 @@ def _rotate(rows, stride, bias, tables, length, positions, heads, turned, HALF: 
     tl.store(rows + row * stride + near + HALF, right.to(kind), there)
 
 
-def rotate(rows: Tensor, bias: Tensor | None, heads: tuple[int, int], tables: Tensor, positions: Tensor) -> None:
+def rotate(rows: Tensor, bias: Tensor | None, heads: tuple[int, int], tables: Tensor, begins: Tensor) -> None:
     """As in `plain_kernels`."""
     turned = sum(heads)
     used = turned if bias is None else turned + heads[1]
     _rotate[(len(rows),)](
-        rows, rows.stride(0), rows if bias is None else bias, tables, tables.shape[1], positions, used, turned,
+        rows, rows.stride(0), rows if bias is None else bias, tables, tables.shape[1], begins, used, turned,
         HALF=tables.shape[2], HEADS=triton.next_power_of_2(used), BIAS=bias is not None, num_warps=4,
     )  # fmt: skip
 
 
 @triton.jit
 def _rotate_backward(
-    queries, keys, values, tables, length, positions, into, stride, heads, kv_heads, HALF: tl.constexpr, HEADS: tl.constexpr
-):
+    queries, keys, values, tables, length, begins, into, stride, heads, kv_heads, group,
+    HALF: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    place = tl.load(positions + row).to(tl.int64)
-    head, at = tl.arange(0, HEADS)[:, None], tl.arange(0, HALF)[None, :]
-    is_query, is_key = head < heads, (head >= heads) & (head < heads + kv_heads)
-    is_value = (head >= heads + kv_heads) & (head < heads + 2 * kv_heads)
-    query = queries + (row * heads + head) * 2 * HALF + at
-    key = keys + (row * kv_heads + head - heads) * 2 * HALF + at
-    value = values + (row * kv_heads + head - heads - kv_heads) * 2 * HALF + at
-    always = at < HALF
-    first = tl.load(query, is_query & always, 0.0)
-    kind = first.dtype
-    first = first.to(tl.float32) + tl.load(key, is_key & always, 0.0).to(tl.float32)
-    second = tl.load(query + HALF, is_query & always, 0.0).to(tl.float32)
-    second += tl.load(key + HALF, is_key & always, 0.0).to(tl.float32)
+    place = row - tl.load(begins + row).to(tl.int64)
+    at = tl.arange(0, HALF)[None, :]
     cosine = tl.load(tables + place * HALF + at).to(tl.float32)
     sine = tl.load(tables + length * HALF + place * HALF + at).to(tl.float32)
-    left = first * cosine + second * sine + tl.load(value, is_value & always, 0.0).to(tl.float32)
-    right = second * cosine - first * sine + tl.load(value + HALF, is_value & always, 0.0).to(tl.float32)
-    there = (head < heads + 2 * kv_heads) & always
+    head = tl.arange(0, HEADS)[:, None]
+    query = (row * heads + head) * 2 * HALF + at
+    first = tl.load(queries + query, head < heads, 0.0).to(tl.float32)
+    second = tl.load(queries + query + HALF, head < heads, 0.0).to(tl.float32)
     near = into + row * stride + head * 2 * HALF + at
-    tl.store(near, left.to(kind), there)
-    tl.store(near + HALF, right.to(kind), there)
+    tl.store(near, (first * cosine + second * sine).to(into.dtype.element_ty), head < heads)
+    tl.store(near + HALF, (second * cosine - first * sine).to(into.dtype.element_ty), head < heads)
+    head = tl.arange(0, KV_HEADS)[:, None]
+    first = tl.zeros((KV_HEADS, HALF), tl.float32)
+    second, left, right = first, first, first
+    for one in range(group):
+        each = (row * heads + head * group + one) * 2 * HALF + at
+        first += tl.load(keys + each, head < kv_heads, 0.0).to(tl.float32)
+        second += tl.load(keys + each + HALF, head < kv_heads, 0.0).to(tl.float32)
+        left += tl.load(values + each, head < kv_heads, 0.0).to(tl.float32)
+        right += tl.load(values + each + HALF, head < kv_heads, 0.0).to(tl.float32)
+    near = into + row * stride + (heads + head) * 2 * HALF + at
+    tl.store(near, (first * cosine + second * sine).to(into.dtype.element_ty), head < kv_heads)
+    tl.store(near + HALF, (second * cosine - first * sine).to(into.dtype.element_ty), head < kv_heads)
+    near += kv_heads * 2 * HALF
+    tl.store(near, left.to(into.dtype.element_ty), head < kv_heads)
+    tl.store(near + HALF, right.to(into.dtype.element_ty), head < kv_heads)
 
 
-def rotate_backward(queries: Tensor, keys: Tensor, values: Tensor, tables: Tensor, positions: Tensor, into: Tensor) -> None:
+def rotate_backward(
+    grads: tuple[Tensor, Tensor, Tensor], heads: tuple[int, int], tables: Tensor, begins: Tensor, into: Tensor
+) -> None:
     """As in `plain_kernels`."""
-    heads, kv_heads = queries.shape[1], keys.shape[1]
     _rotate_backward[(len(into),)](
-        queries, keys, values, tables, tables.shape[1], positions, into, into.stride(0), heads, kv_heads,
-        HALF=tables.shape[2], HEADS=triton.next_power_of_2(heads + 2 * kv_heads), num_warps=4,
+        *grads, tables, tables.shape[1], begins, into, into.stride(0), *heads, heads[0] // heads[1],
+        HALF=tables.shape[2], HEADS=triton.next_power_of_2(heads[0]), KV_HEADS=triton.next_power_of_2(heads[1]),
+        num_warps=4,
     )  # fmt: skip
 
 
@@ -185,7 +216,9 @@ def gate_backward(grad: Tensor, pairs: Tensor) -> None:
 
 
 @triton.jit
-def _cross_entropy(logits, targets, weights, losses, vocabulary, IGNORED_TARGET: tl.constexpr, BLOCK: tl.constexpr):
+def _cross_entropy(
+    logits, targets, weights, losses, vocabulary, IGNORED_TARGET: tl.constexpr, BLOCK: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(targets + row)
     weight = tl.where(target == IGNORED_TARGET, 0.0, tl.load(weights + row))
@@ -253,6 +286,4 @@ GATE_BLOCK = 1024
 
 def _warps(width: int) -> int:
     """Warps for a program that takes a whole row."""
-    return min(max(triton.next_power_of_2(width) // 512, 1), 16)
-
-
+    return int(min(max(triton.next_power_of_2(width) // 512, 1), 16))

@@ -1,0 +1,69 @@
+"""Attention within packed examples in plain torch, all chances at once: for small models, and to check the fast one by."""
+
+import torch
+from torch import Tensor
+
+
+def attend(rows: Tensor, heads: tuple[int, int], begins: Tensor, out: Tensor, norms: Tensor) -> None:
+    """Let each token look at itself and at the earlier ones of its example.
+
+    Args:
+        rows: Queries, keys and values side by side. Shape (tokens, (heads + 2 * kv_heads) * head_width).
+        heads: Of queries, and of keys.
+        begins: Where the example of each token begins. Shape (tokens,).
+        out: Gets the result. Shape (tokens, heads * head_width).
+        norms: Gets the logarithms, to base 2, of the sums under the softmax. Shape (heads, tokens).
+    """
+    queries, keys, values = _parts(rows, heads)
+    scores = _scores(queries, keys, begins)
+    norms.copy_(scores.logsumexp(-1) / torch.log(torch.tensor(2.0)))
+    out.copy_(torch.einsum("hqk,khd->qhd", scores.softmax(-1), values).flatten(1))
+
+
+def attend_backward(  # noqa: PLR0913, PLR0917 - as the kernel it stands in for
+    rows: Tensor,
+    heads: tuple[int, int],
+    spans: Tensor,
+    out: Tensor,
+    norms: Tensor,  # noqa: ARG001 - the kernel needs them
+    levels: Tensor,
+    grad: Tensor,
+    into: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Make the gradients of queries, keys and values.
+
+    Args:
+        rows: As for `attend`.
+        heads: As for `attend`.
+        spans: Where the example of each token begins and ends. Shape (2, tokens).
+        out: As `attend` left it. Shape (tokens, heads * head_width).
+        norms: As `attend` left them. Shape (heads, tokens).
+        levels: Scratch. Shape (heads, tokens), float32.
+        grad: Of the result. Shape as `out`.
+        into: Get the gradients; those of a key and a value once for each head that reads them. Shape as `out` each.
+    """
+    queries, keys, values = _parts(rows, heads)
+    chances = _scores(queries, keys, spans[0]).softmax(-1)
+    above, given = grad.float().view_as(queries), out.float().view_as(queries)
+    levels.copy_((above * given).sum(-1).T)
+    of_scores = chances * (torch.einsum("qhd,khd->hqk", above, values) - levels[..., None])
+    of_scores *= queries.shape[-1] ** -0.5
+    into[0].copy_(torch.einsum("hqk,khd->qhd", of_scores, keys).flatten(1))
+    into[1].copy_(torch.einsum("hqk,qhd->khd", of_scores, queries).flatten(1))
+    into[2].copy_(torch.einsum("hqk,qhd->khd", chances, above).flatten(1))
+
+
+def _parts(rows: Tensor, heads: tuple[int, int]) -> list[Tensor]:
+    """Queries, keys and values, one of each for each head. Shape (tokens, heads, head_width) each."""
+    width = rows.shape[1] // (heads[0] + 2 * heads[1])
+    sizes = [heads[0] * width, heads[1] * width, heads[1] * width]
+    queries, *others = (part.reshape(len(rows), -1, width).float() for part in torch.split(rows, sizes, dim=1))
+    return [queries, *(part.repeat_interleave(heads[0] // heads[1], dim=1) for part in others)]
+
+
+def _scores(queries: Tensor, keys: Tensor, begins: Tensor) -> Tensor:
+    """What is under the softmax. Shape (heads, tokens, tokens)."""
+    order = torch.arange(len(queries), device=queries.device)
+    seen = (order[None, :] <= order[:, None]) & (order[None, :] >= begins[:, None])
+    scores = torch.einsum("qhd,khd->hqk", queries, keys) * queries.shape[-1] ** -0.5
+    return scores.masked_fill(~seen, -torch.inf)

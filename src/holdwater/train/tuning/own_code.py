@@ -1,0 +1,54 @@
+"""Losses and gradients by a model's own code and autograd, on inputs that stay where they are."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holdwater.train.flat import FlatWeights
+from holdwater.train.tuning.decoder.decoder import Inputs
+from holdwater.train.tuning.losses import CHUNK
+from holdwater.train.tuning.models import packed_loss
+from holdwater.train.tuning.packing import Packed
+
+
+class OwnCode:
+    """A model of any kind, with adapters."""
+
+    def __init__(self, model: Any, weights: FlatWeights, *, device: str, length: int) -> None:  # noqa: ANN401
+        """Take a model.
+
+        Args:
+            model: On its device.
+            weights: Its trained ones, laid out.
+            device: The device.
+            length: Tokens in a row.
+        """
+        self.device = device
+        self._model, self._weights, self._length = model, weights, length
+
+    def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
+        """Make the gradients of a micro-batch, or add them to those that are there; return its loss. Shape ()."""
+        if not add:
+            self._weights.clear_gradients()
+        loss = packed_loss(self._model, self._packed(inputs), chunk=CHUNK)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    @torch.no_grad()
+    def loss(self, inputs: Inputs) -> Tensor:
+        """The same loss, without gradients. Shape ()."""
+        self._model.eval()
+        loss = packed_loss(self._model, self._packed(inputs), chunk=CHUNK)
+        self._model.train()
+        return loss
+
+    def refresh(self) -> None:
+        """Nothing to do: the model computes with the weights that are trained."""
+
+    def _packed(self, inputs: Inputs) -> Packed:
+        """The rows, as they came."""
+        begins = inputs.spans[0].long()
+        positions = torch.arange(len(begins), device=begins.device) - begins
+        parts = (inputs.tokens, inputs.targets, positions, begins + 1, inputs.weights)
+        return Packed(*(part.view(-1, self._length) for part in parts))
