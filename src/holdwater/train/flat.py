@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+EPSILON = 1e-8
+"""Added to the root of the second moment."""
 ALIGNMENT = 16
 """Elements: each weight begins at a multiple of 64 bytes, so results do not depend on where it lies."""
 
@@ -70,8 +72,8 @@ class FlatAdamW:
             betas: How much of the first and second moment is kept from step to step.
         """
         self._weights = weights
-        self._decay = weight_decay
-        self._betas = betas
+        self.decay = weight_decay
+        self.betas = betas
         self.first = [torch.zeros_like(weights.decayed), torch.zeros_like(weights.undecayed)]
         self.second = [torch.zeros_like(weights.decayed), torch.zeros_like(weights.undecayed)]
         self.steps = torch.zeros((), device=weights.decayed.device)
@@ -88,7 +90,7 @@ class FlatAdamW:
         self.steps += 1
         scale = (self._weights.gradient_norm() / largest_norm).clamp_(min=1.0).float()
         parts = (
-            (self._weights.decayed, self._weights.decayed_grad, self._decay),
+            (self._weights.decayed, self._weights.decayed_grad, self.decay),
             (self._weights.undecayed, self._weights.undecayed_grad, 0.0),
         )
         for index, (weight, grad, decay) in enumerate(parts):
@@ -102,10 +104,10 @@ class FlatAdamW:
                 [],
                 [self.steps],
                 lr=learning_rate,
-                beta1=self._betas[0],
-                beta2=self._betas[1],
+                beta1=self.betas[0],
+                beta2=self.betas[1],
                 weight_decay=decay,
-                eps=1e-8,
+                eps=EPSILON,
                 amsgrad=False,
                 maximize=False,
                 grad_scale=scale,

@@ -55,8 +55,8 @@ class _Lane:
 
     parts: dict[str, Tensor]
     memory: Tensor
-    sent: Any = None
-    """The event after which it can be written again."""
+    sent: Any
+    """The event after which it can be written again; None where sending is done at once."""
 
 
 @dataclass(slots=True)
@@ -141,10 +141,16 @@ class StaticStep:
         self._memory = torch.zeros(self._layout.size, dtype=torch.uint8, device=device)
         self._parts = self._layout.views(self._memory)
         on_cuda = torch.device(device).type == "cuda"
+        events = [torch.cuda.Event() for _ in range(3)] if on_cuda else [None] * 3  # type: ignore[no-untyped-call]
         hosts = [torch.zeros(self._layout.size, dtype=torch.uint8, pin_memory=on_cuda) for _ in range(2)]
-        self._lanes = [_Lane(self._layout.views(host), host) for host in hosts]
+        self._lanes = [
+            _Lane(self._layout.views(host), host, sent) for host, sent in zip(hosts, events[1:], strict=True)
+        ]
         self._rate = torch.zeros((), device=device)
         self._loss = torch.zeros((), device=device)
+        self._told = torch.zeros((), pin_memory=on_cuda)
+        self._known: Any = events[0]
+        """The event after which the host knows the loss."""
         self.recording = Recording(enabled=on_cuda)
         self.micro_batches = 0
         """Of the step so far."""
@@ -184,18 +190,22 @@ class StaticStep:
         Args:
             rate: The learning rate of this step.
         """
+        self._told.copy_(self._loss, non_blocking=True)
+        if self._known is not None:
+            self._known.record()
         self._rate.fill_(rate)
 
         def run() -> None:
             """The whole update."""
             self._update(self._rate)
-            self._model.refresh()
 
         self.recording.run("update", run)
 
     def loss(self) -> float:
-        """The mean loss of the step, in nats; waits for the device."""
-        return self._loss.item()
+        """The mean loss of the step, in nats; waits until the device has made it, not for the update."""
+        if self._known is not None:
+            self._known.synchronize()
+        return self._told.item()
 
     @torch.no_grad()
     def evaluate(self, batch: Packed) -> float:
@@ -216,8 +226,7 @@ class StaticStep:
         parts["seed"].fill_(seed)
         parts["spans"].view(2, -1)[:, :count].copy_(batch.spans())
         self._memory.copy_(lane.memory, non_blocking=True)
-        if self.recording.enabled:
-            lane.sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        if lane.sent is not None:
             lane.sent.record()
 
     def _inputs(self, count: int) -> Inputs:

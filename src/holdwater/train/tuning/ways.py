@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from holdwater.train.settings import TrainSettings
 from holdwater.train.tuning.decoder.decoder import Decoder
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.own_code import OwnCode
-from holdwater.train.tuning.static_step import Propagator, StaticStep
+from holdwater.train.tuning.static_step import StaticStep
 from holdwater.units import Bytes, format_size
 
 log = logging.getLogger("holdwater")
@@ -60,25 +61,35 @@ def _way(model: Any, settings: TrainSettings) -> Way:  # noqa: ANN401
         weights = FlatWeights.of(model.to(device))
         log.info("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", device)
         return Way(weights, _optimizer(weights, settings), None)
-    propagator: Propagator
     if reason := why_not(model, length=length):
-        weights = FlatWeights.of(model.to(device))
-        propagator = OwnCode(model, weights, device=device, length=length)
         log.info("each step is captured from the model's own code: %s", reason)
-    else:
-        decoder = propagator = Decoder(model, device=device)
-        weights = FlatWeights.of(model, decoder.trained)
-        decoder.bind()
-        decoder.prepare(tokens, length)
-        torch.cuda.empty_cache()  # what moving the weights has left
-        log.info("each step is written out, and captured")
+        weights = FlatWeights.of(model.to(device))
+        optimizer = _optimizer(weights, settings)
+        own = OwnCode(model, weights, device=device, length=length)
+        static = StaticStep(own, partial(_step, optimizer, largest_norm=settings.gradient_clip), tokens=tokens)
+        return Way(weights, optimizer, static)
+    log.info("each step is written out, and captured")
+    decoder = Decoder(model, device=device)
+    weights = FlatWeights.of(model, decoder.trained)
+    decoder.bind()
+    decoder.prepare(tokens, length)
     optimizer = _optimizer(weights, settings)
+    torch.cuda.empty_cache()  # what moving the weights has left
+    update = _flat_update(weights, optimizer, decoder)
+    static = StaticStep(decoder, partial(update, largest_norm=settings.gradient_clip), tokens=tokens)
+    return Way(weights, optimizer, static)
 
-    def update(rate: Tensor) -> None:
-        """Change the weights."""
-        optimizer.step(learning_rate=rate, largest_norm=settings.gradient_clip)
 
-    return Way(weights, optimizer, StaticStep(propagator, update, tokens=tokens))
+def _step(optimizer: FlatAdamW, rate: Tensor, *, largest_norm: float) -> None:
+    """Change the weights."""
+    optimizer.step(learning_rate=rate, largest_norm=largest_norm)
+
+
+def _flat_update(weights: FlatWeights, optimizer: FlatAdamW, decoder: Decoder) -> Any:  # noqa: ANN401 - a callable
+    """The update as one kernel."""
+    from holdwater.train.tuning.decoder.update_kernels import FlatUpdate  # noqa: PLC0415 - Triton is with CUDA only
+
+    return FlatUpdate(weights, optimizer, decoder.copies())
 
 
 def _optimizer(weights: FlatWeights, settings: TrainSettings) -> FlatAdamW:

@@ -1,4 +1,4 @@
-"""Attention within packed examples as Triton kernels, forward and backward, added up in an order that never changes.
+"""Attention within packed examples as Triton kernels, forward and backward, summed in an order that never changes.
 
 Tokens of all rows lie one after another; each sees the earlier ones of its own example. A program takes a block of
 tokens and goes from where the first one's example begins to the block itself, so no list of examples is needed.
@@ -272,8 +272,8 @@ def _queries_program(
 
 @triton.jit
 def _attend_backward(
-    rows, stride, grads, norms, levels, begins, ends, of_queries, of_keys, of_values, tokens, heads, kv_heads, scale,
-    D: tl.constexpr, OWN: tl.constexpr, OTHER: tl.constexpr,
+    rows, stride, grads, norms, levels, begins, ends, of_queries, of_keys, of_values, tokens, heads, kv_heads,
+    scale, D: tl.constexpr, OWN: tl.constexpr, OTHER: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
     block = tl.program_id(0)
@@ -303,7 +303,7 @@ def attend_backward(
         norms: As `attend` left them. Shape (heads, tokens).
         levels: Scratch. Shape (heads, tokens), float32.
         grad: Of the result. Shape as `out`.
-        into: Get the gradients; those of a key and a value once for each head that reads them. Shape as `out` each.
+        into: Get the gradients; those of keys and values once for each head that reads them. Shape as `out`.
     """
     tokens, width = len(rows), out.shape[1] // heads[0]
     _level[(tokens,)](

@@ -80,10 +80,14 @@ class Decoder:
     @torch.no_grad()
     def refresh(self) -> None:
         """Take the trained weights as they are now."""
+        copies, masters = zip(*self.copies(), strict=True)
+        torch._foreach_copy_(copies, masters)
+
+    def copies(self) -> list[tuple[Tensor, Tensor]]:
+        """Each copy of trained weights that the products read, and what it is a copy of."""
         groups = [group for layer in self.layers for group in layer.groups if group.rank]
-        into = [group.first for group in groups] + [own for own, _ in self._seconds]
-        masters = [group.first_master for group in groups] + [layer.lora_B.data for _, layer in self._seconds]
-        torch._foreach_copy_(into, masters)
+        firsts = [(group.first, group.first_master) for group in groups]
+        return firsts + [(own, layer.lora_B.data) for own, layer in self._seconds]
 
     def prepare(self, tokens: int, length: int, *, recomputed: int = 0, chunk: int = CHUNK) -> None:
         """Make all buffers.

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from holdwater.train.tuning.decoder.buffers import Buffers, Ranks
+from holdwater.train.tuning.decoder.plain_kernels import Seconds
 from holdwater.train.tuning.decoder.products import ProductGroup
 from holdwater.train.tuning.decoder.shape import DecoderShape
 from holdwater.train.tuning.lora import LoraLinear
@@ -78,9 +79,11 @@ class DecoderLayer:
         self.forward_to_gates(one)
         buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
         scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
-        kernels.gate(kept.gates[:, : self.gates.outer], inner)
+        gates = kept.gates[:, : self.gates.width]
+        kernels.gate(gates, inner, self._seconds(self.gates, gates))
         delta = scratch.delta[:, : self.down.width]
         self._apply(self.down, inner, delta, one)
+        self.down.add_seconds(delta)
         kept.small_down[:, : self.down.rank].copy_(delta[:, self.down.outer :])
         kernels.norm(
             kept.middle, delta[:, : self.down.outer], next_norm, one.shape.epsilon,
@@ -92,11 +95,15 @@ class DecoderLayer:
         buffers, kernels, shape = one.buffers, one.kernels, one.shape
         kept, scratch = buffers.kept[self.number], buffers.scratch
         self._apply(self.queries, scratch.normed, kept.queries[:, : self.queries.width], one)
-        rows, heads = kept.queries[:, : self.queries.outer], (shape.heads, shape.kv_heads)
-        kernels.rotate(rows, self.queries.bias, heads, one.tables, one.spans[0])
-        kernels.attend(rows, heads, one.spans[0], kept.attended, kept.norms.view(shape.heads, -1))
+        rows, heads = kept.queries[:, : self.queries.width], (shape.heads, shape.kv_heads)
+        seconds = self._seconds(self.queries, rows)
+        kernels.rotate(rows, self.queries.bias, heads, one.tables, one.spans[0], seconds)
+        kernels.attend(
+            rows[:, : self.queries.outer], heads, one.spans[0], kept.attended, kept.norms.view(shape.heads, -1)
+        )
         delta = scratch.delta[:, : self.output.width]
         self._apply(self.output, kept.attended, delta, one)
+        self.output.add_seconds(delta)
         kept.small_output[:, : self.output.rank].copy_(delta[:, self.output.outer :])
         kernels.norm(
             buffers.streams[self.number], delta[:, : self.output.outer], self.second_norm, shape.epsilon,
@@ -113,6 +120,7 @@ class DecoderLayer:
         if self.number < one.recomputed:
             self.make_normed(one)
             self.forward_to_gates(one)
+            self.gates.add_seconds(one.buffers.kept[self.number].gates[:, : self.gates.width])
         self._backward_network(one)
         self._backward_attention(one)
 
@@ -152,9 +160,8 @@ class DecoderLayer:
         self._first_back(self.output, grad, kept.attended, one)
         queries = kept.queries[:, : self.queries.width]
         rows = queries[:, : self.queries.outer]
-        kernels.attend_backward(
-            rows, heads, one.spans, kept.attended, kept.norms.view(shape.heads, -1), scratch.levels.view(shape.heads, -1), above, grads
-        )  # fmt: skip
+        norms, levels = (rows.view(shape.heads, -1) for rows in (kept.norms, scratch.levels))
+        kernels.attend_backward(rows, heads, one.spans, kept.attended, norms, levels, above, grads)
         kernels.rotate_backward(grads, heads, one.tables, one.spans[0], rows)
         self.queries.backward_second(queries, queries[:, self.queries.outer :], add=one.add)
         if self.number == 0:
@@ -167,8 +174,15 @@ class DecoderLayer:
             )  # fmt: skip
         self._first_back(self.queries, queries, scratch.normed, one)
 
+    @staticmethod
+    def _seconds(group: ProductGroup, out: Tensor) -> Seconds | None:
+        """The second matrices, for a kernel that adds them on its way; else they are added here."""
+        if group.seconds is None:
+            group.add_seconds(out)
+        return group.seconds
+
     def _apply(self, group: ProductGroup, rows: Tensor, out: Tensor, one: Pass) -> None:
-        """Apply a group, with dropout before its adapters if there is some."""
+        """Apply a group but for its second matrices, with dropout before its adapters if there is some."""
         group.forward(rows, out, self._drop(group, rows, one))
 
     def _rows_back(self, group: ProductGroup, grad: Tensor, into: Tensor, one: Pass) -> None:

@@ -1,4 +1,4 @@
-"""Attention within packed examples in plain torch, all chances at once: for small models, and to check the fast one by."""
+"""Attention within packed examples in plain torch, all chances at once: for small models, and as a check."""
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ def attend_backward(  # noqa: PLR0913, PLR0917 - as the kernel it stands in for
         norms: As `attend` left them. Shape (heads, tokens).
         levels: Scratch. Shape (heads, tokens), float32.
         grad: Of the result. Shape as `out`.
-        into: Get the gradients; those of a key and a value once for each head that reads them. Shape as `out` each.
+        into: Get the gradients; those of keys and values once for each head that reads them. Shape as `out`.
     """
     queries, keys, values = _parts(rows, heads)
     chances = _scores(queries, keys, spans[0]).softmax(-1)
@@ -66,4 +66,5 @@ def _scores(queries: Tensor, keys: Tensor, begins: Tensor) -> Tensor:
     order = torch.arange(len(queries), device=queries.device)
     seen = (order[None, :] <= order[:, None]) & (order[None, :] >= begins[:, None])
     scores = torch.einsum("qhd,khd->hqk", queries, keys) * queries.shape[-1] ** -0.5
-    return scores.masked_fill(~seen, -torch.inf)
+    masked: Tensor = scores.masked_fill(~seen, -torch.inf)
+    return masked

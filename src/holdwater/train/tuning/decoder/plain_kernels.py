@@ -4,6 +4,8 @@ Every function writes into tensors that it is given. Rounding is Transformers' o
 results in the weights' type.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,10 @@ __all__ = [
     "add_dropped", "attend", "attend_backward", "cross_entropy", "drop", "gate", "gate_backward", "norm",
     "norm_backward", "rotate", "rotate_backward",
 ]  # fmt: skip
+
+
+Seconds = tuple[Sequence[Tensor], float]
+"""The second matrices of adapters that read the same input, one a layer, and their scale."""
 
 
 def norm(
@@ -59,19 +65,31 @@ def norm_backward(
     normed.copy_(unit.to(rows.dtype) * weight)
 
 
-def rotate(rows: Tensor, bias: Tensor | None, heads: tuple[int, int], tables: Tensor, begins: Tensor) -> None:
-    """Add a bias to queries, keys and values, and turn queries and keys by their positions, in place.
+def rotate(
+    rows: Tensor,
+    bias: Tensor | None,
+    heads: tuple[int, int],
+    tables: Tensor,
+    begins: Tensor,
+    seconds: Seconds | None = None,
+) -> None:
+    """Add adapters and a bias to queries, keys and values, and turn queries and keys by their positions, in place.
 
     Args:
-        rows: Queries, keys and values side by side. Shape (tokens, (heads + 2 * kv_heads) * head_width).
-        bias: Shape as a row; None where the model has none.
+        rows: Queries, keys and values side by side, then what the adapters' first matrices gave. Shape (tokens,
+            (heads + 2 * kv_heads) * head_width + ranks).
+        bias: Shape (widths of outputs); None where the model has none.
         heads: Of queries, and of keys.
         tables: Cosines and sines by position. Shape (2, positions, head_width / 2).
         begins: Where the example of each token begins. Shape (tokens,).
+        seconds: The adapters' second matrices and their scale; None where nothing is to be added.
     """
-    if bias is not None:
-        rows.add_(bias)
     half = tables.shape[-1]
+    widths = [heads[0] * 2 * half, heads[1] * 2 * half, heads[1] * 2 * half]
+    if seconds is not None:
+        add_adapters(rows, widths, seconds)
+    if bias is not None:
+        rows[:, : sum(widths)].add_(bias)
     turned = rows[:, : sum(heads) * 2 * half].view(len(rows), sum(heads), 2, half)
     cosine, sine = _turns(tables, begins)
     first, second = turned[:, :, 0].float(), turned[:, :, 1].float()
@@ -99,6 +117,20 @@ def rotate_backward(
     into.copy_(torch.cat([turned.flatten(1), values.flatten(1)], dim=1))
 
 
+def add_adapters(rows: Tensor, widths: Sequence[int], seconds: Seconds) -> None:
+    """Add adapters to some layers' outputs that lie side by side, in place.
+
+    Args:
+        rows: The outputs, then what the first matrices gave. Shape (tokens, sum(widths) + len(widths) * rank).
+        widths: Of the outputs.
+        seconds: The second matrices and their scale. Shape (width, rank) each.
+    """
+    matrices, scale = seconds
+    parts = torch.split(rows, [*widths, *(matrix.shape[1] for matrix in matrices)], dim=1)
+    for out, small, second in zip(parts, parts[len(widths) :], matrices, strict=False):
+        torch.addmm(out, small, second.t(), alpha=scale, out=out)
+
+
 def _turns(tables: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines of each token. Shape (tokens, 1, head_width / 2)."""
     positions = torch.arange(len(begins), device=begins.device) - begins
@@ -106,14 +138,18 @@ def _turns(tables: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
     return cosine, sine
 
 
-def gate(pairs: Tensor, out: Tensor) -> None:
-    """Multiply SiLU of the gates by the values beside them.
+def gate(pairs: Tensor, out: Tensor, seconds: Seconds | None = None) -> None:
+    """Add adapters to gates and values, in place, and multiply SiLU of the gates by the values.
 
     Args:
-        pairs: Gates, then values. Shape (tokens, 2 * inner).
+        pairs: Gates, values, then what the adapters' first matrices gave. Shape (tokens, 2 * inner + ranks).
         out: Gets the products. Shape (tokens, inner).
+        seconds: The adapters' second matrices and their scale; None where nothing is to be added.
     """
-    gates, values = pairs.chunk(2, dim=-1)
+    inner = out.shape[1]
+    if seconds is not None:
+        add_adapters(pairs, [inner, inner], seconds)
+    gates, values = pairs[:, :inner], pairs[:, inner : 2 * inner]
     out.copy_(torch.nn.functional.silu(gates.float()).to(out.dtype) * values)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holdwater.train.tuning.decoder.plain_kernels import Seconds
 from holdwater.train.tuning.lora import LoraLinear
 
 
@@ -59,6 +60,7 @@ class ProductGroup:
         """
         bases: list[Any] = [one.base if isinstance(one, LoraLinear) else one for one in layers]
         self.adapted = [one for one in layers if isinstance(one, LoraLinear)]
+        self._layers = len(layers)
         sizes = [base.weight.shape[0] for base in bases]
         ranks = [one.lora_A.shape[0] if isinstance(one, LoraLinear) else 0 for one in layers]
         self.outer, self.rank, self.inner = sum(sizes), sum(ranks), int(bases[0].weight.shape[1])
@@ -96,8 +98,15 @@ class ProductGroup:
             self.first_master = torch.as_strided(weight.data, size, (self.inner, 1))
             self._first_grad = torch.as_strided(weight.grad, size, (self.inner, 1))
 
+    @property
+    def seconds(self) -> Seconds | None:
+        """The second matrices and their scale, where all layers have adapters of one rank; else None."""
+        matrices = [adapter.second for adapter in self._adapters]
+        ranks = {matrix.shape[1] for matrix in matrices}
+        return (matrices, self.scaling) if len(matrices) == self._layers and len(ranks) == 1 else None
+
     def forward(self, rows: Tensor, out: Tensor, dropped: Tensor | None = None) -> None:
-        """Apply the layers and their adapters.
+        """Apply the layers, and the first matrices of their adapters.
 
         Args:
             rows: Shape (tokens, inner).
@@ -109,10 +118,16 @@ class ProductGroup:
         else:
             add_product(out[:, : self.outer], rows, self.weight[: self.outer].t(), add=False)
             add_product(out[:, self.outer :], dropped, self.first.t(), add=False)
+
+    def add_seconds(self, out: Tensor) -> None:
+        """Add what the second matrices make of what the first ones gave.
+
+        Args:
+            out: As `forward` left it. Shape (tokens, outer + rank).
+        """
         for adapter in self._adapters:
-            add_product(
-                out[:, adapter.columns], out[:, adapter.small], adapter.second.t(), scale=self.scaling, add=True
-            )
+            small = out[:, adapter.small]
+            add_product(out[:, adapter.columns], small, adapter.second.t(), scale=self.scaling, add=True)
 
     def backward_second(self, grad: Tensor, small: Tensor, *, add: bool) -> None:
         """Make the gradients of the second matrices; then that of what the first matrices gave, beside `grad`.

@@ -10,7 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from holdwater.train.tuning.decoder import adapter_kernels
 from holdwater.train.tuning.decoder.attention_kernels import attend, attend_backward
+from holdwater.train.tuning.decoder.plain_kernels import Seconds
 from holdwater.train.tuning.losses import IGNORED
 
 __all__ = [
@@ -117,8 +119,18 @@ def _rotate(
     tl.store(rows + row * stride + near + HALF, right.to(kind), there)
 
 
-def rotate(rows: Tensor, bias: Tensor | None, heads: tuple[int, int], tables: Tensor, begins: Tensor) -> None:
+def rotate(
+    rows: Tensor,
+    bias: Tensor | None,
+    heads: tuple[int, int],
+    tables: Tensor,
+    begins: Tensor,
+    seconds: Seconds | None = None,
+) -> None:
     """As in `plain_kernels`."""
+    if seconds is not None:
+        adapter_kernels.rotate(rows, bias, heads, tables, begins, seconds)
+        return
     turned = sum(heads)
     used = turned if bias is None else turned + heads[1]
     _rotate[(len(rows),)](
@@ -184,8 +196,11 @@ def _gate(pairs, stride, out, inner, BLOCK: tl.constexpr):
     tl.store(out + row * inner + at, (opened * values).to(gates.dtype), there)
 
 
-def gate(pairs: Tensor, out: Tensor) -> None:
+def gate(pairs: Tensor, out: Tensor, seconds: Seconds | None = None) -> None:
     """As in `plain_kernels`."""
+    if seconds is not None:
+        adapter_kernels.gate(pairs, out, seconds)
+        return
     inner = out.shape[1]
     grid = (len(pairs), triton.cdiv(inner, GATE_BLOCK))
     _gate[grid](pairs, pairs.stride(0), out, inner, BLOCK=GATE_BLOCK, num_warps=4)

@@ -1,0 +1,268 @@
+"""The written-out step on a device: each kernel against plain torch, the whole against the model's own code."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from holdwater.train.flat import FlatAdamW, FlatWeights
+from holdwater.train.tuning.decoder import plain_kernels as plain
+from holdwater.train.tuning.decoder.decoder import Decoder
+from holdwater.train.tuning.examples import Example
+from holdwater.train.tuning.lora import LoraConfig, add_adapters
+from holdwater.train.tuning.models import packed_loss
+from holdwater.train.tuning.packing import Packed, pack
+from holdwater.train.tuning.static_step import StaticStep
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+TOKENS, WIDTH, INNER = 300, 512, 1536
+
+
+def draw(*size: int) -> torch.Tensor:
+    """Random values as weights have them."""
+    return torch.randn(size, device="cuda", dtype=torch.bfloat16)
+
+
+def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The relative distance of two tensors."""
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+@pytest.fixture
+def fast() -> Any:
+    """The kernels of the device."""
+    torch.manual_seed(0)
+    from holdwater.train.tuning.decoder import triton_kernels
+
+    return triton_kernels
+
+
+def spans(*sizes: int) -> torch.Tensor:
+    """Where examples of some lengths begin and end."""
+    ends = torch.tensor(sizes).cumsum(0)
+    both = torch.stack([ends - torch.tensor(sizes), ends])
+    return both.repeat_interleave(torch.tensor(sizes), dim=1).int().cuda()
+
+
+class TestKernels:
+    """Each does what plain torch does, to rounding."""
+
+    @pytest.mark.parametrize("changed", [False, True])
+    def test_norm(self, fast: Any, changed: bool) -> None:
+        """Forward and back, with and without a change of the stream."""
+        rows, weight, delta = draw(TOKENS, WIDTH), draw(WIDTH), draw(TOKENS, WIDTH + 64)[:, :WIDTH]
+        made: list[list[torch.Tensor]] = []
+        grad, before = draw(TOKENS, WIDTH), draw(TOKENS, WIDTH + 64)
+        for kernels in (plain, fast):
+            total, normed, again = (torch.full_like(rows, 7) for _ in range(3))
+            scale, into = torch.empty(TOKENS, device="cuda"), before.clone()
+            kernels.norm(rows, delta if changed else None, weight, 1e-5, total, normed, scale)
+            kernels.norm_backward(grad, rows, weight, scale, into[:, :WIDTH], again, add=changed)
+            made.append([total, normed, scale, into, again])
+
+        for found, wanted in zip(made[1], made[0], strict=True):
+            assert error(found, wanted) < 1e-3
+
+    @pytest.mark.parametrize("rank", [8, 64])
+    @pytest.mark.parametrize("adapted", [False, True])
+    @pytest.mark.parametrize("biased", [False, True])
+    def test_rotate(self, fast: Any, rank: int, adapted: bool, biased: bool) -> None:
+        """With adapters, biases and grouped queries; and back."""
+        heads, width = (6, 2), 64
+        size = (heads[0] + 2 * heads[1]) * width
+        rows, bias = draw(TOKENS, size + 3 * rank), draw(size) if biased else None
+        seconds = ([draw(6 * width, rank), draw(2 * width, rank), draw(2 * width, rank)], 2.0) if adapted else None
+        angles = torch.rand(TOKENS, width // 2, device="cuda")
+        tables, begins = torch.stack([angles.cos(), angles.sin()]).bfloat16(), spans(5, 95, 200)[0]
+        grads = tuple(draw(TOKENS, 6 * width) for _ in range(3))
+        made = []
+        for kernels in (plain, fast):
+            turned, back = rows.clone(), torch.zeros_like(rows)
+            kernels.rotate(turned, bias, heads, tables, begins, seconds)
+            kernels.rotate_backward(grads, heads, tables, begins, back[:, :size])
+            made.append((turned, back))
+
+        assert error(made[1][0], made[0][0]) < 5e-3
+        assert error(made[1][1], made[0][1]) < 1e-3
+
+    @pytest.mark.parametrize("rank", [8, 64])
+    @pytest.mark.parametrize("adapted", [False, True])
+    def test_gate(self, fast: Any, rank: int, adapted: bool) -> None:
+        """With adapters; and back."""
+        pairs, grad = draw(TOKENS, 2 * INNER + 2 * rank), draw(TOKENS, INNER)
+        seconds = ([draw(INNER, rank), draw(INNER, rank)], 0.5) if adapted else None
+        made = []
+        for kernels in (plain, fast):
+            own, out, above = pairs.clone(), torch.full_like(grad, 7), grad.clone()
+            kernels.gate(own, out, seconds)
+            opened = own.clone()
+            kernels.gate_backward(above, own[:, : 2 * INNER])
+            made.append((opened, out, above, own))
+
+        for found, wanted in zip(made[1], made[0], strict=True):
+            assert error(found, wanted) < 5e-3
+
+    def test_cross_entropy(self, fast: Any) -> None:
+        """With weights, and targets that are ignored."""
+        logits, targets = 3 * draw(TOKENS, 5000), torch.randint(0, 5000, (TOKENS,), device="cuda")
+        targets[::7] = -100
+        weights = torch.rand(TOKENS, device="cuda")
+        made = []
+        for kernels in (plain, fast):
+            own, losses = logits.clone(), torch.empty(TOKENS, device="cuda")
+            kernels.cross_entropy(own, targets, weights, losses)
+            made.append((own, losses))
+
+        assert error(made[1][0], made[0][0]) < 1e-3
+        assert error(made[1][1], made[0][1]) < 1e-5
+
+    def test_drop(self, fast: Any) -> None:
+        """A share of zeros, the same again for the same seed, others for another."""
+        rows, seed = draw(TOKENS, WIDTH), torch.tensor([5], device="cuda")
+        one, other, added = torch.empty_like(rows), torch.empty_like(rows), torch.zeros_like(rows)
+        fast.drop(rows, 0.25, seed, 3, one)
+        fast.drop(rows, 0.25, seed + 1, 3, other)
+        fast.add_dropped(rows, 0.25, seed, 3, added)
+
+        assert (one == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+        assert error(one[one != 0], (rows / 0.75)[one != 0]) < 5e-3
+        assert torch.equal(one, added)
+        assert not torch.equal(one, other)
+
+    @pytest.mark.parametrize("sizes", [(300,), (5, 9, 100, 1, 1, 1, 183), (64,) * 8, (1,) * 50 + (200, 7)])
+    def test_attention(self, fast: Any, sizes: tuple[int, ...]) -> None:
+        """Of examples of any length, forward and back, the same to the bit each time."""
+        tokens, heads, width = sum(sizes), (8, 2), 64
+        rows, grad, where = draw(tokens, 12 * width + 24), draw(tokens, 8 * width), spans(*sizes)
+        made = []
+        for kernels in (plain, fast, fast):
+            out, *into = (torch.full((tokens, 8 * width), torch.nan, device="cuda").bfloat16() for _ in range(4))
+            norms, levels = (torch.empty(8, tokens, device="cuda") for _ in range(2))
+            own = rows[:, : 12 * width]
+            kernels.attend(own, heads, where[0], out, norms)
+            kernels.attend_backward(own, heads, where, out, norms, levels, grad, tuple(into))
+            made.append([out, *into])
+
+        for wanted, found, again in zip(*made, strict=True):
+            assert error(found, wanted) < 1e-2
+            assert torch.equal(found, again)
+
+
+def small_model(rank: int = 8, dropout: float = 0.0) -> Any:
+    """A Llama of three layers on the device, with adapters that do something."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=1000, hidden_size=256, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).cuda()
+    add_adapters(model, LoraConfig(rank=rank, dropout=dropout))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    return model
+
+
+def batch(*sizes: int, length: int = 128) -> Packed:
+    """A row of examples of random tokens."""
+    return pack([[Example(torch.randint(2, 1000, (size,)).tolist(), [True] * size) for size in sizes]], length)
+
+
+def static(model: Any, tokens: int = 256, *, captured: bool = True) -> tuple[StaticStep, FlatWeights]:
+    """The steps of a model."""
+    from holdwater.train.tuning.decoder.update_kernels import FlatUpdate
+
+    decoder = Decoder(model, device="cuda")
+    weights = FlatWeights.of(model, decoder.trained)
+    decoder.bind()
+    decoder.prepare(tokens, 128)
+    update = FlatUpdate(weights, FlatAdamW(weights, weight_decay=0.01), decoder.copies())
+    step = StaticStep(decoder, lambda rate: update(rate, largest_norm=0.5), tokens=tokens)
+    step.recording.enabled = captured
+    return step, weights
+
+
+class TestWhole:
+    """Steps of a small model."""
+
+    def test_gradients_are_as_near_to_the_truth_as_the_models_own(self) -> None:
+        """Both in bfloat16, the truth in float32."""
+        rows = batch(60, 50)
+        grads = []
+        for own in (True, False):
+            model = small_model().float() if own else small_model()
+            packed_loss(model, rows.to("cuda"), chunk=64).backward()  # type: ignore[no-untyped-call]
+            grads.append({n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None})
+        model = small_model()
+        step, _ = static(model)
+        step.clear()
+        step.propagate(rows, rows.weight, seed=0)
+        found = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+        truth, peer = grads
+        ours = [error(found[name], truth[name]) for name in truth]
+        theirs = [error(peer[name], truth[name]) for name in truth]
+        assert sum(ours) < 1.2 * sum(theirs)
+
+    def test_captured_steps_are_those_of_eager_ones_to_the_bit(self) -> None:
+        """With dropout, accumulation and two sizes of micro-batches."""
+        small, large = batch(60, 50), pack([[Example([5] * 100, [True] * 100)]] * 2, 128)
+        ends = []
+        for captured in (False, True):
+            step, weights = static(small_model(dropout=0.1), captured=captured)
+            losses = []
+            for number in range(6):
+                step.clear()
+                for part in (small, large) if number % 2 else (small, small):
+                    step.propagate(part, 0.5, seed=number)
+                step.update(0.01)
+                losses.append(step.loss())
+            ends.append((weights.decayed.clone(), losses))
+
+        assert torch.equal(ends[0][0], ends[1][0])
+        assert ends[0][1] == ends[1][1]
+        assert ends[0][1][0] > ends[0][1][-1]
+
+    def test_a_captured_step_makes_no_call_to_the_allocator(self) -> None:
+        """From the batch to the loss, counted by the allocator itself."""
+        step, _ = static(small_model(dropout=0.1))
+        rows = [batch(60, 50), batch(128)]
+
+        def take(number: int) -> float:
+            """One step."""
+            step.clear()
+            step.propagate(rows[number % 2], 1.0, seed=number)
+            step.update(0.001)
+            return step.loss()
+
+        for number in range(4):
+            take(number)
+        before = torch.cuda.memory_stats()
+        for number in range(20):
+            take(number)
+        after = torch.cuda.memory_stats()
+
+        assert before["allocation.all.allocated"] == after["allocation.all.allocated"]
+        assert before["reserved_bytes.all.current"] == after["reserved_bytes.all.current"]
+
+    def test_the_update_is_that_of_torch(self) -> None:
+        """AdamW with clipping, and copies that follow."""
+        model = small_model()
+        step, weights = static(model)
+        rows = batch(100)
+        step.clear()
+        step.propagate(rows, 1.0, seed=0)
+        reference = FlatWeights(*(part.clone() for part in (
+            weights.decayed, weights.undecayed, weights.decayed_grad, weights.undecayed_grad
+        )))  # fmt: skip
+        FlatAdamW(reference, weight_decay=0.01).step(learning_rate=0.01, largest_norm=0.5)
+        step.update(0.01)
+
+        torch.testing.assert_close(weights.decayed, reference.decayed, rtol=1e-5, atol=1e-7)
+        copies: Any = step._model
+        for copy, master in copies.copies():
+            assert torch.equal(copy, master.bfloat16())
