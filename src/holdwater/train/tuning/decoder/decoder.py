@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from holdwater.train.tuning.decoder import plain_kernels
-from holdwater.train.tuning.decoder.beside import Beside
 from holdwater.train.tuning.decoder.buffers import Buffers, Needs, largest_ranks, make_buffers
 from holdwater.train.tuning.decoder.layer import DecoderLayer, Pass
 from holdwater.train.tuning.decoder.shape import DecoderShape
@@ -48,7 +47,6 @@ class Decoder:
         self.shape = DecoderShape.of(model.config)
         self._seconds: list[tuple[Tensor, LoraLinear]] = []
         self.device = device
-        self._beside = Beside(device)
         body = model.model
         self.layers = [
             DecoderLayer(layer, number, self._second, device) for number, layer in enumerate(body.layers)
@@ -136,7 +134,6 @@ class Decoder:
         )  # fmt: skip
         for layer in reversed(self.layers):
             layer.backward(one)
-        self._beside.join()
         return one.buffers.losses.sum()
 
     @torch.no_grad()
@@ -158,7 +155,6 @@ class Decoder:
             self._tables,
             inputs.seed,
             add,
-            self._beside,
             self._recomputed,
         )
 

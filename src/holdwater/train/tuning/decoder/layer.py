@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from holdwater.train.tuning.decoder.beside import Beside
 from holdwater.train.tuning.decoder.buffers import Buffers, Ranks
 from holdwater.train.tuning.decoder.plain_kernels import Seconds
 from holdwater.train.tuning.decoder.products import ProductGroup
@@ -30,8 +29,6 @@ class Pass:
     """Of the dropout of this micro-batch. Shape (1,), int64."""
     add: bool
     """Add to gradients that are there."""
-    beside: Beside
-    """Makes the adapters' gradients beside the rest."""
     recomputed: int
     """Layers whose inside is computed again on the way back, from the first one on."""
 
@@ -121,7 +118,6 @@ class DecoderLayer:
             one: The micro-batch.
         """
         if self.number < one.recomputed:
-            one.beside.join()
             self.make_normed(one)
             self.forward_to_gates(one)
             self.gates.add_seconds(one.buffers.kept[self.number].gates[:, : self.gates.width])
@@ -140,60 +136,43 @@ class DecoderLayer:
         buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
         scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
         grad = scratch.grad[:, : self.down.width]
-        self.down.backward_smalls(grad)
-        with one.beside.begin():
-            self.down.backward_seconds(grad, kept.small_down, add=one.add)
+        self.down.backward_second(grad, kept.small_down, add=one.add)
         self._rows_back(self.down, grad, inner, one)
         gates = kept.gates[:, : self.gates.width]
         kernels.gate_backward(inner, gates[:, : self.gates.outer])
-        with one.beside.begin():
-            self._first_back(self.down, grad, inner, one)
-        self.gates.backward_seconds(gates, gates[:, self.gates.outer :], add=one.add)
-        self.gates.backward_smalls(gates)
+        self._first_back(self.down, grad, inner, one)
+        self.gates.backward_second(gates, gates[:, self.gates.outer :], add=one.add)
         self._rows_back(self.gates, gates, scratch.above, one)
-        one.beside.join()
         kernels.norm_backward(
             scratch.above, kept.middle, self.second_norm, buffers.scales[2 * self.number + 1],
             scratch.grad[:, : one.shape.width], scratch.normed, add=True,
         )  # fmt: skip
-        with one.beside.begin():
-            self._first_back(self.gates, gates, scratch.normed, one)
+        self._first_back(self.gates, gates, scratch.normed, one)
 
     def _backward_attention(self, one: Pass) -> None:
         """The way back through attention and the norm before it; the first layer's input needs no gradient."""
         buffers, kernels, shape, kept = one.buffers, one.kernels, one.shape, one.buffers.kept[self.number]
         scratch, heads = buffers.scratch, (shape.heads, shape.kv_heads)
         grad = scratch.grad[:, : self.output.width]
-        self.output.backward_smalls(grad)
-        with one.beside.begin():
-            self.output.backward_seconds(grad, kept.small_output, add=one.add)
-            self._first_back(self.output, grad, kept.attended, one)
+        self.output.backward_second(grad, kept.small_output, add=one.add)
         above, *grads = _views(scratch.inner, shape.query_width, 4)
         self._rows_back(self.output, grad, above, one)
+        self._first_back(self.output, grad, kept.attended, one)
         queries = kept.queries[:, : self.queries.width]
         rows = queries[:, : self.queries.outer]
         norms, levels = (rows.view(shape.heads, -1) for rows in (kept.norms, scratch.levels))
         kernels.attend_backward(rows, heads, one.spans, kept.attended, norms, levels, above, grads)
         kernels.rotate_backward(grads, heads, one.tables, one.spans[0], rows)
-        self.queries.backward_seconds(queries, queries[:, self.queries.outer :], add=one.add)
-        self.queries.backward_smalls(queries)
+        self.queries.backward_second(queries, queries[:, self.queries.outer :], add=one.add)
         if self.number == 0:
-            one.beside.join()
             self.make_normed(one)
         else:
-            self._leave(queries, one)
-        with one.beside.begin():
-            self._first_back(self.queries, queries, scratch.normed, one)
-
-    def _leave(self, queries: Tensor, one: Pass) -> None:
-        """The way back from queries, keys and values to the stream before this layer."""
-        buffers, scratch = one.buffers, one.buffers.scratch
-        self._rows_back(self.queries, queries, scratch.above, one)
-        one.beside.join()
-        one.kernels.norm_backward(
-            scratch.above, buffers.streams[self.number], self.first_norm, buffers.scales[2 * self.number],
-            scratch.grad[:, : one.shape.width], scratch.normed, add=True,
-        )  # fmt: skip
+            self._rows_back(self.queries, queries, scratch.above, one)
+            kernels.norm_backward(
+                scratch.above, buffers.streams[self.number], self.first_norm, buffers.scales[2 * self.number],
+                scratch.grad[:, : shape.width], scratch.normed, add=True,
+            )  # fmt: skip
+        self._first_back(self.queries, queries, scratch.normed, one)
 
     @staticmethod
     def _seconds(group: ProductGroup, out: Tensor) -> Seconds | None:

@@ -129,12 +129,12 @@ class ProductGroup:
             small = out[:, adapter.small]
             add_product(out[:, adapter.columns], small, adapter.second.t(), scale=self.scaling, add=True)
 
-    def backward_seconds(self, grad: Tensor, small: Tensor, *, add: bool) -> None:
-        """Make the gradients of the second matrices.
+    def backward_second(self, grad: Tensor, small: Tensor, *, add: bool) -> None:
+        """Make the gradients of the second matrices; then that of what the first matrices gave, beside `grad`.
 
         Args:
-            grad: Of the outputs, in its first columns. Shape (tokens, outer + rank).
-            small: What the first matrices gave. Shape (tokens, rank).
+            grad: Of the outputs; its last columns get the gradient of `small`. Shape (tokens, outer + rank).
+            small: What the first matrices gave; may be those columns. Shape (tokens, rank).
             add: Add to gradients that are there.
         """
         for adapter in self._adapters:
@@ -142,22 +142,13 @@ class ProductGroup:
             assert into is not None  # noqa: S101 - FlatWeights laid it out
             own = small[:, adapter.small.start - self.outer : adapter.small.stop - self.outer]
             add_product(into, above.t(), own, scale=self.scaling, add=add)
-
-    def backward_smalls(self, grad: Tensor) -> None:
-        """Make the gradient of what the first matrices gave, beside that of the outputs.
-
-        Args:
-            grad: Of the outputs; its last columns get the other. Shape (tokens, outer + rank).
-        """
-        for adapter in self._adapters:
-            above = grad[:, adapter.columns]
             add_product(grad[:, adapter.small], above, adapter.second, scale=self.scaling, add=False)
 
     def backward_first(self, grad: Tensor, rows: Tensor, *, add: bool) -> None:
         """Make the gradient of the first matrices.
 
         Args:
-            grad: As `backward_smalls` left it. Shape (tokens, outer + rank).
+            grad: As `backward_second` left it. Shape (tokens, outer + rank).
             rows: What the adapters have read. Shape (tokens, inner).
             add: Add to a gradient that is there.
         """
@@ -168,7 +159,7 @@ class ProductGroup:
         """Make the gradient of what the adapters have read.
 
         Args:
-            grad: As `backward_smalls` left it. Shape (tokens, outer + rank).
+            grad: As `backward_second` left it. Shape (tokens, outer + rank).
             into: Gets it. Shape (tokens, inner).
         """
         torch.mm(grad[:, self.outer :], self.first, out=into)
@@ -177,7 +168,7 @@ class ProductGroup:
         """Make the gradient of the input.
 
         Args:
-            grad: As `backward_smalls` left it. Shape (tokens, outer + rank).
+            grad: As `backward_second` left it. Shape (tokens, outer + rank).
             into: Gets it. Shape (tokens, inner).
             adapters: With what comes back through the adapters.
         """
