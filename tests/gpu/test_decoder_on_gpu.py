@@ -172,16 +172,16 @@ def batch(*sizes: int, length: int = 128) -> Packed:
     return pack([[Example(torch.randint(2, 1000, (size,)).tolist(), [True] * size) for size in sizes]], length)
 
 
-def static(model: Any, tokens: int = 256, *, captured: bool = True) -> tuple[StaticStep, FlatWeights]:
+def static(model: Any, *, captured: bool = True, recomputed: int = 0) -> tuple[StaticStep, FlatWeights]:
     """The steps of a model."""
     from holdwater.train.tuning.decoder.update_kernels import FlatUpdate
 
     decoder = Decoder(model, device="cuda")
     weights = FlatWeights.of(model, decoder.trained)
     decoder.bind()
-    decoder.prepare(tokens, 128)
+    decoder.prepare(256, 128, recomputed=recomputed)
     update = FlatUpdate(weights, FlatAdamW(weights, weight_decay=0.01), decoder.copies())
-    step = StaticStep(decoder, lambda rate: update(rate, largest_norm=0.5), tokens=tokens)
+    step = StaticStep(decoder, lambda rate: update(rate, largest_norm=0.5), tokens=256)
     step.recording.enabled = captured
     return step, weights
 
@@ -208,12 +208,13 @@ class TestWhole:
         theirs = [error(peer[name], truth[name]) for name in truth]
         assert sum(ours) < 1.2 * sum(theirs)
 
-    def test_captured_steps_are_those_of_eager_ones_to_the_bit(self) -> None:
-        """With dropout, accumulation and two sizes of micro-batches."""
+    @pytest.mark.parametrize("recomputed", [0, 2])
+    def test_captured_steps_are_those_of_eager_ones_to_the_bit(self, recomputed: int) -> None:
+        """With dropout, accumulation and two sizes of micro-batches; also where layers are computed again."""
         small, large = batch(60, 50), pack([[Example([5] * 100, [True] * 100)]] * 2, 128)
         ends = []
         for captured in (False, True):
-            step, weights = static(small_model(dropout=0.1), captured=captured)
+            step, weights = static(small_model(dropout=0.1), captured=captured, recomputed=recomputed)
             losses = []
             for number in range(6):
                 step.clear()

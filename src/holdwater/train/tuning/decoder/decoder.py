@@ -14,7 +14,6 @@ from holdwater.train.tuning.decoder import plain_kernels
 from holdwater.train.tuning.decoder.buffers import Buffers, Needs, largest_ranks, make_buffers
 from holdwater.train.tuning.decoder.layer import DecoderLayer, Pass
 from holdwater.train.tuning.decoder.shape import DecoderShape
-from holdwater.train.tuning.lora import LoraLinear
 from holdwater.train.tuning.losses import CHUNK
 
 
@@ -45,12 +44,9 @@ class Decoder:
             device: Where the weights are put.
         """
         self.shape = DecoderShape.of(model.config)
-        self._seconds: list[tuple[Tensor, LoraLinear]] = []
         self.device = device
         body = model.model
-        self.layers = [
-            DecoderLayer(layer, number, self._second, device) for number, layer in enumerate(body.layers)
-        ]
+        self.layers = [DecoderLayer(layer, number, device) for number, layer in enumerate(body.layers)]
         model.to(device)
         self._rotary = body.rotary_emb
         self._embedding: Tensor = model.get_input_embeddings().weight.data
@@ -85,9 +81,7 @@ class Decoder:
 
     def copies(self) -> list[tuple[Tensor, Tensor]]:
         """Each copy of trained weights that the products read, and what it is a copy of."""
-        groups = [group for layer in self.layers for group in layer.groups if group.rank]
-        firsts = [(group.first, group.first_master) for group in groups]
-        return firsts + [(own, layer.lora_B.data) for own, layer in self._seconds]
+        return [copy for layer in self.layers for group in layer.groups for copy in group.copies()]
 
     def prepare(self, tokens: int, length: int, *, recomputed: int = 0, chunk: int = CHUNK) -> None:
         """Make all buffers.
@@ -176,13 +170,6 @@ class Decoder:
             one.kernels.cross_entropy(logits, inputs.targets[part], inputs.weights[part], buffers.losses[part])
             if back:
                 torch.mm(logits, self._head, out=scratch.above[part])
-
-    def _second(self, layer: LoraLinear) -> Tensor:
-        """Make room for the second matrix of an adapter, in the type of the products."""
-        kind = layer.base.weight.dtype
-        own = torch.empty(layer.lora_B.shape, dtype=kind, device=self.device)  # type: ignore[arg-type]
-        self._seconds.append((own, layer))
-        return own
 
 
 def _kernels(tensor: Tensor) -> ModuleType:

@@ -1,6 +1,5 @@
 """One layer of a decoder with frozen weights: forward, and the way back to the adapters and to its input."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -11,7 +10,6 @@ from holdwater.train.tuning.decoder.buffers import Buffers, Ranks
 from holdwater.train.tuning.decoder.plain_kernels import Seconds
 from holdwater.train.tuning.decoder.products import ProductGroup
 from holdwater.train.tuning.decoder.shape import DecoderShape
-from holdwater.train.tuning.lora import LoraLinear
 
 
 @dataclass(slots=True)
@@ -36,21 +34,20 @@ class Pass:
 class DecoderLayer:
     """A layer: attention and a gated network, each behind a norm and beside the residual stream."""
 
-    def __init__(self, module: Any, number: int, second: Callable[[LoraLinear], Tensor], device: str) -> None:  # noqa: ANN401
+    def __init__(self, module: Any, number: int, device: str) -> None:  # noqa: ANN401
         """Take the weights of a layer of Transformers over; the layer itself goes on with views of them.
 
         Args:
             module: The layer.
             number: From 0.
-            second: Makes room for the second matrix of an adapter, in the type of the products.
             device: Where the weights are put.
         """
         attention, network = module.self_attn, module.mlp
         self.number = number
-        self.queries = ProductGroup([attention.q_proj, attention.k_proj, attention.v_proj], second, device)
-        self.output = ProductGroup([attention.o_proj], second, device)
-        self.gates = ProductGroup([network.gate_proj, network.up_proj], second, device)
-        self.down = ProductGroup([network.down_proj], second, device)
+        self.queries = ProductGroup([attention.q_proj, attention.k_proj, attention.v_proj], device)
+        self.output = ProductGroup([attention.o_proj], device)
+        self.gates = ProductGroup([network.gate_proj, network.up_proj], device)
+        self.down = ProductGroup([network.down_proj], device)
         module.to(device)
         self.first_norm: Tensor = module.input_layernorm.weight.data
         self.second_norm: Tensor = module.post_attention_layernorm.weight.data

@@ -5,9 +5,9 @@ layers say and what the adapters' second matrices need. The gradient comes back 
 of the adapters: Hu et al. (2021), arXiv 2106.09685.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -34,28 +34,62 @@ def add_product(into: Tensor, left: Tensor, right: Tensor, *, scale: float = 1.0
         torch.addmm(into, left, right, out_dtype=into.dtype, beta=beta, alpha=scale, out=into)
 
 
-@dataclass(frozen=True, slots=True)
-class _Adapter:
-    """The part of a group's adapter that belongs to one layer."""
+def add_products(into: Tensor, left: Tensor, right: Tensor, *, scale: float, add: bool) -> None:
+    """As `add_product`, for several products at once; the first dimension counts them."""
+    if len(into) == 1:
+        add_product(into[0], left[0], right[0], scale=scale, add=add)
+        return
+    beta = 1.0 if add else 0.0
+    if into.dtype == left.dtype:
+        torch.baddbmm(into, left, right, beta=beta, alpha=scale, out=into)
+    else:
+        torch.baddbmm(into, left, right, out_dtype=into.dtype, beta=beta, alpha=scale, out=into)
+
+
+@dataclass(slots=True)
+class _Run:
+    """The adapters of some layers of a group that are alike and lie side by side."""
 
     columns: slice
     """Of the group's output."""
     small: slice
-    """Of what the first matrices give."""
+    """Of what the first matrices give, behind the outputs."""
     second: Tensor
-    """B in the type of the products. Shape (outer, rank)."""
-    layer: LoraLinear
+    """Their second matrices, in the type of the products. Shape (count, width, rank)."""
+    layers: list[LoraLinear]
+    grad: Tensor
+    """The gradient of the second matrices, once `bind` was called. Shape as `second`."""
+
+    @property
+    def count(self) -> int:
+        """Layers."""
+        return len(self.layers)
+
+    @property
+    def rank(self) -> int:
+        """Of each."""
+        return int(self.second.shape[2])
+
+    def masters(self) -> Tensor:
+        """The second matrices as they are trained: laid out one after another. Shape as `second`."""
+        weight = self.layers[0].lora_B.data
+        return torch.as_strided(weight, self.second.shape, self.second.stride())
+
+    def bind(self) -> None:
+        """Take the place of the gradient."""
+        grad = self.layers[0].lora_B.grad
+        assert grad is not None  # noqa: S101 - FlatWeights laid it out
+        self.grad = torch.as_strided(grad, self.second.shape, self.second.stride())
 
 
 class ProductGroup:
     """Some linear layers of the same input."""
 
-    def __init__(self, layers: Sequence[nn.Module], second: Callable[[LoraLinear], Tensor], device: str) -> None:
+    def __init__(self, layers: Sequence[nn.Module], device: str) -> None:
         """Lay the layers' weights side by side; the layers themselves go on with views of them.
 
         Args:
             layers: Linear ones, with or without adapters.
-            second: Makes room for the second matrix of an adapter, in the type of the products.
             device: Where the weights are put.
         """
         bases: list[Any] = [one.base if isinstance(one, LoraLinear) else one for one in layers]
@@ -75,7 +109,7 @@ class ProductGroup:
             rows.copy_(base.weight.data)
             base.weight.data = rows
         self.bias = _bias(bases, device)
-        self._adapters = list(_adapters(layers, sizes, ranks, self.outer, second))
+        self._runs = list(_runs(layers, sizes, self.weight))
         self.first_master = self.first
         """The first matrices as they are trained, once `bind` was called. Shape (rank, inner)."""
         self._first_grad: Tensor | None = None
@@ -97,11 +131,18 @@ class ProductGroup:
             assert weight.grad is not None  # noqa: S101 - FlatWeights laid it out
             self.first_master = torch.as_strided(weight.data, size, (self.inner, 1))
             self._first_grad = torch.as_strided(weight.grad, size, (self.inner, 1))
+        for run in self._runs:
+            run.bind()
+
+    def copies(self) -> list[tuple[Tensor, Tensor]]:
+        """Each copy of trained weights that the products read, and what it is a copy of."""
+        firsts = [(self.first, self.first_master)] if self.rank else []
+        return firsts + [(run.second, run.masters()) for run in self._runs]
 
     @property
     def seconds(self) -> Seconds | None:
         """The second matrices and their scale, where all layers have adapters of one rank; else None."""
-        matrices = [adapter.second for adapter in self._adapters]
+        matrices = [second for run in self._runs for second in run.second]
         ranks = {matrix.shape[1] for matrix in matrices}
         return (matrices, self.scaling) if len(matrices) == self._layers and len(ranks) == 1 else None
 
@@ -125,9 +166,11 @@ class ProductGroup:
         Args:
             out: As `forward` left it. Shape (tokens, outer + rank).
         """
-        for adapter in self._adapters:
-            small = out[:, adapter.small]
-            add_product(out[:, adapter.columns], small, adapter.second.t(), scale=self.scaling, add=True)
+        tokens = len(out)
+        for run in self._runs:
+            into = out[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
+            small = out[:, run.small].view(tokens, run.count, -1).transpose(0, 1)
+            add_products(into, small, run.second.transpose(1, 2), scale=self.scaling, add=True)
 
     def backward_second(self, grad: Tensor, small: Tensor, *, add: bool) -> None:
         """Make the gradients of the second matrices; then that of what the first matrices gave, beside `grad`.
@@ -137,12 +180,14 @@ class ProductGroup:
             small: What the first matrices gave; may be those columns. Shape (tokens, rank).
             add: Add to gradients that are there.
         """
-        for adapter in self._adapters:
-            into, above = adapter.layer.lora_B.grad, grad[:, adapter.columns]
-            assert into is not None  # noqa: S101 - FlatWeights laid it out
-            own = small[:, adapter.small.start - self.outer : adapter.small.stop - self.outer]
-            add_product(into, above.t(), own, scale=self.scaling, add=add)
-            add_product(grad[:, adapter.small], above, adapter.second, scale=self.scaling, add=False)
+        tokens = len(grad)
+        for run in self._runs:
+            begin = run.small.start - self.outer
+            above = grad[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
+            given = small[:, begin : begin + run.count * run.rank].view(tokens, run.count, -1).transpose(0, 1)
+            below = grad[:, run.small].view(tokens, run.count, -1).transpose(0, 1)
+            add_products(run.grad, above.transpose(1, 2), given, scale=self.scaling, add=add)
+            add_products(below, above, run.second, scale=self.scaling, add=False)
 
     def backward_first(self, grad: Tensor, rows: Tensor, *, add: bool) -> None:
         """Make the gradient of the first matrices.
@@ -187,16 +232,20 @@ def _bias(bases: Sequence[Any], device: str) -> Tensor | None:
     ]).to(device)
 
 
-def _adapters(
-    layers: Sequence[nn.Module],
-    sizes: Sequence[int],
-    ranks: Sequence[int],
-    outer: int,
-    second: Callable[[LoraLinear], Tensor],
-) -> Iterator[_Adapter]:
-    """Where each adapter lies in its group."""
-    column, small = 0, outer
-    for layer, size, rank in zip(layers, sizes, ranks, strict=True):
-        if isinstance(layer, LoraLinear):
-            yield _Adapter(slice(column, column + size), slice(small, small + rank), second(layer), layer)
-        column, small = column + size, small + rank
+def _runs(layers: Sequence[nn.Module], sizes: Sequence[int], like: Tensor) -> Iterator[_Run]:
+    """Adapters that are alike, side by side."""
+    column, small = 0, sum(sizes)
+    for (size, rank), alike in groupby(zip(layers, sizes, strict=True), key=_kind):
+        adapted = [layer for layer, _ in alike if isinstance(layer, LoraLinear)]
+        count = len(adapted)
+        if count:
+            second = torch.empty(count, size, rank, dtype=like.dtype, device=like.device)
+            columns, smalls = slice(column, column + count * size), slice(small, small + count * rank)
+            yield _Run(columns, smalls, second, adapted, second)
+        column, small = column + max(count, 1) * size, small + count * rank
+
+
+def _kind(one: tuple[nn.Module, int]) -> tuple[int, int]:
+    """The output and the rank of a layer; layers without adapters stand alone."""
+    layer, size = one
+    return size, layer.lora_A.shape[0] if isinstance(layer, LoraLinear) else -id(layer)
