@@ -53,15 +53,17 @@ class TestKernels:
     @pytest.mark.parametrize("changed", [False, True])
     def test_norm(self, fast: Any, changed: bool) -> None:
         """Forward and back, with and without a change of the stream."""
-        rows, weight, delta = draw(TOKENS, WIDTH), draw(WIDTH), draw(TOKENS, WIDTH + 64)[:, :WIDTH]
+        rows, weight, delta = draw(TOKENS, WIDTH), draw(WIDTH), draw(TOKENS, WIDTH + 40)
         made: list[list[torch.Tensor]] = []
         grad, before = draw(TOKENS, WIDTH), draw(TOKENS, WIDTH + 64)
         for kernels in (plain, fast):
             total, normed, again = (torch.full_like(rows, 7) for _ in range(3))
             scale, into = torch.empty(TOKENS, device="cuda"), before.clone()
-            kernels.norm(rows, delta if changed else None, weight, 1e-5, total, normed, scale)
+            small = torch.full((TOKENS, 40), 7.0, device="cuda").bfloat16()[:, :24]
+            change = (delta, small) if changed else (None, None)
+            kernels.norm(rows, change[0], weight, 1e-5, total, normed, scale, change[1])
             kernels.norm_backward(grad, rows, weight, scale, into[:, :WIDTH], again, add=changed)
-            made.append([total, normed, scale, into, again])
+            made.append([total, normed, scale, into, again, small])
 
         for found, wanted in zip(made[1], made[0], strict=True):
             assert error(found, wanted) < 1e-3

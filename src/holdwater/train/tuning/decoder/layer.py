@@ -77,14 +77,14 @@ class DecoderLayer:
         buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
         scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
         gates = kept.gates[:, : self.gates.width]
-        kernels.gate(gates, inner, self._seconds(self.gates, gates))
+        kernels.gate(gates, inner, self._seconds(self.gates, gates, fused=len(gates) >= kernels.MANY))
         delta = scratch.delta[:, : self.down.width]
         self._apply(self.down, inner, delta, one)
         self.down.add_seconds(delta)
-        kept.small_down[:, : self.down.rank].copy_(delta[:, self.down.outer :])
         kernels.norm(
-            kept.middle, delta[:, : self.down.outer], next_norm, one.shape.epsilon,
+            kept.middle, delta, next_norm, one.shape.epsilon,
             buffers.streams[self.number + 1], scratch.normed, buffers.scales[2 * self.number + 2],
+            kept.small_down[:, : self.down.rank] if self.down.rank else None,
         )  # fmt: skip
 
     def forward_to_gates(self, one: Pass) -> None:
@@ -101,10 +101,10 @@ class DecoderLayer:
         delta = scratch.delta[:, : self.output.width]
         self._apply(self.output, kept.attended, delta, one)
         self.output.add_seconds(delta)
-        kept.small_output[:, : self.output.rank].copy_(delta[:, self.output.outer :])
         kernels.norm(
-            buffers.streams[self.number], delta[:, : self.output.outer], self.second_norm, shape.epsilon,
+            buffers.streams[self.number], delta, self.second_norm, shape.epsilon,
             kept.middle, scratch.normed, buffers.scales[2 * self.number + 1],
+            kept.small_output[:, : self.output.rank] if self.output.rank else None,
         )  # fmt: skip
         self._apply(self.gates, scratch.normed, kept.gates[:, : self.gates.width], one)
 
@@ -172,11 +172,12 @@ class DecoderLayer:
         self._first_back(self.queries, queries, scratch.normed, one)
 
     @staticmethod
-    def _seconds(group: ProductGroup, out: Tensor) -> Seconds | None:
+    def _seconds(group: ProductGroup, out: Tensor, *, fused: bool = True) -> Seconds | None:
         """The second matrices, for a kernel that adds them on its way; else they are added here."""
-        if group.seconds is None:
-            group.add_seconds(out)
-        return group.seconds
+        if fused and group.seconds is not None:
+            return group.seconds
+        group.add_seconds(out)
+        return None
 
     def _apply(self, group: ProductGroup, rows: Tensor, out: Tensor, one: Pass) -> None:
         """Apply a group but for its second matrices, with dropout before its adapters if there is some."""

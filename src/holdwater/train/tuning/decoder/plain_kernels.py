@@ -18,26 +18,40 @@ __all__ = [
 ]  # fmt: skip
 
 
+MANY = 0
+"""Tokens from which on the adapters of gates and values are added on the way."""
 Seconds = tuple[Sequence[Tensor], float]
 """The second matrices of adapters that read the same input, one a layer, and their scale."""
 
 
 def norm(
-    rows: Tensor, delta: Tensor | None, weight: Tensor, epsilon: float, total: Tensor, normed: Tensor, rstd: Tensor
+    rows: Tensor,
+    delta: Tensor | None,
+    weight: Tensor,
+    epsilon: float,
+    total: Tensor,
+    normed: Tensor,
+    rstd: Tensor,
+    small: Tensor | None = None,
 ) -> None:
     """Add a change to the residual stream, and normalise it by its root mean square.
 
     Args:
         rows: The residual stream. Shape (tokens, width).
-        delta: What is added; None adds nothing. Shape (tokens, width).
+        delta: What is added, then what an adapter's first matrix gave; None adds nothing. Shape (tokens,
+            width + rank).
         weight: Of the norm. Shape (width,).
         epsilon: Added to the mean square.
         total: Gets the sum, where there is a change. Shape (tokens, width).
         normed: Gets the normalised rows. Shape (tokens, width).
         rstd: Gets the reciprocal root mean squares. Shape (tokens,).
+        small: Gets what the first matrix gave; None where that is not needed. Shape (tokens, rank).
     """
+    width = rows.shape[1]
+    if small is not None and delta is not None:
+        small.copy_(delta[:, width : width + small.shape[1]])
     if delta is not None:
-        torch.add(rows, delta, out=total)
+        torch.add(rows, delta[:, :width], out=total)
         rows = total
     wide = rows.float()
     rstd.copy_(torch.rsqrt(wide.square().mean(-1) + epsilon))

@@ -23,8 +23,9 @@ __all__ = [
 
 @triton.jit
 def _norm(
-    rows, delta, delta_stride, weight, epsilon, total, normed, rstd, width, HAS: tl.constexpr, BLOCK: tl.constexpr
-):
+    rows, delta, delta_stride, weight, epsilon, total, normed, rstd, small, small_stride, width, rank,
+    HAS: tl.constexpr, RANK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     there = at < width
@@ -33,6 +34,10 @@ def _norm(
         change = tl.load(delta + row * delta_stride + at, there, 0.0)
         value = (value.to(tl.float32) + change.to(tl.float32)).to(value.dtype)
         tl.store(total + row * width + at, value, there)
+    if RANK:
+        few = tl.arange(0, RANK)
+        given = tl.load(delta + row * delta_stride + width + few, few < rank, 0.0)
+        tl.store(small + row * small_stride + few, given, few < rank)
     wide = value.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide, 0) / width + epsilon)
     tl.store(rstd + row, scale)
@@ -42,14 +47,22 @@ def _norm(
 
 
 def norm(
-    rows: Tensor, delta: Tensor | None, weight: Tensor, epsilon: float, total: Tensor, normed: Tensor, rstd: Tensor
+    rows: Tensor,
+    delta: Tensor | None,
+    weight: Tensor,
+    epsilon: float,
+    total: Tensor,
+    normed: Tensor,
+    rstd: Tensor,
+    small: Tensor | None = None,
 ) -> None:
     """As in `plain_kernels`."""
-    width = rows.shape[1]
-    other = rows if delta is None else delta
+    width, rank = rows.shape[1], 0 if small is None else small.shape[1]
+    other, few = rows if delta is None else delta, rows if small is None else small
     _norm[(len(rows),)](
-        rows, other, other.stride(0), weight, epsilon, total, normed, rstd, width,
-        HAS=delta is not None, BLOCK=triton.next_power_of_2(width), num_warps=_warps(width),
+        rows, other, other.stride(0), weight, epsilon, total, normed, rstd, few, few.stride(0), width, rank,
+        HAS=delta is not None, RANK=triton.next_power_of_2(rank) if rank else 0,
+        BLOCK=triton.next_power_of_2(width), num_warps=_warps(width),
     )  # fmt: skip
 
 
@@ -295,6 +308,8 @@ def _launch_drop(rows: Tensor, share: float, seed: Tensor, salt: int, into: Tens
     _drop[grid](rows, share, seed, salt, into, rows.shape[1], ADD=add, BLOCK=GATE_BLOCK, num_warps=4)
 
 
+MANY = 2048
+"""Tokens from which on the adapters of gates and values are added on the way."""
 GATE_BLOCK = 1024
 """Elements of a row that one program of the gate takes."""
 
