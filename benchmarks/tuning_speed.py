@@ -122,10 +122,10 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     model.config.use_cache = False
     real, learn = choose_way, loop.Loop.learn
 
-    def begin(model: Any, options_: Any) -> Any:
+    def begin(model: Any, *others: Any) -> Any:
         """Begin with the adapters that all begin with."""
         load_adapters(model, folder / "adapters")
-        return real(model, options_)
+        return real(model, *others)
 
     def noted(self: Any, step: int) -> tuple[float, float]:
         """Note the loss."""

@@ -265,7 +265,7 @@ class TestBadInput:
             (("--device", "cuda"), "device is 'cuda'"),
             (("--json", "none/out.json"), "cannot be written"),
             (("--callback", "nothing:here"), "write module:function"),
-            (("--quantize", "4"), "not built yet"),
+            (("--quantize", "5"), "it must be one of 4, 8"),
             (("--resume", "nowhere"), "neither the folder of a run nor a checkpoint"),
         ],
     )

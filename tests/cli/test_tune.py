@@ -95,3 +95,26 @@ class TestTune:
         assert tensors(tmp_path / "replaced") == tensors(tmp_path / "straight")
         actions = json.loads((tmp_path / "v.json").read_text())["actions"]
         assert [action["action"] for action in actions].count("recycle") == 2
+
+    @pytest.mark.parametrize("bits", ["4", "8"])
+    def test_trains_beside_weights_of_few_bits(self, holdwater: Run, tmp_path: Path, bits: str) -> None:
+        """Exactly so also in fresh processes, and the loss is near that of whole weights."""
+        make_model(tmp_path / "model", "Qwen2")
+        flags = (*SMALL, "--steps", "12", "--learning-rate", "0.01", "--lora-dropout", "0.1", "--quantize", bits)
+
+        straight = holdwater(*flags, "--out", "straight")
+        replaced = holdwater(*flags, "--out", "replaced", "--reload-interval", "7")
+
+        assert [straight.returncode, replaced.returncode] == [0, 0], replaced.stderr
+        assert tensors(tmp_path / "replaced") == tensors(tmp_path / "straight")
+        assert "each step is written out" in straight.stderr
+
+    def test_refuses_few_bits_of_a_model_that_it_does_not_know(self, holdwater: Run, tmp_path: Path) -> None:
+        """With the reason."""
+        make_model(tmp_path / "model", "GPT2")
+
+        done = holdwater(*SMALL, "--steps", "2", "--quantize", "4")
+
+        assert done.returncode == 2
+        assert "quantize is 4, but a model of type gpt2 is not among llama, mistral, qwen2" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -65,12 +65,6 @@ class TestGather:
         assert "HOLDWATER_SEED is '-1', but it must be 0 or more" in text
         assert "--max-memory is '3XB', but '3XB' has the unknown unit 'XB'" in text
 
-    @pytest.mark.parametrize("key", ["quantize"])
-    def test_refuses_what_is_not_built_yet(self, key: str) -> None:
-        """Never silently ignored."""
-        with pytest.raises(SeveralConfigErrors, match=r"not built yet.*leave it out"):
-            gather(flags={}, environment={f"HOLDWATER_{key.upper()}": "1"})
-
     @pytest.mark.parametrize(
         ("text", "words"),
         [

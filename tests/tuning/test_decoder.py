@@ -8,6 +8,7 @@ import torch
 
 from holdwater.train.flat import FlatWeights
 from holdwater.train.tuning.decoder.decoder import Decoder, Inputs
+from holdwater.train.tuning.decoder.quantized import dequantize, quantize
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
@@ -85,3 +86,47 @@ def test_gives_the_models_own_loss_and_gradients(
         torch.testing.assert_close(found[name], 2 * grad, rtol=1e-4, atol=1e-5)
     assert decoder.loss(inputs_of(packed)).item() == pytest.approx(plain.item(), rel=1e-5)
     assert packed_loss(model, packed, chunk=7).item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_of_few_bits_give_the_gradients_of_the_weights_they_stand_for(tmp_path: Path, bits: int) -> None:
+    """Against the model's own code on weights that went through the same bits."""
+    own, packed = adapted(tmp_path, "Llama"), packed_rows()
+    for layer in own.model.layers:
+        attention, network = layer.self_attn, layer.mlp
+        names = (("q_proj", "k_proj", "v_proj"), ("o_proj",))
+        groups = [[getattr(attention, name).base for name in group] for group in names]
+        groups += [[network.gate_proj.base, network.up_proj.base], [network.down_proj.base]]
+        for group in groups:
+            together = torch.cat([base.weight.data for base in group])
+            whole = torch.empty_like(together)
+            dequantize(quantize(together, bits, "cpu"), whole)
+            for base, part in zip(group, torch.split(whole, [len(base.weight) for base in group]), strict=True):
+                base.weight.data = part
+    plain = packed_loss(own, packed, chunk=7)
+    plain.backward()  # type: ignore[no-untyped-call]
+    model = adapted(tmp_path, "Llama")
+    decoder = Decoder(model, device="cpu", bits=bits)
+    FlatWeights.of(model, decoder.trained)
+    decoder.bind()
+    decoder.prepare(40, 16, chunk=7)
+
+    loss = decoder.propagate(inputs_of(packed), add=False)
+
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+    grads = dict(own.named_parameters())
+    for name, weight in model.named_parameters():
+        if weight.grad is not None:
+            torch.testing.assert_close(weight.grad, grads[name].grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("bits", "error", "size"), [(4, 0.1, 0.52), (8, 0.008, 1.02)])
+def test_few_bits_are_near_the_weights(bits: int, error: float, size: float) -> None:
+    """Normal weights, in so many bytes each, in blocks that do not fill the last group."""
+    torch.manual_seed(0)
+    weight, whole = torch.randn(300, 640), torch.empty(300, 640)
+    small = quantize(weight, bits, "cpu")
+    dequantize(small, whole)
+
+    assert ((whole - weight).norm() / weight.norm()).item() < error
+    assert small.nbytes / weight.numel() < size

@@ -101,7 +101,10 @@ def percentage(value: object) -> float:
     return float(real(0, 100, example=80, above=True)(str(value).removesuffix("%"))) / 100
 
 
-LATER_QUANTIZED = "weights of 4 or 8 bits are not built yet; leave it out"
+def bits(value: object) -> int:
+    """Read how many bits a weight has."""
+    return int(choice("4", "8")(str(value)))
+
 
 KEYS: tuple[Key, ...] = (
     Key("preset", choice("tiny", "small", "medium", "large"), "small", "size of the model", "NAME"),
@@ -186,7 +189,7 @@ KEYS: tuple[Key, ...] = (
     Key("learn", choice("answers", "everything"), "answers", "what of an example is learned", "WHAT"),
     Key("distrust", choice("off", "added", "weighted"), "off", "how an example's source counts", "HOW"),
     Key("distrust_alpha", real(2.3, 3.0, example=2.7), 2.7, "factor of the distrust term", "X"),
-    Key("quantize", text, None, "", "BITS", LATER_QUANTIZED),
+    Key("quantize", bits, None, "bits of a frozen weight, 4 or 8 (as they are)", "BITS"),
 )
 """In the order of the help text."""
 

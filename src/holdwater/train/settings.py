@@ -21,6 +21,7 @@ class TuneSettings:
     lora_dropout: float
     lora_targets: str | None
     lora_layers: int | None
+    quantize: Literal[4, 8] | None
     learn: Literal["answers", "everything"]
     distrust: Literal["off", "added", "weighted"]
     distrust_alpha: float

@@ -43,6 +43,14 @@ class OwnCode:
         self._model.train()
         return loss
 
+    @torch.no_grad()
+    def next_token(self, inputs: Inputs) -> Tensor:
+        """The likeliest token after the last one. Shape ()."""
+        self._model.eval()
+        logits: Tensor = self._model(input_ids=inputs.tokens[None], use_cache=False).logits
+        self._model.train()
+        return logits[0, -1].argmax()
+
     def refresh(self) -> None:
         """Nothing to do: the model computes with the weights that are trained."""
 

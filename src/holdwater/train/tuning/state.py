@@ -185,14 +185,17 @@ class TuneState:
         Args:
             count: Tokens to add.
         """
-        model, tokenizer = self.loaded.model.eval(), self.loaded.tokenizer
-        begin = torch.tensor([self.held_out[0].tokens[:BEGINNING]], device=self.settings.device)
-        written = model.generate(
-            begin, attention_mask=torch.ones_like(begin), max_new_tokens=count, do_sample=False, use_cache=True,
+        begin, tokenizer = self.held_out[0].tokens[:BEGINNING], self.loaded.tokenizer
+        if self.static is not None:
+            written = self.static.write(begin, min(count, self.settings.train_seq_length - len(begin)))
+            return str(tokenizer.decode(written, skip_special_tokens=True))
+        model, given = self.loaded.model.eval(), torch.tensor([begin], device=self.settings.device)
+        found = model.generate(
+            given, attention_mask=torch.ones_like(given), max_new_tokens=count, do_sample=False, use_cache=True,
             pad_token_id=tokenizer.eos_token_id or 0,
         )  # fmt: skip
         model.train()
-        return str(tokenizer.decode(written[0].tolist(), skip_special_tokens=True))
+        return str(tokenizer.decode(found[0].tolist(), skip_special_tokens=True))
 
     def save(self, folder: CheckpointFolder, *, best: bool) -> Path:
         """Write a checkpoint.
@@ -282,7 +285,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
         layers=tuning.lora_layers,
     )
     add_adapters(loaded.model, lora)
-    way = choose_way(loaded.model, settings)
+    way = choose_way(loaded.model, settings, tuning.quantize)
     examples = PackedBatches(
         learned, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed,
         weighs=tuning.distrust == "weighted",

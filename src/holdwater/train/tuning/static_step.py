@@ -15,7 +15,8 @@ from torch import Tensor
 
 from holdwater.integrations.out_of_memory import is_out_of_memory
 from holdwater.train.tuning.decoder.decoder import Inputs
-from holdwater.train.tuning.packing import Packed
+from holdwater.train.tuning.examples import Example
+from holdwater.train.tuning.packing import Packed, pack
 
 log = logging.getLogger("holdwater")
 
@@ -123,6 +124,10 @@ class Propagator(Protocol):
         """Take the trained weights as they are now."""
         ...
 
+    def next_token(self, inputs: Inputs) -> Tensor:
+        """The likeliest token after the last one. Shape ()."""
+        ...
+
 
 class StaticStep:
     """Takes the steps of a model whose memory never moves."""
@@ -206,6 +211,20 @@ class StaticStep:
         if self._known is not None:
             self._known.synchronize()
         return self._told.item()
+
+    def write(self, tokens: list[int], count: int) -> list[int]:
+        """Go on with some tokens, by the likeliest one each time.
+
+        Args:
+            tokens: One or more.
+            count: Tokens to add; fewer where there is no more room.
+        """
+        written, room = list(tokens), self._parts["tokens"].numel()
+        for _ in range(min(count, room - len(written))):
+            known = [Example(written, [False] * len(written))]
+            self._send(pack([known], len(written)), 1.0, 0)
+            written.append(int(self._model.next_token(self._inputs(len(written))).item()))
+        return written
 
     @torch.no_grad()
     def evaluate(self, batch: Packed) -> float:

@@ -1,6 +1,7 @@
 """Which way the steps of a model are taken: written out, captured from its own code, or eagerly; and why."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holdwater.errors import ModelError
+from holdwater.errors import ConfigError, ModelError
 from holdwater.integrations.out_of_memory import is_out_of_memory
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings
@@ -31,19 +32,24 @@ class Way:
     """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
 
 
-def choose_way(model: Any, settings: TrainSettings) -> Way:  # noqa: ANN401 - of Transformers
+def choose_way(model: Any, settings: TrainSettings, bits: int | None) -> Way:  # noqa: ANN401 - of Transformers
     """Put a model with adapters on its device, and get its steps ready.
 
     Args:
         model: On the CPU.
         settings: Of the run.
+        bits: Of a frozen weight, 4 or 8; None leaves them as they are.
 
     Raises:
+        ConfigError: The weights of this model cannot be in few bits.
         ModelError: The model, or a step of it, does not fit into the device's memory.
         RuntimeError: The device failed otherwise.
     """
+    reason = why_not(model, length=settings.train_seq_length)
+    if bits is not None and reason:
+        raise ConfigError(f"quantize is {bits}, but {reason}; leave it out, or use a model of the Llama kind")
     try:
-        return _way(model, settings)
+        return _way(model, settings, bits, reason)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -53,43 +59,58 @@ def choose_way(model: Any, settings: TrainSettings) -> Way:  # noqa: ANN401 - of
         ) from None
 
 
-def _way(model: Any, settings: TrainSettings) -> Way:  # noqa: ANN401
-    """As `choose_way`."""
-    tokens = settings.batch_size * settings.train_seq_length
-    length, device = settings.train_seq_length, settings.device
-    if device != "cuda":
-        weights = FlatWeights.of(model.to(device))
-        log.info("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", device)
-        return Way(weights, _optimizer(weights, settings), None)
-    if reason := why_not(model, length=length):
-        log.info("each step is captured from the model's own code: %s", reason)
-        weights = FlatWeights.of(model.to(device))
-        optimizer = _optimizer(weights, settings)
-        own = OwnCode(model, weights, device=device, length=length)
-        static = StaticStep(own, partial(_step, optimizer, largest_norm=settings.gradient_clip), tokens=tokens)
-        return Way(weights, optimizer, static)
-    log.info("each step is written out, and captured")
-    decoder = Decoder(model, device=device)
+def _way(model: Any, settings: TrainSettings, bits: int | None, reason: str) -> Way:  # noqa: ANN401
+    """As `choose_way`, where nothing stands against it."""
+    on_cuda = settings.device == "cuda"
+    if bits is not None or (on_cuda and not reason):
+        log.info("each step is written out%s", ", and captured" if on_cuda else "")
+        return _written_out(model, settings, bits)
+    weights = FlatWeights.of(model.to(settings.device))
+    optimizer = _optimizer(weights, settings)
+    if not on_cuda:
+        log.info("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", settings.device)
+        return Way(weights, optimizer, None)
+    log.info("each step is captured from the model's own code: %s", reason)
+    own = OwnCode(model, weights, device=settings.device, length=settings.train_seq_length)
+    update = partial(_step, optimizer, largest_norm=settings.gradient_clip)
+    return Way(weights, optimizer, StaticStep(own, update, tokens=_tokens(settings)))
+
+
+def _written_out(model: Any, settings: TrainSettings, bits: int | None) -> Way:  # noqa: ANN401
+    """Every buffer and every kernel by name."""
+    decoder = Decoder(model, device=settings.device, bits=bits)
     weights = FlatWeights.of(model, decoder.trained)
     decoder.bind()
-    decoder.prepare(tokens, length)
+    decoder.prepare(_tokens(settings), settings.train_seq_length)
     optimizer = _optimizer(weights, settings)
-    torch.cuda.empty_cache()  # what moving the weights has left
-    update = _flat_update(weights, optimizer, decoder)
-    static = StaticStep(decoder, partial(update, largest_norm=settings.gradient_clip), tokens=tokens)
-    return Way(weights, optimizer, static)
+    update = partial(_update(weights, optimizer, decoder), largest_norm=settings.gradient_clip)
+    return Way(weights, optimizer, StaticStep(decoder, update, tokens=_tokens(settings)))
+
+
+def _tokens(settings: TrainSettings) -> int:
+    """Tokens in a micro-batch."""
+    return settings.batch_size * settings.train_seq_length
+
+
+def _update(weights: FlatWeights, optimizer: FlatAdamW, decoder: Decoder) -> Callable[..., None]:
+    """Changes weights and their copies: one kernel on a CUDA device."""
+    if weights.decayed.is_cuda:
+        from holdwater.train.tuning.decoder.update_kernels import FlatUpdate  # noqa: PLC0415 - Triton is with CUDA
+
+        torch.cuda.empty_cache()  # what moving the weights has left
+        return FlatUpdate(weights, optimizer, decoder.copies())
+
+    def update(rate: Tensor, *, largest_norm: float) -> None:
+        """Change the weights, then their copies."""
+        _step(optimizer, rate, largest_norm=largest_norm)
+        decoder.refresh()
+
+    return update
 
 
 def _step(optimizer: FlatAdamW, rate: Tensor, *, largest_norm: float) -> None:
     """Change the weights."""
     optimizer.step(learning_rate=rate, largest_norm=largest_norm)
-
-
-def _flat_update(weights: FlatWeights, optimizer: FlatAdamW, decoder: Decoder) -> Any:  # noqa: ANN401 - a callable
-    """The update as one kernel."""
-    from holdwater.train.tuning.decoder.update_kernels import FlatUpdate  # noqa: PLC0415 - Triton is with CUDA only
-
-    return FlatUpdate(weights, optimizer, decoder.copies())
 
 
 def _optimizer(weights: FlatWeights, settings: TrainSettings) -> FlatAdamW:

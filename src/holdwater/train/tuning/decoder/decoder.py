@@ -36,18 +36,25 @@ class Inputs:
 class Decoder:
     """A causal language model with adapters, as `why_not` accepts it."""
 
-    def __init__(self, model: Any, *, device: str) -> None:  # noqa: ANN401 - of Transformers
+    def __init__(self, model: Any, *, device: str, bits: int | None = None) -> None:  # noqa: ANN401 - of Transformers
         """Take a model's weights over; the model itself goes on with views of them.
 
         Args:
             model: With adapters; on the CPU, or on the device already.
             device: Where the weights are put.
+            bits: Of a weight of the layers, 4 or 8; None leaves them as they are. In few bits the model itself
+                cannot go on.
         """
         self.shape = DecoderShape.of(model.config)
         self.device = device
         body = model.model
-        self.layers = [DecoderLayer(layer, number, device) for number, layer in enumerate(body.layers)]
+        self.layers = [DecoderLayer(layer, number, device, bits) for number, layer in enumerate(body.layers)]
         model.to(device)
+        if bits is not None:
+            frozen = [group.frozen for layer in self.layers for group in layer.groups]
+            room = frozen[0].first.new_empty(max(one.size for one in frozen))
+            for one in frozen:
+                one.use_room(room)
         self._rotary = body.rotary_emb
         self._embedding: Tensor = model.get_input_embeddings().weight.data
         self._head: Tensor = model.get_output_embeddings().weight.data
@@ -137,6 +144,13 @@ class Decoder:
         self._forward(one, inputs)
         self._losses(one, inputs, back=False)
         return one.buffers.losses.sum()
+
+    @torch.no_grad()
+    def next_token(self, inputs: Inputs) -> Tensor:
+        """The likeliest token after the last one. Shape ()."""
+        one = self._pass(inputs, add=False)
+        self._forward(one, inputs)
+        return torch.mv(self._head, one.buffers.scratch.normed[-1]).argmax()
 
     def _pass(self, inputs: Inputs, *, add: bool) -> Pass:
         """What the layers need to know."""

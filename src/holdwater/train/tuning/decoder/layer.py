@@ -34,20 +34,21 @@ class Pass:
 class DecoderLayer:
     """A layer: attention and a gated network, each behind a norm and beside the residual stream."""
 
-    def __init__(self, module: Any, number: int, device: str) -> None:  # noqa: ANN401
+    def __init__(self, module: Any, number: int, device: str, bits: int | None = None) -> None:  # noqa: ANN401
         """Take the weights of a layer of Transformers over; the layer itself goes on with views of them.
 
         Args:
             module: The layer.
             number: From 0.
             device: Where the weights are put.
+            bits: Of a frozen weight, 4 or 8; None leaves them as they are.
         """
         attention, network = module.self_attn, module.mlp
         self.number = number
-        self.queries = ProductGroup([attention.q_proj, attention.k_proj, attention.v_proj], device)
-        self.output = ProductGroup([attention.o_proj], device)
-        self.gates = ProductGroup([network.gate_proj, network.up_proj], device)
-        self.down = ProductGroup([network.down_proj], device)
+        self.queries = ProductGroup([attention.q_proj, attention.k_proj, attention.v_proj], device, bits)
+        self.output = ProductGroup([attention.o_proj], device, bits)
+        self.gates = ProductGroup([network.gate_proj, network.up_proj], device, bits)
+        self.down = ProductGroup([network.down_proj], device, bits)
         module.to(device)
         self.first_norm: Tensor = module.input_layernorm.weight.data
         self.second_norm: Tensor = module.post_attention_layernorm.weight.data

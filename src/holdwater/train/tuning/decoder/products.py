@@ -7,12 +7,13 @@ of the adapters: Hu et al. (2021), arXiv 2106.09685.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from holdwater.train.tuning.decoder.frozen import Frozen
 from holdwater.train.tuning.decoder.plain_kernels import Seconds
 from holdwater.train.tuning.lora import LoraLinear
 
@@ -85,31 +86,26 @@ class _Run:
 class ProductGroup:
     """Some linear layers of the same input."""
 
-    def __init__(self, layers: Sequence[nn.Module], device: str) -> None:
+    def __init__(self, layers: Sequence[nn.Module], device: str, bits: int | None = None) -> None:
         """Lay the layers' weights side by side; the layers themselves go on with views of them.
 
         Args:
             layers: Linear ones, with or without adapters.
             device: Where the weights are put.
+            bits: Of a frozen weight, 4 or 8; None leaves them as they are. In few bits the layers cannot go on.
         """
         bases: list[Any] = [one.base if isinstance(one, LoraLinear) else one for one in layers]
         self.adapted = [one for one in layers if isinstance(one, LoraLinear)]
-        self._layers = len(layers)
-        sizes = [base.weight.shape[0] for base in bases]
-        ranks = [one.lora_A.shape[0] if isinstance(one, LoraLinear) else 0 for one in layers]
-        self.outer, self.rank, self.inner = sum(sizes), sum(ranks), int(bases[0].weight.shape[1])
+        self._layers, sizes = len(layers), [base.weight.shape[0] for base in bases]
+        self.frozen = Frozen(bases, sum(one.lora_A.shape[0] for one in self.adapted), device=device, bits=bits)
+        self.outer, self.rank, self.inner = self.frozen.outer, self.frozen.rank, self.frozen.inner
         """Widths: of all outputs together, of all adapters together, and of the input."""
+        self.first = self.frozen.first
+        """The first matrices in the type of the products. Shape (rank, inner)."""
         self.scaling = self.adapted[0].scaling if self.adapted else 1.0
         self.dropout = self.adapted[0].dropout if self.adapted else 0.0
-        kind = bases[0].weight.dtype
-        self.weight = torch.empty(self.outer + self.rank, self.inner, dtype=kind, device=device)
-        """The frozen weights, then the first matrices. Shape (outer + rank, inner)."""
-        for base, end in zip(bases, accumulate(sizes), strict=True):
-            rows = self.weight[end - base.weight.shape[0] : end]
-            rows.copy_(base.weight.data)
-            base.weight.data = rows
         self.bias = _bias(bases, device)
-        self._runs = list(_runs(layers, sizes, self.weight))
+        self._runs = list(_runs(layers, sizes, self.first))
         self.first_master = self.first
         """The first matrices as they are trained, once `bind` was called. Shape (rank, inner)."""
         self._first_grad: Tensor | None = None
@@ -118,11 +114,6 @@ class ProductGroup:
     def width(self) -> int:
         """Columns of what `forward` writes: all outputs, then what the first matrices give."""
         return int(self.outer + self.rank)
-
-    @property
-    def first(self) -> Tensor:
-        """The first matrices in the type of the products. Shape (rank, inner)."""
-        return self.weight[self.outer :]
 
     def bind(self) -> None:
         """Take the places of weights and gradients, once they are laid out: first matrices lie side by side."""
@@ -155,9 +146,9 @@ class ProductGroup:
             dropped: The rows after dropout, for the adapters; None where there is none. Shape as `rows`.
         """
         if dropped is None:
-            torch.mm(rows, self.weight.t(), out=out)
+            torch.mm(rows, self.frozen.whole().t(), out=out)
         else:
-            add_product(out[:, : self.outer], rows, self.weight[: self.outer].t(), add=False)
+            add_product(out[:, : self.outer], rows, self.frozen.whole()[: self.outer].t(), add=False)
             add_product(out[:, self.outer :], dropped, self.first.t(), add=False)
 
     def add_seconds(self, out: Tensor) -> None:
@@ -218,9 +209,9 @@ class ProductGroup:
             adapters: With what comes back through the adapters.
         """
         if adapters:
-            torch.mm(grad, self.weight, out=into)
+            torch.mm(grad, self.frozen.whole(), out=into)
         else:
-            torch.mm(grad[:, : self.outer], self.weight[: self.outer], out=into)
+            torch.mm(grad[:, : self.outer], self.frozen.whole()[: self.outer], out=into)
 
 
 def _bias(bases: Sequence[Any], device: str) -> Tensor | None:
