@@ -7,7 +7,7 @@ import torch
 
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.tuning.decoder import plain_kernels as plain
-from holdwater.train.tuning.decoder.decoder import Decoder
+from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
 from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.models import packed_loss
@@ -181,7 +181,7 @@ def static(model: Any, *, captured: bool = True, recomputed: int = 0) -> tuple[S
     decoder = Decoder(model, device="cuda")
     weights = FlatWeights.of(model, decoder.trained)
     decoder.bind()
-    decoder.prepare(256, 128, recomputed=recomputed)
+    decoder.prepare(128, StepPlan(rows=2, recomputed=recomputed))
     update = FlatUpdate(weights, FlatAdamW(weights, weight_decay=0.01), decoder.copies())
     step = StaticStep(decoder, lambda rate: update(rate, largest_norm=0.5), tokens=256)
     step.recording.enabled = captured

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from holdwater.train.flat import FlatWeights
-from holdwater.train.tuning.decoder.decoder import Decoder, Inputs
+from holdwater.train.tuning.decoder.decoder import Decoder, Inputs, StepPlan
 from holdwater.train.tuning.decoder.quantized import dequantize, quantize
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.examples import Example
@@ -74,7 +74,7 @@ def test_gives_the_models_own_loss_and_gradients(
     decoder = Decoder(model, device="cpu")
     FlatWeights.of(model, decoder.trained)
     decoder.bind()
-    decoder.prepare(40, 16, recomputed=recomputed, chunk=7)
+    decoder.prepare(16, StepPlan(rows=3, recomputed=recomputed, chunk=7))
     first = decoder.propagate(inputs_of(packed), add=False)
 
     assert first.item() == pytest.approx(plain.item(), rel=1e-5)
@@ -109,7 +109,7 @@ def test_weights_of_few_bits_give_the_gradients_of_the_weights_they_stand_for(tm
     decoder = Decoder(model, device="cpu", bits=bits)
     FlatWeights.of(model, decoder.trained)
     decoder.bind()
-    decoder.prepare(40, 16, chunk=7)
+    decoder.prepare(16, StepPlan(rows=3, chunk=7))
 
     loss = decoder.propagate(inputs_of(packed), add=False)
 

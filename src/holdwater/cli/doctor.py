@@ -79,9 +79,7 @@ def _print_machine(console: Console) -> None:
     if profile is None:
         console.print("profile: none (this machine is smaller than the smallest)", highlight=False)
         return
-    console.print(
-        f"profile: {profile.name}; for fine-tuning, which is not built yet, it would set", highlight=False
-    )
+    console.print(f"profile: {profile.name}; for fine-tuning it sets", highlight=False)
     for model, row in profile.models.items():
         console.print(f"  {model}: {', '.join(f'{key} {value}' for key, value in row.items())}", highlight=False)
 

@@ -12,18 +12,14 @@ from holdwater.errors import HoldwaterError
 
 MISTAKE = 2
 """The exit code of a mistake in the call or the configuration."""
-COMMANDS = ("train", "run", "watch", "report", "replay", "doctor", "verify-resume")
+COMMANDS = ("train", "run", "watch", "plan", "report", "replay", "doctor", "verify-resume")
 """Each is a module of this package, imported when it is called."""
-NOT_BUILT = ("plan",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _log_to_stderr()
-    if words and words[0] in NOT_BUILT:
-        print(f"holdwater: `holdwater {words[0]}` is not built yet; see CHANGELOG.md", file=sys.stderr)  # noqa: T201
-        return MISTAKE
     options = _parser(words).parse_args(words)
     try:
         return int(options.run(options))

@@ -27,15 +27,13 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     """Add the subcommand."""
     parser = commands.add_parser(
         "train",
-        help="train a small GPT from scratch on text, under the guard",
-        description="Train a small GPT from scratch on text. Memory is held inside a budget, shown while the "
+        help="fine-tune a large model, or train a small GPT from scratch, under the guard",
+        description="Fine-tune the adapters of a large model (--model, with examples in --data), or train a "
+        "small GPT from scratch on text. Memory is held inside a budget, shown while the "
         "run goes on, and judged at its end. Every flag is also a key of --config FILE and an "
         "environment variable HOLDWATER_NAME; flags are strongest.",
     )
-    for key in KEYS:
-        text = argparse.SUPPRESS if key.not_built else key.help + _default(key.default)
-        parser.add_argument(key.flag, dest=key.name, metavar=key.metavar, help=text)
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of the same keys")
+    add_keys(parser)
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -50,6 +48,17 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         "--no-supervise", action="store_true", help="train in this process: nobody starts another when it dies"
     )
     parser.set_defaults(run=run)
+
+
+def add_keys(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each key of the configuration, and --config.
+
+    Args:
+        parser: Of a subcommand.
+    """
+    for key in KEYS:
+        parser.add_argument(key.flag, dest=key.name, metavar=key.metavar, help=key.help + _default(key.default))
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of the same keys")
 
 
 def run(options: argparse.Namespace) -> int:

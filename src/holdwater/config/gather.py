@@ -30,7 +30,7 @@ class Config:
         """Write the resolved configuration, with the origin of each value that is not a default."""
         lines = []
         for name, value in self.values.items():
-            if BY_NAME[name].not_built or value is None:
+            if value is None:
                 continue
             line = yaml.safe_dump({name: _plain(name, value)}, allow_unicode=True).strip()
             origin = self.origins[name]
@@ -89,8 +89,6 @@ class _Source:
             key = BY_NAME.get(name)
             if key is None:
                 mistakes.append(f"{self._where(name)} is unknown{_suggest(name)}")
-            elif key.not_built:
-                mistakes.append(f"{self._where(name)} cannot be set: {key.not_built}; leave it out")
             else:
                 self._read(key, value, config, mistakes)
 
@@ -158,7 +156,7 @@ def _apply_profile(profile: Profile, config: Config) -> None:
 
 def _suggest(name: str) -> str:
     """The known key that is nearest."""
-    near = difflib.get_close_matches(name, [key.name for key in KEYS if not key.not_built], n=1)
+    near = difflib.get_close_matches(name, [key.name for key in KEYS], n=1)
     return f"; did you mean {near[0]}?" if near else "; `holdwater train --help` lists the keys"
 
 

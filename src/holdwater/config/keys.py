@@ -21,8 +21,6 @@ class Key:
     default: Any
     help: str
     metavar: str = "N"
-    not_built: str = ""
-    """Why the key is refused as yet; empty if it works."""
     short: str = ""
     """The flag's name where it is shorter than the key's."""
 

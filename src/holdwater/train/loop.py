@@ -178,6 +178,6 @@ def recovering_step(settings: TrainSettings, state: Trainee, *, deaths: int = 0)
         deaths: Processes of this run that were killed for want of memory: this one begins with smaller parts.
     """
     factor = settings.batch_size_reduction_factor
-    step = RecoveringStep(state.lent(), micro_batch=settings.batch_size, factor=factor)
-    step.micro_batch = max(int(settings.batch_size * factor**deaths), 1)
+    step = RecoveringStep(state.lent(), micro_batch=state.micro_batch, factor=factor)
+    step.micro_batch = max(int(state.micro_batch * factor**deaths), 1)
     return step

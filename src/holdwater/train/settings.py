@@ -9,6 +9,10 @@ import torch
 from holdwater.config import Config
 from holdwater.errors import ConfigError
 from holdwater.train.text import Level
+from holdwater.units import Bytes
+
+OWN_AFFAIR = {"model", "max_memory"}
+"""Settings of a tuning that may change when a run goes on: a model is told by its weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,8 @@ class TuneSettings:
     learn: Literal["answers", "everything"]
     distrust: Literal["off", "added", "weighted"]
     distrust_alpha: float
+    max_memory: Bytes | None
+    """What the process may take; None leaves it to the device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +75,9 @@ class TrainSettings:
         own = {name: getattr(self, name) for name in self.__slots__ if name not in free}
         if self.tuning is None:
             return own
-        return own | {name: getattr(self.tuning, name) for name in TuneSettings.__slots__ if name != "model"}
+        return own | {
+            name: getattr(self.tuning, name) for name in TuneSettings.__slots__ if name not in OWN_AFFAIR
+        }
 
 
 def train_settings(config: Config, out: Path) -> TrainSettings:

@@ -92,6 +92,11 @@ class TrainState:
         return self.tokens.decode(self.model.generate(tokens, count, generator)[0].tolist())
 
     @property
+    def micro_batch(self) -> int:
+        """Sequences that are propagated at once, at most."""
+        return self.settings.batch_size
+
+    @property
     def epochs(self) -> float:
         """How often as many tokens were seen as the text has."""
         return self.step * self.settings.gradient_accumulation / self.batches.steps_in_epoch

@@ -74,6 +74,11 @@ class Trainee(Protocol):
     """The step of the newest checkpoint that this process wrote; -1 before the first."""
 
     @property
+    def micro_batch(self) -> int:
+        """Rows that are propagated at once, at most."""
+        ...
+
+    @property
     def batches(self) -> Drawn:
         """What is learned from."""
         ...

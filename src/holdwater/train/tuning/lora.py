@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from holdwater.errors import ConfigError, RunFolderError
+from holdwater.train.settings import TuneSettings
 
 PREFIX = "base_model.model."
 """What PEFT puts before the name of each layer."""
@@ -44,6 +45,18 @@ class LoraConfig:
             raise ConfigError(f"lora_dropout is {self.dropout:g}, but it is a share; write 0 to 0.99")
         if self.layers is not None and self.layers < 1:
             raise ConfigError(f"lora_layers is {self.layers}, but it counts layers; write 1 or more")
+
+    @classmethod
+    def of(cls, tuning: TuneSettings) -> "LoraConfig":
+        """The adapters that the settings of a run ask for."""
+        targets = tuning.lora_targets
+        return cls(
+            rank=tuning.lora_rank,
+            alpha=tuning.lora_alpha,
+            dropout=tuning.lora_dropout,
+            targets=[] if targets is None else [one.strip() for one in targets.split(",")],
+            layers=tuning.lora_layers,
+        )
 
     @property
     def scaling(self) -> float:

@@ -32,6 +32,7 @@ from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.state import compare, copy_tensors, writer
 from holdwater.train.trainee import Ahead
+from holdwater.train.tuning.decoder.decoder import StepPlan
 from holdwater.train.tuning.distrust import added_term
 from holdwater.train.tuning.examples import Corpus, Example
 from holdwater.train.tuning.lora import (
@@ -46,11 +47,14 @@ from holdwater.train.tuning.lora import (
 from holdwater.train.tuning.losses import CHUNK
 from holdwater.train.tuning.models import Loaded, load_model, packed_loss
 from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
+from holdwater.train.tuning.planning import Choice, check_plan, plan_run
 from holdwater.train.tuning.static_step import StaticStep
 from holdwater.train.tuning.ways import choose_way
 
 log = logging.getLogger("holdwater")
 
+SETTLED = 4
+"""Steps of a process after which nothing new is taken from the device."""
 BEGINNING = 12
 """Tokens of a held-out example that generated text begins with."""
 
@@ -87,6 +91,12 @@ class TuneState:
     """What a checkpoint must agree with."""
     static: StaticStep | None = None
     """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
+    micro_batch: int = 1
+    """Rows that are propagated at once, at most."""
+    choice: Choice | None = None
+    """How steps were planned; None where they were not."""
+    first_step: int = 0
+    """Steps that were done when this process began."""
     rate: float = 0.0
     """The learning rate of the step that is being taken."""
     step: int = 0
@@ -136,7 +146,10 @@ class TuneState:
         def loss() -> float:
             """Draw the next batch while the device works, then wait for it."""
             self.batches.look_ahead()
-            return static.loss()
+            found = static.loss()
+            if self.choice is not None and self.step == self.first_step + SETTLED:
+                check_plan(self.choice)
+            return found
 
         return LentLoop(
             propagate=propagate,
@@ -167,7 +180,8 @@ class TuneState:
         total = count = 0.0
         for _ in range(settings.eval_batches):
             batch = batches.draw()
-            total += self._loss(batch)
+            for begin in range(0, len(batch.tokens), self.micro_batch):
+                total += self._loss(batch.part(begin, begin + self.micro_batch))
             count += batch.weight
         model.train()
         return total / max(count, 1.0)
@@ -254,7 +268,7 @@ class TuneState:
         best = checkpoint.state["best"]
         self.best = float("inf") if best is None else float(best)
         self.best_step = int(checkpoint.state["best_step"])
-        self.step = checkpoint.step
+        self.step = self.first_step = checkpoint.step
         return remarks
 
 
@@ -271,21 +285,17 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
         ConfigError: The adapters cannot be made so.
     """
     path = _data_file(settings.data)
+    choice = plan_run(settings, tuning)
     seed_everything(settings.seed)
     loaded = load_model(
         tuning.model, device="cpu", dtype=torch.float32 if settings.device == "cpu" else torch.bfloat16
     )
     corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
     learned, held_out = _split(corpus, settings)
-    lora = LoraConfig(
-        rank=tuning.lora_rank,
-        alpha=tuning.lora_alpha,
-        dropout=tuning.lora_dropout,
-        targets=[] if tuning.lora_targets is None else [one.strip() for one in tuning.lora_targets.split(",")],
-        layers=tuning.lora_layers,
-    )
+    lora = LoraConfig.of(tuning)
     add_adapters(loaded.model, lora)
-    way = choose_way(loaded.model, settings, tuning.quantize)
+    step = StepPlan(rows=settings.batch_size) if choice is None else choice.step
+    way = choose_way(loaded.model, settings, tuning.quantize, step)
     examples = PackedBatches(
         learned, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed,
         weighs=tuning.distrust == "weighted",

@@ -13,7 +13,7 @@ from holdwater.errors import ConfigError, ModelError
 from holdwater.integrations.out_of_memory import is_out_of_memory
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings
-from holdwater.train.tuning.decoder.decoder import Decoder
+from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.static_step import StaticStep
@@ -30,15 +30,18 @@ class Way:
     optimizer: FlatAdamW
     static: StaticStep | None
     """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
+    rows: int | None = None
+    """Rows of a micro-batch, where fewer fit than were asked for; None takes them all."""
 
 
-def choose_way(model: Any, settings: TrainSettings, bits: int | None) -> Way:  # noqa: ANN401 - of Transformers
+def choose_way(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan) -> Way:  # noqa: ANN401
     """Put a model with adapters on its device, and get its steps ready.
 
     Args:
         model: On the CPU.
         settings: Of the run.
         bits: Of a frozen weight, 4 or 8; None leaves them as they are.
+        step: How steps are taken where they are written out.
 
     Raises:
         ConfigError: The weights of this model cannot be in few bits.
@@ -49,7 +52,7 @@ def choose_way(model: Any, settings: TrainSettings, bits: int | None) -> Way:  #
     if bits is not None and reason:
         raise ConfigError(f"quantize is {bits}, but {reason}; leave it out, or use a model of the Llama kind")
     try:
-        return _way(model, settings, bits, reason)
+        return _way(model, settings, bits, None if reason else step)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -59,32 +62,33 @@ def choose_way(model: Any, settings: TrainSettings, bits: int | None) -> Way:  #
         ) from None
 
 
-def _way(model: Any, settings: TrainSettings, bits: int | None, reason: str) -> Way:  # noqa: ANN401
-    """As `choose_way`, where nothing stands against it."""
+def _way(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan | None) -> Way:  # noqa: ANN401
+    """As `choose_way`; without a plan the model's own code takes the steps."""
     on_cuda = settings.device == "cuda"
-    if bits is not None or (on_cuda and not reason):
+    if step is not None and (on_cuda or bits is not None):
         log.info("each step is written out%s", ", and captured" if on_cuda else "")
-        return _written_out(model, settings, bits)
+        return _written_out(model, settings, bits, step)
     weights = FlatWeights.of(model.to(settings.device))
     optimizer = _optimizer(weights, settings)
     if not on_cuda:
         log.info("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", settings.device)
         return Way(weights, optimizer, None)
-    log.info("each step is captured from the model's own code: %s", reason)
+    log.info("each step is captured from the model's own code")
     own = OwnCode(model, weights, device=settings.device, length=settings.train_seq_length)
     update = partial(_step, optimizer, largest_norm=settings.gradient_clip)
     return Way(weights, optimizer, StaticStep(own, update, tokens=_tokens(settings)))
 
 
-def _written_out(model: Any, settings: TrainSettings, bits: int | None) -> Way:  # noqa: ANN401
+def _written_out(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan) -> Way:  # noqa: ANN401
     """Every buffer and every kernel by name."""
     decoder = Decoder(model, device=settings.device, bits=bits)
     weights = FlatWeights.of(model, decoder.trained)
     decoder.bind()
-    decoder.prepare(_tokens(settings), settings.train_seq_length)
+    decoder.prepare(settings.train_seq_length, step)
     optimizer = _optimizer(weights, settings)
     update = partial(_update(weights, optimizer, decoder), largest_norm=settings.gradient_clip)
-    return Way(weights, optimizer, StaticStep(decoder, update, tokens=_tokens(settings)))
+    tokens = step.rows * settings.train_seq_length
+    return Way(weights, optimizer, StaticStep(decoder, update, tokens=tokens), step.rows)
 
 
 def _tokens(settings: TrainSettings) -> int:

@@ -3,6 +3,7 @@
 The results are those of the model's own code up to rounding (tests compare them).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from holdwater.train.tuning.decoder import plain_kernels
 from holdwater.train.tuning.decoder.buffers import Buffers, Needs, largest_ranks, make_buffers
+from holdwater.train.tuning.decoder.frozen import Frozen
 from holdwater.train.tuning.decoder.layer import DecoderLayer, Pass
 from holdwater.train.tuning.decoder.shape import DecoderShape
 from holdwater.train.tuning.losses import CHUNK
@@ -33,6 +35,18 @@ class Inputs:
     """Where the example of each token begins and ends. Shape (2, tokens), int32."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPlan:
+    """How a step is taken."""
+
+    rows: int
+    """Of a micro-batch."""
+    recomputed: int = 0
+    """Layers whose inside is computed again on the way back, from the first one on."""
+    chunk: int = CHUNK
+    """Tokens whose logits exist at once."""
+
+
 class Decoder:
     """A causal language model with adapters, as `why_not` accepts it."""
 
@@ -50,11 +64,7 @@ class Decoder:
         body = model.model
         self.layers = [DecoderLayer(layer, number, device, bits) for number, layer in enumerate(body.layers)]
         model.to(device)
-        if bits is not None:
-            frozen = [group.frozen for layer in self.layers for group in layer.groups]
-            room = frozen[0].first.new_empty(max(one.size for one in frozen))
-            for one in frozen:
-                one.use_room(room)
+        self._room = _room_for([group.frozen for layer in self.layers for group in layer.groups], bits)
         self._rotary = body.rotary_emb
         self._embedding: Tensor = model.get_input_embeddings().weight.data
         self._head: Tensor = model.get_output_embeddings().weight.data
@@ -73,6 +83,18 @@ class Decoder:
             for weight in [one.lora_A for one in group.adapted] + [one.lora_B for one in group.adapted]
         ]
 
+    def others(self) -> list[Tensor]:
+        """What lies in memory beside the layers' products: embeddings, norms, and room for whole weights."""
+        norms = [norm for layer in self.layers for norm in (layer.first_norm, layer.second_norm)]
+        room = [] if self._room is None else [self._room]
+        return [*room, *norms, self._embedding, self._head, self._last_norm]
+
+    @property
+    def buffers(self) -> Buffers:
+        """Those of `prepare`."""
+        assert self._buffers is not None, "prepare() comes first"  # noqa: S101 - a mistake of ours
+        return self._buffers
+
     def bind(self) -> None:
         """Take the places of the gradients, once they are laid out, and the weights as they are now."""
         for layer in self.layers:
@@ -90,26 +112,24 @@ class Decoder:
         """Each copy of trained weights that the products read, and what it is a copy of."""
         return [copy for layer in self.layers for group in layer.groups for copy in group.copies()]
 
-    def prepare(self, tokens: int, length: int, *, recomputed: int = 0, chunk: int = CHUNK) -> None:
+    def prepare(self, length: int, step: StepPlan) -> None:
         """Make all buffers.
 
         Args:
-            tokens: In a micro-batch, at most.
             length: Of an example, at most.
-            recomputed: Layers whose inside is computed again on the way back, from the first one on.
-            chunk: Tokens whose logits exist at once.
+            step: How steps are taken.
         """
         positions = torch.arange(length, device=self.device)[None]
         cosine, sine = self._rotary(self._embedding[:1][None], positions)
         half = self.shape.head_width // 2
         self._tables = torch.stack([cosine[0, :, :half], sine[0, :, :half]]).contiguous()
-        self._recomputed, self._chunk = recomputed, chunk
+        self._recomputed, self._chunk = step.recomputed, step.chunk
         needs = Needs(
             shape=self.shape,
             ranks=largest_ranks([layer.ranks for layer in self.layers]),
-            tokens=tokens,
-            recomputed=recomputed,
-            chunk=chunk,
+            tokens=step.rows * length,
+            recomputed=step.recomputed,
+            chunk=step.chunk,
             dropout=any(group.dropout for layer in self.layers for group in layer.groups),
         )
         self._buffers = make_buffers(needs, self._embedding)
@@ -154,11 +174,10 @@ class Decoder:
 
     def _pass(self, inputs: Inputs, *, add: bool) -> Pass:
         """What the layers need to know."""
-        assert self._buffers is not None, "prepare() comes first"  # noqa: S101 - a mistake of ours
         return Pass(
             self.shape,
             _kernels(inputs.tokens),
-            self._buffers.cut(len(inputs.tokens)),
+            self.buffers.cut(len(inputs.tokens)),
             inputs.spans,
             self._tables,
             inputs.seed,
@@ -184,6 +203,16 @@ class Decoder:
             one.kernels.cross_entropy(logits, inputs.targets[part], inputs.weights[part], buffers.losses[part])
             if back:
                 torch.mm(logits, self._head, out=scratch.above[part])
+
+
+def _room_for(frozen: Sequence[Frozen], bits: int | None) -> Tensor | None:
+    """A place in which each of some matrices of few bits can be made whole."""
+    if bits is None:
+        return None
+    room = frozen[0].first.new_empty(max(one.size for one in frozen))
+    for one in frozen:
+        one.use_room(room)
+    return room
 
 
 def _kernels(tensor: Tensor) -> ModuleType:

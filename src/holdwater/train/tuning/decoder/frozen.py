@@ -47,6 +47,13 @@ class Frozen:
         """Elements of the whole matrix."""
         return int((self.outer + self.rank) * self.inner)
 
+    def tensors(self) -> list[Tensor]:
+        """Everything that lies in memory, but for the room that others use too."""
+        few = self.quantized
+        return (
+            [self._whole] if few is None else [self.first, few.codes, few.maxima, few.scales, few.mean, few.table]
+        )
+
     def use_room(self, room: Tensor) -> None:
         """Take a place in which weights of few bits are made whole; others use it too.
 
@@ -58,6 +65,16 @@ class Frozen:
     def whole(self) -> Tensor:
         """The whole matrix; in few bits until another one is asked for. Shape (outer + rank, inner)."""
         if self.quantized is not None:
-            dequantize(self.quantized, self._whole[: self.outer])
+            _dequantize(self.quantized, self._whole[: self.outer])
             self._whole[self.outer :].copy_(self.first)
         return self._whole
+
+
+def _dequantize(quantized: Quantized, out: Tensor) -> None:
+    """Make a matrix whole again, by the kernel of its device."""
+    if out.is_cuda:
+        from holdwater.train.tuning.decoder import quantized_kernels  # noqa: PLC0415 - Triton is with CUDA only
+
+        quantized_kernels.dequantize(quantized, out)
+    else:
+        dequantize(quantized, out)

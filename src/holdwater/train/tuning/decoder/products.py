@@ -130,6 +130,10 @@ class ProductGroup:
         firsts = [(self.first, self.first_master)] if self.rank else []
         return firsts + [(run.second, run.masters()) for run in self._runs]
 
+    def seconds_of_runs(self) -> list[Tensor]:
+        """The second matrices in the type of the products. Shape (count, width, rank) each."""
+        return [run.second for run in self._runs]
+
     @property
     def seconds(self) -> Seconds | None:
         """The second matrices and their scale, where all layers have adapters of one rank; else None."""

@@ -95,11 +95,6 @@ def dequantize(quantized: Quantized, out: Tensor) -> None:
         quantized: The matrix in few bits.
         out: Gets it. Shape (rows, columns).
     """
-    if out.is_cuda:
-        from holdwater.train.tuning.decoder import quantized_kernels  # noqa: PLC0415 - Triton is with CUDA only
-
-        quantized_kernels.dequantize(quantized, out)
-        return
     codes = quantized.codes
     if len(quantized.table):
         unit = quantized.table[torch.stack([codes >> 4, codes & 15], dim=1).long()]

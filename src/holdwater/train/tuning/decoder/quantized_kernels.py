@@ -1,13 +1,10 @@
 """Weights of few bits made whole again, as one Triton kernel."""
 
-from typing import TYPE_CHECKING
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from holdwater.train.tuning.decoder.quantized import Quantized
+from holdwater.train.tuning.decoder.quantized import Quantized
 
 SIZE = 4096
 """Weights that a program makes."""
@@ -29,7 +26,7 @@ def _dequantize(codes, maxima, scales, mean, table, out, count, FOUR: tl.constex
     tl.store(out + at, (unit * largest).to(out.dtype.element_ty), at < count)
 
 
-def dequantize(quantized: "Quantized", out: Tensor) -> None:
+def dequantize(quantized: Quantized, out: Tensor) -> None:
     """As its namesake in plain torch; the matrix is contiguous."""
     count = out.numel()
     _dequantize[(triton.cdiv(count, SIZE),)](

@@ -1,0 +1,94 @@
+"""`holdwater plan`: what a fine-tuning run will take from a GPU, by what it is for, predicted without one."""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from holdwater.cli.checks import check_writable
+from holdwater.cli.train import add_keys, gather_config
+from holdwater.config import load_profile
+from holdwater.errors import ConfigError
+from holdwater.units import Bytes, format_size
+
+if TYPE_CHECKING:
+    from holdwater.train.tuning.planning import Choice
+
+SCHEMA = 1
+
+
+def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "plan",
+        help="predict what fine-tuning takes from a GPU, without one",
+        description="Predict the peak of `holdwater train --model ...` with the same flags, by what the memory is "
+        "for, and choose the fastest steps that fit --max-memory. Nothing is loaded but the model's config.json; "
+        "no GPU is needed.",
+    )
+    add_keys(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plan and print; return the exit code."""
+    config = gather_config(options)
+    if config["profile"] is not None:
+        config = gather_config(options, load_profile(config["profile"]))
+    if config["model"] is None:
+        raise ConfigError("model is not given, but plan predicts fine-tuning; write --model FOLDER")
+    check_writable("--json", options.json)
+    from holdwater.train.settings import train_settings  # noqa: PLC0415 - brings torch
+    from holdwater.train.tuning.planning import Planned, choose  # noqa: PLC0415
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    settings = train_settings(config, Path())
+    if settings.tuning is None:
+        raise AssertionError  # the model was given
+    planned = Planned(settings, settings.tuning)
+    choice = choose(planned, rows=settings.batch_size, limit=config["max_memory"])
+    Console().print(_table(choice, config["max_memory"]))
+    print(f"{choice.why}; {planned.parameters:,} weights are trained")  # noqa: T201 - what a command is for
+    if options.json is not None:
+        options.json.write_text(json.dumps(as_json(choice), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _table(choice: "Choice", limit: Bytes | None) -> Table:
+    """The peak, by what it is for."""
+    peak = choice.peak
+    table = Table("for", "bytes", "share", box=None, padding=(0, 2, 0, 0))
+    rows = [
+        *peak.roles.items(),
+        ("lost between blocks", peak.fragmentation),
+        ("context of the device", peak.context),
+    ]
+    for role, size in rows:
+        table.add_row(role, format_size(size), f"{size / peak.total:.1%}")
+    given = "" if limit is None else f"of {format_size(limit)}"
+    table.add_row("peak", format_size(peak.total), given, style="bold")
+    return table
+
+
+def as_json(choice: "Choice") -> dict[str, object]:
+    """The plan as JSON.
+
+    Args:
+        choice: How steps are taken.
+    """
+    peak, step = choice.peak, choice.step
+    return {
+        "schema": SCHEMA,
+        "peak_bytes": peak.total,
+        "reserved_bytes": peak.reserved,
+        "roles": {**peak.roles, "fragmentation": peak.fragmentation, "context": peak.context},
+        "micro_batch": step.rows,
+        "recomputed_layers": step.recomputed,
+        "logits_chunk": step.chunk,
+        "why": choice.why,
+    }

@@ -1,0 +1,254 @@
+"""What fine-tuning will take from a device, predicted without it: the run's own objects, made without memory.
+
+The model, its adapters, the optimizer and every buffer of a written-out step are built on torch's `meta` device,
+by the code that builds them for the run; their sizes are what the run will ask for. What the kernels of libraries
+take for themselves is added as it was measured.
+"""
+
+import importlib
+import logging
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holdwater.errors import ConfigError, ModelError
+from holdwater.plan import Part, Peak, predict
+from holdwater.train.flat import FlatAdamW, FlatWeights
+from holdwater.train.settings import TrainSettings, TuneSettings
+from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
+from holdwater.train.tuning.decoder.shape import why_not
+from holdwater.train.tuning.lora import LoraConfig, add_adapters
+from holdwater.train.tuning.losses import CHUNK
+from holdwater.units import Bytes, format_size
+
+log = logging.getLogger("holdwater")
+
+FILLED = 0.97
+"""Share of a device that a run may fill where no budget is given."""
+WORKSPACE = 32 << 20
+"""What cuBLAS takes for each order of work on a Hopper device, in bytes; measured with torch 2.11."""
+CONTEXT = Bytes(520_000_000)
+"""What a process takes on a device beside what torch reserves; measured on an H200."""
+UPDATED, ENTRY = 4096, 24
+"""Weights that a program of the update takes, and the bytes that say which."""
+
+
+class NotPlanned(ConfigError):  # noqa: N818 - says what it is
+    """Nothing is known of a model's steps beforehand."""
+
+
+class Planned:
+    """A model on no device, whose steps can be planned."""
+
+    def __init__(self, settings: TrainSettings, tuning: TuneSettings) -> None:
+        """Build the model without memory.
+
+        Args:
+            settings: Of the run.
+            tuning: Which model, which adapters.
+
+        Raises:
+            ModelError: The model's configuration cannot be read.
+            NotPlanned: Its steps are not written out, so nothing is known of them beforehand.
+        """
+        self.length = settings.train_seq_length
+        """Tokens in a row."""
+        model = _model_of(tuning.model)
+        lora = LoraConfig.of(tuning)
+        add_adapters(model, lora)
+        if reason := why_not(model, length=self.length):
+            raise NotPlanned(f"--model {tuning.model} cannot be planned: {reason}; try it with a few steps")
+        model.to(torch.bfloat16)
+        self._decoder = Decoder(model, device="meta", bits=tuning.quantize)
+        for adapter in self._decoder.trained:
+            adapter.data = adapter.data.float()
+        weights = FlatWeights.of(model, self._decoder.trained)
+        self._weights, self._optimizer = weights, FlatAdamW(weights, weight_decay=0.0)
+        self.layers = len(self._decoder.layers)
+        """Of the model."""
+        self.parameters = sum(one.numel() for one in self._decoder.trained)
+        """That are trained."""
+
+    def peak(self, step: StepPlan) -> Peak:
+        """Predict what a run takes.
+
+        Args:
+            step: How its steps are taken.
+        """
+        tokens = step.rows * self.length
+        self._decoder.prepare(self.length, step)
+        return predict([*self._lasting(), *self._of_step(tokens)], context=CONTEXT)
+
+    def _lasting(self) -> Iterator[Part]:
+        """What does not depend on the step."""
+        groups = [group for layer in self._decoder.layers for group in layer.groups]
+        for group in groups:
+            yield Part("weights", tuple(_sizes(group.frozen.tensors())))
+            yield Part("adapters", tuple(_sizes(group.seconds_of_runs())))
+        yield Part("weights", tuple(_sizes(self._decoder.others())))
+        yield Part("adapters", (self._weights.decayed.nbytes,))
+        yield Part("gradients", (self._weights.decayed_grad.nbytes,))
+
+    def _of_step(self, tokens: int) -> Iterator[Part]:
+        """What a step takes."""
+        buffers = self._decoder.buffers
+        logits = buffers.logits.nbytes
+        yield Part("activations", tuple(size for size in _sizes(_tensors(buffers)) if size != logits))
+        yield Part("logits", (logits,))
+        moments = [tensor.nbytes for tensor in self._optimizer.tensors().values()]
+        yield Part("optimizer", tuple(size for size in moments if size))
+        blocks = -(-self._weights.decayed.numel() // UPDATED)
+        yield Part("workspace", (blocks * ENTRY, 32 * tokens, WORKSPACE, WORKSPACE))
+
+
+def _model_of(name: str) -> Any:  # noqa: ANN401 - of Transformers
+    """A model on no device."""
+    transformers = importlib.import_module("transformers")
+    folder = Path(name).expanduser()
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(folder) if folder.is_dir() else name)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"--model {name}: its config.json cannot be read ({str(error).splitlines()[0]})"
+        ) from error
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def _tensors(record: Any) -> Iterator[Tensor]:  # noqa: ANN401 - a record of tensors, lists and records
+    """All tensors of a record that have memory of their own."""
+    if isinstance(record, Tensor):
+        yield record
+    elif isinstance(record, list):
+        for one in record:
+            yield from _tensors(one)
+    elif record is not None:
+        for each in fields(record):
+            yield from _tensors(getattr(record, each.name))
+
+
+def _sizes(tensors: Iterable[Tensor]) -> Iterator[int]:
+    """Bytes of each piece of memory that lies behind some tensors, each counted once."""
+    seen: dict[int, int] = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        seen.setdefault(storage._cdata, storage.nbytes())  # noqa: SLF001 - its only name
+    yield from seen.values()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How steps are taken, what that takes, and why."""
+
+    step: StepPlan
+    peak: Peak
+    why: str
+
+
+CHUNKS = (CHUNK, CHUNK // 4)
+"""Tokens whose logits may exist at once."""
+AGAIN = 0.36
+"""What computing all layers again adds to the time of a step: all products but the last, forward only."""
+STARTING = 45
+"""Tokens that a micro-batch could compute in the time that starting its kernels takes; measured on an H200."""
+
+
+def choose(planned: Planned, *, rows: int, limit: Bytes | None) -> Choice:
+    """Choose the fastest way to take steps that fits.
+
+    Args:
+        planned: The model.
+        rows: Of a micro-batch, as it was asked for; it may be cut into equal parts.
+        limit: What the process may take; None chooses as if there were room for everything.
+
+    Raises:
+        ConfigError: Nothing fits.
+    """
+    parts = [part for part in range(rows, 0, -1) if rows % part == 0]
+    ways = [way for part in parts for chunk in CHUNKS if (way := _least(planned, part, chunk, limit)) is not None]
+    if not ways:
+        least = planned.peak(StepPlan(rows=1, recomputed=planned.layers, chunk=CHUNKS[-1]))
+        raise ConfigError(
+            f"max_memory is {format_size(limit or Bytes(0))}, but the least that a step takes is "
+            f"{format_size(least.total)}; use --quantize 4, a smaller --train-seq-length or --lora-rank, or more"
+        )
+    step = min(ways, key=partial(_cost, planned))
+    return Choice(step, planned.peak(step), _why(planned, step, rows))
+
+
+def _least(planned: Planned, rows: int, chunk: int, limit: Bytes | None) -> StepPlan | None:
+    """The way with the fewest layers computed again that fits; None where none does."""
+
+    def fits(recomputed: int) -> bool:
+        """Whether so many layers are enough."""
+        step = StepPlan(rows=rows, recomputed=recomputed, chunk=chunk)
+        return limit is None or planned.peak(step).total <= limit
+
+    counts = range(planned.layers + 1)
+    found = bisect_left(counts, 1, key=fits)
+    return StepPlan(rows=rows, recomputed=found, chunk=chunk) if found < len(counts) else None
+
+
+def _cost(planned: Planned, step: StepPlan) -> tuple[float, int]:
+    """What a step takes in time, in no unit; the larger chunk where that is the same."""
+    tokens = step.rows * planned.length
+    return (1 + AGAIN * step.recomputed / planned.layers) * (1 + STARTING / tokens), -step.chunk
+
+
+def _why(planned: Planned, step: StepPlan, rows: int) -> str:
+    """What was chosen, in words."""
+    said = [f"micro-batches of {step.rows} × {planned.length} tokens"]
+    if step.rows < rows:
+        said[0] += f" ({rows // step.rows} for each that was asked for)"
+    said.append(
+        f"{step.recomputed} of {planned.layers} layers computed again on the way back"
+        if step.recomputed
+        else "nothing computed again on the way back"
+    )
+    said.append(f"logits of {min(step.chunk, step.rows * planned.length)} tokens at once")
+    return ", ".join(said)
+
+
+def plan_run(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
+    """Choose how the steps of a run are taken, and say so; None where they are not written out on a CUDA device.
+
+    Args:
+        settings: Of the run.
+        tuning: Which model, which adapters.
+
+    Raises:
+        ConfigError: Nothing fits into the budget, or into the device.
+        ModelError: The model's configuration cannot be read.
+    """
+    if settings.device != "cuda":
+        return None
+    try:
+        planned = Planned(settings, tuning)
+    except NotPlanned as error:
+        log.info("%s", error)
+        return None
+    limit = tuning.max_memory or Bytes(int(torch.cuda.mem_get_info()[1] * FILLED))
+    choice = choose(planned, rows=settings.batch_size, limit=limit)
+    log.info("planned: %s of %s; %s", format_size(choice.peak.total), format_size(limit), choice.why)
+    return choice
+
+
+def check_plan(choice: Choice) -> None:
+    """Compare a plan with what was really taken, and say so.
+
+    Args:
+        choice: How steps are taken.
+    """
+    taken, planned = torch.cuda.max_memory_reserved(), choice.peak.reserved
+    log.info(
+        "the first steps took %s on the device, and %s were planned (%+.1f%%)",
+        format_size(taken),
+        format_size(planned),
+        100 * (planned / taken - 1),
+    )

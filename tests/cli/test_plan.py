@@ -1,0 +1,89 @@
+"""`holdwater plan` as users call it: without a GPU, on the configuration of a model."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.small_models import make_model
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+FLAGS = ("plan", "--model", "model", "--train-seq-length", "2048", "--batch-size", "8", "--lora-rank", "8")
+
+
+def plan(holdwater: Run, folder: Path, *flags: str) -> dict[str, object]:
+    """The plan as JSON."""
+    done = holdwater(*FLAGS, "--json", "plan.json", *flags)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads((folder / "plan.json").read_text())
+    return found
+
+
+class TestPlan:
+    """What it predicts and chooses."""
+
+    def test_says_what_memory_is_for(self, holdwater: Run, tmp_path: Path) -> None:
+        """Roles, their sum, and the settings, also as JSON."""
+        make_model(tmp_path / "model", "Llama")
+
+        done = holdwater(*FLAGS)
+        found = plan(holdwater, tmp_path)
+
+        assert done.returncode == 0, done.stderr
+        roles = found["roles"]
+        assert isinstance(roles, dict)
+        assert sum(roles.values()) == found["peak_bytes"]
+        assert all(
+            role in done.stdout for role in ("weights", "optimizer", "activations", "context of the device")
+        )
+        assert (found["micro_batch"], found["recomputed_layers"]) == (8, 0)
+        assert "nothing computed again" in done.stdout
+
+    def test_a_budget_is_kept_by_smaller_parts_before_more_work(self, holdwater: Run, tmp_path: Path) -> None:
+        """The fastest that fits."""
+        make_model(tmp_path / "model", "Llama")
+        whole = plan(holdwater, tmp_path)["peak_bytes"]
+
+        found = plan(holdwater, tmp_path, "--max-memory", f"{int(str(whole)) - 10_000_000}B")
+
+        assert int(str(found["peak_bytes"])) <= int(str(whole)) - 10_000_000
+        assert found["micro_batch"] == 4
+
+    def test_few_bits_take_less(self, holdwater: Run, tmp_path: Path) -> None:
+        """And the room in which weights are made whole is counted."""
+        make_model(tmp_path / "model", "Qwen2")
+        whole, few = (plan(holdwater, tmp_path, *flags)["roles"] for flags in ((), ("--quantize", "4")))
+
+        assert isinstance(whole, dict)
+        assert isinstance(few, dict)
+        assert few["weights"] < whole["weights"]
+        assert few["activations"] == whole["activations"]
+
+    @pytest.mark.parametrize(
+        ("family", "flags", "words"),
+        [
+            ("Llama", ("--max-memory", "500MB"), "max_memory is 500 MB, but the least that a step takes is"),
+            ("GPT2", (), "cannot be planned: a model of type gpt2 is not among llama, mistral, qwen2"),
+            ("Llama", ("--model", "none"), "--model none"),
+        ],
+    )
+    def test_mistakes_get_one_message(
+        self, holdwater: Run, tmp_path: Path, family: str, flags: tuple[str, ...], words: str
+    ) -> None:
+        """With exit code 2."""
+        make_model(tmp_path / "model", family)
+
+        done = holdwater(*FLAGS, *flags)
+
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_without_a_model_it_says_what_to_write(self, holdwater: Run) -> None:
+        """Nothing is guessed."""
+        done = holdwater("plan")
+
+        assert done.returncode == 2
+        assert "write --model FOLDER" in done.stderr
