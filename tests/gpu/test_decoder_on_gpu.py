@@ -158,7 +158,7 @@ def small_model(rank: int = 8, dropout: float = 0.0) -> Any:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=1000, hidden_size=256, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
+        vocab_size=1000, hidden_size=256, intermediate_size=512, num_hidden_layers=5, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=256,
     )  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).cuda()
@@ -174,14 +174,16 @@ def batch(*sizes: int, length: int = 128) -> Packed:
     return pack([[Example(torch.randint(2, 1000, (size,)).tolist(), [True] * size) for size in sizes]], length)
 
 
-def static(model: Any, *, captured: bool = True, recomputed: int = 0) -> tuple[StaticStep, FlatWeights]:
+def static(
+    model: Any, *, captured: bool = True, recomputed: int = 0, offloaded: bool = False
+) -> tuple[StaticStep, FlatWeights]:
     """The steps of a model."""
     from holdwater.train.tuning.decoder.update_kernels import FlatUpdate
 
     decoder = Decoder(model, device="cuda")
     weights = FlatWeights.of(model, decoder.trained)
     decoder.bind()
-    decoder.prepare(128, StepPlan(rows=2, recomputed=recomputed))
+    decoder.prepare(128, StepPlan(rows=2, recomputed=recomputed, offloaded=offloaded))
     update = FlatUpdate(weights, FlatAdamW(weights, weight_decay=0.01), decoder.copies())
     step = StaticStep(decoder, lambda rate: update(rate, largest_norm=0.5), tokens=256)
     step.recording.enabled = captured
@@ -210,13 +212,15 @@ class TestWhole:
         theirs = [error(peer[name], truth[name]) for name in truth]
         assert sum(ours) < 1.2 * sum(theirs)
 
-    @pytest.mark.parametrize("recomputed", [0, 2])
-    def test_captured_steps_are_those_of_eager_ones_to_the_bit(self, recomputed: int) -> None:
+    @pytest.mark.parametrize(("recomputed", "offloaded"), [(0, False), (2, False), (5, True)])
+    def test_captured_steps_are_those_of_eager_ones_to_the_bit(self, recomputed: int, offloaded: bool) -> None:
         """With dropout, accumulation and two sizes of micro-batches; also where layers are computed again."""
         small, large = batch(60, 50), pack([[Example([5] * 100, [True] * 100)]] * 2, 128)
         ends = []
         for captured in (False, True):
-            step, weights = static(small_model(dropout=0.1), captured=captured, recomputed=recomputed)
+            step, weights = static(
+                small_model(dropout=0.1), captured=captured, recomputed=recomputed, offloaded=offloaded
+            )
             losses = []
             for number in range(6):
                 step.clear()
@@ -269,3 +273,30 @@ class TestWhole:
         copies: Any = step._model
         for copy, master in copies.copies():
             assert torch.equal(copy, master.bfloat16())
+
+    def test_states_that_wait_in_the_hosts_memory_come_back_as_they_were(self) -> None:
+        """The same gradients to the bit as where they stay."""
+        rows, ends = batch(60, 50), []
+        for offloaded in (False, True):
+            step, weights = static(small_model(), recomputed=5, offloaded=offloaded)
+            for number in range(4):
+                step.clear()
+                step.propagate(rows, 1.0, seed=number)
+                step.update(0.01)
+            ends.append(weights.decayed.clone())
+
+        assert torch.equal(ends[0], ends[1])
+
+    @pytest.mark.parametrize("bits", [4, 8])
+    def test_weights_of_few_bits_are_made_whole_as_in_plain_torch(self, bits: int) -> None:
+        """Of a size that fills no last block of programs."""
+        from holdwater.train.tuning.decoder.quantized import dequantize, quantize
+        from holdwater.train.tuning.decoder.quantized_kernels import dequantize as fast_dequantize
+
+        weight = torch.randn(333, 640, device="cuda").bfloat16()
+        small, made = quantize(weight, bits, "cuda"), [torch.empty_like(weight) for _ in range(2)]
+        dequantize(small, made[0])
+        fast_dequantize(small, made[1])
+
+        assert error(made[1], made[0]) < 1e-3
+        assert error(made[1], weight) < (0.1 if bits == 4 else 0.01)

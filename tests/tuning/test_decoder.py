@@ -21,7 +21,7 @@ pytest.importorskip("transformers", reason="Transformers is not installed")
 
 def adapted(folder: Path, family: str, **config: Any) -> Any:
     """A small model whose adapters do something."""
-    model = load_model(str(make_model(folder, family)), device="cpu", dtype=torch.float32).model
+    model = load_model(str(make_model(folder, family, layers=4)), device="cpu", dtype=torch.float32).model
     torch.manual_seed(3)
     if family == "Qwen2":
         for name, bias in model.named_parameters():
@@ -51,7 +51,7 @@ def inputs_of(packed: Packed) -> Inputs:
     return Inputs(*flat, torch.zeros(1).long(), packed.spans())
 
 
-@pytest.mark.parametrize("recomputed", [0, 1, 2])
+@pytest.mark.parametrize(("recomputed", "offloaded"), [(0, False), (1, False), (2, False), (0, True), (4, True)])
 @pytest.mark.parametrize(
     ("family", "config"),
     [
@@ -62,7 +62,7 @@ def inputs_of(packed: Packed) -> Inputs:
     ],
 )
 def test_gives_the_models_own_loss_and_gradients(
-    tmp_path: Path, family: str, config: dict[str, Any], recomputed: int
+    tmp_path: Path, family: str, config: dict[str, Any], recomputed: int, offloaded: bool
 ) -> None:
     """Written over once, then added to; whichever layers are adapted, kept or computed again."""
     model, packed = adapted(tmp_path, family, **config), packed_rows()
@@ -74,7 +74,7 @@ def test_gives_the_models_own_loss_and_gradients(
     decoder = Decoder(model, device="cpu")
     FlatWeights.of(model, decoder.trained)
     decoder.bind()
-    decoder.prepare(16, StepPlan(rows=3, recomputed=recomputed, chunk=7))
+    decoder.prepare(16, StepPlan(rows=3, recomputed=recomputed, chunk=7, offloaded=offloaded))
     first = decoder.propagate(inputs_of(packed), add=False)
 
     assert first.item() == pytest.approx(plain.item(), rel=1e-5)

@@ -6,10 +6,11 @@ take for themselves is added as it was measured.
 """
 
 import importlib
+import itertools
 import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,8 @@ CHUNKS = (CHUNK, CHUNK // 4)
 """Tokens whose logits may exist at once."""
 AGAIN = 0.36
 """What computing all layers again adds to the time of a step: all products but the last, forward only."""
+AWAY = 0.05
+"""What sending the residual stream to the host and back adds, beside other work; not measured yet."""
 STARTING = 45
 """Tokens that a micro-batch could compute in the time that starting its kernels takes; measured on an H200."""
 
@@ -171,9 +174,13 @@ def choose(planned: Planned, *, rows: int, limit: Bytes | None) -> Choice:
         ConfigError: Nothing fits.
     """
     parts = [part for part in range(rows, 0, -1) if rows % part == 0]
-    ways = [way for part in parts for chunk in CHUNKS if (way := _least(planned, part, chunk, limit)) is not None]
+    sketches = [
+        StepPlan(rows=part, chunk=chunk, offloaded=away)
+        for part, chunk, away in itertools.product(parts, CHUNKS, (False, True))
+    ]
+    ways = [way for sketch in sketches if (way := _least(planned, sketch, limit)) is not None]
     if not ways:
-        least = planned.peak(StepPlan(rows=1, recomputed=planned.layers, chunk=CHUNKS[-1]))
+        least = planned.peak(StepPlan(rows=1, recomputed=planned.layers, chunk=CHUNKS[-1], offloaded=True))
         raise ConfigError(
             f"max_memory is {format_size(limit or Bytes(0))}, but the least that a step takes is "
             f"{format_size(least.total)}; use --quantize 4, a smaller --train-seq-length or --lora-rank, or more"
@@ -182,23 +189,23 @@ def choose(planned: Planned, *, rows: int, limit: Bytes | None) -> Choice:
     return Choice(step, planned.peak(step), _why(planned, step, rows))
 
 
-def _least(planned: Planned, rows: int, chunk: int, limit: Bytes | None) -> StepPlan | None:
-    """The way with the fewest layers computed again that fits; None where none does."""
+def _least(planned: Planned, sketch: StepPlan, limit: Bytes | None) -> StepPlan | None:
+    """The same way with the fewest layers computed again that fits; None where none does."""
 
     def fits(recomputed: int) -> bool:
         """Whether so many layers are enough."""
-        step = StepPlan(rows=rows, recomputed=recomputed, chunk=chunk)
-        return limit is None or planned.peak(step).total <= limit
+        return limit is None or planned.peak(replace(sketch, recomputed=recomputed)).total <= limit
 
     counts = range(planned.layers + 1)
     found = bisect_left(counts, 1, key=fits)
-    return StepPlan(rows=rows, recomputed=found, chunk=chunk) if found < len(counts) else None
+    return replace(sketch, recomputed=found) if found < len(counts) else None
 
 
 def _cost(planned: Planned, step: StepPlan) -> tuple[float, int]:
     """What a step takes in time, in no unit; the larger chunk where that is the same."""
     tokens = step.rows * planned.length
-    return (1 + AGAIN * step.recomputed / planned.layers) * (1 + STARTING / tokens), -step.chunk
+    again, away = AGAIN * step.recomputed / planned.layers, AWAY if step.offloaded else 0.0
+    return (1 + again + away) * (1 + STARTING / tokens), -step.chunk
 
 
 def _why(planned: Planned, step: StepPlan, rows: int) -> str:
@@ -211,6 +218,8 @@ def _why(planned: Planned, step: StepPlan, rows: int) -> str:
         if step.recomputed
         else "nothing computed again on the way back"
     )
+    if step.offloaded:
+        said.append("the residual stream waiting in the host's memory")
     said.append(f"logits of {min(step.chunk, step.rows * planned.length)} tokens at once")
     return ", ".join(said)
 

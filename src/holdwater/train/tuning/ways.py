@@ -67,7 +67,7 @@ def _way(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan |
     on_cuda = settings.device == "cuda"
     if step is not None and (on_cuda or bits is not None):
         log.info("each step is written out%s", ", and captured" if on_cuda else "")
-        return _written_out(model, settings, bits, step)
+        return written_out(model, settings, bits, step)
     weights = FlatWeights.of(model.to(settings.device))
     optimizer = _optimizer(weights, settings)
     if not on_cuda:
@@ -79,8 +79,15 @@ def _way(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan |
     return Way(weights, optimizer, StaticStep(own, update, tokens=_tokens(settings)))
 
 
-def _written_out(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan) -> Way:  # noqa: ANN401
-    """Every buffer and every kernel by name."""
+def written_out(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan) -> Way:  # noqa: ANN401
+    """Take steps with every buffer and every kernel by name.
+
+    Args:
+        model: With adapters, of a kind that is known; on the CPU.
+        settings: Of the run.
+        bits: Of a frozen weight, 4 or 8; None leaves them as they are.
+        step: How steps are taken.
+    """
     decoder = Decoder(model, device=settings.device, bits=bits)
     weights = FlatWeights.of(model, decoder.trained)
     decoder.bind()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from holdwater.train.tuning.decoder.offload import RING
 from holdwater.train.tuning.decoder.shape import DecoderShape
 from holdwater.train.tuning.losses import CHUNK
 
@@ -73,7 +74,8 @@ class Buffers:
     """All of them."""
 
     streams: list[Tensor]
-    """The residual stream before each layer, and after the last. Shape (tokens, width) each."""
+    """The residual stream before each layer, and after the last; three in turn where the rest waits in the host's
+    memory. Shape (tokens, width) each."""
     scales: Tensor
     """Reciprocal root mean squares, two a layer and one for the last norm. Shape (2 * layers + 1, tokens)."""
     kept: list[Kept]
@@ -120,6 +122,8 @@ class Needs:
     """Tokens whose logits exist at once."""
     dropout: bool = False
     """Whether adapters have dropout."""
+    offloaded: bool = False
+    """Whether states of the residual stream wait in the host's memory."""
 
 
 def make_buffers(needs: Needs, like: Tensor) -> Buffers:
@@ -151,11 +155,12 @@ def make_buffers(needs: Needs, like: Tensor) -> Buffers:
             room(tokens, ranks.down),
         )
 
+    streams = [room(tokens, shape.width) for _ in range(RING if needs.offloaded else shape.layers + 1)]
     rows = wide(2 * shape.layers + 2, tokens)
     widest = max(shape.width, shape.inner, 4 * shape.query_width)
     shared = _shared(keep(), recomputed, room(recomputed, tokens, ranks.down)) if recomputed else []
     return Buffers(
-        streams=[room(tokens, shape.width) for _ in range(shape.layers + 1)],
+        streams=[streams[number % len(streams)] for number in range(shape.layers + 1)],
         scales=rows[:-1],
         kept=shared + [keep() for _ in range(shape.layers - recomputed)],
         scratch=Scratch(

@@ -15,6 +15,7 @@ from holdwater.train.tuning.decoder import plain_kernels
 from holdwater.train.tuning.decoder.buffers import Buffers, Needs, largest_ranks, make_buffers
 from holdwater.train.tuning.decoder.frozen import Frozen
 from holdwater.train.tuning.decoder.layer import DecoderLayer, Pass
+from holdwater.train.tuning.decoder.offload import RING, Offload
 from holdwater.train.tuning.decoder.shape import DecoderShape
 from holdwater.train.tuning.losses import CHUNK
 
@@ -45,6 +46,8 @@ class StepPlan:
     """Layers whose inside is computed again on the way back, from the first one on."""
     chunk: int = CHUNK
     """Tokens whose logits exist at once."""
+    offloaded: bool = False
+    """Whether states of the residual stream wait in the host's memory."""
 
 
 class Decoder:
@@ -72,6 +75,7 @@ class Decoder:
         self._tables = self._embedding
         self._buffers: Buffers | None = None
         self._recomputed, self._chunk = 0, CHUNK
+        self._offload: Offload | None = None
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -130,9 +134,12 @@ class Decoder:
             tokens=step.rows * length,
             recomputed=step.recomputed,
             chunk=step.chunk,
+            offloaded=step.offloaded,
             dropout=any(group.dropout for layer in self.layers for group in layer.groups),
         )
         self._buffers = make_buffers(needs, self._embedding)
+        waiting = self.shape.layers + 1 - RING
+        self._offload = Offload(waiting, self._buffers.streams[0]) if step.offloaded and waiting > 0 else None
 
     @torch.no_grad()
     def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
@@ -154,6 +161,9 @@ class Decoder:
             scratch.grad[:, : self.shape.width], scratch.normed, add=False,
         )  # fmt: skip
         for layer in reversed(self.layers):
+            if self._offload is not None:
+                self._offload.fetch(layer.number - 2, one.buffers.streams[layer.number - 2])
+                self._offload.wait(layer.number)
             layer.backward(one)
         return one.buffers.losses.sum()
 
@@ -191,7 +201,11 @@ class Decoder:
         self.layers[0].make_normed(one)
         norms = [layer.first_norm for layer in self.layers[1:]] + [self._last_norm]
         for layer, norm in zip(self.layers, norms, strict=True):
+            if self._offload is not None:
+                self._offload.wait(layer.number - 2)
             layer.forward(one, norm)
+            if self._offload is not None:
+                self._offload.send(layer.number, one.buffers.streams[layer.number])
 
     def _losses(self, one: Pass, inputs: Inputs, *, back: bool) -> None:
         """Some tokens at a time: their losses, and the gradient of their normalised rows."""

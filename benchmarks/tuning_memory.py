@@ -1,0 +1,192 @@
+"""`plan` against the device: predicted and taken memory of written-out steps, in 16 configurations and more.
+
+Each configuration is planned, then built and stepped as `holdwater train` does it, and the most that PyTorch's
+allocator reserved is compared. Weights are whatever the memory held: only sizes matter here.
+
+    python benchmarks/tuning_memory.py            on a CUDA device, into results/tuning_memory.json
+"""
+
+import gc
+import itertools
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+
+from holdwater.train.tuning.decoder.decoder import StepPlan
+from holdwater.train.tuning.examples import Example
+from holdwater.train.tuning.lora import LoraConfig, add_adapters
+from holdwater.train.tuning.packing import Packed, pack
+from holdwater.train.tuning.planning import Planned
+from holdwater.train.tuning.ways import written_out
+from recording import Bar, record
+
+GIB = 1 << 30
+SIZES: dict[str, dict[str, Any]] = {
+    "8b": {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "1b": {
+        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "tie_word_embeddings": True,
+    },
+}  # fmt: skip
+
+
+def write_config(folder: Path, size: str) -> Path:
+    """The configuration of a Llama."""
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=128_256,
+        num_key_value_heads=8,
+        max_position_embeddings=131_072,
+        rms_norm_eps=1e-5,
+        **SIZES[size],
+    )
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(folder / size)
+    return folder / size
+
+
+def model_of(folder: Path) -> Any:
+    """A model in the host's memory, with whatever that holds."""
+    import transformers
+
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
+    model = model.to(torch.bfloat16).to_empty(device="cpu")
+    model.tie_weights()
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    return model
+
+
+def rows_of(rows: int, length: int) -> Packed:
+    """Rows of one example each."""
+    return pack([[Example([5] * length, [True] * length)]] * rows, length)
+
+
+def taken(folder: Path, tuning: Any, settings: Any, step: StepPlan, *, captured: bool) -> dict[str, Any]:
+    """Build, take three steps, and say what that took."""
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    model = model_of(folder)
+    add_adapters(model, LoraConfig.of(tuning))
+    way = written_out(model, settings, tuning.quantize, step)
+    torch.cuda.reset_peak_memory_stats()
+    static = way.static
+    if static is None:
+        raise SystemExit("these steps are written out")
+    static.recording.enabled = captured
+    batch, took = rows_of(step.rows, settings.train_seq_length), []
+    for number in range(3 if captured else 1 if settings.train_seq_length > 10_000 else 2):
+        began = time.perf_counter()
+        static.clear()
+        static.propagate(batch, 1.0, seed=number)
+        static.update(0.0)
+        static.loss()
+        torch.cuda.synchronize()
+        took.append(time.perf_counter() - began)
+    free, whole = torch.cuda.mem_get_info()
+    reserved = torch.cuda.max_memory_reserved()
+    return {
+        "reserved": reserved, "allocated": torch.cuda.max_memory_allocated(), "last_step_seconds": took[-1],
+        "beside_torch": whole - free - torch.cuda.memory_reserved(),
+    }  # fmt: skip
+
+
+class Case(NamedTuple):
+    """One configuration."""
+
+    size: str
+    bits: int | None
+    rows: int
+    length: int
+    again: bool
+    """Whether all layers are computed again on the way back."""
+    captured: bool
+    offloaded: bool = False
+
+    def __str__(self) -> str:
+        """In words."""
+        how = ("again" if self.again else "kept", "captured" if self.captured else "eager")
+        return f"{self.size} {self.bits or 16} bit {self.rows}x{self.length} {' '.join(how)}" + (
+            " offloaded" if self.offloaded else ""
+        )
+
+
+def compare(folder: Path, case: Case) -> dict[str, Any]:
+    """Plan one configuration, run it, and compare."""
+    path = write_config(folder, case.size)
+    tuning = SimpleNamespace(
+        model=str(path), lora_rank=8 if case.bits else 64, lora_alpha=None, lora_dropout=0.0, lora_targets=None,
+        lora_layers=None, quantize=case.bits,
+    )  # fmt: skip
+    settings: Any = SimpleNamespace(
+        train_seq_length=case.length, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=case.rows
+    )
+    layers, chunk = SIZES[case.size]["num_hidden_layers"], 256 if case.again else 1024
+    step = StepPlan(rows=case.rows, recomputed=layers if case.again else 0, chunk=chunk, offloaded=case.offloaded)
+    began = time.perf_counter()
+    peak = Planned(settings, tuning).peak(step)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - began
+    found = taken(path, tuning, settings, step, captured=case.captured)
+    error = peak.reserved / found["reserved"] - 1
+    print(f"{case}: planned {peak.reserved / GIB:.3f} GiB, taken {found['reserved'] / GIB:.3f}, {error:+.2%}")
+    return {"case": str(case), "planned": peak.reserved, "error": error, "plan_seconds": seconds, **found}
+
+
+def longest(folder: Path) -> list[dict[str, Any]]:
+    """The longest row of an 8B QLoRA whose step, all in, stays under 24 GB: tried around what the plan says."""
+    tried, capped = [], int(24e9)
+    for length in (81_920, 106_496):
+        case = Case("8b", 4, 1, length, again=True, captured=False, offloaded=True)
+        try:
+            found = compare(folder, case)
+        except torch.OutOfMemoryError:
+            break
+        fits = found["reserved"] + found["beside_torch"] <= capped
+        tried.append({**found, "length": length, "fits": fits})
+        if not fits:
+            break
+    return tried
+
+
+def main() -> bool:
+    """All configurations."""
+    shapes = itertools.cycle([(1, 512), (2, 2048), (1, 4096)])
+    with tempfile.TemporaryDirectory() as place:
+        found = [
+            compare(Path(place), Case(size, bits, *next(shapes), again=again, captured=captured))
+            for size in SIZES
+            for bits in (None, 4)
+            for again in (False, True)
+            for captured in (False, True)
+        ]
+        qlora = compare(Path(place), Case("8b", 4, 2, 2048, again=True, captured=True, offloaded=True))
+        wide = compare(Path(place), Case("8b", 4, 2, 2048, again=True, captured=True))
+        context = longest(Path(place))
+    errors = [one["error"] for one in found]
+    mean, worst, under = statistics.fmean(map(abs, errors)), max(map(abs, errors)), min(errors)
+    seconds = max(one["plan_seconds"] for one in found)
+    small = qlora["reserved"] / GIB
+    bars = {
+        "mean error of the plan": Bar(f"{mean:.2%} over {len(errors)}", "3 % over 16", mean <= 0.03),
+        "worst error": Bar(f"{worst:.2%}", "8 %", worst <= 0.08),
+        "most that a plan was under": Bar(f"{max(-under, 0):.2%}", "3 %", under >= -0.03),
+        "seconds of a plan": Bar(f"{seconds:.1f} s", "15 s on two CPU cores", seconds <= 15),
+        "8B QLoRA rank 8, 2 x 2048": Bar(f"{small:.2f} GiB", "7.4 GiB", small <= 7.4),
+        "longest context under 24 GB": Bar(
+            f"{max(one['length'] for one in context if one['fits'])} tokens", "78,475 (Unsloth, published)",
+            max(one["length"] for one in context if one["fits"]) > 78_475,
+        ),
+    }  # fmt: skip
+    return record("tuning_memory", bars, device=torch.cuda.get_device_name(), runs=[*found, qlora, wide, *context])
+
+
+if __name__ == "__main__":
+    raise SystemExit(0 if main() else 1)
