@@ -181,7 +181,7 @@ def static(
     from holdwater.train.tuning.decoder.update_kernels import FlatUpdate
 
     decoder = Decoder(model, device="cuda")
-    weights = FlatWeights.of(model, decoder.trained)
+    weights = FlatWeights.of(model, decoder.trained, device="cuda")
     decoder.bind()
     decoder.prepare(128, StepPlan(rows=2, recomputed=recomputed, offloaded=offloaded))
     update = FlatUpdate(weights, FlatAdamW(weights, weight_decay=0.01), decoder.copies())

@@ -25,15 +25,18 @@ class FlatWeights:
     undecayed_grad: Tensor
 
     @classmethod
-    def of(cls, model: nn.Module, order: list[nn.Parameter] | None = None) -> "FlatWeights":
+    def of(
+        cls, model: nn.Module, order: list[nn.Parameter] | None = None, *, device: str | None = None
+    ) -> "FlatWeights":
         """Move the weights that a model trains into two tensors; its own parameters become views of them.
 
         Args:
             model: Its weights that need no gradient stay where they are.
             order: In which they are laid out; None takes the model's own.
+            device: Where they are laid out; None takes that of the first.
         """
         weights = order or [weight for weight in model.parameters() if weight.requires_grad]
-        first = weights[0]
+        first = weights[0].data if device is None else weights[0].data[:0].to(device)
         decayed, decayed_grad = _lay_out([weight for weight in weights if weight.dim() > 1], like=first)
         undecayed, undecayed_grad = _lay_out([weight for weight in weights if weight.dim() <= 1], like=first)
         return cls(decayed, undecayed, decayed_grad, undecayed_grad)

@@ -89,7 +89,7 @@ def written_out(model: Any, settings: TrainSettings, bits: int | None, step: Ste
         step: How steps are taken.
     """
     decoder = Decoder(model, device=settings.device, bits=bits)
-    weights = FlatWeights.of(model, decoder.trained)
+    weights = FlatWeights.of(model, decoder.trained, device=settings.device)
     decoder.bind()
     decoder.prepare(settings.train_seq_length, step)
     optimizer = _optimizer(weights, settings)

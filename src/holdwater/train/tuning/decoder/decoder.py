@@ -66,7 +66,8 @@ class Decoder:
         self.device = device
         body = model.model
         self.layers = [DecoderLayer(layer, number, device, bits) for number, layer in enumerate(body.layers)]
-        model.to(device)
+        for part in (model.get_input_embeddings(), model.get_output_embeddings(), body.norm, body.rotary_emb):
+            part.to(device)  # adapters follow when they are laid out: moved one by one they would leave holes
         self._room = _room_for([group.frozen for layer in self.layers for group in layer.groups], bits)
         self._rotary = body.rotary_emb
         self._embedding: Tensor = model.get_input_embeddings().weight.data

@@ -49,9 +49,8 @@ class DecoderLayer:
         self.output = ProductGroup([attention.o_proj], device, bits)
         self.gates = ProductGroup([network.gate_proj, network.up_proj], device, bits)
         self.down = ProductGroup([network.down_proj], device, bits)
-        module.to(device)
-        self.first_norm: Tensor = module.input_layernorm.weight.data
-        self.second_norm: Tensor = module.post_attention_layernorm.weight.data
+        self.first_norm: Tensor = module.input_layernorm.to(device).weight.data
+        self.second_norm: Tensor = module.post_attention_layernorm.to(device).weight.data
 
     @property
     def groups(self) -> list[ProductGroup]:
