@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from holdwater.errors import DataError
 from holdwater.train.tuning.distrust import Source
-from holdwater.train.tuning.examples import Corpus, Example, JsonLines, example_of
+from holdwater.train.tuning.examples import Corpus, Example, example_of
 from holdwater.train.tuning.losses import IGNORED
 from holdwater.train.tuning.packing import PackedBatches, pack
+from holdwater.train.tuning.rows import JsonLines, open_rows
 
 
 class Letters:
@@ -91,6 +92,56 @@ class TestExamples:
             JsonLines(tmp_path / "empty.jsonl")
         with pytest.raises(DataError, match="cannot be read: No such file"):
             JsonLines(tmp_path / "none.jsonl")
+
+
+class TestRows:
+    """The same rows from each kind of file."""
+
+    ROWS: Sequence[dict[str, Any]] = (
+        {"text": "one", "authority": 0.5, "provenance_entropy": 2.0},
+        {"prompt": "a", "completion": "b"},
+    )
+
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize("kind", ["rows.parquet", "folder"])
+    def test_saved_rows_are_those_of_json_lines(self, tmp_path: Path, kind: str) -> None:
+        """A column that a row leaves empty is not there."""
+        import datasets
+
+        columns = sorted({name for row in self.ROWS for name in row})
+        dataset = datasets.Dataset.from_dict({name: [row.get(name) for row in self.ROWS] for name in columns})
+        path = tmp_path / kind
+        dataset.save_to_disk(str(path)) if kind == "folder" else dataset.to_parquet(str(path))
+
+        rows = open_rows(path)
+
+        assert [rows[number] for number in range(len(rows))] == list(self.ROWS)
+
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("rows.csv", "is of no kind that is known"),
+            ("broken.parquet", "cannot be read"),
+            ("empty", "cannot be read"),
+            ("parts", "holds the parts train; name the folder of one"),
+        ],
+    )
+    def test_what_cannot_be_read_is_said(self, tmp_path: Path, name: str, words: str) -> None:
+        """With what to write."""
+        import datasets
+
+        path = tmp_path / name
+        if name == "parts":
+            part = datasets.Dataset.from_list(list(self.ROWS))
+            datasets.DatasetDict(train=part).save_to_disk(str(path))
+        elif name == "empty":
+            path.mkdir()
+        else:
+            path.write_bytes(b"no rows")
+
+        with pytest.raises(DataError, match=words):
+            open_rows(path)
 
 
 def plain(*tokens: int) -> Example:

@@ -1,11 +1,5 @@
-"""Examples for fine-tuning, read from JSONL one at a time: plain text, a prompt and its completion, or messages.
+"""Examples for fine-tuning: plain text, a prompt and its completion, or messages, made tokens in their turn."""
 
-A file is gone through once to find where its lines begin (8 bytes a line are kept); an example is read and turned
-into tokens when its turn comes. So a file may be larger than memory, and a run goes on at the exact example.
-"""
-
-import json
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +7,7 @@ from typing import Any, Protocol
 
 from holdwater.errors import DataError
 from holdwater.train.tuning.distrust import Source
-
-KINDS = "text, prompt and completion, or messages"
+from holdwater.train.tuning.rows import KINDS, open_rows
 
 
 class Tokenizer(Protocol):
@@ -43,59 +36,6 @@ class Example:
     """Whether each token counts in the loss, as long as `tokens`."""
     source: Source | None = None
     """None where the example says nothing of it."""
-
-
-class JsonLines:
-    """The lines of a JSONL file, by number."""
-
-    def __init__(self, path: Path) -> None:
-        """Find where the lines begin; empty ones are passed over.
-
-        Args:
-            path: The file.
-
-        Raises:
-            DataError: It cannot be read, or holds nothing.
-        """
-        self._path = path
-        self._begins = array("q")
-        at = 0
-        try:
-            with path.open("rb") as file:
-                for line in file:
-                    if line.strip():
-                        self._begins.append(at)
-                    at += len(line)
-        except OSError as error:
-            raise DataError(f"--data {path} cannot be read: {error.strerror}") from error
-        if not self._begins:
-            raise DataError(f"--data {path} holds no example; write one JSON object a line, with {KINDS}")
-
-    def __len__(self) -> int:
-        return len(self._begins)
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        """Read one line.
-
-        Args:
-            number: Of the line that is not empty, from 0.
-
-        Raises:
-            DataError: It is no JSON object.
-        """
-        with self._path.open("rb") as file:
-            file.seek(self._begins[number])
-            line = file.readline()
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"--data {self._path}, example {number + 1}: it is no JSON ({error})") from None
-        if not isinstance(row, dict):
-            kind = type(row).__name__
-            raise DataError(
-                f"--data {self._path}, example {number + 1}: it is a {kind}; write an object with {KINDS}"
-            )
-        return row
 
 
 def example_of(row: dict[str, Any], tokenizer: Tokenizer, *, answers_only: bool = True) -> Example:
@@ -180,7 +120,7 @@ class Corpus:
         """Find where they begin; each is read when its turn comes.
 
         Args:
-            path: A JSONL file.
+            path: A .jsonl or .parquet file, or the folder of a saved dataset.
             tokenizer: Of the model.
             answers_only: As for `example_of`.
 
@@ -188,10 +128,10 @@ class Corpus:
             DataError: The file cannot be read, or holds nothing.
         """
         self._path, self._tokenizer, self._answers_only = path, tokenizer, answers_only
-        self._lines = JsonLines(path)
+        self._rows = open_rows(path)
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._rows)
 
     def __getitem__(self, number: int) -> Example:
         """Read one.
@@ -202,7 +142,7 @@ class Corpus:
         Raises:
             DataError: It is wrong; the message names the file and the example.
         """
-        row = self._lines[number]
+        row = self._rows[number]
         try:
             return example_of(row, self._tokenizer, answers_only=self._answers_only)
         except DataError as error:

@@ -48,6 +48,7 @@ from holdwater.train.tuning.losses import CHUNK
 from holdwater.train.tuning.models import Loaded, load_model, packed_loss
 from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
 from holdwater.train.tuning.planning import Choice, check_plan, plan_run
+from holdwater.train.tuning.rows import WRITE
 from holdwater.train.tuning.static_step import StaticStep
 from holdwater.train.tuning.ways import choose_way
 
@@ -320,12 +321,12 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
 
 
 def _data_file(data: str | None) -> Path:
-    """The file of examples."""
+    """Where the examples are."""
     if data is None:
-        raise DataError("fine-tuning needs examples; write --data FILE.jsonl")
+        raise DataError(f"fine-tuning needs examples; {WRITE}")
     path = Path(data).expanduser()
-    if path.suffix != ".jsonl":
-        raise DataError(f"--data {data} is no .jsonl file; write one JSON object a line into a file of that name")
+    if not path.exists():
+        raise DataError(f"--data {data}: there is no such file; {WRITE}")
     return path
 
 
@@ -351,16 +352,18 @@ def _say_added_term(corpus: Examples, alpha: float) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """What tells a file of examples from another: its size, its beginning and its end.
+    """What tells examples from others: the size, the beginning and the end of their files.
 
     Args:
-        path: May be larger than memory.
+        path: A file or a folder; may be larger than memory.
     """
-    size, digest = path.stat().st_size, hashlib.sha256()
-    with path.open("rb") as file:
-        digest.update(file.read(1 << 20))
-        file.seek(max(size - (1 << 20), 0))
-        digest.update(file.read(1 << 20))
+    files = sorted(path.rglob("*.arrow")) if path.is_dir() else [path]
+    size, digest = sum(file.stat().st_size for file in files), hashlib.sha256()
+    for one in files:
+        with one.open("rb") as file:
+            digest.update(file.read(1 << 20))
+            file.seek(max(one.stat().st_size - (1 << 20), 0))
+            digest.update(file.read(1 << 20))
     return f"{size}-{digest.hexdigest()}"
 
 
