@@ -118,3 +118,28 @@ class TestTune:
         assert done.returncode == 2
         assert "quantize is 4, but a model of type gpt2 is not among llama, mistral, qwen2" in done.stderr
         assert "Traceback" not in done.stderr
+
+    def test_writes_the_model_with_its_adapters(self, holdwater: Run, tmp_path: Path) -> None:
+        """The same as PEFT makes of the same adapters; a folder that is there is not touched."""
+        make_model(tmp_path / "model", "Qwen2")
+        flags = (*SMALL, "--steps", "8", "--learning-rate", "0.02", "--merged", "whole")
+
+        done = holdwater(*flags, "--out", "run")
+        again = holdwater(*flags, "--out", "other")
+
+        assert done.returncode == 0, done.stderr
+        assert again.returncode == 2
+        assert "--merged whole is there already" in again.stderr
+        newest = max((tmp_path / "run/checkpoints").glob("step-*"))
+        script = (
+            "import torch; from peft import PeftModel; from transformers import AutoModelForCausalLM as Auto\n"
+            f"peft = PeftModel.from_pretrained(Auto.from_pretrained('model'), {str(newest)!r}).merge_and_unload()\n"
+            "tokens = torch.arange(5, 25)[None]\n"
+            "whole, base = Auto.from_pretrained('whole'), Auto.from_pretrained('model')\n"
+            "wanted, found = peft(tokens).logits, whole(tokens).logits\n"
+            "print(torch.allclose(wanted, found, atol=1e-5), torch.allclose(base(tokens).logits, found, atol=1e-3))\n"
+        )
+        peft = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert peft.stdout.split() == ["True", "False"], peft.stderr

@@ -1,12 +1,13 @@
 """The configuration: one from many sources, all mistakes at once, nothing ignored in silence."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from holdwater.config import choose_profile, gather, load_profile
-from holdwater.config.profile import NAMES
+from holdwater.config.profile import NAMES, size_of
 from holdwater.errors import ConfigError, SeveralConfigErrors
 from holdwater.units import Bytes
 
@@ -112,6 +113,27 @@ class TestProfiles:
         assert str(profile.memory // 10**9) in name
         assert (profile.kind == "gpu") == name.startswith("gpu")
         assert {"lora_rank", "lora_layers", "batch_size", "train_seq_length"} <= set(profile.models["1b"])
+
+    @pytest.mark.parametrize(
+        ("model", "row"),
+        [("meta/Llama-3.1-8B", "8b"), ("Qwen2.5-14B-Instruct", "14b"), ("some-7b", "8b"), ("nobody/knows", None)],
+    )
+    def test_a_model_gets_the_row_of_its_size(self, model: str, row: str | None) -> None:
+        """By its name, where there is no configuration to read."""
+        profile = load_profile("gpu_80gb")
+
+        assert profile.row(model, "small") == ({} if row is None else profile.models[row])
+        assert profile.row(None, "small") == profile.presets["small"]
+
+    def test_the_size_of_a_model_is_read_from_its_configuration(self, tmp_path: Path) -> None:
+        """Llama-3.1-8B's own numbers."""
+        numbers = {
+            "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336, "num_attention_heads": 32,
+            "num_key_value_heads": 8, "vocab_size": 128256,
+        }  # fmt: skip
+        (tmp_path / "config.json").write_text(json.dumps(numbers))
+
+        assert size_of(str(tmp_path)) == pytest.approx(8.03, abs=0.01)
 
     @pytest.mark.parametrize(
         ("memory", "gpu", "name"),

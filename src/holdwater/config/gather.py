@@ -147,8 +147,8 @@ def _read_file(file: Path, mistakes: list[str]) -> dict[str, object]:
 
 
 def _apply_profile(profile: Profile, config: Config) -> None:
-    """Take a profile's row for the preset, where no stronger source spoke."""
-    for name, value in profile.presets.get(str(config.values["preset"]), {}).items():
+    """Take a profile's row for the preset or the model, where no stronger source spoke."""
+    for name, value in profile.row(config.values["model"], str(config.values["preset"])).items():
         if config.origins[name] == "default":
             config.values[name] = value
             config.origins[name] = f"profile {profile.name}"

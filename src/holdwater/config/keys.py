@@ -187,6 +187,7 @@ KEYS: tuple[Key, ...] = (
     Key("learn", choice("answers", "everything"), "answers", "what of an example is learned", "WHAT"),
     Key("distrust", choice("off", "added", "weighted"), "off", "how an example's source counts", "HOW"),
     Key("distrust_alpha", real(2.3, 3.0, example=2.7), 2.7, "factor of the distrust term", "X"),
+    Key("merged", path, None, "write the model with its adapters here at the end (adapters only)", "FOLDER"),
     Key("quantize", bits, None, "bits of a frozen weight, 4 or 8 (as they are)", "BITS"),
 )
 """In the order of the help text."""

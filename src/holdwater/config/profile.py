@@ -1,5 +1,8 @@
 """Hardware profiles: what suits a machine's memory, by the size of the model."""
 
+import json
+import math
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -39,7 +42,48 @@ class Profile:
     presets: dict[str, dict[str, Any]]
     """Settings for training from scratch, by preset."""
     models: dict[str, dict[str, Any]]
-    """Settings for fine-tuning, by size of the model: parsed and shown; used when fine-tuning is built."""
+    """Settings for fine-tuning, by the size of the model, such as `8b`: so many billions of weights."""
+
+    def row(self, model: str | None, preset: str) -> dict[str, Any]:
+        """The settings for a model.
+
+        Args:
+            model: To fine-tune: a folder or a hub name; None trains from scratch.
+            preset: What is trained from scratch.
+
+        Returns:
+            Those of the size that is nearest; none where the size is not known.
+        """
+        if model is None:
+            return self.presets.get(preset, {})
+        billions = size_of(model)
+        if billions is None or not self.models:
+            return {}
+        nearest = min(self.models, key=lambda name: abs(math.log(float(name.removesuffix("b")) / billions)))
+        return self.models[nearest]
+
+
+def size_of(model: str) -> float | None:
+    """Weights of a model in billions: from its configuration, or from its name.
+
+    Args:
+        model: A folder, or a hub name such as `meta-llama/Llama-3.1-8B`.
+
+    Returns:
+        The size; None where neither says it.
+    """
+    named = re.search(r"(\d+(?:\.\d+)?)b\b", model.rstrip("/").rpartition("/")[2], re.IGNORECASE)
+    try:
+        known = json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8"))
+        width, layers, inner = (
+            int(known[name]) for name in ("hidden_size", "num_hidden_layers", "intermediate_size")
+        )
+        heads, vocabulary = int(known["num_attention_heads"]), int(known["vocab_size"])
+    except (OSError, ValueError, KeyError):
+        return float(named[1]) if named else None
+    keys = width * int(known.get("num_key_value_heads") or heads) / heads
+    tables = 1 if known.get("tie_word_embeddings") else 2
+    return (layers * width * (2 * width + 2 * keys + 3 * inner) + tables * vocabulary * width) / 1e9
 
 
 def load_profile(name: str) -> Profile:

@@ -97,6 +97,12 @@ def _train(
     """Train in a folder that no other process uses."""
     settings = train_settings(config, folder.out)
     torch.set_num_threads(settings.threads)
+    if settings.merged is not None and settings.tuning is None:
+        raise ConfigError(
+            f"merged is {settings.merged}, but only fine-tuning has adapters; leave it out, or add --model"
+        )
+    if settings.merged is not None and settings.merged.exists():
+        raise RunFolderError(f"--merged {settings.merged} is there already; name another folder")
     state = _new_trainee(settings)
     checkpoints = CheckpointFolder(folder.checkpoints, keep=settings.keep_checkpoints)
     if folder.resume or (line is not None and line.goes_on):
@@ -131,6 +137,8 @@ def _train(
             line,
         )
         exit_code = _run(loop)
+    if settings.tuning is not None and settings.merged is not None and state.step >= settings.steps:
+        _write_merged(settings.tuning.model, checkpoints, settings.merged)
     return _leave(loop, exit_code, folder.out)
 
 
@@ -144,6 +152,15 @@ def _new_trainee(settings: TrainSettings) -> Trainee:
     length = settings.train_seq_length
     tokens = tokenise(text, settings.level, validation_share=settings.validation_share, length=length)
     return new_state(settings, tokens)
+
+
+def _write_merged(model: str, checkpoints: CheckpointFolder, folder: Path) -> None:
+    """Write the model with the adapters of the last checkpoint."""
+    from holdwater.train.tuning.merging import write_merged  # noqa: PLC0415 - brings Transformers
+
+    newest = checkpoints.newest(log.warning)
+    if newest is not None:
+        write_merged(model, newest.folder, folder)
 
 
 def _leave(loop: Loop, exit_code: int, out: Path) -> Result:

@@ -56,6 +56,8 @@ class TrainSettings:
     checkpoint_interval: int
     keep_checkpoints: int
     seed: int
+    merged: Path | None
+    """Gets the model with its adapters when the run has ended; None writes the adapters only."""
     device: str
     """`cpu`, `cuda` or `mps`: never `auto`."""
     threads: int
@@ -70,7 +72,7 @@ class TrainSettings:
 
     def identity(self) -> dict[str, object]:
         """What must be the same for a run to go on exactly: all but its length, place and bookkeeping."""
-        free = {"steps", "out", "data", "keep_checkpoints", "checkpoint_interval", "threads"}
+        free = {"steps", "out", "data", "merged", "keep_checkpoints", "checkpoint_interval", "threads"}
         free |= {"batch_size_reduction_factor", "tuning"}
         own = {name: getattr(self, name) for name in self.__slots__ if name not in free}
         if self.tuning is None:

@@ -8,7 +8,7 @@ import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,13 +33,13 @@ class Loaded:
     """As it was asked for."""
 
 
-def load_model(name: str, *, device: str, dtype: torch.dtype) -> Loaded:
+def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) -> Loaded:
     """Load a model's weights and its tokenizer.
 
     Args:
         name: A folder, or a name on the hub.
         device: Where the weights are put.
-        dtype: Of the weights.
+        dtype: Of the weights; `auto` takes them as they are stored.
 
     Returns:
         The model in training mode, and the tokenizer.

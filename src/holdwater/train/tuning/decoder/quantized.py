@@ -54,6 +54,8 @@ def quantize(weight: Tensor, bits: int, device: str) -> Quantized:
         device: Where the result lies.
     """
     flat = weight.detach().flatten()
+    if flat.is_meta:
+        return _sized(len(flat), bits)
     maxima = torch.cat([
         part.to(device).float().view(-1, BLOCK).abs().amax(1) for part in torch.split(flat, AT_ONCE)
     ])
@@ -74,6 +76,16 @@ def quantize(weight: Tensor, bits: int, device: str) -> Quantized:
         size = len(codes)
         made.codes[begin * size // len(unit) :][:size] = codes
     return made
+
+
+def _sized(count: int, bits: int) -> Quantized:
+    """What so many weights come to, on no device."""
+    blocks = -(-count // BLOCK)
+    sizes = (count * bits // 8, blocks, -(-blocks // GROUP), 1, 16 if bits == 4 else 0)
+    kinds = (torch.uint8 if bits == 4 else torch.int8, torch.int8, torch.float32, torch.float32, torch.float32)
+    return Quantized(
+        *(torch.empty(size, dtype=kind, device="meta") for size, kind in zip(sizes, kinds, strict=True))
+    )
 
 
 def _nearest(unit: Tensor, table: Tensor) -> Tensor:

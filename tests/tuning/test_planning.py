@@ -1,0 +1,69 @@
+"""The rows of the hardware profiles against the plan: each fits the memory that it is for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdwater.config import load_profile
+from holdwater.config.profile import NAMES
+from holdwater.train.tuning.planning import FILLED, Planned, choose
+from holdwater.units import Bytes
+
+transformers = pytest.importorskip("transformers", reason="Transformers is not installed")
+SHAPES: dict[str, tuple[str, dict[str, int]]] = {
+    "1b": (
+        "Llama",
+        {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "vocab_size": 128_256},
+    ),
+    "3b": (
+        "Llama",
+        {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "vocab_size": 128_256},
+    ),
+    "8b": (
+        "Llama",
+        {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32, "vocab_size": 128_256},
+    ),
+    "14b": (
+        "Qwen2",
+        {"hidden_size": 5120, "intermediate_size": 13_824, "num_hidden_layers": 48, "vocab_size": 152_064},
+    ),
+    "32b": (
+        "Qwen2",
+        {"hidden_size": 5120, "intermediate_size": 27_648, "num_hidden_layers": 64, "vocab_size": 152_064},
+    ),
+    "70b": (
+        "Llama",
+        {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80, "vocab_size": 128_256},
+    ),
+}
+"""Llama 3.1 and 3.2, Qwen 2.5."""
+ROWS = [(name, size) for name in NAMES for size in load_profile(name).models]
+
+
+class Given:
+    """Settings of a run, as far as a plan needs them."""
+
+    def __init__(self, folder: Path, size: str, row: dict[str, Any]) -> None:
+        family, sizes = SHAPES[size]
+        heads = sizes["hidden_size"] // (64 if size == "1b" else 128)
+        tied = {"tie_word_embeddings": size in {"1b", "3b"}}
+        config = getattr(transformers, f"{family}Config")(
+            num_attention_heads=heads, num_key_value_heads=8, **sizes, **tied
+        )
+        config.save_pretrained(folder)
+        self.model, self.quantize = str(folder), row.get("quantize")
+        self.lora_rank, self.lora_layers = row["lora_rank"], row["lora_layers"]
+        self.lora_alpha, self.lora_targets, self.lora_dropout = None, None, 0.0
+        self.train_seq_length, self.batch_size = row["train_seq_length"], row["batch_size"]
+
+
+@pytest.mark.parametrize(("name", "size"), ROWS)
+def test_each_row_of_a_profile_fits(tmp_path: Path, name: str, size: str) -> None:
+    """By the plan, with layers computed again or smaller micro-batches where that is needed."""
+    profile = load_profile(name)
+    given: Any = Given(tmp_path, size, profile.models[size])
+
+    choice = choose(Planned(given, given), rows=given.batch_size, limit=Bytes(int(profile.memory * FILLED)))
+
+    assert choice.peak.total <= profile.memory * FILLED
