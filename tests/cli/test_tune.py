@@ -143,3 +143,29 @@ class TestTune:
             [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert peft.stdout.split() == ["True", "False"], peft.stderr
+
+    @pytest.mark.parametrize("family", ["Llama", "GPT2"])
+    def test_trains_all_weights_of_a_small_model(self, holdwater: Run, tmp_path: Path, family: str) -> None:
+        """Exactly so in fresh processes; the checkpoint is a model of Transformers."""
+        make_model(tmp_path / "model", family)
+        flags = (*SMALL, "--steps", "12", "--learning-rate", "0.003", "--lora-rank", "0")
+
+        straight = holdwater(*flags, "--out", "straight")
+        replaced = holdwater(*flags, "--out", "replaced", "--reload-interval", "7")
+
+        assert [straight.returncode, replaced.returncode] == [0, 0], replaced.stderr
+        assert tensors(tmp_path / "replaced") == tensors(tmp_path / "straight")
+        newest = max((tmp_path / "straight/checkpoints").glob("step-*"))
+        script = f"from transformers import AutoModelForCausalLM as Auto; print(Auto.from_pretrained({str(newest)!r}).dtype)"
+        read = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert read.stdout.strip() == "torch.float32", read.stderr
+        assert "MISSING" not in read.stderr
+
+    def test_weights_that_are_trained_are_not_in_few_bits(self, holdwater: Run, tmp_path: Path) -> None:
+        """One message."""
+        make_model(tmp_path / "model", "Llama")
+
+        done = holdwater(*SMALL, "--steps", "2", "--lora-rank", "0", "--quantize", "8")
+
+        assert done.returncode == 2
+        assert "quantize is 8, but lora_rank is 0" in done.stderr

@@ -173,7 +173,7 @@ KEYS: tuple[Key, ...] = (
         "model to fine-tune: a folder or a hub name (none: from scratch)",
         "NAME",
     ),
-    Key("lora_rank", whole(1, 4096), 16, "rank of the adapters"),
+    Key("lora_rank", whole(0, 4096), 16, "rank of the adapters; 0 trains all weights, for small models"),
     Key(
         "lora_alpha",
         real(0, 1e5, example=32, above=True),

@@ -15,23 +15,31 @@ from holdwater.train.tuning.packing import Packed
 class OwnCode:
     """A model of any kind, with adapters."""
 
-    def __init__(self, model: Any, weights: FlatWeights, *, device: str, length: int) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - of Transformers
+        weights: FlatWeights,
+        *,
+        length: int,
+        autocast: torch.dtype | None = None,
+    ) -> None:
         """Take a model.
 
         Args:
             model: On its device.
             weights: Its trained ones, laid out.
-            device: The device.
             length: Tokens in a row.
+            autocast: The type of products where it is not the weights'; None takes theirs.
         """
-        self.device = device
+        self.device = str(weights.decayed.device)
+        self._autocast = autocast
         self._model, self._weights, self._length = model, weights, length
 
     def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
         """Make the gradients of a micro-batch, or add them to those that are there; return its loss. Shape ()."""
         if not add:
             self._weights.clear_gradients()
-        loss = packed_loss(self._model, self._packed(inputs), chunk=CHUNK)
+        loss = self._loss(inputs)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -39,7 +47,7 @@ class OwnCode:
     def loss(self, inputs: Inputs) -> Tensor:
         """The same loss, without gradients. Shape ()."""
         self._model.eval()
-        loss = packed_loss(self._model, self._packed(inputs), chunk=CHUNK)
+        loss = self._loss(inputs)
         self._model.train()
         return loss
 
@@ -53,6 +61,12 @@ class OwnCode:
 
     def refresh(self) -> None:
         """Nothing to do: the model computes with the weights that are trained."""
+
+    def _loss(self, inputs: Inputs) -> Tensor:
+        """The weighted sum of cross-entropies."""
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, dtype=self._autocast, enabled=self._autocast is not None, cache_enabled=False):
+            return packed_loss(self._model, self._packed(inputs), chunk=CHUNK)
 
     def _packed(self, inputs: Inputs) -> Packed:
         """The rows, as they came."""

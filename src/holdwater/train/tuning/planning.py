@@ -60,6 +60,8 @@ class Planned:
         """
         self.length = settings.train_seq_length
         """Tokens in a row."""
+        if not tuning.lora_rank:
+            raise NotPlanned("lora_rank is 0: training all weights cannot be planned; try it with a few steps")
         model = _model_of(tuning.model)
         lora = LoraConfig.of(tuning)
         add_adapters(model, lora)

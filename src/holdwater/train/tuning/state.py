@@ -56,6 +56,7 @@ log = logging.getLogger("holdwater")
 
 SETTLED = 4
 """Steps of a process after which nothing new is taken from the device."""
+MODEL = "model.safetensors"
 BEGINNING = 12
 """Tokens of a held-out example that generated text begins with."""
 
@@ -81,7 +82,8 @@ class TuneState:
     settings: TrainSettings
     tuning: TuneSettings
     loaded: Loaded
-    lora: LoraConfig
+    lora: LoraConfig | None
+    """What adapters the model has; None where all its weights are trained."""
     weights: FlatWeights
     optimizer: FlatAdamW
     examples: PackedBatches
@@ -161,7 +163,8 @@ class TuneState:
             update=lambda: static.update(self.rate),
             weights=lambda: (self.weights.decayed, self.weights.undecayed),
             loss=loss,
-            inexact=why_inexact(self.loaded.model) or ("its dropout depends on it" if self.lora.dropout else ""),
+            inexact=why_inexact(self.loaded.model)
+            or ("its dropout depends on it" if self.lora and self.lora.dropout else ""),
             kept=[RandomStates()],
         )
 
@@ -225,11 +228,8 @@ class TuneState:
         Raises:
             CheckpointError: It cannot be written.
         """
-        model = self.loaded.model
-        text = json.dumps(adapter_config(model, self.lora, base=self.loaded.name), indent=2)
         files: dict[str, Callable[[Path], object]] = {
-            WEIGHTS: writer(adapter_tensors(model)),
-            CONFIG: partial(Path.write_text, data=text + "\n", encoding="utf-8"),
+            **self._weight_files(),
             "optimizer.safetensors": writer(self.optimizer.tensors()),
             "random.safetensors": writer(random_states()),
         }
@@ -241,6 +241,15 @@ class TuneState:
             "best_step": self.best_step,
         }
         return folder.write(self.step, files, state, best=best)
+
+    def _weight_files(self) -> dict[str, Callable[[Path], object]]:
+        """What is trained: adapters as PEFT has them, or the whole model as Transformers has it."""
+        model = self.loaded.model
+        if self.lora is None:
+            text = model.config.to_json_string()
+            return {MODEL: writer(own_tensors(model)), "config.json": partial(_write_text, text=text)}
+        text = json.dumps(adapter_config(model, self.lora, base=self.loaded.name), indent=2)
+        return {WEIGHTS: writer(adapter_tensors(model)), CONFIG: partial(_write_text, text=text + "\n")}
 
     def load(self, checkpoint: Checkpoint) -> list[str]:
         """Go on from a checkpoint, in place.
@@ -258,7 +267,10 @@ class TuneState:
         compare(self.identity, checkpoint)
         remarks = restore_exactness(checkpoint.state["exactness"])
         try:
-            load_adapters(self.loaded.model, checkpoint.folder)
+            if self.lora is None:
+                copy_tensors(load_file(checkpoint.folder / MODEL), own_tensors(self.loaded.model))
+            else:
+                load_adapters(self.loaded.model, checkpoint.folder)
             if self.static is not None:
                 self.static.refresh()
             copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
@@ -288,13 +300,13 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     path = _data_file(settings.data)
     choice = plan_run(settings, tuning)
     seed_everything(settings.seed)
-    loaded = load_model(
-        tuning.model, device="cpu", dtype=torch.float32 if settings.device == "cpu" else torch.bfloat16
-    )
+    lora = LoraConfig.of(tuning) if tuning.lora_rank else None
+    whole = lora is None or settings.device == "cpu"  # weights that are trained need every bit
+    loaded = load_model(tuning.model, device="cpu", dtype=torch.float32 if whole else torch.bfloat16)
     corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
     learned, held_out = _split(corpus, settings)
-    lora = LoraConfig.of(tuning)
-    add_adapters(loaded.model, lora)
+    if lora is not None:
+        add_adapters(loaded.model, lora)
     step = StepPlan(rows=settings.batch_size) if choice is None else choice.step
     way = choose_way(loaded.model, settings, tuning.quantize, step)
     examples = PackedBatches(
@@ -367,7 +379,17 @@ def fingerprint(path: Path) -> str:
     return f"{size}-{digest.hexdigest()}"
 
 
+def own_tensors(model: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - a model of Transformers
+    """All weights of a model by name; those that two layers share once."""
+    return {name: weight.data for name, weight in model.named_parameters()}
+
+
+def _write_text(path: Path, *, text: str) -> None:
+    """Write a text."""
+    path.write_text(text, encoding="utf-8")
+
+
 def _name_of(model: Any) -> str:  # noqa: ANN401 - a model of Transformers
     """What tells a model from another: its kind, and a sum over its first weights."""
-    weight = next(weight for weight in model.parameters() if not weight.requires_grad)
+    weight = next(iter(model.parameters()))
     return f"{type(model).__name__} {weight.detach().double().sum().item():.6g}"

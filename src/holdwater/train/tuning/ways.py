@@ -49,6 +49,10 @@ def choose_way(model: Any, settings: TrainSettings, bits: int | None, step: Step
         RuntimeError: The device failed otherwise.
     """
     reason = why_not(model, length=settings.train_seq_length)
+    if bits is not None and all(weight.requires_grad for weight in model.parameters()):
+        raise ConfigError(
+            f"quantize is {bits}, but lora_rank is 0: weights that are trained need every bit; leave it out"
+        )
     if bits is not None and reason:
         raise ConfigError(f"quantize is {bits}, but {reason}; leave it out, or use a model of the Llama kind")
     try:
@@ -74,7 +78,10 @@ def _way(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan |
         log.info("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", settings.device)
         return Way(weights, optimizer, None)
     log.info("each step is captured from the model's own code")
-    own = OwnCode(model, weights, device=settings.device, length=settings.train_seq_length)
+    dtype = (
+        torch.bfloat16 if weights.undecayed.numel() else None
+    )  # all weights are trained, so they are in float32
+    own = OwnCode(model, weights, length=settings.train_seq_length, autocast=dtype)
     update = partial(_step, optimizer, largest_norm=settings.gradient_clip)
     return Way(weights, optimizer, StaticStep(own, update, tokens=_tokens(settings)))
 
