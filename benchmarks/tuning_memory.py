@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from holdwater.train.tuning.decoder.decoder import StepPlan
+from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.packing import Packed, pack
@@ -76,7 +77,7 @@ def taken(folder: Path, tuning: Any, settings: Any, step: StepPlan, *, captured:
     torch.cuda.reset_peak_memory_stats()
     model = model_of(folder)
     add_adapters(model, LoraConfig.of(tuning))
-    way = written_out(model, settings, tuning.quantize, step)
+    way = written_out(model, settings, Place("cuda", tuning.quantize), step)
     torch.cuda.reset_peak_memory_stats()
     static = way.static
     if static is None:

@@ -8,6 +8,7 @@ import torch
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.tuning.decoder import plain_kernels as plain
 from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
+from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.models import packed_loss
@@ -180,7 +181,7 @@ def static(
     """The steps of a model."""
     from holdwater.train.tuning.decoder.update_kernels import FlatUpdate
 
-    decoder = Decoder(model, device="cuda")
+    decoder = Decoder(model, Place("cuda"))
     weights = FlatWeights.of(model, decoder.trained, device="cuda")
     decoder.bind()
     decoder.prepare(128, StepPlan(rows=2, recomputed=recomputed, offloaded=offloaded))

@@ -8,6 +8,7 @@ import torch
 
 from holdwater.train.flat import FlatWeights
 from holdwater.train.tuning.decoder.decoder import Decoder, Inputs, StepPlan
+from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.decoder.quantized import dequantize, quantize
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.examples import Example
@@ -71,7 +72,7 @@ def test_gives_the_models_own_loss_and_gradients(
     wanted = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
     assert not why_not(model, length=16)
-    decoder = Decoder(model, device="cpu")
+    decoder = Decoder(model, Place("cpu"))
     FlatWeights.of(model, decoder.trained)
     decoder.bind()
     decoder.prepare(16, StepPlan(rows=3, recomputed=recomputed, chunk=7, offloaded=offloaded))
@@ -106,7 +107,7 @@ def test_weights_of_few_bits_give_the_gradients_of_the_weights_they_stand_for(tm
     plain = packed_loss(own, packed, chunk=7)
     plain.backward()  # type: ignore[no-untyped-call]
     model = adapted(tmp_path, "Llama")
-    decoder = Decoder(model, device="cpu", bits=bits)
+    decoder = Decoder(model, Place("cpu", bits))
     FlatWeights.of(model, decoder.trained)
     decoder.bind()
     decoder.prepare(16, StepPlan(rows=3, chunk=7))

@@ -48,6 +48,8 @@ class LifeFacts:
     """How often a process of this run was short of memory."""
     ended: Mapping[str, Any] | None = None
     """How the process before ended: `step`, `reason`, `in_use` (bytes), `at` (seconds on the system's clock)."""
+    keeper: str = ""
+    """The socket of the process that holds frozen weights; empty where there is none."""
     explained: bool = False
     """What grows is known already: it need not be looked for."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -78,6 +80,12 @@ class LifeFacts:
     def open_channel(self) -> Channel:
         """The run's channel."""
         return Channel(Path(self.pulse))
+
+
+def is_first_process() -> bool:
+    """Whether no process of this run was here before: what is told once is told now."""
+    life = LifeFacts.taken()
+    return life is None or life.number == 0
 
 
 _taken: dict[str, Any] | None = None

@@ -36,7 +36,7 @@ class FlatWeights:
             device: Where they are laid out; None takes that of the first.
         """
         weights = order or [weight for weight in model.parameters() if weight.requires_grad]
-        first = weights[0].data if device is None else weights[0].data[:0].to(device)
+        first = torch.empty(0, dtype=weights[0].dtype, device=device or weights[0].device)
         decayed, decayed_grad = _lay_out([weight for weight in weights if weight.dim() > 1], like=first)
         undecayed, undecayed_grad = _lay_out([weight for weight in weights if weight.dim() <= 1], like=first)
         return cls(decayed, undecayed, decayed_grad, undecayed_grad)
@@ -136,8 +136,23 @@ def _lay_out(weights: list[nn.Parameter], *, like: Tensor) -> tuple[Tensor, Tens
     start = 0
     for weight, length in zip(weights, lengths, strict=True):
         place = slice(start, start + weight.numel())
-        flat[place].copy_(weight.data.flatten())
-        weight.data = flat[place].view_as(weight)
+        if not weight.is_meta:
+            flat[place].copy_(weight.data.flatten())
+        point_at(weight, flat[place].view_as(weight))
         weight.grad = grad[place].view_as(weight)
         start += length
     return flat, grad
+
+
+def point_at(weight: nn.Parameter, place: Tensor) -> None:
+    """Let a weight lie in another place; one that has no memory yet takes what is there.
+
+    Args:
+        weight: Of a module.
+        place: Shape as the weight.
+    """
+    if weight.is_meta and not place.is_meta:
+        new = nn.Parameter(place, requires_grad=weight.requires_grad)
+        torch.utils.swap_tensors(weight, new)  # type: ignore[no-untyped-call]
+    else:
+        weight.data = place

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdwater.config import Config
 from holdwater.policy.restarts import RestartConfig
@@ -16,6 +16,9 @@ from holdwater.supervise.life import LifeFacts, reason_file
 from holdwater.supervise.process import die_as
 from holdwater.supervise.supervisor import Launch, Life, Supervisor
 from holdwater.train.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import subprocess
 
 log = logging.getLogger("holdwater")
 
@@ -45,6 +48,8 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
         pulse = Path(place) / "pulse"
         create_channel(pulse)
         kept = _Kept(Channel(pulse), pulse, quick.path, folder.out)
+        keeper = _start_keeper(config, Path(place) / "keeper", quick.path / "weights")
+        kept.keeper = "" if keeper is None else str(Path(place) / "keeper")
         launch = Launch(
             target="holdwater.cli.main:run_and_exit",
             argv=argv,
@@ -59,6 +64,8 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
         )
         code = _keep(supervisor, kept)
         supervisor.close()
+        if keeper is not None:
+            keeper.communicate()  # closes its input, which ends it
     quick.remove()
     return die_as(code, sys.stdout.flush)
 
@@ -70,6 +77,8 @@ class _Kept:
         self.channel = channel
         self.ended: dict[str, Any] | None = None
         """How the newest process ended, if it was recycled."""
+        self.keeper = ""
+        """The socket of the keeper of frozen weights, if there is one."""
         self._pulse, self._quick, self._out = pulse, quick, out
 
     def environment(self, life: Life) -> Mapping[str, str]:
@@ -82,6 +91,7 @@ class _Kept:
             supervisor=os.getpid(),
             relieve=life.relieve,
             ended=self.ended,
+            keeper=self.keeper,
         )
         return os.environ | facts.as_environment()
 
@@ -94,6 +104,19 @@ class _Kept:
             "in_use": channel.get("in_use"),
             "at": channel.get_seconds("last_step_at"),
         }
+
+
+def _start_keeper(config: Config, door: Path, weights: Path) -> "subprocess.Popen[bytes] | None":
+    """Start a keeper of frozen weights where processes will be replaced and steps are written out."""
+    replaced = config["reload_interval_steps"] or config["reload_memory_threshold_gb"]
+    if config["model"] is None or not replaced:
+        return None
+    on_cuda = config["device"] == "cuda" or (config["device"] == "auto" and Path("/dev/nvidiactl").exists())
+    if not on_cuda and config["quantize"] is None:
+        return None  # the model's own code takes the steps there
+    from holdwater.train.tuning.keeper import start_keeper  # noqa: PLC0415 - for fine-tuning only
+
+    return start_keeper(door, weights, device="cuda" if on_cuda else "cpu")
 
 
 def _keep(supervisor: Supervisor, kept: _Kept) -> int:

@@ -38,7 +38,7 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
 
     Args:
         name: A folder, or a name on the hub.
-        device: Where the weights are put.
+        device: Where the weights are put; `meta` loads none of them.
         dtype: Of the weights; `auto` takes them as they are stored.
 
     Returns:
@@ -56,8 +56,13 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
     where = str(folder) if folder.is_dir() else name
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(where)
-        model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True)
-        model.to(device)
+        if device == "meta":
+            with torch.device("meta"):
+                config = transformers.AutoConfig.from_pretrained(where)
+                model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        else:
+            model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True)
+            model.to(device)
     except Exception as error:
         raise ModelError(_told(name, error)) from error
     model.config.use_cache = False

@@ -20,9 +20,11 @@ from torch import Tensor
 
 from holdwater.errors import ConfigError, ModelError
 from holdwater.plan import Part, Peak, predict
+from holdwater.supervise.life import is_first_process
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
+from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.losses import CHUNK
@@ -68,7 +70,7 @@ class Planned:
         if reason := why_not(model, length=self.length):
             raise NotPlanned(f"--model {tuning.model} cannot be planned: {reason}; try it with a few steps")
         model.to(torch.bfloat16)
-        self._decoder = Decoder(model, device="meta", bits=tuning.quantize)
+        self._decoder = Decoder(model, Place("meta", tuning.quantize))
         for adapter in self._decoder.trained:
             adapter.data = adapter.data.float()
         weights = FlatWeights.of(model, self._decoder.trained)
@@ -242,11 +244,13 @@ def plan_run(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
     try:
         planned = Planned(settings, tuning)
     except NotPlanned as error:
-        log.info("%s", error)
+        if is_first_process():
+            log.info("%s", error)
         return None
     limit = tuning.max_memory or Bytes(int(torch.cuda.mem_get_info()[1] * FILLED))
     choice = choose(planned, rows=settings.batch_size, limit=limit)
-    log.info("planned: %s of %s; %s", format_size(choice.peak.total), format_size(limit), choice.why)
+    if is_first_process():
+        log.info("planned: %s of %s; %s", format_size(choice.peak.total), format_size(limit), choice.why)
     return choice
 
 

@@ -33,6 +33,7 @@ from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.state import compare, copy_tensors, writer
 from holdwater.train.trainee import Ahead
 from holdwater.train.tuning.decoder.decoder import StepPlan
+from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.distrust import added_term
 from holdwater.train.tuning.examples import Corpus, Example
 from holdwater.train.tuning.lora import (
@@ -50,6 +51,7 @@ from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
 from holdwater.train.tuning.planning import Choice, check_plan, plan_run
 from holdwater.train.tuning.rows import WRITE
 from holdwater.train.tuning.static_step import StaticStep
+from holdwater.train.tuning.vault import open_vault
 from holdwater.train.tuning.ways import choose_way
 
 log = logging.getLogger("holdwater")
@@ -302,13 +304,15 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     seed_everything(settings.seed)
     lora = LoraConfig.of(tuning) if tuning.lora_rank else None
     whole = lora is None or settings.device == "cpu"  # weights that are trained need every bit
-    loaded = load_model(tuning.model, device="cpu", dtype=torch.float32 if whole else torch.bfloat16)
+    vault = open_vault(settings, tuning)
+    device = "cpu" if vault.facts is None else "meta"
+    loaded = load_model(tuning.model, device=device, dtype=torch.float32 if whole else torch.bfloat16)
     corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
     learned, held_out = _split(corpus, settings)
     if lora is not None:
         add_adapters(loaded.model, lora)
     step = StepPlan(rows=settings.batch_size) if choice is None else choice.step
-    way = choose_way(loaded.model, settings, tuning.quantize, step)
+    way = choose_way(loaded.model, settings, Place(settings.device, tuning.quantize, vault), step)
     examples = PackedBatches(
         learned, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed,
         weighs=tuning.distrust == "weighted",
@@ -392,4 +396,4 @@ def _write_text(path: Path, *, text: str) -> None:
 def _name_of(model: Any) -> str:  # noqa: ANN401 - a model of Transformers
     """What tells a model from another: its kind, and a sum over its first weights."""
     weight = next(iter(model.parameters()))
-    return f"{type(model).__name__} {weight.detach().double().sum().item():.6g}"
+    return f"{type(model).__name__} {weight.detach().sum(dtype=torch.float64).item():.6g}"

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from holdwater.errors import ConfigError, ModelError
 from holdwater.integrations.out_of_memory import is_out_of_memory
+from holdwater.supervise.life import is_first_process
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings
 from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
+from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.static_step import StaticStep
@@ -34,13 +36,13 @@ class Way:
     """Rows of a micro-batch, where fewer fit than were asked for; None takes them all."""
 
 
-def choose_way(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan) -> Way:  # noqa: ANN401
+def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan) -> Way:  # noqa: ANN401
     """Put a model with adapters on its device, and get its steps ready.
 
     Args:
         model: On the CPU.
         settings: Of the run.
-        bits: Of a frozen weight, 4 or 8; None leaves them as they are.
+        where: Frozen weights are put, and how.
         step: How steps are taken where they are written out.
 
     Raises:
@@ -49,14 +51,16 @@ def choose_way(model: Any, settings: TrainSettings, bits: int | None, step: Step
         RuntimeError: The device failed otherwise.
     """
     reason = why_not(model, length=settings.train_seq_length)
-    if bits is not None and all(weight.requires_grad for weight in model.parameters()):
+    if where.bits is not None and all(weight.requires_grad for weight in model.parameters()):
         raise ConfigError(
-            f"quantize is {bits}, but lora_rank is 0: weights that are trained need every bit; leave it out"
+            f"quantize is {where.bits}, but lora_rank is 0: weights that are trained need every bit; leave it out"
         )
-    if bits is not None and reason:
-        raise ConfigError(f"quantize is {bits}, but {reason}; leave it out, or use a model of the Llama kind")
+    if where.bits is not None and reason:
+        raise ConfigError(
+            f"quantize is {where.bits}, but {reason}; leave it out, or use a model of the Llama kind"
+        )
     try:
-        return _way(model, settings, bits, None if reason else step)
+        return _way(model, settings, where, None if reason else step)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -66,18 +70,18 @@ def choose_way(model: Any, settings: TrainSettings, bits: int | None, step: Step
         ) from None
 
 
-def _way(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan | None) -> Way:  # noqa: ANN401
+def _way(model: Any, settings: TrainSettings, where: Place, step: StepPlan | None) -> Way:  # noqa: ANN401
     """As `choose_way`; without a plan the model's own code takes the steps."""
     on_cuda = settings.device == "cuda"
-    if step is not None and (on_cuda or bits is not None):
-        log.info("each step is written out%s", ", and captured" if on_cuda else "")
-        return written_out(model, settings, bits, step)
+    if step is not None and (on_cuda or where.bits is not None):
+        _tell("each step is written out%s", ", and captured" if on_cuda else "")
+        return written_out(model, settings, where, step)
     weights = FlatWeights.of(model.to(settings.device))
     optimizer = _optimizer(weights, settings)
     if not on_cuda:
-        log.info("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", settings.device)
+        _tell("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", settings.device)
         return Way(weights, optimizer, None)
-    log.info("each step is captured from the model's own code")
+    _tell("each step is captured from the model's own code")
     dtype = (
         torch.bfloat16 if weights.undecayed.numel() else None
     )  # all weights are trained, so they are in float32
@@ -86,23 +90,30 @@ def _way(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan |
     return Way(weights, optimizer, StaticStep(own, update, tokens=_tokens(settings)))
 
 
-def written_out(model: Any, settings: TrainSettings, bits: int | None, step: StepPlan) -> Way:  # noqa: ANN401
+def written_out(model: Any, settings: TrainSettings, where: Place, step: StepPlan) -> Way:  # noqa: ANN401
     """Take steps with every buffer and every kernel by name.
 
     Args:
         model: With adapters, of a kind that is known; on the CPU.
         settings: Of the run.
-        bits: Of a frozen weight, 4 or 8; None leaves them as they are.
+        where: Frozen weights are put, and how.
         step: How steps are taken.
     """
-    decoder = Decoder(model, device=settings.device, bits=bits)
+    decoder = Decoder(model, where)
     weights = FlatWeights.of(model, decoder.trained, device=settings.device)
     decoder.bind()
+    where.vault.whole({"steps": "written out"})
     decoder.prepare(settings.train_seq_length, step)
     optimizer = _optimizer(weights, settings)
     update = partial(_update(weights, optimizer, decoder), largest_norm=settings.gradient_clip)
     tokens = step.rows * settings.train_seq_length
     return Way(weights, optimizer, StaticStep(decoder, update, tokens=tokens), step.rows)
+
+
+def _tell(text: str, *arguments: object) -> None:
+    """Say something once in a run."""
+    if is_first_process():
+        log.info(text, *arguments)
 
 
 def _tokens(settings: TrainSettings) -> int:
@@ -136,5 +147,5 @@ def _optimizer(weights: FlatWeights, settings: TrainSettings) -> FlatAdamW:
     optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay)
     count = weights.decayed.numel() + weights.undecayed.numel()
     size = sum(tensor.nbytes for tensor in optimizer.tensors().values())
-    log.info("%d weights are trained; the optimizer holds %s for them", count, format_size(Bytes(size)))
+    _tell("%d weights are trained; the optimizer holds %s for them", count, format_size(Bytes(size)))
     return optimizer

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from holdwater.train.tuning.decoder import plain_kernels
 from holdwater.train.tuning.decoder.buffers import Buffers, Needs, largest_ranks, make_buffers
-from holdwater.train.tuning.decoder.frozen import Frozen
+from holdwater.train.tuning.decoder.frozen import Frozen, Place
 from holdwater.train.tuning.decoder.layer import DecoderLayer, Pass
 from holdwater.train.tuning.decoder.offload import RING, Offload
 from holdwater.train.tuning.decoder.shape import DecoderShape
@@ -53,26 +53,27 @@ class StepPlan:
 class Decoder:
     """A causal language model with adapters, as `why_not` accepts it."""
 
-    def __init__(self, model: Any, *, device: str, bits: int | None = None) -> None:  # noqa: ANN401 - of Transformers
+    def __init__(self, model: Any, where: Place) -> None:  # noqa: ANN401 - of Transformers
         """Take a model's weights over; the model itself goes on with views of them.
 
         Args:
-            model: With adapters; on the CPU, or on the device already.
-            device: Where the weights are put.
-            bits: Of a weight of the layers, 4 or 8; None leaves them as they are. In few bits the model itself
-                cannot go on.
+            model: With adapters; without memory where the vault knows its weights. In few bits it cannot go on
+                itself.
+            where: The frozen weights are put.
         """
         self.shape = DecoderShape.of(model.config)
-        self.device = device
+        self.device = where.device
         body = model.model
-        self.layers = [DecoderLayer(layer, number, device, bits) for number, layer in enumerate(body.layers)]
-        for part in (model.get_input_embeddings(), model.get_output_embeddings(), body.norm, body.rotary_emb):
-            part.to(device)  # adapters follow when they are laid out: moved one by one they would leave holes
+        self.layers = [DecoderLayer(layer, number, where) for number, layer in enumerate(body.layers)]
+        embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        self._embedding = where.take("embedding", embedding)
+        self._head = self._embedding if head is embedding else where.take("head", head)
+        self._last_norm = where.take("last_norm", body.norm.weight)
+        bits = where.bits
         self._room = _room_for([group.frozen for layer in self.layers for group in layer.groups], bits)
-        self._rotary = body.rotary_emb
-        self._embedding: Tensor = model.get_input_embeddings().weight.data
-        self._head: Tensor = model.get_output_embeddings().weight.data
-        self._last_norm: Tensor = body.norm.weight.data
+        rotary = body.rotary_emb  # made anew where it has no memory: it follows from the configuration
+        on_meta = any(one.is_meta for one in rotary.buffers()) and where.device != "meta"
+        self._rotary = (type(rotary)(model.config) if on_meta else rotary).to(where.device)
         self._tables = self._embedding
         self._buffers: Buffers | None = None
         self._recomputed, self._chunk = 0, CHUNK

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from holdwater.train.tuning.decoder.buffers import Buffers, Ranks
+from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.decoder.plain_kernels import Seconds
 from holdwater.train.tuning.decoder.products import ProductGroup
 from holdwater.train.tuning.decoder.shape import DecoderShape
@@ -34,23 +35,24 @@ class Pass:
 class DecoderLayer:
     """A layer: attention and a gated network, each behind a norm and beside the residual stream."""
 
-    def __init__(self, module: Any, number: int, device: str, bits: int | None = None) -> None:  # noqa: ANN401
+    def __init__(self, module: Any, number: int, where: Place) -> None:  # noqa: ANN401
         """Take the weights of a layer of Transformers over; the layer itself goes on with views of them.
 
         Args:
             module: The layer.
             number: From 0.
-            device: Where the weights are put.
-            bits: Of a frozen weight, 4 or 8; None leaves them as they are.
+            where: The frozen weights are put.
         """
         attention, network = module.self_attn, module.mlp
         self.number = number
-        self.queries = ProductGroup([attention.q_proj, attention.k_proj, attention.v_proj], device, bits)
-        self.output = ProductGroup([attention.o_proj], device, bits)
-        self.gates = ProductGroup([network.gate_proj, network.up_proj], device, bits)
-        self.down = ProductGroup([network.down_proj], device, bits)
-        self.first_norm: Tensor = module.input_layernorm.to(device).weight.data
-        self.second_norm: Tensor = module.post_attention_layernorm.to(device).weight.data
+        self.queries = ProductGroup(
+            f"{number}.queries", [attention.q_proj, attention.k_proj, attention.v_proj], where
+        )
+        self.output = ProductGroup(f"{number}.output", [attention.o_proj], where)
+        self.gates = ProductGroup(f"{number}.gates", [network.gate_proj, network.up_proj], where)
+        self.down = ProductGroup(f"{number}.down", [network.down_proj], where)
+        self.first_norm = where.take(f"{number}.first_norm", module.input_layernorm.weight)
+        self.second_norm = where.take(f"{number}.second_norm", module.post_attention_layernorm.weight)
 
     @property
     def groups(self) -> list[ProductGroup]:

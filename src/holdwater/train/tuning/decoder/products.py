@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdwater.train.tuning.decoder.frozen import Frozen
+from holdwater.train.tuning.decoder.frozen import Frozen, Place
 from holdwater.train.tuning.decoder.plain_kernels import Seconds
 from holdwater.train.tuning.lora import LoraLinear
 
@@ -86,25 +86,25 @@ class _Run:
 class ProductGroup:
     """Some linear layers of the same input."""
 
-    def __init__(self, layers: Sequence[nn.Module], device: str, bits: int | None = None) -> None:
+    def __init__(self, name: str, layers: Sequence[nn.Module], where: Place) -> None:
         """Lay the layers' weights side by side; the layers themselves go on with views of them.
 
         Args:
-            layers: Linear ones, with or without adapters.
-            device: Where the weights are put.
-            bits: Of a frozen weight, 4 or 8; None leaves them as they are. In few bits the layers cannot go on.
+            name: The same in each process.
+            layers: Linear ones, with or without adapters. In few bits they cannot go on themselves.
+            where: The frozen weights are put.
         """
         bases: list[Any] = [one.base if isinstance(one, LoraLinear) else one for one in layers]
         self.adapted = [one for one in layers if isinstance(one, LoraLinear)]
         self._layers, sizes = len(layers), [base.weight.shape[0] for base in bases]
-        self.frozen = Frozen(bases, sum(one.lora_A.shape[0] for one in self.adapted), device=device, bits=bits)
+        self.frozen = Frozen(name, bases, sum(one.lora_A.shape[0] for one in self.adapted), where)
         self.outer, self.rank, self.inner = self.frozen.outer, self.frozen.rank, self.frozen.inner
         """Widths: of all outputs together, of all adapters together, and of the input."""
         self.first = self.frozen.first
         """The first matrices in the type of the products. Shape (rank, inner)."""
         self.scaling = self.adapted[0].scaling if self.adapted else 1.0
         self.dropout = self.adapted[0].dropout if self.adapted else 0.0
-        self.bias = _bias(bases, device)
+        self.bias = _bias(f"{name}.bias", bases, where)
         self._runs = list(_runs(layers, sizes, self.first))
         self.first_master = self.first
         """The first matrices as they are trained, once `bind` was called. Shape (rank, inner)."""
@@ -218,13 +218,12 @@ class ProductGroup:
             torch.mm(grad[:, : self.outer], self.frozen.whole()[: self.outer], out=into)
 
 
-def _bias(bases: Sequence[Any], device: str) -> Tensor | None:
+def _bias(name: str, bases: Sequence[Any], where: Place) -> Tensor | None:
     """The biases side by side; None where no layer has one."""
     if all(base.bias is None for base in bases):
         return None
-    return torch.cat([
-        torch.zeros_like(base.weight[:, 0]) if base.bias is None else base.bias.data for base in bases
-    ]).to(device)
+    parts = [torch.zeros_like(base.weight[:, 0]) if base.bias is None else base.bias.data for base in bases]
+    return where.take(name, nn.Parameter(torch.cat(parts), requires_grad=False))
 
 
 def _runs(layers: Sequence[nn.Module], sizes: Sequence[int], like: Tensor) -> Iterator[_Run]:

@@ -55,7 +55,7 @@ def quantize(weight: Tensor, bits: int, device: str) -> Quantized:
     """
     flat = weight.detach().flatten()
     if flat.is_meta:
-        return _sized(len(flat), bits)
+        return sized(len(flat), bits)
     maxima = torch.cat([
         part.to(device).float().view(-1, BLOCK).abs().amax(1) for part in torch.split(flat, AT_ONCE)
     ])
@@ -78,8 +78,13 @@ def quantize(weight: Tensor, bits: int, device: str) -> Quantized:
     return made
 
 
-def _sized(count: int, bits: int) -> Quantized:
-    """What so many weights come to, on no device."""
+def sized(count: int, bits: int) -> Quantized:
+    """What so many weights come to, on no device.
+
+    Args:
+        count: Of weights.
+        bits: 4 or 8.
+    """
     blocks = -(-count // BLOCK)
     sizes = (count * bits // 8, blocks, -(-blocks // GROUP), 1, 16 if bits == 4 else 0)
     kinds = (torch.uint8 if bits == 4 else torch.int8, torch.int8, torch.float32, torch.float32, torch.float32)

@@ -1,0 +1,171 @@
+"""Where frozen weights lie: in memory of this process, or in that of a keeper, which outlives it."""
+
+import base64
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holdwater.errors import HoldwaterError
+from holdwater.supervise.life import LifeFacts
+from holdwater.train.settings import TrainSettings, TuneSettings
+
+log = logging.getLogger("holdwater")
+
+PATIENCE = 60.0
+"""Seconds in which a keeper must have come up."""
+TURN = 0.02
+
+
+class VaultError(HoldwaterError):
+    """A keeper is not there, or refuses: the weights are loaded as if there were none."""
+
+
+class Vault:
+    """Memory of this process."""
+
+    facts: dict[str, Any] | None = None
+    """What the process before has told of weights that are whole; None where they must be loaded."""
+
+    def place(self, name: str, shape: tuple[int, ...], like: Tensor, *, device: str) -> Tensor:
+        """Make room for weights; where `facts` are known they lie in it already.
+
+        Args:
+            name: Of the weights, the same in each process.
+            shape: Of the result.
+            like: Gives the type.
+            device: Where they are to lie.
+        """
+        del name
+        return torch.empty(shape, dtype=like.dtype, device=device)
+
+    def whole(self, facts: dict[str, Any]) -> None:
+        """Say that all weights are there.
+
+        Args:
+            facts: What the next process should know.
+        """
+
+
+class KeptVault(Vault):
+    """Memory of a keeper."""
+
+    def __init__(self, path: Path, identity: str) -> None:
+        """Go to a keeper.
+
+        Args:
+            path: Of its socket.
+            identity: Tells these weights, and how they are laid out, from others.
+
+        Raises:
+            VaultError: It does not come up, or holds other weights.
+        """
+        self._socket = _connect(path)
+        self._words = self._socket.makefile("rw", encoding="utf-8")
+        try:
+            self.facts = self._ask(say="begin", identity=identity)["facts"]
+        except VaultError:
+            self.close()
+            raise
+
+    def place(self, name: str, shape: tuple[int, ...], like: Tensor, *, device: str) -> Tensor:
+        """As above.
+
+        Raises:
+            VaultError: The keeper is gone, or refuses.
+        """
+        count = math.prod(shape)
+        if count == 0:
+            return torch.empty(shape, dtype=like.dtype, device=device)
+        handle = self._ask(say="place", name=name, size=count * like.dtype.itemsize)["handle"]
+        if len(handle) == 1:
+            return torch.from_file(handle[0], shared=True, size=count, dtype=like.dtype).view(shape)
+        parts = [base64.b64decode(one["bytes"]) if isinstance(one, dict) else one for one in handle]
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        storage = torch.UntypedStorage._new_shared_cuda(*parts)  # noqa: SLF001 - its only name
+        return torch.empty(0, dtype=like.dtype, device=device).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]
+
+    def whole(self, facts: dict[str, Any]) -> None:
+        """As above.
+
+        Raises:
+            VaultError: The keeper is gone.
+        """
+        if self.facts is None:
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                torch.cuda.synchronize()
+            self._ask(say="whole", facts=facts)
+
+    def close(self) -> None:
+        """Leave: another trainer may come."""
+        with contextlib.suppress(OSError):  # what it was told last may not have arrived
+            self._words.close()
+        self._socket.close()
+
+    def _ask(self, **word: object) -> dict[str, Any]:
+        """Say something, and return the answer."""
+        try:
+            self._words.write(json.dumps(word) + "\n")
+            self._words.flush()
+            line = self._words.readline()
+        except OSError as error:
+            raise VaultError(f"the keeper of the weights is gone ({error.strerror})") from error
+        if not line:
+            raise VaultError("the keeper of the weights is gone")
+        answer: dict[str, Any] = json.loads(line)
+        if "refused" in answer:
+            raise VaultError(f"the keeper of the weights refuses: {answer['refused']}")
+        return answer
+
+
+def open_vault(settings: TrainSettings, tuning: TuneSettings) -> Vault:
+    """The keeper's memory where a supervisor has started one; else this process's own.
+
+    Args:
+        settings: Of the run.
+        tuning: Which model, which adapters.
+    """
+    life = LifeFacts.taken()
+    if life is None or not life.keeper:
+        return Vault()
+    try:
+        vault = KeptVault(Path(life.keeper), _identity(settings, tuning))
+    except VaultError as error:
+        log.warning("%s: the weights are loaded from their files", error)
+        return Vault()
+    if vault.facts is not None:
+        log.debug("the frozen weights are where the process before has left them")
+    return vault
+
+
+def _identity(settings: TrainSettings, tuning: TuneSettings) -> str:
+    """What tells weights, and how they are laid out, from others."""
+    folder = Path(tuning.model).expanduser()
+    files = sorted(file for file in folder.glob("*") if file.suffix in {".json", ".safetensors"})
+    known = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    layout = (tuning.lora_rank, tuning.lora_targets, tuning.lora_layers, tuning.quantize, settings.device)
+    return hashlib.sha256(repr((tuning.model, known, layout, torch.__version__)).encode()).hexdigest()
+
+
+def _connect(path: Path) -> socket.socket:
+    """Connect to a keeper that may still be coming up."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            door.connect(str(path))
+        except OSError as error:
+            door.close()
+            if time.monotonic() > end:
+                raise VaultError(f"the keeper of the weights does not come up ({error.strerror})") from error
+            time.sleep(TURN)
+        else:
+            return door
