@@ -1,8 +1,8 @@
 """Steps of an 8B LoRA that make no call to the allocator, and processes that are replaced beside kept weights.
 
 The steps: 1,000 in a row with two sizes of micro-batches, clipping and dropout, counted by PyTorch's allocator
-from fetching the batch to the loss that is logged. The replacements: `holdwater train` with `--reload-interval`, as
-users call it, on a model folder of the same shape.
+from fetching the batch to the loss that is logged. The replacements: `holdwater train` with `--reload-interval`,
+as users call it, on a model folder of the same shape.
 
     python benchmarks/tuning_static.py            on a CUDA device, into results/tuning_static.json
     python benchmarks/tuning_static.py --small    a small model, to try the script itself
