@@ -182,7 +182,7 @@ def static(
     from holdwater.train.tuning.decoder.update_kernels import FlatUpdate
 
     decoder = Decoder(model, Place("cuda"))
-    weights = FlatWeights.of(model, decoder.trained, device="cuda")
+    weights = FlatWeights.of(model, decoder.trained, Place("cuda").take_trained)
     decoder.bind()
     decoder.prepare(128, StepPlan(rows=2, recomputed=recomputed, offloaded=offloaded))
     update = FlatUpdate(weights, FlatAdamW(weights, weight_decay=0.01), decoder.copies())

@@ -4,11 +4,15 @@ The optimizer then updates two tensors instead of dozens, and the norm of the gr
 Source of the update: Loshchilov and Hutter (2019), "Decoupled Weight Decay Regularization".
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+Take = Callable[[str, int], Tensor]
+"""Makes room by a name and a number of elements."""
 EPSILON = 1e-8
 """Added to the root of the second moment."""
 ALIGNMENT = 16
@@ -26,19 +30,22 @@ class FlatWeights:
 
     @classmethod
     def of(
-        cls, model: nn.Module, order: list[nn.Parameter] | None = None, *, device: str | None = None
+        cls, model: nn.Module, order: list[nn.Parameter] | None = None, take: Take | None = None
     ) -> "FlatWeights":
         """Move the weights that a model trains into two tensors; its own parameters become views of them.
 
         Args:
             model: Its weights that need no gradient stay where they are.
             order: In which they are laid out; None takes the model's own.
-            device: Where they are laid out; None takes that of the first.
+            take: Makes room by a name and a number of elements, all zero or as they were left; None makes it
+                beside the weights.
         """
         weights = order or [weight for weight in model.parameters() if weight.requires_grad]
-        first = torch.empty(0, dtype=weights[0].dtype, device=device or weights[0].device)
-        decayed, decayed_grad = _lay_out([weight for weight in weights if weight.dim() > 1], like=first)
-        undecayed, undecayed_grad = _lay_out([weight for weight in weights if weight.dim() <= 1], like=first)
+        take = take or partial(_zeros, like=weights[0].data)
+        decayed, decayed_grad = _lay_out([weight for weight in weights if weight.dim() > 1], "decayed", take)
+        undecayed, undecayed_grad = _lay_out(
+            [weight for weight in weights if weight.dim() <= 1], "undecayed", take
+        )
         return cls(decayed, undecayed, decayed_grad, undecayed_grad)
 
     @property
@@ -65,7 +72,12 @@ class FlatAdamW:
     """
 
     def __init__(
-        self, weights: FlatWeights, *, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
+        self,
+        weights: FlatWeights,
+        *,
+        weight_decay: float,
+        betas: tuple[float, float] = (0.9, 0.95),
+        take: Take | None = None,
     ) -> None:
         """Make room for the moments.
 
@@ -73,13 +85,16 @@ class FlatAdamW:
             weights: What to update.
             weight_decay: Of the matrices, per step and unit of the learning rate.
             betas: How much of the first and second moment is kept from step to step.
+            take: Makes room, as for the weights; None makes it beside them.
         """
+        take = take or partial(_zeros, like=weights.decayed)
+        sizes = {"decayed": weights.decayed.numel(), "undecayed": weights.undecayed.numel()}
         self._weights = weights
         self.decay = weight_decay
         self.betas = betas
-        self.first = [torch.zeros_like(weights.decayed), torch.zeros_like(weights.undecayed)]
-        self.second = [torch.zeros_like(weights.decayed), torch.zeros_like(weights.undecayed)]
-        self.steps = torch.zeros((), device=weights.decayed.device)
+        self.first = [take(f"first.{name}", size) for name, size in sizes.items()]
+        self.second = [take(f"second.{name}", size) for name, size in sizes.items()]
+        self.steps = take("steps", 1).view(())
         """Updates done. Shape ()."""
 
     @torch.no_grad()
@@ -128,10 +143,16 @@ class FlatAdamW:
         }
 
 
-def _lay_out(weights: list[nn.Parameter], *, like: Tensor) -> tuple[Tensor, Tensor]:
+def _zeros(name: str, size: int, *, like: Tensor) -> Tensor:
+    """Room beside something."""
+    del name
+    return torch.zeros(size, dtype=like.dtype, device=like.device)
+
+
+def _lay_out(weights: list[nn.Parameter], name: str, take: Take) -> tuple[Tensor, Tensor]:
     """Move weights into one tensor, and give each a gradient in another; adapters have matrices only."""
     lengths = [-(-weight.numel() // ALIGNMENT) * ALIGNMENT for weight in weights]
-    flat = torch.zeros(sum(lengths), dtype=like.dtype, device=like.device)
+    flat = take(name, sum(lengths))
     grad = torch.zeros_like(flat)
     start = 0
     for weight, length in zip(weights, lengths, strict=True):

@@ -88,7 +88,8 @@ class LifeLine:
             state: Of the step that has just ended.
         """
         try:
-            state.save(self._quick, best=False)
+            if not state.rest(self._quick):
+                state.save(self._quick, best=False)
         except CheckpointError:
             return False
         return True

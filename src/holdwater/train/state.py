@@ -132,6 +132,10 @@ class TrainState:
             "random": random_states(),
         }
 
+    def rest(self, folder: CheckpointFolder) -> bool:  # noqa: ARG002 - of a trainee
+        """False: nobody keeps what is trained."""
+        return False
+
     def save(self, folder: CheckpointFolder, *, best: bool) -> Path:
         """Write a checkpoint.
 

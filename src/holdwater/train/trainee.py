@@ -105,6 +105,10 @@ class Trainee(Protocol):
         """Let the model write; its randomness is not the run's own."""
         ...
 
+    def rest(self, folder: CheckpointFolder) -> bool:
+        """Leave what is trained where it lies, for a process that goes on at once; False where nobody keeps it."""
+        ...
+
     def save(self, folder: CheckpointFolder, *, best: bool) -> Path:
         """Write a checkpoint, and return its folder."""
         ...

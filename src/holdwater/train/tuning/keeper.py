@@ -88,13 +88,15 @@ class Keeper:
         self._sizes: dict[str, int] = {}
         self._identity = ""
         self._facts: dict[str, Any] | None = None
+        self._rest: str | None = None
 
     def answer(self, word: dict[str, Any]) -> dict[str, Any]:
         """Answer one word of a trainer.
 
         Args:
-            word: With `say`: `begin` (whose weights, by `identity`), `place` (memory of `size` bytes by `name`) or
-                `whole` (the weights are all there; `facts` are told to the next trainer).
+            word: With `say`: `begin` (whose weights, by `identity`), `place` (memory of `size` bytes by `name`),
+                `whole` (the weights are all there; `facts` are told to the next trainer), `rest` (what is trained
+                stays as it is from now on, under a `token`; None: it is changed from now on).
         """
         say = word["say"]
         if say == "begin":
@@ -104,16 +106,19 @@ class Keeper:
         if say == "whole":
             self._facts = dict(word["facts"])
             return {}
+        if say == "rest":
+            self._rest = word["token"]
+            return {}
         return {"refused": f"{say} is no word of a keeper"}
 
     def _begin(self, identity: str) -> dict[str, Any]:
         """A trainer has come."""
         if self._facts is None:
             self._identity = identity  # whatever an unfinished trainer has left is filled again
-            return {"facts": None}
+            return {"facts": None, "rest": None}
         if identity != self._identity:
             return {"refused": "these are weights of another model, or laid out in another way"}
-        return {"facts": self._facts}
+        return {"facts": self._facts, "rest": self._rest}
 
     def _place(self, name: str, size: int) -> dict[str, Any]:
         """Hand memory out, and make it if need be."""

@@ -6,8 +6,10 @@ A checkpoint folder is an adapter of PEFT: it can be loaded there as it is.
 import hashlib
 import json
 import logging
+import shutil
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
 from holdwater.train.tuning.planning import Choice, check_plan, plan_run
 from holdwater.train.tuning.rows import WRITE
 from holdwater.train.tuning.static_step import StaticStep
-from holdwater.train.tuning.vault import open_vault
+from holdwater.train.tuning.vault import Vault, VaultError, open_vault
 from holdwater.train.tuning.ways import choose_way
 
 log = logging.getLogger("holdwater")
@@ -96,6 +98,8 @@ class TuneState:
     """What a checkpoint must agree with."""
     static: StaticStep | None = None
     """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
+    vault: Vault = field(default_factory=Vault)
+    """Where frozen weights lie, and what is trained while one process hands over to another."""
     micro_batch: int = 1
     """Rows that are propagated at once, at most."""
     choice: Choice | None = None
@@ -217,6 +221,27 @@ class TuneState:
         model.train()
         return str(tokenizer.decode(found[0].tolist(), skip_special_tokens=True))
 
+    def rest(self, folder: CheckpointFolder) -> bool:
+        """Leave what is trained where it lies, for a process that goes on at once; False where nobody keeps it.
+
+        Args:
+            folder: Gets all the rest.
+
+        Raises:
+            CheckpointError: That cannot be written.
+        """
+        if not self.vault.keeps:
+            return False
+        token = f"{self.step}-{uuid.uuid4()}"
+        try:
+            self.vault.rest(token)
+        except VaultError as error:
+            log.warning("%s: a checkpoint is written instead", error)
+            return False
+        files = {"random.safetensors": writer(random_states())}
+        folder.write(self.step, files, self._facts() | {"resting": token}, best=False)
+        return True
+
     def save(self, folder: CheckpointFolder, *, best: bool) -> Path:
         """Write a checkpoint.
 
@@ -235,14 +260,32 @@ class TuneState:
             "optimizer.safetensors": writer(self.optimizer.tensors()),
             "random.safetensors": writer(random_states()),
         }
-        state = {
+        return folder.write(self.step, files, self._facts(), best=best)
+
+    def _facts(self) -> dict[str, Any]:
+        """What a checkpoint holds beside tensors."""
+        return {
             "identity": self.identity,
             "exactness": exactness(),
             "batches": self.batches.state(),
             "best": self.best if self.best_step >= 0 else None,
             "best_step": self.best_step,
         }
-        return folder.write(self.step, files, state, best=best)
+
+    def _load_trained(self, checkpoint: Checkpoint) -> None:
+        """Take what is trained out of a checkpoint, or where the process before has left it."""
+        token = checkpoint.state.get("resting")
+        if token is None:
+            if self.lora is None:
+                copy_tensors(load_file(checkpoint.folder / MODEL), own_tensors(self.loaded.model))
+            else:
+                load_adapters(self.loaded.model, checkpoint.folder)
+            copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
+        elif token != self.vault.resting:
+            raise CheckpointError(f"the keeper does not hold what {checkpoint.folder} stands for")
+        self.vault.rest(None)
+        if self.static is not None:
+            self.static.refresh()
 
     def _weight_files(self) -> dict[str, Callable[[Path], object]]:
         """What is trained: adapters as PEFT has them, or the whole model as Transformers has it."""
@@ -269,16 +312,12 @@ class TuneState:
         compare(self.identity, checkpoint)
         remarks = restore_exactness(checkpoint.state["exactness"])
         try:
-            if self.lora is None:
-                copy_tensors(load_file(checkpoint.folder / MODEL), own_tensors(self.loaded.model))
-            else:
-                load_adapters(self.loaded.model, checkpoint.folder)
-            if self.static is not None:
-                self.static.refresh()
-            copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
+            self._load_trained(checkpoint)
             restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
+        if "resting" in checkpoint.state:
+            shutil.rmtree(checkpoint.folder, ignore_errors=True)  # what it stands for is changed from now on
         self.batches.restore(checkpoint.state["batches"])
         best = checkpoint.state["best"]
         self.best = float("inf") if best is None else float(best)

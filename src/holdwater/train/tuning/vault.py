@@ -34,6 +34,10 @@ class Vault:
 
     facts: dict[str, Any] | None = None
     """What the process before has told of weights that are whole; None where they must be loaded."""
+    resting: str | None = None
+    """The token under which the process before has left what is trained; None where it is not left here."""
+    keeps = False
+    """Whether another process finds here what this one leaves."""
 
     def place(self, name: str, shape: tuple[int, ...], like: Tensor, *, device: str) -> Tensor:
         """Make room for weights; where `facts` are known they lie in it already.
@@ -54,9 +58,18 @@ class Vault:
             facts: What the next process should know.
         """
 
+    def rest(self, token: str | None) -> None:
+        """Say that what is trained stays as it is.
+
+        Args:
+            token: What the next process will know it by; None says that it is changed from now on.
+        """
+
 
 class KeptVault(Vault):
     """Memory of a keeper."""
+
+    keeps = True
 
     def __init__(self, path: Path, identity: str) -> None:
         """Go to a keeper.
@@ -71,10 +84,11 @@ class KeptVault(Vault):
         self._socket = _connect(path)
         self._words = self._socket.makefile("rw", encoding="utf-8")
         try:
-            self.facts = self._ask(say="begin", identity=identity)["facts"]
+            known = self._ask(say="begin", identity=identity)
         except VaultError:
             self.close()
             raise
+        self.facts, self.resting = known["facts"], known["rest"]
 
     def place(self, name: str, shape: tuple[int, ...], like: Tensor, *, device: str) -> Tensor:
         """As above.
@@ -103,6 +117,17 @@ class KeptVault(Vault):
             if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.synchronize()
             self._ask(say="whole", facts=facts)
+
+    def rest(self, token: str | None) -> None:
+        """As above.
+
+        Raises:
+            VaultError: The keeper is gone.
+        """
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+        self._ask(say="rest", token=token)
+        self.resting = None
 
     def close(self) -> None:
         """Leave: another trainer may come."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from holdwater.errors import ConfigError, ModelError
 from holdwater.integrations.out_of_memory import is_out_of_memory
 from holdwater.supervise.life import is_first_process
-from holdwater.train.flat import FlatAdamW, FlatWeights
+from holdwater.train.flat import FlatAdamW, FlatWeights, Take
 from holdwater.train.settings import TrainSettings
 from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
 from holdwater.train.tuning.decoder.frozen import Place
@@ -100,11 +100,11 @@ def written_out(model: Any, settings: TrainSettings, where: Place, step: StepPla
         step: How steps are taken.
     """
     decoder = Decoder(model, where)
-    weights = FlatWeights.of(model, decoder.trained, device=settings.device)
+    weights = FlatWeights.of(model, decoder.trained, where.take_trained)
     decoder.bind()
     where.vault.whole({"steps": "written out"})
     decoder.prepare(settings.train_seq_length, step)
-    optimizer = _optimizer(weights, settings)
+    optimizer = _optimizer(weights, settings, where.take_trained)
     update = partial(_update(weights, optimizer, decoder), largest_norm=settings.gradient_clip)
     tokens = step.rows * settings.train_seq_length
     return Way(weights, optimizer, StaticStep(decoder, update, tokens=tokens), step.rows)
@@ -142,9 +142,9 @@ def _step(optimizer: FlatAdamW, rate: Tensor, *, largest_norm: float) -> None:
     optimizer.step(learning_rate=rate, largest_norm=largest_norm)
 
 
-def _optimizer(weights: FlatWeights, settings: TrainSettings) -> FlatAdamW:
+def _optimizer(weights: FlatWeights, settings: TrainSettings, take: Take | None = None) -> FlatAdamW:
     """Make the optimizer, and say what it takes."""
-    optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay)
+    optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay, take=take)
     count = weights.decayed.numel() + weights.undecayed.numel()
     size = sum(tensor.nbytes for tensor in optimizer.tensors().values())
     _tell("%d weights are trained; the optimizer holds %s for them", count, format_size(Bytes(size)))

@@ -36,6 +36,17 @@ class Place:
         point_at(weight, place)
         return place
 
+    def take_trained(self, name: str, size: int) -> Tensor:
+        """Make room for what is trained, in float32: all zero, or as the process before has left it.
+
+        Args:
+            name: The same in each process.
+            size: Elements.
+        """
+        like = torch.empty(0, dtype=torch.float32)
+        place = self.vault.place(f"trained.{name}", (size,), like, device=self.device)
+        return place.zero_() if self.vault.facts is None else place
+
 
 class Frozen:
     """One matrix of all of them, kept as it is, or in few bits and made whole for each product."""
