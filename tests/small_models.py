@@ -8,14 +8,14 @@ import torch
 FAMILIES = ("Llama", "Qwen2", "GPT2")
 
 
-def make_model(folder: Path, family: str, *, layers: int = 2) -> Path:
+def make_model(folder: Path, family: str, *, layers: int = 2, heads: int = 4) -> Path:
     """Write a model of random weights, and a tokenizer trained on a few words."""
     sizes: dict[str, Any] = (
-        {"n_embd": 32, "n_layer": layers, "n_head": 4, "n_positions": 64}
+        {"n_embd": 32, "n_layer": layers, "n_head": heads, "n_positions": 64}
         if family == "GPT2"
         else {
-            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "max_position_embeddings": 64,
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": heads,
+            "num_key_value_heads": max(heads // 2, 1), "max_position_embeddings": 64,
         }
     )  # fmt: skip
     import tokenizers

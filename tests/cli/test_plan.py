@@ -26,7 +26,7 @@ class TestPlan:
 
     def test_says_what_memory_is_for(self, holdwater: Run, tmp_path: Path) -> None:
         """Roles, their sum, and the settings, also as JSON."""
-        make_model(tmp_path / "model", "Llama")
+        make_model(tmp_path / "model", "Llama", heads=1)
 
         done = holdwater(*FLAGS)
         found = plan(holdwater, tmp_path)
@@ -43,7 +43,7 @@ class TestPlan:
 
     def test_a_budget_is_kept_by_smaller_parts_before_more_work(self, holdwater: Run, tmp_path: Path) -> None:
         """The fastest that fits."""
-        make_model(tmp_path / "model", "Llama")
+        make_model(tmp_path / "model", "Llama", heads=1)
         whole = plan(holdwater, tmp_path)["peak_bytes"]
 
         found = plan(holdwater, tmp_path, "--max-memory", f"{int(str(whole)) - 10_000_000}B")
@@ -53,7 +53,7 @@ class TestPlan:
 
     def test_few_bits_take_less(self, holdwater: Run, tmp_path: Path) -> None:
         """And the room in which weights are made whole is counted."""
-        make_model(tmp_path / "model", "Qwen2")
+        make_model(tmp_path / "model", "Qwen2", heads=1)
         whole, few = (plan(holdwater, tmp_path, *flags)["roles"] for flags in ((), ("--quantize", "4")))
 
         assert isinstance(whole, dict)
@@ -73,7 +73,7 @@ class TestPlan:
         self, holdwater: Run, tmp_path: Path, family: str, flags: tuple[str, ...], words: str
     ) -> None:
         """With exit code 2."""
-        make_model(tmp_path / "model", family)
+        make_model(tmp_path / "model", family, heads=1)
 
         done = holdwater(*FLAGS, *flags)
 

@@ -71,7 +71,7 @@ def test_gives_the_models_own_loss_and_gradients(
     plain.backward()  # type: ignore[no-untyped-call]
     wanted = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
-    assert not why_not(model, length=16)
+    assert not why_not(model, length=16, device="cpu")
     decoder = Decoder(model, Place("cpu"))
     FlatWeights.of(model, decoder.trained)
     decoder.bind()
@@ -131,3 +131,20 @@ def test_few_bits_are_near_the_weights(bits: int, error: float, size: float) -> 
 
     assert ((whole - weight).norm() / weight.norm()).item() < error
     assert small.nbytes / weight.numel() < size
+
+
+def test_an_evaluation_has_no_dropout(tmp_path: Path) -> None:
+    """Though the steps have."""
+    packed = packed_rows()
+    losses = []
+    for dropout in (0.0, 0.5):
+        model = adapted(tmp_path, "Llama", dropout=dropout)
+        decoder = Decoder(model, Place("cpu"))
+        FlatWeights.of(model, decoder.trained)
+        decoder.bind()
+        decoder.prepare(16, StepPlan(rows=2))
+        inputs = inputs_of(packed)
+        losses.append((decoder.loss(inputs).item(), decoder.propagate(inputs, add=False).item()))
+
+    assert losses[0][0] == losses[1][0] == pytest.approx(losses[0][1])
+    assert losses[1][1] != losses[1][0]

@@ -182,11 +182,11 @@ class TestPacking:
         torch.testing.assert_close(weights, torch.tensor([[1.8, 1.8, 0.2, 1.0]]), rtol=1e-5, atol=1e-5)
 
     @given(
-        lengths=st.lists(st.integers(min_value=1, max_value=9), min_size=1, max_size=20),
+        lengths=st.lists(st.integers(min_value=2, max_value=9), min_size=1, max_size=20),
         size=st.integers(min_value=1, max_value=3),
     )
     def test_an_epoch_has_every_token_once(self, lengths: list[int], size: int) -> None:
-        """Of examples that fit into a row, whatever the size of a batch."""
+        """Of examples that fit into a row and have something to learn, whatever the size of a batch."""
         examples = [
             plain(*[100 * number + place for place in range(length)]) for number, length in enumerate(lengths)
         ]
@@ -226,3 +226,24 @@ class TestPacking:
 
         assert batches.draw().tokens.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7]]
         assert batches.cut == 1
+
+
+class TestNothingToLearn:
+    """Examples whose answer is cut away are passed over; where all are, that is said."""
+
+    def test_an_example_without_a_learned_token_is_passed_over(self) -> None:
+        """And the place in the order moves on."""
+        empty = Example([1, 2, 3, 4, 5, 6], [False] * 5 + [True])
+        batches = PackedBatches([empty, Example([7, 8], [True, True])], size=1, length=4, seed=0)
+
+        drawn = [batches.draw() for _ in range(3)]
+
+        assert all(batch.learned > 0 for batch in drawn)
+        assert batches.epochs > 1
+
+    def test_a_file_with_nothing_to_learn_is_refused(self) -> None:
+        """With what to change."""
+        batches = PackedBatches([Example([1, 2, 3], [False] * 3)] * 2, size=1, length=8, seed=0)
+
+        with pytest.raises(DataError, match="use a larger --train-seq-length, or --learn everything"):
+            batches.draw()

@@ -32,6 +32,10 @@ class Checkpoint:
     """What the writer put beside the tensors: random states, data position, settings."""
 
 
+RESTING = "resting"
+"""In the state of a checkpoint that holds no weights: they lie with a keeper, under this token."""
+
+
 class CheckpointFolder:
     """The checkpoints of a run."""
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from holdwater.store.checkpoints import CheckpointFolder
+from holdwater.store.checkpoints import RESTING, CheckpointFolder
 
 PREFIX = "holdwater-"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - memory is what is wanted; the folder below is this user's alone
@@ -85,7 +85,7 @@ def _rescue(folder: Path) -> None:
     except OSError:
         return
     found = CheckpointFolder(folder / "checkpoints").newest(lambda _: None)
-    if found is None or not (run / "checkpoints").is_dir():
+    if found is None or RESTING in found.state or not (run / "checkpoints").is_dir():
         return
     target = run / "checkpoints" / found.folder.name
     if not target.exists():

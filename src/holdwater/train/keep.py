@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -62,10 +63,13 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
             config=RestartConfig(in_all=config["max_restarts"]),
             hang_timeout=config["hang_timeout"],
         )
-        code = _keep(supervisor, kept)
-        supervisor.close()
-        if keeper is not None:
-            keeper.communicate()  # closes its input, which ends it
+        try:
+            code = _keep(supervisor, kept)
+        finally:
+            supervisor.close()
+            if keeper is not None:
+                keeper.communicate()  # closes its input, which ends it
+            shutil.rmtree(quick.path / "weights", ignore_errors=True)
     quick.remove()
     return die_as(code, sys.stdout.flush)
 

@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from holdwater.guard.guard import Guard
 from holdwater.guard.settings import GuardSettings
 from holdwater.guard.summary import join_summaries
 from holdwater.integrations.recovering_step import HalfUpdated
-from holdwater.store.checkpoints import CheckpointFolder, read_checkpoint
+from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder, read_checkpoint
 from holdwater.store.history import read_history
 from holdwater.store.lock import hold
 from holdwater.store.run_store import amend_summary
@@ -97,12 +98,7 @@ def _train(
     """Train in a folder that no other process uses."""
     settings = train_settings(config, folder.out)
     torch.set_num_threads(settings.threads)
-    if settings.merged is not None and settings.tuning is None:
-        raise ConfigError(
-            f"merged is {settings.merged}, but only fine-tuning has adapters; leave it out, or add --model"
-        )
-    if settings.merged is not None and settings.merged.exists():
-        raise RunFolderError(f"--merged {settings.merged} is there already; name another folder")
+    _check_merged(settings)
     state = _new_trainee(settings)
     checkpoints = CheckpointFolder(folder.checkpoints, keep=settings.keep_checkpoints)
     if folder.resume or (line is not None and line.goes_on):
@@ -140,6 +136,19 @@ def _train(
     if settings.tuning is not None and settings.merged is not None and state.step >= settings.steps:
         _write_merged(settings.tuning.model, checkpoints, settings.merged)
     return _leave(loop, exit_code, folder.out)
+
+
+def _check_merged(settings: TrainSettings) -> None:
+    """Refuse a whole model that could not be written at the end, before anything begins."""
+    folder, tuning = settings.merged, settings.tuning
+    if folder is None:
+        return
+    if tuning is None:
+        raise ConfigError(f"merged is {folder}, but only fine-tuning has adapters; leave it out, or add --model")
+    if not tuning.lora_rank:
+        raise ConfigError(f"merged is {folder}, but lora_rank is 0: checkpoints are whole models; leave it out")
+    if folder.exists():
+        raise RunFolderError(f"--merged {folder} is there already; name another folder")
 
 
 def _new_trainee(settings: TrainSettings) -> Trainee:
@@ -226,8 +235,9 @@ def _resume(
     if checkpoint is None:
         log.info("%s has no whole checkpoint: the run starts afresh", folder.out)
         return
-    for remark in state.load(checkpoint):
-        log.warning(remark)
+    if not _load(state, checkpoint):
+        _resume(state, checkpoints, folder, line, threads=threads)
+        return
     if torch.get_num_threads() != threads:
         log.warning(
             "going on with %d threads, as the run began, and not with %d: the rest is exact only so",
@@ -236,6 +246,21 @@ def _resume(
         )
     if line is None or line.is_first:
         log.info("going on from step %d (%s)", state.step, checkpoint.folder)
+
+
+def _load(state: Trainee, checkpoint: Checkpoint) -> bool:
+    """Load a checkpoint; one whose weights are no longer with the keeper is removed, and False returned."""
+    try:
+        remarks = state.load(checkpoint)
+    except CheckpointError as error:
+        if RESTING not in checkpoint.state:
+            raise
+        log.warning("%s: going on from an older one", error)
+        shutil.rmtree(checkpoint.folder)
+        return False
+    for remark in remarks:
+        log.warning(remark)
+    return True
 
 
 def _run(loop: Loop) -> int:

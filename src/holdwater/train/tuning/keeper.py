@@ -8,13 +8,13 @@ IPC).
 """
 
 import base64
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,6 +89,7 @@ class Keeper:
         self._identity = ""
         self._facts: dict[str, Any] | None = None
         self._rest: str | None = None
+        self._one_at_a_time = threading.Lock()
 
     def answer(self, word: dict[str, Any]) -> dict[str, Any]:
         """Answer one word of a trainer.
@@ -98,6 +99,11 @@ class Keeper:
                 `whole` (the weights are all there; `facts` are told to the next trainer), `rest` (what is trained
                 stays as it is from now on, under a `token`; None: it is changed from now on).
         """
+        with self._one_at_a_time:
+            return self._answer(word)
+
+    def _answer(self, word: dict[str, Any]) -> dict[str, Any]:
+        """As `answer`."""
         say = word["say"]
         if say == "begin":
             return self._begin(str(word["identity"]))
@@ -131,7 +137,7 @@ class Keeper:
 
 
 def serve(keeper: Keeper, path: Path) -> None:
-    """Answer trainers at a socket, one after another, for ever.
+    """Answer trainers at a socket for ever: one that hangs does not keep the next one waiting.
 
     Args:
         keeper: Answers them.
@@ -142,18 +148,15 @@ def serve(keeper: Keeper, path: Path) -> None:
         door.listen(4)
         while True:
             visitor, _ = door.accept()
-            with visitor, visitor.makefile("rw", encoding="utf-8") as words:
-                for line in _lines(words):
-                    words.write(json.dumps(keeper.answer(json.loads(line))) + "\n")
-                    words.flush()
+            threading.Thread(target=_listen, args=(keeper, visitor), daemon=True).start()
 
 
-def _lines(words: Any) -> Iterator[str]:  # noqa: ANN401 - a text file
-    """Lines until the other side is gone."""
-    try:
-        yield from words
-    except OSError:
-        return
+def _listen(keeper: Keeper, visitor: socket.socket) -> None:
+    """Answer one trainer until it is gone."""
+    with contextlib.suppress(OSError), visitor, visitor.makefile("rw", encoding="utf-8") as words:
+        for line in words:
+            words.write(json.dumps(keeper.answer(json.loads(line))) + "\n")
+            words.flush()
 
 
 def start_keeper(door: Path, weights: Path, *, device: str) -> "subprocess.Popen[bytes]":

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holdwater.errors import DataError
 from holdwater.train.tuning.distrust import example_weights
 from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.losses import IGNORED
@@ -151,7 +152,15 @@ class PackedBatches:
     @property
     def epochs(self) -> float:
         """Times that the examples were gone through."""
-        return self._epoch + self._taken / len(self._examples)
+        return self.epochs_at(self.state())
+
+    def epochs_at(self, state: dict[str, Any]) -> float:
+        """Times that the examples were gone through at some place in the order.
+
+        Args:
+            state: The place.
+        """
+        return float(state["epoch"] + state["taken"] / len(self._examples))
 
     def draw(self, device: str | torch.device = "cpu") -> Packed:
         """Return the next batch."""
@@ -162,14 +171,26 @@ class PackedBatches:
         return batch.to(device)
 
     def _fill_row(self) -> list[Example]:
-        """Take examples until the next one does not fit; it opens the next row. At least one is taken."""
+        """Take examples until the next one does not fit; it opens the next row. At least one is taken.
+
+        Raises:
+            DataError: Nothing of any example would be learned.
+        """
         row: list[Example] = []
-        left = self.length
+        left, passed = self.length, 0
         while left > 0:
             if self._taken == len(self._examples):
                 self._epoch, self._taken = self._epoch + 1, 0
                 self._order = self._order_of(self._epoch)
             example = self._examples[int(self._order[self._taken])]
+            if not any(example.learned[1 : self.length]):
+                self._taken, passed = self._taken + 1, passed + 1
+                if passed > len(self._examples):
+                    raise DataError(
+                        f"no example has anything to learn within {self.length} tokens: answers lie behind long "
+                        "prompts, or texts are empty; use a larger --train-seq-length, or --learn everything"
+                    )
+                continue
             if row and len(example.tokens) > left:
                 break
             self._taken += 1

@@ -9,7 +9,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from holdwater.integrations.torch_state import (
     seed_everything,
 )
 from holdwater.integrations.torch_step import RandomStates, why_inexact
-from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
+from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.state import compare, copy_tensors, writer
@@ -96,13 +96,14 @@ class TuneState:
     held_out: Examples
     identity: dict[str, object]
     """What a checkpoint must agree with."""
-    static: StaticStep | None = None
+    _: KW_ONLY
+    static: StaticStep | None
     """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
-    vault: Vault = field(default_factory=Vault)
+    vault: Vault
     """Where frozen weights lie, and what is trained while one process hands over to another."""
-    micro_batch: int = 1
+    micro_batch: int
     """Rows that are propagated at once, at most."""
-    choice: Choice | None = None
+    choice: Choice | None
     """How steps were planned; None where they were not."""
     first_step: int = 0
     """Steps that were done when this process began."""
@@ -120,7 +121,7 @@ class TuneState:
     @property
     def epochs(self) -> float:
         """How often the examples were gone through."""
-        return self.examples.epochs
+        return self.examples.epochs_at(self.batches.state())
 
     @property
     def parameters(self) -> int:
@@ -239,7 +240,11 @@ class TuneState:
             log.warning("%s: a checkpoint is written instead", error)
             return False
         files = {"random.safetensors": writer(random_states())}
-        folder.write(self.step, files, self._facts() | {"resting": token}, best=False)
+        try:
+            folder.write(self.step, files, self._facts() | {RESTING: token}, best=False)
+        except CheckpointError:
+            self.vault.rest(None)
+            raise
         return True
 
     def save(self, folder: CheckpointFolder, *, best: bool) -> Path:
@@ -274,7 +279,7 @@ class TuneState:
 
     def _load_trained(self, checkpoint: Checkpoint) -> None:
         """Take what is trained out of a checkpoint, or where the process before has left it."""
-        token = checkpoint.state.get("resting")
+        token = checkpoint.state.get(RESTING)
         if token is None:
             if self.lora is None:
                 copy_tensors(load_file(checkpoint.folder / MODEL), own_tensors(self.loaded.model))
@@ -314,9 +319,9 @@ class TuneState:
         try:
             self._load_trained(checkpoint)
             restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        except (OSError, SafetensorError, KeyError, RuntimeError, VaultError) as error:
             raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
-        if "resting" in checkpoint.state:
+        if RESTING in checkpoint.state:
             shutil.rmtree(checkpoint.folder, ignore_errors=True)  # what it stands for is changed from now on
         self.batches.restore(checkpoint.state["batches"])
         best = checkpoint.state["best"]
@@ -348,15 +353,19 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     loaded = load_model(tuning.model, device=device, dtype=torch.float32 if whole else torch.bfloat16)
     corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
     learned, held_out = _split(corpus, settings)
+    name = _name_of(loaded.model) if vault.facts is None else str(vault.facts["name"])
     if lora is not None:
         add_adapters(loaded.model, lora)
     step = StepPlan(rows=settings.batch_size) if choice is None else choice.step
-    way = choose_way(loaded.model, settings, Place(settings.device, tuning.quantize, vault), step)
+    way = choose_way(loaded.model, settings, Place(settings.device, tuning.quantize, vault, name), step)
+    PackedBatches(
+        held_out, size=1, length=settings.train_seq_length, seed=settings.seed
+    ).draw()  # can be evaluated
     examples = PackedBatches(
         learned, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed,
         weighs=tuning.distrust == "weighted",
     )  # fmt: skip
-    identity = settings.identity() | {"examples": fingerprint(path), "model": _name_of(loaded.model)}
+    identity = settings.identity() | {"examples": fingerprint(path), "model": name}
     if tuning.distrust == "added":
         _say_added_term(corpus, tuning.distrust_alpha)
     batches = Ahead(examples, device="cpu" if way.static else settings.device)
@@ -371,7 +380,10 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
         batches,
         held_out,
         identity,
-        way.static,
+        static=way.static,
+        vault=vault,
+        micro_batch=way.rows or settings.batch_size,
+        choice=choice,
     )
 
 
@@ -422,6 +434,11 @@ def fingerprint(path: Path) -> str:
     return f"{size}-{digest.hexdigest()}"
 
 
+def mixed(*numbers: int) -> int:
+    """One number of 62 bits made of several, another one for each of their sequences."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest(), "little") >> 2
+
+
 def own_tensors(model: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - a model of Transformers
     """All weights of a model by name; those that two layers share once."""
     return {name: weight.data for name, weight in model.named_parameters()}
@@ -433,6 +450,6 @@ def _write_text(path: Path, *, text: str) -> None:
 
 
 def _name_of(model: Any) -> str:  # noqa: ANN401 - a model of Transformers
-    """What tells a model from another: its kind, and a sum over its first weights."""
-    weight = next(iter(model.parameters()))
-    return f"{type(model).__name__} {weight.detach().sum(dtype=torch.float64).item():.6g}"
+    """What tells a model from another: its kind, and the beginning of each of its weights."""
+    sums = [weight.detach().flatten()[:1024].sum(dtype=torch.float64).item() for weight in model.parameters()]
+    return f"{type(model).__name__} {hashlib.sha256(repr(sums).encode()).hexdigest()[:16]}"

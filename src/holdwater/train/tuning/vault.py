@@ -142,7 +142,7 @@ class KeptVault(Vault):
             self._words.flush()
             line = self._words.readline()
         except OSError as error:
-            raise VaultError(f"the keeper of the weights is gone ({error.strerror})") from error
+            raise VaultError(f"the keeper of the weights does not answer ({error.strerror or error})") from error
         if not line:
             raise VaultError("the keeper of the weights is gone")
         answer: dict[str, Any] = json.loads(line)
@@ -186,6 +186,7 @@ def _connect(path: Path) -> socket.socket:
     while True:
         door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            door.settimeout(PATIENCE)
             door.connect(str(path))
         except OSError as error:
             door.close()

@@ -50,7 +50,7 @@ def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan
         ModelError: The model, or a step of it, does not fit into the device's memory.
         RuntimeError: The device failed otherwise.
     """
-    reason = why_not(model, length=settings.train_seq_length)
+    reason = why_not(model, length=settings.train_seq_length, device=settings.device)
     if where.bits is not None and all(weight.requires_grad for weight in model.parameters()):
         raise ConfigError(
             f"quantize is {where.bits}, but lora_rank is 0: weights that are trained need every bit; leave it out"
@@ -102,7 +102,7 @@ def written_out(model: Any, settings: TrainSettings, where: Place, step: StepPla
     decoder = Decoder(model, where)
     weights = FlatWeights.of(model, decoder.trained, where.take_trained)
     decoder.bind()
-    where.vault.whole({"steps": "written out"})
+    where.vault.whole({"name": where.name})
     decoder.prepare(settings.train_seq_length, step)
     optimizer = _optimizer(weights, settings, where.take_trained)
     update = partial(_update(weights, optimizer, decoder), largest_norm=settings.gradient_clip)

@@ -154,7 +154,7 @@ class Decoder:
         Returns:
             The weighted sum of cross-entropies, in nats. Shape ().
         """
-        one = self._pass(inputs, add=add)
+        one = self._pass(inputs, add=add, learning=True)
         self._forward(one, inputs)
         scratch = one.buffers.scratch
         self._losses(one, inputs, back=True)
@@ -172,7 +172,7 @@ class Decoder:
     @torch.no_grad()
     def loss(self, inputs: Inputs) -> Tensor:
         """The weighted sum of cross-entropies in nats, without gradients. Shape ()."""
-        one = self._pass(inputs, add=False)
+        one = self._pass(inputs, add=False, learning=False)
         self._forward(one, inputs)
         self._losses(one, inputs, back=False)
         return one.buffers.losses.sum()
@@ -180,11 +180,11 @@ class Decoder:
     @torch.no_grad()
     def next_token(self, inputs: Inputs) -> Tensor:
         """The likeliest token after the last one. Shape ()."""
-        one = self._pass(inputs, add=False)
+        one = self._pass(inputs, add=False, learning=False)
         self._forward(one, inputs)
         return torch.mv(self._head, one.buffers.scratch.normed[-1]).argmax()
 
-    def _pass(self, inputs: Inputs, *, add: bool) -> Pass:
+    def _pass(self, inputs: Inputs, *, add: bool, learning: bool) -> Pass:
         """What the layers need to know."""
         return Pass(
             self.shape,
@@ -194,6 +194,7 @@ class Decoder:
             self._tables,
             inputs.seed,
             add,
+            learning,
             self._recomputed,
         )
 

@@ -22,6 +22,8 @@ class Place:
     """Of a frozen weight, 4 or 8; None leaves them as they are."""
     vault: Vault = Vault()  # noqa: RUF009 - it holds nothing
     """Whose memory they lie in."""
+    name: str = ""
+    """What tells the model from others."""
 
     def take(self, name: str, weight: nn.Parameter) -> Tensor:
         """Put one weight there as it is; its module goes on with it.

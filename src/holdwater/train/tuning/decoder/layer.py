@@ -28,6 +28,8 @@ class Pass:
     """Of the dropout of this micro-batch. Shape (1,), int64."""
     add: bool
     """Add to gradients that are there."""
+    learning: bool
+    """Whether adapters have their dropout."""
     recomputed: int
     """Layers whose inside is computed again on the way back, from the first one on."""
 
@@ -204,7 +206,7 @@ class DecoderLayer:
 
     def _drop(self, group: ProductGroup, rows: Tensor, one: Pass) -> Tensor | None:
         """The rows after dropout; None where there is none."""
-        if one.buffers.scratch.dropped is None or not group.dropout or not group.rank:
+        if not one.learning or one.buffers.scratch.dropped is None or not group.dropout or not group.rank:
             return None
         dropped = _view(one.buffers.scratch.dropped, group.inner)
         one.kernels.drop(rows, group.dropout, one.seed, self._salt(group), dropped)

@@ -104,7 +104,7 @@ class ProductGroup:
         """The first matrices in the type of the products. Shape (rank, inner)."""
         self.scaling = self.adapted[0].scaling if self.adapted else 1.0
         self.dropout = self.adapted[0].dropout if self.adapted else 0.0
-        self.bias = _bias(f"{name}.bias", bases, where)
+        self.bias = _bias(f"{name}.bias", bases, sizes, where)
         self._runs = list(_runs(layers, sizes, self.first))
         self.first_master = self.first
         """The first matrices as they are trained, once `bind` was called. Shape (rank, inner)."""
@@ -218,11 +218,15 @@ class ProductGroup:
             torch.mm(grad[:, : self.outer], self.frozen.whole()[: self.outer], out=into)
 
 
-def _bias(name: str, bases: Sequence[Any], where: Place) -> Tensor | None:
+def _bias(name: str, bases: Sequence[Any], sizes: Sequence[int], where: Place) -> Tensor | None:
     """The biases side by side; None where no layer has one."""
     if all(base.bias is None for base in bases):
         return None
-    parts = [torch.zeros_like(base.weight[:, 0]) if base.bias is None else base.bias.data for base in bases]
+    like = next(base.bias.data for base in bases if base.bias is not None)
+    parts = [
+        like.new_zeros(size) if base.bias is None else base.bias.data
+        for base, size in zip(bases, sizes, strict=True)
+    ]
     return where.take(name, nn.Parameter(torch.cat(parts), requires_grad=False))
 
 

@@ -102,7 +102,7 @@ def _nearest(unit: Tensor, table: Tensor) -> Tensor:
 def _maxima(quantized: Quantized) -> Tensor:
     """The largest magnitude of each block. Shape (blocks,), float32."""
     group = torch.arange(len(quantized.maxima), device=quantized.maxima.device) // GROUP
-    return quantized.maxima.float() * quantized.scales[group] + quantized.mean
+    return (quantized.maxima.float() * quantized.scales[group] + quantized.mean).clamp_(min=0)
 
 
 def dequantize(quantized: Quantized, out: Tensor) -> None:

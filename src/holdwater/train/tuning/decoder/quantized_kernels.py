@@ -17,6 +17,7 @@ def _dequantize(codes, maxima, scales, mean, table, out, count, FOUR: tl.constex
     block = at // 64
     step = tl.load(maxima + block, at < count, 0).to(tl.float32)
     largest = step * tl.load(scales + block // 256, at < count, 0.0) + tl.load(mean)
+    largest = tl.maximum(largest, 0.0)
     if FOUR:
         two = begin // 2 + tl.arange(0, SIZE // 2)
         code = tl.load(codes + two, two * 2 < count, 0).to(tl.int32)

@@ -17,6 +17,8 @@ KNOWN = ("llama", "mistral", "qwen2")
 """Model types of Transformers."""
 ROTARY = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose frequencies stay as they are, whatever the length."""
+HEAD_WIDTHS = (32, 64, 128)
+"""Of heads that the kernels of a CUDA device take."""
 ALIGNMENT = 16
 """Widths are multiples of this, so rows begin where the device reads fastest."""
 
@@ -73,17 +75,21 @@ class DecoderShape:
         return self.query_width + 2 * self.key_width
 
 
-def why_not(model: Any, *, length: int) -> str:  # noqa: ANN401 - a model of Transformers
+def why_not(model: Any, *, length: int, device: str = "cuda") -> str:  # noqa: ANN401 - of Transformers
     """Why a model cannot take the written-out step; empty where it can.
 
     Args:
         model: With adapters.
         length: Tokens in a row.
+        device: Where steps would be taken.
     """
     config = model.config
     kind = str(getattr(config, "model_type", "unknown"))
     if kind not in KNOWN:
         return f"a model of type {kind} is not among {', '.join(KNOWN)}"
+    width = DecoderShape.of(config).head_width
+    if device == "cuda" and width not in HEAD_WIDTHS:
+        return f"its heads are {width} wide, and the kernels know {', '.join(map(str, HEAD_WIDTHS))}"
     return next((reason for reason in _reasons(model, DecoderShape.of(config), length) if reason), "")
 
 

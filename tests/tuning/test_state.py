@@ -1,0 +1,66 @@
+"""What a run of fine-tuning is made of, as `holdwater train` makes it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdwater.config import gather
+from holdwater.train.settings import train_settings
+from holdwater.train.tuning.state import TuneState, mixed, new_tuning
+from tests.small_models import make_model
+
+
+def made(folder: Path, **flags: Any) -> TuneState:
+    """A state from flags."""
+    make_model(folder / "model", "Llama")
+    rows = [{"text": f"{number} holds water"} for number in range(40)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"model": str(folder / "model"), "data": str(folder / "rows.jsonl"), "device": "cpu", **flags}
+    settings = train_settings(gather(flags=given, environment={}), folder / "run")
+    assert settings.tuning is not None
+    return new_tuning(settings, settings.tuning)
+
+
+class TestNewTuning:
+    """Made from settings."""
+
+    @pytest.mark.parametrize("quantize", [None, "8"])
+    def test_a_micro_batch_is_as_large_as_was_asked_for(self, tmp_path: Path, quantize: str | None) -> None:
+        """On both ways of taking steps."""
+        state = made(tmp_path, batch_size=4, train_seq_length=16, quantize=quantize)
+
+        assert state.micro_batch == 4
+        assert (state.static is not None) == (quantize is not None)
+
+    def test_epochs_are_those_of_what_was_used(self, tmp_path: Path) -> None:
+        """Not of what was drawn ahead."""
+        state = made(tmp_path, batch_size=2, train_seq_length=16)
+        state.batches.draw("cpu")
+        before = state.epochs
+        state.batches.look_ahead()
+
+        assert state.epochs == before > 0
+
+    def test_another_model_has_another_name(self, tmp_path: Path) -> None:
+        """Even where it shares the embeddings."""
+        state = made(tmp_path, train_seq_length=16)
+        other = made(tmp_path, train_seq_length=16)
+        assert state.identity == other.identity
+
+        from holdwater.train.tuning.state import _name_of
+
+        before = _name_of(state.loaded.model)
+        for name, weight in state.loaded.model.named_parameters():
+            if "q_proj.base" in name:
+                weight.data.add_(0.01)
+        assert _name_of(state.loaded.model) != before
+
+
+def test_seeds_are_all_different_and_fit() -> None:
+    """Whatever is mixed."""
+    seeds = {mixed(seed, step, part) for seed in (0, 2**63 - 1) for step in range(50) for part in range(50)}
+
+    assert len(seeds) == 5000
+    assert max(seeds) < 2**62
