@@ -100,7 +100,7 @@ class TestKeeper:
             process.communicate(timeout=10)
 
             assert process.returncode == 0
-            with pytest.raises(VaultError, match="is gone|does not answer"):
+            with pytest.raises(VaultError, match=r"is gone|does not answer"):
                 vault.place("one", (10,), torch.empty(0), device="cpu")
 
     def test_without_a_keeper_weights_lie_in_the_process(self) -> None:
