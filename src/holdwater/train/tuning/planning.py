@@ -103,9 +103,9 @@ class Planned:
     def _of_step(self, tokens: int) -> Iterator[Part]:
         """What a step takes."""
         buffers = self._decoder.buffers
-        logits = buffers.logits.nbytes
-        yield Part("activations", tuple(size for size in _sizes(_tensors(buffers)) if size != logits))
-        yield Part("logits", (logits,))
+        others = (tensor for tensor in _tensors(buffers) if tensor is not buffers.logits)
+        yield Part("activations", tuple(_sizes(others)))
+        yield Part("logits", (buffers.logits.nbytes,))
         moments = [tensor.nbytes for tensor in self._optimizer.tensors().values()]
         yield Part("optimizer", tuple(size for size in moments if size))
         blocks = -(-self._weights.decayed.numel() // UPDATED)

@@ -8,18 +8,17 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from holdwater.errors import CheckpointError, DataError
+from holdwater.errors import CheckpointError
 from holdwater.integrations.recovering_step import Loop as LentLoop
 from holdwater.integrations.torch_state import (
     exactness,
@@ -36,8 +35,8 @@ from holdwater.train.state import compare, copy_tensors, writer
 from holdwater.train.trainee import Ahead
 from holdwater.train.tuning.decoder.decoder import StepPlan
 from holdwater.train.tuning.decoder.frozen import Place
-from holdwater.train.tuning.distrust import added_term
-from holdwater.train.tuning.examples import Corpus, Example
+from holdwater.train.tuning.examples import Corpus
+from holdwater.train.tuning.held_out import data_file, fingerprint, say_added_term, split
 from holdwater.train.tuning.lora import (
     CONFIG,
     WEIGHTS,
@@ -51,7 +50,6 @@ from holdwater.train.tuning.losses import CHUNK
 from holdwater.train.tuning.models import Loaded, load_model, packed_loss
 from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
 from holdwater.train.tuning.planning import Choice, check_plan, plan_run
-from holdwater.train.tuning.rows import WRITE
 from holdwater.train.tuning.static_step import StaticStep
 from holdwater.train.tuning.vault import Vault, VaultError, open_vault
 from holdwater.train.tuning.ways import choose_way
@@ -63,20 +61,6 @@ SETTLED = 4
 MODEL = "model.safetensors"
 BEGINNING = 12
 """Tokens of a held-out example that generated text begins with."""
-
-
-class Chosen:
-    """Some of the examples of a corpus."""
-
-    def __init__(self, corpus: Examples, numbers: Sequence[int]) -> None:
-        self._corpus, self._numbers = corpus, numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, number: int) -> Example:
-        """Return one."""
-        return self._corpus[self._numbers[number]]
 
 
 @dataclass(slots=True)
@@ -343,7 +327,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
         ModelError: The model cannot be loaded.
         ConfigError: The adapters cannot be made so.
     """
-    path = _data_file(settings.data)
+    path = data_file(settings.data)
     choice = plan_run(settings, tuning)
     seed_everything(settings.seed)
     lora = LoraConfig.of(tuning) if tuning.lora_rank else None
@@ -352,7 +336,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     device = "cpu" if vault.facts is None else "meta"
     loaded = load_model(tuning.model, device=device, dtype=torch.float32 if whole else torch.bfloat16)
     corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
-    learned, held_out = _split(corpus, settings)
+    learned, held_out = split(corpus, settings)
     name = _name_of(loaded.model) if vault.facts is None else str(vault.facts["name"])
     if lora is not None:
         add_adapters(loaded.model, lora)
@@ -367,71 +351,12 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     )  # fmt: skip
     identity = settings.identity() | {"examples": fingerprint(path), "model": name}
     if tuning.distrust == "added":
-        _say_added_term(corpus, tuning.distrust_alpha)
+        say_added_term(corpus, tuning.distrust_alpha)
     batches = Ahead(examples, device="cpu" if way.static else settings.device)
     return TuneState(
-        settings,
-        tuning,
-        loaded,
-        lora,
-        way.weights,
-        way.optimizer,
-        examples,
-        batches,
-        held_out,
-        identity,
-        static=way.static,
-        vault=vault,
-        micro_batch=way.rows or settings.batch_size,
-        choice=choice,
-    )
-
-
-def _data_file(data: str | None) -> Path:
-    """Where the examples are."""
-    if data is None:
-        raise DataError(f"fine-tuning needs examples; {WRITE}")
-    path = Path(data).expanduser()
-    if not path.exists():
-        raise DataError(f"--data {data}: there is no such file; {WRITE}")
-    return path
-
-
-def _split(corpus: Corpus, settings: TrainSettings) -> tuple[Examples, Examples]:
-    """The examples that are learned, and those that are held out."""
-    count = max(int(len(corpus) * settings.validation_share), 1)
-    if len(corpus) <= count:
-        raise DataError(f"--data {settings.data} has {len(corpus)} example, but one is held out; give two or more")
-    order = np.random.Generator(np.random.PCG64(settings.seed)).permutation(len(corpus)).tolist()
-    return Chosen(corpus, sorted(order[count:])), Chosen(corpus, sorted(order[:count]))
-
-
-def _say_added_term(corpus: Examples, alpha: float) -> None:
-    """Say what the published term comes to; it changes no gradient."""
-    sources = [example.source for number in range(len(corpus)) if (example := corpus[number]).source is not None]
-    term = added_term(sources, alpha=alpha)
-    log.info(
-        "the distrust term of %d examples with a source is %.4g: it does not depend on the weights, so it changes "
-        "the loss by that and nothing that is learned; --distrust weighted lets sources count",
-        len(sources),
-        term,
-    )
-
-
-def fingerprint(path: Path) -> str:
-    """What tells examples from others: the size, the beginning and the end of their files.
-
-    Args:
-        path: A file or a folder; may be larger than memory.
-    """
-    files = sorted(path.rglob("*.arrow")) if path.is_dir() else [path]
-    size, digest = sum(file.stat().st_size for file in files), hashlib.sha256()
-    for one in files:
-        with one.open("rb") as file:
-            digest.update(file.read(1 << 20))
-            file.seek(max(one.stat().st_size - (1 << 20), 0))
-            digest.update(file.read(1 << 20))
-    return f"{size}-{digest.hexdigest()}"
+        settings, tuning, loaded, lora, way.weights, way.optimizer, examples, batches, held_out, identity,
+        static=way.static, vault=vault, micro_batch=way.rows or settings.batch_size, choice=choice,
+    )  # fmt: skip
 
 
 def mixed(*numbers: int) -> int:
