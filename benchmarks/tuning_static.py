@@ -86,7 +86,13 @@ def save_model(folder: Path, small: bool) -> None:
     tokenizer(small).save_pretrained(folder / "model")
 
 
-def train(folder: Path, out: str, steps: int, *flags: str, small: bool) -> dict[str, Any]:
+def visible(device: int) -> str:
+    """What CUDA_VISIBLE_DEVICES says for one of the devices that are visible here."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return seen[device] if seen != [""] else str(device)
+
+
+def train(folder: Path, out: str, steps: int, *flags: str, small: bool, device: int = 0) -> dict[str, Any]:
     """Run `holdwater train`; return its verdict, its wall time, and the tensors it left."""
     length = "32" if small else "512"
     command = [
@@ -97,7 +103,8 @@ def train(folder: Path, out: str, steps: int, *flags: str, small: bool) -> dict[
         "--warmup-steps", "0", *flags,
     ]  # fmt: skip
     began = time.perf_counter()
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ)
+    known = os.environ | {"CUDA_VISIBLE_DEVICES": visible(device)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=known)
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")

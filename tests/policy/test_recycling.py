@@ -74,9 +74,9 @@ class TestRecycling:
         assert "recycle" not in [decision.action for decision in decisions]
 
 
-def end(status: int, step: int, **facts: bool) -> End:
-    """A process that went on from step 0."""
-    return End(status=status, first_step=0, step=step, **facts)
+def end(status: int, step: int, *, first_step: int = 0, **facts: bool) -> End:
+    """A process that went on from a step."""
+    return End(status=status, first_step=first_step, step=step, **facts)
 
 
 class TestRestarts:
@@ -110,6 +110,26 @@ class TestRestarts:
         answer = Restarts(RestartConfig()).answer(end(0, 0, recycled=True))
 
         assert (answer.again, answer.exit_code) == (False, 75)
+
+    def test_recycling_that_loses_steps_would_never_end(self) -> None:
+        """Each process goes on from an older step than the one before it had left."""
+        restarts = Restarts(RestartConfig())
+
+        answers = [restarts.answer(end(0, 4, recycled=True)) for _ in range(4)]
+
+        assert [answer.again for answer in answers] == [True, True, True, False]
+        assert answers[-1].exit_code == 75
+        assert "from step 0" in answers[-1].reason
+
+    def test_a_death_in_between_may_cost_steps(self) -> None:
+        """The way back to where it was takes processes, and each goes on from where the one before had left."""
+        restarts = Restarts(RestartConfig())
+        ways = [(0, 4), (4, 8), (0, 4), (4, 8), (8, 12)]
+
+        answers = [restarts.answer(end(0, 4, recycled=True)), restarts.answer(end(-9, 5))]
+        answers += [restarts.answer(end(0, step, recycled=True, first_step=begin)) for begin, step in ways]
+
+        assert all(answer.again for answer in answers)
 
     def test_whoever_was_asked_to_stop_stays_down(self) -> None:
         """Even if it had to be killed."""

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from holdwater.config import gather
+from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.settings import train_settings
 from holdwater.train.tuning.state import TuneState, mixed, new_tuning
+from holdwater.train.tuning.vault import Vault
 from tests.small_models import make_model
 
 
@@ -23,6 +25,12 @@ def made(folder: Path, **flags: Any) -> TuneState:
     return new_tuning(settings, settings.tuning)
 
 
+class Elsewhere(Vault):
+    """A keeper's memory, as far as a state can tell."""
+
+    keeps = True
+
+
 class TestNewTuning:
     """Made from settings."""
 
@@ -33,6 +41,18 @@ class TestNewTuning:
 
         assert state.micro_batch == 4
         assert (state.static is not None) == (quantize is not None)
+
+    @pytest.mark.parametrize("quantize", [None, "8"])
+    def test_what_is_trained_rests_with_a_keeper_only_where_it_lies_there(
+        self, tmp_path: Path, quantize: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A model whose own code takes the steps has its weights in its own process."""
+        monkeypatch.setattr("holdwater.train.tuning.state.open_vault", lambda *_: Elsewhere())
+
+        state = made(tmp_path, train_seq_length=16, quantize=quantize)
+
+        assert state.vault.keeps == (quantize is not None)
+        assert state.rest(CheckpointFolder(tmp_path / "quick")) == (quantize is not None)
 
     def test_epochs_are_those_of_what_was_used(self, tmp_path: Path) -> None:
         """Not of what was drawn ahead."""

@@ -70,12 +70,16 @@ class Restarts:
         self._config = config
         self._furthest = -1
         self._in_vain = 0
+        self._left_at: int | None = None
+        self._lost = 0
         self.deaths = 0
         """Processes that ended otherwise than they should."""
 
     def answer(self, end: End) -> Answer:
         """Decide what follows an end."""
+        left_at, self._left_at = self._left_at, end.step if end.recycled else None
         if end.recycled:
+            self._lost = self._lost + 1 if left_at is not None and end.first_step < left_at else 0
             return self._answer_recycling(end)
         if end.stopping or end.status in FINAL:
             cause: Cause = "asked to stop" if end.stopping else "done"
@@ -96,9 +100,15 @@ class Restarts:
         return Answer(again=True, cause=cause, reason=how, relieve=end.out_of_memory)
 
     def _answer_recycling(self, end: End) -> Answer:
-        """A process that was recycled without having made a step would be recycled for ever."""
+        """A run whose processes are recycled without getting further would never end."""
         if end.step <= end.first_step:
             reason = "it was to be replaced before it had made a step: replacing it frees too little"
+            return Answer(again=False, cause="recycled", reason=reason, exit_code=75)
+        if self._lost >= self._config.without_progress:
+            reason = (
+                f"{self._lost} times in a row a process went on from step {end.first_step}, not from where the one "
+                "before it had left: replacing it loses steps"
+            )
             return Answer(again=False, cause="recycled", reason=reason, exit_code=75)
         return Answer(again=True, cause="recycled", reason=f"replaced after step {end.step}")
 

@@ -355,7 +355,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     batches = Ahead(examples, device="cpu" if way.static else settings.device)
     return TuneState(
         settings, tuning, loaded, lora, way.weights, way.optimizer, examples, batches, held_out, identity,
-        static=way.static, vault=vault, micro_batch=way.rows or settings.batch_size, choice=choice,
+        static=way.static, vault=way.vault, micro_batch=way.rows or settings.batch_size, choice=choice,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.static_step import StaticStep
+from holdwater.train.tuning.vault import Vault
 from holdwater.units import Bytes, format_size
 
 log = logging.getLogger("holdwater")
@@ -34,6 +35,8 @@ class Way:
     """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
     rows: int | None = None
     """Rows of a micro-batch, where fewer fit than were asked for; None takes them all."""
+    vault: Vault = field(default_factory=Vault)
+    """Whose memory the weights lie in."""
 
 
 def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan) -> Way:  # noqa: ANN401
@@ -107,7 +110,7 @@ def written_out(model: Any, settings: TrainSettings, where: Place, step: StepPla
     optimizer = _optimizer(weights, settings, where.take_trained)
     update = partial(_update(weights, optimizer, decoder), largest_norm=settings.gradient_clip)
     tokens = step.rows * settings.train_seq_length
-    return Way(weights, optimizer, StaticStep(decoder, update, tokens=tokens), step.rows)
+    return Way(weights, optimizer, StaticStep(decoder, update, tokens=tokens), step.rows, where.vault)
 
 
 def _tell(text: str, *arguments: object) -> None:
