@@ -36,7 +36,7 @@ def build(small: bool, device: str) -> Any:
     import transformers
 
     sizes = (
-        {"vocab_size": 500, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+        {"vocab_size": 500, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
         | {"num_attention_heads": 4, "num_key_value_heads": 2}
         if small
         else {"vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32}

@@ -100,7 +100,7 @@ def train(folder: Path, out: str, steps: int, *flags: str, small: bool, device: 
         "--data", str(folder / "rows.jsonl"), "--learn", "everything", "--steps", str(steps), "--lora-rank", "64",
         "--train-seq-length", length, "--eval-interval", "1000000", "--eval-batches", "1", "--sample-length", "0",
         "--checkpoint-interval", "1000000", "--out", str(folder / out), "--json", str(folder / f"{out}.json"),
-        "--warmup-steps", "0", *flags,
+        "--warmup-steps", "0", "--batch-size", "1", *flags,
     ]  # fmt: skip
     began = time.perf_counter()
     known = os.environ | {"CUDA_VISIBLE_DEVICES": visible(device)}

@@ -64,10 +64,11 @@ def main() -> bool:
     took = [one["seconds"] for one in leaky["verdict"]["actions"] if one["action"] == "recycle"]
     paused, slower = statistics.median(took), leaky["seconds"] / straight["seconds"] - 1
     allowed = (len(took) * paused) / straight["seconds"] + 0.03
+    done = leaky["verdict"]["steps"]
     exact = straight["tensors"] == leaky["tensors"]
     bars = {
         "steps finished beside the leak": Bar(
-            f"{leaky['verdict']['steps']}, in {len(took) + 1} processes", f"{steps}", leaky["verdict"]["steps"] == steps
+            f"{done}, in {len(took) + 1} processes", f"{steps}", done == steps
         ),
         "exact": Bar(str(exact), "to the bit", exact),
         "slower than without leak and replacements": Bar(

@@ -108,6 +108,24 @@ class TestKernels:
         for found, wanted in zip(made[1], made[0], strict=True):
             assert error(found, wanted) < 5e-3
 
+    @pytest.mark.parametrize(("tokens", "rank", "widths"), [
+        (512, 64, (4096, 1024, 1024)), (77, 8, (256, 256)), (512, 16, (4096,)), (130, 24, (14336, 14336)),
+    ])  # fmt: skip
+    def test_fold(self, fast: Any, tokens: int, rank: int, widths: tuple[int, ...]) -> None:
+        """As in float64, and the same each time."""
+        outer = sum(widths)
+        grad, room = draw(tokens, outer + rank * len(widths)), draw(tokens, 4096)
+        seconds = ([draw(width, rank) for width in widths], 0.5)
+        wanted, again = grad.double(), grad.clone()
+
+        assert fast.fold(grad, seconds, room)
+        assert fast.fold(again, seconds, torch.randn_like(room))
+        plain.fold(wanted, ([matrix.double() for matrix in seconds[0]], 0.5), room)
+
+        assert torch.equal(grad, again)
+        assert torch.equal(grad[:, :outer].double(), wanted[:, :outer])
+        assert error(grad[:, outer:], wanted[:, outer:]) < 3e-3
+
     def test_cross_entropy(self, fast: Any) -> None:
         """With weights, and targets that are ignored."""
         logits, targets = 3 * draw(TOKENS, 5000), torch.randint(0, 5000, (TOKENS,), device="cuda")

@@ -106,8 +106,8 @@ class Restarts:
             return Answer(again=False, cause="recycled", reason=reason, exit_code=75)
         if self._lost >= self._config.without_progress:
             reason = (
-                f"{self._lost} times in a row a process went on from step {end.first_step}, not from where the one "
-                "before it had left: replacing it loses steps"
+                f"{self._lost} times in a row a process went on from step {end.first_step}, not from where the "
+                "one before it had left: replacing it loses steps"
             )
             return Answer(again=False, cause="recycled", reason=reason, exit_code=75)
         return Answer(again=True, cause="recycled", reason=f"replaced after step {end.step}")

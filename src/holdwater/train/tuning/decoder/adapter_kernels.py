@@ -1,5 +1,6 @@
-"""The second matrices of adapters, added where their sum is used next: no pass over the data of their own."""
+"""Second matrices of adapters: added where their sum is used next, and the way back through them."""
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -8,6 +9,8 @@ from holdwater.train.tuning.decoder.plain_kernels import Seconds
 
 ROWS, COLUMNS = 64, 64
 """Tokens and columns of a program: the fastest of ten on an H200."""
+FOLDED = (256, 512, 896, 1024, 2048, 4096)
+"""Columns that one program of a sum takes: as few as there is room for."""
 
 
 @triton.jit
@@ -126,6 +129,95 @@ def rotate(
         *matrices, rank, scale, HALF=tables.shape[2], RANK=_padded(rank), ROWS=ROWS, BIAS=bias is not None,
         num_warps=4,
     )  # fmt: skip
+
+
+@triton.jit
+def _fold(
+    grad, stride, one, two, three, width_one, width_two, width_three, parts, tokens, rank,
+    RANK: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    at = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    chunk = tl.program_id(1)
+    end_one = tl.cdiv(width_one, CHUNK)
+    end_two = end_one + tl.cdiv(width_two, CHUNK)
+    in_one, in_two = chunk < end_one, chunk < end_two
+    begin = tl.where(in_one, 0, tl.where(in_two, end_one, end_two))
+    width = tl.multiple_of(tl.where(in_one, width_one, tl.where(in_two, width_two, width_three)), 16)
+    before = tl.multiple_of(tl.where(in_one, 0, tl.where(in_two, width_one, width_one + width_two)), 16)
+    matrix = one
+    if chunk >= end_one:
+        matrix = two
+    if chunk >= end_two:
+        matrix = three
+    each = tl.arange(0, RANK)
+    row = at[:, None].to(tl.int64)
+    acc = tl.zeros((ROWS, RANK), tl.float32)
+    for start in range(0, CHUNK, COLUMNS):
+        own = (chunk - begin) * CHUNK + start + tl.arange(0, COLUMNS)
+        there = own < width
+        above = tl.load(grad + row * stride + before + own[None, :], (at < tokens)[:, None] & there[None, :], 0.0)
+        second = tl.load(
+            matrix + own[:, None] * rank + each[None, :], there[:, None] & (each < rank)[None, :], 0.0
+        )
+        acc = tl.dot(above, second, acc)
+    place = (chunk * tokens + at[:, None]) * rank + each[None, :]
+    tl.store(parts + place, acc, (at < tokens)[:, None] & (each < rank)[None, :])
+
+
+@triton.jit
+def _add_up(
+    parts, out, stride, width_one, width_two, width_three, tokens, rank, scale,
+    RANK: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    kind = tl.program_id(1)
+    end_one = tl.cdiv(width_one, CHUNK)
+    end_two = end_one + tl.cdiv(width_two, CHUNK)
+    begin = tl.where(kind == 0, 0, tl.where(kind == 1, end_one, end_two))
+    width = tl.where(kind == 0, width_one, tl.where(kind == 1, width_two, width_three))
+    flat = tl.arange(0, ROWS * RANK)
+    at, each = tl.program_id(0) * ROWS + flat // RANK, flat % RANK
+    there = (at < tokens) & (each < rank)
+    chunk = tl.arange(0, CHUNKS)[:, None]
+    place = ((begin + chunk) * tokens + at[None, :]) * rank + each[None, :]
+    value = tl.load(parts + place, (chunk < tl.cdiv(width, CHUNK)) & there[None, :], 0.0)
+    total = (tl.sum(value, 0) * scale).to(out.dtype.element_ty)
+    tl.store(out + at.to(tl.int64) * stride + kind * rank + each, total, there)
+
+
+def fold(grad: Tensor, seconds: Seconds, room: Tensor) -> bool:
+    """Make the gradient of what the first matrices gave, beside that of the outputs.
+
+    Parts of the sums are made by many programs at once: a product with so narrow a result leaves most of a device
+    idle otherwise.
+
+    Args:
+        grad: Of the outputs; its last columns get the result. Shape (tokens, sum(widths) + count * rank).
+        seconds: The second matrices and their scale. Shape (width, rank) each.
+        room: For the parts; what it holds is lost.
+
+    Returns:
+        False where there are too many matrices or too little room: nothing was done.
+    """
+    matrices, scale = seconds
+    tokens, rank, widths = len(grad), matrices[0].shape[1], [len(matrix) for matrix in matrices]
+    parts = room.flatten().view(torch.float32)
+    most = parts.numel() // (tokens * rank)
+    chunk = next((size for size in FOLDED if sum(-(-width // size) for width in widths) <= most), None)
+    if chunk is None or len(widths) > 3 or any(width % 16 for width in widths):
+        return False
+    sizes = widths + [0] * (3 - len(widths))
+    counts = [triton.cdiv(width, chunk) for width in widths]
+    outer = sum(widths)
+    several = [*matrices, *[matrices[0]] * (3 - len(widths))]
+    _fold[(triton.cdiv(tokens, ROWS), sum(counts))](
+        grad, grad.stride(0), *several, *sizes, parts, tokens, rank,
+        RANK=_padded(rank), CHUNK=chunk, ROWS=ROWS, COLUMNS=128, num_warps=4, num_stages=3,
+    )  # fmt: skip
+    _add_up[(triton.cdiv(tokens, 4), len(widths))](
+        parts, grad[:, outer:], grad.stride(0), *sizes, tokens, rank, scale,
+        RANK=_padded(rank), CHUNK=chunk, CHUNKS=triton.next_power_of_2(max(counts)), ROWS=4, num_warps=4,
+    )  # fmt: skip
+    return True
 
 
 def _padded(rank: int) -> int:

@@ -137,12 +137,12 @@ class DecoderLayer:
         buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
         scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
         grad = scratch.grad[:, : self.down.width]
-        self.down.backward_second(grad, kept.small_down, add=one.add)
+        self._second_back(self.down, grad, kept.small_down, one)
         self._rows_back(self.down, grad, inner, one)
         gates = kept.gates[:, : self.gates.width]
         kernels.gate_backward(inner, gates[:, : self.gates.outer])
         self._first_back(self.down, grad, inner, one)
-        self.gates.backward_second(gates, gates[:, self.gates.outer :], add=one.add)
+        self._second_back(self.gates, gates, gates[:, self.gates.outer :], one)
         self._rows_back(self.gates, gates, scratch.above, one)
         kernels.norm_backward(
             scratch.above, kept.middle, self.second_norm, buffers.scales[2 * self.number + 1],
@@ -155,7 +155,7 @@ class DecoderLayer:
         buffers, kernels, shape, kept = one.buffers, one.kernels, one.shape, one.buffers.kept[self.number]
         scratch, heads = buffers.scratch, (shape.heads, shape.kv_heads)
         grad = scratch.grad[:, : self.output.width]
-        self.output.backward_second(grad, kept.small_output, add=one.add)
+        self._second_back(self.output, grad, kept.small_output, one)
         above, *grads = _views(scratch.inner, shape.query_width, 4)
         self._rows_back(self.output, grad, above, one)
         self._first_back(self.output, grad, kept.attended, one)
@@ -164,7 +164,7 @@ class DecoderLayer:
         norms, levels = (rows.view(shape.heads, -1) for rows in (kept.norms, scratch.levels))
         kernels.attend_backward(rows, heads, one.spans, kept.attended, norms, levels, above, grads)
         kernels.rotate_backward(grads, heads, one.tables, one.spans[0], rows)
-        self.queries.backward_second(queries, queries[:, self.queries.outer :], add=one.add)
+        self._second_back(self.queries, queries, queries[:, self.queries.outer :], one)
         if self.number == 0:
             self.make_normed(one)
         else:
@@ -197,6 +197,15 @@ class DecoderLayer:
         through = _view(back, group.inner)
         group.backward_small(grad, through)
         one.kernels.add_dropped(through, group.dropout, one.seed, self._salt(group), into)
+
+    @staticmethod
+    def _second_back(group: ProductGroup, grad: Tensor, small: Tensor, one: Pass) -> None:
+        """Make the gradients of a group's second matrices, and of what its first ones gave."""
+        group.backward_second(grad, small, add=one.add)
+        kernels, seconds = one.kernels, group.seconds
+        few = len(grad) < kernels.MANY and seconds is not None
+        if not (few and kernels.fold(grad, seconds, one.buffers.scratch.above)):  # which waits for its next use
+            group.fold(grad)
 
     def _first_back(self, group: ProductGroup, grad: Tensor, rows: Tensor, one: Pass) -> None:
         """Make the gradient of a group's first matrices."""

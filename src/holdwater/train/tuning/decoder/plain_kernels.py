@@ -152,6 +152,27 @@ def _turns(tables: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
     return cosine, sine
 
 
+def fold(grad: Tensor, seconds: Seconds, room: Tensor) -> bool:
+    """Make the gradient of what the first matrices gave, beside that of the outputs.
+
+    Args:
+        grad: Of the outputs; its last columns get the result. Shape (tokens, sum(widths) + count * rank).
+        seconds: The second matrices and their scale. Shape (width, rank) each.
+        room: Not needed here.
+
+    Returns:
+        Whether it was done.
+    """
+    del room
+    matrices, scale = seconds
+    above, into = 0, sum(len(matrix) for matrix in matrices)
+    for matrix in matrices:
+        width, rank = matrix.shape
+        grad[:, into : into + rank] = scale * grad[:, above : above + width] @ matrix
+        above, into = above + width, into + rank
+    return True
+
+
 def gate(pairs: Tensor, out: Tensor, seconds: Seconds | None = None) -> None:
     """Add adapters to gates and values, in place, and multiply SiLU of the gates by the values.
 

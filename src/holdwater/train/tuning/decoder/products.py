@@ -168,11 +168,11 @@ class ProductGroup:
             add_products(into, small, run.second.transpose(1, 2), scale=self.scaling, add=True)
 
     def backward_second(self, grad: Tensor, small: Tensor, *, add: bool) -> None:
-        """Make the gradients of the second matrices; then that of what the first matrices gave, beside `grad`.
+        """Make the gradients of the second matrices.
 
         Args:
-            grad: Of the outputs; its last columns get the gradient of `small`. Shape (tokens, outer + rank).
-            small: What the first matrices gave; may be those columns. Shape (tokens, rank).
+            grad: Of the outputs. Shape (tokens, outer + rank).
+            small: What the first matrices gave; may be the last columns of `grad`. Shape (tokens, rank).
             add: Add to gradients that are there.
         """
         tokens = len(grad)
@@ -180,15 +180,25 @@ class ProductGroup:
             begin = run.small.start - self.outer
             above = grad[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
             given = small[:, begin : begin + run.count * run.rank].view(tokens, run.count, -1).transpose(0, 1)
-            below = grad[:, run.small].view(tokens, run.count, -1).transpose(0, 1)
             add_products(run.grad, above.transpose(1, 2), given, scale=self.scaling, add=add)
+
+    def fold(self, grad: Tensor) -> None:
+        """Make the gradient of what the first matrices gave, beside `grad`.
+
+        Args:
+            grad: Of the outputs; its last columns get the result. Shape (tokens, outer + rank).
+        """
+        tokens = len(grad)
+        for run in self._runs:
+            above = grad[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
+            below = grad[:, run.small].view(tokens, run.count, -1).transpose(0, 1)
             add_products(below, above, run.second, scale=self.scaling, add=False)
 
     def backward_first(self, grad: Tensor, rows: Tensor, *, add: bool) -> None:
         """Make the gradient of the first matrices.
 
         Args:
-            grad: As `backward_second` left it. Shape (tokens, outer + rank).
+            grad: As `fold` left it. Shape (tokens, outer + rank).
             rows: What the adapters have read. Shape (tokens, inner).
             add: Add to a gradient that is there.
         """
@@ -199,7 +209,7 @@ class ProductGroup:
         """Make the gradient of what the adapters have read.
 
         Args:
-            grad: As `backward_second` left it. Shape (tokens, outer + rank).
+            grad: As `fold` left it. Shape (tokens, outer + rank).
             into: Gets it. Shape (tokens, inner).
         """
         torch.mm(grad[:, self.outer :], self.first, out=into)
@@ -208,7 +218,7 @@ class ProductGroup:
         """Make the gradient of the input.
 
         Args:
-            grad: As `backward_second` left it. Shape (tokens, outer + rank).
+            grad: As `fold` left it. Shape (tokens, outer + rank).
             into: Gets it. Shape (tokens, inner).
             adapters: With what comes back through the adapters.
         """

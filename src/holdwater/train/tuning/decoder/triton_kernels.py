@@ -11,12 +11,13 @@ import triton.language as tl
 from torch import Tensor
 
 from holdwater.train.tuning.decoder import adapter_kernels
+from holdwater.train.tuning.decoder.adapter_kernels import fold
 from holdwater.train.tuning.decoder.attention_kernels import attend, attend_backward
 from holdwater.train.tuning.decoder.plain_kernels import Seconds
 from holdwater.train.tuning.losses import IGNORED
 
 __all__ = [
-    "add_dropped", "attend", "attend_backward", "cross_entropy", "drop", "gate", "gate_backward", "norm",
+    "add_dropped", "attend", "attend_backward", "cross_entropy", "drop", "fold", "gate", "gate_backward", "norm",
     "norm_backward", "rotate", "rotate_backward",
 ]  # fmt: skip
 
@@ -309,7 +310,7 @@ def _launch_drop(rows: Tensor, share: float, seed: Tensor, salt: int, into: Tens
 
 
 MANY = 2048
-"""Tokens from which on the adapters of gates and values are added on the way."""
+"""Tokens from which on the adapters of gates and values are added on the way, and cuBLAS takes all products."""
 GATE_BLOCK = 1024
 """Elements of a row that one program of the gate takes."""
 
