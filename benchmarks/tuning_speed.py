@@ -80,7 +80,15 @@ def write_rows(path: Path, count: int, length: int, small: bool) -> None:
 def settings(folder: Path, options: argparse.Namespace) -> list[str]:
     """The command line of `holdwater train`."""
     return [
-        *("train", "--model", "built", "--data", str(folder / "rows.jsonl"), "--learn", "everything"),
+        *(
+            "train",
+            "--model",
+            str(folder / "built"),
+            "--data",
+            str(folder / "rows.jsonl"),
+            "--learn",
+            "everything",
+        ),
         *(
             "--steps",
             str(options.steps),
@@ -119,6 +127,7 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from holdwater.train.tuning.ways import choose_way
 
     model = build(options.small, "cpu" if options.small else "cuda")
+    model.config.save_pretrained(folder / "built")  # for the plan; the weights are those in memory
     model.config.use_cache = False
     real, learn = choose_way, loop.Loop.learn
 
@@ -133,7 +142,7 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         LOSSES.append(found[0])
         return found
 
-    loaded = Loaded(model, tokenizer(options.small), "built")
+    loaded = Loaded(model, tokenizer(options.small), str(folder / "built"))
     with (
         mock.patch.object(state, "load_model", lambda *_, **__: loaded),
         mock.patch.object(state, "choose_way", begin),

@@ -25,7 +25,10 @@ log = logging.getLogger("holdwater")
 
 MODULES = ("holdwater.cli.main", "holdwater.cli.train", "holdwater.train.run", "rich.live", "rich.progress_bar")
 """What a training process imports."""
-TUNING = ("transformers", "transformers.models.auto.modeling_auto", "holdwater.train.tuning.state")
+TUNING = (
+    "transformers", "transformers.models.auto.modeling_auto", "holdwater.train.tuning.state",
+    "holdwater.train.tuning.preload",
+)  # fmt: skip
 """What it imports besides to fine-tune a large model; none of it touches a device."""
 TURN = 0.25
 """Seconds between two looks at the process."""
@@ -56,6 +59,7 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
             argv=argv,
             modules=MODULES if config["model"] is None else MODULES + TUNING,
             environment=kept.environment,
+            settled={} if config["model"] is None else {"HOLDWATER_PRELOADED_MODEL": config["model"]},
         )
         supervisor = Supervisor(
             launch,

@@ -33,7 +33,11 @@ class Loaded:
     """As it was asked for."""
 
 
-def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) -> Loaded:
+PRELOADED: dict[str, Any] = {}
+"""Tokenizers that were loaded before this process was forked, by the name of their model."""
+
+
+def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"] = "auto") -> Loaded:
     """Load a model's weights and its tokenizer.
 
     Args:
@@ -55,7 +59,7 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
         raise ModelError(f"--model {name}: there is no such folder; name one that holds config.json")
     where = str(folder) if folder.is_dir() else name
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where)
+        tokenizer = PRELOADED.get(name) or transformers.AutoTokenizer.from_pretrained(where)
         if device == "meta":
             with torch.device("meta"):
                 config = transformers.AutoConfig.from_pretrained(where)

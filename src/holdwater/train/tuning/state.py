@@ -328,11 +328,11 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
         ConfigError: The adapters cannot be made so.
     """
     path = data_file(settings.data)
-    choice = plan_run(settings, tuning)
+    vault = open_vault(settings, tuning)
+    choice = plan_run(settings, tuning) if vault.facts is None else None
     seed_everything(settings.seed)
     lora = LoraConfig.of(tuning) if tuning.lora_rank else None
     whole = lora is None or settings.device == "cpu"  # weights that are trained need every bit
-    vault = open_vault(settings, tuning)
     device = "cpu" if vault.facts is None else "meta"
     loaded = load_model(tuning.model, device=device, dtype=torch.float32 if whole else torch.bfloat16)
     corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
@@ -340,7 +340,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     name = _name_of(loaded.model) if vault.facts is None else str(vault.facts["name"])
     if lora is not None:
         add_adapters(loaded.model, lora)
-    step = StepPlan(rows=settings.batch_size) if choice is None else choice.step
+    step = _step_plan(settings, vault, choice)
     way = choose_way(loaded.model, settings, Place(settings.device, tuning.quantize, vault, name), step)
     PackedBatches(
         held_out, size=1, length=settings.train_seq_length, seed=settings.seed
@@ -357,6 +357,13 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
         settings, tuning, loaded, lora, way.weights, way.optimizer, examples, batches, held_out, identity,
         static=way.static, vault=way.vault, micro_batch=way.rows or settings.batch_size, choice=choice,
     )  # fmt: skip
+
+
+def _step_plan(settings: TrainSettings, vault: Vault, choice: Choice | None) -> StepPlan:
+    """How steps are taken: as in the process before, as planned, or all rows at once."""
+    if vault.facts is not None:
+        return StepPlan(**vault.facts["step"])
+    return StepPlan(rows=settings.batch_size) if choice is None else choice.step
 
 
 def mixed(*numbers: int) -> int:

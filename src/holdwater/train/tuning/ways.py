@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -105,7 +105,7 @@ def written_out(model: Any, settings: TrainSettings, where: Place, step: StepPla
     decoder = Decoder(model, where)
     weights = FlatWeights.of(model, decoder.trained, where.take_trained)
     decoder.bind()
-    where.vault.whole({"name": where.name})
+    where.vault.whole({"name": where.name, "step": asdict(step)})
     decoder.prepare(settings.train_seq_length, step)
     optimizer = _optimizer(weights, settings, where.take_trained)
     update = partial(_update(weights, optimizer, decoder), largest_norm=settings.gradient_clip)

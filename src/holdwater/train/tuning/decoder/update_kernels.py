@@ -72,7 +72,7 @@ class FlatUpdate:
         _adamw[(len(self._places),)](
             weights.decayed, weights.decayed_grad, optimizer.first[0], optimizer.second[0], self._places, rate,
             optimizer.steps, scale, beta1, beta2, math.log(beta1), math.log(beta2), EPSILON,
-            optimizer.decay, BLOCK=BLOCK, num_warps=8,
+            optimizer.decay, BLOCK=BLOCK, num_warps=16,
         )  # fmt: skip
 
 
