@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from recording import Bar, record
+from tuning_rebirth import save_model, train
 from tuning_speed import write_rows
-from tuning_static import DEVICE, save_model, train
+from tuning_static import DEVICE
 
 LEAK = 200_000_000
 """Bytes a step."""

@@ -106,6 +106,21 @@ class TestCheckpointFolder:
         assert words in warnings[0]
         assert "passed over" in warnings[0]
 
+    def test_does_not_even_read_what_is_no_newer_than_asked_for(self, tmp_path: Path) -> None:
+        """The sums of a large one take seconds: a process that goes on from memory has no use for it."""
+        checkpoints = CheckpointFolder(tmp_path)
+        warnings: list[str] = []
+        write(checkpoints, 5)
+        folder = write(checkpoints, 9)
+        flip_a_bit(folder)
+
+        assert checkpoints.newest(warnings.append, after=9) is None
+        assert not warnings
+        newest = checkpoints.newest(warnings.append, after=4)
+        assert newest is not None
+        assert newest.step == 5
+        assert len(warnings) == 1
+
     def test_finds_nothing_in_an_empty_folder(self, tmp_path: Path) -> None:
         """None, and no warning."""
         assert CheckpointFolder(tmp_path / "none").newest(warn=pytest.fail) is None

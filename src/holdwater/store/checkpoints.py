@@ -82,17 +82,20 @@ class CheckpointFolder:
         self._prune(written=target, best=best)
         return target
 
-    def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
+    def newest(self, warn: Callable[[str], None], *, after: int = -1) -> Checkpoint | None:
         """Find the newest whole checkpoint.
 
         Args:
             warn: Told of each newer one that is not whole, and why.
+            after: A step; checkpoints of it and of earlier ones are not even read.
 
         Returns:
             The checkpoint, or None where there is no whole one.
         """
         self._recover()
         for folder in reversed(self._folders()):
+            if after >= 0 and folder.name <= f"step-{after:08}":
+                return None
             try:
                 return read_checkpoint(folder)
             except CheckpointError as error:

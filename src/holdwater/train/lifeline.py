@@ -68,10 +68,8 @@ class LifeLine:
         Args:
             checkpoints: The run's own.
         """
-        found = [
-            one for one in (self._quick.newest(log.warning), checkpoints.newest(log.warning)) if one is not None
-        ]
-        newest = max(found, key=lambda one: one.step, default=None)
+        quick = self._quick.newest(log.warning)
+        newest = checkpoints.newest(log.warning, after=-1 if quick is None else quick.step) or quick
         step = 0 if newest is None else newest.step
         self.tell(step)
         self._channel.put("goes_on_from", step)

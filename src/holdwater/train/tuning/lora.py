@@ -81,7 +81,8 @@ class LoraLinear(nn.Module):
         inner, outer = weight.shape if self.transposed else weight.shape[::-1]
         self.lora_A = nn.Parameter(torch.empty(config.rank, inner, device=weight.device))
         self.lora_B = nn.Parameter(torch.zeros(outer, config.rank, device=weight.device))
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        if not weight.is_meta:  # there it would only take time
+            nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         self.scaling, self.dropout = config.scaling, config.dropout
 
     def forward(self, x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ PRELOADED: dict[str, Any] = {}
 """Tokenizers that were loaded before this process was forked, by the name of their model."""
 
 
-def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"] = "auto") -> Loaded:
+def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) -> Loaded:
     """Load a model's weights and its tokenizer.
 
     Args:

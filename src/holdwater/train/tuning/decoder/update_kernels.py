@@ -55,7 +55,7 @@ class FlatUpdate:
             copies: Each copy in bfloat16, and what it is a copy of; sizes are multiples of 16 elements.
         """
         self._weights, self._optimizer = weights, optimizer
-        self._places = torch.tensor(list(_places(weights.decayed, copies)), device=weights.decayed.device)
+        self._places = _places(weights.decayed, copies).to(weights.decayed.device)
 
     @torch.no_grad()
     def __call__(self, rate: Tensor, *, largest_norm: float) -> None:
@@ -76,12 +76,16 @@ class FlatUpdate:
         )  # fmt: skip
 
 
-def _places(flat: Tensor, copies: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[int, int, int]]:
-    """For each program: where its elements begin in the flat weights, how many, and where their copy lies."""
+def _places(flat: Tensor, copies: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """For each program: where its elements begin in the flat weights, how many, and where their copy lies.
+
+    Shape (programs, 3), int64.
+    """
     places = []
     for copy, master in copies:
+        at, size = torch.arange(0, master.numel(), BLOCK), master.numel()
         begin = (master.data_ptr() - flat.data_ptr()) // flat.itemsize
-        for at in range(0, master.numel(), BLOCK):
-            count = min(BLOCK, master.numel() - at)
-            places.append((begin + at, count, copy.data_ptr() + at * copy.itemsize))
-    return places
+        places.append(
+            torch.stack([begin + at, (size - at).clamp(max=BLOCK), copy.data_ptr() + at * copy.itemsize])
+        )
+    return torch.cat(places, dim=1).T.contiguous()
