@@ -171,6 +171,23 @@ class TestProfiles:
         with pytest.raises(ConfigError, match=r"gpu_999gb.*base_16gb"):
             load_profile("gpu_999gb")
 
+    def test_a_short_name_stands_for_a_model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Known ones, and those of a profile; a folder of that name comes first."""
+        monkeypatch.chdir(tmp_path)
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump({"memory": "10GB", "kind": "gpu", "names": {"ours": "we/ours-8b"}}))
+        profile = load_profile(str(path))
+
+        def model(name: str) -> str:
+            """As it is resolved."""
+            return str(gather(flags={"model": name}, environment={}, profile=profile)["model"])
+
+        assert model("llama-8b") == "meta-llama/Llama-3.1-8B"
+        assert model("ours") == "we/ours-8b"
+        assert model("somebody/else") == "somebody/else"
+        (tmp_path / "llama-8b").mkdir()
+        assert model("llama-8b") == "llama-8b"
+
     def test_a_file_of_the_same_form_is_read(self, tmp_path: Path) -> None:
         """Anybody may write one; a wrong key is named."""
         path = tmp_path / "mine.yaml"

@@ -67,6 +67,21 @@ class TestRebirth:
         assert "written out, and captured" in said[1]
         assert "keeper" not in said[1]  # nothing to complain of
 
+    @pytest.mark.parametrize("bits", ["4", "8"])
+    def test_a_model_of_another_kind_is_captured_beside_weights_of_few_bits(
+        self, start: Any, tmp_path: Path, bits: str
+    ) -> None:
+        """By its own code, and exact in fresh processes; nobody keeps its weights."""
+        make_model(tmp_path / "other", "GPT2")
+        flags = ("--model", "other", "--quantize", bits, "--train-seq-length", "32")
+        straight, replaced = start("straight", *flags), start("replaced", *flags, "--reload-interval", "9")
+
+        said = finish(straight), finish(replaced)
+
+        assert tensors(tmp_path / "replaced") == tensors(tmp_path / "straight")
+        assert "captured from the model's own code" in said[0]
+        assert "cannot be captured" not in said[0]
+
     def test_a_killed_process_leaves_the_frozen_weights(self, start: Any, tmp_path: Path) -> None:
         """The next one goes on from the newest checkpoint, to the same end."""
         (tmp_path / "deadly.py").write_text(

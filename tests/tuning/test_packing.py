@@ -218,7 +218,7 @@ class TestPacking:
 
         for tokens in wanted[4:]:
             assert torch.equal(second.draw().tokens, tokens)
-        assert second.padding == straight.padding
+        assert (second.places, second.filled) == (straight.places, straight.filled)
 
     def test_what_is_too_long_is_cut_and_counted(self) -> None:
         """A row has room for its beginning."""

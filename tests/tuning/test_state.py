@@ -63,6 +63,17 @@ class TestNewTuning:
 
         assert state.epochs == before > 0
 
+    def test_says_what_padding_wastes(self, tmp_path: Path) -> None:
+        """Of what was used, and which ends were cut off."""
+        state = made(tmp_path, batch_size=2, train_seq_length=4)
+        assert state.remarks == ""
+        state.batches.draw("cpu")
+        told = state.remarks
+        state.batches.look_ahead()
+
+        assert "of the places for tokens were empty, 2 examples were cut at 4 tokens" in told
+        assert state.remarks == told
+
     def test_another_model_has_another_name(self, tmp_path: Path) -> None:
         """Even where it shares the embeddings."""
         state = made(tmp_path, train_seq_length=16)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from holdwater.config.keys import BY_NAME, KEYS, Key
-from holdwater.config.profile import Profile
+from holdwater.config.profile import Profile, full_name
 from holdwater.errors import ConfigError, SeveralConfigErrors
 
 PREFIX = "HOLDWATER_"
@@ -68,6 +68,8 @@ def gather(
     ]
     for source in sources:
         source.apply(config, mistakes)
+    if config.values["model"] is not None:
+        config.values["model"] = full_name(config.values["model"], profile)
     if profile is not None:
         _apply_profile(profile, config)
     if mistakes:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Profile:
     """Settings for training from scratch, by preset."""
     models: dict[str, dict[str, Any]]
     """Settings for fine-tuning, by the size of the model, such as `8b`: so many billions of weights."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Short names of models, beside those that are known anyway."""
 
     def row(self, model: str | None, preset: str) -> dict[str, Any]:
         """The settings for a model.
@@ -84,6 +86,19 @@ def size_of(model: str) -> float | None:
     keys = width * int(known.get("num_key_value_heads") or heads) / heads
     tables = 1 if known.get("tie_word_embeddings") else 2
     return (layers * width * (2 * width + 2 * keys + 3 * inner) + tables * vocabulary * width) / 1e9
+
+
+def full_name(model: str, profile: Profile | None) -> str:
+    """The name that a short name of a model stands for.
+
+    Args:
+        model: As it was given; a folder of that name comes first.
+        profile: May have names of its own.
+    """
+    if Path(model).expanduser().exists():
+        return model
+    known = yaml.safe_load((files("holdwater.config") / "profiles" / "names.yaml").read_text(encoding="utf-8"))
+    return str((known | ({} if profile is None else profile.names)).get(model, model))
 
 
 def load_profile(name: str) -> Profile:
@@ -131,6 +146,7 @@ def _parse(name: str, text: str) -> Profile:
         content = yaml.safe_load(text)
         memory, kind = parse_size(str(content["memory"])), str(content["kind"])
         presets, models = dict(content.get("presets") or {}), dict(content.get("models") or {})
+        names = {str(short): str(name) for short, name in dict(content.get("names") or {}).items()}
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"profile {name}: {error}; it needs memory, kind, presets and models") from None
     if kind not in {"machine", "gpu"}:
@@ -143,4 +159,4 @@ def _parse(name: str, text: str) -> Profile:
                     f"profile {name}: {row} has the unknown key {min(unknown)}; "
                     f"write one of {', '.join(sorted(known))}"
                 )
-    return Profile(name, memory, kind, presets, models)
+    return Profile(name, memory, kind, presets, models, names)

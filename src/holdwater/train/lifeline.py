@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from holdwater.actions.perform import Outcome
 from holdwater.errors import CheckpointError
 from holdwater.guard.guard import Guard
-from holdwater.probes.statm import Statm
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.supervise.life import LifeFacts, reason_file
 from holdwater.units import Step
@@ -75,9 +74,9 @@ class LifeLine:
         self._channel.put("goes_on_from", step)
         return newest
 
-    def agree(self) -> None:
+    def agree(self, guard: Guard) -> None:
         """Agree to be replaced after this step: note what this process holds, for the next one to compare with."""
-        self._channel.put("in_use", Statm().read()[0])
+        self._channel.put("in_use", guard.observer.in_use())
 
     def save(self, state: "Trainee") -> bool:
         """Write a checkpoint into memory; False where there is no room for it.

@@ -131,7 +131,7 @@ class Loop:
         better = bool(loss < state.best)
         state.best = min(state.best, loss)
         state.best_step = state.step if better else state.best_step
-        self.screen.say(f"step {state.step}: validation loss {loss:.3f} nats a token")
+        self.screen.say(f"step {state.step}: validation loss {loss:.3f} nats a token{state.remarks}")
         if settings.sample_length:
             self.screen.say(f"  {state.sample(settings.sample_length)!r}")
         return better

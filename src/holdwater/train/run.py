@@ -108,7 +108,7 @@ def _train(
     _write_config(config, folder.out / "config.yaml")
     levers = Levers(
         checkpoint=lambda: loop.save(),  # noqa: PLW0108 - the loop is made below
-        recycle=None if line is None else line.agree,
+        recycle=None if line is None else lambda: line.agree(guard),
     )
     deaths = 0 if line is None else line.life.relieve
     guard = Guard(_guard_settings(config, settings, state.step, deaths), levers=levers)

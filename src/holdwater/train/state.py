@@ -54,6 +54,11 @@ class TrainState:
     saved_step: int = -1
     """The step of the newest checkpoint that this process wrote; -1 before the first."""
 
+    @property
+    def remarks(self) -> str:
+        """Nothing: a text has no padding."""
+        return ""
+
     def lent(self) -> LentLoop[tuple[Tensor, Tensor]]:
         """What a step is made of. The model draws nothing at random and has no batch statistics."""
         return LentLoop(

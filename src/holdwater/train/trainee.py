@@ -93,6 +93,11 @@ class Trainee(Protocol):
         """Weights that are trained."""
         ...
 
+    @property
+    def remarks(self) -> str:
+        """What is worth knowing of the data so far, for people; may be empty."""
+        ...
+
     def lent(self) -> LentLoop[Any]:
         """What a step is made of."""
         ...

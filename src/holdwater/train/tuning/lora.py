@@ -120,7 +120,7 @@ def add_adapters(model: nn.Module, config: LoraConfig) -> list[str]:
         ConfigError: No layer has such a name.
     """
     model.requires_grad_(requires_grad=False)
-    names = [name for name, module in model.named_modules() if _is_linear(module)]
+    names = [name for name, module in model.named_modules() if is_linear(module)]
     chosen = [name for name in names if _is_target(name, config)]
     if config.layers is not None:
         last = sorted({number for name in chosen if (number := layer_number(name)) is not None})[-config.layers :]
@@ -137,7 +137,7 @@ def add_adapters(model: nn.Module, config: LoraConfig) -> list[str]:
     return chosen
 
 
-def _is_linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> bool:
     """Whether a layer is a matrix product, however it is stored."""
     return isinstance(module, nn.Linear) or type(module).__name__ in {"Conv1D", "Linear4bit", "Linear8bitLt"}
 

@@ -145,11 +145,6 @@ class PackedBatches:
         """Places for tokens so far, those that hold one, and examples whose end was cut off."""
 
     @property
-    def padding(self) -> float:
-        """The share of places that was wasted on padding."""
-        return 1 - self.filled / self.places if self.places else 0.0
-
-    @property
     def epochs(self) -> float:
         """Times that the examples were gone through."""
         return self.epochs_at(self.state())

@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from holdwater.budget import find_budget
 from holdwater.errors import ConfigError, ModelError
 from holdwater.plan import Part, Peak, predict
+from holdwater.probes.machine import read_machine
 from holdwater.supervise.life import is_first_process
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings, TuneSettings
@@ -33,7 +35,7 @@ from holdwater.units import Bytes, format_size
 log = logging.getLogger("holdwater")
 
 FILLED = 0.97
-"""Share of a device that a run may fill where no budget is given."""
+"""Share of the budget that is found where none is given: less may be found once weights are loaded."""
 WORKSPACE = 32 << 20
 """What cuBLAS takes for each order of work on a Hopper device, in bytes; measured with torch 2.11."""
 CONTEXT = Bytes(520_000_000)
@@ -247,7 +249,7 @@ def plan_run(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
         if is_first_process():
             log.info("%s", error)
         return None
-    limit = tuning.max_memory or Bytes(int(torch.cuda.mem_get_info()[1] * FILLED))
+    limit = tuning.max_memory or Bytes(int(find_budget(read_machine(device="cuda")).limit * FILLED))
     choice = choose(planned, rows=settings.batch_size, limit=limit)
     if is_first_process():
         log.info("planned: %s of %s; %s", format_size(choice.peak.total), format_size(limit), choice.why)

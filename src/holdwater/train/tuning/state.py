@@ -112,6 +112,16 @@ class TuneState:
         """Weights of the adapters."""
         return sum(weight.numel() for weight in self.loaded.model.parameters() if weight.requires_grad)
 
+    @property
+    def remarks(self) -> str:
+        """What was wasted on padding so far, and whose end was not learned."""
+        so_far = self.batches.state()
+        if not so_far["places"]:
+            return ""
+        padding, cut = 1 - so_far["filled"] / so_far["places"], so_far["cut"]
+        ends = f", {cut} examples were cut at {self.settings.train_seq_length} tokens" if cut else ""
+        return f"; {padding:.1%} of the places for tokens were empty{ends}"
+
     def lent(self) -> LentLoop[Packed]:
         """What a step is made of."""
         if self.static is not None:

@@ -17,6 +17,7 @@ from holdwater.train.settings import TrainSettings
 from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
 from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.decoder.shape import why_not
+from holdwater.train.tuning.few_bits import put_in_few_bits
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.static_step import StaticStep
 from holdwater.train.tuning.vault import Vault
@@ -49,7 +50,7 @@ def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan
         step: How steps are taken where they are written out.
 
     Raises:
-        ConfigError: The weights of this model cannot be in few bits.
+        ConfigError: Weights that are trained cannot be in few bits.
         ModelError: The model, or a step of it, does not fit into the device's memory.
         RuntimeError: The device failed otherwise.
     """
@@ -57,10 +58,6 @@ def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan
     if where.bits is not None and all(weight.requires_grad for weight in model.parameters()):
         raise ConfigError(
             f"quantize is {where.bits}, but lora_rank is 0: weights that are trained need every bit; leave it out"
-        )
-    if where.bits is not None and reason:
-        raise ConfigError(
-            f"quantize is {where.bits}, but {reason}; leave it out, or use a model of the Llama kind"
         )
     try:
         return _way(model, settings, where, None if reason else step)
@@ -79,6 +76,9 @@ def _way(model: Any, settings: TrainSettings, where: Place, step: StepPlan | Non
     if step is not None and (on_cuda or where.bits is not None):
         _tell("each step is written out%s", ", and captured" if on_cuda else "")
         return written_out(model, settings, where, step)
+    if where.bits is not None:
+        count = put_in_few_bits(model, where.bits, settings.device)
+        _tell("the weights of %d linear layers are in %d bits", count, where.bits)
     weights = FlatWeights.of(model.to(settings.device))
     optimizer = _optimizer(weights, settings)
     if not on_cuda:

@@ -107,7 +107,7 @@ class Frozen:
     def whole(self) -> Tensor:
         """The whole matrix; in few bits until another one is asked for. Shape (outer + rank, inner)."""
         if self.quantized is not None:
-            _dequantize(self.quantized, self._whole[: self.outer])
+            make_whole(self.quantized, self._whole[: self.outer])
             self._whole[self.outer :].copy_(self.first)
         return self._whole
 
@@ -126,8 +126,13 @@ def _few(name: str, bases: Sequence[Any], where: Place, bits: int) -> Quantized:
     return Quantized(*placed)
 
 
-def _dequantize(quantized: Quantized, out: Tensor) -> None:
-    """Make a matrix whole again, by the kernel of its device."""
+def make_whole(quantized: Quantized, out: Tensor) -> None:
+    """Make a matrix whole again, by the kernel of its device.
+
+    Args:
+        quantized: The matrix in few bits.
+        out: Gets it; contiguous. Shape (rows, columns).
+    """
     if out.is_cuda:
         from holdwater.train.tuning.decoder import quantized_kernels  # noqa: PLC0415 - Triton is with CUDA only
 
