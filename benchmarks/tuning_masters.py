@@ -103,7 +103,7 @@ def main() -> bool:
         bars[f"held-out loss at a learning rate of {rate:.0e}: bfloat16 against float32"] = Bar(
             f"{statistics.fmean(one['float32'] for one in found):.4f} nats in float32, "
             f"{statistics.fmean(worse):+.4f} in bfloat16 ({min(worse):+.4f} to {max(worse):+.4f})",
-            "float32 is no worse, and better at one rate at least",
+            "no better in bfloat16",
             min(worse) > -CLEARLY,
         )
     print({what: bar.measured for what, bar in bars.items()})

@@ -22,7 +22,7 @@ from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.packing import Packed, pack
-from holdwater.train.tuning.planning import Planned
+from holdwater.train.tuning.plans import planned_of
 from holdwater.train.tuning.ways import written_out
 from recording import Bar, record
 
@@ -133,7 +133,7 @@ def compare(folder: Path, case: Case) -> dict[str, Any]:
     layers, chunk = SIZES[case.size]["num_hidden_layers"], 256 if case.again else 1024
     step = StepPlan(rows=case.rows, recomputed=layers if case.again else 0, chunk=chunk, offloaded=case.offloaded)
     began = time.perf_counter()
-    peak = Planned(settings, tuning).peak(step)  # type: ignore[arg-type]
+    peak = planned_of(settings, tuning).peak(step)  # type: ignore[arg-type]
     seconds = time.perf_counter() - began
     found = taken(path, tuning, settings, step, captured=case.captured)
     error = peak.reserved / found["reserved"] - 1

@@ -61,11 +61,27 @@ class TestPlan:
         assert few["weights"] < whole["weights"]
         assert few["activations"] == whole["activations"]
 
+    def test_any_model_can_be_planned(self, holdwater: Run, tmp_path: Path) -> None:
+        """By what its own code asks for; a budget is kept by smaller parts."""
+        make_model(tmp_path / "model", "GPT2", heads=1)
+        whole = plan(holdwater, tmp_path)
+        few = plan(holdwater, tmp_path, "--quantize", "8")["roles"]
+        less = plan(holdwater, tmp_path, "--max-memory", f"{int(str(whole['peak_bytes'])) - 1_000_000}B")
+
+        assert isinstance(whole["roles"], dict)
+        assert isinstance(few, dict)
+        assert sum(whole["roles"].values()) == whole["peak_bytes"]
+        assert few["weights"] < whole["roles"]["weights"]
+        assert whole["micro_batch"] == 8
+        assert int(str(less["micro_batch"])) < 8
+        assert "by the model's own code" in str(less["why"])
+
     @pytest.mark.parametrize(
         ("family", "flags", "words"),
         [
             ("Llama", ("--max-memory", "500MB"), "max_memory is 500 MB, but the least that a step takes is"),
-            ("GPT2", (), "cannot be planned: a model of type gpt2 is not among llama, mistral, qwen2"),
+            ("GPT2", ("--max-memory", "500MB"), "max_memory is 500 MB, but the least that a step takes is"),
+            ("Llama", ("--lora-rank", "0"), "training all weights cannot be planned; try it with a few steps"),
             ("Llama", ("--model", "none"), "--model none"),
         ],
     )

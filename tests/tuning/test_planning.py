@@ -7,7 +7,7 @@ import pytest
 
 from holdwater.config import load_profile
 from holdwater.config.profile import NAMES
-from holdwater.train.tuning.planning import FILLED, Planned, choose
+from holdwater.train.tuning.plans import FILLED, choose_settings, planned_of
 from holdwater.units import Bytes
 
 transformers = pytest.importorskip("transformers", reason="Transformers is not installed")
@@ -64,6 +64,8 @@ def test_each_row_of_a_profile_fits(tmp_path: Path, name: str, size: str) -> Non
     profile = load_profile(name)
     given: Any = Given(tmp_path, size, profile.models[size])
 
-    choice = choose(Planned(given, given), rows=given.batch_size, limit=Bytes(int(profile.memory * FILLED)))
+    choice = choose_settings(
+        planned_of(given, given), rows=given.batch_size, limit=Bytes(int(profile.memory * FILLED))
+    )
 
     assert choice.peak.total <= profile.memory * FILLED

@@ -44,14 +44,14 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("model is not given, but plan predicts fine-tuning; write --model FOLDER")
     check_writable("--json", options.json)
     from holdwater.train.settings import train_settings  # noqa: PLC0415 - brings torch
-    from holdwater.train.tuning.planning import Planned, choose  # noqa: PLC0415
+    from holdwater.train.tuning.plans import choose_settings, planned_of  # noqa: PLC0415
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     settings = train_settings(config, Path())
     if settings.tuning is None:
         raise AssertionError  # the model was given
-    planned = Planned(settings, settings.tuning)
-    choice = choose(planned, rows=settings.batch_size, limit=config["max_memory"])
+    planned = planned_of(settings, settings.tuning)
+    choice = choose_settings(planned, rows=settings.batch_size, limit=config["max_memory"])
     Console().print(_table(choice, config["max_memory"]))
     print(f"{choice.why}; {planned.parameters:,} weights are trained")  # noqa: T201 - what a command is for
     if options.json is not None:

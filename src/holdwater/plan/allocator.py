@@ -5,6 +5,7 @@ segments of 20 MiB; larger ones get a segment of their own size, in steps of 2 M
 large enough is taken, and split where enough is left. Source: PyTorch, c10/cuda/CUDACachingAllocator.cpp.
 """
 
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 from holdwater.units import Bytes
@@ -29,6 +30,8 @@ class Block:
     free: bool = True
     before: "Block | None" = None
     after: "Block | None" = None
+    number: int = 0
+    """Tells it from free ones of the same size."""
 
 
 @dataclass(slots=True)
@@ -41,7 +44,9 @@ class CachingAllocator:
     """The most that was."""
     allocated: Bytes = NOTHING
     """What is handed out now."""
-    _blocks: set[Block] = field(default_factory=set)
+    _free: dict[bool, list[tuple[int, int, Block]]] = field(default_factory=lambda: {True: [], False: []})
+    """Free blocks, small and large ones apart: size, number, block; the smallest first."""
+    _count: int = 0
 
     def allocate(self, size: int) -> Block:
         """Hand out a block.
@@ -51,15 +56,16 @@ class CachingAllocator:
         """
         size = max(-(-size // ROUND) * ROUND, ROUND)
         small = size <= SMALL
-        fitting = [one for one in self._blocks if one.free and one.small == small and one.size >= size]
-        block = min(fitting, key=lambda one: one.size, default=None) or self._take_segment(size, small=small)
+        free = self._free[small]
+        at = bisect_left(free, (size, 0))
+        block = free.pop(at)[2] if at < len(free) else self._take_segment(size, small=small)
         rest = block.size - size
         if rest >= ROUND if small else rest > SMALL:
             left = Block(rest, small, before=block, after=block.after)
             if block.after is not None:
                 block.after.before = left
             block.size, block.after = size, left
-            self._blocks.add(left)
+            self._keep(left)
         block.free = False
         self.allocated = Bytes(self.allocated + block.size)
         return block
@@ -67,31 +73,44 @@ class CachingAllocator:
     def free(self, block: Block) -> None:
         """Take a block back, and join it with free ones beside it."""
         self.allocated = Bytes(self.allocated - block.size)
-        block.free = True
         if block.after is not None and block.after.free:
-            self._join(block, block.after)
+            self._lose(block.after)
+            _join(block, block.after)
         if block.before is not None and block.before.free:
-            self._join(block.before, block)
+            block, joined = block.before, block
+            self._lose(block)
+            _join(block, joined)
+        self._keep(block)
 
-    def _join(self, one: Block, other: Block) -> None:
-        """Make one block of two."""
-        one.size, one.after = one.size + other.size, other.after
-        if other.after is not None:
-            other.after.before = one
-        self._blocks.discard(other)
+    def _keep(self, block: Block) -> None:
+        """Have a block ready to be handed out."""
+        self._count += 1
+        block.free, block.number = True, self._count
+        insort(self._free[block.small], (block.size, block.number, block))
+
+    def _lose(self, block: Block) -> None:
+        """Have it ready no longer."""
+        free = self._free[block.small]
+        del free[bisect_left(free, (block.size, block.number))]
 
     def empty_cache(self) -> None:
         """Give segments back in which nothing is in use."""
-        for block in [one for one in self._blocks if one.free and one.before is None and one.after is None]:
-            self._blocks.discard(block)
-            self.reserved = Bytes(self.reserved - block.size)
+        for free in self._free.values():
+            for _, _, block in [one for one in free if one[2].before is None and one[2].after is None]:
+                self._lose(block)
+                self.reserved = Bytes(self.reserved - block.size)
 
     def _take_segment(self, size: int, *, small: bool) -> Block:
         """Take a segment from the device."""
         own = -(-size // STEP) * STEP
         whole = SMALL_SEGMENT if small else LARGE_SEGMENT if size < OWN_SEGMENT else own
-        block = Block(whole, small)
-        self._blocks.add(block)
         self.reserved = Bytes(self.reserved + whole)
         self.peak = Bytes(max(self.peak, self.reserved))
-        return block
+        return Block(whole, small, free=False)
+
+
+def _join(one: Block, other: Block) -> None:
+    """Make one block of two."""
+    one.size, one.after = one.size + other.size, other.after
+    if other.after is not None:
+        other.after.before = one

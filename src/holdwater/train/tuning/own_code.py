@@ -1,5 +1,6 @@
 """Losses and gradients by a model's own code and autograd, on inputs that stay where they are."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -65,7 +66,10 @@ class OwnCode:
     def _loss(self, inputs: Inputs) -> Tensor:
         """The weighted sum of cross-entropies."""
         kind = torch.device(self.device).type
-        with torch.autocast(kind, dtype=self._autocast, enabled=self._autocast is not None, cache_enabled=False):
+        narrow = (
+            torch.autocast(kind, dtype=self._autocast, cache_enabled=False) if self._autocast else nullcontext()
+        )
+        with narrow:
             return packed_loss(self._model, self._packed(inputs), chunk=CHUNK)
 
     def _packed(self, inputs: Inputs) -> Packed:

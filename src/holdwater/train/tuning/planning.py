@@ -1,41 +1,28 @@
-"""What fine-tuning will take from a device, predicted without it: the run's own objects, made without memory.
+"""What written-out steps will take from a device, predicted without it from the run's own objects.
 
 The model, its adapters, the optimizer and every buffer of a written-out step are built on torch's `meta` device,
 by the code that builds them for the run; their sizes are what the run will ask for. What the kernels of libraries
 take for themselves is added as it was measured.
 """
 
-import importlib
 import itertools
-import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from holdwater.budget import find_budget
-from holdwater.errors import ConfigError, ModelError
+from holdwater.errors import ConfigError
 from holdwater.plan import Part, Peak, predict
-from holdwater.probes.machine import read_machine
-from holdwater.supervise.life import is_first_process
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
 from holdwater.train.tuning.decoder.frozen import Place
-from holdwater.train.tuning.decoder.shape import why_not
-from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.losses import CHUNK
 from holdwater.units import Bytes, format_size
 
-log = logging.getLogger("holdwater")
-
-FILLED = 0.97
-"""Share of the budget that is found where none is given: less may be found once weights are loaded."""
 WORKSPACE = 32 << 20
 """What cuBLAS takes for each order of work on a Hopper device, in bytes; measured with torch 2.11."""
 CONTEXT = Bytes(520_000_000)
@@ -44,34 +31,19 @@ UPDATED, ENTRY = 4096, 24
 """Weights that a program of the update takes, and the bytes that say which."""
 
 
-class NotPlanned(ConfigError):  # noqa: N818 - says what it is
-    """Nothing is known of a model's steps beforehand."""
-
-
 class Planned:
     """A model on no device, whose steps can be planned."""
 
-    def __init__(self, settings: TrainSettings, tuning: TuneSettings) -> None:
-        """Build the model without memory.
+    def __init__(self, model: Any, settings: TrainSettings, tuning: TuneSettings) -> None:  # noqa: ANN401
+        """Take a model.
 
         Args:
+            model: With adapters, in bfloat16, without memory.
             settings: Of the run.
-            tuning: Which model, which adapters.
-
-        Raises:
-            ModelError: The model's configuration cannot be read.
-            NotPlanned: Its steps are not written out, so nothing is known of them beforehand.
+            tuning: Its quantisation.
         """
         self.length = settings.train_seq_length
         """Tokens in a row."""
-        if not tuning.lora_rank:
-            raise NotPlanned("lora_rank is 0: training all weights cannot be planned; try it with a few steps")
-        model = _model_of(tuning.model)
-        lora = LoraConfig.of(tuning)
-        add_adapters(model, lora)
-        if reason := why_not(model, length=self.length):
-            raise NotPlanned(f"--model {tuning.model} cannot be planned: {reason}; try it with a few steps")
-        model.to(torch.bfloat16)
         self._decoder = Decoder(model, Place("meta", tuning.quantize))
         for adapter in self._decoder.trained:
             adapter.data = adapter.data.float()
@@ -112,20 +84,6 @@ class Planned:
         yield Part("optimizer", tuple(size for size in moments if size))
         blocks = -(-self._weights.decayed.numel() // UPDATED)
         yield Part("workspace", (blocks * ENTRY, 32 * tokens, WORKSPACE, WORKSPACE))
-
-
-def _model_of(name: str) -> Any:  # noqa: ANN401 - of Transformers
-    """A model on no device."""
-    transformers = importlib.import_module("transformers")
-    folder = Path(name).expanduser()
-    try:
-        config = transformers.AutoConfig.from_pretrained(str(folder) if folder.is_dir() else name)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"--model {name}: its config.json cannot be read ({str(error).splitlines()[0]})"
-        ) from error
-    with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(config)
 
 
 def _tensors(record: Any) -> Iterator[Tensor]:  # noqa: ANN401 - a record of tensors, lists and records
@@ -228,44 +186,3 @@ def _why(planned: Planned, step: StepPlan, rows: int) -> str:
         said.append("the residual stream waiting in the host's memory")
     said.append(f"logits of {min(step.chunk, step.rows * planned.length)} tokens at once")
     return ", ".join(said)
-
-
-def plan_run(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
-    """Choose how the steps of a run are taken, and say so; None where they are not written out on a CUDA device.
-
-    Args:
-        settings: Of the run.
-        tuning: Which model, which adapters.
-
-    Raises:
-        ConfigError: Nothing fits into the budget, or into the device.
-        ModelError: The model's configuration cannot be read.
-    """
-    if settings.device != "cuda":
-        return None
-    try:
-        planned = Planned(settings, tuning)
-    except NotPlanned as error:
-        if is_first_process():
-            log.info("%s", error)
-        return None
-    limit = tuning.max_memory or Bytes(int(find_budget(read_machine(device="cuda")).limit * FILLED))
-    choice = choose(planned, rows=settings.batch_size, limit=limit)
-    if is_first_process():
-        log.info("planned: %s of %s; %s", format_size(choice.peak.total), format_size(limit), choice.why)
-    return choice
-
-
-def check_plan(choice: Choice) -> None:
-    """Compare a plan with what was really taken, and say so.
-
-    Args:
-        choice: How steps are taken.
-    """
-    taken, planned = torch.cuda.max_memory_reserved(), choice.peak.reserved
-    log.info(
-        "the first steps took %s on the device, and %s were planned (%+.1f%%)",
-        format_size(taken),
-        format_size(planned),
-        100 * (planned / taken - 1),
-    )

@@ -49,7 +49,8 @@ from holdwater.train.tuning.lora import (
 from holdwater.train.tuning.losses import CHUNK
 from holdwater.train.tuning.models import Loaded, load_model, packed_loss
 from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
-from holdwater.train.tuning.planning import Choice, check_plan, plan_run
+from holdwater.train.tuning.planning import Choice
+from holdwater.train.tuning.plans import check_plan, plan_run
 from holdwater.train.tuning.static_step import StaticStep
 from holdwater.train.tuning.vault import Vault, VaultError, open_vault
 from holdwater.train.tuning.ways import choose_way

@@ -60,7 +60,7 @@ def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan
             f"quantize is {where.bits}, but lora_rank is 0: weights that are trained need every bit; leave it out"
         )
     try:
-        return _way(model, settings, where, None if reason else step)
+        return _way(model, settings, where, step, written=not reason)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -70,10 +70,10 @@ def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan
         ) from None
 
 
-def _way(model: Any, settings: TrainSettings, where: Place, step: StepPlan | None) -> Way:  # noqa: ANN401
-    """As `choose_way`; without a plan the model's own code takes the steps."""
+def _way(model: Any, settings: TrainSettings, where: Place, step: StepPlan, *, written: bool) -> Way:  # noqa: ANN401
+    """As `choose_way`; the model's own code takes steps that are not written out."""
     on_cuda = settings.device == "cuda"
-    if step is not None and (on_cuda or where.bits is not None):
+    if written and (on_cuda or where.bits is not None):
         _tell("each step is written out%s", ", and captured" if on_cuda else "")
         return written_out(model, settings, where, step)
     if where.bits is not None:
@@ -90,7 +90,8 @@ def _way(model: Any, settings: TrainSettings, where: Place, step: StepPlan | Non
     )  # all weights are trained, so they are in float32
     own = OwnCode(model, weights, length=settings.train_seq_length, autocast=dtype)
     update = partial(_step, optimizer, largest_norm=settings.gradient_clip)
-    return Way(weights, optimizer, StaticStep(own, update, tokens=_tokens(settings)))
+    tokens = step.rows * settings.train_seq_length
+    return Way(weights, optimizer, StaticStep(own, update, tokens=tokens), step.rows)
 
 
 def written_out(model: Any, settings: TrainSettings, where: Place, step: StepPlan) -> Way:  # noqa: ANN401
@@ -117,11 +118,6 @@ def _tell(text: str, *arguments: object) -> None:
     """Say something once in a run."""
     if is_first_process():
         log.info(text, *arguments)
-
-
-def _tokens(settings: TrainSettings) -> int:
-    """Tokens in a micro-batch."""
-    return settings.batch_size * settings.train_seq_length
 
 
 def _update(weights: FlatWeights, optimizer: FlatAdamW, decoder: Decoder) -> Callable[..., None]:

@@ -137,5 +137,5 @@ def make_whole(quantized: Quantized, out: Tensor) -> None:
         from holdwater.train.tuning.decoder import quantized_kernels  # noqa: PLC0415 - Triton is with CUDA only
 
         quantized_kernels.dequantize(quantized, out)
-    else:
+    elif not out.is_meta:  # the kernel takes nothing beside its result, and that is what a plan is made for
         dequantize(quantized, out)

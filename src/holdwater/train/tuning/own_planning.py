@@ -1,0 +1,185 @@
+"""What steps by a model's own code will take from a device, from what that code asks for without memory.
+
+It follows what such a run does on a CUDA device: weights are moved one by one, trained ones are laid out anew, a
+first step runs eagerly, what that took is given back, a second one is captured, which keeps memory of its own, and
+an evaluation runs eagerly beside it.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from functools import cache
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from holdwater.errors import ConfigError
+from holdwater.plan import CachingAllocator, Peak
+from holdwater.train.flat import FlatAdamW, FlatWeights
+from holdwater.train.settings import TrainSettings, TuneSettings
+from holdwater.train.tuning.decoder.decoder import Inputs, StepPlan
+from holdwater.train.tuning.few_bits import FewBitsLinear, put_in_few_bits
+from holdwater.train.tuning.lora import LoraLinear
+from holdwater.train.tuning.own_code import OwnCode
+from holdwater.train.tuning.planning import CONTEXT, WORKSPACE, Choice
+from holdwater.train.tuning.traced import Event, trace
+from holdwater.units import Bytes, format_size
+
+
+class _Traces(NamedTuple):
+    """What a micro-batch asks for, and what an evaluation does."""
+
+    step: list[Event]
+    evaluation: list[Event]
+
+
+class OwnPlanned:
+    """A model on no device that takes its steps by its own code."""
+
+    def __init__(self, model: Any, settings: TrainSettings, tuning: TuneSettings) -> None:  # noqa: ANN401
+        """Take a model.
+
+        Args:
+            model: With adapters, in bfloat16, without memory.
+            settings: Of the run.
+            tuning: Its quantisation.
+        """
+        self.length = settings.train_seq_length
+        """Tokens in a row."""
+        adapters = [one for one in model.modules() if isinstance(one, LoraLinear)]
+        for weight in chain.from_iterable((one.lora_A, one.lora_B) for one in adapters):
+            weight.data = weight.data.float()
+        if tuning.quantize is not None:
+            put_in_few_bits(model, tuning.quantize, "meta")
+        layers = [one for one in model.modules() if isinstance(one, FewBitsLinear)]
+        few = {id(one): one.nbytes for one in chain.from_iterable(layer.buffers() for layer in layers)}
+        self._few = list(few.values())
+        """Sizes of weights in few bits, which are made on the device."""
+        moved = (one for one in chain(model.parameters(), model.buffers()) if id(one) not in few)
+        self._moved = [(one.nbytes, one.requires_grad) for one in moved]
+        """Sizes of what is moved there, and whether it is trained."""
+        self.parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        """That are trained."""
+        self._model, self._weights = model, FlatWeights.of(model)
+        self._optimizer = FlatAdamW(self._weights, weight_decay=0.0)
+        self._vocabulary = int(model.config.get_text_config().vocab_size)
+        self._traced = cache(self._trace)
+
+    def peak(self, rows: int) -> Peak:
+        """Predict what a run takes.
+
+        Args:
+            rows: Of a micro-batch.
+        """
+        allocator, traces = CachingAllocator(), self._traced(rows)
+        roles = self._lasting(allocator)
+        _replay(allocator, traces.step)
+        allocator.empty_cache()
+        allocator.allocate(WORKSPACE)
+        captured = CachingAllocator()
+        captured.allocate(WORKSPACE)
+        at_peak = _replay(captured, traces.step)
+        _replay(allocator, traces.evaluation)
+        reserved = max(allocator.peak, allocator.reserved + captured.reserved)
+        logits = sum(event.size for event in at_peak if event.width == self._vocabulary)
+        roles |= {
+            "activations": Bytes(sum(event.size for event in at_peak) - logits),
+            "logits": Bytes(logits),
+            "workspace": Bytes(2 * WORKSPACE),
+        }
+        return Peak(roles, Bytes(reserved), CONTEXT)
+
+    def _lasting(self, allocator: CachingAllocator) -> dict[str, Bytes]:
+        """Ask for what does not depend on the step; what it comes to, by what it is for."""
+        for size in self._few:
+            allocator.allocate(size)
+        blocks = [(allocator.allocate(size), trained) for size, trained in self._moved]
+        weights = self._weights
+        roles = {
+            "weights": sum(self._few) + sum(size for size, trained in self._moved if not trained),
+            "adapters": _ask(allocator, [weights.decayed, weights.undecayed]),
+            "gradients": _ask(allocator, weights.grads),
+        }
+        for block, trained in blocks:
+            if trained:  # it lies among the others now
+                allocator.free(block)
+        roles["optimizer"] = _ask(allocator, self._optimizer.tensors().values())
+        return {role: Bytes(size) for role, size in roles.items()}
+
+    def _trace(self, rows: int) -> _Traces:
+        """Run a micro-batch and an evaluation where tensors have no memory."""
+        own, tokens = OwnCode(self._model, self._weights, length=self.length), rows * self.length
+
+        def empty(kind: torch.dtype, *size: int) -> Tensor:
+            """An input."""
+            return torch.empty(size, dtype=kind, device="meta")
+
+        inputs = Inputs(
+            empty(torch.int64, tokens), empty(torch.int64, tokens), empty(torch.float32, tokens),
+            empty(torch.int64, 1), empty(torch.int32, 2, tokens),
+        )  # fmt: skip
+        weights = self._weights
+        known = [
+            *self._model.parameters(), *self._model.buffers(), weights.decayed, weights.undecayed, *weights.grads,
+            inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans,
+        ]  # fmt: skip
+        self._model.train()
+        step = trace(lambda: own.propagate(inputs, add=False), known)
+        return _Traces(step, trace(lambda: own.loss(inputs), known))
+
+
+def _ask(allocator: CachingAllocator, tensors: Iterable[Tensor]) -> int:
+    """Ask for the memory of some tensors; return what it comes to."""
+    sizes = [tensor.nbytes for tensor in tensors if tensor.nbytes]
+    for size in sizes:
+        allocator.allocate(size)
+    return sum(sizes)
+
+
+def _replay(allocator: CachingAllocator, events: Iterable[Event]) -> list[Event]:
+    """Ask for what was traced, and give it back; return what was there when most was."""
+    blocks, live, most, at_peak = {}, dict[int, Event](), 0, list[Event]()
+    size = 0
+    for event in events:
+        if event.size:
+            blocks[event.piece], live[event.piece] = allocator.allocate(event.size), event
+            size += event.size
+            if size > most:
+                most, at_peak = size, []
+        else:
+            if not at_peak and size == most:
+                at_peak = list(live.values())
+            allocator.free(blocks.pop(event.piece))
+            size -= live.pop(event.piece).size
+    return at_peak or list(live.values())
+
+
+def choose_rows(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice:
+    """Choose the largest micro-batch that fits.
+
+    Args:
+        planned: The model.
+        rows: As many were asked for; they may be cut into equal parts.
+        limit: What the process may take; None takes all rows at once.
+
+    Raises:
+        ConfigError: Not even one row fits.
+        RuntimeError: The model's code does not run without memory.
+    """
+    parts = [part for part in range(rows, 0, -1) if rows % part == 0]
+
+    def fits(part: int) -> bool:
+        """Whether so many rows do."""
+        return limit is None or planned.peak(part).total <= limit
+
+    found = 0 if fits(rows) else bisect_left(parts, 1, key=fits)
+    if found < len(parts):
+        part = parts[found]
+        fewer = f" ({rows // part} for each that was asked for)" if part < rows else ""
+        why = f"micro-batches of {part} × {planned.length} tokens{fewer}, by the model's own code"
+        return Choice(StepPlan(rows=part), planned.peak(part), why)
+    raise ConfigError(
+        f"max_memory is {format_size(limit or Bytes(0))}, but the least that a step takes is "
+        f"{format_size(planned.peak(1).total)}; use --quantize 4, a smaller --train-seq-length, or more memory"
+    )

@@ -1,0 +1,127 @@
+"""The plan of a run of fine-tuning: what it will take from a device, and the fastest settings that fit."""
+
+import importlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from holdwater.budget import find_budget
+from holdwater.errors import ConfigError, ModelError
+from holdwater.probes.machine import read_machine
+from holdwater.supervise.life import is_first_process
+from holdwater.train.settings import TrainSettings, TuneSettings
+from holdwater.train.tuning.decoder.shape import why_not
+from holdwater.train.tuning.lora import LoraConfig, add_adapters
+from holdwater.train.tuning.own_planning import OwnPlanned, choose_rows
+from holdwater.train.tuning.planning import Choice, Planned, choose
+from holdwater.units import Bytes, format_size
+
+log = logging.getLogger("holdwater")
+
+FILLED = 0.97
+"""Share of the budget that is found where none is given: less may be found once weights are loaded."""
+
+
+class NotPlanned(ConfigError):  # noqa: N818 - says what it is
+    """Nothing is known of a model's steps beforehand."""
+
+
+def planned_of(settings: TrainSettings, tuning: TuneSettings) -> Planned | OwnPlanned:
+    """Build a model without memory, as it will be trained on a CUDA device.
+
+    Args:
+        settings: Of the run.
+        tuning: Which model, which adapters.
+
+    Raises:
+        ModelError: The model's configuration cannot be read.
+        NotPlanned: Nothing can be said of its steps.
+    """
+    if not tuning.lora_rank:
+        raise NotPlanned("lora_rank is 0: training all weights cannot be planned; try it with a few steps")
+    model = _model_of(tuning.model)
+    add_adapters(model, LoraConfig.of(tuning))
+    written_out = not why_not(model, length=settings.train_seq_length)
+    model.to(torch.bfloat16)
+    return Planned(model, settings, tuning) if written_out else OwnPlanned(model, settings, tuning)
+
+
+def choose_settings(planned: Planned | OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice:
+    """Choose the fastest way to take steps that fits.
+
+    Args:
+        planned: The model.
+        rows: Of a micro-batch, as it was asked for; it may be cut into equal parts.
+        limit: What the process may take; None chooses as if there were room for everything.
+
+    Raises:
+        ConfigError: Nothing fits.
+        NotPlanned: The model's own code does not run without memory.
+    """
+    if isinstance(planned, Planned):
+        return choose(planned, rows=rows, limit=limit)
+    try:
+        return choose_rows(planned, rows=rows, limit=limit)
+    except ConfigError:
+        raise
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise NotPlanned(
+            f"the model's own code does not run without memory ({reason}); try a few steps"
+        ) from error
+
+
+def plan_run(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
+    """Choose how the steps of a run are taken, and say so; None where they are not planned: not on a CUDA device.
+
+    Args:
+        settings: Of the run.
+        tuning: Which model, which adapters.
+
+    Raises:
+        ConfigError: Nothing fits into the budget, or into the device.
+        ModelError: The model's configuration cannot be read.
+    """
+    if settings.device != "cuda":
+        return None
+    limit = tuning.max_memory or Bytes(int(find_budget(read_machine(device="cuda")).limit * FILLED))
+    try:
+        choice = choose_settings(planned_of(settings, tuning), rows=settings.batch_size, limit=limit)
+    except NotPlanned as error:
+        if is_first_process():
+            log.info("%s", error)
+        return None
+    if is_first_process():
+        log.info("planned: %s of %s; %s", format_size(choice.peak.total), format_size(limit), choice.why)
+    return choice
+
+
+def check_plan(choice: Choice) -> None:
+    """Compare a plan with what was really taken, and say so.
+
+    Args:
+        choice: How steps are taken.
+    """
+    taken, planned = torch.cuda.max_memory_reserved(), choice.peak.reserved
+    log.info(
+        "the first steps took %s on the device, and %s were planned (%+.1f%%)",
+        format_size(taken),
+        format_size(planned),
+        100 * (planned / taken - 1),
+    )
+
+
+def _model_of(name: str) -> Any:  # noqa: ANN401 - of Transformers
+    """A model on no device."""
+    transformers = importlib.import_module("transformers")
+    folder = Path(name).expanduser()
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(folder) if folder.is_dir() else name)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"--model {name}: its config.json cannot be read ({str(error).splitlines()[0]})"
+        ) from error
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(config)

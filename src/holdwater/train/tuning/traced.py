@@ -1,0 +1,120 @@
+"""What a model's own code asks an allocator for, in order, found by running it where tensors have no memory.
+
+Each piece of memory is noted when an operation makes it, and when nothing refers to it any more. Source of the
+way: PyTorch's `TorchDispatchMode`, which sees every operation, those of the backward pass included.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A piece of memory is asked for, or given back."""
+
+    piece: int
+    """Its number."""
+    size: int
+    """In bytes; 0 where it is given back."""
+    width: int = 0
+    """The last dimension of the tensor that it was made for."""
+
+
+class Recorder(TorchDispatchMode):
+    """Notes what operations ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.events: list[Event] = []
+        self._pieces: dict[int, int] = {}
+        self._count = 0
+
+    def know(self, tensor: Tensor) -> None:
+        """Leave a tensor's memory out: it was there before."""
+        self._pieces[tensor.untyped_storage()._cdata] = -1  # noqa: SLF001 - its only name
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        """Run an operation, and note what it has made."""
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._note(tensor)
+        return out
+
+    def _note(self, tensor: Tensor) -> None:
+        """Note memory that is seen for the first time."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata  # noqa: SLF001 - its only name
+        if key in self._pieces or not storage.nbytes():
+            return
+        self._pieces[key] = number = self._count
+        self._count += 1
+        self.events.append(Event(number, storage.nbytes(), tensor.shape[-1] if tensor.dim() else 0))
+        weakref.finalize(storage, self._gone, key, number)
+
+    def _gone(self, key: int, number: int) -> None:
+        """Note that nothing refers to some memory any more."""
+        if self._pieces.get(key) == number:
+            del self._pieces[key]
+            self.events.append(Event(number, 0))
+
+
+def trace(function: Callable[[], object], known: list[Tensor]) -> list[Event]:
+    """Note what a function asks for.
+
+    Args:
+        function: Runs where tensors have no memory.
+        known: What was there before.
+    """
+    with _attention_in_blocks(), Recorder() as recorder:
+        for tensor in known:
+            recorder.know(tensor)
+        result = function()
+    events: list[Event] = recorder.events
+    del result
+    return events
+
+
+class _Attention(torch.autograd.Function):
+    """Attention as a device computes it: in blocks, with a mask turned into numbers and kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:  # noqa: ANN401
+        """Make the result, and the sums under the softmax in float32."""
+        bias = query.new_empty(mask.shape) if mask is not None and mask.dtype == torch.bool else mask
+        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, out, sums, *([] if bias is None else [bias]))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *_grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Make the three gradients."""
+        query, key, value, _, sums, *_ = ctx.saved_tensors
+        torch.empty_like(sums)
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+
+
+@contextmanager
+def _attention_in_blocks() -> Iterator[None]:
+    """Let PyTorch's attention take what it takes on a device; without one it would take every score at once."""
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: object) -> Tensor:
+        """As PyTorch's own, in shapes."""
+        out: Tensor = _Attention.apply(query, key, value, attn_mask)  # type: ignore[no-untyped-call]
+        return out
+
+    torch.nn.functional.scaled_dot_product_attention = attend  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = real

@@ -1,0 +1,72 @@
+"""What is found without memory is what the same code asks for with it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from holdwater.train.flat import FlatWeights
+from holdwater.train.tuning.decoder.decoder import Inputs
+from holdwater.train.tuning.few_bits import put_in_few_bits
+from holdwater.train.tuning.lora import LoraConfig, add_adapters
+from holdwater.train.tuning.own_code import OwnCode
+from holdwater.train.tuning.traced import Event, trace
+from tests.small_models import make_model
+
+ROWS, LENGTH = 2, 16
+
+
+def events_of(folder: Path, device: str, bits: int | None) -> list[Event]:
+    """Those of a micro-batch."""
+    import transformers
+
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
+    add_adapters(model, LoraConfig(rank=2))
+    if bits is not None:
+        put_in_few_bits(model, bits, device)
+    weights, tokens = FlatWeights.of(model), ROWS * LENGTH
+
+    def zeros(kind: torch.dtype, *size: int) -> torch.Tensor:
+        """An input."""
+        return torch.zeros(size, dtype=kind, device=device)
+
+    inputs = Inputs(
+        zeros(torch.int64, tokens), zeros(torch.int64, tokens), zeros(torch.float32, tokens), zeros(torch.int64, 1),
+        zeros(torch.int32, 2, tokens),
+    )  # fmt: skip
+    own = OwnCode(model, weights, length=LENGTH)
+    known = [*model.parameters(), *model.buffers(), weights.decayed, weights.undecayed, *weights.grads]
+    parts = (inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans)
+    return trace(lambda: own.propagate(inputs, add=False), [*known, *parts])
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+@pytest.mark.parametrize("family", ["Llama", "Qwen2", "GPT2"])
+def test_the_same_is_asked_for_with_and_without_memory(tmp_path: Path, family: str, bits: int | None) -> None:
+    """The same sizes, and everything is given back."""
+    make_model(tmp_path, family)
+
+    found, wanted = events_of(tmp_path, "meta", bits), events_of(tmp_path, "cpu", bits)
+
+    if bits is None:  # on a CPU weights are made whole in several steps, on a device in one
+        assert sum(event.size for event in found) == sum(event.size for event in wanted)
+        assert len(found) == len(wanted)
+    asked, given_back = (sum(bool(event.size) is kind for event in found) for kind in (True, False))
+    assert asked == given_back > 100
+
+
+def test_attention_is_back_as_it_was() -> None:
+    """Whatever happens in between."""
+    before = torch.nn.functional.scaled_dot_product_attention
+
+    def fail() -> None:
+        """Go wrong."""
+        message = "on purpose"
+        raise ValueError(message)
+
+    with pytest.raises(ValueError, match="on purpose"):
+        trace(fail, [])
+
+    assert torch.nn.functional.scaled_dot_product_attention is before
