@@ -1,5 +1,6 @@
 """The written-out step on a device: each kernel against plain torch, the whole against the model's own code."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.models import packed_loss
 from holdwater.train.tuning.packing import Packed, pack
 from holdwater.train.tuning.static_step import StaticStep
+from holdwater.train.tuning.ways import choose_way
 
 pytestmark = [
     pytest.mark.gpu,
@@ -188,6 +190,34 @@ def small_model(rank: int = 8, dropout: float = 0.0) -> Any:
     return model
 
 
+def own_losses(*, captured: bool, again: bool) -> tuple[list[float], int]:
+    """Losses of a model of another kind, and the calls to the allocator of its last four steps."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.Qwen3Config(
+        vocab_size=1024, hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, max_position_embeddings=256,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).train()
+    add_adapters(model, LoraConfig(rank=8))
+    settings: Any = SimpleNamespace(
+        train_seq_length=128, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=1
+    )
+    way = choose_way(model, settings, Place("cuda"), StepPlan(rows=1, recomputed=3 if again else 0))
+    assert way.static is not None
+    way.static.recording.enabled = captured
+    rows, losses, asked = batch(60, 68), [], 0
+    for number in range(8):
+        if number == 4:
+            asked = torch.cuda.memory_stats()["allocation.all.allocated"]
+        way.static.clear()
+        way.static.propagate(rows, 1.0, seed=number)
+        way.static.update(1e-3)
+        losses.append(way.static.loss())
+    return losses, torch.cuda.memory_stats()["allocation.all.allocated"] - asked
+
+
 def batch(*sizes: int, length: int = 128) -> Packed:
     """A row of examples of random tokens."""
     return pack([[Example(torch.randint(2, 1000, (size,)).tolist(), [True] * size) for size in sizes]], length)
@@ -207,6 +237,20 @@ def static(
     step = StaticStep(decoder, lambda rate: update(rate, largest_norm=0.5), tokens=256)
     step.recording.enabled = captured
     return step, weights
+
+
+class TestOwnCode:
+    """A model whose own code takes the steps."""
+
+    @pytest.mark.parametrize("again", [False, True])
+    def test_captured_steps_are_those_of_eager_ones_to_the_bit(self, again: bool) -> None:
+        """Also where layers are computed again, and without a call to the allocator."""
+        losses, calls = zip(
+            *(own_losses(captured=captured, again=again) for captured in (True, False)), strict=True
+        )
+
+        assert losses[0] == losses[1]
+        assert calls[0] == 0
 
 
 class TestWhole:

@@ -16,7 +16,7 @@ from tests.small_models import make_model
 ROWS, LENGTH = 2, 16
 
 
-def events_of(folder: Path, device: str, bits: int | None) -> list[Event]:
+def events_of(folder: Path, device: str, bits: int | None, *, again: bool = False) -> list[Event]:
     """Those of a micro-batch."""
     import transformers
 
@@ -36,7 +36,7 @@ def events_of(folder: Path, device: str, bits: int | None) -> list[Event]:
         zeros(torch.int64, tokens), zeros(torch.int64, tokens), zeros(torch.float32, tokens), zeros(torch.int64, 1),
         zeros(torch.int32, 2, tokens),
     )  # fmt: skip
-    own = OwnCode(model, weights, length=LENGTH)
+    own = OwnCode(model, weights, length=LENGTH, again=again)
     known = [*model.parameters(), *model.buffers(), weights.decayed, weights.undecayed, *weights.grads]
     parts = (inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans)
     return trace(lambda: own.propagate(inputs, add=False), [*known, *parts])
@@ -55,6 +55,26 @@ def test_the_same_is_asked_for_with_and_without_memory(tmp_path: Path, family: s
         assert len(found) == len(wanted)
     asked, given_back = (sum(bool(event.size) is kind for event in found) for kind in (True, False))
     assert asked == given_back > 100
+
+
+def most(events: list[Event]) -> int:
+    """Bytes that were there at once, at the most."""
+    sizes: dict[int, int] = {}
+    now = highest = 0
+    for event in events:
+        now += event.size or -sizes[event.piece]
+        sizes[event.piece] = event.size
+        highest = max(highest, now)
+    return highest
+
+
+def test_layers_that_are_computed_again_keep_less(tmp_path: Path) -> None:
+    """Of a model whose steps are not written out."""
+    make_model(tmp_path, "Qwen3", layers=8)
+
+    kept, again = (events_of(tmp_path, "meta", None, again=again) for again in (False, True))
+
+    assert most(again) < 0.5 * most(kept)
 
 
 def test_attention_is_back_as_it_was() -> None:

@@ -21,7 +21,7 @@ from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.tuning.decoder.decoder import Inputs, StepPlan
 from holdwater.train.tuning.few_bits import FewBitsLinear, put_in_few_bits
 from holdwater.train.tuning.lora import LoraLinear
-from holdwater.train.tuning.own_code import OwnCode
+from holdwater.train.tuning.own_code import OwnCode, can_compute_again
 from holdwater.train.tuning.planning import CONTEXT, WORKSPACE, Choice
 from holdwater.train.tuning.traced import Event, trace
 from holdwater.units import Bytes, format_size
@@ -64,15 +64,19 @@ class OwnPlanned:
         self._model, self._weights = model, FlatWeights.of(model)
         self._optimizer = FlatAdamW(self._weights, weight_decay=0.0)
         self._vocabulary = int(model.config.get_text_config().vocab_size)
+        self.layers = int(model.config.get_text_config().num_hidden_layers)
+        """Of the model."""
+        self.ways = (False, True) if can_compute_again(model) else (False,)
+        """Whether layers may be computed again on the way back."""
         self._traced = cache(self._trace)
 
-    def peak(self, rows: int) -> Peak:
+    def peak(self, step: StepPlan) -> Peak:
         """Predict what a run takes.
 
         Args:
-            rows: Of a micro-batch.
+            step: How its steps are taken: in which micro-batches, and whether layers are computed again.
         """
-        allocator, traces = CachingAllocator(), self._traced(rows)
+        allocator, traces = CachingAllocator(), self._traced(step.rows, step.recomputed > 0)
         roles = self._lasting(allocator)
         _replay(allocator, traces.step)
         allocator.empty_cache()
@@ -107,9 +111,11 @@ class OwnPlanned:
         roles["optimizer"] = _ask(allocator, self._optimizer.tensors().values())
         return {role: Bytes(size) for role, size in roles.items()}
 
-    def _trace(self, rows: int) -> _Traces:
+    def _trace(self, rows: int, again: bool) -> _Traces:  # noqa: FBT001 - called by place, for the cache
         """Run a micro-batch and an evaluation where tensors have no memory."""
-        own, tokens = OwnCode(self._model, self._weights, length=self.length), rows * self.length
+        if not again and len(self.ways) > 1:
+            self._model.gradient_checkpointing_disable()
+        own, tokens = OwnCode(self._model, self._weights, length=self.length, again=again), rows * self.length
 
         def empty(kind: torch.dtype, *size: int) -> Tensor:
             """An input."""
@@ -155,8 +161,8 @@ def _replay(allocator: CachingAllocator, events: Iterable[Event]) -> list[Event]
     return at_peak or list(live.values())
 
 
-def choose_rows(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice:
-    """Choose the largest micro-batch that fits.
+def choose_own(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice:
+    """Choose the largest micro-batch that fits, and to compute layers again only where none does without.
 
     Args:
         planned: The model.
@@ -169,17 +175,26 @@ def choose_rows(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choic
     """
     parts = [part for part in range(rows, 0, -1) if rows % part == 0]
 
-    def fits(part: int) -> bool:
-        """Whether so many rows do."""
-        return limit is None or planned.peak(part).total <= limit
+    def fits(step: StepPlan) -> bool:
+        """Whether such steps do."""
+        return limit is None or planned.peak(step).total <= limit
 
-    found = 0 if fits(rows) else bisect_left(parts, 1, key=fits)
-    if found < len(parts):
-        part = parts[found]
-        fewer = f" ({rows // part} for each that was asked for)" if part < rows else ""
-        why = f"micro-batches of {part} × {planned.length} tokens{fewer}, by the model's own code"
-        return Choice(StepPlan(rows=part), planned.peak(part), why)
+    for again in planned.ways:
+        steps = [StepPlan(rows=part, recomputed=planned.layers if again else 0) for part in parts]
+        found = 0 if fits(steps[0]) else bisect_left(steps, 1, key=fits)
+        if found < len(steps):
+            return Choice(steps[found], planned.peak(steps[found]), _why(planned, steps[found], rows))
+    least = planned.peak(StepPlan(rows=1, recomputed=planned.layers if planned.ways[-1] else 0))
     raise ConfigError(
         f"max_memory is {format_size(limit or Bytes(0))}, but the least that a step takes is "
-        f"{format_size(planned.peak(1).total)}; use --quantize 4, a smaller --train-seq-length, or more memory"
+        f"{format_size(least.total)}; use --quantize 4, a smaller --train-seq-length, or more memory"
     )
+
+
+def _why(planned: OwnPlanned, step: StepPlan, rows: int) -> str:
+    """What was chosen, in words."""
+    said = f"micro-batches of {step.rows} × {planned.length} tokens"
+    if step.rows < rows:
+        said += f" ({rows // step.rows} for each that was asked for)"
+    again = ", all layers computed again on the way back" if step.recomputed else ""
+    return f"{said}{again}, by the model's own code"

@@ -14,7 +14,7 @@ from holdwater.supervise.life import is_first_process
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
-from holdwater.train.tuning.own_planning import OwnPlanned, choose_rows
+from holdwater.train.tuning.own_planning import OwnPlanned, choose_own
 from holdwater.train.tuning.planning import Choice, Planned, choose
 from holdwater.units import Bytes, format_size
 
@@ -63,7 +63,7 @@ def choose_settings(planned: Planned | OwnPlanned, *, rows: int, limit: Bytes | 
     if isinstance(planned, Planned):
         return choose(planned, rows=rows, limit=limit)
     try:
-        return choose_rows(planned, rows=rows, limit=limit)
+        return choose_own(planned, rows=rows, limit=limit)
     except ConfigError:
         raise
     except (RuntimeError, ValueError, TypeError) as error:

@@ -88,7 +88,7 @@ def _way(model: Any, settings: TrainSettings, where: Place, step: StepPlan, *, w
     dtype = (
         torch.bfloat16 if weights.undecayed.numel() else None
     )  # all weights are trained, so they are in float32
-    own = OwnCode(model, weights, length=settings.train_seq_length, autocast=dtype)
+    own = OwnCode(model, weights, length=settings.train_seq_length, autocast=dtype, again=step.recomputed > 0)
     update = partial(_step, optimizer, largest_norm=settings.gradient_clip)
     tokens = step.rows * settings.train_seq_length
     return Way(weights, optimizer, StaticStep(own, update, tokens=tokens), step.rows)

@@ -1,0 +1,59 @@
+"""Steps that a model's own code takes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from holdwater.train.flat import FlatWeights
+from holdwater.train.tuning.decoder.decoder import Inputs
+from holdwater.train.tuning.examples import Example
+from holdwater.train.tuning.lora import LoraConfig, add_adapters
+from holdwater.train.tuning.own_code import OwnCode, can_compute_again
+from holdwater.train.tuning.packing import pack
+from tests.small_models import make_model
+
+
+def gradient(folder: Path, *, again: bool) -> torch.Tensor:
+    """Of the adapters, by two micro-batches."""
+    import transformers
+
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).train()
+    add_adapters(model, LoraConfig(rank=2))
+    for name, weight in model.named_parameters():
+        if name.endswith("lora_B"):
+            torch.nn.init.normal_(weight, std=0.02)
+    weights = FlatWeights.of(model)
+    own = OwnCode(model, weights, length=16, again=again)
+    for add in (False, True):
+        batch = pack([[Example(list(range(5, 15)), [True] * 10), Example([7, 8, 9], [True] * 3)]], 16)
+        tokens, targets, counts = (part.flatten() for part in (batch.tokens, batch.targets, batch.weights))
+        own.propagate(Inputs(tokens, targets, counts, torch.zeros(1), batch.spans()), add=add)
+    return weights.decayed_grad.clone()
+
+
+@pytest.mark.parametrize("family", ["Qwen3", "Llama"])
+def test_layers_computed_again_give_the_same_gradient(tmp_path: Path, family: str) -> None:
+    """To the bit."""
+    make_model(tmp_path, family)
+
+    found, wanted = (gradient(tmp_path, again=again) for again in (True, False))
+
+    assert wanted.abs().max() > 0
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("family", "dropout", "can"), [("Qwen3", 0.0, True), ("Qwen3", 0.1, False), ("GPT2", 0.0, False)]
+)
+def test_what_draws_random_numbers_is_not_computed_again(
+    tmp_path: Path, family: str, dropout: float, *, can: bool
+) -> None:
+    """They would be others: GPT-2 has dropout of its own."""
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(make_model(tmp_path, family))
+    add_adapters(model, LoraConfig(rank=2, dropout=dropout))
+
+    assert can_compute_again(model) is can
