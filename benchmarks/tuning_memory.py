@@ -1,4 +1,4 @@
-"""`plan` against the device: predicted and taken memory of written-out steps, in 16 configurations and more.
+"""`plan` against the device: predicted and taken memory of steps, in 16 configurations of a Llama and 6 of others.
 
 Each configuration is planned, then built and stepped as `holdwater train` does it, and the most that PyTorch's
 allocator reserved is compared. Weights are whatever the memory held: only sizes matter here.
@@ -23,7 +23,7 @@ from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.packing import Packed, pack
 from holdwater.train.tuning.plans import planned_of
-from holdwater.train.tuning.ways import written_out
+from holdwater.train.tuning.ways import choose_way
 from recording import Bar, record
 
 GIB = 1 << 30
@@ -33,21 +33,26 @@ SIZES: dict[str, dict[str, Any]] = {
         "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
         "tie_word_embeddings": True,
     },
+    "qwen3": {
+        "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
+        "head_dim": 128, "tie_word_embeddings": True, "vocab_size": 151_936,
+    },
+    "gpt2": {"n_embd": 1024, "n_layer": 24, "n_head": 16, "vocab_size": 50_257, "n_positions": 2048},
 }  # fmt: skip
+FAMILIES = {"8b": "Llama", "1b": "Llama", "qwen3": "Qwen3", "gpt2": "GPT2"}
+"""Steps of the first two are written out; the others take them by their own code."""
 
 
 def write_config(folder: Path, size: str) -> Path:
-    """The configuration of a Llama."""
+    """The configuration of a model."""
     import transformers
 
-    config = transformers.LlamaConfig(
-        vocab_size=128_256,
-        num_key_value_heads=8,
-        max_position_embeddings=131_072,
-        rms_norm_eps=1e-5,
-        **SIZES[size],
-    )
-    config.architectures = ["LlamaForCausalLM"]
+    usual: dict[str, Any] = {
+        "vocab_size": 128_256, "num_key_value_heads": 8, "max_position_embeddings": 131_072, "rms_norm_eps": 1e-5
+    }  # fmt: skip
+    if size == "gpt2":
+        usual = {}
+    config = getattr(transformers, f"{FAMILIES[size]}Config")(**usual | SIZES[size])
     config.save_pretrained(folder / size)
     return folder / size
 
@@ -60,7 +65,8 @@ def model_of(folder: Path) -> Any:
         model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
     model = model.to(torch.bfloat16).to_empty(device="cpu")
     model.tie_weights()
-    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    if hasattr(model, "model"):
+        model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     return model
 
 
@@ -77,11 +83,11 @@ def taken(folder: Path, tuning: Any, settings: Any, step: StepPlan, *, captured:
     torch.cuda.reset_peak_memory_stats()
     model = model_of(folder)
     add_adapters(model, LoraConfig.of(tuning))
-    way = written_out(model, settings, Place("cuda", tuning.quantize), step)
+    way = choose_way(model, settings, Place("cuda", tuning.quantize), step)
     torch.cuda.reset_peak_memory_stats()
     static = way.static
     if static is None:
-        raise SystemExit("these steps are written out")
+        raise SystemExit("these steps are static")
     static.recording.enabled = captured
     batch, took = rows_of(step.rows, settings.train_seq_length), []
     for number in range(3 if captured else 1 if settings.train_seq_length > 10_000 else 2):
@@ -92,6 +98,7 @@ def taken(folder: Path, tuning: Any, settings: Any, step: StepPlan, *, captured:
         static.loss()
         torch.cuda.synchronize()
         took.append(time.perf_counter() - began)
+    static.evaluate(batch)
     free, whole = torch.cuda.mem_get_info()
     reserved = torch.cuda.max_memory_reserved()
     return {
@@ -130,7 +137,8 @@ def compare(folder: Path, case: Case) -> dict[str, Any]:
     settings: Any = SimpleNamespace(
         train_seq_length=case.length, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=case.rows
     )
-    layers, chunk = SIZES[case.size]["num_hidden_layers"], 256 if case.again else 1024
+    layers = SIZES[case.size].get("num_hidden_layers", 24)
+    chunk = 256 if case.again and FAMILIES[case.size] == "Llama" else 1024
     step = StepPlan(rows=case.rows, recomputed=layers if case.again else 0, chunk=chunk, offloaded=case.offloaded)
     began = time.perf_counter()
     peak = planned_of(settings, tuning).peak(step)  # type: ignore[arg-type]
@@ -144,7 +152,7 @@ def compare(folder: Path, case: Case) -> dict[str, Any]:
 def longest(folder: Path) -> list[dict[str, Any]]:
     """The longest row of an 8B QLoRA whose step, all in, stays under 24 GB: tried around what the plan says."""
     tried, capped = [], int(24e9)
-    for length in (94_208, 81_920):
+    for length in (94_208, 90_112, 86_016, 81_920):
         case = Case("8b", 4, 1, length, again=True, captured=False, offloaded=True)
         try:
             found = compare(folder, case)
@@ -163,22 +171,40 @@ def main() -> bool:
     with tempfile.TemporaryDirectory() as place:
         found = [
             compare(Path(place), Case(size, bits, *next(shapes), again=again, captured=captured))
-            for size in SIZES
+            for size in ("8b", "1b")
             for bits in (None, 4)
             for again in (False, True)
             for captured in (False, True)
+        ]
+        others = [
+            compare(Path(place), case)
+            for case in (
+                Case("qwen3", None, 2, 1024, again=False, captured=True),
+                Case("qwen3", None, 2, 2048, again=True, captured=True),
+                Case("qwen3", 4, 2, 1024, again=False, captured=False),
+                Case("qwen3", 4, 4, 2048, again=True, captured=True),
+                Case("gpt2", None, 4, 1024, again=False, captured=True),
+                Case("gpt2", 8, 4, 1024, again=False, captured=False),
+            )
         ]
         qlora = compare(Path(place), Case("8b", 4, 2, 2048, again=True, captured=True, offloaded=True))
         wide = compare(Path(place), Case("8b", 4, 2, 2048, again=True, captured=True))
         context = longest(Path(place))
     errors = [one["error"] for one in found]
     mean, worst, under = statistics.fmean(map(abs, errors)), max(map(abs, errors)), min(errors)
+    own = [one["error"] for one in others]
+    own_mean = statistics.fmean(map(abs, own))
     seconds = max(one["plan_seconds"] for one in found)
     small, length = qlora["reserved"] / GIB, max([one["length"] for one in context if one["fits"]], default=0)
     bars = {
         "mean error of the plan": Bar(f"{mean:.2%} over {len(errors)}", "3 % over 16", mean <= 0.03),
         "worst error": Bar(f"{worst:.2%}", "8 %", worst <= 0.08),
         "most that a plan was under": Bar(f"{max(-under, 0):.2%}", "3 %", under >= -0.03),
+        "the same of models that take steps by their own code": Bar(
+            f"mean {own_mean:.2%}, from {min(own):+.2%} to {max(own):+.2%}, over {len(own)}",
+            "mean 3 %, worst 8 %, 3 % under at most",
+            own_mean <= 0.03 and max(own) <= 0.08 and min(own) >= -0.03,
+        ),
         "seconds of a plan": Bar(f"{seconds:.1f} s", "15 s on two CPU cores", seconds <= 15),
         "8B QLoRA rank 8, 2 x 2048": Bar(f"{small:.2f} GiB", "7.4 GiB", small <= 7.4),
         "longest context under 24 GB": Bar(
@@ -186,7 +212,9 @@ def main() -> bool:
             length > 78_475,
         ),
     }  # fmt: skip
-    return record("tuning_memory", bars, device=torch.cuda.get_device_name(), runs=[*found, qlora, wide, *context])
+    return record(
+        "tuning_memory", bars, device=torch.cuda.get_device_name(), runs=[*found, *others, qlora, wide, *context]
+    )
 
 
 if __name__ == "__main__":
