@@ -64,6 +64,9 @@ class TestRebirth:
         verdict = json.loads((tmp_path / "replaced.json").read_text())
         took = [one["seconds"] for one in verdict["actions"] if one["action"] == "recycle"]
         assert len(took) == 5
+        straight_verdict = json.loads((tmp_path / "straight.json").read_text())
+        assert straight_verdict["static_step"]["steps"] == 23
+        assert straight_verdict["static_step"]["in_a_row"] >= 15
         assert "written out, and captured" in said[1]
         assert "keeper" not in said[1]  # nothing to complain of
 

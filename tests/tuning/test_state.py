@@ -9,7 +9,8 @@ import pytest
 from holdwater.config import gather
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.settings import train_settings
-from holdwater.train.tuning.state import TuneState, mixed, new_tuning
+from holdwater.train.tuning.identity import mixed, name_of
+from holdwater.train.tuning.state import TuneState, new_tuning
 from holdwater.train.tuning.vault import Vault
 from tests.small_models import make_model
 
@@ -80,13 +81,11 @@ class TestNewTuning:
         other = made(tmp_path, train_seq_length=16)
         assert state.identity == other.identity
 
-        from holdwater.train.tuning.state import _name_of
-
-        before = _name_of(state.loaded.model)
+        before = name_of(state.loaded.model)
         for name, weight in state.loaded.model.named_parameters():
             if "q_proj.base" in name:
                 weight.data.add_(0.01)
-        assert _name_of(state.loaded.model) != before
+        assert name_of(state.loaded.model) != before
 
 
 def test_seeds_are_all_different_and_fit() -> None:

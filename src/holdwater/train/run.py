@@ -183,7 +183,7 @@ def _leave(loop: Loop, exit_code: int, out: Path) -> Result:
         summary = whole_run(out, line.life.pulse)
         amend_summary(out, summary)
     write_report(out)
-    return Result(exit_code, summary)
+    return Result(exit_code, summary | loop.state.proof)
 
 
 def _write_config(config: Config, path: Path) -> None:

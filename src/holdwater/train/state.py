@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -58,6 +59,11 @@ class TrainState:
     def remarks(self) -> str:
         """Nothing: a text has no padding."""
         return ""
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """Nothing: these steps are not captured."""
+        return {}
 
     def lent(self) -> LentLoop[tuple[Tensor, Tensor]]:
         """What a step is made of. The model draws nothing at random and has no batch statistics."""

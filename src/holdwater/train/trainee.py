@@ -98,6 +98,11 @@ class Trainee(Protocol):
         """What is worth knowing of the data so far, for people; may be empty."""
         ...
 
+    @property
+    def proof(self) -> dict[str, Any]:
+        """What this process has counted to show that its steps take no memory, for the verdict; may be empty."""
+        ...
+
     def lent(self) -> LentLoop[Any]:
         """What a step is made of."""
         ...

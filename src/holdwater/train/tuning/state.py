@@ -3,7 +3,6 @@
 A checkpoint folder is an adapter of PEFT: it can be loaded there as it is.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -33,10 +32,12 @@ from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.state import compare, copy_tensors, writer
 from holdwater.train.trainee import Ahead
+from holdwater.train.tuning.allocator_calls import AllocatorCalls
 from holdwater.train.tuning.decoder.decoder import StepPlan
 from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.examples import Corpus
 from holdwater.train.tuning.held_out import data_file, fingerprint, say_added_term, split
+from holdwater.train.tuning.identity import mixed, name_of
 from holdwater.train.tuning.lora import (
     CONFIG,
     WEIGHTS,
@@ -90,6 +91,8 @@ class TuneState:
     """Rows that are propagated at once, at most."""
     choice: Choice | None
     """How steps were planned; None where they were not."""
+    calls: AllocatorCalls
+    """Of steps whose memory never moves."""
     first_step: int = 0
     """Steps that were done when this process began."""
     rate: float = 0.0
@@ -115,13 +118,18 @@ class TuneState:
 
     @property
     def remarks(self) -> str:
-        """What was wasted on padding so far, and whose end was not learned."""
+        """What was wasted on padding so far, whose end was not learned, and how many steps asked for no memory."""
         so_far = self.batches.state()
         if not so_far["places"]:
             return ""
         padding, cut = 1 - so_far["filled"] / so_far["places"], so_far["cut"]
         ends = f", {cut} examples were cut at {self.settings.train_seq_length} tokens" if cut else ""
-        return f"; {padding:.1%} of the places for tokens were empty{ends}"
+        return f"; {padding:.1%} of the places for tokens were empty{ends}{self.calls}"
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """Steps of this process, and how many of them asked the allocator for nothing."""
+        return self.calls.counts()
 
     def lent(self) -> LentLoop[Packed]:
         """What a step is made of."""
@@ -144,14 +152,18 @@ class TuneState:
 
         def propagate(batch: Packed, share: float) -> None:
             """Start the device on a micro-batch; each has dropout of its own."""
-            static.propagate(
-                batch, share, seed=(self.settings.seed << 32) + (self.step << 8) + static.micro_batches
-            )
+            static.propagate(batch, share, seed=mixed(self.settings.seed, self.step, static.micro_batches))
+
+        def clear() -> None:
+            """A step begins: what is asked of the allocator from here on is its own."""
+            self.calls.begin()
+            static.clear()
 
         def loss() -> float:
             """Draw the next batch while the device works, then wait for it."""
             self.batches.look_ahead()
             found = static.loss()
+            self.calls.end()
             if self.choice is not None and self.step == self.first_step + SETTLED:
                 check_plan(self.choice)
             return found
@@ -161,7 +173,7 @@ class TuneState:
             rows=lambda batch: len(batch.tokens),
             cut=lambda batch, begin, end: batch.part(begin, end),
             weigh=lambda batch: batch.weight,
-            clear=static.clear,
+            clear=clear,
             update=lambda: static.update(self.rate),
             weights=lambda: (self.weights.decayed, self.weights.undecayed),
             loss=loss,
@@ -348,7 +360,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     loaded = load_model(tuning.model, device=device, dtype=torch.float32 if whole else torch.bfloat16)
     corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
     learned, held_out = split(corpus, settings)
-    name = _name_of(loaded.model) if vault.facts is None else str(vault.facts["name"])
+    name = name_of(loaded.model) if vault.facts is None else str(vault.facts["name"])
     if lora is not None:
         add_adapters(loaded.model, lora)
     step = _step_plan(settings, vault, choice)
@@ -367,6 +379,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     return TuneState(
         settings, tuning, loaded, lora, way.weights, way.optimizer, examples, batches, held_out, identity,
         static=way.static, vault=way.vault, micro_batch=way.rows or settings.batch_size, choice=choice,
+        calls=AllocatorCalls(enabled=way.static is not None and settings.device == "cuda"),
     )  # fmt: skip
 
 
@@ -377,11 +390,6 @@ def _step_plan(settings: TrainSettings, vault: Vault, choice: Choice | None) -> 
     return StepPlan(rows=settings.batch_size) if choice is None else choice.step
 
 
-def mixed(*numbers: int) -> int:
-    """One number of 62 bits made of several, another one for each of their sequences."""
-    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest(), "little") >> 2
-
-
 def own_tensors(model: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - a model of Transformers
     """All weights of a model by name; those that two layers share once."""
     return {name: weight.data for name, weight in model.named_parameters()}
@@ -390,9 +398,3 @@ def own_tensors(model: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - a mode
 def _write_text(path: Path, *, text: str) -> None:
     """Write a text."""
     path.write_text(text, encoding="utf-8")
-
-
-def _name_of(model: Any) -> str:  # noqa: ANN401 - a model of Transformers
-    """What tells a model from another: its kind, and the beginning of each of its weights."""
-    sums = [weight.detach().flatten()[:1024].sum(dtype=torch.float64).item() for weight in model.parameters()]
-    return f"{type(model).__name__} {hashlib.sha256(repr(sums).encode()).hexdigest()[:16]}"
