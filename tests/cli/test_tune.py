@@ -119,7 +119,7 @@ class TestTune:
         replaced = holdwater(*flags, "--out", "replaced", "--reload-interval", "6")
 
         assert [straight.returncode, replaced.returncode] == [0, 0], replaced.stderr
-        assert "the weights of 8 linear layers are in 4 bits" in straight.stderr
+        assert "the weights of 8 linear layers, " in straight.stderr
         assert tensors(tmp_path / "replaced") == tensors(tmp_path / "straight")
 
     def test_writes_the_model_with_its_adapters(self, holdwater: Run, tmp_path: Path) -> None:

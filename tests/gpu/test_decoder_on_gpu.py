@@ -112,6 +112,7 @@ class TestKernels:
 
     @pytest.mark.parametrize(("tokens", "rank", "widths"), [
         (512, 64, (4096, 1024, 1024)), (77, 8, (256, 256)), (512, 16, (4096,)), (130, 24, (14336, 14336)),
+        (65, 100, (4096, 1024, 1024)), (512, 128, (14336, 14336)),
     ])  # fmt: skip
     def test_fold(self, fast: Any, tokens: int, rank: int, widths: tuple[int, ...]) -> None:
         """As in float64, and the same each time."""
@@ -127,6 +128,12 @@ class TestKernels:
         assert torch.equal(grad, again)
         assert torch.equal(grad[:, :outer].double(), wanted[:, :outer])
         assert error(grad[:, outer:], wanted[:, outer:]) < 3e-3
+
+    def test_fold_leaves_large_ranks_alone(self, fast: Any) -> None:
+        """Their tiles would not fit into shared memory."""
+        grad = draw(64, 4096 + 256)
+
+        assert not fast.fold(grad, ([draw(4096, 256)], 0.5), draw(64, 4096))
 
     def test_cross_entropy(self, fast: Any) -> None:
         """With weights, and targets that are ignored."""

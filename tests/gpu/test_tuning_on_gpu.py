@@ -99,3 +99,4 @@ class TestRebirth:
 
         assert tensors(tmp_path / "killed") == tensors(tmp_path / "straight")
         assert "SIGKILL after step 13" in said
+        assert "keeper" not in said  # it has refused nothing: the frozen weights were there

@@ -24,7 +24,7 @@ def test_counts_steps_that_asked_for_nothing() -> None:
         calls.end()
 
     assert calls.counts() == {"static_step": {"steps": 5, "without_allocator_call": 3, "in_a_row": 2}}
-    assert str(calls) == "; the last 2 of 5 steps asked the allocator for nothing"
+    assert str(calls) == "; the last 2 of 5 steps of this process asked the allocator for nothing"
 
 
 def test_says_nothing_where_there_is_no_such_allocator() -> None:

@@ -53,6 +53,19 @@ class TestFewBitsLinear:
         assert not kept
 
 
+def test_a_head_with_an_adapter_stays_as_it_is(tmp_path: Path) -> None:
+    """As one without."""
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(make_model(tmp_path, "Llama"))
+    add_adapters(model, LoraConfig(rank=2, targets=("lm_head", "q_proj")))
+
+    put_in_few_bits(model, 4, "cpu")
+
+    assert isinstance(model.lm_head.base, torch.nn.Linear)
+    assert isinstance(model.model.layers[0].self_attn.q_proj.base, FewBitsLinear)
+
+
 @pytest.mark.parametrize("family", ["GPT2", "Llama"])
 def test_all_linear_layers_but_the_head_are_replaced(tmp_path: Path, family: str) -> None:
     """With adapters beside them, and without."""
@@ -63,8 +76,9 @@ def test_all_linear_layers_but_the_head_are_replaced(tmp_path: Path, family: str
     tokens = torch.arange(20)[None]
     before = model(tokens).logits
 
-    count = put_in_few_bits(model, 8, "cpu")
+    count, share = put_in_few_bits(model, 8, "cpu")
 
+    assert 0.2 < share < 1
     assert count == (8 if family == "GPT2" else 14)
     assert not isinstance(model.get_output_embeddings(), FewBitsLinear)
     assert all(isinstance(one.base, FewBitsLinear) for one in model.modules() if isinstance(one, LoraLinear))

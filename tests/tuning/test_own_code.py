@@ -1,6 +1,8 @@
 """Steps that a model's own code takes."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from holdwater.train.flat import FlatWeights
 from holdwater.train.tuning.decoder.decoder import Inputs
 from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
-from holdwater.train.tuning.own_code import OwnCode, can_compute_again
+from holdwater.train.tuning.own_code import OwnCode
+from holdwater.train.tuning.own_planning import OwnPlanned
 from holdwater.train.tuning.packing import pack
 from tests.small_models import make_model
 
@@ -45,15 +48,28 @@ def test_layers_computed_again_give_the_same_gradient(tmp_path: Path, family: st
 
 
 @pytest.mark.parametrize(
-    ("family", "dropout", "can"), [("Qwen3", 0.0, True), ("Qwen3", 0.1, False), ("GPT2", 0.0, False)]
+    ("family", "dropout", "can"),
+    [("Qwen3", 0.0, True), ("Qwen3", 0.1, False), ("GPT2", 0.0, False), ("OPT", 0.0, False)],
 )
 def test_what_draws_random_numbers_is_not_computed_again(
     tmp_path: Path, family: str, dropout: float, *, can: bool
 ) -> None:
-    """They would be others: GPT-2 has dropout of its own."""
+    """They would be others. GPT-2 has dropout of its own, and OPT has it where no module tells of it."""
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(make_model(tmp_path, family))
+    if family == "OPT":
+        config = transformers.OPTConfig(
+            vocab_size=300, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=64, word_embed_proj_dim=32,
+        )  # fmt: skip
+    else:
+        config = transformers.AutoConfig.from_pretrained(make_model(tmp_path, family))
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
     add_adapters(model, LoraConfig(rank=2, dropout=dropout))
+    settings: Any = SimpleNamespace(train_seq_length=16)
+    tuning: Any = SimpleNamespace(quantize=None)
 
-    assert can_compute_again(model) is can
+    planned = OwnPlanned(model.to(torch.bfloat16), settings, tuning)
+
+    assert planned.can_compute_again(2) is can

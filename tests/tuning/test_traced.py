@@ -39,7 +39,7 @@ def events_of(folder: Path, device: str, bits: int | None, *, again: bool = Fals
     own = OwnCode(model, weights, length=LENGTH, again=again)
     known = [*model.parameters(), *model.buffers(), weights.decayed, weights.undecayed, *weights.grads]
     parts = (inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans)
-    return trace(lambda: own.propagate(inputs, add=False), [*known, *parts])
+    return trace(lambda: own.propagate(inputs, add=False), [*known, *parts]).events
 
 
 @pytest.mark.parametrize("bits", [None, 8])

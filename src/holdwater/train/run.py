@@ -233,6 +233,7 @@ def _resume(
         except CheckpointError as error:
             raise RunFolderError(f"--resume: {error}; name another, or the folder of the run") from None
     if checkpoint is None:
+        state.begin_anew()
         log.info("%s has no whole checkpoint: the run starts afresh", folder.out)
         return
     if not _load(state, checkpoint):

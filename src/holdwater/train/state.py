@@ -170,6 +170,9 @@ class TrainState:
         }
         return folder.write(self.step, files, state, best=best)
 
+    def begin_anew(self) -> None:
+        """Nothing to do: each process makes its own weights."""
+
     def load(self, checkpoint: Checkpoint) -> list[str]:
         """Go on from a checkpoint, in place: the weights stay where they are, so memory is that of the run.
 

@@ -123,6 +123,14 @@ class Trainee(Protocol):
         """Write a checkpoint, and return its folder."""
         ...
 
+    def begin_anew(self) -> None:
+        """Make sure that nothing of an earlier process is in what is trained, for there is no checkpoint.
+
+        Raises:
+            CheckpointError: Something is, and it is gone for the next process.
+        """
+        ...
+
     def load(self, checkpoint: Checkpoint) -> list[str]:
         """Go on from a checkpoint; return remarks for people."""
         ...

@@ -41,7 +41,7 @@ class AllocatorCalls:
         """For people; empty where nothing can be counted."""
         if not self.steps:
             return ""
-        return f"; the last {self.in_a_row} of {self.steps} steps asked the allocator for nothing"
+        return f"; the last {self.in_a_row} of {self.steps} steps of this process asked the allocator for nothing"
 
     def _asked(self) -> int:
         """How often memory was asked for so far: 11 µs."""

@@ -34,6 +34,11 @@ class FewBitsLinear(nn.Module):
             self.register_buffer(field.name, getattr(few, field.name), persistent=False)
         self.bias: nn.Parameter | None = base.bias  # type: ignore[assignment]
 
+    @property
+    def weight(self) -> Tensor:
+        """The same, for code of models that reads it."""
+        return self.whole()
+
     def whole(self) -> Tensor:
         """The weight, as its layer had it. Shape (outer, inner); the other way round where that was so."""
         few = Quantized(*(getattr(self, field.name) for field in fields(Quantized)))
@@ -64,7 +69,7 @@ class _Product(torch.autograd.Function):
         return grads[0] @ (weight.t() if ctx.layer.transposed else weight), None
 
 
-def put_in_few_bits(model: Any, bits: int, device: str) -> int:  # noqa: ANN401 - of Transformers
+def put_in_few_bits(model: Any, bits: int, device: str) -> tuple[int, float]:  # noqa: ANN401 - of Transformers
     """Put the weights of a model's linear layers in few bits, one after another; its head stays as it is.
 
     Args:
@@ -73,9 +78,12 @@ def put_in_few_bits(model: Any, bits: int, device: str) -> int:  # noqa: ANN401 
         device: Where they are to lie.
 
     Returns:
-        How many layers were replaced.
+        How many layers were replaced, and the share of all frozen weights that lies in them.
     """
     head = model.get_output_embeddings()
+    head = getattr(head, "base", head)
+    frozen = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
+    turned = 0
     chosen = [
         (name, module)
         for name, module in model.named_modules()
@@ -83,5 +91,6 @@ def put_in_few_bits(model: Any, bits: int, device: str) -> int:  # noqa: ANN401 
     ]
     for name, module in chosen:
         parent, _, child = name.rpartition(".")
+        turned += module.weight.numel()
         setattr(model.get_submodule(parent), child, FewBitsLinear(module, bits, device))
-    return len(chosen)
+    return len(chosen), turned / frozen

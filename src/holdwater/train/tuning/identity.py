@@ -1,4 +1,4 @@
-"""What tells one model, and one draw of random numbers, from another."""
+"""What a model holds, and what tells it, and draws of random numbers, from others."""
 
 import hashlib
 from typing import Any
@@ -15,3 +15,8 @@ def name_of(model: Any) -> str:  # noqa: ANN401 - a model of Transformers
     """What tells a model from another: its kind, and the beginning of each of its weights."""
     sums = [weight.detach().flatten()[:1024].sum(dtype=torch.float64).item() for weight in model.parameters()]
     return f"{type(model).__name__} {hashlib.sha256(repr(sums).encode()).hexdigest()[:16]}"
+
+
+def own_tensors(model: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - a model of Transformers
+    """All weights of a model by name; those that two layers share once."""
+    return {name: weight.data for name, weight in model.named_parameters()}

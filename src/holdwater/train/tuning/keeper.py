@@ -97,7 +97,8 @@ class Keeper:
         Args:
             word: With `say`: `begin` (whose weights, by `identity`), `place` (memory of `size` bytes by `name`),
                 `whole` (the weights are all there; `facts` are told to the next trainer), `rest` (what is trained
-                stays as it is from now on, under a `token`; None: it is changed from now on).
+                stays as it is from now on, under a `token`; None: it is changed from now on), `forget` (the
+                weights are no longer whole: the next trainer fills them again).
         """
         with self._one_at_a_time:
             return self._answer(word)
@@ -111,6 +112,9 @@ class Keeper:
             return self._place(str(word["name"]), int(word["size"]))
         if say == "whole":
             self._facts = dict(word["facts"])
+            return {}
+        if say == "forget":
+            self._facts = self._rest = None
             return {}
         if say == "rest":
             self._rest = word["token"]

@@ -4,11 +4,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from holdwater.train.flat import FlatWeights
 from holdwater.train.tuning.decoder.decoder import Inputs
-from holdwater.train.tuning.lora import LoraLinear
 from holdwater.train.tuning.losses import CHUNK
 from holdwater.train.tuning.models import packed_loss
 from holdwater.train.tuning.packing import Packed
@@ -33,7 +32,7 @@ class OwnCode:
             weights: Its trained ones, laid out.
             length: Tokens in a row.
             autocast: The type of products where it is not the weights'; None takes theirs.
-            again: Whether its layers are computed again on the way back, as `can_compute_again` allows.
+            again: Whether its layers are computed again on the way back, which draw no random numbers.
         """
         if again:  # the states of random numbers could not be read while a step is captured
             how = {"use_reentrant": False, "preserve_rng_state": False}
@@ -84,15 +83,3 @@ class OwnCode:
         positions = torch.arange(len(begins), device=begins.device) - begins
         parts = (inputs.tokens, inputs.targets, positions, begins + 1, inputs.weights)
         return Packed(*(part.view(-1, self._length) for part in parts))
-
-
-def can_compute_again(model: Any) -> bool:  # noqa: ANN401 - of Transformers
-    """Whether layers give the same when they are computed again: they offer it, and draw no random numbers.
-
-    Args:
-        model: With adapters.
-    """
-    draws = any(float(getattr(one, "p", 0.0)) > 0 for one in model.modules() if isinstance(one, nn.Dropout))
-    draws |= any(one.dropout > 0 for one in model.modules() if isinstance(one, LoraLinear))
-    draws |= float(getattr(model.config, "attention_dropout", 0.0) or 0.0) > 0
-    return bool(model.supports_gradient_checkpointing) and not draws

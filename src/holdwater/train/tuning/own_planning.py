@@ -21,7 +21,7 @@ from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.tuning.decoder.decoder import Inputs, StepPlan
 from holdwater.train.tuning.few_bits import FewBitsLinear, put_in_few_bits
 from holdwater.train.tuning.lora import LoraLinear
-from holdwater.train.tuning.own_code import OwnCode, can_compute_again
+from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.planning import CONTEXT, WORKSPACE, Choice
 from holdwater.train.tuning.traced import Event, trace
 from holdwater.units import Bytes, format_size
@@ -32,6 +32,8 @@ class _Traces(NamedTuple):
 
     step: list[Event]
     evaluation: list[Event]
+    draws: bool
+    """Whether the micro-batch draws random numbers."""
 
 
 class OwnPlanned:
@@ -66,9 +68,17 @@ class OwnPlanned:
         self._vocabulary = int(model.config.get_text_config().vocab_size)
         self.layers = int(model.config.get_text_config().num_hidden_layers)
         """Of the model."""
-        self.ways = (False, True) if can_compute_again(model) else (False,)
-        """Whether layers may be computed again on the way back."""
         self._traced = cache(self._trace)
+
+    def can_compute_again(self, rows: int) -> bool:
+        """Whether layers may be computed again on the way back: they offer it, and draw no random numbers.
+
+        Other numbers would be drawn then, for their state cannot be read while a step is captured.
+
+        Args:
+            rows: Of a micro-batch.
+        """
+        return bool(self._model.supports_gradient_checkpointing) and not self._traced(rows, False).draws  # noqa: FBT003
 
     def peak(self, step: StepPlan) -> Peak:
         """Predict what a run takes.
@@ -113,8 +123,9 @@ class OwnPlanned:
 
     def _trace(self, rows: int, again: bool) -> _Traces:  # noqa: FBT001 - called by place, for the cache
         """Run a micro-batch and an evaluation where tensors have no memory."""
-        if not again and len(self.ways) > 1:
+        if self._model.is_gradient_checkpointing:
             self._model.gradient_checkpointing_disable()
+            self._model.disable_input_require_grads()
         own, tokens = OwnCode(self._model, self._weights, length=self.length, again=again), rows * self.length
 
         def empty(kind: torch.dtype, *size: int) -> Tensor:
@@ -132,7 +143,7 @@ class OwnPlanned:
         ]  # fmt: skip
         self._model.train()
         step = trace(lambda: own.propagate(inputs, add=False), known)
-        return _Traces(step, trace(lambda: own.loss(inputs), known))
+        return _Traces(step.events, trace(lambda: own.loss(inputs), known).events, step.draws)
 
 
 def _ask(allocator: CachingAllocator, tensors: Iterable[Tensor]) -> int:
@@ -179,12 +190,14 @@ def choose_own(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice
         """Whether such steps do."""
         return limit is None or planned.peak(step).total <= limit
 
-    for again in planned.ways:
+    for again in (False, True):
+        if again and not planned.can_compute_again(parts[-1]):
+            break
         steps = [StepPlan(rows=part, recomputed=planned.layers if again else 0) for part in parts]
         found = 0 if fits(steps[0]) else bisect_left(steps, 1, key=fits)
         if found < len(steps):
             return Choice(steps[found], planned.peak(steps[found]), _why(planned, steps[found], rows))
-    least = planned.peak(StepPlan(rows=1, recomputed=planned.layers if planned.ways[-1] else 0))
+    least = planned.peak(StepPlan(rows=1, recomputed=planned.layers if planned.can_compute_again(1) else 0))
     raise ConfigError(
         f"max_memory is {format_size(limit or Bytes(0))}, but the least that a step takes is "
         f"{format_size(least.total)}; use --quantize 4, a smaller --train-seq-length, or more memory"

@@ -1,7 +1,10 @@
 """The plan of a run of fine-tuning: what it will take from a device, and the fastest settings that fit."""
 
+import contextlib
 import importlib
+import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,8 @@ import torch
 from holdwater.budget import find_budget
 from holdwater.errors import ConfigError, ModelError
 from holdwater.probes.machine import read_machine
-from holdwater.supervise.life import is_first_process
 from holdwater.train.settings import TrainSettings, TuneSettings
+from holdwater.train.tuning.decoder.decoder import StepPlan
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.own_planning import OwnPlanned, choose_own
@@ -22,6 +25,10 @@ log = logging.getLogger("holdwater")
 
 FILLED = 0.97
 """Share of the budget that is found where none is given: less may be found once weights are loaded."""
+
+
+PLAN = "plan.json"
+"""In the folder of a run: how its steps are taken, and what that follows from."""
 
 
 class NotPlanned(ConfigError):  # noqa: N818 - says what it is
@@ -66,35 +73,57 @@ def choose_settings(planned: Planned | OwnPlanned, *, rows: int, limit: Bytes | 
         return choose_own(planned, rows=rows, limit=limit)
     except ConfigError:
         raise
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise NotPlanned(
-            f"the model's own code does not run without memory ({reason}); try a few steps"
-        ) from error
+    except Exception as error:  # whatever the code of a model may raise
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
+        reason = f"the model's own code does not run without memory ({reason})"
+        raise NotPlanned(f"{reason}; try it with a few steps") from error
 
 
-def plan_run(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
-    """Choose how the steps of a run are taken, and say so; None where they are not planned: not on a CUDA device.
+def settle(settings: TrainSettings, tuning: TuneSettings) -> tuple[StepPlan, Choice | None]:
+    """Settle how the steps of a run are taken, and say so: all its processes take them in the same way.
+
+    Other micro-batches would be other sums, so what was settled lies in the run's folder, and holds for as long as
+    the settings that it follows from.
 
     Args:
         settings: Of the run.
         tuning: Which model, which adapters.
+
+    Returns:
+        How, and the plan that it follows from where one was made now.
 
     Raises:
         ConfigError: Nothing fits into the budget, or into the device.
         ModelError: The model's configuration cannot be read.
     """
     if settings.device != "cuda":
-        return None
-    limit = tuning.max_memory or Bytes(int(find_budget(read_machine(device="cuda")).limit * FILLED))
+        return StepPlan(rows=settings.batch_size), None
+    path = settings.out / PLAN
+    follows_from = repr((sorted(settings.identity().items()), tuning.max_memory))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["follows_from"] == follows_from:
+            return StepPlan(**known["step"]), None
+    choice = _plan(settings, tuning)
+    step = StepPlan(rows=settings.batch_size) if choice is None else choice.step
+    path.write_text(json.dumps({"step": asdict(step), "follows_from": follows_from}, indent=1), encoding="utf-8")
+    return step, choice
+
+
+def _plan(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
+    """Choose how steps are taken, and say so; None where they cannot be planned."""
+    budget = find_budget(read_machine(device="cuda"))
+    limit = tuning.max_memory or Bytes(int(budget.limit * FILLED))
     try:
         choice = choose_settings(planned_of(settings, tuning), rows=settings.batch_size, limit=limit)
     except NotPlanned as error:
-        if is_first_process():
-            log.info("%s", error)
+        log.info("%s", error)
         return None
-    if is_first_process():
-        log.info("planned: %s of %s; %s", format_size(choice.peak.total), format_size(limit), choice.why)
+    except ConfigError as error:
+        if tuning.max_memory is not None:
+            raise
+        raise ConfigError(f"no max_memory is given, so there is a {budget}; {error}") from None
+    log.info("planned: %s of %s; %s", format_size(choice.peak.total), format_size(limit), choice.why)
     return choice
 
 
@@ -123,5 +152,9 @@ def _model_of(name: str) -> Any:  # noqa: ANN401 - of Transformers
         raise ModelError(
             f"--model {name}: its config.json cannot be read ({str(error).splitlines()[0]})"
         ) from error
-    with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            return transformers.AutoModelForCausalLM.from_config(config)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise ModelError(f"--model {name} cannot be built as a causal language model ({reason})") from error

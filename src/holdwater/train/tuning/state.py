@@ -33,11 +33,10 @@ from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.state import compare, copy_tensors, writer
 from holdwater.train.trainee import Ahead
 from holdwater.train.tuning.allocator_calls import AllocatorCalls
-from holdwater.train.tuning.decoder.decoder import StepPlan
 from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.examples import Corpus
 from holdwater.train.tuning.held_out import data_file, fingerprint, say_added_term, split
-from holdwater.train.tuning.identity import mixed, name_of
+from holdwater.train.tuning.identity import mixed, name_of, own_tensors
 from holdwater.train.tuning.lora import (
     CONFIG,
     WEIGHTS,
@@ -51,7 +50,7 @@ from holdwater.train.tuning.losses import CHUNK
 from holdwater.train.tuning.models import Loaded, load_model, packed_loss
 from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
 from holdwater.train.tuning.planning import Choice
-from holdwater.train.tuning.plans import check_plan, plan_run
+from holdwater.train.tuning.plans import check_plan, settle
 from holdwater.train.tuning.static_step import StaticStep
 from holdwater.train.tuning.vault import Vault, VaultError, open_vault
 from holdwater.train.tuning.ways import choose_way
@@ -164,7 +163,7 @@ class TuneState:
             self.batches.look_ahead()
             found = static.loss()
             self.calls.end()
-            if self.choice is not None and self.step == self.first_step + SETTLED:
+            if self.choice is not None and not self.vault.keeps and self.step == self.first_step + SETTLED:
                 check_plan(self.choice)
             return found
 
@@ -308,6 +307,16 @@ class TuneState:
         text = json.dumps(adapter_config(model, self.lora, base=self.loaded.name), indent=2)
         return {WEIGHTS: writer(adapter_tensors(model)), CONFIG: partial(_write_text, text=text + "\n")}
 
+    def begin_anew(self) -> None:
+        """Refuse weights that an earlier process may have trained: without a checkpoint nobody knows how far.
+
+        Raises:
+            CheckpointError: A keeper holds some; the next process loads them anew.
+        """
+        if self.vault.facts is not None:
+            self.vault.forget()
+            raise CheckpointError("a process has left its weights, and no whole checkpoint: they are loaded anew")
+
     def load(self, checkpoint: Checkpoint) -> list[str]:
         """Go on from a checkpoint, in place.
 
@@ -352,7 +361,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     """
     path = data_file(settings.data)
     vault = open_vault(settings, tuning)
-    choice = plan_run(settings, tuning) if vault.facts is None else None
+    step, choice = settle(settings, tuning)
     seed_everything(settings.seed)
     lora = LoraConfig.of(tuning) if tuning.lora_rank else None
     whole = lora is None or settings.device == "cpu"  # weights that are trained need every bit
@@ -363,7 +372,6 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     name = name_of(loaded.model) if vault.facts is None else str(vault.facts["name"])
     if lora is not None:
         add_adapters(loaded.model, lora)
-    step = _step_plan(settings, vault, choice)
     way = choose_way(loaded.model, settings, Place(settings.device, tuning.quantize, vault, name), step)
     PackedBatches(
         held_out, size=1, length=settings.train_seq_length, seed=settings.seed
@@ -381,18 +389,6 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
         static=way.static, vault=way.vault, micro_batch=way.rows or settings.batch_size, choice=choice,
         calls=AllocatorCalls(enabled=way.static is not None and settings.device == "cuda"),
     )  # fmt: skip
-
-
-def _step_plan(settings: TrainSettings, vault: Vault, choice: Choice | None) -> StepPlan:
-    """How steps are taken: as in the process before, as planned, or all rows at once."""
-    if vault.facts is not None:
-        return StepPlan(**vault.facts["step"])
-    return StepPlan(rows=settings.batch_size) if choice is None else choice.step
-
-
-def own_tensors(model: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - a model of Transformers
-    """All weights of a model by name; those that two layers share once."""
-    return {name: weight.data for name, weight in model.named_parameters()}
 
 
 def _write_text(path: Path, *, text: str) -> None:

@@ -28,12 +28,23 @@ class Event:
     """The last dimension of the tensor that it was made for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a function asked for."""
+
+    events: list[Event]
+    draws: bool
+    """Whether it drew random numbers."""
+
+
 class Recorder(TorchDispatchMode):
     """Notes what operations ask for."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.events: list[Event] = []
+        self.draws = False
+        """Whether random numbers were drawn."""
         self._pieces: dict[int, int] = {}
         self._count = 0
 
@@ -44,6 +55,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run an operation, and note what it has made."""
         out = func(*args, **(kwargs or {}))
+        self.draws |= torch.Tag.nondeterministic_seeded in func.tags
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self._note(tensor)
@@ -67,20 +79,20 @@ class Recorder(TorchDispatchMode):
             self.events.append(Event(number, 0))
 
 
-def trace(function: Callable[[], object], known: list[Tensor]) -> list[Event]:
+def trace(function: Callable[[], object], known: list[Tensor]) -> Trace:
     """Note what a function asks for.
 
     Args:
         function: Runs where tensors have no memory.
         known: What was there before.
     """
-    with _attention_in_blocks(), Recorder() as recorder:
+    with Recorder() as recorder, _attention_in_blocks(recorder):
         for tensor in known:
             recorder.know(tensor)
         result = function()
-    events: list[Event] = recorder.events
+    found = Trace(recorder.events, recorder.draws)
     del result
-    return events
+    return found
 
 
 class _Attention(torch.autograd.Function):
@@ -104,12 +116,20 @@ class _Attention(torch.autograd.Function):
 
 
 @contextmanager
-def _attention_in_blocks() -> Iterator[None]:
+def _attention_in_blocks(recorder: Recorder) -> Iterator[None]:
     """Let PyTorch's attention take what it takes on a device; without one it would take every score at once."""
     real = torch.nn.functional.scaled_dot_product_attention
 
-    def attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: object) -> Tensor:
+    def attend(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        **_: object,
+    ) -> Tensor:
         """As PyTorch's own, in shapes."""
+        recorder.draws |= dropout_p > 0
         out: Tensor = _Attention.apply(query, key, value, attn_mask)  # type: ignore[no-untyped-call]
         return out
 

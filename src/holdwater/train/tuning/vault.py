@@ -58,6 +58,9 @@ class Vault:
             facts: What the next process should know.
         """
 
+    def forget(self) -> None:
+        """Say that the weights are no longer whole: the next process loads them."""
+
     def rest(self, token: str | None) -> None:
         """Say that what is trained stays as it is.
 
@@ -117,6 +120,14 @@ class KeptVault(Vault):
             if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.synchronize()
             self._ask(say="whole", facts=facts)
+
+    def forget(self) -> None:
+        """As above.
+
+        Raises:
+            VaultError: The keeper is gone.
+        """
+        self._ask(say="forget")
 
     def rest(self, token: str | None) -> None:
         """As above.

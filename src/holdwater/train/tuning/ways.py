@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -77,8 +77,8 @@ def _way(model: Any, settings: TrainSettings, where: Place, step: StepPlan, *, w
         _tell("each step is written out%s", ", and captured" if on_cuda else "")
         return written_out(model, settings, where, step)
     if where.bits is not None:
-        count = put_in_few_bits(model, where.bits, settings.device)
-        _tell("the weights of %d linear layers are in %d bits", count, where.bits)
+        count, share = put_in_few_bits(model, where.bits, settings.device)
+        _tell("the weights of %d linear layers, %.0f%% of all, are in %d bits", count, 100 * share, where.bits)
     weights = FlatWeights.of(model.to(settings.device))
     optimizer = _optimizer(weights, settings)
     if not on_cuda:
@@ -106,9 +106,9 @@ def written_out(model: Any, settings: TrainSettings, where: Place, step: StepPla
     decoder = Decoder(model, where)
     weights = FlatWeights.of(model, decoder.trained, where.take_trained)
     decoder.bind()
-    where.vault.whole({"name": where.name, "step": asdict(step)})
     decoder.prepare(settings.train_seq_length, step)
     optimizer = _optimizer(weights, settings, where.take_trained)
+    where.vault.whole({"name": where.name})
     update = partial(_update(weights, optimizer, decoder), largest_norm=settings.gradient_clip)
     tokens = step.rows * settings.train_seq_length
     return Way(weights, optimizer, StaticStep(decoder, update, tokens=tokens), step.rows, where.vault)

@@ -11,6 +11,8 @@ ROWS, COLUMNS = 64, 64
 """Tokens and columns of a program: the fastest of ten on an H200."""
 FOLDED = (256, 512, 896, 1024, 2048, 4096)
 """Columns that one program of a sum takes: as few as there is room for."""
+WIDEST = 128
+"""The largest rank whose tiles fit into the shared memory of any device, 99 KB."""
 
 
 @triton.jit
@@ -203,7 +205,7 @@ def fold(grad: Tensor, seconds: Seconds, room: Tensor) -> bool:
     parts = room.flatten().view(torch.float32)
     most = parts.numel() // (tokens * rank)
     chunk = next((size for size in FOLDED if sum(-(-width // size) for width in widths) <= most), None)
-    if chunk is None or len(widths) > 3 or any(width % 16 for width in widths):
+    if chunk is None or rank > WIDEST or len(widths) > 3 or any(width % 16 for width in widths):
         return False
     sizes = widths + [0] * (3 - len(widths))
     counts = [triton.cdiv(width, chunk) for width in widths]
@@ -211,7 +213,7 @@ def fold(grad: Tensor, seconds: Seconds, room: Tensor) -> bool:
     several = [*matrices, *[matrices[0]] * (3 - len(widths))]
     _fold[(triton.cdiv(tokens, ROWS), sum(counts))](
         grad, grad.stride(0), *several, *sizes, parts, tokens, rank,
-        RANK=_padded(rank), CHUNK=chunk, ROWS=ROWS, COLUMNS=128, num_warps=4, num_stages=3,
+        RANK=_padded(rank), CHUNK=chunk, ROWS=ROWS, COLUMNS=128, num_warps=4, num_stages=3 if rank <= ROWS else 2,
     )  # fmt: skip
     _add_up[(triton.cdiv(tokens, 4), len(widths))](
         parts, grad[:, outer:], grad.stride(0), *sizes, tokens, rank, scale,
