@@ -11,6 +11,7 @@ import torch
 from holdwater.actions.frameworks import clear_caches, synchronise
 from holdwater.actions.limits import set_framework_limits
 from holdwater.budget import Budget
+from holdwater.probes import devices
 from holdwater.probes.devices import Cuda, CudaDriver, Pinned
 from holdwater.probes.machine import read_machine
 from holdwater.units import Bytes
@@ -41,6 +42,17 @@ class TestCuda:
         assert held.reserved >= held.allocated
         assert after is not None
         assert after.reserved <= held.reserved - 400 * MB
+
+    def test_counts_what_another_process_of_the_run_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A keeper of weights: against the budget it is the run's own."""
+        torch.empty(MB, device="cuda")
+        before = Cuda().read()
+        monkeypatch.setattr(devices.BESIDE, "held", Bytes(700 * MB))
+        held = Cuda().read()
+
+        assert before is not None
+        assert held is not None
+        assert held.reserved - before.reserved == held.allocated - before.allocated == 700 * MB
 
     def test_the_driver_sees_more_than_the_allocator(self) -> None:
         """Context and other processes included."""

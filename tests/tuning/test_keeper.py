@@ -82,6 +82,18 @@ class TestKeeper:
         with closing(KeptVault(door, "mine")) as vault:
             assert vault.facts is None
 
+    def test_weights_that_are_forgotten_are_loaded_again(self, door: Path) -> None:
+        """By any process, for nobody knows how far they were trained."""
+        with closing(KeptVault(door, "mine")) as vault:
+            vault.whole({"name": "one"})
+            vault.rest("token")
+        with closing(KeptVault(door, "mine")) as vault:
+            assert (vault.facts, vault.resting) == ({"name": "one"}, "token")
+            vault.forget()
+
+        with closing(KeptVault(door, "mine")) as vault:
+            assert (vault.facts, vault.resting) == (None, None)
+
     def test_refuses_weights_of_another_model_or_size(self, door: Path) -> None:
         """With the reason."""
         with closing(KeptVault(door, "mine")) as vault:

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from holdwater.budget import Budget
 from holdwater.config import load_profile
 from holdwater.config.profile import NAMES
-from holdwater.train.tuning.plans import FILLED, choose_settings, planned_of
+from holdwater.errors import ConfigError
+from holdwater.train.tuning import plans
+from holdwater.train.tuning.plans import FILLED, PLAN, choose_settings, planned_of, settle
 from holdwater.units import Bytes
 
 transformers = pytest.importorskip("transformers", reason="Transformers is not installed")
@@ -69,3 +72,50 @@ def test_each_row_of_a_profile_fits(tmp_path: Path, name: str, size: str) -> Non
     )
 
     assert choice.peak.total <= profile.memory * FILLED
+
+
+class TestSettle:
+    """How the steps of a run are taken, in all its processes."""
+
+    @pytest.fixture
+    def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Settings of a run on a device that is not there, and what the machine can spare."""
+        row = {"lora_rank": 8, "lora_layers": None, "batch_size": 8, "train_seq_length": 512}
+        given: Any = Given(tmp_path / "model", "1b", row)
+        given.device, given.out, given.max_memory = "cuda", tmp_path, None
+        given.identity = lambda: {"batch_size": given.batch_size}
+        given.spare = 60 * 10**9
+        monkeypatch.setattr(plans, "read_machine", lambda **_: None)
+        monkeypatch.setattr(
+            plans, "find_budget", lambda _: Budget(Bytes(given.spare), "found", "found, for a test")
+        )
+        return given
+
+    def test_a_later_process_takes_the_steps_of_the_first(self, given: Any) -> None:
+        """Whatever the machine can spare then: other micro-batches would be other sums."""
+        first, choice = settle(given, given)
+        given.spare = 7 * 10**9
+
+        assert choice is not None
+        assert settle(given, given) == (first, None)
+
+    def test_other_settings_are_planned_anew(self, given: Any) -> None:
+        """Where a run goes on with another budget, say; and where the file is damaged."""
+        first, _ = settle(given, given)
+        given.max_memory = Bytes(7 * 10**9)
+        again, choice = settle(given, given)
+        (given.out / PLAN).write_text("{")
+        given.max_memory = None
+
+        assert choice is not None
+        assert again != first
+        assert settle(given, given)[0] == first
+
+    def test_says_where_a_budget_comes_from_that_nobody_gave(self, given: Any) -> None:
+        """If nothing fits into it."""
+        given.spare = 10**9
+
+        with pytest.raises(
+            ConfigError, match=r"no max_memory is given, so there is a budget 1.00 GB: found, for a te"
+        ):
+            settle(given, given)

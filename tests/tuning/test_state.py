@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from holdwater.config import gather
+from holdwater.errors import CheckpointError
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.settings import train_settings
 from holdwater.train.tuning.identity import mixed, name_of
@@ -29,7 +30,11 @@ def made(folder: Path, **flags: Any) -> TuneState:
 class Elsewhere(Vault):
     """A keeper's memory, as far as a state can tell."""
 
-    keeps = True
+    keeps, forgotten = True, False
+
+    def forget(self) -> None:
+        """Note it."""
+        self.forgotten = True
 
 
 class TestNewTuning:
@@ -54,6 +59,17 @@ class TestNewTuning:
 
         assert state.vault.keeps == (quantize is not None)
         assert state.rest(CheckpointFolder(tmp_path / "quick")) == (quantize is not None)
+
+    def test_weights_of_a_process_that_left_no_checkpoint_are_not_gone_on_with(self, tmp_path: Path) -> None:
+        """They are forgotten, and this process ends."""
+        state = made(tmp_path, train_seq_length=16)
+        state.begin_anew()
+        state.vault = Elsewhere()
+        state.vault.facts = {"name": "one"}
+
+        with pytest.raises(CheckpointError, match="no whole checkpoint: they are loaded anew"):
+            state.begin_anew()
+        assert state.vault.forgotten
 
     def test_epochs_are_those_of_what_was_used(self, tmp_path: Path) -> None:
         """Not of what was drawn ahead."""

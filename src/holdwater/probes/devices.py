@@ -5,6 +5,7 @@ and never starts a device.
 """
 
 import sys
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -12,6 +13,8 @@ from holdwater.errors import ProbeError
 from holdwater.probes.probe import Reading
 from holdwater.probes.sample import DeviceMemory
 from holdwater.units import Bytes
+
+NOTHING = Bytes(0)
 
 
 class DeviceProbe(Protocol):
@@ -33,6 +36,16 @@ def loaded(name: str) -> Any | None:  # noqa: ANN401 - a module of a framework t
     """Return a module that the program has imported; None if it has not."""
     module = sys.modules.get(name)
     return module if isinstance(module, ModuleType) else None
+
+
+@dataclass(slots=True)
+class Beside:
+    """Memory of a run on its device that another of its processes holds: the framework does not count it here."""
+
+    held: Bytes = NOTHING
+
+
+BESIDE = Beside()
 
 
 class Cuda:
@@ -57,10 +70,10 @@ class Cuda:
             return None
         statistics = torch.cuda.memory.memory_stats_as_nested_dict()
         if not statistics:
-            return DeviceMemory(Bytes(0), Bytes(0))
+            return DeviceMemory(BESIDE.held, BESIDE.held)
         return DeviceMemory(
-            Bytes(statistics["allocated_bytes"]["all"]["current"]),
-            Bytes(statistics["reserved_bytes"]["all"]["current"]),
+            Bytes(BESIDE.held + statistics["allocated_bytes"]["all"]["current"]),
+            Bytes(BESIDE.held + statistics["reserved_bytes"]["all"]["current"]),
         )
 
 

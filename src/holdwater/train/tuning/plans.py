@@ -12,13 +12,15 @@ import torch
 
 from holdwater.budget import find_budget
 from holdwater.errors import ConfigError, ModelError
+from holdwater.probes.devices import BESIDE
 from holdwater.probes.machine import read_machine
+from holdwater.supervise.life import LifeFacts
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.tuning.decoder.decoder import StepPlan
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.own_planning import OwnPlanned, choose_own
-from holdwater.train.tuning.planning import Choice, Planned, choose
+from holdwater.train.tuning.planning import CONTEXT, Choice, Planned, choose
 from holdwater.units import Bytes, format_size
 
 log = logging.getLogger("holdwater")
@@ -114,6 +116,9 @@ def _plan(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
     """Choose how steps are taken, and say so; None where they cannot be planned."""
     budget = find_budget(read_machine(device="cuda"))
     limit = tuning.max_memory or Bytes(int(budget.limit * FILLED))
+    life = LifeFacts.taken()
+    if life is not None and life.keeper:
+        limit = Bytes(limit - CONTEXT)  # a keeper has one too
     try:
         choice = choose_settings(planned_of(settings, tuning), rows=settings.batch_size, limit=limit)
     except NotPlanned as error:
@@ -133,7 +138,7 @@ def check_plan(choice: Choice) -> None:
     Args:
         choice: How steps are taken.
     """
-    taken, planned = torch.cuda.max_memory_reserved(), choice.peak.reserved
+    taken, planned = torch.cuda.max_memory_reserved() + BESIDE.held, choice.peak.reserved
     log.info(
         "the first steps took %s on the device, and %s were planned (%+.1f%%)",
         format_size(taken),

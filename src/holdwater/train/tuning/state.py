@@ -163,7 +163,7 @@ class TuneState:
             self.batches.look_ahead()
             found = static.loss()
             self.calls.end()
-            if self.choice is not None and not self.vault.keeps and self.step == self.first_step + SETTLED:
+            if self.choice is not None and self.step == self.first_step + SETTLED:
                 check_plan(self.choice)
             return found
 

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from holdwater.errors import HoldwaterError
+from holdwater.probes.devices import BESIDE
 from holdwater.supervise.life import LifeFacts
 from holdwater.train.settings import TrainSettings, TuneSettings
+from holdwater.units import Bytes
 
 log = logging.getLogger("holdwater")
 
@@ -106,6 +108,7 @@ class KeptVault(Vault):
         if len(handle) == 1:
             return torch.from_file(handle[0], shared=True, size=count, dtype=like.dtype).view(shape)
         parts = [base64.b64decode(one["bytes"]) if isinstance(one, dict) else one for one in handle]
+        BESIDE.held = Bytes(BESIDE.held + count * like.dtype.itemsize)
         torch.cuda.init()  # type: ignore[no-untyped-call]
         storage = torch.UntypedStorage._new_shared_cuda(*parts)  # noqa: SLF001 - its only name
         return torch.empty(0, dtype=like.dtype, device=device).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]
