@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from holdwater.budget import find_budget
-from holdwater.errors import ConfigError, ModelError
+from holdwater.errors import ConfigError, ModelError, RunFolderError
 from holdwater.probes.devices import BESIDE
 from holdwater.probes.machine import read_machine
 from holdwater.supervise.life import LifeFacts
@@ -97,6 +97,7 @@ def settle(settings: TrainSettings, tuning: TuneSettings) -> tuple[StepPlan, Cho
     Raises:
         ConfigError: Nothing fits into the budget, or into the device.
         ModelError: The model's configuration cannot be read.
+        RunFolderError: The run's folder cannot be written to.
     """
     if settings.device != "cuda":
         return StepPlan(rows=settings.batch_size), None
@@ -108,7 +109,12 @@ def settle(settings: TrainSettings, tuning: TuneSettings) -> tuple[StepPlan, Cho
             return StepPlan(**known["step"]), None
     choice = _plan(settings, tuning)
     step = StepPlan(rows=settings.batch_size) if choice is None else choice.step
-    path.write_text(json.dumps({"step": asdict(step), "follows_from": follows_from}, indent=1), encoding="utf-8")
+    text = json.dumps({"step": asdict(step), "follows_from": follows_from}, indent=1)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        reason = f"{path} cannot be written ({error.strerror})"
+        raise RunFolderError(f"{reason}; free some space, or name another --out") from error
     return step, choice
 
 
