@@ -147,6 +147,46 @@ class TestTune:
         )
         assert peft.stdout.split() == ["True", "False"], peft.stderr
 
+    def test_writes_the_model_of_a_run_that_has_ended(self, holdwater: Run, tmp_path: Path) -> None:
+        """By the same command, when it goes on with nothing left to do."""
+        make_model(tmp_path / "model", "Llama")
+        flags = (*SMALL, "--steps", "2", "--out", "done")
+        first = holdwater(*flags)
+
+        again = holdwater("train", "--out", "done", "--resume", "--merged", "whole")
+
+        assert [first.returncode, again.returncode] == [0, 0], again.stderr
+        assert (tmp_path / "whole" / "config.json").exists()
+
+    def test_a_bad_row_costs_nothing_of_what_was_learned_before_it(self, holdwater: Run, tmp_path: Path) -> None:
+        """A checkpoint of the last step is written; the message names the row."""
+        make_model(tmp_path / "model", "Llama")
+        rows = [json.dumps({"text": f"{number} holds water, and {number} more"}) for number in range(60)]
+        rows[41] = '{"text": 7}'
+        (tmp_path / "late.jsonl").write_text("\n".join(rows) + "\n")
+
+        done = holdwater(
+            *SMALL, "--data", "late.jsonl", "--steps", "400", "--out", "late", "--validation-share", "0.05"
+        )
+
+        assert done.returncode == 2
+        assert "late.jsonl, example 42" in done.stderr
+        assert "Traceback" not in done.stderr
+        saved = sorted(int(path.name[5:]) for path in (tmp_path / "late" / "checkpoints").glob("step-*"))
+        assert saved[-1] > 0
+
+    def test_messages_need_a_chat_template(self, holdwater: Run, tmp_path: Path) -> None:
+        """One line says so, once."""
+        make_model(tmp_path / "model", "Llama")
+        row = {"messages": [{"role": "user", "content": "hold"}, {"role": "assistant", "content": "water"}]}
+        (tmp_path / "said.jsonl").write_text((json.dumps(row) + "\n") * 30)
+
+        done = holdwater(*SMALL, "--data", "said.jsonl", "--steps", "2", "--out", "said")
+
+        assert done.returncode == 2
+        assert "this model has no chat template; write prompt and completion, or text" in done.stderr
+        assert "Traceback" not in done.stderr
+
     @pytest.mark.parametrize("family", ["Llama", "GPT2"])
     def test_trains_all_weights_of_a_small_model(self, holdwater: Run, tmp_path: Path, family: str) -> None:
         """Exactly so in fresh processes; the checkpoint is a model of Transformers."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from holdwater.config import gather
-from holdwater.errors import CheckpointError
+from holdwater.errors import CheckpointError, ConfigError, DataError
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.settings import train_settings
 from holdwater.train.tuning.identity import mixed, name_of
@@ -16,10 +16,12 @@ from holdwater.train.tuning.vault import Vault
 from tests.small_models import make_model
 
 
-def made(folder: Path, **flags: Any) -> TuneState:
+def made(
+    folder: Path, *, family: str = "Llama", rows: list[dict[str, str]] | None = None, **flags: Any
+) -> TuneState:
     """A state from flags."""
-    make_model(folder / "model", "Llama")
-    rows = [{"text": f"{number} holds water"} for number in range(40)]
+    make_model(folder / "model", family)
+    rows = rows or [{"text": f"{number} holds water"} for number in range(40)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = {"model": str(folder / "model"), "data": str(folder / "rows.jsonl"), "device": "cpu", **flags}
     settings = train_settings(gather(flags=given, environment={}), folder / "run")
@@ -70,6 +72,40 @@ class TestNewTuning:
         with pytest.raises(CheckpointError, match="no whole checkpoint: they are loaded anew"):
             state.begin_anew()
         assert state.vault.forgotten
+
+    def test_generated_text_begins_behind_the_prompt(self, tmp_path: Path) -> None:
+        """And an arrow says where."""
+        state = made(tmp_path, train_seq_length=32, rows=[{"prompt": "water", "completion": " holds"}] * 20)
+        tokenizer = state.loaded.tokenizer
+
+        begin, written = state.sample(3).split(" → ")
+
+        assert begin == "water"
+        assert len(tokenizer(written)["input_ids"]) > 0
+
+    def test_an_example_that_cannot_be_read_is_an_error_of_its_own_step(self, tmp_path: Path) -> None:
+        """Not of the one before, which looks ahead."""
+        state = made(tmp_path, batch_size=1, train_seq_length=8)
+        state.batches.draw("cpu")
+        place = state.batches.state()
+        (tmp_path / "rows.jsonl").write_text("no JSON" + " " * 2000)
+
+        state.batches.look_ahead()
+
+        assert state.batches.state() == place
+        with pytest.raises(DataError, match="it is no JSON"):
+            state.batches.draw("cpu")
+
+    @pytest.mark.parametrize(("family", "words"), [("GPT2", "was made for 64 positions; write"), ("Llama", "")])
+    def test_rows_longer_than_a_model_has_positions_are_refused(
+        self, tmp_path: Path, family: str, words: str
+    ) -> None:
+        """Where each was learned; others may go on."""
+        if words:
+            with pytest.raises(ConfigError, match=words):
+                made(tmp_path, train_seq_length=65, family=family)
+        else:
+            assert made(tmp_path, train_seq_length=65, family=family).settings.train_seq_length == 65
 
     def test_epochs_are_those_of_what_was_used(self, tmp_path: Path) -> None:
         """Not of what was drawn ahead."""

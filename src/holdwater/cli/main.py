@@ -10,6 +10,8 @@ from typing import TextIO
 import holdwater
 from holdwater.errors import HoldwaterError
 
+STOPPED = 75
+"""The exit code of a run that was stopped on purpose."""
 MISTAKE = 2
 """The exit code of a mistake in the call or the configuration."""
 COMMANDS = ("train", "run", "watch", "plan", "report", "replay", "doctor", "verify-resume")
@@ -30,7 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_and_exit() -> None:
     """Run the command line and end this process with its exit code: what a supervisor starts."""
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before a run could take note of it, or after it had
+        print("holdwater: stopped", file=sys.stderr)  # noqa: T201 - what a command is for
+        sys.exit(STOPPED)
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from holdwater.cli.checks import check_writable
 from holdwater.cli.train import add_keys, gather_config
-from holdwater.config import load_profile
+from holdwater.config import Config, load_profile
 from holdwater.errors import ConfigError
 from holdwater.units import Bytes, format_size
 
@@ -54,9 +54,19 @@ def run(options: argparse.Namespace) -> int:
     choice = choose_settings(planned, rows=settings.batch_size, limit=config["max_memory"])
     Console().print(_table(choice, config["max_memory"]))
     print(f"{choice.why}; {planned.parameters:,} weights are trained")  # noqa: T201 - what a command is for
+    print(_settings(config))  # noqa: T201
     if options.json is not None:
         options.json.write_text(json.dumps(as_json(choice), indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _settings(config: Config) -> str:
+    """What the plan is for, and what `train` would settle otherwise."""
+    names = ("batch_size", "train_seq_length", "lora_rank", "lora_layers", "quantize")
+    said = ", ".join(f"{name} {config[name]}" for name in names if config[name] is not None)
+    free = any(config.origins[name] == "default" for name in ("batch_size", "train_seq_length", "lora_rank"))
+    hint = "; `train` takes the rest from the profile of its machine: name it here too, with --profile"
+    return f"planned for one CUDA device with {said}" + (hint if free and config["profile"] is None else "")
 
 
 def _table(choice: "Choice", limit: Bytes | None) -> Table:

@@ -152,10 +152,20 @@ def _with_profile(config: Config, options: argparse.Namespace, *, quiet: bool) -
     if profile is None:
         return config
     if not quiet:
-        log.info(
-            "profile %s (%s)", profile.name, "named" if config["profile"] else "chosen by the machine's memory"
-        )
+        how = "named" if config["profile"] else "chosen by the machine's memory"
+        log.info("profile %s (%s)%s", profile.name, how, told_by(gather_config(options, profile), profile.name))
     return gather_config(options, profile)
+
+
+def told_by(config: Config, profile: str) -> str:
+    """What a profile says where nothing else did, for people.
+
+    Args:
+        config: With the profile taken in.
+        profile: Its name.
+    """
+    said = [name for name, origin in config.origins.items() if origin == f"profile {profile}"]
+    return ": " + ", ".join(f"{name} {config[name]}" for name in said) if said else ""
 
 
 def _default(value: object) -> str:

@@ -107,7 +107,7 @@ class _Source:
         """Name a key as its source writes it."""
         match self.prefix:
             case "--":
-                return f"--{name.replace('_', '-')}"
+                return BY_NAME[name].flag if name in BY_NAME else f"--{name.replace('_', '-')}"
             case "":
                 return f"{self.name}: {name}"
             case _:

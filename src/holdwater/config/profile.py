@@ -26,6 +26,8 @@ NAMES = (
 )
 TUNING_KEYS = {"lora_rank", "lora_layers", "batch_size", "train_seq_length", "quantize"}
 PRESET_KEYS = {"batch_size", "train_seq_length"}
+FAR = 4.0
+"""A row is for models up to so many times larger or smaller."""
 TOLERANCE = 0.9
 """A machine of 15.6 GB is sold as one of 16: a profile fits from this share of its nominal memory on."""
 
@@ -54,15 +56,20 @@ class Profile:
             preset: What is trained from scratch.
 
         Returns:
-            Those of the size that is nearest; none where the size is not known.
+            Those of the size that is nearest; none where the size is not known, or far from all.
         """
         if model is None:
             return self.presets.get(preset, {})
         billions = size_of(model)
         if billions is None or not self.models:
             return {}
-        nearest = min(self.models, key=lambda name: abs(math.log(float(name.removesuffix("b")) / billions)))
-        return self.models[nearest]
+
+        def distance(name: str) -> float:
+            """How many times larger or smaller a row's models are."""
+            return abs(math.log(float(name.removesuffix("b")) / billions))
+
+        nearest = min(self.models, key=distance)
+        return self.models[nearest] if distance(nearest) < math.log(FAR) else {}
 
 
 def size_of(model: str) -> float | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from holdwater.actions.perform import Outcome
-from holdwater.errors import CheckpointError
+from holdwater.errors import CheckpointError, DataError
 from holdwater.guard.guard import Guard
 from holdwater.integrations.out_of_memory import is_out_of_memory, release
 from holdwater.integrations.recovering_step import OneSampleTooLarge, RecoveringStep
@@ -43,7 +43,19 @@ class Loop:
 
         Raises:
             CheckpointError: A checkpoint cannot be written; the older ones are untouched.
+            DataError: An example cannot be read; what was learned before it is in a checkpoint.
         """
+        try:
+            self._take_steps()
+        except DataError:
+            if self.state.saved_step != self.state.step:
+                self.save()
+            raise
+        if self.state.saved_step != self.state.step:
+            self.save_last()
+
+    def _take_steps(self) -> None:
+        """Take steps, and do what is due after each."""
         settings, state = self.settings, self.state
         while state.step < settings.steps and self.guard.stop_reason is None:
             epochs = state.epochs
@@ -65,8 +77,6 @@ class Loop:
                 due |= bool(self.retried("an evaluation", self.evaluate))
             if due:
                 self.save()
-        if state.saved_step != state.step:
-            self.save_last()
 
     @property
     def goes_on(self) -> bool:
@@ -81,13 +91,18 @@ class Loop:
 
         Raises:
             OneSampleTooLarge: Not even one sequence fits; everything is as before the step.
+            DataError: An example cannot be read; so is everything then.
             HalfUpdated: Memory ran out while the weights were changed.
         """
         settings, state = self.settings, self.state
         rate = learning_rate(step, peak=settings.learning_rate, warmup=settings.warmup_steps, steps=settings.steps)
         state.rate = rate
         place = state.batches.state()
-        window = [state.batches.draw(settings.device) for _ in range(settings.gradient_accumulation)]
+        try:
+            window = [state.batches.draw(settings.device) for _ in range(settings.gradient_accumulation)]
+        except DataError:
+            state.batches.restore(place)
+            raise
         recovered = self.step.recovered
         try:
             loss = self.step.take(window)

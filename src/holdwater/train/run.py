@@ -104,6 +104,7 @@ def _train(
     if folder.resume or (line is not None and line.goes_on):
         _resume(state, checkpoints, folder, line, threads=settings.threads)
     if state.step >= settings.steps:
+        _merge(settings, checkpoints)
         return _nothing_left(state.step, folder)
     _write_config(config, folder.out / "config.yaml")
     levers = Levers(
@@ -133,8 +134,8 @@ def _train(
             line,
         )
         exit_code = _run(loop)
-    if settings.tuning is not None and settings.merged is not None and state.step >= settings.steps:
-        _write_merged(settings.tuning.model, checkpoints, settings.merged)
+    if state.step >= settings.steps:
+        _merge(settings, checkpoints)
     return _leave(loop, exit_code, folder.out)
 
 
@@ -163,13 +164,15 @@ def _new_trainee(settings: TrainSettings) -> Trainee:
     return new_state(settings, tokens)
 
 
-def _write_merged(model: str, checkpoints: CheckpointFolder, folder: Path) -> None:
-    """Write the model with the adapters of the last checkpoint."""
+def _merge(settings: TrainSettings, checkpoints: CheckpointFolder) -> None:
+    """Write the model with the adapters of the last checkpoint, if that was asked for."""
+    if settings.tuning is None or settings.merged is None:
+        return
     from holdwater.train.tuning.merging import write_merged  # noqa: PLC0415 - brings Transformers
 
     newest = checkpoints.newest(log.warning)
     if newest is not None:
-        write_merged(model, newest.folder, folder)
+        write_merged(settings.tuning.model, newest.folder, settings.merged)
 
 
 def _leave(loop: Loop, exit_code: int, out: Path) -> Result:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Protocol
 
+from holdwater.errors import DataError
 from holdwater.integrations.recovering_step import Loop as LentLoop
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 
@@ -44,9 +45,13 @@ class Ahead:
         return batch
 
     def look_ahead(self) -> None:
-        """Draw the next batch already."""
+        """Draw the next batch already; one that cannot be read is an error of the step that needs it."""
         if not self._waiting:
-            self._waiting.append(self._batches.draw(self._device))
+            before = self._batches.state()
+            try:
+                self._waiting.append(self._batches.draw(self._device))
+            except DataError:
+                self._batches.restore(before)
 
     def state(self) -> dict[str, Any]:
         """The place in the order, as JSON."""

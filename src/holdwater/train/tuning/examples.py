@@ -37,6 +37,13 @@ class Example:
     source: Source | None = None
     """None where the example says nothing of it."""
 
+    @property
+    def beginning(self) -> list[int]:
+        """What a model may go on with: what comes before the first token that is learned; else one half."""
+        learned = next((at for at, yes in enumerate(self.learned) if yes and at), len(self.tokens))
+        before = learned if learned < len(self.tokens) and not self.learned[0] else len(self.tokens) // 2
+        return self.tokens[: max(before, 1)]
+
 
 def example_of(row: dict[str, Any], tokenizer: Tokenizer, *, answers_only: bool = True) -> Example:
     """Turn a row into tokens.
@@ -67,6 +74,24 @@ def example_of(row: dict[str, Any], tokenizer: Tokenizer, *, answers_only: bool 
     raise DataError(f"it has {', '.join(row) or 'no field'}, but an example needs {KINDS}")
 
 
+def _by_template(tokenizer: Tokenizer, messages: list[dict[str, str]], *, begins_answer: bool) -> list[int]:
+    """Tokens of messages, by the model's own chat template.
+
+    Raises:
+        DataError: It has none, or that fails.
+    """
+    try:
+        return list(
+            tokenizer.apply_chat_template(
+                messages, tokenize=True, add_generation_prompt=begins_answer, return_dict=False
+            )
+        )
+    except Exception as error:  # noqa: BLE001 - a template is a program, and may fail in any way
+        lacking = getattr(tokenizer, "chat_template", None) is None
+        reason = "this model has no chat template" if lacking else f"the model's chat template fails ({error})"
+        raise DataError(f"a row has messages, but {reason}; write prompt and completion, or text") from None
+
+
 def _of_messages(messages: object, tokenizer: Tokenizer, source: Source | None, *, answers_only: bool) -> Example:
     """Turn a conversation into tokens by the model's own template; what the assistant says is learned."""
     if not isinstance(messages, list) or not messages:
@@ -77,10 +102,7 @@ def _of_messages(messages: object, tokenizer: Tokenizer, source: Source | None, 
 
     def tokens_of(count: int, *, begins_answer: bool = False) -> list[int]:
         """Tokens of the first messages, up to where an answer begins if that is asked for."""
-        found = tokenizer.apply_chat_template(
-            messages[:count], tokenize=True, add_generation_prompt=begins_answer, return_dict=False
-        )
-        return list(found)
+        return _by_template(tokenizer, messages[:count], begins_answer=begins_answer)
 
     tokens = tokens_of(len(messages))
     if not answers_only:

@@ -6,6 +6,7 @@ four different messages.
 
 import importlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +15,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from holdwater.errors import ModelError
+from holdwater.errors import ConfigError, ModelError
 from holdwater.integrations.out_of_memory import is_out_of_memory
+from holdwater.supervise.life import is_first_process
 from holdwater.train.tuning.losses import chunked_cross_entropy
 from holdwater.train.tuning.packing import Packed
+
+log = logging.getLogger("holdwater")
 
 OWN_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
 """Settings of models whose logits are more than a product with the head: their own forward pass is used."""
@@ -58,6 +62,8 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
     elif name.startswith((".", "/", "~")):
         raise ModelError(f"--model {name}: there is no such folder; name one that holds config.json")
     where = str(folder) if folder.is_dir() else name
+    if not folder.is_dir() and is_first_process():
+        log.info("there is no folder %s here: the hub is asked for a model of that name", name)
     try:
         tokenizer = PRELOADED.get(name) or transformers.AutoTokenizer.from_pretrained(where)
         if device == "meta":
@@ -68,9 +74,51 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
             model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True)
             model.to(device)
     except Exception as error:
-        raise ModelError(_told(name, error)) from error
+        raise ModelError(told(name, error)) from error
     model.config.use_cache = False
     return Loaded(model.train(), tokenizer, name)
+
+
+def generate(loaded: Loaded, tokens: list[int], count: int, *, device: str) -> list[int]:
+    """Let a model go on by its own code, by the likeliest tokens.
+
+    Args:
+        loaded: In training mode.
+        tokens: It goes on with.
+        count: Tokens to add, at most.
+        device: Where the model is.
+
+    Returns:
+        The tokens, and those that were added.
+    """
+    model, given = loaded.model.eval(), torch.tensor([tokens], device=device)
+    found = model.generate(
+        given, attention_mask=torch.ones_like(given), max_new_tokens=count, do_sample=False, use_cache=True,
+        pad_token_id=loaded.tokenizer.eos_token_id or 0,
+    )  # fmt: skip
+    model.train()
+    return list(found[0].tolist())
+
+
+def check_length(model: Any, length: int) -> None:  # noqa: ANN401 - of Transformers
+    """Refuse rows that are longer than a model has positions, or warn where it may go on beyond.
+
+    Args:
+        model: Of any kind.
+        length: Tokens in a row.
+
+    Raises:
+        ConfigError: The model has learned a position each, and no more.
+    """
+    config = model.config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None)
+    if most is None or length <= most:
+        return
+    said = f"train_seq_length is {length}, but the model was made for {most} positions"
+    if getattr(config, "rope_parameters", None) is None:
+        raise ConfigError(f"{said}; write --train-seq-length {most} or less")
+    if is_first_process():
+        log.warning("%s: it may do badly beyond", said)
 
 
 def _transformers() -> Any:  # noqa: ANN401 - a module without types of its own
@@ -114,11 +162,12 @@ def _check_folder(folder: Path) -> None:
             ) from error
 
 
-def _told(name: str, error: Exception) -> str:
+def told(name: str, error: Exception) -> str:
     """What a failure means, and what to do about it."""
     kinds = {kind.__name__ for kind in type(error).__mro__} | {
         kind.__name__ for cause in (error.__cause__, error.__context__) if cause for kind in type(cause).__mro__
     }
+    text = str(error).lower()
     first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     if is_out_of_memory(error):
         return (
@@ -129,10 +178,12 @@ def _told(name: str, error: Exception) -> str:
         return (
             f"--model {name} needs a permission: ask for it on the model's page, then log in with `hf auth login`"
         )
+    if "couldn't connect" in text or "internet connection" in text:
+        return f"--model {name}: there is no such folder, and the hub cannot be reached; name a local folder"
     if kinds & {"RepositoryNotFoundError", "HFValidationError", "EntryNotFoundError"}:
         return f"--model {name}: there is no such model on the hub, and no such folder; check the name"
     if kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"}:
-        return f"--model {name}: the hub cannot be reached; name a local folder"
+        return f"--model {name}: there is no such folder, and the hub cannot be reached; name a local folder"
     return f"--model {name} cannot be loaded: {type(error).__name__}: {first}"
 
 

@@ -19,6 +19,7 @@ from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.tuning.decoder.decoder import StepPlan
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
+from holdwater.train.tuning.models import told
 from holdwater.train.tuning.own_planning import OwnPlanned, choose_own
 from holdwater.train.tuning.planning import CONTEXT, Choice, Planned, choose
 from holdwater.units import Bytes, format_size
@@ -160,9 +161,10 @@ def _model_of(name: str) -> Any:  # noqa: ANN401 - of Transformers
     try:
         config = transformers.AutoConfig.from_pretrained(str(folder) if folder.is_dir() else name)
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"--model {name}: its config.json cannot be read ({str(error).splitlines()[0]})"
-        ) from error
+        text = told(name, error)
+        if folder.is_dir():
+            text = f"--model {name}: its config.json cannot be read ({str(error).splitlines()[0]})"
+        raise ModelError(text) from error
     try:
         with torch.device("meta"):
             return transformers.AutoModelForCausalLM.from_config(config)

@@ -9,7 +9,6 @@ import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ from holdwater.train.tuning.lora import (
     load_adapters,
 )
 from holdwater.train.tuning.losses import CHUNK
-from holdwater.train.tuning.models import Loaded, load_model, packed_loss
+from holdwater.train.tuning.models import Loaded, check_length, generate, load_model, packed_loss
 from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
 from holdwater.train.tuning.planning import Choice
 from holdwater.train.tuning.plans import check_plan, settle
@@ -60,8 +59,6 @@ log = logging.getLogger("holdwater")
 SETTLED = 4
 """Steps of a process after which nothing new is taken from the device."""
 MODEL = "model.safetensors"
-BEGINNING = 12
-"""Tokens of a held-out example that generated text begins with."""
 
 
 @dataclass(slots=True)
@@ -117,7 +114,7 @@ class TuneState:
 
     @property
     def remarks(self) -> str:
-        """What was wasted on padding so far, whose end was not learned, and how many steps asked for no memory."""
+        """What was wasted on padding so far, what was cut, and how many steps asked for no memory."""
         so_far = self.batches.state()
         if not so_far["places"]:
             return ""
@@ -215,18 +212,18 @@ class TuneState:
 
         Args:
             count: Tokens to add.
+
+        Returns:
+            The beginning, an arrow, and what the model makes of it.
         """
-        begin, tokenizer = self.held_out[0].tokens[:BEGINNING], self.loaded.tokenizer
+        length, tokenizer = self.settings.train_seq_length, self.loaded.tokenizer
+        begin = self.held_out[0].beginning[: length - 1]
         if self.static is not None:
-            written = self.static.write(begin, min(count, self.settings.train_seq_length - len(begin)))
-            return str(tokenizer.decode(written, skip_special_tokens=True))
-        model, given = self.loaded.model.eval(), torch.tensor([begin], device=self.settings.device)
-        found = model.generate(
-            given, attention_mask=torch.ones_like(given), max_new_tokens=count, do_sample=False, use_cache=True,
-            pad_token_id=tokenizer.eos_token_id or 0,
-        )  # fmt: skip
-        model.train()
-        return str(tokenizer.decode(found[0].tolist(), skip_special_tokens=True))
+            written = self.static.write(begin, min(count, length - len(begin)))
+        else:
+            written = generate(self.loaded, begin, count, device=self.settings.device)
+        parts = (written[: len(begin)], written[len(begin) :])
+        return " → ".join(str(tokenizer.decode(part, skip_special_tokens=True)) for part in parts)
 
     def rest(self, folder: CheckpointFolder) -> bool:
         """Leave what is trained where it lies, for a process that goes on at once; False where nobody keeps it.
@@ -303,9 +300,15 @@ class TuneState:
         model = self.loaded.model
         if self.lora is None:
             text = model.config.to_json_string()
-            return {MODEL: writer(own_tensors(model)), "config.json": partial(_write_text, text=text)}
+            return {
+                MODEL: writer(own_tensors(model)),
+                "config.json": lambda path: path.write_text(text, encoding="utf-8"),
+            }
         text = json.dumps(adapter_config(model, self.lora, base=self.loaded.name), indent=2)
-        return {WEIGHTS: writer(adapter_tensors(model)), CONFIG: partial(_write_text, text=text + "\n")}
+        return {
+            WEIGHTS: writer(adapter_tensors(model)),
+            CONFIG: lambda path: path.write_text(text + "\n", encoding="utf-8"),
+        }
 
     def begin_anew(self) -> None:
         """Refuse weights that an earlier process may have trained: without a checkpoint nobody knows how far.
@@ -370,6 +373,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
     learned, held_out = split(corpus, settings)
     name = name_of(loaded.model) if vault.facts is None else str(vault.facts["name"])
+    check_length(loaded.model, settings.train_seq_length)
     if lora is not None:
         add_adapters(loaded.model, lora)
     way = choose_way(loaded.model, settings, Place(settings.device, tuning.quantize, vault, name), step)
@@ -389,8 +393,3 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
         static=way.static, vault=way.vault, micro_batch=way.rows or settings.batch_size, choice=choice,
         calls=AllocatorCalls(enabled=way.static is not None and settings.device == "cuda"),
     )  # fmt: skip
-
-
-def _write_text(path: Path, *, text: str) -> None:
-    """Write a text."""
-    path.write_text(text, encoding="utf-8")
