@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from holdwater.config import gather
-from holdwater.errors import CheckpointError, ConfigError, DataError
-from holdwater.store.checkpoints import CheckpointFolder
+from holdwater.errors import CheckpointError, ConfigError, DataError, RunFolderError
+from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.train.settings import train_settings
+from holdwater.train.state import compare
 from holdwater.train.tuning.identity import mixed, name_of
 from holdwater.train.tuning.state import TuneState, new_tuning
 from holdwater.train.tuning.vault import Vault
@@ -146,3 +147,15 @@ def test_seeds_are_all_different_and_fit() -> None:
 
     assert len(seeds) == 5000
     assert max(seeds) < 2**62
+
+
+def test_says_in_words_what_has_changed_since_a_checkpoint(tmp_path: Path) -> None:
+    """Sums tell nobody anything."""
+    checkpoint = Checkpoint(tmp_path, 3, {"identity": {"examples": "12-ab", "seed": 1}})
+
+    with pytest.raises(
+        RunFolderError, match=r"other examples: the file of --data has changed since.*another --out"
+    ):
+        compare({"examples": "13-cd", "seed": 1}, checkpoint)
+    with pytest.raises(RunFolderError, match="seed = 1, but this run has 2"):
+        compare({"examples": "12-ab", "seed": 2}, checkpoint)

@@ -202,6 +202,13 @@ class TrainState:
         return remarks
 
 
+CHANGED = {
+    "examples": "other examples: the file of --data has changed since",
+    "model": "another model: the weights of --model differ",
+}
+"""What is told by a sum, in words."""
+
+
 def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
     """Refuse to go on under other settings.
 
@@ -214,6 +221,11 @@ def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
     """
     recorded = checkpoint.state["identity"]
     for name, value in identity.items():
+        if recorded.get(name) != value and name in CHANGED:
+            raise RunFolderError(
+                f"{checkpoint.folder} was trained with {CHANGED[name]}, and a run goes on exactly or not at all; "
+                "put them back, or name another --out for a new run"
+            )
         if recorded.get(name) != value:
             raise RunFolderError(
                 f"{checkpoint.folder} was trained with {name} = {recorded.get(name)}, but this run has "
