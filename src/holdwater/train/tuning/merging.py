@@ -43,7 +43,7 @@ def write_merged(name: str, adapters: Path, folder: Path) -> None:
         raise RunFolderError(f"--merged {folder} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    log.info("%s is the model with its adapters", folder)
+    log.info("%s is the model with its adapters, added to its own weights, none of them in few bits", folder)
 
 
 def read_config(adapters: Path) -> LoraConfig:

@@ -22,9 +22,9 @@ from holdwater.train.tuning.decoder.decoder import Inputs, StepPlan
 from holdwater.train.tuning.few_bits import FewBitsLinear, put_in_few_bits
 from holdwater.train.tuning.lora import LoraLinear
 from holdwater.train.tuning.own_code import OwnCode
-from holdwater.train.tuning.planning import CONTEXT, WORKSPACE, Choice
+from holdwater.train.tuning.planning import CONTEXT, WORKSPACE, Choice, nothing_fits
 from holdwater.train.tuning.traced import Event, trace
-from holdwater.units import Bytes, format_size
+from holdwater.units import Bytes
 
 
 class _Traces(NamedTuple):
@@ -198,10 +198,7 @@ def choose_own(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice
         if found < len(steps):
             return Choice(steps[found], planned.peak(steps[found]), _why(planned, steps[found], rows))
     least = planned.peak(StepPlan(rows=1, recomputed=planned.layers if planned.can_compute_again(1) else 0))
-    raise ConfigError(
-        f"max_memory is {format_size(limit or Bytes(0))}, but the least that a step takes is "
-        f"{format_size(least.total)}; use --quantize 4, a smaller --train-seq-length, or more memory"
-    )
+    raise ConfigError(nothing_fits(limit or Bytes(0), least))
 
 
 def _why(planned: OwnPlanned, step: StepPlan, rows: int) -> str:

@@ -145,12 +145,23 @@ def choose(planned: Planned, *, rows: int, limit: Bytes | None) -> Choice:
     ways = [way for sketch in sketches if (way := _least(planned, sketch, limit)) is not None]
     if not ways:
         least = planned.peak(StepPlan(rows=1, recomputed=planned.layers, chunk=CHUNKS[-1], offloaded=True))
-        raise ConfigError(
-            f"max_memory is {format_size(limit or Bytes(0))}, but the least that a step takes is "
-            f"{format_size(least.total)}; use --quantize 4, a smaller --train-seq-length or --lora-rank, or more"
-        )
+        raise ConfigError(nothing_fits(limit or Bytes(0), least))
     step = min(ways, key=partial(_cost, planned))
     return Choice(step, planned.peak(step), _why(planned, step, rows))
+
+
+def nothing_fits(limit: Bytes, least: Peak) -> str:
+    """What to say where nothing fits.
+
+    Args:
+        limit: What the process may take.
+        least: What it would, at the least.
+    """
+    return (
+        f"max_memory is {format_size(limit)}, but the least that a step takes is {format_size(least.total)}, "
+        f"{format_size(least.context)} of it the driver's context; use --quantize 4, a smaller --train-seq-length "
+        "or --lora-rank, or more memory"
+    )
 
 
 def _least(planned: Planned, sketch: StepPlan, limit: Bytes | None) -> StepPlan | None:
