@@ -337,3 +337,21 @@ def test_the_run_can_be_read_while_it_goes_on(text_file: Path, tmp_path: Path) -
             assert len(read_history(tmp_path / "run").samples) > 10
         finally:
             run.kill()
+
+
+def test_an_interrupt_before_anything_has_begun_leaves_no_traceback(text_file: Path, tmp_path: Path) -> None:
+    """Ctrl-C goes to all processes of the terminal; imports take seconds."""
+    command = [str(Path(sys.executable).with_name("holdwater")), *TINY, "--data", str(text_file)]
+    with subprocess.Popen(
+        [*command, "--steps", "100000", "--out", "run"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        time.sleep(1.0)
+        os.killpg(run.pid, signal.SIGINT)
+        said = run.communicate(timeout=60)[1]
+
+    assert run.returncode != 0
+    assert "Traceback" not in said

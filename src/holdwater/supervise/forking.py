@@ -31,6 +31,8 @@ from typing import Any, NoReturn
 
 MEANT_FOR_TRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals of the terminal that this process holds back from itself."""
+INTERRUPTED = 130
+"""The exit code of a process that an interrupt has ended, as a shell has it."""
 GRACE = 2.0
 """Seconds that what a dead training process left running has to end by itself."""
 LAST_WORD = 8.0
@@ -195,14 +197,25 @@ def main() -> None:
     forker = Forker(socket.socket(fileno=int(sys.argv[1])), lifeline)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     forker.import_all([name for name in sys.argv[3].split(",") if name])
-    request = forker.serve()
-    del forker
+    try:
+        request = forker.serve()
+        del forker
+        function = _prepare(request, lifeline)
+    except KeyboardInterrupt:  # it was held back while the server imported, and has come now
+        print("holdwater: stopped before it began", file=sys.stderr)  # noqa: T201 - nothing else says so
+        os._exit(INTERRUPTED)
+    _run(function)
+
+
+def _prepare(request: dict[str, Any], lifeline: int) -> Callable[[], None]:
+    """Make this process, a child, what the request asks for; return the function that it is to run."""
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = list(request["argv"])
     module, _, function = request["target"].partition(":")
-    _run(getattr(importlib.import_module(module), function))
+    found: Callable[[], None] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _run(function: Callable[[], None]) -> None:
