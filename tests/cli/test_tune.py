@@ -147,6 +147,26 @@ class TestTune:
         )
         assert peft.stdout.split() == ["True", "False"], peft.stderr
 
+    def test_a_death_that_left_no_checkpoint_is_followed_by_a_fresh_start(
+        self, holdwater: Run, tmp_path: Path
+    ) -> None:
+        """A keeper holds what the dead process trained: the run is to end as one that never died."""
+        make_model(tmp_path / "model", "Llama")
+        (tmp_path / "deadly.py").write_text(
+            "import os, pathlib, shutil\n"
+            "def act(guard):\n"
+            "    if guard.step_number == 3 and not os.path.exists('acted'):\n"
+            "        pathlib.Path('acted').touch(); shutil.rmtree('killed/checkpoints'); os.kill(os.getpid(), 9)\n"
+        )
+        flags = (*SMALL, "--steps", "7", "--quantize", "8", "--reload-interval", "1000")
+
+        killed = holdwater(*flags, "--out", "killed", "--callback", "deadly:act")
+        straight = holdwater(*flags, "--out", "straight")
+
+        assert [killed.returncode, straight.returncode] == [0, 0], killed.stderr
+        assert "they are loaded anew by the next process" in killed.stderr
+        assert tensors(tmp_path / "killed") == tensors(tmp_path / "straight")
+
     def test_writes_the_model_of_a_run_that_has_ended(self, holdwater: Run, tmp_path: Path) -> None:
         """By the same command, when it goes on with nothing left to do."""
         make_model(tmp_path / "model", "Llama")

@@ -151,19 +151,15 @@ def _with_profile(config: Config, options: argparse.Namespace, *, quiet: bool) -
         profile = load_profile(config["profile"])
     if profile is None:
         return config
+    gathered = gather_config(options, profile)
     if not quiet:
         how = "named" if config["profile"] else "chosen by the machine's memory"
-        log.info("profile %s (%s)%s", profile.name, how, told_by(gather_config(options, profile), profile.name))
-    return gather_config(options, profile)
+        log.info("profile %s (%s)%s", profile.name, how, _told_by(gathered, profile.name))
+    return gathered
 
 
-def told_by(config: Config, profile: str) -> str:
-    """What a profile says where nothing else did, for people.
-
-    Args:
-        config: With the profile taken in.
-        profile: Its name.
-    """
+def _told_by(config: Config, profile: str) -> str:
+    """What a profile says where nothing else did, for people."""
     said = [name for name, origin in config.origins.items() if origin == f"profile {profile}"]
     return ": " + ", ".join(f"{name} {config[name]}" for name in said) if said else ""
 

@@ -236,8 +236,7 @@ def _resume(
         except CheckpointError as error:
             raise RunFolderError(f"--resume: {error}; name another, or the folder of the run") from None
     if checkpoint is None:
-        state.begin_anew()
-        log.info("%s has no whole checkpoint: the run starts afresh", folder.out)
+        _begin_anew(state, folder)
         return
     if not _load(state, checkpoint):
         _resume(state, checkpoints, folder, line, threads=threads)
@@ -250,6 +249,16 @@ def _resume(
         )
     if line is None or line.is_first:
         log.info("going on from step %d (%s)", state.step, checkpoint.folder)
+
+
+def _begin_anew(state: Trainee, folder: RunFolder) -> None:
+    """Start afresh; where what an earlier process has trained is in the way, the next process does."""
+    try:
+        state.begin_anew()
+    except CheckpointError as error:
+        log.error("%s by the next process", error)  # noqa: TRY400 - no bug to trace
+        raise SystemExit(SPOILT) from None
+    log.info("%s has no whole checkpoint: the run starts afresh", folder.out)
 
 
 def _load(state: Trainee, checkpoint: Checkpoint) -> bool:
