@@ -1,8 +1,6 @@
 """Steps that a model's own code takes."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -67,9 +65,6 @@ def test_what_draws_random_numbers_is_not_computed_again(
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     add_adapters(model, LoraConfig(rank=2, dropout=dropout))
-    settings: Any = SimpleNamespace(train_seq_length=16)
-    tuning: Any = SimpleNamespace(quantize=None)
-
-    planned = OwnPlanned(model.to(torch.bfloat16), settings, tuning)
+    planned = OwnPlanned(model.to(torch.bfloat16), length=16, bits=None)
 
     assert planned.can_compute_again(2) is can

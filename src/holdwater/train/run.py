@@ -1,6 +1,5 @@
 """Train from scratch, from a configuration to an exit code: set up, run the loop, leave a report."""
 
-import importlib
 import logging
 import os
 import platform
@@ -29,6 +28,7 @@ from holdwater.store.history import read_history
 from holdwater.store.lock import hold
 from holdwater.store.run_store import amend_summary
 from holdwater.supervise.life import LifeFacts, only_here
+from holdwater.train.callbacks import find_callback
 from holdwater.train.lifeline import LifeLine
 from holdwater.train.loop import Loop, recovering_step
 from holdwater.train.run_folder import RunFolder
@@ -195,31 +195,6 @@ def _write_config(config: Config, path: Path) -> None:
         path.write_text(config.as_yaml(), encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def find_callback(name: str) -> Callable[[Guard], None]:
-    """Import the function that `--callback` names.
-
-    Args:
-        name: `module:function`; modules in the working folder are found.
-
-    Returns:
-        The function.
-
-    Raises:
-        ConfigError: There is no such module or function.
-    """
-    module, _, function = name.partition(":")
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as `python -m` does
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"--callback {name}: {error}; write module:function, both importable from here"
-        ) from None
-    if not callable(found):
-        raise ConfigError(f"--callback {name} is no function; write module:function")
-    return found  # type: ignore[no-any-return] # what a user's module holds
 
 
 def _resume(

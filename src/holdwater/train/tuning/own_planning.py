@@ -17,12 +17,11 @@ from torch import Tensor
 from holdwater.errors import ConfigError
 from holdwater.plan import CachingAllocator, Peak
 from holdwater.train.flat import FlatAdamW, FlatWeights
-from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.tuning.decoder.decoder import Inputs, StepPlan
 from holdwater.train.tuning.few_bits import FewBitsLinear, put_in_few_bits
 from holdwater.train.tuning.lora import LoraLinear
 from holdwater.train.tuning.own_code import OwnCode
-from holdwater.train.tuning.planning import CONTEXT, WORKSPACE, Choice, nothing_fits
+from holdwater.train.tuning.planning import CONTEXT, WORKSPACE, Choice, nothing_fits, told_rows
 from holdwater.train.tuning.traced import Event, trace
 from holdwater.units import Bytes
 
@@ -39,21 +38,14 @@ class _Traces(NamedTuple):
 class OwnPlanned:
     """A model on no device that takes its steps by its own code."""
 
-    def __init__(self, model: Any, settings: TrainSettings, tuning: TuneSettings) -> None:  # noqa: ANN401
-        """Take a model.
-
-        Args:
-            model: With adapters, in bfloat16, without memory.
-            settings: Of the run.
-            tuning: Its quantisation.
-        """
-        self.length = settings.train_seq_length
-        """Tokens in a row."""
+    def __init__(self, model: Any, *, length: int, bits: int | None) -> None:  # noqa: ANN401
+        """Take a model, as `Planned` does."""
+        self.length = length
         adapters = [one for one in model.modules() if isinstance(one, LoraLinear)]
         for weight in chain.from_iterable((one.lora_A, one.lora_B) for one in adapters):
             weight.data = weight.data.float()
-        if tuning.quantize is not None:
-            put_in_few_bits(model, tuning.quantize, "meta")
+        if bits is not None:
+            put_in_few_bits(model, bits, "meta")
         layers = [one for one in model.modules() if isinstance(one, FewBitsLinear)]
         few = {id(one): one.nbytes for one in chain.from_iterable(layer.buffers() for layer in layers)}
         self._few = list(few.values())
@@ -173,17 +165,7 @@ def _replay(allocator: CachingAllocator, events: Iterable[Event]) -> list[Event]
 
 
 def choose_own(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice:
-    """Choose the largest micro-batch that fits, and to compute layers again only where none does without.
-
-    Args:
-        planned: The model.
-        rows: As many were asked for; they may be cut into equal parts.
-        limit: What the process may take; None takes all rows at once.
-
-    Raises:
-        ConfigError: Not even one row fits.
-        RuntimeError: The model's code does not run without memory.
-    """
+    """As `choose_settings`: the largest micro-batch that fits; layers are computed again where none does."""
     parts = [part for part in range(rows, 0, -1) if rows % part == 0]
 
     def fits(step: StepPlan) -> bool:
@@ -203,8 +185,6 @@ def choose_own(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice
 
 def _why(planned: OwnPlanned, step: StepPlan, rows: int) -> str:
     """What was chosen, in words."""
-    said = f"micro-batches of {step.rows} × {planned.length} tokens"
-    if step.rows < rows:
-        said += f" ({rows // step.rows} for each that was asked for)"
+    said = told_rows(step.rows, planned.length, rows)
     again = ", all layers computed again on the way back" if step.recomputed else ""
     return f"{said}{again}, by the model's own code"

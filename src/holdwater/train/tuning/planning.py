@@ -17,7 +17,6 @@ from torch import Tensor
 from holdwater.errors import ConfigError
 from holdwater.plan import Part, Peak, predict
 from holdwater.train.flat import FlatAdamW, FlatWeights
-from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
 from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.losses import CHUNK
@@ -34,17 +33,11 @@ UPDATED, ENTRY = 4096, 24
 class Planned:
     """A model on no device, whose steps can be planned."""
 
-    def __init__(self, model: Any, settings: TrainSettings, tuning: TuneSettings) -> None:  # noqa: ANN401
-        """Take a model.
-
-        Args:
-            model: With adapters, in bfloat16, without memory.
-            settings: Of the run.
-            tuning: Its quantisation.
-        """
-        self.length = settings.train_seq_length
+    def __init__(self, model: Any, *, length: int, bits: int | None) -> None:  # noqa: ANN401
+        """Take a model with adapters, in bfloat16, without memory; tokens in a row; bits of a frozen weight."""
+        self.length = length
         """Tokens in a row."""
-        self._decoder = Decoder(model, Place("meta", tuning.quantize))
+        self._decoder = Decoder(model, Place("meta", bits))
         for adapter in self._decoder.trained:
             adapter.data = adapter.data.float()
         weights = FlatWeights.of(model, self._decoder.trained)
@@ -127,16 +120,7 @@ STARTING = 45
 
 
 def choose(planned: Planned, *, rows: int, limit: Bytes | None) -> Choice:
-    """Choose the fastest way to take steps that fits.
-
-    Args:
-        planned: The model.
-        rows: Of a micro-batch, as it was asked for; it may be cut into equal parts.
-        limit: What the process may take; None chooses as if there were room for everything.
-
-    Raises:
-        ConfigError: Nothing fits.
-    """
+    """As `choose_settings`, for written-out steps."""
     parts = [part for part in range(rows, 0, -1) if rows % part == 0]
     sketches = [
         StepPlan(rows=part, chunk=chunk, offloaded=away)
@@ -183,11 +167,21 @@ def _cost(planned: Planned, step: StepPlan) -> tuple[float, int]:
     return (1 + again + away) * (1 + STARTING / tokens), -step.chunk
 
 
+def told_rows(part: int, length: int, rows: int) -> str:
+    """A micro-batch, for people.
+
+    Args:
+        part: Its rows.
+        length: Of a row, in tokens.
+        rows: As many were asked for.
+    """
+    fewer = f" ({rows // part} for each that was asked for)" if part < rows else ""
+    return f"micro-batches of {part} × {length} tokens{fewer}"
+
+
 def _why(planned: Planned, step: StepPlan, rows: int) -> str:
     """What was chosen, in words."""
-    said = [f"micro-batches of {step.rows} × {planned.length} tokens"]
-    if step.rows < rows:
-        said[0] += f" ({rows // step.rows} for each that was asked for)"
+    said = [told_rows(step.rows, planned.length, rows)]
     said.append(
         f"{step.recomputed} of {planned.layers} layers computed again on the way back"
         if step.recomputed

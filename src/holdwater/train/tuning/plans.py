@@ -55,7 +55,8 @@ def planned_of(settings: TrainSettings, tuning: TuneSettings) -> Planned | OwnPl
     add_adapters(model, LoraConfig.of(tuning))
     written_out = not why_not(model, length=settings.train_seq_length)
     model.to(torch.bfloat16)
-    return Planned(model, settings, tuning) if written_out else OwnPlanned(model, settings, tuning)
+    kind = Planned if written_out else OwnPlanned
+    return kind(model, length=settings.train_seq_length, bits=tuning.quantize)
 
 
 def choose_settings(planned: Planned | OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice:
