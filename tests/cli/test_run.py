@@ -275,8 +275,9 @@ class TestTheVerdict:
     """What is said of a script's memory; the zoo has the rest."""
 
     def test_reports_a_leak_and_fails_on_it_where_asked(self, observe: Observe) -> None:
-        """Tensors kept in a list: 200 kB a step."""
-        loop = "kept = []\nfor step in range(300):\n    train_step()\n    kept.append(torch.ones(50_000))\n"
+        """Tensors kept in a list: 200 kB a step, in steps long enough for a busy machine to judge meanwhile."""
+        loop = "import time\nkept = []\nfor step in range(300):\n    train_step()\n    time.sleep(0.02)\n"
+        loop += "    kept.append(torch.ones(50_000))\n"
 
         done, verdict = observe(MODEL + loop, "--fail-on", "leak", "--max-memory", "4GB", "--report", "r.html")
 
