@@ -127,8 +127,8 @@ def with_transformers(folder: Path) -> tuple[list[float], dict[str, Any]]:
     return replacements(loop), {"same": weights[0] == weights[1], "seconds": seconds}
 
 
-def main() -> None:
-    """Measure, print and record."""
+def main() -> bool:
+    """Measure, print and record; return whether every bar was reached."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, nargs="+", default=[1000, 10_000])
     options = parser.parse_args()
@@ -166,8 +166,8 @@ def main() -> None:
             "the same weights to the bit",
             trainer["same"],
         )
-    record("recycling", bars, small_gpt=runs, transformers_seconds=transformers, trainer=trainer)
+    return record("recycling", bars, small_gpt=runs, transformers_seconds=transformers, trainer=trainer)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(not main())

@@ -226,8 +226,8 @@ class Soak:
             self.problems.append(f"processes were there {seconds:.1f} s after their supervisor's death")
 
 
-def main() -> None:
-    """Measure, print and record."""
+def main() -> bool:
+    """Measure, print and record; return whether every bar was reached."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--faults", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
@@ -257,8 +257,8 @@ def main() -> None:
         ),
         "left behind": Bar("; ".join(soak.problems) or "nothing", "nothing", not soak.problems),
     }
-    record("soak", bars, faults=dict(soak.counts))
+    return record("soak", bars, faults=dict(soak.counts))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(not main())

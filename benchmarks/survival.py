@@ -97,8 +97,8 @@ def run(folder: Path, command: list[str], limit: int | None) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure, print and record."""
+def main() -> bool:
+    """Measure, print and record; return whether every bar was reached."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--leak", type=int, default=20_000_000)
@@ -128,12 +128,12 @@ def main() -> None:
             LIMIT,
         )
         verdict = json.loads((folder / "supervised" / "v.json").read_text())
-    judge_and_record(healthy, bare, free | {"steps": fits}, supervised | {"verdict": verdict})
+    return judge_and_record(healthy, bare, free | {"steps": fits}, supervised | {"verdict": verdict})
 
 
 def judge_and_record(
     healthy: dict[str, Any], bare: dict[str, Any], free: dict[str, Any], supervised: dict[str, Any]
-) -> None:
+) -> bool:
     """Hold the runs against one another, print and record."""
     verdict = supervised["verdict"]
     costs = [action["seconds"] for action in verdict["actions"] if action["action"] == "recycle"]
@@ -166,8 +166,8 @@ def judge_and_record(
         "replacement_seconds": costs,
         "verdict": verdict["verdict"],
     }
-    record("survival", bars, **numbers)
+    return record("survival", bars, **numbers)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(not main())
