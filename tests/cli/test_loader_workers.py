@@ -98,3 +98,45 @@ def test_only_forked_workers_can_be_replaced(method: str) -> None:
     iterator = SimpleNamespace(_workers=(context.Process(),), _dataset_kind=0)
 
     assert not can_be_replaced(iterator)
+
+
+LOADER = """
+import random
+import torch
+import holdwater
+from torch.utils.data import DataLoader, Dataset
+
+class Rows(Dataset):
+    def __len__(self):
+        return 22
+    def __getitem__(self, index):
+        return torch.full((4,), float(index)) + torch.rand(4) + random.random()
+
+torch.manual_seed(0)
+random.seed(0)
+model = torch.nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
+holdwater.resumable("model", model)
+holdwater.resumable("optimizer", optimizer)
+loader = DataLoader(Rows(), batch_size=4, shuffle=True, num_workers=WORKERS)
+with open("seen.txt", "a") as file:
+    for batch in holdwater.batches(loader, steps=30):
+        optimizer.zero_grad(); model(batch).pow(2).mean().backward(); optimizer.step()
+        print([value.hex() for value in batch.flatten().tolist()], file=file, flush=True)
+print([value.hex() for value in model.weight.flatten().tolist()])
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_is_gone_on_with_exactly(holdwater: Run, tmp_path: Path, workers: int) -> None:
+    """In the middle of its epochs; the dataset draws at random, in this process and in workers."""
+    (tmp_path / "train.py").write_text(LOADER.replace("WORKERS", str(workers)))
+    plain = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    straight = (tmp_path / "seen.txt").read_text()
+    (tmp_path / "seen.txt").unlink()
+
+    done = holdwater("run", "--supervise", "--reload-interval", "7", "--out", "run", "train.py")
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "seen.txt").read_text() == straight
+    assert done.stdout == plain.stdout
