@@ -1,6 +1,7 @@
 """Adapters begin as nothing, are all that is trained, and go to PEFT's format and back."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,13 @@ class TestAdapters:
     def test_some_layers(self, config: LoraConfig, names: list[str]) -> None:
         """By the last part of their names, or by number from the end."""
         assert add_adapters(Model(), config) == names
+
+    def test_more_layers_than_there_are(self, caplog: pytest.LogCaptureFixture) -> None:
+        """All of them, and it is said: a profile may be for a deeper model."""
+        with caplog.at_level(logging.INFO, "holdwater"):
+            assert len(add_adapters(Model(), LoraConfig(layers=4))) == 6
+
+        assert "lora_layers is 4, and the model has 3 layers: all get adapters" in caplog.text
 
     def test_a_name_that_no_layer_has(self) -> None:
         """The message tells which there are."""

@@ -17,6 +17,7 @@ from holdwater.supervise.life import LifeFacts, reason_file
 from holdwater.supervise.process import die_as
 from holdwater.supervise.supervisor import Launch, Life, Supervisor
 from holdwater.train.run_folder import RunFolder
+from holdwater.train.tuning import PRELOADED_MODEL
 
 if TYPE_CHECKING:
     import subprocess
@@ -59,7 +60,7 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
             argv=argv,
             modules=MODULES if config["model"] is None else MODULES + TUNING,
             environment=kept.environment,
-            settled={} if config["model"] is None else {"HOLDWATER_PRELOADED_MODEL": config["model"]},
+            settled={} if config["model"] is None else {PRELOADED_MODEL: config["model"]},
         )
         supervisor = Supervisor(
             launch,

@@ -4,6 +4,7 @@ Source: Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large Language Models", 
 """
 
 import json
+import logging
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from holdwater.errors import ConfigError, RunFolderError
+from holdwater.supervise.life import is_first_process
 from holdwater.train.settings import TuneSettings
+
+log = logging.getLogger("holdwater")
 
 PREFIX = "base_model.model."
 """What PEFT puts before the name of each layer."""
@@ -123,7 +127,10 @@ def add_adapters(model: nn.Module, config: LoraConfig) -> list[str]:
     names = [name for name, module in model.named_modules() if is_linear(module)]
     chosen = [name for name in names if _is_target(name, config)]
     if config.layers is not None:
-        last = sorted({number for name in chosen if (number := layer_number(name)) is not None})[-config.layers :]
+        last = sorted({number for name in chosen if (number := layer_number(name)) is not None})
+        if config.layers > len(last) and is_first_process():
+            log.info("lora_layers is %d, and the model has %d layers: all get adapters", config.layers, len(last))
+        last = last[-config.layers :]
         chosen = [name for name in chosen if layer_number(name) in last]
     if not chosen:
         known = ", ".join(sorted({name.rpartition(".")[2] for name in names})) or "no linear layer"

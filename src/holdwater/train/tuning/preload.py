@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 
+from holdwater.train.tuning import PRELOADED_MODEL
 from holdwater.train.tuning.models import PRELOADED, load_model
 
-MODEL = "HOLDWATER_PRELOADED_MODEL"
-"""The variable that names the folder of a model."""
 KERNELS = ("triton_kernels", "update_kernels", "quantized_kernels")
 
 
@@ -35,5 +34,5 @@ def preload(folder: str) -> None:
         import_module("triton.runtime.cache").triton_key()  # reads all of Triton once: 0.35 s
 
 
-if os.environ.get(MODEL):
-    preload(os.environ[MODEL])
+if os.environ.get(PRELOADED_MODEL):
+    preload(os.environ[PRELOADED_MODEL])
