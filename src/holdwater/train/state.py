@@ -24,6 +24,7 @@ from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.model import GPT, PRESETS
 from holdwater.train.settings import TrainSettings
 from holdwater.train.text import Batches, Tokens
+from holdwater.train.trainee import Trainee
 from holdwater.train.written_out import WrittenOut
 
 PROMPT = "def "
@@ -161,14 +162,7 @@ class TrainState:
             CheckpointError: It cannot be written.
         """
         files = {f"{name}.safetensors": writer(tensors) for name, tensors in self.tensors().items() if tensors}
-        state = {
-            "identity": self.identity,
-            "exactness": exactness(),
-            "batches": self.batches.state(),
-            "best": self.best if self.best_step >= 0 else None,
-            "best_step": self.best_step,
-        }
-        return folder.write(self.step, files, state, best=best)
+        return folder.write(self.step, files, facts(self, self.identity), best=best)
 
     def begin_anew(self) -> None:
         """Nothing to do: each process makes its own weights."""
@@ -194,11 +188,7 @@ class TrainState:
             restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
-        self.batches.restore(checkpoint.state["batches"])
-        best = checkpoint.state["best"]
-        self.best = float("inf") if best is None else float(best)
-        self.best_step = int(checkpoint.state["best_step"])
-        self.step = checkpoint.step
+        go_on(self, checkpoint)
         return remarks
 
 
@@ -231,6 +221,36 @@ def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
                 f"{checkpoint.folder} was trained with {name} = {recorded.get(name)}, but this run has "
                 f"{value}; use the same setting to go on, or another --out for a new run"
             )
+
+
+def facts(trainee: Trainee, identity: Mapping[str, object]) -> dict[str, Any]:
+    """What a checkpoint holds beside tensors, as JSON.
+
+    Args:
+        trainee: In training.
+        identity: What a run that goes on from it must agree with.
+    """
+    return {
+        "identity": identity,
+        "exactness": exactness(),
+        "batches": trainee.batches.state(),
+        "best": trainee.best if trainee.best_step >= 0 else None,
+        "best_step": trainee.best_step,
+    }
+
+
+def go_on(trainee: Trainee, checkpoint: Checkpoint) -> None:
+    """Go on from those facts.
+
+    Args:
+        trainee: Its tensors are those of the checkpoint.
+        checkpoint: A whole one.
+    """
+    trainee.batches.restore(checkpoint.state["batches"])
+    best = checkpoint.state["best"]
+    trainee.best = float("inf") if best is None else float(best)
+    trainee.best_step = int(checkpoint.state["best_step"])
+    trainee.step = checkpoint.step
 
 
 @torch.no_grad()

@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from holdwater.errors import CheckpointError
 from holdwater.integrations.recovering_step import Loop as LentLoop
 from holdwater.integrations.torch_state import (
-    exactness,
     random_states,
     restore_exactness,
     restore_random_states,
@@ -29,7 +28,7 @@ from holdwater.integrations.torch_step import RandomStates, why_inexact
 from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings, TuneSettings
-from holdwater.train.state import compare, copy_tensors, writer
+from holdwater.train.state import compare, copy_tensors, facts, go_on, writer
 from holdwater.train.trainee import Ahead
 from holdwater.train.tuning.allocator_calls import AllocatorCalls
 from holdwater.train.tuning.decoder.frozen import Place
@@ -244,7 +243,7 @@ class TuneState:
             return False
         files = {"random.safetensors": writer(random_states())}
         try:
-            folder.write(self.step, files, self._facts() | {RESTING: token}, best=False)
+            folder.write(self.step, files, facts(self, self.identity) | {RESTING: token}, best=False)
         except CheckpointError:
             self.vault.rest(None)
             raise
@@ -268,17 +267,7 @@ class TuneState:
             "optimizer.safetensors": writer(self.optimizer.tensors()),
             "random.safetensors": writer(random_states()),
         }
-        return folder.write(self.step, files, self._facts(), best=best)
-
-    def _facts(self) -> dict[str, Any]:
-        """What a checkpoint holds beside tensors."""
-        return {
-            "identity": self.identity,
-            "exactness": exactness(),
-            "batches": self.batches.state(),
-            "best": self.best if self.best_step >= 0 else None,
-            "best_step": self.best_step,
-        }
+        return folder.write(self.step, files, facts(self, self.identity), best=best)
 
     def _load_trained(self, checkpoint: Checkpoint) -> None:
         """Take what is trained out of a checkpoint, or where the process before has left it."""
@@ -342,11 +331,8 @@ class TuneState:
             raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
         if RESTING in checkpoint.state:
             shutil.rmtree(checkpoint.folder, ignore_errors=True)  # what it stands for is changed from now on
-        self.batches.restore(checkpoint.state["batches"])
-        best = checkpoint.state["best"]
-        self.best = float("inf") if best is None else float(best)
-        self.best_step = int(checkpoint.state["best_step"])
-        self.step = self.first_step = checkpoint.step
+        go_on(self, checkpoint)
+        self.first_step = self.step
         return remarks
 
 
