@@ -24,32 +24,56 @@ class TestChunkedCrossEntropy:
         tokens=st.integers(min_value=1, max_value=40),
         chunk=st.integers(min_value=1, max_value=50),
         seed=st.integers(min_value=0, max_value=1000),
+        trained=st.sampled_from([(True, False), (True, True), (False, True)]),
     )
-    def test_does_not_depend_on_the_chunk(self, tokens: int, chunk: int, seed: int) -> None:
-        """Any number of tokens in chunks of any size, some of them ignored, each with its weight."""
+    def test_does_not_depend_on_the_chunk(
+        self, tokens: int, chunk: int, seed: int, trained: tuple[bool, bool]
+    ) -> None:
+        """Any number of tokens in chunks of any size, some ignored, each with its weight; the head trained or not."""
         torch.manual_seed(seed)
         head, targets = torch.randn(13, 6, dtype=torch.float64), torch.randint(0, 13, (tokens,))
         targets[torch.rand(tokens) < 0.3] = IGNORED
         weights = torch.rand(tokens, dtype=torch.float64)
-        one = torch.randn(tokens, 6, dtype=torch.float64, requires_grad=True)
-        other = one.detach().clone().requires_grad_()
+        hidden = torch.randn(tokens, 6, dtype=torch.float64)
+        ours, theirs = (
+            [part.clone().requires_grad_(learns) for part, learns in zip((hidden, head), trained, strict=True)]
+            for _ in range(2)
+        )
 
-        found = chunked_cross_entropy(one, head, targets, weights, chunk=chunk)
-        wanted = plain(other, head, targets, weights)
+        found = chunked_cross_entropy(ours[0], ours[1], targets, weights, chunk=chunk)
+        wanted = plain(theirs[0], theirs[1], targets, weights)
         (0.3 * found).backward()  # type: ignore[no-untyped-call]
         (0.3 * wanted).backward()  # type: ignore[no-untyped-call]
 
         torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+        for one, other, learns in zip(ours, theirs, trained, strict=True):
+            assert (one.grad is not None) is learns
+            if learns:
+                torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
 
     def test_without_gradient_nothing_is_kept(self) -> None:
         """As in an evaluation."""
         hidden = torch.randn(5, 4)
 
         with torch.no_grad():
-            loss = chunked_cross_entropy(hidden, torch.randn(7, 4), torch.arange(5))
+            loss = chunked_cross_entropy(hidden, torch.randn(7, 4, requires_grad=True), torch.arange(5))
 
         assert not loss.requires_grad
+
+    def test_products_are_of_autocasts_type(self) -> None:
+        """Weights in float32 are trained so; the gradients are in float32 again."""
+        torch.manual_seed(0)
+        hidden, head = torch.randn(64, 32, requires_grad=True), torch.randn(100, 32, requires_grad=True)
+        targets, grads = torch.randint(0, 100, (64,)), []
+
+        for narrowed in (False, True):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=narrowed):
+                loss = chunked_cross_entropy(hidden, head, targets, chunk=10)
+            grads.append(torch.autograd.grad(loss, (hidden, head)))
+
+        for exact, found in zip(*grads, strict=True):
+            assert found.dtype == torch.float32
+            assert 1e-4 < (found - exact).norm() / exact.norm() < 2e-2
 
     def test_bfloat16_is_summed_in_float32(self) -> None:
         """Logits of a bf16 model lose no more than its own rounding."""

@@ -30,7 +30,6 @@ class TestFamilies:
         """The loss of a packed row is the sum of the losses of its examples, one by one, by the model's own logits."""
         loaded = load_model(str(make_model(tmp_path, family)), device="cpu", dtype=torch.float32)
         model, examples = loaded.model.eval(), rows(5, 9, 4)
-        model.get_output_embeddings().weight.requires_grad_(False)  # noqa: FBT003
 
         together = packed_loss(model, pack([examples[:2], examples[2:]], 16), chunk=7)
 
@@ -41,10 +40,15 @@ class TestFamilies:
             alone += torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum").item()
         assert together.item() == pytest.approx(alone, rel=1e-5)
 
-    def test_adapters_get_the_gradients_of_the_plain_loss(self, tmp_path: Path, family: str) -> None:
-        """Though logits never exist at once."""
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_what_is_trained_gets_the_gradients_of_the_plain_loss(
+        self, tmp_path: Path, family: str, whole: bool
+    ) -> None:
+        """Though logits never exist at once; adapters, and all weights."""
         loaded = load_model(str(make_model(tmp_path, family)), device="cpu", dtype=torch.float32)
-        add_adapters(loaded.model.eval(), LoraConfig(rank=2))  # GPT-2 has dropout
+        loaded.model.eval()  # GPT-2 has dropout
+        if not whole:
+            add_adapters(loaded.model, LoraConfig(rank=2))
         trained = [weight for weight in loaded.model.parameters() if weight.requires_grad]
         packed = pack([rows(7, 8)], 16)
 

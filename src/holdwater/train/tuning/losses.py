@@ -1,7 +1,7 @@
-"""Cross-entropy over a frozen output head, some tokens at a time: the logits of a whole batch never exist at once.
+"""Cross-entropy over an output head, some tokens at a time: the logits of a whole batch never exist at once.
 
-The gradient of the hidden states is made in the forward pass, beside the loss, so nothing of the logits is kept
-for the backward pass. Each token counts by a weight of its own. Source of the idea: Hsu et al. (2024), "Liger
+The gradients of hidden states and head are made in the forward pass, beside the loss, so nothing of the logits is
+kept for the backward pass. Each token counts by a weight of its own. Source of the idea: Hsu et al. (2024), "Liger
 Kernel: Efficient Triton Kernels for LLM Training", arXiv 2410.10989, on fusing the last layer with the loss.
 """
 
@@ -17,7 +17,7 @@ CHUNK = 1024
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of weighted cross-entropies over a frozen head."""
+    """Sum of weighted cross-entropies."""
 
     @staticmethod
     def forward(  # noqa: PLR0913, PLR0917 - autograd hands arguments on by place
@@ -27,41 +27,52 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         weights: Tensor,
         chunk: int,
+        learns: bool,  # noqa: FBT001
     ) -> Tensor:
-        """Return the sum, and keep the gradient of the hidden states."""
-        gradient = torch.empty_like(hidden) if hidden.requires_grad else None
+        """Return the sum, and keep the gradients."""
+        gradient = torch.empty_like(hidden) if learns and hidden.requires_grad else None
+        of_head = torch.zeros_like(head, dtype=torch.float32) if learns and head.requires_grad else None
+        kind = _type_of_products(hidden, head)
+        narrow, head = hidden.to(kind), head.to(kind)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for begin in range(0, len(hidden), chunk):
             part = slice(begin, begin + chunk)
-            logits = (hidden[part] @ head.T).float()
+            logits = (narrow[part] @ head.T).float()
             chosen, weight = targets[part], weights[part].float()
             counts = chosen != IGNORED
             index = chosen.clamp(min=0)[:, None]
             norm = torch.logsumexp(logits, dim=-1)
             weight = torch.where(counts, weight, 0.0)
             total += ((norm - logits.gather(1, index)[:, 0]) * weight).sum()
+            if gradient is None and of_head is None:
+                continue
+            logits.sub_(norm[:, None]).exp_()  # now the probabilities
+            logits.scatter_add_(1, index, torch.full_like(index, -1, dtype=logits.dtype))
+            errors = logits.mul_(weight[:, None]).to(kind)
             if gradient is not None:
-                logits.sub_(norm[:, None]).exp_()  # now the probabilities
-                logits.scatter_add_(1, index, torch.full_like(index, -1, dtype=logits.dtype))
-                logits.mul_(weight[:, None])
-                torch.matmul(logits.to(head.dtype), head, out=gradient[part])
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
+                gradient[part] = errors @ head
+            if of_head is not None:
+                of_head += errors.T @ narrow[part]
+        ctx.save_for_backward(gradient, of_head)
         return total
 
     @staticmethod
     def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        """Hand the kept gradient on."""
-        (gradient,) = ctx.saved_tensors
-        return gradient * above[0].to(gradient.dtype), None, None, None, None
+        """Hand the kept gradients on."""
+        gradient, of_head = ctx.saved_tensors
+        scaled = [None if kept is None else kept * above[0].to(kept.dtype) for kept in (gradient, of_head)]
+        return *scaled, None, None, None, None
+
+
+def _type_of_products(hidden: Tensor, head: Tensor) -> torch.dtype:
+    """The type of products of both: what autocast makes of them, or their own."""
+    return (hidden[:0] @ head[:0].T).dtype
 
 
 def chunked_cross_entropy(
     hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor | None = None, *, chunk: int = CHUNK
 ) -> Tensor:
     """The sum over tokens of weight times cross-entropy, in nats; divide it by what the weights should add up to.
-
-    The head is frozen: it gets no gradient.
 
     Args:
         hidden: What the model's last layer gives. Shape (tokens, width).
@@ -75,5 +86,5 @@ def chunked_cross_entropy(
     """
     if weights is None:
         weights = torch.ones(len(hidden), device=hidden.device)
-    total: Tensor = _ChunkedCrossEntropy.apply(hidden, head, targets, weights, chunk)  # type: ignore[no-untyped-call]
+    total: Tensor = _ChunkedCrossEntropy.apply(hidden, head, targets, weights, chunk, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return total

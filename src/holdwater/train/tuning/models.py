@@ -191,7 +191,7 @@ def packed_loss(model: Any, packed: Packed, *, chunk: int) -> Tensor:  # noqa: A
     """The weighted sum of cross-entropies over the tokens of some rows, in nats.
 
     Args:
-        model: A causal language model, with or without adapters; its head is frozen.
+        model: A causal language model, with or without adapters.
         packed: The rows, on the model's device.
         chunk: Tokens whose logits exist at once.
 
@@ -215,7 +215,6 @@ def packed_loss(model: Any, packed: Packed, *, chunk: int) -> Tensor:  # noqa: A
 
 
 def has_plain_head(model: Any, head: nn.Module) -> bool:  # noqa: ANN401
-    """Whether logits are the product of the last hidden states with a frozen head, and nothing else."""
+    """Whether logits are the product of the last hidden states with the head's weight, and nothing else."""
     special = any(getattr(model.config, name, None) not in {None, 1} for name in OWN_LOGITS)
-    weight = getattr(head, "weight", None)
-    return not special and getattr(head, "bias", None) is None and weight is not None and not weight.requires_grad
+    return not special and getattr(head, "bias", None) is None and getattr(head, "weight", None) is not None

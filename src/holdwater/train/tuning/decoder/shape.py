@@ -110,7 +110,8 @@ def _reasons(model: Any, shape: DecoderShape, length: int) -> Iterator[str]:  # 
         yield f"its heads are {shape.head_width} wide, which is no power of 2"
     if any(width % ALIGNMENT for width in (shape.width, shape.inner, shape.query_width, shape.key_width)):
         yield f"a width is no multiple of {ALIGNMENT}"
-    if not has_plain_head(model, model.get_output_embeddings()):
+    head = model.get_output_embeddings()
+    if not has_plain_head(model, head) or head.weight.requires_grad:
         yield "its logits are more than a product with a frozen head"
     yield from map(_against_layer, model.model.layers)
 
