@@ -76,12 +76,28 @@ class TestPlan:
         assert int(str(less["micro_batch"])) < 8
         assert "by the model's own code" in str(less["why"])
 
+    def test_all_weights_are_planned_too(self, holdwater: Run, tmp_path: Path) -> None:
+        """In float32, with gradients as large and moments twice as large; a budget is kept by smaller parts."""
+        make_model(tmp_path / "model", "Llama", heads=1)
+        found = plan(holdwater, tmp_path, "--lora-rank", "0")
+        less = plan(
+            holdwater, tmp_path, "--lora-rank", "0", "--max-memory", f"{int(str(found['peak_bytes'])) - 1}B"
+        )
+        roles = found["roles"]
+
+        assert isinstance(roles, dict)
+        assert "adapters" not in roles
+        assert roles["weights"] == pytest.approx(roles["gradients"], rel=0.01)
+        assert roles["optimizer"] == pytest.approx(2 * roles["gradients"], rel=0.01)
+        assert sum(roles.values()) == found["peak_bytes"]
+        assert int(str(less["micro_batch"])) < int(str(found["micro_batch"]))
+
     @pytest.mark.parametrize(
         ("family", "flags", "words"),
         [
             ("Llama", ("--max-memory", "500MB"), "max_memory is 500 MB, but the least that a step takes is"),
             ("GPT2", ("--max-memory", "500MB"), "max_memory is 500 MB, but the least that a step takes is"),
-            ("Llama", ("--lora-rank", "0"), "training all weights cannot be planned; try it with a few steps"),
+            ("Llama", ("--lora-rank", "0", "--quantize", "4"), "weights that are trained need every bit"),
             ("Llama", ("--model", "none"), "--model none"),
         ],
     )

@@ -1,5 +1,7 @@
 """What is found without memory is what the same code asks for with it."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from holdwater.train.flat import FlatWeights
 from holdwater.train.tuning.decoder.decoder import Inputs
 from holdwater.train.tuning.few_bits import put_in_few_bits
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
+from holdwater.train.tuning.narrowed import Narrowed
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.traced import Event, trace
 from tests.small_models import make_model
@@ -16,14 +19,17 @@ from tests.small_models import make_model
 ROWS, LENGTH = 2, 16
 
 
-def events_of(folder: Path, device: str, bits: int | None, *, again: bool = False) -> list[Event]:
-    """Those of a micro-batch."""
+def events_of(
+    folder: Path, device: str, bits: int | None = None, *, again: bool = False, whole: bool = False
+) -> list[Event]:
+    """Those of a micro-batch; by all weights in float32 with narrower products, or by adapters."""
     import transformers
 
     torch.manual_seed(0)
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
-    add_adapters(model, LoraConfig(rank=2))
+    if not whole:
+        add_adapters(model, LoraConfig(rank=2))
     if bits is not None:
         put_in_few_bits(model, bits, device)
     weights, tokens = FlatWeights.of(model), ROWS * LENGTH
@@ -36,7 +42,9 @@ def events_of(folder: Path, device: str, bits: int | None, *, again: bool = Fals
         zeros(torch.int64, tokens), zeros(torch.int64, tokens), zeros(torch.float32, tokens), zeros(torch.int64, 1),
         zeros(torch.int32, 2, tokens),
     )  # fmt: skip
-    own = OwnCode(model, weights, length=LENGTH, again=again)
+    autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16, cache_enabled=False)
+    narrow = None if not whole else Narrowed if device == "meta" else autocast
+    own = OwnCode(model, weights, length=LENGTH, narrow=narrow, again=again)
     known = [*model.parameters(), *model.buffers(), weights.decayed, weights.undecayed, *weights.grads]
     parts = (inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans)
     return trace(lambda: own.propagate(inputs, add=False), [*known, *parts]).events
@@ -55,6 +63,44 @@ def test_the_same_is_asked_for_with_and_without_memory(tmp_path: Path, family: s
         assert len(found) == len(wanted)
     asked, given_back = (sum(bool(event.size) is kind for event in found) for kind in (True, False))
     assert asked == given_back > 100
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3"])
+def test_narrower_products_ask_for_the_same_with_and_without_memory(
+    tmp_path: Path, family: str, again: bool
+) -> None:
+    """All weights are trained, in layers whose operations a CPU's autocast and a CUDA device's treat alike."""
+    make_model(tmp_path, family)
+
+    found, wanted = (events_of(tmp_path, device, whole=True, again=again) for device in ("meta", "cpu"))
+
+    assert most(found) == pytest.approx(most(wanted), rel=0.01)
+    assert sum(event.size for event in found) == pytest.approx(sum(event.size for event in wanted), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        (lambda x: x @ x, torch.bfloat16),
+        (lambda x: torch.addmm(x, x, x), torch.bfloat16),
+        (lambda x: torch.nn.functional.linear(x, x.bfloat16()), torch.bfloat16),
+        (lambda x: (x @ x) + x, torch.float32),
+        (lambda x: (x @ x) * 2, torch.bfloat16),
+        (lambda x: (x @ x) ** 2, torch.float32),
+        (lambda x: 1 / (x @ x), torch.float32),
+        (lambda x: (x @ x).softmax(-1), torch.float32),
+        (lambda x: (x @ x).sum(), torch.float32),
+        (lambda x: torch.nn.functional.layer_norm(x @ x, (4,)), torch.float32),
+        (lambda x: torch.nn.functional.silu(x @ x), torch.bfloat16),
+    ],
+)
+def test_types_are_those_of_a_devices_autocast(
+    made: Callable[[torch.Tensor], torch.Tensor], kind: torch.dtype
+) -> None:
+    """As PyTorch's own lists have them."""
+    with Narrowed():
+        assert made(torch.empty(4, 4, device="meta")).dtype == kind
 
 
 def most(events: list[Event]) -> int:

@@ -32,6 +32,14 @@ class TuneSettings:
     max_memory: Bytes | None
     """What the process may take; None leaves it to the device."""
 
+    def __post_init__(self) -> None:
+        if self.quantize is not None and not self.lora_rank:
+            few, why = (
+                f"quantize is {self.quantize}, but lora_rank is 0",
+                "weights that are trained need every bit",
+            )
+            raise ConfigError(f"{few}: {why}; leave it out")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
@@ -93,7 +101,7 @@ def train_settings(config: Config, out: Path) -> TrainSettings:
         The settings.
 
     Raises:
-        ConfigError: The device that was asked for is not there.
+        ConfigError: The device that was asked for is not there, or settings contradict one another.
     """
     names = [name for name in TrainSettings.__slots__ if name not in {"device", "threads", "out", "tuning"}]
     tuned = None if config["model"] is None else {name: config[name] for name in TuneSettings.__slots__}

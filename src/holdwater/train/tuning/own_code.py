@@ -1,6 +1,7 @@
 """Losses and gradients by a model's own code and autograd, on inputs that stay where they are."""
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ class OwnCode:
         weights: FlatWeights,
         *,
         length: int,
-        autocast: torch.dtype | None = None,
+        narrow: Callable[[], AbstractContextManager[object]] | None = None,
         again: bool = False,
     ) -> None:
         """Take a model.
@@ -31,14 +32,16 @@ class OwnCode:
             model: On its device.
             weights: Its trained ones, laid out.
             length: Tokens in a row.
-            autocast: The type of products where it is not the weights'; None takes theirs.
+            narrow: Makes products of another type than the weights', as autocast does; None takes theirs.
             again: Whether its layers are computed again on the way back, which draw no random numbers.
         """
         if again:  # the states of random numbers could not be read while a step is captured
-            how = {"use_reentrant": False, "preserve_rng_state": False}
+            how: dict[str, object] = {"use_reentrant": False, "preserve_rng_state": False}
+            if narrow is not None:
+                how["context_fn"] = lambda: (nullcontext(), narrow())
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
         self.device = str(weights.decayed.device)
-        self._autocast = autocast
+        self._narrow = narrow or nullcontext
         self._model, self._weights, self._length = model, weights, length
 
     def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
@@ -70,11 +73,7 @@ class OwnCode:
 
     def _loss(self, inputs: Inputs) -> Tensor:
         """The weighted sum of cross-entropies."""
-        kind = torch.device(self.device).type
-        narrow = (
-            torch.autocast(kind, dtype=self._autocast, cache_enabled=False) if self._autocast else nullcontext()
-        )
-        with narrow:
+        with self._narrow():
             return packed_loss(self._model, self._packed(inputs), chunk=CHUNK)
 
     def _packed(self, inputs: Inputs) -> Packed:

@@ -20,6 +20,7 @@ from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.tuning.decoder.decoder import Inputs, StepPlan
 from holdwater.train.tuning.few_bits import FewBitsLinear, put_in_few_bits
 from holdwater.train.tuning.lora import LoraLinear
+from holdwater.train.tuning.narrowed import Narrowed
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.planning import CONTEXT, WORKSPACE, Choice, nothing_fits, told_rows
 from holdwater.train.tuning.traced import Event, trace
@@ -44,6 +45,8 @@ class OwnPlanned:
         adapters = [one for one in model.modules() if isinstance(one, LoraLinear)]
         for weight in chain.from_iterable((one.lora_A, one.lora_B) for one in adapters):
             weight.data = weight.data.float()
+        self._whole = not adapters
+        """Whether all weights are trained: they are in float32 then, and products are narrower."""
         if bits is not None:
             put_in_few_bits(model, bits, "meta")
         layers = [one for one in model.modules() if isinstance(one, FewBitsLinear)]
@@ -51,8 +54,8 @@ class OwnPlanned:
         self._few = list(few.values())
         """Sizes of weights in few bits, which are made on the device."""
         moved = (one for one in chain(model.parameters(), model.buffers()) if id(one) not in few)
-        self._moved = [(one.nbytes, one.requires_grad) for one in moved]
-        """Sizes of what is moved there, and whether it is trained."""
+        self._moved = [(one.nbytes, min(one.dim(), 2) if one.requires_grad else 0) for one in moved]
+        """Sizes of what is moved there; and 2 for trained matrices, 1 for trained vectors, 0 for the rest."""
         self.parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         """That are trained."""
         self._model, self._weights = model, FlatWeights.of(model)
@@ -100,17 +103,21 @@ class OwnPlanned:
         """Ask for what does not depend on the step; what it comes to, by what it is for."""
         for size in self._few:
             allocator.allocate(size)
-        blocks = [(allocator.allocate(size), trained) for size, trained in self._moved]
-        weights = self._weights
-        roles = {
-            "weights": sum(self._few) + sum(size for size, trained in self._moved if not trained),
-            "adapters": _ask(allocator, [weights.decayed, weights.undecayed]),
-            "gradients": _ask(allocator, weights.grads),
-        }
-        for block, trained in blocks:
-            if trained:  # it lies among the others now
-                allocator.free(block)
-        roles["optimizer"] = _ask(allocator, self._optimizer.tensors().values())
+        blocks = [(allocator.allocate(size), kind) for size, kind in self._moved]
+        weights, trained, gradients = self._weights, 0, 0
+        laid_out = (
+            (2, weights.decayed, weights.decayed_grad), (1, weights.undecayed, weights.undecayed_grad)
+        )  # fmt: skip
+        for kind, flat, grad in laid_out:
+            trained += _ask(allocator, [flat])
+            gradients += _ask(allocator, [grad])
+            for block, one in blocks:
+                if one == kind:  # it lies among the others now
+                    allocator.free(block)
+        allocator.empty_cache()
+        frozen = sum(self._few) + sum(size for size, kind in self._moved if not kind)
+        roles = {"weights": frozen + trained} if self._whole else {"weights": frozen, "adapters": trained}
+        roles |= {"gradients": gradients, "optimizer": _ask(allocator, self._optimizer.tensors().values())}
         return {role: Bytes(size) for role, size in roles.items()}
 
     def _trace(self, rows: int, again: bool) -> _Traces:  # noqa: FBT001 - called by place, for the cache
@@ -118,7 +125,9 @@ class OwnPlanned:
         if self._model.is_gradient_checkpointing:
             self._model.gradient_checkpointing_disable()
             self._model.disable_input_require_grads()
-        own, tokens = OwnCode(self._model, self._weights, length=self.length, again=again), rows * self.length
+        narrow = Narrowed if self._whole else None
+        own = OwnCode(self._model, self._weights, length=self.length, narrow=narrow, again=again)
+        tokens = rows * self.length
 
         def empty(kind: torch.dtype, *size: int) -> Tensor:
             """An input."""

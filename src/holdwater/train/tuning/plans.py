@@ -49,12 +49,11 @@ def planned_of(settings: TrainSettings, tuning: TuneSettings) -> Planned | OwnPl
         ModelError: The model's configuration cannot be read.
         NotPlanned: Nothing can be said of its steps.
     """
-    if not tuning.lora_rank:
-        raise NotPlanned("lora_rank is 0: training all weights cannot be planned; try it with a few steps")
     model = _model_of(tuning.model)
-    add_adapters(model, LoraConfig.of(tuning))
+    if tuning.lora_rank:
+        add_adapters(model, LoraConfig.of(tuning))
     written_out = not why_not(model, length=settings.train_seq_length)
-    model.to(torch.bfloat16)
+    model.to(torch.bfloat16 if tuning.lora_rank else torch.float32)
     kind = Planned if written_out else OwnPlanned
     return kind(model, length=settings.train_seq_length, bits=tuning.quantize)
 

@@ -130,7 +130,8 @@ def _attention_in_blocks(recorder: Recorder) -> Iterator[None]:
     ) -> Tensor:
         """As PyTorch's own, in shapes."""
         recorder.draws |= dropout_p > 0
-        out: Tensor = _Attention.apply(query, key, value, attn_mask)  # type: ignore[no-untyped-call]
+        kind = torch.matmul(query[:0], key[:0].transpose(-1, -2)).dtype  # autocast's, where it is on
+        out: Tensor = _Attention.apply(query.to(kind), key.to(kind), value.to(kind), attn_mask)  # type: ignore[no-untyped-call]
         return out
 
     torch.nn.functional.scaled_dot_product_attention = attend  # type: ignore[assignment]

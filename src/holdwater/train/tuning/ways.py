@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holdwater.errors import ConfigError, ModelError
+from holdwater.errors import ModelError
 from holdwater.integrations.out_of_memory import is_out_of_memory
 from holdwater.supervise.life import is_first_process
 from holdwater.train.flat import FlatAdamW, FlatWeights, Take
@@ -50,15 +50,10 @@ def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan
         step: How steps are taken where they are written out.
 
     Raises:
-        ConfigError: Weights that are trained cannot be in few bits.
         ModelError: The model, or a step of it, does not fit into the device's memory.
         RuntimeError: The device failed otherwise.
     """
     reason = why_not(model, length=settings.train_seq_length, device=settings.device)
-    if where.bits is not None and all(weight.requires_grad for weight in model.parameters()):
-        raise ConfigError(
-            f"quantize is {where.bits}, but lora_rank is 0: weights that are trained need every bit; leave it out"
-        )
     try:
         return _way(model, settings, where, step, written=not reason)
     except RuntimeError as error:
@@ -80,15 +75,15 @@ def _way(model: Any, settings: TrainSettings, where: Place, step: StepPlan, *, w
         count, share = put_in_few_bits(model, where.bits, settings.device)
         _tell("the weights of %d linear layers, %.0f%% of all, are in %d bits", count, 100 * share, where.bits)
     weights = FlatWeights.of(model.to(settings.device))
-    optimizer = _optimizer(weights, settings)
     if not on_cuda:
         _tell("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", settings.device)
-        return Way(weights, optimizer, None)
+        return Way(weights, _optimizer(weights, settings), None)
+    torch.cuda.empty_cache()  # what laying weights out has left
+    optimizer = _optimizer(weights, settings)
     _tell("each step is captured from the model's own code")
-    dtype = (
-        torch.bfloat16 if weights.undecayed.numel() else None
-    )  # all weights are trained, so they are in float32
-    own = OwnCode(model, weights, length=settings.train_seq_length, autocast=dtype, again=step.recomputed > 0)
+    whole = all(weight.requires_grad for weight in model.parameters())  # they are in float32 then
+    narrow = partial(torch.autocast, "cuda", dtype=torch.bfloat16, cache_enabled=False) if whole else None
+    own = OwnCode(model, weights, length=settings.train_seq_length, narrow=narrow, again=step.recomputed > 0)
     update = partial(_step, optimizer, largest_norm=settings.gradient_clip)
     tokens = step.rows * settings.train_seq_length
     return Way(weights, optimizer, StaticStep(own, update, tokens=tokens), step.rows)
