@@ -1,4 +1,4 @@
-"""`plan` against the device: predicted and taken memory of steps, in 16 configurations of a Llama and 6 of others.
+"""`plan` against the device: predicted and taken memory of steps, in 16 configurations of a Llama and 9 of others.
 
 Each configuration is planned, then built and stepped as `holdwater train` does it, and the most that PyTorch's
 allocator reserved is compared. Weights are whatever the memory held: only sizes matter here.
@@ -60,13 +60,13 @@ def write_config(folder: Path, size: str) -> Path:
     return folder / size
 
 
-def model_of(folder: Path) -> Any:
+def model_of(folder: Path, kind: torch.dtype) -> Any:
     """A model in the host's memory, with whatever that holds."""
     import transformers
 
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
-    model = model.to(torch.bfloat16).to_empty(device="cpu")
+    model = model.to(kind).to_empty(device="cpu")
     model.tie_weights()
     if hasattr(model, "model"):
         model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
@@ -84,8 +84,9 @@ def taken(folder: Path, tuning: Any, settings: Any, step: StepPlan, *, captured:
     torch._C._cuda_clearCublasWorkspaces()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    model = model_of(folder)
-    add_adapters(model, LoraConfig.of(tuning))
+    model = model_of(folder, torch.bfloat16 if tuning.lora_rank else torch.float32)
+    if tuning.lora_rank:
+        add_adapters(model, LoraConfig.of(tuning))
     way = choose_way(model, settings, Place("cuda", tuning.quantize), step)
     torch.cuda.reset_peak_memory_stats()
     static = way.static
@@ -121,13 +122,15 @@ class Case(NamedTuple):
     """Whether all layers are computed again on the way back."""
     captured: bool
     offloaded: bool = False
+    whole: bool = False
+    """Whether all weights are trained."""
 
     def __str__(self) -> str:
         """In words."""
         how = ("again" if self.again else "kept", "captured" if self.captured else "eager")
-        return f"{self.size} {self.bits or 16} bit {self.rows}x{self.length} {' '.join(how)}" + (
-            " offloaded" if self.offloaded else ""
-        )
+        bits = 32 if self.whole else self.bits or 16
+        more = " offloaded" * self.offloaded + " all weights" * self.whole
+        return f"{self.size} {bits} bit {self.rows}x{self.length} {' '.join(how)}{more}"
 
 
 def timed_choice(settings: Any, tuning: Any, limit: Bytes) -> float:
@@ -141,8 +144,9 @@ def timed_choice(settings: Any, tuning: Any, limit: Bytes) -> float:
 def compare(folder: Path, case: Case) -> dict[str, Any]:
     """Plan one configuration, run it, and compare."""
     path = write_config(folder, case.size)
+    rank = 0 if case.whole else 8 if case.bits else 64
     tuning = SimpleNamespace(
-        model=str(path), lora_rank=8 if case.bits else 64, lora_alpha=None, lora_dropout=0.0, lora_targets=None,
+        model=str(path), lora_rank=rank, lora_alpha=None, lora_dropout=0.0, lora_targets=None,
         lora_layers=None, quantize=case.bits,
     )  # fmt: skip
     settings: Any = SimpleNamespace(
@@ -196,6 +200,9 @@ def main() -> bool:
                 Case("qwen3", 4, 4, 2048, again=True, captured=True),
                 Case("gpt2", None, 4, 1024, again=False, captured=True),
                 Case("gpt2", 8, 4, 1024, again=False, captured=False),
+                Case("qwen3", None, 2, 1024, again=False, captured=True, whole=True),
+                Case("qwen3", None, 4, 2048, again=True, captured=True, whole=True),
+                Case("gpt2", None, 4, 1024, again=False, captured=True, whole=True),
             )
         ]
         qlora = compare(Path(place), Case("8b", 4, 2, 2048, again=True, captured=True, offloaded=True))

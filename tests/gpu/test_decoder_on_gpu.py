@@ -197,7 +197,7 @@ def small_model(rank: int = 8, dropout: float = 0.0) -> Any:
     return model
 
 
-def own_losses(*, captured: bool, again: bool) -> tuple[list[float], int]:
+def own_losses(*, captured: bool, again: bool, whole: bool) -> tuple[list[float], int]:
     """Losses of a model of another kind, and the calls to the allocator of its last four steps."""
     import transformers
 
@@ -206,8 +206,9 @@ def own_losses(*, captured: bool, again: bool) -> tuple[list[float], int]:
         vocab_size=1024, hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, head_dim=32, max_position_embeddings=256,
     )  # fmt: skip
-    model = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).train()
-    add_adapters(model, LoraConfig(rank=8))
+    model = transformers.AutoModelForCausalLM.from_config(config).train()
+    if not whole:
+        add_adapters(model.to(torch.bfloat16), LoraConfig(rank=8))
     settings: Any = SimpleNamespace(
         train_seq_length=128, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=1
     )
@@ -249,11 +250,12 @@ def static(
 class TestOwnCode:
     """A model whose own code takes the steps."""
 
+    @pytest.mark.parametrize("whole", [False, True])
     @pytest.mark.parametrize("again", [False, True])
-    def test_captured_steps_are_those_of_eager_ones_to_the_bit(self, again: bool) -> None:
-        """Also where layers are computed again, and without a call to the allocator."""
+    def test_captured_steps_are_those_of_eager_ones_to_the_bit(self, again: bool, whole: bool) -> None:
+        """Also where layers are computed again or all weights are trained, and without a call to the allocator."""
         losses, calls = zip(
-            *(own_losses(captured=captured, again=again) for captured in (True, False)), strict=True
+            *(own_losses(captured=captured, again=again, whole=whole) for captured in (True, False)), strict=True
         )
 
         assert losses[0] == losses[1]
