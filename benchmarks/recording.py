@@ -69,7 +69,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The commit that was measured; a plus where the tree had changes."""
+    """The commit that was measured, with a plus where the tree had changes; a copy without git is told its own."""
     run = subprocess.run(
         ["git", "describe", "--always", "--dirty=+"],  # noqa: S607 - git from the path
         cwd=RESULTS.parent,
@@ -77,4 +77,4 @@ def _commit() -> str:
         text=True,
         check=False,
     )
-    return run.stdout.strip() or "unknown"
+    return run.stdout.strip() or os.environ.get("BENCHMARKED_COMMIT", "unknown")
