@@ -1,4 +1,4 @@
-"""`plan` against the device: predicted and taken memory of steps, in 16 configurations of a Llama and 9 of others.
+"""`plan` against the device: memory predicted and taken by 16 configurations of a Llama, 2 of a Qwen3, 9 others.
 
 Each configuration is planned, then built and stepped as `holdwater train` does it, and the most that PyTorch's
 allocator reserved is compared. Weights are whatever the memory held: only sizes matter here.
@@ -40,10 +40,14 @@ SIZES: dict[str, dict[str, Any]] = {
         "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
         "head_dim": 128, "tie_word_embeddings": True, "vocab_size": 151_936,
     },
+    "olmo2": {
+        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 16,
+        "num_key_value_heads": 16, "vocab_size": 100_352,
+    },
     "gpt2": {"n_embd": 1024, "n_layer": 24, "n_head": 16, "vocab_size": 50_257, "n_positions": 2048},
 }  # fmt: skip
-FAMILIES = {"8b": "Llama", "1b": "Llama", "qwen3": "Qwen3", "gpt2": "GPT2"}
-"""Steps of the first two are written out; the others take them by their own code."""
+FAMILIES = {"8b": "Llama", "1b": "Llama", "qwen3": "Qwen3", "olmo2": "Olmo2", "gpt2": "GPT2"}
+"""Steps of the first three are written out; the others take them by their own code."""
 
 
 def write_config(folder: Path, size: str) -> Path:
@@ -153,7 +157,7 @@ def compare(folder: Path, case: Case) -> dict[str, Any]:
         train_seq_length=case.length, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=case.rows
     )
     layers = SIZES[case.size].get("num_hidden_layers", 24)
-    chunk = 256 if case.again and FAMILIES[case.size] == "Llama" else 1024
+    chunk = 256 if case.again and FAMILIES[case.size] in {"Llama", "Qwen3"} else 1024
     step = StepPlan(rows=case.rows, recomputed=layers if case.again else 0, chunk=chunk, offloaded=case.offloaded)
     planned = planned_of(settings, tuning)  # type: ignore[arg-type]
     peak = planned.peak(step)
@@ -191,17 +195,21 @@ def main() -> bool:
             for again in (False, True)
             for captured in (False, True)
         ]
+        found += [
+            compare(Path(place), Case("qwen3", None, 2, 2048, again=False, captured=True)),
+            compare(Path(place), Case("qwen3", 4, 4, 1024, again=True, captured=True)),
+        ]
         others = [
             compare(Path(place), case)
             for case in (
-                Case("qwen3", None, 2, 1024, again=False, captured=True),
-                Case("qwen3", None, 2, 2048, again=True, captured=True),
-                Case("qwen3", 4, 2, 1024, again=False, captured=False),
-                Case("qwen3", 4, 4, 2048, again=True, captured=True),
+                Case("olmo2", None, 2, 1024, again=False, captured=True),
+                Case("olmo2", None, 2, 2048, again=True, captured=True),
+                Case("olmo2", 4, 2, 1024, again=False, captured=False),
+                Case("olmo2", 4, 4, 2048, again=True, captured=True),
                 Case("gpt2", None, 4, 1024, again=False, captured=True),
                 Case("gpt2", 8, 4, 1024, again=False, captured=False),
-                Case("qwen3", None, 2, 1024, again=False, captured=True, whole=True),
-                Case("qwen3", None, 4, 2048, again=True, captured=True, whole=True),
+                Case("olmo2", None, 2, 1024, again=False, captured=True, whole=True),
+                Case("olmo2", None, 4, 2048, again=True, captured=True, whole=True),
                 Case("gpt2", None, 4, 1024, again=False, captured=True, whole=True),
             )
         ]
@@ -215,7 +223,7 @@ def main() -> bool:
     seconds = max(one["plan_seconds"] for one in (*found, *others))
     small, length = qlora["reserved"] / GIB, max([one["length"] for one in context if one["fits"]], default=0)
     bars = {
-        "mean error of the plan": Bar(f"{mean:.2%} over {len(errors)}", "3 % over 16", mean <= 0.03),
+        "mean error of the plan": Bar(f"{mean:.2%} over {len(errors)}", "3 % over 16 or more", mean <= 0.03),
         "worst error": Bar(f"{worst:.2%}", "8 %", worst <= 0.08),
         "most that a plan was under": Bar(f"{max(-under, 0):.2%}", "3 %", under >= -0.03),
         "the same of models that take steps by their own code": Bar(

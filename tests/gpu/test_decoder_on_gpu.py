@@ -93,6 +93,22 @@ class TestKernels:
         assert error(made[1][0], made[0][0]) < 5e-3
         assert error(made[1][1], made[0][1]) < 1e-3
 
+    @pytest.mark.parametrize(("heads", "width"), [((6, 2), 64), ((32, 8), 128), ((4, 4), 32)])
+    def test_norms_of_heads(self, fast: Any, heads: tuple[int, int], width: int) -> None:
+        """Forward and back; values and what lies beside them stay."""
+        size = (heads[0] + 2 * heads[1]) * width
+        rows, grad, gains = draw(TOKENS, size + 24), draw(TOKENS, size), (draw(width), draw(width))
+        made = []
+        for kernels in (plain, fast):
+            own, out = rows.clone(), torch.full_like(grad, 7)
+            kernels.norm_heads(own, gains, heads, 1e-6, out)
+            kernels.norm_heads_backward(grad, own, gains, heads, 1e-6)
+            made.append((out, own))
+
+        assert error(made[1][0], made[0][0]) < 1e-3
+        assert error(made[1][1][:, :size], made[0][1][:, :size]) < 1e-3
+        assert torch.equal(made[1][1][:, size:], rows[:, size:])
+
     @pytest.mark.parametrize("rank", [8, 64])
     @pytest.mark.parametrize("adapted", [False, True])
     def test_gate(self, fast: Any, rank: int, adapted: bool) -> None:
@@ -181,19 +197,21 @@ class TestKernels:
             assert torch.equal(found, again)
 
 
-def small_model(rank: int = 8, dropout: float = 0.0) -> Any:
-    """A Llama of three layers on the device, with adapters that do something."""
+def small_model(rank: int = 8, dropout: float = 0.0, family: str = "Llama") -> Any:
+    """A model of five layers on the device, with adapters that do something."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
+    config = getattr(transformers, f"{family}Config")(
         vocab_size=1000, hidden_size=256, intermediate_size=512, num_hidden_layers=5, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256,
+        num_key_value_heads=2, head_dim=64, max_position_embeddings=256,
     )  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).cuda()
     add_adapters(model, LoraConfig(rank=rank, dropout=dropout))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
+        elif "norm" in name:
+            torch.nn.init.uniform_(weight, 0.5, 1.5)
     return model
 
 
@@ -202,9 +220,9 @@ def own_losses(*, captured: bool, again: bool, whole: bool) -> tuple[list[float]
     import transformers
 
     torch.manual_seed(0)
-    config = transformers.Qwen3Config(
+    config = transformers.Olmo2Config(
         vocab_size=1024, hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=32, max_position_embeddings=256,
+        num_key_value_heads=2, max_position_embeddings=256,
     )  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_config(config).train()
     if not whole:
@@ -265,15 +283,17 @@ class TestOwnCode:
 class TestWhole:
     """Steps of a small model."""
 
-    def test_gradients_are_as_near_to_the_truth_as_the_models_own(self) -> None:
+    @pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+    def test_gradients_are_as_near_to_the_truth_as_the_models_own(self, family: str) -> None:
         """Both in bfloat16, the truth in float32."""
         rows = batch(60, 50)
         grads = []
         for own in (True, False):
-            model = small_model().float() if own else small_model()
+            model = small_model(family=family)
+            model = model.float() if own else model
             packed_loss(model, rows.to("cuda"), chunk=64).backward()  # type: ignore[no-untyped-call]
             grads.append({n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None})
-        model = small_model()
+        model = small_model(family=family)
         step, _ = static(model)
         step.clear()
         step.propagate(rows, rows.weight, seed=0)
@@ -284,14 +304,20 @@ class TestWhole:
         theirs = [error(peer[name], truth[name]) for name in truth]
         assert sum(ours) < 1.2 * sum(theirs)
 
+    @pytest.mark.parametrize("family", ["Llama", "Qwen3"])
     @pytest.mark.parametrize(("recomputed", "offloaded"), [(0, False), (2, False), (5, True)])
-    def test_captured_steps_are_those_of_eager_ones_to_the_bit(self, recomputed: int, offloaded: bool) -> None:
+    def test_captured_steps_are_those_of_eager_ones_to_the_bit(
+        self, recomputed: int, offloaded: bool, family: str
+    ) -> None:
         """With dropout, accumulation and two sizes of micro-batches; also where layers are computed again."""
         small, large = batch(60, 50), pack([[Example([5] * 100, [True] * 100)]] * 2, 128)
         ends = []
         for captured in (False, True):
             step, weights = static(
-                small_model(dropout=0.1), captured=captured, recomputed=recomputed, offloaded=offloaded
+                small_model(dropout=0.1, family=family),
+                captured=captured,
+                recomputed=recomputed,
+                offloaded=offloaded,
             )
             losses = []
             for number in range(6):

@@ -58,6 +58,8 @@ def inputs_of(packed: Packed) -> Inputs:
     [
         ("Llama", {}),
         ("Qwen2", {}),
+        ("Qwen3", {}),
+        ("Qwen3", {"targets": ["k_proj"]}),
         ("Llama", {"targets": ["q_proj", "v_proj", "down_proj"]}),
         ("Llama", {"layers": 1}),
     ],

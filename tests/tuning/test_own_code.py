@@ -34,7 +34,7 @@ def gradient(folder: Path, *, again: bool) -> torch.Tensor:
     return weights.decayed_grad.clone()
 
 
-@pytest.mark.parametrize("family", ["Qwen3", "Llama"])
+@pytest.mark.parametrize("family", ["Olmo2", "Llama"])
 def test_layers_computed_again_give_the_same_gradient(tmp_path: Path, family: str) -> None:
     """To the bit."""
     make_model(tmp_path, family)
@@ -47,7 +47,7 @@ def test_layers_computed_again_give_the_same_gradient(tmp_path: Path, family: st
 
 @pytest.mark.parametrize(
     ("family", "dropout", "can"),
-    [("Qwen3", 0.0, True), ("Qwen3", 0.1, False), ("GPT2", 0.0, False), ("OPT", 0.0, False)],
+    [("Olmo2", 0.0, True), ("Olmo2", 0.1, False), ("GPT2", 0.0, False), ("OPT", 0.0, False)],
 )
 def test_what_draws_random_numbers_is_not_computed_again(
     tmp_path: Path, family: str, dropout: float, *, can: bool

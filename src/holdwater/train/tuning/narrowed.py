@@ -4,10 +4,12 @@ PyTorch's own autocast does nothing to such tensors. Source of the lists: PyTorc
 package", on operations of CUDA devices that autocast to a lower precision and to float32.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
@@ -94,6 +96,23 @@ class Narrowed(TorchFunctionMode):
         if kind is not None and kwargs.get("out") is None:
             args, kwargs = tree_map(lambda one: _in_kind(one, kind), (args, kwargs))
         return func(*args, **kwargs)
+
+
+def leave_positions(model: nn.Module) -> None:
+    """Leave rotary positions out of it: the code of Transformers turns autocast off for them.
+
+    Args:
+        model: The rotary modules of it are changed in place.
+    """
+    for module in model.modules():
+        if "rotary" in type(module).__name__.lower():
+            module.forward = partial(_left_out, module.forward)
+
+
+def _left_out(forward: Callable[..., object], *args: object, **kwargs: object) -> object:
+    """Call a function without any mode."""
+    with torch._C.DisableTorchFunction():  # noqa: SLF001 - its only name
+        return forward(*args, **kwargs)
 
 
 def _is_narrow(args: tuple[Any, ...]) -> bool:

@@ -20,7 +20,7 @@ from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.tuning.decoder.decoder import Inputs, StepPlan
 from holdwater.train.tuning.few_bits import FewBitsLinear, put_in_few_bits
 from holdwater.train.tuning.lora import LoraLinear
-from holdwater.train.tuning.narrowed import Narrowed
+from holdwater.train.tuning.narrowed import Narrowed, leave_positions
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.planning import CONTEXT, WORKSPACE, Choice, nothing_fits, told_rows
 from holdwater.train.tuning.traced import Event, trace
@@ -47,6 +47,8 @@ class OwnPlanned:
             weight.data = weight.data.float()
         self._whole = not adapters
         """Whether all weights are trained: they are in float32 then, and products are narrower."""
+        if self._whole:
+            leave_positions(model)
         if bits is not None:
             put_in_few_bits(model, bits, "meta")
         layers = [one for one in model.modules() if isinstance(one, FewBitsLinear)]

@@ -32,7 +32,8 @@ class Kept:
     """What one layer's way back needs. Shapes: (tokens, …)."""
 
     queries: Tensor
-    """Queries, keys and values, turned by their positions; then what the adapters' first matrices gave."""
+    """Queries, keys and values, turned by their positions unless heads are normalised; then what the adapters'
+    first matrices gave."""
     attended: Tensor
     """What attention gave."""
     norms: Tensor
@@ -67,6 +68,9 @@ class Scratch:
     """Rows after dropout, as wide as the widest input; None without dropout."""
     back: Tensor | None
     """What comes back through adapters with dropout; None without dropout."""
+    turned: Tensor | None
+    """Queries and keys with normalised heads, turned, and values; and their gradient. None where heads are not
+    normalised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,7 @@ def make_buffers(needs: Needs, like: Tensor) -> Buffers:
             levels=wide(tokens, shape.heads),
             dropped=room(tokens, widest) if needs.dropout else None,
             back=room(tokens, widest) if needs.dropout else None,
+            turned=room(tokens, shape.attention_width) if shape.normed_heads else None,
         ),
         logits=room(min(needs.chunk, tokens), shape.vocabulary),
         losses=rows[-1],

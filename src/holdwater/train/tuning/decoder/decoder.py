@@ -91,7 +91,7 @@ class Decoder:
 
     def others(self) -> list[Tensor]:
         """What lies in memory beside the layers' products: embeddings, norms, and room for whole weights."""
-        norms = [norm for layer in self.layers for norm in (layer.first_norm, layer.second_norm)]
+        norms = [norm for layer in self.layers for norm in layer.norms]
         room = [] if self._room is None else [self._room]
         return [*room, *norms, self._embedding, self._head, self._last_norm]
 

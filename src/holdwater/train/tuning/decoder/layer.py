@@ -55,11 +55,21 @@ class DecoderLayer:
         self.down = ProductGroup(f"{number}.down", [network.down_proj], where)
         self.first_norm = where.take(f"{number}.first_norm", module.input_layernorm.weight)
         self.second_norm = where.take(f"{number}.second_norm", module.post_attention_layernorm.weight)
+        self.head_norms: tuple[Tensor, Tensor] | None = None
+        """Weights of the norms of queries and keys, head by head; None where there are none."""
+        if hasattr(attention, "q_norm"):
+            query, key = attention.q_norm.weight, attention.k_norm.weight
+            self.head_norms = where.take(f"{number}.query_norm", query), where.take(f"{number}.key_norm", key)
 
     @property
     def groups(self) -> list[ProductGroup]:
         """The products, in the order of the forward pass."""
         return [self.queries, self.output, self.gates, self.down]
+
+    @property
+    def norms(self) -> list[Tensor]:
+        """The weights of the norms."""
+        return [self.first_norm, self.second_norm, *(self.head_norms or ())]
 
     @property
     def ranks(self) -> Ranks:
@@ -95,13 +105,13 @@ class DecoderLayer:
         """The part of `forward` that the way back may need once more."""
         buffers, kernels, shape = one.buffers, one.kernels, one.shape
         kept, scratch = buffers.kept[self.number], buffers.scratch
-        self._apply(self.queries, scratch.normed, kept.queries[:, : self.queries.width], one)
         rows, heads = kept.queries[:, : self.queries.width], (shape.heads, shape.kv_heads)
-        seconds = self._seconds(self.queries, rows)
-        kernels.rotate(rows, self.queries.bias, heads, one.tables, one.spans[0], seconds)
-        kernels.attend(
-            rows[:, : self.queries.outer], heads, one.spans[0], kept.attended, kept.norms.view(shape.heads, -1)
-        )
+        self._apply(self.queries, scratch.normed, rows, one)
+        seconds = self._seconds(self.queries, rows, fused=self.head_norms is None)
+        if self.head_norms is None:
+            kernels.rotate(rows, self.queries.bias, heads, one.tables, one.spans[0], seconds)
+        turned = self._turned(one)
+        kernels.attend(turned, heads, one.spans[0], kept.attended, kept.norms.view(shape.heads, -1))
         delta = scratch.delta[:, : self.output.width]
         self._apply(self.output, kept.attended, delta, one)
         self.output.add_seconds(delta)
@@ -160,10 +170,12 @@ class DecoderLayer:
         self._rows_back(self.output, grad, above, one)
         self._first_back(self.output, grad, kept.attended, one)
         queries = kept.queries[:, : self.queries.width]
-        rows = queries[:, : self.queries.outer]
+        turned = self._turned(one)
         norms, levels = (rows.view(shape.heads, -1) for rows in (kept.norms, scratch.levels))
-        kernels.attend_backward(rows, heads, one.spans, kept.attended, norms, levels, above, grads)
-        kernels.rotate_backward(grads, heads, one.tables, one.spans[0], rows)
+        kernels.attend_backward(turned, heads, one.spans, kept.attended, norms, levels, above, grads)
+        kernels.rotate_backward(grads, heads, one.tables, one.spans[0], turned)
+        if self.head_norms is not None:
+            kernels.norm_heads_backward(turned, queries, self.head_norms, heads, shape.epsilon)
         self._second_back(self.queries, queries, queries[:, self.queries.outer :], one)
         if self.number == 0:
             self.make_normed(one)
@@ -174,6 +186,16 @@ class DecoderLayer:
                 scratch.grad[:, : shape.width], scratch.normed, add=True,
             )  # fmt: skip
         self._first_back(self.queries, queries, scratch.normed, one)
+
+    def _turned(self, one: Pass) -> Tensor:
+        """Queries, keys and values as attention takes them; with normalised heads they are made again."""
+        rows, scratch = one.buffers.kept[self.number].queries, one.buffers.scratch.turned
+        if self.head_norms is None or scratch is None:
+            return rows[:, : self.queries.outer]
+        heads = (one.shape.heads, one.shape.kv_heads)
+        one.kernels.norm_heads(rows, self.head_norms, heads, one.shape.epsilon, scratch)
+        one.kernels.rotate(scratch, None, heads, one.tables, one.spans[0])
+        return scratch
 
     @staticmethod
     def _seconds(group: ProductGroup, out: Tensor, *, fused: bool = True) -> Seconds | None:

@@ -14,7 +14,7 @@ from holdwater.train.tuning.losses import IGNORED
 
 __all__ = [
     "add_dropped", "attend", "attend_backward", "cross_entropy", "drop", "gate", "gate_backward", "norm",
-    "norm_backward", "rotate", "rotate_backward",
+    "norm_backward", "norm_heads", "norm_heads_backward", "rotate", "rotate_backward",
 ]  # fmt: skip
 
 
@@ -77,6 +77,54 @@ def norm_backward(
     result = rstd[:, None] * (scaled - unit * (scaled * unit).mean(-1, keepdim=True))
     into.copy_(result + into.float() if add else result)
     normed.copy_(unit.to(rows.dtype) * weight)
+
+
+def norm_heads(
+    rows: Tensor, gains: tuple[Tensor, Tensor], heads: tuple[int, int], epsilon: float, out: Tensor
+) -> None:
+    """Normalise queries and keys, head by head; values are copied.
+
+    Args:
+        rows: Queries, keys and values side by side, and more. Shape (tokens, (heads + 2 * kv_heads) * head_width
+            or more).
+        gains: Weights of the norms of queries and keys. Shape (head_width,) each.
+        heads: Of queries, and of keys.
+        epsilon: Added to the mean square.
+        out: Gets the result. Shape (tokens, (heads + 2 * kv_heads) * head_width).
+    """
+    width, begin = len(gains[0]), 0
+    for gain, count in zip(gains, heads, strict=True):
+        part = slice(begin, begin + count * width)
+        wide = rows[:, part].reshape(len(rows), count, width).float()
+        unit = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
+        out[:, part] = (unit.to(rows.dtype) * gain).flatten(1)
+        begin = part.stop
+    out[:, begin:] = rows[:, begin : out.shape[1]]
+
+
+def norm_heads_backward(
+    grad: Tensor, rows: Tensor, gains: tuple[Tensor, Tensor], heads: tuple[int, int], epsilon: float
+) -> None:
+    """Carry gradients of queries and keys back through their norms.
+
+    Args:
+        grad: Of what `norm_heads` gave. Shape (tokens, (heads + 2 * kv_heads) * head_width).
+        rows: As for `norm_heads`; they are replaced by their gradient.
+        gains: As for `norm_heads`.
+        heads: As for `norm_heads`.
+        epsilon: As for `norm_heads`.
+    """
+    width, begin = len(gains[0]), 0
+    for gain, count in zip(gains, heads, strict=True):
+        part = slice(begin, begin + count * width)
+        wide, above = (one[:, part].reshape(len(rows), count, width).float() for one in (rows, grad))
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
+        unit, scaled = wide * scale, above * gain.float()
+        rows[:, part] = (
+            (scale * (scaled - unit * (scaled * unit).mean(-1, keepdim=True))).flatten(1).to(rows.dtype)
+        )
+        begin = part.stop
+    rows[:, begin : grad.shape[1]] = grad[:, begin:]
 
 
 def rotate(

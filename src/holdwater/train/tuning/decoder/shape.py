@@ -13,8 +13,10 @@ from torch import nn
 from holdwater.train.tuning.lora import LoraLinear
 from holdwater.train.tuning.models import has_plain_head
 
-KNOWN = ("llama", "mistral", "qwen2")
+KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 """Model types of Transformers."""
+NORMED = ("qwen3",)
+"""Those that normalise each head of queries and keys."""
 ROTARY = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose frequencies stay as they are, whatever the length."""
 HEAD_WIDTHS = (32, 64, 128)
@@ -39,6 +41,8 @@ class DecoderShape:
     vocabulary: int
     epsilon: float
     """Added to the mean square in a norm."""
+    normed_heads: bool = False
+    """Whether each head of queries and keys is normalised."""
 
     @classmethod
     def of(cls, config: Any) -> "DecoderShape":  # noqa: ANN401 - a configuration of Transformers
@@ -57,6 +61,7 @@ class DecoderShape:
             inner=int(config.intermediate_size),
             vocabulary=int(config.vocab_size),
             epsilon=float(config.rms_norm_eps),
+            normed_heads=config.model_type in NORMED,
         )
 
     @property

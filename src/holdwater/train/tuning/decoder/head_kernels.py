@@ -1,0 +1,61 @@
+"""Norms of single heads of queries and keys, as Triton kernels: one program takes all heads of a token."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _norm_heads(
+    rows, stride, queries, keys, epsilon, out, heads, turned, used, WIDTH: tl.constexpr, HEADS: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    head, at = tl.arange(0, HEADS)[:, None], tl.arange(0, WIDTH)[None, :]
+    near, there = head * WIDTH + at, (head < used) & (at < WIDTH)
+    value = tl.load(rows + row * stride + near, there, 0.0)
+    wide = value.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(wide * wide, 1) / WIDTH + epsilon)[:, None]
+    unit = (wide * scale).to(value.dtype).to(tl.float32)
+    gain = tl.where(head < heads, tl.load(queries + at), tl.load(keys + at)).to(tl.float32)
+    normed = tl.where(head < turned, (unit * gain).to(value.dtype), value)
+    tl.store(out + row * used * WIDTH + near, normed, there)
+
+
+def norm_heads(
+    rows: Tensor, gains: tuple[Tensor, Tensor], heads: tuple[int, int], epsilon: float, out: Tensor
+) -> None:
+    """As in `plain_kernels`."""
+    turned = sum(heads)
+    used = turned + heads[1]
+    _norm_heads[(len(rows),)](
+        rows, rows.stride(0), *gains, epsilon, out, heads[0], turned, used,
+        WIDTH=len(gains[0]), HEADS=triton.next_power_of_2(used), num_warps=8,
+    )  # fmt: skip
+
+
+@triton.jit
+def _norm_heads_backward(
+    above, rows, stride, queries, keys, epsilon, heads, turned, used, WIDTH: tl.constexpr, HEADS: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    head, at = tl.arange(0, HEADS)[:, None], tl.arange(0, WIDTH)[None, :]
+    near, there = head * WIDTH + at, (head < used) & (at < WIDTH)
+    grad = tl.load(above + row * used * WIDTH + near, there, 0.0)
+    wide = tl.load(rows + row * stride + near, there, 0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(wide * wide, 1) / WIDTH + epsilon)[:, None]
+    gain = tl.where(head < heads, tl.load(queries + at), tl.load(keys + at)).to(tl.float32)
+    unit, scaled = wide * scale, grad.to(tl.float32) * gain
+    result = scale * (scaled - unit * (tl.sum(scaled * unit, 1) / WIDTH)[:, None])
+    tl.store(rows + row * stride + near, tl.where(head < turned, result.to(grad.dtype), grad), there)
+
+
+def norm_heads_backward(
+    grad: Tensor, rows: Tensor, gains: tuple[Tensor, Tensor], heads: tuple[int, int], epsilon: float
+) -> None:
+    """As in `plain_kernels`."""
+    turned = sum(heads)
+    used = turned + heads[1]
+    _norm_heads_backward[(len(rows),)](
+        grad, rows, rows.stride(0), *gains, epsilon, heads[0], turned, used,
+        WIDTH=len(gains[0]), HEADS=triton.next_power_of_2(used), num_warps=8,
+    )  # fmt: skip
