@@ -219,9 +219,13 @@ class TestTune:
         assert [straight.returncode, replaced.returncode] == [0, 0], replaced.stderr
         assert tensors(tmp_path / "replaced") == tensors(tmp_path / "straight")
         newest = max((tmp_path / "straight/checkpoints").glob("step-*"))
-        script = f"from transformers import AutoModelForCausalLM as Auto; print(Auto.from_pretrained({str(newest)!r}).dtype)"
+        script = (
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+            f"print(AutoTokenizer.from_pretrained({str(newest)!r}).decode([5, 6]) != '')\n"
+            f"print(AutoModelForCausalLM.from_pretrained({str(newest)!r}).dtype)"
+        )
         read = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-        assert read.stdout.strip() == "torch.float32", read.stderr
+        assert read.stdout.split() == ["True", "torch.float32"], read.stderr
         assert "MISSING" not in read.stderr
 
     def test_weights_that_are_trained_are_not_in_few_bits(self, holdwater: Run, tmp_path: Path) -> None:

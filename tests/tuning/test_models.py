@@ -8,6 +8,7 @@ import torch
 
 from holdwater.errors import ModelError
 from holdwater.train.tuning.examples import Example
+from holdwater.train.tuning.heads import has_plain_head
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.models import load_model, packed_loss
 from holdwater.train.tuning.packing import pack
@@ -66,6 +67,32 @@ class TestFamilies:
         assert len(found) == len(trained)
         for one, weight in zip(found, trained, strict=True):
             torch.testing.assert_close(one, weight.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "special", "plain"),
+    [
+        ("Llama", {}, True),
+        ("OPT", {}, True),
+        ("Granite", {}, True),
+        ("Granite", {"logits_scaling": 2.0}, False),
+        ("Gemma2", {}, False),
+        ("RecurrentGemma", {}, False),
+        ("Phi", {}, False),
+    ],
+)
+def test_what_is_more_than_a_product_with_the_head_is_found(
+    family: str, special: dict[str, float], plain: bool
+) -> None:
+    """By the model's own code: caps, factors and biases under whatever name; and the model is as it was."""
+    config = getattr(transformers, f"{family}Config")(num_hidden_layers=1, **special)
+    with torch.device("meta"):
+        model = getattr(transformers, f"{family}ForCausalLM")(config)
+    modules, random = list(model.named_modules()), torch.get_rng_state()
+
+    assert has_plain_head(model) is plain
+    assert list(model.named_modules()) == modules
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 class TestMessages:

@@ -8,7 +8,9 @@ import importlib
 import json
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -18,13 +20,11 @@ from torch import Tensor, nn
 from holdwater.errors import ConfigError, ModelError
 from holdwater.integrations.out_of_memory import is_out_of_memory
 from holdwater.supervise.life import is_first_process
+from holdwater.train.tuning.heads import has_plain_head
 from holdwater.train.tuning.losses import chunked_cross_entropy
 from holdwater.train.tuning.packing import Packed
 
 log = logging.getLogger("holdwater")
-
-OWN_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
-"""Settings of models whose logits are more than a product with the head: their own forward pass is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,14 @@ def generate(loaded: Loaded, tokens: list[int], count: int, *, device: str) -> l
     )  # fmt: skip
     model.train()
     return list(found[0].tolist())
+
+
+@lru_cache(maxsize=1)
+def tokenizer_files(tokenizer: Any) -> dict[str, bytes]:  # noqa: ANN401 - of Transformers
+    """What the files of a tokenizer hold, by their names."""
+    with TemporaryDirectory(prefix="holdwater-") as place:
+        tokenizer.save_pretrained(place)
+        return {path.name: path.read_bytes() for path in Path(place).iterdir() if path.is_file()}
 
 
 def check_length(model: Any, length: int) -> None:  # noqa: ANN401 - of Transformers
@@ -205,16 +213,24 @@ def packed_loss(model: Any, packed: Packed, *, chunk: int) -> Tensor:  # noqa: A
         "use_cache": False,
     }
     targets, weights = packed.targets.flatten(), packed.weights.flatten()
-    head: nn.Module = model.get_output_embeddings()
-    if has_plain_head(model, head):
+    if has_plain_head(model):
         hidden = getattr(model, model.base_model_prefix)(**inputs).last_hidden_state
-        return chunked_cross_entropy(hidden.flatten(0, 1), head.weight, targets, weights, chunk=chunk)  # type: ignore[arg-type]
+        head: Tensor = model.get_output_embeddings().weight
+        return chunked_cross_entropy(hidden.flatten(0, 1), head, targets, weights, chunk=chunk)
     logits = model(**inputs).logits.flatten(0, 1).float()
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
     return (losses * weights).sum()
 
 
-def has_plain_head(model: Any, head: nn.Module) -> bool:  # noqa: ANN401
-    """Whether logits are the product of the last hidden states with the head's weight, and nothing else."""
-    special = any(getattr(model.config, name, None) not in {None, 1} for name in OWN_LOGITS)
-    return not special and getattr(head, "bias", None) is None and getattr(head, "weight", None) is not None
+def last_logits(model: Any, tokens: Tensor) -> Tensor:  # noqa: ANN401
+    """The logits after the last token of each row, in the type that the model makes. Shape (rows, vocabulary).
+
+    Args:
+        model: A causal language model.
+        tokens: Without padding, on the model's device. Shape (rows, length).
+    """
+    if not has_plain_head(model):
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+        return logits[:, -1]
+    hidden = getattr(model, model.base_model_prefix)(input_ids=tokens, use_cache=False).last_hidden_state
+    return torch.nn.functional.linear(hidden[:, -1], model.get_output_embeddings().weight)

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from holdwater.train.flat import FlatWeights
 from holdwater.train.tuning.decoder.decoder import Inputs
+from holdwater.train.tuning.heads import has_plain_head
 from holdwater.train.tuning.losses import CHUNK
-from holdwater.train.tuning.models import packed_loss
+from holdwater.train.tuning.models import last_logits, packed_loss
 from holdwater.train.tuning.packing import Packed
 
 
 class OwnCode:
-    """A model of any kind, with adapters."""
+    """A model of any kind, with adapters or all its weights in training."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class OwnCode:
             if narrow is not None:
                 how["context_fn"] = lambda: (nullcontext(), narrow())
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+        has_plain_head(model)  # is found out here, not within a step
         self.device = str(weights.decayed.device)
         self._narrow = narrow or nullcontext
         self._model, self._weights, self._length = model, weights, length
@@ -64,9 +66,10 @@ class OwnCode:
     def next_token(self, inputs: Inputs) -> Tensor:
         """The likeliest token after the last one. Shape ()."""
         self._model.eval()
-        logits: Tensor = self._model(input_ids=inputs.tokens[None], use_cache=False).logits
+        with self._narrow():
+            last = last_logits(self._model, inputs.tokens[None])
         self._model.train()
-        return logits[0, -1].argmax()
+        return last[0].argmax()
 
     def refresh(self) -> None:
         """Nothing to do: the model computes with the weights that are trained."""

@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,14 @@ from holdwater.train.tuning.lora import (
     load_adapters,
 )
 from holdwater.train.tuning.losses import CHUNK
-from holdwater.train.tuning.models import Loaded, check_length, generate, load_model, packed_loss
+from holdwater.train.tuning.models import (
+    Loaded,
+    check_length,
+    generate,
+    load_model,
+    packed_loss,
+    tokenizer_files,
+)
 from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
 from holdwater.train.tuning.planning import Choice
 from holdwater.train.tuning.plans import check_plan, settle
@@ -288,11 +296,12 @@ class TuneState:
         """What is trained: adapters as PEFT has them, or the whole model as Transformers has it."""
         model = self.loaded.model
         if self.lora is None:
-            text = model.config.to_json_string()
-            return {
-                MODEL: writer(own_tensors(model)),
-                "config.json": lambda path: path.write_text(text, encoding="utf-8"),
+            texts = {
+                "config.json": model.config.to_json_string().encode(),
+                **tokenizer_files(self.loaded.tokenizer),
             }
+            files = {name: partial(Path.write_bytes, data=text) for name, text in texts.items()}
+            return {MODEL: writer(own_tensors(model)), **files}
         text = json.dumps(adapter_config(model, self.lora, base=self.loaded.name), indent=2)
         return {
             WEIGHTS: writer(adapter_tensors(model)),

@@ -64,7 +64,10 @@ class Decoder:
         self.shape = DecoderShape.of(model.config)
         self.device = where.device
         body = model.model
-        self.layers = [DecoderLayer(layer, number, where) for number, layer in enumerate(body.layers)]
+        normed = self.shape.normed_heads
+        self.layers = [
+            DecoderLayer(layer, number, where, normed_heads=normed) for number, layer in enumerate(body.layers)
+        ]
         embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
         self._embedding = where.take("embedding", embedding)
         self._head = self._embedding if head is embedding else where.take("head", head)

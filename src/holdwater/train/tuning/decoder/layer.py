@@ -37,13 +37,14 @@ class Pass:
 class DecoderLayer:
     """A layer: attention and a gated network, each behind a norm and beside the residual stream."""
 
-    def __init__(self, module: Any, number: int, where: Place) -> None:  # noqa: ANN401
+    def __init__(self, module: Any, number: int, where: Place, *, normed_heads: bool) -> None:  # noqa: ANN401
         """Take the weights of a layer of Transformers over; the layer itself goes on with views of them.
 
         Args:
             module: The layer.
             number: From 0.
             where: The frozen weights are put.
+            normed_heads: Whether each head of queries and keys is normalised.
         """
         attention, network = module.self_attn, module.mlp
         self.number = number
@@ -57,7 +58,7 @@ class DecoderLayer:
         self.second_norm = where.take(f"{number}.second_norm", module.post_attention_layernorm.weight)
         self.head_norms: tuple[Tensor, Tensor] | None = None
         """Weights of the norms of queries and keys, head by head; None where there are none."""
-        if hasattr(attention, "q_norm"):
+        if normed_heads:
             query, key = attention.q_norm.weight, attention.k_norm.weight
             self.head_norms = where.take(f"{number}.query_norm", query), where.take(f"{number}.key_norm", key)
 

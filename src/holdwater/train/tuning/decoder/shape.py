@@ -1,7 +1,8 @@
 """Which models the written-out step knows, and their sizes: Llama and those that are built like it.
 
-Built like it: RMS norms before attention and before a gated SiLU network, rotary positions, grouped queries. A
-model that differs in anything is named with the reason, and is trained by its own code instead.
+Built like it: RMS norms before attention and before a gated SiLU network, rotary positions, grouped queries; heads
+of queries and keys may be normalised. A model that differs in anything is named with the reason, and is trained by
+its own code instead.
 """
 
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from holdwater.train.tuning.heads import has_plain_head
 from holdwater.train.tuning.lora import LoraLinear
-from holdwater.train.tuning.models import has_plain_head
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 """Model types of Transformers."""
@@ -115,8 +116,7 @@ def _reasons(model: Any, shape: DecoderShape, length: int) -> Iterator[str]:  # 
         yield f"its heads are {shape.head_width} wide, which is no power of 2"
     if any(width % ALIGNMENT for width in (shape.width, shape.inner, shape.query_width, shape.key_width)):
         yield f"a width is no multiple of {ALIGNMENT}"
-    head = model.get_output_embeddings()
-    if not has_plain_head(model, head) or head.weight.requires_grad:
+    if not has_plain_head(model) or model.get_output_embeddings().weight.requires_grad:
         yield "its logits are more than a product with a frozen head"
     yield from map(_against_layer, model.model.layers)
 
@@ -131,6 +131,8 @@ def _against_layer(layer: Any) -> str:  # noqa: ANN401 - of Transformers
         return "a layer holds something else than plain linear layers"
     if any(base.bias is not None for base in bases[3:]):
         return "a linear layer outside of queries, keys and values has a bias"
+    if hasattr(attention, "q_norm") and any(base.bias is not None for base in bases):
+        return "queries and keys are normalised and have a bias"
     if any(base.weight.requires_grad for base in bases) or layer.input_layernorm.weight.requires_grad:
         return "its own weights are trained"
     return ""
