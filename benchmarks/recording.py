@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -70,6 +71,8 @@ def _processor() -> str:
 
 def _commit() -> str:
     """The commit that was measured, with a plus where the tree had changes; a copy without git is told its own."""
+    if shutil.which("git") is None:
+        return os.environ.get("BENCHMARKED_COMMIT", "unknown")
     run = subprocess.run(
         ["git", "describe", "--always", "--dirty=+"],  # noqa: S607 - git from the path
         cwd=RESULTS.parent,

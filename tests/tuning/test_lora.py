@@ -96,7 +96,7 @@ class TestAdapters:
         with caplog.at_level(logging.INFO, "holdwater"):
             assert len(add_adapters(Model(), LoraConfig(layers=4))) == 6
 
-        assert "lora_layers is 4, and the model has 3 layers: all get adapters" in caplog.text
+        assert "lora_layers is 4, and 3 layers have such weights: all of these get adapters" in caplog.text
 
     def test_a_name_that_no_layer_has(self) -> None:
         """The message tells which there are."""

@@ -68,3 +68,15 @@ def test_what_draws_random_numbers_is_not_computed_again(
     planned = OwnPlanned(model.to(torch.bfloat16), length=16, bits=None)
 
     assert planned.can_compute_again(2) is can
+
+
+def test_a_weight_that_is_frozen_by_itself_is_no_adapter(tmp_path: Path) -> None:
+    """All others are trained in float32, with products in bfloat16; position tables of some families are frozen."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(make_model(tmp_path, "Llama"))
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    model.model.norm.weight.requires_grad_(requires_grad=False)
+
+    assert OwnPlanned(model, length=16, bits=None).whole

@@ -1,5 +1,6 @@
 """What is found without memory is what the same code asks for with it."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from holdwater.train.flat import FlatWeights
 from holdwater.train.tuning.decoder.decoder import Inputs
 from holdwater.train.tuning.few_bits import put_in_few_bits
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
-from holdwater.train.tuning.narrowed import Narrowed, leave_positions
+from holdwater.train.tuning.narrowed import ALIKE, EXACT, PRODUCTS, WIDENED, Narrowed, leave_positions
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.traced import Event, trace
 from tests.small_models import make_model
@@ -95,6 +96,12 @@ def test_narrower_products_ask_for_the_same_with_and_without_memory(
         (lambda x: (x @ x).sum(), torch.float32),
         (lambda x: torch.nn.functional.layer_norm(x @ x, (4,)), torch.float32),
         (lambda x: torch.nn.functional.silu(x @ x), torch.bfloat16),
+        (lambda x: torch.einsum("ij,jk->ik", x, x), torch.bfloat16),
+        (lambda x: torch.softmax(x @ x, -1, torch.float32), torch.float32),
+        (lambda x: torch.softmax(input=x @ x, dim=-1), torch.float32),
+        (lambda x: (x @ x).sum(dtype=torch.bfloat16), torch.bfloat16),
+        (lambda x: torch.linalg.vector_norm(x @ x), torch.float32),
+        (lambda x: torch.tensordot(x @ x, x, 1), torch.float32),
     ],
 )
 def test_types_are_those_of_a_devices_autocast(
@@ -103,6 +110,28 @@ def test_types_are_those_of_a_devices_autocast(
     """As PyTorch's own lists have them."""
     with Narrowed():
         assert made(torch.empty(4, 4, device="meta")).dtype == kind
+
+
+def test_the_lists_are_pytorchs() -> None:
+    """Every operation of a CUDA device's autocast that a call can name; pictures are left out."""
+    header = Path(torch.__file__).parent / "include/ATen/autocast_mode.h"
+    if not header.exists():
+        pytest.skip("this PyTorch has no headers")
+    text = header.read_text(encoding="utf-8").replace("\\\n", " ")
+    lists = {
+        "LOWER_PRECISION_FP": PRODUCTS,
+        "FP32": EXACT,
+        "FP32_SET_OPT_DTYPE": WIDENED,
+        "DIFFERENT_REDISPATCH_SIGNATURE": WIDENED,
+        "PROMOTE": ALIKE,
+    }
+    for macro, ours in lists.items():
+        found = re.search(rf"#define AT_FORALL_{macro}\(_\)(.*)", text)
+        assert found is not None
+        named = set(re.findall(r"_\((?:ADD_NS\()?(\w+)", found[1]))
+        named = {name for name in named if not name.startswith("_") and "upsample" not in name}
+        assert len(named) > (0 if macro.startswith("DIFF") else 5)
+        assert named - {"nll_loss2d"} <= ours
 
 
 def most(events: list[Event]) -> int:

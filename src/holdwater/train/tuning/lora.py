@@ -105,6 +105,11 @@ class LoraLinear(nn.Module):
         return self.base
 
 
+def is_adapted(model: nn.Module) -> bool:
+    """Whether a model has adapters; else all its weights are trained."""
+    return any(isinstance(one, LoraLinear) for one in model.modules())
+
+
 def is_transposed(module: nn.Module) -> bool:
     """Whether a layer keeps its weight as (inner, outer), as GPT-2's do."""
     return type(module).__name__ == "Conv1D"
@@ -128,8 +133,13 @@ def add_adapters(model: nn.Module, config: LoraConfig) -> list[str]:
     chosen = [name for name in names if _is_target(name, config)]
     if config.layers is not None:
         last = sorted({number for name in chosen if (number := layer_number(name)) is not None})
-        if config.layers > len(last) and is_first_process():
-            log.info("lora_layers is %d, and the model has %d layers: all get adapters", config.layers, len(last))
+        real = not any(weight.is_meta for weight in model.parameters())  # a plan does not say it too
+        if config.layers > len(last) and real and is_first_process():
+            log.info(
+                "lora_layers is %d, and %d layers have such weights: all of these get adapters",
+                config.layers,
+                len(last),
+            )
         last = last[-config.layers :]
         chosen = [name for name in chosen if layer_number(name) in last]
     if not chosen:

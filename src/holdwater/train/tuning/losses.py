@@ -58,9 +58,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        """Hand the kept gradients on."""
+        """Hand the kept gradients on, in place: that of the head may be the largest tensor of a step."""
         gradient, of_head = ctx.saved_tensors
-        scaled = [None if kept is None else kept * above[0].to(kept.dtype) for kept in (gradient, of_head)]
+        scaled = [None if kept is None else kept.mul_(above[0].to(kept.dtype)) for kept in (gradient, of_head)]
         return *scaled, None, None, None, None
 
 

@@ -19,7 +19,7 @@ from holdwater.plan import CachingAllocator, Peak
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.tuning.decoder.decoder import Inputs, StepPlan
 from holdwater.train.tuning.few_bits import FewBitsLinear, put_in_few_bits
-from holdwater.train.tuning.lora import LoraLinear
+from holdwater.train.tuning.lora import LoraLinear, is_adapted
 from holdwater.train.tuning.narrowed import Narrowed, leave_positions
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.planning import CONTEXT, WORKSPACE, Choice, nothing_fits, told_rows
@@ -45,9 +45,9 @@ class OwnPlanned:
         adapters = [one for one in model.modules() if isinstance(one, LoraLinear)]
         for weight in chain.from_iterable((one.lora_A, one.lora_B) for one in adapters):
             weight.data = weight.data.float()
-        self._whole = not adapters
+        self.whole = not is_adapted(model)
         """Whether all weights are trained: they are in float32 then, and products are narrower."""
-        if self._whole:
+        if self.whole:
             leave_positions(model)
         if bits is not None:
             put_in_few_bits(model, bits, "meta")
@@ -118,7 +118,7 @@ class OwnPlanned:
                     allocator.free(block)
         allocator.empty_cache()
         frozen = sum(self._few) + sum(size for size, kind in self._moved if not kind)
-        roles = {"weights": frozen + trained} if self._whole else {"weights": frozen, "adapters": trained}
+        roles = {"weights": frozen + trained} if self.whole else {"weights": frozen, "adapters": trained}
         roles |= {"gradients": gradients, "optimizer": _ask(allocator, self._optimizer.tensors().values())}
         return {role: Bytes(size) for role, size in roles.items()}
 
@@ -127,7 +127,7 @@ class OwnPlanned:
         if self._model.is_gradient_checkpointing:
             self._model.gradient_checkpointing_disable()
             self._model.disable_input_require_grads()
-        narrow = Narrowed if self._whole else None
+        narrow = Narrowed if self.whole else None
         own = OwnCode(self._model, self._weights, length=self.length, narrow=narrow, again=again)
         tokens = rows * self.length
 
@@ -191,7 +191,7 @@ def choose_own(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice
         if found < len(steps):
             return Choice(steps[found], planned.peak(steps[found]), _why(planned, steps[found], rows))
     least = planned.peak(StepPlan(rows=1, recomputed=planned.layers if planned.can_compute_again(1) else 0))
-    raise ConfigError(nothing_fits(limit or Bytes(0), least))
+    raise ConfigError(nothing_fits(limit or Bytes(0), least, whole=planned.whole))
 
 
 def _why(planned: OwnPlanned, step: StepPlan, rows: int) -> str:

@@ -134,17 +134,19 @@ def choose(planned: Planned, *, rows: int, limit: Bytes | None) -> Choice:
     return Choice(step, planned.peak(step), _why(planned, step, rows))
 
 
-def nothing_fits(limit: Bytes, least: Peak) -> str:
+def nothing_fits(limit: Bytes, least: Peak, *, whole: bool = False) -> str:
     """What to say where nothing fits.
 
     Args:
         limit: What the process may take.
         least: What it would, at the least.
+        whole: Whether all weights are trained.
     """
+    less = "adapters (--lora-rank 16)" if whole else "--quantize 4, a smaller --lora-rank"
     return (
         f"max_memory is {format_size(limit)}, but the least that a step takes is {format_size(least.total)}, "
-        f"{format_size(least.context)} of it the driver's context; use --quantize 4, a smaller --train-seq-length "
-        "or --lora-rank, or more memory"
+        f"{format_size(least.context)} of it the driver's context; use {less}, a smaller --train-seq-length, "
+        "or more memory"
     )
 
 

@@ -47,7 +47,6 @@ def planned_of(settings: TrainSettings, tuning: TuneSettings) -> Planned | OwnPl
 
     Raises:
         ModelError: The model's configuration cannot be read.
-        NotPlanned: Nothing can be said of its steps.
     """
     model = _model_of(tuning.model)
     if tuning.lora_rank:

@@ -18,6 +18,7 @@ from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
 from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.decoder.shape import why_not
 from holdwater.train.tuning.few_bits import put_in_few_bits
+from holdwater.train.tuning.lora import is_adapted
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.static_step import StaticStep
 from holdwater.train.tuning.vault import Vault
@@ -41,7 +42,7 @@ class Way:
 
 
 def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan) -> Way:  # noqa: ANN401
-    """Put a model with adapters on its device, and get its steps ready.
+    """Put a model on its device, and get its steps ready.
 
     Args:
         model: On the CPU.
@@ -81,8 +82,8 @@ def _way(model: Any, settings: TrainSettings, where: Place, step: StepPlan, *, w
     torch.cuda.empty_cache()  # what laying weights out has left
     optimizer = _optimizer(weights, settings)
     _tell("each step is captured from the model's own code")
-    whole = all(weight.requires_grad for weight in model.parameters())  # they are in float32 then
-    narrow = partial(torch.autocast, "cuda", dtype=torch.bfloat16, cache_enabled=False) if whole else None
+    autocast = partial(torch.autocast, "cuda", dtype=torch.bfloat16, cache_enabled=False)
+    narrow = None if is_adapted(model) else autocast  # weights that are trained are in float32
     own = OwnCode(model, weights, length=settings.train_seq_length, narrow=narrow, again=step.recomputed > 0)
     update = partial(_step, optimizer, largest_norm=settings.gradient_clip)
     tokens = step.rows * settings.train_seq_length
