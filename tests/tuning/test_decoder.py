@@ -91,6 +91,30 @@ def test_gives_the_models_own_loss_and_gradients(
     assert packed_loss(model, packed, chunk=7).item() == pytest.approx(plain.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("recomputed", "offloaded"), [(0, False), (2, False), (4, True)])
+@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+def test_gradients_with_dropout_are_those_of_the_loss(
+    tmp_path: Path, family: str, recomputed: int, offloaded: bool
+) -> None:
+    """By finite differences along the gradient: the same seed drops the same values each time."""
+    model, packed = adapted(tmp_path, family, dropout=0.3), packed_rows()
+    decoder = Decoder(model, Place("cpu"))
+    weights = FlatWeights.of(model, decoder.trained)
+    decoder.bind()
+    decoder.prepare(16, StepPlan(rows=3, recomputed=recomputed, chunk=7, offloaded=offloaded))
+    inputs = inputs_of(packed)
+
+    decoder.propagate(inputs, add=False)
+    length = weights.decayed_grad.norm().item()
+    direction, losses = weights.decayed_grad / length, []
+    for step in (0.001, -0.002):
+        weights.decayed.add_(direction, alpha=step)
+        decoder.refresh()
+        losses.append(decoder.propagate(inputs, add=False).item())
+
+    assert (losses[0] - losses[1]) / 0.002 == pytest.approx(length, rel=0.01)
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_weights_of_few_bits_give_the_gradients_of_the_weights_they_stand_for(tmp_path: Path, bits: int) -> None:
     """Against the model's own code on weights that went through the same bits."""
