@@ -1,8 +1,11 @@
-"""Norms of single heads of queries and keys, as Triton kernels: one program takes all heads of a token."""
+"""Norms of single heads of queries and keys, as Triton kernels: one program takes some heads of a token."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
+
+GROUP = 16
+"""That a program takes; all heads of a token together would need more registers than there are."""
 
 
 @triton.jit
@@ -10,7 +13,7 @@ def _norm_heads(
     rows, stride, queries, keys, epsilon, out, heads, turned, used, WIDTH: tl.constexpr, HEADS: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64)
-    head, at = tl.arange(0, HEADS)[:, None], tl.arange(0, WIDTH)[None, :]
+    head, at = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None], tl.arange(0, WIDTH)[None, :]
     near, there = head * WIDTH + at, (head < used) & (at < WIDTH)
     value = tl.load(rows + row * stride + near, there, 0.0)
     wide = value.to(tl.float32)
@@ -27,9 +30,9 @@ def norm_heads(
     """As in `plain_kernels`."""
     turned = sum(heads)
     used = turned + heads[1]
-    _norm_heads[(len(rows),)](
+    _norm_heads[(len(rows), triton.cdiv(used, GROUP))](
         rows, rows.stride(0), *gains, epsilon, out, heads[0], turned, used,
-        WIDTH=len(gains[0]), HEADS=triton.next_power_of_2(used), num_warps=8,
+        WIDTH=len(gains[0]), HEADS=GROUP, num_warps=4,
     )  # fmt: skip
 
 
@@ -38,7 +41,7 @@ def _norm_heads_backward(
     above, rows, stride, queries, keys, epsilon, heads, turned, used, WIDTH: tl.constexpr, HEADS: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64)
-    head, at = tl.arange(0, HEADS)[:, None], tl.arange(0, WIDTH)[None, :]
+    head, at = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None], tl.arange(0, WIDTH)[None, :]
     near, there = head * WIDTH + at, (head < used) & (at < WIDTH)
     grad = tl.load(above + row * used * WIDTH + near, there, 0.0)
     wide = tl.load(rows + row * stride + near, there, 0.0).to(tl.float32)
@@ -55,7 +58,7 @@ def norm_heads_backward(
     """As in `plain_kernels`."""
     turned = sum(heads)
     used = turned + heads[1]
-    _norm_heads_backward[(len(rows),)](
+    _norm_heads_backward[(len(rows), triton.cdiv(used, GROUP))](
         grad, rows, rows.stride(0), *gains, epsilon, heads[0], turned, used,
-        WIDTH=len(gains[0]), HEADS=triton.next_power_of_2(used), num_warps=8,
+        WIDTH=len(gains[0]), HEADS=GROUP, num_warps=4,
     )  # fmt: skip
