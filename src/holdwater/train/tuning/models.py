@@ -65,6 +65,8 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
     if not folder.is_dir() and is_first_process():
         log.info("there is no folder %s here: the hub is asked for a model of that name", name)
     try:
+        if not folder.is_dir():
+            transformers.AutoConfig.from_pretrained(name)  # asks once where there is none; a tokenizer asks twice
         tokenizer = PRELOADED.get(name) or transformers.AutoTokenizer.from_pretrained(where)
         if device == "meta":
             with torch.device("meta"):
