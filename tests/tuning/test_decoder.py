@@ -113,6 +113,7 @@ def test_gradients_with_dropout_are_those_of_the_loss(
         losses.append(decoder.propagate(inputs, add=False).item())
 
     assert (losses[0] - losses[1]) / 0.002 == pytest.approx(length, rel=0.01)
+    assert decoder.loss(inputs).item() != pytest.approx(losses[1], rel=1e-3)  # an evaluation drops nothing
 
 
 @pytest.mark.parametrize("bits", [4, 8])

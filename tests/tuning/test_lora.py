@@ -98,6 +98,14 @@ class TestAdapters:
 
         assert "lora_layers is 4, and 3 layers have such weights: all of these get adapters" in caplog.text
 
+    def test_as_many_layers_as_there_are(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Nothing is said; nor of a model that is only planned."""
+        with caplog.at_level(logging.INFO, "holdwater"):
+            assert len(add_adapters(Model(), LoraConfig(layers=3))) == 6
+            assert len(add_adapters(Model().to("meta"), LoraConfig(layers=4))) == 6
+
+        assert not caplog.text
+
     def test_a_name_that_no_layer_has(self) -> None:
         """The message tells which there are."""
         with pytest.raises(ConfigError, match="lora_targets is q_proj, but this model has down, lm_head, up"):

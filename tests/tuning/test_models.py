@@ -8,10 +8,10 @@ import torch
 
 from holdwater.errors import ModelError
 from holdwater.train.tuning.examples import Example
-from holdwater.train.tuning.heads import has_plain_head
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.models import load_model, packed_loss
 from holdwater.train.tuning.packing import pack
+from holdwater.train.tuning.plain_head import has_plain_head
 from tests.small_models import FAMILIES, make_model
 
 transformers = pytest.importorskip("transformers", reason="Transformers is not installed")

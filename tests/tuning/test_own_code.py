@@ -1,5 +1,6 @@
 """Steps that a model's own code takes."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,24 +10,29 @@ from holdwater.train.flat import FlatWeights
 from holdwater.train.tuning.decoder.decoder import Inputs
 from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
+from holdwater.train.tuning.models import last_logits
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.own_planning import OwnPlanned
 from holdwater.train.tuning.packing import pack
+from holdwater.train.tuning.plain_head import has_plain_head
+from holdwater.train.tuning.plans import NotPlanned, choose_settings
 from tests.small_models import make_model
 
 
-def gradient(folder: Path, *, again: bool) -> torch.Tensor:
-    """Of the adapters, by two micro-batches."""
+def gradient(folder: Path, *, again: bool, whole: bool = False) -> torch.Tensor:
+    """Of the adapters, or of all weights by narrower products, by two micro-batches."""
     import transformers
 
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).train()
-    add_adapters(model, LoraConfig(rank=2))
+    if not whole:
+        add_adapters(model, LoraConfig(rank=2))
     for name, weight in model.named_parameters():
         if name.endswith("lora_B"):
             torch.nn.init.normal_(weight, std=0.02)
     weights = FlatWeights.of(model)
-    own = OwnCode(model, weights, length=16, again=again)
+    narrow = partial(torch.autocast, "cpu", dtype=torch.bfloat16, cache_enabled=False) if whole else None
+    own = OwnCode(model, weights, length=16, narrow=narrow, again=again)
     for add in (False, True):
         batch = pack([[Example(list(range(5, 15)), [True] * 10), Example([7, 8, 9], [True] * 3)]], 16)
         tokens, targets, counts = (part.flatten() for part in (batch.tokens, batch.targets, batch.weights))
@@ -34,12 +40,13 @@ def gradient(folder: Path, *, again: bool) -> torch.Tensor:
     return weights.decayed_grad.clone()
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("family", ["Olmo2", "Llama"])
-def test_layers_computed_again_give_the_same_gradient(tmp_path: Path, family: str) -> None:
+def test_layers_computed_again_give_the_same_gradient(tmp_path: Path, family: str, whole: bool) -> None:
     """To the bit."""
     make_model(tmp_path, family)
 
-    found, wanted = (gradient(tmp_path, again=again) for again in (True, False))
+    found, wanted = (gradient(tmp_path, again=again, whole=whole) for again in (True, False))
 
     assert wanted.abs().max() > 0
     assert torch.equal(found, wanted)
@@ -80,3 +87,34 @@ def test_a_weight_that_is_frozen_by_itself_is_no_adapter(tmp_path: Path) -> None
     model.model.norm.weight.requires_grad_(requires_grad=False)
 
     assert OwnPlanned(model, length=16, bits=None).whole
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "Gemma2"])
+def test_the_last_logits_are_the_models_own(tmp_path: Path, family: str) -> None:
+    """Made alone where the head is all there is to them, and by the whole model where they are capped."""
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(make_model(tmp_path, family)).eval()
+    tokens = torch.arange(5, 12)[None]
+
+    assert has_plain_head(model) is (family != "Gemma2")
+    torch.testing.assert_close(last_logits(model, tokens), model(tokens).logits[:, -1])
+
+
+def test_a_mixture_whose_weights_are_all_trained_is_not_planned(tmp_path: Path) -> None:
+    """And says so; beside adapters it is."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(make_model(tmp_path, "Mixtral"))
+    planned = []
+    for whole in (True, False):
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(config)
+        if not whole:
+            add_adapters(model, LoraConfig(rank=2))
+            model.to(torch.bfloat16)
+        planned.append(OwnPlanned(model, length=16, bits=None))
+
+    assert choose_settings(planned[1], rows=2, limit=None).step.rows == 2
+    with pytest.raises(NotPlanned, match=r"does not run without memory .*; try it with a few steps"):
+        choose_settings(planned[0], rows=2, limit=None)

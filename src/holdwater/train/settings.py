@@ -34,11 +34,8 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         if self.quantize is not None and not self.lora_rank:
-            few, why = (
-                f"quantize is {self.quantize}, but lora_rank is 0",
-                "weights that are trained need every bit",
-            )
-            raise ConfigError(f"{few}: {why}; leave it out")
+            why = "weights that are trained need every bit"
+            raise ConfigError(f"quantize is {self.quantize}, but lora_rank is 0: {why}; leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from holdwater.errors import ConfigError, ModelError
 from holdwater.integrations.out_of_memory import is_out_of_memory
 from holdwater.supervise.life import is_first_process
-from holdwater.train.tuning.heads import has_plain_head
 from holdwater.train.tuning.losses import chunked_cross_entropy
 from holdwater.train.tuning.packing import Packed
+from holdwater.train.tuning.plain_head import has_plain_head
 
 log = logging.getLogger("holdwater")
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from holdwater.train.flat import FlatWeights
 from holdwater.train.tuning.decoder.decoder import Inputs
-from holdwater.train.tuning.heads import has_plain_head
 from holdwater.train.tuning.losses import CHUNK
 from holdwater.train.tuning.models import last_logits, packed_loss
 from holdwater.train.tuning.packing import Packed
+from holdwater.train.tuning.plain_head import has_plain_head
 
 
 class OwnCode:

@@ -48,7 +48,7 @@ def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan
         model: On the CPU.
         settings: Of the run.
         where: Frozen weights are put, and how.
-        step: How steps are taken where they are written out.
+        step: In which micro-batches, and which layers are computed again.
 
     Raises:
         ModelError: The model, or a step of it, does not fit into the device's memory.

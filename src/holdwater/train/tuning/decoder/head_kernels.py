@@ -9,19 +9,30 @@ GROUP = 16
 
 
 @triton.jit
+def _place(WIDTH: tl.constexpr, HEADS: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    head, at = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None], tl.arange(0, WIDTH)[None, :]
+    return row, head, at, head * WIDTH + at
+
+
+@triton.jit
+def _normed(value, head, at, queries, keys, epsilon, heads, WIDTH: tl.constexpr):
+    wide = value.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(wide * wide, 1) / WIDTH + epsilon)[:, None]
+    gain = tl.where(head < heads, tl.load(queries + at), tl.load(keys + at)).to(tl.float32)
+    return wide * scale, scale, gain
+
+
+@triton.jit
 def _norm_heads(
     rows, stride, queries, keys, epsilon, out, heads, turned, used, WIDTH: tl.constexpr, HEADS: tl.constexpr
 ):
-    row = tl.program_id(0).to(tl.int64)
-    head, at = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None], tl.arange(0, WIDTH)[None, :]
-    near, there = head * WIDTH + at, (head < used) & (at < WIDTH)
+    row, head, at, near = _place(WIDTH, HEADS)
+    there = (head < used) & (at < WIDTH)
     value = tl.load(rows + row * stride + near, there, 0.0)
-    wide = value.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(wide * wide, 1) / WIDTH + epsilon)[:, None]
-    unit = (wide * scale).to(value.dtype).to(tl.float32)
-    gain = tl.where(head < heads, tl.load(queries + at), tl.load(keys + at)).to(tl.float32)
-    normed = tl.where(head < turned, (unit * gain).to(value.dtype), value)
-    tl.store(out + row * used * WIDTH + near, normed, there)
+    unit, _, gain = _normed(value, head, at, queries, keys, epsilon, heads, WIDTH)
+    made = (unit.to(value.dtype).to(tl.float32) * gain).to(value.dtype)
+    tl.store(out + row * used * WIDTH + near, tl.where(head < turned, made, value), there)
 
 
 def norm_heads(
@@ -40,14 +51,12 @@ def norm_heads(
 def _norm_heads_backward(
     above, rows, stride, queries, keys, epsilon, heads, turned, used, WIDTH: tl.constexpr, HEADS: tl.constexpr
 ):
-    row = tl.program_id(0).to(tl.int64)
-    head, at = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None], tl.arange(0, WIDTH)[None, :]
-    near, there = head * WIDTH + at, (head < used) & (at < WIDTH)
+    row, head, at, near = _place(WIDTH, HEADS)
+    there = (head < used) & (at < WIDTH)
     grad = tl.load(above + row * used * WIDTH + near, there, 0.0)
-    wide = tl.load(rows + row * stride + near, there, 0.0).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(wide * wide, 1) / WIDTH + epsilon)[:, None]
-    gain = tl.where(head < heads, tl.load(queries + at), tl.load(keys + at)).to(tl.float32)
-    unit, scaled = wide * scale, grad.to(tl.float32) * gain
+    value = tl.load(rows + row * stride + near, there, 0.0)
+    unit, scale, gain = _normed(value, head, at, queries, keys, epsilon, heads, WIDTH)
+    scaled = grad.to(tl.float32) * gain
     result = scale * (scaled - unit * (tl.sum(scaled * unit, 1) / WIDTH)[:, None])
     tl.store(rows + row * stride + near, tl.where(head < turned, result.to(grad.dtype), grad), there)
 

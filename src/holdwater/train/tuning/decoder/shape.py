@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from holdwater.train.tuning.heads import has_plain_head
 from holdwater.train.tuning.lora import LoraLinear
+from holdwater.train.tuning.plain_head import has_plain_head
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 """Model types of Transformers."""
