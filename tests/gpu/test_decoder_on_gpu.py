@@ -130,26 +130,45 @@ class TestKernels:
         (512, 64, (4096, 1024, 1024)), (77, 8, (256, 256)), (512, 16, (4096,)), (130, 24, (14336, 14336)),
         (65, 100, (4096, 1024, 1024)), (512, 128, (14336, 14336)),
     ])  # fmt: skip
-    def test_fold(self, fast: Any, tokens: int, rank: int, widths: tuple[int, ...]) -> None:
-        """As in float64, and the same each time."""
+    @pytest.mark.parametrize("add", [False, True])
+    def test_second_back(self, fast: Any, tokens: int, rank: int, widths: tuple[int, ...], add: bool) -> None:
+        """As in float64, and the same each time; what the first matrices gave lies beside, or elsewhere."""
         outer = sum(widths)
         grad, room = draw(tokens, outer + rank * len(widths)), draw(tokens, 4096)
         seconds = ([draw(width, rank) for width in widths], 0.5)
-        wanted, again = grad.double(), grad.clone()
+        apart = draw(tokens, rank * len(widths) + 8)
+        before = [torch.randn(width, rank, device="cuda") for width in widths]
+        exact = ([matrix.double() for matrix in seconds[0]], 0.5)
+        for small in (None, apart):
+            made = []
+            for known in (seconds, seconds, exact):
+                own = grad.double() if known is exact else grad.clone()
+                into = [one.to(known[0][0].dtype if known is exact else one.dtype, copy=True) for one in before]
+                given = own[:, outer:] if small is None else small.to(own.dtype)
+                kernels = plain if known is exact else fast
+                kernels.second_back(own, given, known, into, room.clone(), add=add)
+                made.append([own[:, :outer], own[:, outer:], *into])
 
-        assert fast.fold(grad, seconds, room)
-        assert fast.fold(again, seconds, torch.randn_like(room))
-        plain.fold(wanted, ([matrix.double() for matrix in seconds[0]], 0.5), room)
+            for found, again, wanted in zip(*made, strict=True):
+                assert torch.equal(found, again)
+                assert error(found, wanted) < 3e-3
+            assert torch.equal(made[0][0], grad[:, :outer])
 
-        assert torch.equal(grad, again)
-        assert torch.equal(grad[:, :outer].double(), wanted[:, :outer])
-        assert error(grad[:, outer:], wanted[:, outer:]) < 3e-3
+    def test_gradients_that_are_made_elsewhere_are_left_alone(self, fast: Any) -> None:
+        """What the first matrices gave gets its gradient as it does beside them."""
+        grad, seconds, room = draw(130, 512 + 16), ([draw(512, 16)], 0.5), draw(130, 4096)
+        beside, made = grad.clone(), [torch.zeros(512, 16, device="cuda")]
+        fast.second_back(beside, beside[:, 512:], seconds, made, room, add=False)
+        fast.second_back(grad, grad[:, 512:], seconds, (), room, add=False)
 
-    def test_fold_leaves_large_ranks_alone(self, fast: Any) -> None:
+        assert torch.equal(grad, beside)
+
+    def test_large_ranks_are_left_alone(self, fast: Any) -> None:
         """Their tiles would not fit into shared memory."""
-        grad = draw(64, 4096 + 256)
+        grad, room = draw(64, 4096 + 256), draw(64, 4096)
 
-        assert not fast.fold(grad, ([draw(4096, 256)], 0.5), draw(64, 4096))
+        assert fast.chunk_of(grad, ([draw(4096, 256)], 0.5), room) is None
+        assert fast.chunk_of(grad, ([draw(4096, 128)], 0.5), room) == 256
 
     def test_cross_entropy(self, fast: Any) -> None:
         """With weights, and targets that are ignored."""

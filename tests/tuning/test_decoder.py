@@ -49,7 +49,7 @@ def packed_rows() -> Packed:
 def inputs_of(packed: Packed) -> Inputs:
     """The same for the written-out step."""
     flat = (packed.tokens.flatten(), packed.targets.flatten(), packed.weights.flatten())
-    return Inputs(*flat, torch.zeros(1).long(), packed.spans())
+    return Inputs(*flat, torch.zeros(1).long(), packed.spans)
 
 
 @pytest.mark.parametrize(("recomputed", "offloaded"), [(0, False), (1, False), (2, False), (0, True), (4, True)])

@@ -36,7 +36,7 @@ def gradient(folder: Path, *, again: bool, whole: bool = False) -> torch.Tensor:
     for add in (False, True):
         batch = pack([[Example(list(range(5, 15)), [True] * 10), Example([7, 8, 9], [True] * 3)]], 16)
         tokens, targets, counts = (part.flatten() for part in (batch.tokens, batch.targets, batch.weights))
-        own.propagate(Inputs(tokens, targets, counts, torch.zeros(1), batch.spans()), add=add)
+        own.propagate(Inputs(tokens, targets, counts, torch.zeros(1), batch.spans), add=add)
     return weights.decayed_grad.clone()
 
 

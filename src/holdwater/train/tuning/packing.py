@@ -4,7 +4,8 @@ Shapes never change, so memory does not, and a step can be captured. What is was
 Krell et al. (2021), "Efficient Sequence Packing without Cross-contamination", arXiv 2107.02027.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ NEUTRAL = 1.0
 """The weight of an example whose source is not known."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Packed:
     """Rows of examples. Shapes: (rows, length) each."""
 
@@ -36,13 +37,24 @@ class Packed:
 
     def part(self, begin: int, end: int) -> "Packed":
         """The rows from one number to another."""
-        return Packed(*(getattr(self, name)[begin:end] for name in self.__slots__))
+        return Packed(*(part[begin:end] for part in self._parts()))
 
     def to(self, device: str | torch.device) -> "Packed":
-        """The same on another device."""
-        return Packed(*(getattr(self, name).to(device) for name in self.__slots__))
+        """The same on another device, or these where they are there already."""
+        if self.tokens.device == torch.device(device):
+            return self
+        return Packed(*(part.to(device) for part in self._parts()))
 
-    @property
+    def _parts(self) -> list[Tensor]:
+        """All of them."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def prepare(self) -> "Packed":
+        """Work out what a step will ask for, while no device waits for it; return the same."""
+        _ = self.weight, self.spans
+        return self
+
+    @cached_property
     def weight(self) -> float:
         """What its learned tokens count together."""
         return float(self.weights[self.targets != IGNORED].sum())
@@ -52,11 +64,11 @@ class Packed:
         """Tokens that are learned."""
         return int((self.targets != IGNORED).sum())
 
+    @cached_property
     def spans(self) -> Tensor:
         """Where the example of each token begins and ends, all rows one after another; padding stands alone.
 
-        Returns:
-            Shape (2, rows * length), int32.
+        Shape (2, rows * length), int32.
         """
         flat = self.positions.flatten()
         starts = torch.nonzero(flat == 0)[:, 0]
@@ -163,7 +175,7 @@ class PackedBatches:
         batch = pack(rows, self.length, weighs=self._weighs)
         self.places += batch.tokens.numel()
         self.filled += int((batch.segments > 0).sum())
-        return batch.to(device)
+        return batch.prepare().to(device)
 
     def _fill_row(self) -> list[Example]:
         """Take examples until the next one does not fit; it opens the next row. At least one is taken.

@@ -243,7 +243,7 @@ class StaticStep:
             parts[name][:count].copy_(getattr(batch, name).flatten())
         torch.mul(batch.weights.flatten(), factor, out=parts["weights"][:count])
         parts["seed"].fill_(seed)
-        parts["spans"].view(2, -1)[:, :count].copy_(batch.spans())
+        parts["spans"].view(2, -1)[:, :count].copy_(batch.spans)
         self._memory.copy_(lane.memory, non_blocking=True)
         if lane.sent is not None:
             lane.sent.record()

@@ -224,10 +224,16 @@ class DecoderLayer:
     @staticmethod
     def _second_back(group: ProductGroup, grad: Tensor, small: Tensor, one: Pass) -> None:
         """Make the gradients of a group's second matrices, and of what its first ones gave."""
-        group.backward_second(grad, small, add=one.add)
         kernels, seconds = one.kernels, group.seconds
-        few = len(grad) < kernels.MANY and seconds is not None
-        if not (few and kernels.fold(grad, seconds, one.buffers.scratch.above)):  # which waits for its next use
+        room = one.buffers.scratch.above  # waits for its next use
+        few = len(grad) < kernels.MANY and seconds is not None and kernels.chunk_of(grad, seconds, room)
+        together = few and group.outer <= kernels.TOGETHER
+        if not together:
+            group.backward_second(grad, small, add=one.add)
+        if few:
+            into = group.second_gradients() if together else ()
+            kernels.second_back(grad, small, seconds, into, room, add=one.add)
+        else:
             group.fold(grad)
 
     def _first_back(self, group: ProductGroup, grad: Tensor, rows: Tensor, one: Pass) -> None:

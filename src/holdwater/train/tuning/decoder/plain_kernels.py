@@ -14,7 +14,7 @@ from holdwater.train.tuning.losses import IGNORED
 
 __all__ = [
     "add_dropped", "attend", "attend_backward", "cross_entropy", "drop", "gate", "gate_backward", "norm",
-    "norm_backward", "norm_heads", "norm_heads_backward", "rotate", "rotate_backward",
+    "norm_backward", "norm_heads", "norm_heads_backward", "rotate", "rotate_backward", "second_back",
 ]  # fmt: skip
 
 
@@ -200,25 +200,31 @@ def _turns(tables: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
     return cosine, sine
 
 
-def fold(grad: Tensor, seconds: Seconds, room: Tensor) -> bool:
-    """Make the gradient of what the first matrices gave, beside that of the outputs.
+def second_back(
+    grad: Tensor, small: Tensor, seconds: Seconds, into: Sequence[Tensor], room: Tensor, *, add: bool
+) -> None:
+    """Make the gradients of second matrices, and of what the first matrices gave, beside that of the outputs.
 
     Args:
         grad: Of the outputs; its last columns get the result. Shape (tokens, sum(widths) + count * rank).
+        small: What the first matrices gave; may be the last columns of `grad`. Shape (tokens, count * rank).
         seconds: The second matrices and their scale. Shape (width, rank) each.
+        into: Get the gradients of the second matrices; empty where these are made elsewhere. Shape (width, rank)
+            each.
         room: Not needed here.
-
-    Returns:
-        Whether it was done.
+        add: Add to gradients that are there.
     """
     del room
     matrices, scale = seconds
-    above, into = 0, sum(len(matrix) for matrix in matrices)
-    for matrix in matrices:
+    above, below = 0, sum(len(matrix) for matrix in matrices)
+    for number, matrix in enumerate(matrices):
         width, rank = matrix.shape
-        grad[:, into : into + rank] = scale * grad[:, above : above + width] @ matrix
-        above, into = above + width, into + rank
-    return True
+        outputs = grad[:, above : above + width]
+        if into:
+            made = scale * outputs.t() @ small[:, number * rank : (number + 1) * rank]
+            into[number].copy_(into[number] + made if add else made)
+        grad[:, below : below + rank] = scale * outputs @ matrix
+        above, below = above + width, below + rank
 
 
 def gate(pairs: Tensor, out: Tensor, seconds: Seconds | None = None) -> None:

@@ -134,6 +134,10 @@ class ProductGroup:
         """The second matrices in the type of the products. Shape (count, width, rank) each."""
         return [run.second for run in self._runs]
 
+    def second_gradients(self) -> list[Tensor]:
+        """The gradients of the second matrices, once `bind` was called. Shape (width, rank) each."""
+        return [grad for run in self._runs for grad in run.grad]
+
     @property
     def seconds(self) -> Seconds | None:
         """The second matrices and their scale, where all layers have adapters of one rank; else None."""

@@ -11,15 +11,16 @@ import triton.language as tl
 from torch import Tensor
 
 from holdwater.train.tuning.decoder import adapter_kernels
-from holdwater.train.tuning.decoder.adapter_kernels import fold
 from holdwater.train.tuning.decoder.attention_kernels import attend, attend_backward
 from holdwater.train.tuning.decoder.head_kernels import norm_heads, norm_heads_backward
 from holdwater.train.tuning.decoder.plain_kernels import Seconds
+from holdwater.train.tuning.decoder.second_kernels import TOGETHER, chunk_of, second_back
 from holdwater.train.tuning.losses import IGNORED
 
 __all__ = [
-    "add_dropped", "attend", "attend_backward", "cross_entropy", "drop", "fold", "gate", "gate_backward", "norm",
-    "norm_backward", "norm_heads", "norm_heads_backward", "rotate", "rotate_backward",
+    "TOGETHER", "add_dropped", "attend", "attend_backward", "chunk_of", "cross_entropy", "drop", "gate",
+    "gate_backward", "norm", "norm_backward", "norm_heads", "norm_heads_backward", "rotate", "rotate_backward",
+    "second_back",
 ]  # fmt: skip
 
 
