@@ -204,10 +204,10 @@ def main() -> bool:
             for case in (
                 Case("olmo2", None, 2, 1024, again=False, captured=True),
                 Case("olmo2", None, 2, 2048, again=True, captured=True),
-                Case("olmo2", 4, 2, 1024, again=False, captured=False),
+                Case("olmo2", 4, 2, 1024, again=False, captured=True),
                 Case("olmo2", 4, 4, 2048, again=True, captured=True),
                 Case("gpt2", None, 4, 1024, again=False, captured=True),
-                Case("gpt2", 8, 4, 1024, again=False, captured=False),
+                Case("gpt2", 8, 4, 1024, again=False, captured=True),
                 Case("qwen3", None, 2, 1024, again=False, captured=True, whole=True),
                 Case("qwen3", None, 4, 2048, again=True, captured=True, whole=True),
                 Case("gpt2", None, 4, 1024, again=False, captured=True, whole=True),

@@ -50,7 +50,9 @@ def events_of(
     own = OwnCode(model, weights, length=LENGTH, narrow=narrow, again=again)
     known = [*model.parameters(), *model.buffers(), weights.decayed, weights.undecayed, *weights.grads]
     parts = (inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans)
-    return trace(lambda: own.propagate(inputs, add=False), [*known, *parts]).events
+    traced = trace(lambda: own.propagate(inputs, add=False), [*known, *parts])
+    assert len(traced.workspaces) == 2, "one on the way there, one on the way back"
+    return traced.events
 
 
 @pytest.mark.parametrize("bits", [None, 8])
@@ -154,9 +156,40 @@ def test_layers_that_are_computed_again_keep_less(tmp_path: Path) -> None:
     assert most(again) < 0.5 * most(kept)
 
 
-def test_attention_is_back_as_it_was() -> None:
-    """Whatever happens in between."""
-    before = torch.nn.functional.scaled_dot_product_attention
+def test_dropout_keeps_a_byte_for_each_number() -> None:
+    """As a device's does; on a CPU it would keep noise in the rows' own type."""
+    rows = torch.empty(8, 64, dtype=torch.float32, device="meta", requires_grad=True)
+
+    found = trace(lambda: torch.nn.functional.dropout(rows, 0.5), [rows])
+
+    assert sorted(event.size for event in found.events if event.size) == [8 * 64, 4 * 8 * 64]
+    assert found.draws
+
+
+def test_ignores_dropout_that_is_off() -> None:
+    """Nothing is kept for it."""
+    rows = torch.empty(8, 64, device="meta", requires_grad=True)
+
+    found = trace(lambda: torch.nn.functional.dropout(rows, 0.5, training=False), [rows])
+
+    assert [event.size for event in found.events if event.size] == []
+    assert not found.draws
+
+
+def test_a_workspace_comes_with_the_first_product_of_each_way() -> None:
+    """And with no other: after what that product has made, on the way there and back."""
+    rows = torch.empty(8, 8, device="meta", requires_grad=True)
+
+    found = trace(lambda: ((rows + 1) @ rows @ rows).sum().backward(), [rows])  # type: ignore[no-untyped-call]
+
+    assert len(found.workspaces) == 2
+    assert found.workspaces[0] == 2
+
+
+def test_what_stands_for_a_device_is_away_afterwards() -> None:
+    """Attention and dropout are PyTorch's own again, whatever happens in between."""
+    own = torch.nn.functional
+    before = own.scaled_dot_product_attention, own.dropout
 
     def fail() -> None:
         """Go wrong."""
@@ -166,4 +199,4 @@ def test_attention_is_back_as_it_was() -> None:
     with pytest.raises(ValueError, match="on purpose"):
         trace(fail, [])
 
-    assert torch.nn.functional.scaled_dot_product_attention is before
+    assert (own.scaled_dot_product_attention, own.dropout) == before

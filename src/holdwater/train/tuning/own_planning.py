@@ -2,11 +2,12 @@
 
 It follows what such a run does on a CUDA device: weights are moved one by one, trained ones are laid out anew, a
 first step runs eagerly, what that took is given back, a second one is captured, which keeps memory of its own, and
-an evaluation runs eagerly beside it.
+an evaluation runs eagerly beside it. In the middle of each step the library of matrix products takes a workspace
+for each thread, which keeps the segment that it lies in from being given back.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
@@ -23,17 +24,15 @@ from holdwater.train.tuning.lora import LoraLinear, is_adapted
 from holdwater.train.tuning.narrowed import Narrowed, leave_positions
 from holdwater.train.tuning.own_code import OwnCode
 from holdwater.train.tuning.planning import CONTEXT, WORKSPACE, Choice, nothing_fits, told_rows
-from holdwater.train.tuning.traced import Event, trace
+from holdwater.train.tuning.traced import Event, Trace, trace
 from holdwater.units import Bytes
 
 
 class _Traces(NamedTuple):
     """What a micro-batch asks for, and what an evaluation does."""
 
-    step: list[Event]
-    evaluation: list[Event]
-    draws: bool
-    """Whether the micro-batch draws random numbers."""
+    step: Trace
+    evaluation: Trace
 
 
 class OwnPlanned:
@@ -75,7 +74,7 @@ class OwnPlanned:
         Args:
             rows: Of a micro-batch.
         """
-        return bool(self._model.supports_gradient_checkpointing) and not self._traced(rows, False).draws  # noqa: FBT003
+        return bool(self._model.supports_gradient_checkpointing) and not self._traced(rows, False).step.draws  # noqa: FBT003
 
     def peak(self, step: StepPlan) -> Peak:
         """Predict what a run takes.
@@ -85,19 +84,18 @@ class OwnPlanned:
         """
         allocator, traces = CachingAllocator(), self._traced(step.rows, step.recomputed > 0)
         roles = self._lasting(allocator)
-        _replay(allocator, traces.step)
+        workspaces = traces.step.workspaces
+        _replay(allocator, traces.step.events, workspaces)
         allocator.empty_cache()
-        allocator.allocate(WORKSPACE)
         captured = CachingAllocator()
-        captured.allocate(WORKSPACE)
-        at_peak = _replay(captured, traces.step)
-        _replay(allocator, traces.evaluation)
+        at_peak = _replay(captured, traces.step.events, workspaces)
+        _replay(allocator, traces.evaluation.events)  # in a workspace that is there
         reserved = max(allocator.peak, allocator.reserved + captured.reserved)
         logits = sum(event.size for event in at_peak if event.width == self._vocabulary)
         roles |= {
             "activations": Bytes(sum(event.size for event in at_peak) - logits),
             "logits": Bytes(logits),
-            "workspace": Bytes(2 * WORKSPACE),
+            "workspace": Bytes(2 * len(workspaces) * WORKSPACE),
         }
         return Peak(roles, Bytes(reserved), CONTEXT)
 
@@ -146,7 +144,7 @@ class OwnPlanned:
         ]  # fmt: skip
         self._model.train()
         step = trace(lambda: own.propagate(inputs, add=False), known)
-        return _Traces(step.events, trace(lambda: own.loss(inputs), known).events, step.draws)
+        return _Traces(step, trace(lambda: own.loss(inputs), known))
 
 
 def _ask(allocator: CachingAllocator, tensors: Iterable[Tensor]) -> int:
@@ -157,11 +155,13 @@ def _ask(allocator: CachingAllocator, tensors: Iterable[Tensor]) -> int:
     return sum(sizes)
 
 
-def _replay(allocator: CachingAllocator, events: Iterable[Event]) -> list[Event]:
-    """Ask for what was traced, and give it back; return what was there when most was."""
+def _replay(allocator: CachingAllocator, events: Iterable[Event], workspaces: Sequence[int] = ()) -> list[Event]:
+    """Ask for what was traced, and give it back, but for workspaces; return what was there when most was."""
     blocks, live, most, at_peak = {}, dict[int, Event](), 0, list[Event]()
     size = 0
-    for event in events:
+    for number, event in enumerate(events):
+        if number in workspaces:
+            allocator.allocate(WORKSPACE)
         if event.size:
             blocks[event.piece], live[event.piece] = allocator.allocate(event.size), event
             size += event.size

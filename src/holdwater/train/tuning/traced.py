@@ -15,6 +15,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+PRODUCTS = frozenset((
+    torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm, torch.ops.aten.mv,
+))  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -35,6 +39,9 @@ class Trace:
     events: list[Event]
     draws: bool
     """Whether it drew random numbers."""
+    workspaces: list[int]
+    """Events before which the library of matrix products takes a workspace, which it keeps: there are two threads,
+    one for the way back."""
 
 
 class Recorder(TorchDispatchMode):
@@ -47,6 +54,10 @@ class Recorder(TorchDispatchMode):
         """Whether random numbers were drawn."""
         self._pieces: dict[int, int] = {}
         self._count = 0
+        self.workspaces: list[int] = []
+        """Numbers of the events that follow the first product of a thread."""
+        self._threads: set[bool] = set()
+        """That have made a product: whether it was on the way back."""
 
     def know(self, tensor: Tensor) -> None:
         """Leave a tensor's memory out: it was there before."""
@@ -59,7 +70,16 @@ class Recorder(TorchDispatchMode):
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self._note(tensor)
+        if func.overloadpacket in PRODUCTS:
+            self._note_product()
         return out
+
+    def _note_product(self) -> None:
+        """Note where a thread makes its first product."""
+        on_the_way_back = torch._C._current_graph_task_id() != -1  # noqa: SLF001 - its only name
+        if on_the_way_back not in self._threads:
+            self._threads.add(on_the_way_back)
+            self.workspaces.append(len(self.events))
 
     def _note(self, tensor: Tensor) -> None:
         """Note memory that is seen for the first time."""
@@ -86,11 +106,11 @@ def trace(function: Callable[[], object], known: list[Tensor]) -> Trace:
         function: Runs where tensors have no memory.
         known: What was there before.
     """
-    with Recorder() as recorder, _attention_in_blocks(recorder):
+    with Recorder() as recorder, _attention_in_blocks(recorder), _dropout_of_a_device():
         for tensor in known:
             recorder.know(tensor)
         result = function()
-    found = Trace(recorder.events, recorder.draws)
+    found = Trace(recorder.events, recorder.draws, recorder.workspaces)
     del result
     return found
 
@@ -139,3 +159,22 @@ def _attention_in_blocks(recorder: Recorder) -> Iterator[None]:
         yield
     finally:
         torch.nn.functional.scaled_dot_product_attention = real
+
+
+@contextmanager
+def _dropout_of_a_device() -> Iterator[None]:
+    """Let PyTorch's dropout keep a mask of single bytes, as it does on a device, and not of the rows' own type."""
+    real = torch.nn.functional.dropout
+
+    def drop(rows: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: FBT001, FBT002
+        """As PyTorch's own."""
+        if not training or not p or inplace:
+            return real(rows, p, training, inplace)
+        out: Tensor = torch.native_dropout(rows, p, training)[0]
+        return out
+
+    torch.nn.functional.dropout = drop  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.nn.functional.dropout = real
