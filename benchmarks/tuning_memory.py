@@ -145,21 +145,49 @@ def timed_choice(settings: Any, tuning: Any, limit: Bytes) -> float:
     return time.perf_counter() - began
 
 
+OWN = (
+    Case("olmo2", None, 2, 1024, again=False, captured=True),
+    Case("olmo2", None, 2, 2048, again=True, captured=True),
+    Case("olmo2", 4, 2, 1024, again=False, captured=True),
+    Case("olmo2", 4, 4, 2048, again=True, captured=True),
+    Case("gpt2", None, 4, 1024, again=False, captured=True),
+    Case("gpt2", 8, 4, 1024, again=False, captured=True),
+    Case("qwen3", None, 2, 1024, again=False, captured=True, whole=True),
+    Case("qwen3", None, 4, 2048, again=True, captured=True, whole=True),
+    Case("gpt2", None, 4, 1024, again=False, captured=True, whole=True),
+)
+"""Whose steps are taken by the model's own code."""
+
+
+def tuning_of(model: Path, case: Case) -> Any:
+    """Which model, and which adapters."""
+    rank = 0 if case.whole else 8 if case.bits else 64
+    return SimpleNamespace(
+        model=str(model), lora_rank=rank, lora_alpha=None, lora_dropout=0.0, lora_targets=None,
+        lora_layers=None, quantize=case.bits,
+    )  # fmt: skip
+
+
+def settings_of(case: Case) -> Any:
+    """What else a run is told."""
+    return SimpleNamespace(
+        train_seq_length=case.length, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=case.rows
+    )
+
+
+def step_of(case: Case) -> StepPlan:
+    """How steps are taken."""
+    layers = SIZES[case.size].get("num_hidden_layers", 24)
+    chunk = 256 if case.again and FAMILIES[case.size] in {"Llama", "Qwen3"} else 1024
+    recomputed = layers if case.again else 0
+    return StepPlan(rows=case.rows, recomputed=recomputed, chunk=chunk, offloaded=case.offloaded)
+
+
 def compare(folder: Path, case: Case) -> dict[str, Any]:
     """Plan one configuration, run it, and compare."""
     path = write_config(folder, case.size)
-    rank = 0 if case.whole else 8 if case.bits else 64
-    tuning = SimpleNamespace(
-        model=str(path), lora_rank=rank, lora_alpha=None, lora_dropout=0.0, lora_targets=None,
-        lora_layers=None, quantize=case.bits,
-    )  # fmt: skip
-    settings: Any = SimpleNamespace(
-        train_seq_length=case.length, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=case.rows
-    )
-    layers = SIZES[case.size].get("num_hidden_layers", 24)
-    chunk = 256 if case.again and FAMILIES[case.size] in {"Llama", "Qwen3"} else 1024
-    step = StepPlan(rows=case.rows, recomputed=layers if case.again else 0, chunk=chunk, offloaded=case.offloaded)
-    planned = planned_of(settings, tuning)  # type: ignore[arg-type]
+    tuning, settings, step = tuning_of(path, case), settings_of(case), step_of(case)
+    planned = planned_of(settings, tuning)
     peak = planned.peak(step)
     seconds = timed_choice(settings, tuning, Bytes(int(0.7 * peak.total)))
     found = taken(path, tuning, settings, step, captured=case.captured)
@@ -199,20 +227,7 @@ def main() -> bool:
             compare(Path(place), Case("qwen3", None, 2, 2048, again=False, captured=True)),
             compare(Path(place), Case("qwen3", 4, 4, 1024, again=True, captured=True)),
         ]
-        others = [
-            compare(Path(place), case)
-            for case in (
-                Case("olmo2", None, 2, 1024, again=False, captured=True),
-                Case("olmo2", None, 2, 2048, again=True, captured=True),
-                Case("olmo2", 4, 2, 1024, again=False, captured=True),
-                Case("olmo2", 4, 4, 2048, again=True, captured=True),
-                Case("gpt2", None, 4, 1024, again=False, captured=True),
-                Case("gpt2", 8, 4, 1024, again=False, captured=True),
-                Case("qwen3", None, 2, 1024, again=False, captured=True, whole=True),
-                Case("qwen3", None, 4, 2048, again=True, captured=True, whole=True),
-                Case("gpt2", None, 4, 1024, again=False, captured=True, whole=True),
-            )
-        ]
+        others = [compare(Path(place), case) for case in OWN]
         qlora = compare(Path(place), Case("8b", 4, 2, 2048, again=True, captured=True, offloaded=True))
         wide = compare(Path(place), Case("8b", 4, 2, 2048, again=True, captured=True))
         context = longest(Path(place))

@@ -92,7 +92,7 @@ class DecoderLayer:
         buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
         scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
         gates = kept.gates[:, : self.gates.width]
-        kernels.gate(gates, inner, self._seconds(self.gates, gates, fused=len(gates) >= kernels.MANY))
+        kernels.gate(gates, inner, self._seconds(self.gates, gates, fused=len(gates) >= kernels.GATED))
         delta = scratch.delta[:, : self.down.width]
         self._apply(self.down, inner, delta, one)
         self.down.add_seconds(delta)

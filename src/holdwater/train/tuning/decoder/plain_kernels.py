@@ -18,8 +18,9 @@ __all__ = [
 ]  # fmt: skip
 
 
-MANY = 0
-"""Tokens from which on the adapters of gates and values are added on the way."""
+MANY, GATED = 0, 0
+"""Tokens from which on plain products make all gradients of adapters, and those of gates and values are added on
+the way."""
 Seconds = tuple[Sequence[Tensor], float]
 """The second matrices of adapters that read the same input, one a layer, and their scale."""
 

@@ -312,7 +312,9 @@ def _launch_drop(rows: Tensor, share: float, seed: Tensor, salt: int, into: Tens
 
 
 MANY = 2048
-"""Tokens from which on the adapters of gates and values are added on the way, and cuBLAS takes all products."""
+"""Tokens from which on cuBLAS takes all products with adapters on the way back."""
+GATED = 2048
+"""Tokens from which on the adapters of gates and values are added on the way."""
 GATE_BLOCK = 1024
 """Elements of a row that one program of the gate takes."""
 
