@@ -1,9 +1,10 @@
 """Fine-tuning an 8B with LoRA on one GPU: `holdwater train`, and TRL with and without Liger, on the same rows.
 
-Each is a process of its own, one after another in one run; six minutes on an H200. Weights are random, of the
-Llama-3.1-8B shape; adapters have rank 64 on all linear layers and begin with the same values everywhere. TRL is
-used as its documentation shows: SFTTrainer, bf16, its own defaults but for what makes the arithmetic comparable
-(AdamW's second beta, a constant learning rate, rows in the same order).
+Each is a process of its own, one after another in one run; seven minutes on an H200. The products with frozen
+weights are timed by themselves as well. Weights are random, of the Llama-3.1-8B shape; adapters have rank 64 on
+all linear layers and begin with the same values everywhere. TRL is used as its documentation shows: SFTTrainer,
+bf16, its own defaults but for what makes the arithmetic comparable (AdamW's second beta, a constant learning rate,
+rows in the same order).
 
     python benchmarks/tuning_speed.py            everything, into results/tuning_speed.json
     python benchmarks/tuning_speed.py --small    a tiny model on the CPU, to try the script itself
@@ -28,7 +29,7 @@ from recording import Bar, record
 
 RATE, RANK, SEED = 1e-4, 64, 1
 FLOOR, FLOPS = 782e12, 4 * 8.03e9
-"""FLOP/s of a large bf16 matrix product on random data on an H200 (shared numbers), and FLOP of a token."""
+"""FLOP/s of a large bf16 matrix product on random data on an H200 (shared numbers); operations of a token."""
 
 
 def build(small: bool, device: str) -> Any:
@@ -202,7 +203,7 @@ def peer(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def products(_folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The products of a step with frozen weights by themselves: no run of these shapes can be faster.
+    """The products of a step with frozen weights by themselves: what a step by these products cannot fall below.
 
     There and back, layer after layer, as PyTorch makes them, replayed as a CUDA graph. Four layers of random
     weights take turns, which is more than a cache holds. The first layer's input needs no gradient.

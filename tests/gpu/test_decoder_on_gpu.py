@@ -109,18 +109,19 @@ class TestKernels:
         assert error(made[1][1][:, :size], made[0][1][:, :size]) < 1e-3
         assert torch.equal(made[1][1][:, size:], rows[:, size:])
 
-    @pytest.mark.parametrize("rank", [8, 64])
-    @pytest.mark.parametrize("adapted", [False, True])
-    def test_gate(self, fast: Any, rank: int, adapted: bool) -> None:
-        """With adapters; and back."""
-        pairs, grad = draw(TOKENS, 2 * INNER + 2 * rank), draw(TOKENS, INNER)
-        seconds = ([draw(INNER, rank), draw(INNER, rank)], 0.5) if adapted else None
+    @pytest.mark.parametrize(("tokens", "inner", "rank"), [
+        (TOKENS, INNER, 0), (TOKENS, INNER, 8), (TOKENS, INNER, 64), (1100, 1544, 24), (1100, 1544, 128),
+    ])  # fmt: skip
+    def test_gate(self, fast: Any, tokens: int, inner: int, rank: int) -> None:
+        """With adapters, of sizes that fill no last block; and back."""
+        pairs, grad = draw(tokens, 2 * inner + 2 * rank), draw(tokens, inner)
+        seconds = ([draw(inner, rank), draw(inner, rank)], 0.5) if rank else None
         made = []
         for kernels in (plain, fast):
             own, out, above = pairs.clone(), torch.full_like(grad, 7), grad.clone()
             kernels.gate(own, out, seconds)
             opened = own.clone()
-            kernels.gate_backward(above, own[:, : 2 * INNER])
+            kernels.gate_backward(above, own[:, : 2 * inner])
             made.append((opened, out, above, own))
 
         for found, wanted in zip(made[1], made[0], strict=True):
@@ -146,7 +147,8 @@ class TestKernels:
                 into = [one.to(known[0][0].dtype if known is exact else one.dtype, copy=True) for one in before]
                 given = own[:, outer:] if small is None else small.to(own.dtype)
                 kernels = plain if known is exact else fast
-                kernels.second_back(own, given, known, into, room.clone(), add=add)
+                chunk = fast.chunk_of(grad, seconds, room)
+                kernels.second_back(own, given, known, into, torch.randn_like(room), chunk=chunk, add=add)
                 made.append([own[:, :outer], own[:, outer:], *into])
 
             for found, again, wanted in zip(*made, strict=True):
@@ -154,12 +156,12 @@ class TestKernels:
                 assert error(found, wanted) < 3e-3
             assert torch.equal(made[0][0], grad[:, :outer])
 
-    def test_gradients_that_are_made_elsewhere_are_left_alone(self, fast: Any) -> None:
-        """What the first matrices gave gets its gradient as it does beside them."""
+    def test_sums_do_not_depend_on_who_makes_the_other_gradients(self, fast: Any) -> None:
+        """Those of second matrices may be made elsewhere."""
         grad, seconds, room = draw(130, 512 + 16), ([draw(512, 16)], 0.5), draw(130, 4096)
         beside, made = grad.clone(), [torch.zeros(512, 16, device="cuda")]
-        fast.second_back(beside, beside[:, 512:], seconds, made, room, add=False)
-        fast.second_back(grad, grad[:, 512:], seconds, (), room, add=False)
+        fast.second_back(beside, beside[:, 512:], seconds, made, room, chunk=256, add=False)
+        fast.second_back(grad, grad[:, 512:], seconds, (), room, chunk=256, add=False)
 
         assert torch.equal(grad, beside)
 
@@ -169,6 +171,8 @@ class TestKernels:
 
         assert fast.chunk_of(grad, ([draw(4096, 256)], 0.5), room) is None
         assert fast.chunk_of(grad, ([draw(4096, 128)], 0.5), room) == 256
+        assert not fast.adds_to_gates(4096, ([draw(4096, 256)] * 2, 0.5))
+        assert fast.adds_to_gates(4096, ([draw(4096, 128)] * 2, 0.5))
 
     def test_cross_entropy(self, fast: Any) -> None:
         """With weights, and targets that are ignored."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from holdwater.train.flat import FlatWeights
+from holdwater.train.tuning.decoder import plain_kernels
 from holdwater.train.tuning.decoder.decoder import Decoder, Inputs, StepPlan
 from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.decoder.quantized import dequantize, quantize
@@ -89,6 +90,28 @@ def test_gives_the_models_own_loss_and_gradients(
         torch.testing.assert_close(found[name], 2 * grad, rtol=1e-4, atol=1e-5)
     assert decoder.loss(inputs_of(packed)).item() == pytest.approx(plain.item(), rel=1e-5)
     assert packed_loss(model, packed, chunk=7).item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("together", [0, 100, 10_000])
+def test_sums_and_gradients_by_kernels_of_their_own_are_those_of_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """As on a device where tokens are few: for no layers, for narrow ones, and for all; over, then added to."""
+    ends = []
+    for own in (False, True):
+        if own:
+            monkeypatch.setattr(plain_kernels, "chunk_of", lambda _grad, seconds, _room: 256 if seconds else None)
+            monkeypatch.setattr(plain_kernels, "TOGETHER", together)
+        model = adapted(tmp_path, "Llama", targets=["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"])
+        decoder = Decoder(model, Place("cpu"))
+        weights = FlatWeights.of(model, decoder.trained)
+        decoder.bind()
+        decoder.prepare(16, StepPlan(rows=3, chunk=7))
+        for add in (False, True):
+            decoder.propagate(inputs_of(packed_rows()), add=add)
+        ends.append(weights.decayed_grad)
+
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("recomputed", "offloaded"), [(0, False), (2, False), (4, True)])

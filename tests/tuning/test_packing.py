@@ -173,6 +173,16 @@ class TestPacking:
             [0, 0, 0, 1, 1],
         ]
 
+    def test_all_rows_are_the_batch_itself(self) -> None:
+        """So what was worked out for it is not worked out again; a part of them is a batch of its own."""
+        batch = pack([[plain(5, 6, 7)], [plain(8, 9)]], 4)
+
+        assert batch.part(0, 2) is batch
+        assert batch.to("cpu") is batch
+        assert batch.part(1, 3).tokens.tolist() == [[8, 9, 0, 0]]
+        assert (batch.weight, batch.part(1, 3).weight) == (3.0, 1.0)
+        assert batch.part(1, 2).spans.tolist() == [[0, 0, 2, 3], [2, 2, 3, 4]]
+
     def test_weighs_sources(self) -> None:
         """9 and 1 of the published term: 1.8 and 0.2; one of unknown source counts 1."""
         rows = [[Example([1, 2], [True] * 2, Source(0, 3)), Example([3], [True], Source(0, 1)), plain(4)]]

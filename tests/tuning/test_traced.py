@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from holdwater.plan import CachingAllocator
 from holdwater.train.flat import FlatWeights
 from holdwater.train.tuning.decoder.decoder import Inputs
 from holdwater.train.tuning.few_bits import put_in_few_bits
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.narrowed import ALIKE, EXACT, PRODUCTS, WIDENED, Narrowed, leave_positions
 from holdwater.train.tuning.own_code import OwnCode
+from holdwater.train.tuning.own_planning import replay
 from holdwater.train.tuning.traced import Event, trace
 from tests.small_models import make_model
 
@@ -179,11 +181,36 @@ def test_ignores_dropout_that_is_off() -> None:
 def test_a_workspace_comes_with_the_first_product_of_each_way() -> None:
     """And with no other: after what that product has made, on the way there and back."""
     rows = torch.empty(8, 8, device="meta", requires_grad=True)
+    made: list[int] = []
 
-    found = trace(lambda: ((rows + 1) @ rows @ rows).sum().backward(), [rows])  # type: ignore[no-untyped-call]
+    def there_and_back() -> None:
+        """Three products there; what they have asked for until then lies between the two workspaces."""
+        total = ((rows + 1) @ rows @ rows @ rows).sum()
+        made.append(1)
+        total.backward()  # type: ignore[no-untyped-call]
 
+    found = trace(there_and_back, [rows])
+    asked = [number for number, event in enumerate(found.events) if event.size]
+
+    assert made == [1]
+    assert found.workspaces[0] == asked[1] + 1, "behind rows + 1 and the first product"
     assert len(found.workspaces) == 2
-    assert found.workspaces[0] == 2
+    assert found.workspaces[1] > asked[4], "behind the sum, on the way back"
+
+
+def test_a_workspace_keeps_its_segment() -> None:
+    """It is taken out of what a step has just given back, and the rest of that stays with it."""
+    large, small = Event(0, 512 << 20), Event(1, 64 << 20)
+    events = [large, Event(0, 0), small, Event(1, 0)]
+    reserved = []
+    for workspaces in ([], [2]):
+        allocator = CachingAllocator()
+        at_peak = replay(allocator, events, workspaces)
+        allocator.empty_cache()
+        reserved.append(allocator.reserved)
+        assert at_peak == [large]
+
+    assert reserved == [0, 512 << 20]
 
 
 def test_what_stands_for_a_device_is_away_afterwards() -> None:

@@ -85,11 +85,11 @@ class OwnPlanned:
         allocator, traces = CachingAllocator(), self._traced(step.rows, step.recomputed > 0)
         roles = self._lasting(allocator)
         workspaces = traces.step.workspaces
-        _replay(allocator, traces.step.events, workspaces)
+        replay(allocator, traces.step.events, workspaces)
         allocator.empty_cache()
         captured = CachingAllocator()
-        at_peak = _replay(captured, traces.step.events, workspaces)
-        _replay(allocator, traces.evaluation.events)  # in a workspace that is there
+        at_peak = replay(captured, traces.step.events, workspaces)
+        replay(allocator, traces.evaluation.events)  # in a workspace that is there
         reserved = max(allocator.peak, allocator.reserved + captured.reserved)
         logits = sum(event.size for event in at_peak if event.width == self._vocabulary)
         roles |= {
@@ -155,8 +155,17 @@ def _ask(allocator: CachingAllocator, tensors: Iterable[Tensor]) -> int:
     return sum(sizes)
 
 
-def _replay(allocator: CachingAllocator, events: Iterable[Event], workspaces: Sequence[int] = ()) -> list[Event]:
-    """Ask for what was traced, and give it back, but for workspaces; return what was there when most was."""
+def replay(allocator: CachingAllocator, events: Iterable[Event], workspaces: Sequence[int] = ()) -> list[Event]:
+    """Ask for what was traced, and give it back, but for workspaces.
+
+    Args:
+        allocator: Is asked.
+        events: In their order.
+        workspaces: Numbers of events before which one is taken.
+
+    Returns:
+        The events whose memory was there when most was.
+    """
     blocks, live, most, at_peak = {}, dict[int, Event](), 0, list[Event]()
     size = 0
     for number, event in enumerate(events):

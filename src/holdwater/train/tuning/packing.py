@@ -21,9 +21,9 @@ NEUTRAL = 1.0
 """The weight of an example whose source is not known."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # no slots: what is worked out once is kept beside the fields
 class Packed:
-    """Rows of examples. Shapes: (rows, length) each."""
+    """Rows of examples, whose tensors do not change any more. Shapes: (rows, length) each."""
 
     tokens: Tensor
     targets: Tensor
@@ -36,7 +36,9 @@ class Packed:
     """What a token counts in the loss."""
 
     def part(self, begin: int, end: int) -> "Packed":
-        """The rows from one number to another."""
+        """The rows from one number to another; these themselves where that is all of them."""
+        if begin <= 0 and end >= len(self.tokens):
+            return self
         return Packed(*(part[begin:end] for part in self._parts()))
 
     def to(self, device: str | torch.device) -> "Packed":
@@ -139,7 +141,16 @@ class Examples(Protocol):
 class PackedBatches:
     """Goes through examples in an order of their own for each epoch, and packs them; can go on from any batch."""
 
-    def __init__(self, examples: Examples, *, size: int, length: int, seed: int, weighs: bool = False) -> None:
+    def __init__(  # noqa: PLR0913 - what an order of rows follows from
+        self,
+        examples: Examples,
+        *,
+        size: int,
+        length: int,
+        seed: int,
+        weighs: bool = False,
+        prepared: bool = False,
+    ) -> None:
         """Begin with the first epoch.
 
         Args:
@@ -148,8 +159,9 @@ class PackedBatches:
             length: Tokens in a row.
             seed: Of the order.
             weighs: Weigh the examples by their sources.
+            prepared: Work out what a step will ask of a batch as soon as that is drawn.
         """
-        self._examples, self._seed, self._weighs = examples, seed, weighs
+        self._examples, self._seed, self._weighs, self._prepared = examples, seed, weighs, prepared
         self.size, self.length = size, length
         self._epoch, self._taken = 0, 0
         self._order = self._order_of(0)
@@ -175,7 +187,7 @@ class PackedBatches:
         batch = pack(rows, self.length, weighs=self._weighs)
         self.places += batch.tokens.numel()
         self.filled += int((batch.segments > 0).sum())
-        return batch.prepare().to(device)
+        return (batch.prepare() if self._prepared else batch).to(device)
 
     def _fill_row(self) -> list[Example]:
         """Take examples until the next one does not fit; it opens the next row. At least one is taken.

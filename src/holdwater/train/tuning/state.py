@@ -377,7 +377,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     ).draw()  # can be evaluated
     examples = PackedBatches(
         learned, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed,
-        weighs=tuning.distrust == "weighted",
+        weighs=tuning.distrust == "weighted", prepared=way.static is not None,
     )  # fmt: skip
     identity = settings.identity() | {"examples": fingerprint(path), "model": name}
     if tuning.distrust == "added":

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-PRODUCTS = frozenset((
+IN_A_WORKSPACE = frozenset((
     torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm, torch.ops.aten.mv,
 ))  # fmt: skip
+"""Operations that a device's library of products computes, and a model's threads begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Recorder(TorchDispatchMode):
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self._note(tensor)
-        if func.overloadpacket in PRODUCTS:
+        if func.overloadpacket in IN_A_WORKSPACE:
             self._note_product()
         return out
 

@@ -6,11 +6,15 @@ from torch import Tensor
 
 from holdwater.train.tuning.decoder.plain_kernels import Seconds
 
-ROWS, COLUMNS = 64, 64
-"""Tokens and columns of a program: the fastest of ten on an H200."""
+ROWS = 64
+"""Tokens that a program takes at once."""
+MANY = 2048
+"""Tokens from which on the gate adds adapters faster than products do."""
 NARROW = 64
 """Ranks up to which a program of the gate takes more columns, and several blocks of tokens: 0.41 ms against 0.47
 for 8,192 tokens of an 8B."""
+WIDEST = 128
+"""The largest rank whose tiles fit into the shared memory of any device, 99 KB."""
 
 
 @triton.jit
@@ -52,6 +56,16 @@ def _gate(
         wide = gates.to(tl.float32)
         opened = (wide * tl.sigmoid(wide)).to(kind).to(tl.float32)
         tl.store(out + row * inner + own[None, :], (opened * values.to(tl.float32)).to(kind), there)
+
+
+def adds_to_gates(tokens: int, seconds: Seconds | None) -> bool:
+    """Whether `gate` is to add the adapters: there are some, it can, and it does so faster than products.
+
+    Args:
+        tokens: In a micro-batch.
+        seconds: As for `gate`; None where not all of the layers have adapters, or of several ranks.
+    """
+    return seconds is not None and tokens >= MANY and seconds[0][0].shape[1] <= WIDEST
 
 
 def gate(pairs: Tensor, out: Tensor, seconds: Seconds) -> None:

@@ -92,7 +92,8 @@ class DecoderLayer:
         buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
         scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
         gates = kept.gates[:, : self.gates.width]
-        kernels.gate(gates, inner, self._seconds(self.gates, gates, fused=len(gates) >= kernels.GATED))
+        fused = kernels.adds_to_gates(len(gates), self.gates.seconds)
+        kernels.gate(gates, inner, self._seconds(self.gates, gates, fused=fused))
         delta = scratch.delta[:, : self.down.width]
         self._apply(self.down, inner, delta, one)
         self.down.add_seconds(delta)
@@ -226,15 +227,15 @@ class DecoderLayer:
         """Make the gradients of a group's second matrices, and of what its first ones gave."""
         kernels, seconds = one.kernels, group.seconds
         room = one.buffers.scratch.above  # waits for its next use
-        few = len(grad) < kernels.MANY and seconds is not None and kernels.chunk_of(grad, seconds, room)
-        together = few and group.outer <= kernels.TOGETHER
+        chunk = kernels.chunk_of(grad, seconds, room)
+        together = chunk is not None and group.outer <= kernels.TOGETHER
         if not together:
             group.backward_second(grad, small, add=one.add)
-        if few:
-            into = group.second_gradients() if together else ()
-            kernels.second_back(grad, small, seconds, into, room, add=one.add)
-        else:
+        if chunk is None:
             group.fold(grad)
+            return
+        into = group.second_gradients() if together else ()
+        kernels.second_back(grad, small, seconds, into, room, chunk=chunk, add=one.add)
 
     def _first_back(self, group: ProductGroup, grad: Tensor, rows: Tensor, one: Pass) -> None:
         """Make the gradient of a group's first matrices."""

@@ -13,14 +13,14 @@ from holdwater.train.tuning.decoder.plain_attention import attend, attend_backwa
 from holdwater.train.tuning.losses import IGNORED
 
 __all__ = [
-    "add_dropped", "attend", "attend_backward", "cross_entropy", "drop", "gate", "gate_backward", "norm",
-    "norm_backward", "norm_heads", "norm_heads_backward", "rotate", "rotate_backward", "second_back",
+    "TOGETHER", "add_dropped", "adds_to_gates", "attend", "attend_backward", "chunk_of", "cross_entropy", "drop",
+    "gate", "gate_backward", "norm", "norm_backward", "norm_heads", "norm_heads_backward", "rotate",
+    "rotate_backward", "second_back",
 ]  # fmt: skip
 
 
-MANY, GATED = 0, 0
-"""Tokens from which on plain products make all gradients of adapters, and those of gates and values are added on
-the way."""
+TOGETHER = 0
+"""Columns up to which `second_back` makes the gradients of second matrices too."""
 Seconds = tuple[Sequence[Tensor], float]
 """The second matrices of adapters that read the same input, one a layer, and their scale."""
 
@@ -201,8 +201,31 @@ def _turns(tables: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
     return cosine, sine
 
 
+def adds_to_gates(tokens: int, seconds: Seconds | None) -> bool:
+    """Whether `gate` is to add the adapters.
+
+    Args:
+        tokens: In a micro-batch.
+        seconds: As for `gate`.
+    """
+    del tokens
+    return seconds is not None
+
+
+def chunk_of(grad: Tensor, seconds: Seconds | None, room: Tensor) -> int | None:
+    """None: plain products make the gradients of adapters, and `second_back` is there to check the fast one by.
+
+    Args:
+        grad: As for `second_back`.
+        seconds: As for `second_back`.
+        room: As for `second_back`.
+    """
+    del grad, seconds, room
+    return None
+
+
 def second_back(
-    grad: Tensor, small: Tensor, seconds: Seconds, into: Sequence[Tensor], room: Tensor, *, add: bool
+    grad: Tensor, small: Tensor, seconds: Seconds, into: Sequence[Tensor], room: Tensor, *, chunk: int, add: bool
 ) -> None:
     """Make the gradients of second matrices, and of what the first matrices gave, beside that of the outputs.
 
@@ -213,9 +236,10 @@ def second_back(
         into: Get the gradients of the second matrices; empty where these are made elsewhere. Shape (width, rank)
             each.
         room: Not needed here.
+        chunk: Not needed here.
         add: Add to gradients that are there.
     """
-    del room
+    del room, chunk
     matrices, scale = seconds
     above, below = 0, sum(len(matrix) for matrix in matrices)
     for number, matrix in enumerate(matrices):

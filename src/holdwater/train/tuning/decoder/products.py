@@ -202,7 +202,7 @@ class ProductGroup:
         """Make the gradient of the first matrices.
 
         Args:
-            grad: As `fold` left it. Shape (tokens, outer + rank).
+            grad: As `fold` leaves it. Shape (tokens, outer + rank).
             rows: What the adapters have read. Shape (tokens, inner).
             add: Add to a gradient that is there.
         """
@@ -213,7 +213,7 @@ class ProductGroup:
         """Make the gradient of what the adapters have read.
 
         Args:
-            grad: As `fold` left it. Shape (tokens, outer + rank).
+            grad: As `fold` leaves it. Shape (tokens, outer + rank).
             into: Gets it. Shape (tokens, inner).
         """
         torch.mm(grad[:, self.outer :], self.first, out=into)
@@ -222,7 +222,7 @@ class ProductGroup:
         """Make the gradient of the input.
 
         Args:
-            grad: As `fold` left it. Shape (tokens, outer + rank).
+            grad: As `fold` leaves it. Shape (tokens, outer + rank).
             into: Gets it. Shape (tokens, inner).
             adapters: With what comes back through the adapters.
         """

@@ -1,4 +1,4 @@
-"""The way back through the second matrices of adapters, for few tokens: all their gradients by two launches.
+"""The way back through the second matrices of adapters, for few tokens: two launches for a group of layers.
 
 Products with a side as narrow as a rank leave most of a device idle, and launching one costs more than its
 work. Here some programs of a launch make the gradients of the second matrices, and others, beside them, parts of
@@ -12,13 +12,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holdwater.train.tuning.decoder.adapter_kernels import COLUMNS, ROWS, padded
+from holdwater.train.tuning.decoder.adapter_kernels import ROWS, WIDEST, padded
 from holdwater.train.tuning.decoder.plain_kernels import Seconds
 
+COLUMNS = 64
+"""That a program takes at once, and twice as many of a sum: the fastest of twenty tilings on an H200."""
 CHUNKS = (256, 512, 896, 1024, 2048, 4096)
 """Columns that one program of a sum takes: as few as there is room for."""
-WIDEST = 128
-"""The largest rank whose tiles fit into the shared memory of any device, 99 KB."""
+MANY = 2048
+"""Tokens from which on cuBLAS makes all these gradients."""
 TOGETHER = 16_384
 """Columns up to which one launch for both kinds is faster: cuBLAS makes the gradients of wider matrices well."""
 
@@ -127,14 +129,16 @@ def _add_up(
     tl.store(out + at.to(tl.int64) * stride + kind * rank + each, total, there)
 
 
-def chunk_of(grad: Tensor, seconds: Seconds, room: Tensor) -> int | None:
-    """Columns that one program of a sum takes; None where the kernels here cannot make these gradients.
+def chunk_of(grad: Tensor, seconds: Seconds | None, room: Tensor) -> int | None:
+    """Columns that one program of a sum takes; None where others are to make these gradients.
 
     Args:
         grad: As for `second_back`.
-        seconds: As for `second_back`.
+        seconds: As for `second_back`; None where not all of the layers have adapters, or of several ranks.
         room: As for `second_back`.
     """
+    if seconds is None or len(grad) >= MANY:
+        return None
     matrices, _ = seconds
     rank, widths = matrices[0].shape[1], [len(matrix) for matrix in matrices]
     if rank > WIDEST or len(widths) > 3 or any(width % 16 for width in widths):
@@ -144,23 +148,22 @@ def chunk_of(grad: Tensor, seconds: Seconds, room: Tensor) -> int | None:
 
 
 def second_back(
-    grad: Tensor, small: Tensor, seconds: Seconds, into: Sequence[Tensor], room: Tensor, *, add: bool
+    grad: Tensor, small: Tensor, seconds: Seconds, into: Sequence[Tensor], room: Tensor, *, chunk: int, add: bool
 ) -> None:
     """Make the gradients of second matrices, and of what the first matrices gave, beside that of the outputs.
 
     Args:
         grad: Of the outputs; its last columns get the result. Shape (tokens, sum(widths) + count * rank).
         small: What the first matrices gave; may be the last columns of `grad`. Shape (tokens, count * rank).
-        seconds: The second matrices and their scale; `chunk_of` has nothing against them. Shape (width, rank)
-            each.
+        seconds: The second matrices and their scale. Shape (width, rank) each.
         into: Get the gradients of the second matrices, in float32; empty where these are made elsewhere. Shape
             (width, rank) each.
         room: For parts of the sums; what it holds is lost.
+        chunk: As `chunk_of` says.
         add: Add to gradients that are there.
     """
     matrices, scale = seconds
     tokens, rank, widths = len(grad), matrices[0].shape[1], [len(matrix) for matrix in matrices]
-    chunk = chunk_of(grad, seconds, room) or CHUNKS[-1]
     none, parts = 3 - len(widths), room.flatten().view(torch.float32)
     sizes, several = [*widths, *[0] * none], [*matrices, *[matrices[0]] * none]
     grads = [*into, *[into[0]] * none] if into else [parts] * 3

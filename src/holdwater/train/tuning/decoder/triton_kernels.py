@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from holdwater.train.tuning.decoder import adapter_kernels
+from holdwater.train.tuning.decoder.adapter_kernels import adds_to_gates
 from holdwater.train.tuning.decoder.attention_kernels import attend, attend_backward
 from holdwater.train.tuning.decoder.head_kernels import norm_heads, norm_heads_backward
 from holdwater.train.tuning.decoder.plain_kernels import Seconds
@@ -18,9 +19,9 @@ from holdwater.train.tuning.decoder.second_kernels import TOGETHER, chunk_of, se
 from holdwater.train.tuning.losses import IGNORED
 
 __all__ = [
-    "TOGETHER", "add_dropped", "attend", "attend_backward", "chunk_of", "cross_entropy", "drop", "gate",
-    "gate_backward", "norm", "norm_backward", "norm_heads", "norm_heads_backward", "rotate", "rotate_backward",
-    "second_back",
+    "TOGETHER", "add_dropped", "adds_to_gates", "attend", "attend_backward", "chunk_of", "cross_entropy", "drop",
+    "gate", "gate_backward", "norm", "norm_backward", "norm_heads", "norm_heads_backward", "rotate",
+    "rotate_backward", "second_back",
 ]  # fmt: skip
 
 
@@ -311,10 +312,6 @@ def _launch_drop(rows: Tensor, share: float, seed: Tensor, salt: int, into: Tens
     _drop[grid](rows, share, seed, salt, into, rows.shape[1], ADD=add, BLOCK=GATE_BLOCK, num_warps=4)
 
 
-MANY = 2048
-"""Tokens from which on cuBLAS takes all products with adapters on the way back."""
-GATED = 2048
-"""Tokens from which on the adapters of gates and values are added on the way."""
 GATE_BLOCK = 1024
 """Elements of a row that one program of the gate takes."""
 
