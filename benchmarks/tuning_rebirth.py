@@ -140,7 +140,7 @@ def main() -> bool:
             median <= 2,
         ),
         "exact after these": Bar(str(reborn["exact"]), "to the bit", reborn["exact"]),
-        "memory left behind, device and host": Bar(
+        "most in use late in these against early: memory left behind, device and host": Bar(
             f"{left['device'] / 1e6:+.0f} MB and {left['host'] / 1e6:+.0f} MB", "none", max(left.values()) <= LEFT
         ),
     }
