@@ -107,7 +107,11 @@ def trace(function: Callable[[], object], known: list[Tensor]) -> Trace:
         function: Runs where tensors have no memory.
         known: What was there before.
     """
-    with Recorder() as recorder, _attention_in_blocks(recorder), _dropout_of_a_device():
+    with (
+        Recorder() as recorder,
+        _replaced("scaled_dot_product_attention", _attention_in_blocks(recorder)),
+        _replaced("dropout", _dropout_of_a_device()),
+    ):
         for tensor in known:
             recorder.know(tensor)
         result = function()
@@ -136,10 +140,8 @@ class _Attention(torch.autograd.Function):
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
 
 
-@contextmanager
-def _attention_in_blocks(recorder: Recorder) -> Iterator[None]:
-    """Let PyTorch's attention take what it takes on a device; without one it would take every score at once."""
-    real = torch.nn.functional.scaled_dot_product_attention
+def _attention_in_blocks(recorder: Recorder) -> Callable[..., Tensor]:
+    """PyTorch's attention, taking what it takes on a device; without one it would take every score at once."""
 
     def attend(
         query: Tensor,
@@ -155,16 +157,11 @@ def _attention_in_blocks(recorder: Recorder) -> Iterator[None]:
         out: Tensor = _Attention.apply(query.to(kind), key.to(kind), value.to(kind), attn_mask)  # type: ignore[no-untyped-call]
         return out
 
-    torch.nn.functional.scaled_dot_product_attention = attend  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.nn.functional.scaled_dot_product_attention = real
+    return attend
 
 
-@contextmanager
-def _dropout_of_a_device() -> Iterator[None]:
-    """Let PyTorch's dropout keep a mask of single bytes, as it does on a device, and not of the rows' own type."""
+def _dropout_of_a_device() -> Callable[..., Tensor]:
+    """PyTorch's dropout, keeping a mask of single bytes as on a device, and not of the rows' own type."""
     real = torch.nn.functional.dropout
 
     def drop(rows: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: FBT001, FBT002
@@ -174,8 +171,15 @@ def _dropout_of_a_device() -> Iterator[None]:
         out: Tensor = torch.native_dropout(rows, p, training)[0]
         return out
 
-    torch.nn.functional.dropout = drop  # type: ignore[assignment]
+    return drop
+
+
+@contextmanager
+def _replaced(name: str, function: Callable[..., Tensor]) -> Iterator[None]:
+    """Let a function stand for one of PyTorch's."""
+    real = getattr(torch.nn.functional, name)
+    setattr(torch.nn.functional, name, function)
     try:
         yield
     finally:
-        torch.nn.functional.dropout = real
+        setattr(torch.nn.functional, name, real)
