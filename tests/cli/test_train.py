@@ -164,6 +164,21 @@ class TestResume:
 
         assert tensors(last_checkpoint(tmp_path / "run")) == undisturbed
 
+    def test_a_signal_to_all_its_processes_stops_with_a_checkpoint_too(
+        self, holdwater: Run, text_file: Path, tmp_path: Path
+    ) -> None:
+        """As `timeout` and schedulers send it: the supervisor passes on what the training process got already."""
+        flags = (*TINY, "--data", str(text_file), "--steps", "300", "--out", "run")
+        (tmp_path / "sender.py").write_text(
+            "import os\ndef send(guard):\n    if guard.step_number == 77: os.killpg(os.getpgrp(), 15)\n"
+        )
+
+        stopped = holdwater(*flags, "--callback", "sender:send", start_new_session=True)
+
+        assert stopped.returncode == 75
+        assert "it received SIGTERM; go on with: holdwater train --out run --resume" in stopped.stderr
+        assert last_checkpoint(tmp_path / "run").name >= "step-00000077"
+
     def test_a_finished_run_has_nothing_to_do(self, holdwater: Run, text_file: Path) -> None:
         """Resuming may be repeated without harm; a new run in its folder is refused."""
         flags = (*TINY, "--data", str(text_file), "--steps", "20", "--out", "run")
@@ -355,3 +370,12 @@ def test_an_interrupt_before_anything_has_begun_leaves_no_traceback(text_file: P
 
     assert run.returncode != 0
     assert "Traceback" not in said
+
+
+def test_flags_of_fine_tuning_need_a_model(holdwater: Run, text_file: Path, tmp_path: Path) -> None:
+    """Nothing is trained that nobody meant."""
+    done = holdwater(*TINY, "--data", str(text_file), "--lora-rank", "8", "--out", "run")
+
+    assert done.returncode == 2
+    assert "--lora-rank is 8, but it is for fine-tuning, and no model is named; add --model FOLDER" in done.stderr
+    assert not list((tmp_path / "run").glob("checkpoints/*"))

@@ -176,7 +176,8 @@ class TestTune:
         again = holdwater("train", "--out", "done", "--resume", "--merged", "whole")
 
         assert [first.returncode, again.returncode] == [0, 0], again.stderr
-        assert (tmp_path / "whole" / "config.json").exists()
+        made, given = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("whole", "model"))
+        assert made["use_cache"] is given["use_cache"] is True
 
     def test_a_bad_row_costs_nothing_of_what_was_learned_before_it(self, holdwater: Run, tmp_path: Path) -> None:
         """A checkpoint of the last step is written; the message names the row."""

@@ -106,10 +106,13 @@ class TestAdapters:
 
         assert not caplog.text
 
-    def test_a_name_that_no_layer_has(self) -> None:
-        """The message tells which there are."""
-        with pytest.raises(ConfigError, match="lora_targets is q_proj, but this model has down, lm_head, up"):
-            add_adapters(Model(), LoraConfig(targets=("q_proj",)))
+    @pytest.mark.parametrize("targets", [("q_proj",), ("up", "q_proj")])
+    def test_a_name_that_no_layer_has(self, targets: tuple[str, ...]) -> None:
+        """The message tells which there are; other names do not hide it."""
+        with pytest.raises(
+            ConfigError, match="lora_targets has q_proj, but the linear layers of this model are down, lm_head, up"
+        ):
+            add_adapters(Model(), LoraConfig(targets=targets))
 
     def test_merged_they_give_the_same(self) -> None:
         """To rounding, without an adapter left."""

@@ -125,6 +125,15 @@ class TestMessages:
         with pytest.raises(ModelError, match=r"model.safetensors is damaged"):
             load_model(str(tmp_path), device="cpu", dtype=torch.float32)
 
+    def test_a_folder_without_a_tokenizer(self, tmp_path: Path) -> None:
+        """The message says which files are missing."""
+        make_model(tmp_path, "Llama")
+        for file in tmp_path.glob("*token*"):
+            file.unlink()
+
+        with pytest.raises(ModelError, match=r"has no tokenizer that can be read .*; copy tokenizer\.json and"):
+            load_model(str(tmp_path), device="cpu", dtype=torch.float32)
+
     def test_a_model_that_does_not_fit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """As the allocator says it."""
         make_model(tmp_path, "Llama")

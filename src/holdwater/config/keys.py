@@ -110,7 +110,7 @@ KEYS: tuple[Key, ...] = (
     Key("level", choice("byte", "character"), "byte", "what a token is: byte or character", "LEVEL"),
     Key("steps", whole(1), 10_000, "optimizer steps to train for"),
     Key("batch_size", whole(1), 1, "sequences in a micro-batch"),
-    Key("train_seq_length", whole(2, 65_536), 64, "tokens in a sequence"),
+    Key("train_seq_length", whole(2, 1_048_576), 64, "tokens in a sequence"),
     Key("gradient_accumulation", whole(1), 1, "micro-batches in an optimizer step"),
     Key("learning_rate", real(0, 1, example=0.001, above=True), 1e-3, "peak learning rate", "RATE"),
     Key("warmup_steps", whole(0), 100, "steps in which the learning rate rises"),

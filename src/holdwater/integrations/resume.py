@@ -22,7 +22,7 @@ from holdwater.integrations import session as sessions
 from holdwater.integrations.recycling import Recycling
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.store.lock import hold
-from holdwater.supervise.life import LifeFacts, only_here, reason_file
+from holdwater.supervise.life import LifeFacts, only_here, reason_file, stop_soon
 
 STOPPED = 75
 """The exit code of a run that stopped on purpose and can be resumed."""
@@ -197,14 +197,14 @@ class Resumption:
     def _take_signals(self) -> None:
         """Let SIGTERM and SIGINT end the run after its step, where the script has no handlers of its own."""
 
-        def stop(number: int) -> None:
-            if self._stop is not None:
-                raise KeyboardInterrupt
-            self._stop = f"it received {signal.Signals(number).name}"
+        def stop(reason: str) -> None:
+            """After this step."""
+            self._stop = reason
 
+        handler = stop_soon(stop, lambda: self._stop is not None)
         for number, usual in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
             if signal.getsignal(number) == usual:
-                signal.signal(number, only_here(stop))
+                signal.signal(number, only_here(handler))
 
 
 _resumption: Resumption | None = None

@@ -21,6 +21,8 @@ from holdwater.supervise.channel import Channel
 VARIABLE = "HOLDWATER_LIFE"
 """The environment variable that tells it; children of the process are not to see it."""
 
+ONE_CALL = 1.0
+"""Seconds within which signals are one call to stop: one that is sent to a group of processes comes twice."""
 LONGEST_WAIT = 60.0
 """Seconds that threads which hold up the end of a process may take before another goes on."""
 NEED_CLOSING = frozenset((
@@ -125,6 +127,35 @@ def only_here(stop: Callable[[int], None]) -> Callable[[int, object], None]:
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, usual)
         os.kill(os.getpid(), number)
+
+    return handle
+
+
+def stop_soon(
+    stop: Callable[[str], None], is_stopping: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+) -> Callable[[int], None]:
+    """What a signal does to a run: the first one stops it after its step, a later one ends it now.
+
+    Args:
+        stop: Called with the reason.
+        is_stopping: Whether the run stops already, for whatever reason.
+        clock: Seconds.
+    """
+    called = float("-inf")
+
+    def handle(number: int) -> None:
+        """Handle a signal.
+
+        Raises:
+            KeyboardInterrupt: It is not the first, and no echo of the first.
+        """
+        nonlocal called
+        before, called = called, clock()
+        if called - before < ONE_CALL:
+            return
+        if is_stopping():
+            raise KeyboardInterrupt
+        stop(f"it received {signal.Signals(number).name}")
 
     return handle
 

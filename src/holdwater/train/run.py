@@ -27,7 +27,7 @@ from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder, r
 from holdwater.store.history import read_history
 from holdwater.store.lock import hold
 from holdwater.store.run_store import amend_summary
-from holdwater.supervise.life import LifeFacts, only_here
+from holdwater.supervise.life import LifeFacts, only_here, stop_soon
 from holdwater.train.callbacks import find_callback
 from holdwater.train.lifeline import LifeLine
 from holdwater.train.loop import Loop, recovering_step
@@ -287,12 +287,7 @@ def _run(loop: Loop) -> int:
 @contextmanager
 def _stop_on_signals(guard: Guard) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM end the run after its step, with a checkpoint; a second one ends it now."""
-
-    def stop(number: int) -> None:
-        if guard.stop_reason is not None:
-            raise KeyboardInterrupt
-        guard.stop(f"it received {signal.Signals(number).name}")
-
+    stop = stop_soon(guard.stop, lambda: guard.stop_reason is not None)
     before = {number: signal.signal(number, only_here(stop)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -100,6 +100,8 @@ def train_settings(config: Config, out: Path) -> TrainSettings:
     Raises:
         ConfigError: The device that was asked for is not there, or settings contradict one another.
     """
+    if config["model"] is None:
+        _check_flags(config)
     names = [name for name in TrainSettings.__slots__ if name not in {"device", "threads", "out", "tuning"}]
     tuned = None if config["model"] is None else {name: config[name] for name in TuneSettings.__slots__}
     return TrainSettings(
@@ -109,6 +111,17 @@ def train_settings(config: Config, out: Path) -> TrainSettings:
         out=out,
         tuning=None if tuned is None else TuneSettings(**tuned),
     )
+
+
+def _check_flags(config: Config) -> None:
+    """Refuse flags that say how to fine-tune where no model is named."""
+    own = {"merged", *TuneSettings.__slots__} - {"max_memory"}  # which all runs know
+    for name in sorted(own):
+        if config.origins[name].startswith("--"):
+            raise ConfigError(
+                f"{config.origins[name]} is {config[name]}, but it is for fine-tuning, and no model is named; "
+                "add --model FOLDER, or leave it out"
+            )
 
 
 def _settle_device(name: str) -> str:

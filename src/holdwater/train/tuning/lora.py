@@ -142,10 +142,12 @@ def add_adapters(model: nn.Module, config: LoraConfig) -> list[str]:
             )
         last = last[-config.layers :]
         chosen = [name for name in chosen if layer_number(name) in last]
-    if not chosen:
-        known = ", ".join(sorted({name.rpartition(".")[2] for name in names})) or "no linear layer"
+    known = {name.rpartition(".")[2] for name in names}
+    if not chosen or not known.issuperset(config.targets):
+        wrong = ", ".join(one for one in config.targets if one not in known) or "all linear ones"
         raise ConfigError(
-            f"lora_targets is {', '.join(config.targets)}, but this model has {known}; name some of these"
+            f"lora_targets has {wrong}, but the linear layers of this model are "
+            f"{', '.join(sorted(known)) or 'none'}; name some of these"
         )
     for name in chosen:
         parent, _, child = name.rpartition(".")

@@ -77,7 +77,6 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
             model.to(device)
     except Exception as error:
         raise ModelError(told(name, error)) from error
-    model.config.use_cache = False
     return Loaded(model.train(), tokenizer, name)
 
 
@@ -172,7 +171,7 @@ def _check_folder(folder: Path) -> None:
             ) from error
 
 
-def told(name: str, error: Exception) -> str:
+def told(name: str, error: Exception) -> str:  # noqa: PLR0911 - a message for each kind of failure
     """What a failure means, and what to do about it."""
     kinds = {kind.__name__ for kind in type(error).__mro__} | {
         kind.__name__ for cause in (error.__cause__, error.__context__) if cause for kind in type(cause).__mro__
@@ -194,6 +193,11 @@ def told(name: str, error: Exception) -> str:
         return f"--model {name}: there is no such model on the hub, and no such folder; check the name"
     if kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"}:
         return f"--model {name}: there is no such folder, and the hub cannot be reached; name a local folder"
+    if "tokenizer" in text:
+        return (
+            f"--model {name} has no tokenizer that can be read ({first.rstrip(': ')}); copy tokenizer.json and "
+            "tokenizer_config.json from the original model"
+        )
     return f"--model {name} cannot be loaded: {type(error).__name__}: {first}"
 
 

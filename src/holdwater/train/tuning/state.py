@@ -298,6 +298,7 @@ class TuneState:
         if self.lora is None:
             texts = {
                 "config.json": model.config.to_json_string().encode(),
+                "generation_config.json": model.generation_config.to_json_string().encode(),
                 **tokenizer_files(self.loaded.tokenizer),
             }
             files = {name: partial(Path.write_bytes, data=text) for name, text in texts.items()}
