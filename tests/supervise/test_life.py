@@ -46,6 +46,19 @@ def test_a_later_signal_ends_the_run_now() -> None:
         run.handle(signal.SIGINT)
 
 
+def test_signals_without_a_pause_end_the_run_too() -> None:
+    """Somebody who presses Ctrl-C again and again is heard after a second."""
+    run = Stopping()
+    run.handle(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(4):
+            run.now += 0.4
+            run.handle(signal.SIGINT)
+
+    assert run.now < 101.5
+
+
 def test_the_first_signal_of_a_run_that_stops_anyway_ends_it_now() -> None:
     """It stops for want of memory, say."""
     run = Stopping()

@@ -150,9 +150,10 @@ def stop_soon(
             KeyboardInterrupt: It is not the first, and no echo of the first.
         """
         nonlocal called
-        before, called = called, clock()
-        if called - before < ONE_CALL:
+        now = clock()
+        if now - called < ONE_CALL:
             return
+        called = now
         if is_stopping():
             raise KeyboardInterrupt
         stop(f"it received {signal.Signals(number).name}")

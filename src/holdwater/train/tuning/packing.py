@@ -37,7 +37,7 @@ class Packed:
 
     def part(self, begin: int, end: int) -> "Packed":
         """The rows from one number to another; these themselves where that is all of them."""
-        if begin <= 0 and end >= len(self.tokens):
+        if begin == 0 and end >= len(self.tokens):
             return self
         return Packed(*(part[begin:end] for part in self._parts()))
 
