@@ -87,6 +87,30 @@ class TestChunkedCrossEntropy:
         wanted = plain(hidden.float(), head.float(), targets, torch.ones(64))
         assert found.item() == pytest.approx(wanted.item(), rel=5e-3)
 
+    @pytest.mark.parametrize("learns", [True, False])
+    def test_one_matrix_of_logits_exists_at_a_time(self, learns: bool) -> None:
+        """A softmax beside them would be a second one: 525 MB for 1,024 tokens of a vocabulary of 128,256."""
+        hidden, head = torch.randn(64, 32, requires_grad=learns), torch.randn(5000, 32)
+        targets = torch.zeros(64, dtype=torch.long)
+
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+            chunked_cross_entropy(hidden, head, targets, chunk=32)
+
+        told = [event.nbytes() for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+        logits = 32 * 5000 * 4
+        assert [size for size in told if abs(size) >= logits] == [logits, -logits] * 2, "taken, given back"
+
+    def test_logits_far_apart(self) -> None:
+        """Their exponentials would not be finite by themselves."""
+        hidden, head = torch.eye(2).requires_grad_(), torch.tensor([[300.0, -300.0], [-300.0, 200.0]])
+
+        loss = chunked_cross_entropy(hidden, head, torch.tensor([1, 1]))
+        loss.backward()  # type: ignore[no-untyped-call]
+
+        assert loss.item() == pytest.approx(600.0)
+        assert hidden.grad is not None
+        torch.testing.assert_close(hidden.grad[0], head[0] - head[1])
+
 
 class TestDistrust:
     """The published term, its two forms, and what is refused."""

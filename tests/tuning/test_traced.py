@@ -1,9 +1,11 @@
 """What is found without memory is what the same code asks for with it."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -176,6 +178,64 @@ def test_ignores_dropout_that_is_off() -> None:
 
     assert [event.size for event in found.events if event.size] == []
     assert not found.draws
+
+
+class Kept(torch.autograd.Function):
+    """Rows times three; what autograd is told about them is kept."""
+
+    gradients: ClassVar[list[torch.Tensor]] = []
+
+    @staticmethod
+    def forward(_ctx: object, rows: torch.Tensor) -> torch.Tensor:
+        """Of the rows."""
+        return rows * 3
+
+    @staticmethod
+    def backward(_ctx: object, *grads: torch.Tensor) -> torch.Tensor:
+        """Their gradient."""
+        found = grads[0] * 3
+        Kept.gradients.append(found)
+        return found
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_gradients_are_added_up_in_the_first_ones_memory(kept: bool) -> None:
+    """As autograd does when no mode looks on; not where something else keeps that gradient."""
+    rows = torch.empty(8, 8, device="meta", requires_grad=True)
+
+    def there_and_back() -> None:
+        """The same numbers go two ways, whose gradients are added up."""
+        twice = rows * 2
+        one, other = (Kept.apply(twice) if kept else twice * 3 for _ in range(2))  # type: ignore[no-untyped-call]
+        (one + other).sum().backward()
+
+    found = trace(there_and_back, [rows])
+    Kept.gradients.clear()
+
+    there, back = 4, 3  # doubled, three times that, again, their sum; two gradients, half of their sum
+    assert sum(event.size == rows.nbytes for event in found.events) == there + back + kept
+
+
+def test_attention_on_the_way_back_adds_up_in_float32() -> None:
+    """Beside the gradients: what a device's kernels take for those of the queries, in one piece."""
+    shape = (2, 16, 4, 8)  # rows, tokens, heads, width: as projections lay them out
+    query, key, value = (
+        torch.empty(shape, dtype=torch.bfloat16, device="meta").transpose(1, 2).requires_grad_() for _ in range(3)
+    )
+
+    def there_and_back() -> None:
+        """Attention, back in the layout of projections, which is a view of it."""
+        out = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        above = torch.empty(shape, dtype=torch.bfloat16, device="meta")
+        out.transpose(1, 2).contiguous().backward(above)  # type: ignore[no-untyped-call]
+
+    found = trace(there_and_back, [query, key, value])
+
+    numbers = 2 * 4 * 16
+    sizes = Counter(event.size for event in found.events if event.size)
+    assert sizes[numbers * (8 + 1) * 4] == 1
+    assert sizes[numbers * 4] == 1, "the sums under the softmax, kept for the way back"
+    assert sizes[numbers * 8 * 2] == 1 + 1 + 3, "the result, the gradient that comes in, three that go out"
 
 
 def test_a_workspace_comes_with_the_first_product_of_each_way() -> None:

@@ -32,27 +32,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         """Return the sum, and keep the gradients."""
         gradient = torch.empty_like(hidden) if learns and hidden.requires_grad else None
         of_head = torch.zeros_like(head, dtype=torch.float32) if learns and head.requires_grad else None
+        learns = gradient is not None or of_head is not None
         kind = _type_of_products(hidden, head)
         narrow, head = hidden.to(kind), head.to(kind)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for begin in range(0, len(hidden), chunk):
             part = slice(begin, begin + chunk)
-            logits = (narrow[part] @ head.T).float()
-            chosen, weight = targets[part], weights[part].float()
-            counts = chosen != IGNORED
-            index = chosen.clamp(min=0)[:, None]
-            norm = torch.logsumexp(logits, dim=-1)
-            weight = torch.where(counts, weight, 0.0)
-            total += ((norm - logits.gather(1, index)[:, 0]) * weight).sum()
-            if gradient is None and of_head is None:
-                continue
-            logits.sub_(norm[:, None]).exp_()  # now the probabilities
-            logits.scatter_add_(1, index, torch.full_like(index, -1, dtype=logits.dtype))
-            errors = logits.mul_(weight[:, None]).to(kind)
-            if gradient is not None:
+            errors, loss = _errors(narrow[part], head, targets[part], weights[part], learns=learns)
+            total += loss
+            if gradient is not None and errors is not None:
                 gradient[part] = errors @ head
-            if of_head is not None:
+            if of_head is not None and errors is not None:
                 of_head += errors.T @ narrow[part]
+            del errors  # before the next chunk's
         ctx.save_for_backward(gradient, of_head)
         return total
 
@@ -62,6 +54,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         gradient, of_head = ctx.saved_tensors
         scaled = [None if kept is None else kept.mul_(above[0].to(kept.dtype)) for kept in (gradient, of_head)]
         return *scaled, None, None, None, None
+
+
+def _errors(
+    hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, *, learns: bool
+) -> tuple[Tensor | None, Tensor]:
+    """The gradient of some tokens' logits, if any is wanted, and their weighted loss; in one matrix of logits."""
+    logits = (hidden @ head.T).float()
+    counts = targets != IGNORED
+    index = targets.clamp(min=0)[:, None]
+    weight = torch.where(counts, weights.float(), 0.0)
+    of_target, most = logits.gather(1, index), logits.amax(dim=-1, keepdim=True)
+    mass = logits.sub_(most).exp_().sum(dim=-1, keepdim=True)
+    loss = ((most + mass.log() - of_target)[:, 0] * weight).sum()
+    if not learns:
+        return None, loss
+    logits.div_(mass)  # now the probabilities
+    logits.scatter_add_(1, index, torch.full_like(index, -1, dtype=logits.dtype))
+    return logits.mul_(weight[:, None]).to(hidden.dtype), loss
 
 
 def _type_of_products(hidden: Tensor, head: Tensor) -> torch.dtype:

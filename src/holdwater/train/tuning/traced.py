@@ -4,10 +4,12 @@ Each piece of memory is noted when an operation makes it, and when nothing refer
 way: PyTorch's `TorchDispatchMode`, which sees every operation, those of the backward pass included.
 """
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -59,6 +61,7 @@ class Recorder(TorchDispatchMode):
         """Numbers of the events that follow the first product of a thread."""
         self._threads: set[bool] = set()
         """That have made a product: whether it was on the way back."""
+        self._alone = _holders_of_a_sum()
 
     def know(self, tensor: Tensor) -> None:
         """Leave a tensor's memory out: it was there before."""
@@ -66,6 +69,9 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run an operation, and note what it has made."""
+        if func is torch.ops.aten.add.Tensor and _is_on_the_way_back() and _holders(args[0]) == self._alone:
+            # autograd adds up two gradients in the first one's memory if it can, but for when a mode looks on
+            func = torch.ops.aten.add_.Tensor
         out = func(*args, **(kwargs or {}))
         self.draws |= torch.Tag.nondeterministic_seeded in func.tags
         for tensor in tree_leaves(out):
@@ -77,7 +83,7 @@ class Recorder(TorchDispatchMode):
 
     def _note_product(self) -> None:
         """Note where a thread makes its first product."""
-        on_the_way_back = torch._C._current_graph_task_id() != -1  # noqa: SLF001 - its only name
+        on_the_way_back = _is_on_the_way_back()
         if on_the_way_back not in self._threads:
             self._threads.add(on_the_way_back)
             self.workspaces.append(len(self.events))
@@ -98,6 +104,42 @@ class Recorder(TorchDispatchMode):
         if self._pieces.get(key) == number:
             del self._pieces[key]
             self.events.append(Event(number, 0))
+
+
+def _is_on_the_way_back() -> bool:
+    """Whether autograd runs this thread."""
+    return torch._C._current_graph_task_id() != -1  # noqa: SLF001 - its only name
+
+
+def _holders(tensor: Any) -> tuple[int, int, int]:  # noqa: ANN401 - mypy does not know all of a tensor
+    """How many refer to a tensor, from Python and else, and how many to its memory."""
+    memory = tensor.untyped_storage()._cdata  # noqa: SLF001 - its only name
+    return sys.getrefcount(tensor), tensor._use_count(), torch._C._storage_Use_Count(memory)  # noqa: SLF001
+
+
+@cache
+def _holders_of_a_sum() -> tuple[int, int, int]:
+    """The same of a gradient that autograd adds another to, and that nothing else refers to: versions differ."""
+    rows = torch.empty(1, device="meta", requires_grad=True)
+    twice = torch.cat([rows * 2, rows * 3])
+    sums = _Sums()
+    with sums:
+        twice.sum().backward()  # type: ignore[no-untyped-call]
+    return sums.holders[0]
+
+
+class _Sums(TorchDispatchMode):
+    """Notes what refers to the first summand of each sum."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.holders: list[tuple[int, int, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        """Run an operation."""
+        if func is torch.ops.aten.add.Tensor:
+            self.holders.append(_holders(args[0]))
+        return func(*args, **(kwargs or {}))
 
 
 def trace(function: Callable[[], object], known: list[Tensor]) -> Trace:
@@ -127,16 +169,17 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:  # noqa: ANN401
         """Make the result, and the sums under the softmax in float32."""
         bias = query.new_empty(mask.shape) if mask is not None and mask.dtype == torch.bool else mask
-        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        some, heads, length, _ = query.shape
+        out = query.new_empty(some, length, heads, value.shape[-1]).transpose(1, 2)  # as a device lays it out
         sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, out, sums, *([] if bias is None else [bias]))
         return out
 
     @staticmethod
     def backward(ctx: Any, *_grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        """Make the three gradients."""
+        """Make the three gradients; the first is added up in float32, beside a number for each of the sums."""
         query, key, value, _, sums, *_ = ctx.saved_tensors
-        torch.empty_like(sums)
+        sums.new_empty(*query.shape[:-1], query.shape[-1] + 1)
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
 
 
