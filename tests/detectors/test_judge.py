@@ -68,6 +68,21 @@ class TestJudge:
 
         assert verdict.kind == kind
 
+    @pytest.mark.parametrize(("part", "steps", "kind"), [
+        ("file", 20, "unknown"), ("file", 400, "leak"), ("heap_in_use", 20, "leak"),
+    ])  # fmt: skip
+    def test_a_young_run_reads_code_in(self, part: str, steps: int, kind: str) -> None:
+        """File pages of a run of 20 steps are its libraries'; of 400 steps, and of the heap, growth is growth."""
+        timeline = Timeline()
+        for step in range(1, steps + 1):
+            grown = 100_000 * step
+            look = Look(**{name: Bytes(50_000_000 + grown * (name == part)) for name in ("heap_in_use", "file")})
+            timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000 + grown), None, look))
+
+        verdict = judge(timeline.buckets(), BUDGET, config=JudgeConfig(), final=True).verdict
+
+        assert verdict.kind == kind
+
     @pytest.mark.parametrize(("rate", "word"), [(5e4, "below"), (2e6, "above")])
     def test_says_on_which_side_of_the_threshold_it_lies(self, rate: float, word: str) -> None:
         """The default threshold is 1 MB a step."""

@@ -123,7 +123,7 @@ class _Case:
             growth, following = self._grow(series, least_growth=least)
             self.children |= series.component == "host.children" and growth.suspicious
             self.suspicious |= self.children
-            if growth.kind == "leak":
+            if growth.kind == "leak" and not self._is_code(series.component):
                 self.suspicious = True
                 kind: VerdictKind = "fragmentation" if series.component in KEPT else "leak"
                 findings.append(self._finding(kind, series.component, growth, following))
@@ -135,6 +135,8 @@ class _Case:
         """Judge resident memory; a growth that one of its parts accounts for is not named twice."""
         series = take(self.buckets, "resident", "host.native")
         growth, following = self._grow(series)
+        if growth.kind == "leak" and self._is_code(self._largest_part(growth)):
+            growth = replace(growth, kind="unknown")
         named = [finding for finding in others if finding.component.startswith("host.")]
         accused = any(finding.verdict in {"leak", "fragmentation", "warming", "cyclic"} for finding in named)
         ending = any(isinstance(finding.forecast, Plateau) for finding in named)
@@ -148,6 +150,10 @@ class _Case:
         if kind in {"flat", "bounded"} and len(heap) and self._grow(heap)[0].kind == "cyclic":
             kind = "cyclic"
         return self._finding(kind, self._largest_part(growth), growth, None)
+
+    def _is_code(self, component: Component) -> bool:
+        """Whether what grows may be code that is read in as it is first called, for the run is young."""
+        return component == "host.file" and self.step < self.config.growth.least_steps
 
     def _grow(self, series: Series, *, least_growth: float | None = None) -> tuple[Growth, Following | None]:
         """Judge one series by its curve, and find the clock of its growth."""
