@@ -30,6 +30,18 @@ SMALL = (
     *("--sample-length", "4", "--warmup-steps", "2"),
 )
 
+ROWS = [json.dumps({"text": f"{number} holds water, and {number} more"}) for number in range(60)]
+SPOIL = """
+from pathlib import Path
+
+def row_42(guard):
+    path = Path("late.jsonl")
+    rows = path.read_text().splitlines()
+    rows[41] = '{"text": 7}'.ljust(len(rows[41]))
+    path.write_text("\\n".join(rows) + "\\n")
+"""
+"""A callback that spoils a row after the run has begun."""
+
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
@@ -179,16 +191,29 @@ class TestTune:
         made, given = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("whole", "model"))
         assert made["use_cache"] is given["use_cache"] is True
 
-    def test_a_bad_row_costs_nothing_of_what_was_learned_before_it(self, holdwater: Run, tmp_path: Path) -> None:
+    def test_a_bad_row_is_found_before_the_run_begins(self, holdwater: Run, tmp_path: Path) -> None:
+        """However late its turn comes."""
+        make_model(tmp_path / "model", "Llama")
+        (tmp_path / "late.jsonl").write_text("\n".join([*ROWS, '{"text": 7}']) + "\n")
+
+        done = holdwater(*SMALL, "--data", "late.jsonl", "--steps", "1", "--out", "late")
+
+        assert done.returncode == 2
+        assert "late.jsonl, example 61: text is 7" in done.stderr
+        assert not list((tmp_path / "late").glob("checkpoints/*"))
+
+    def test_a_row_that_is_spoilt_costs_nothing_of_what_was_learned_before_it(
+        self, holdwater: Run, tmp_path: Path
+    ) -> None:
         """A checkpoint of the last step is written; the message names the row."""
         make_model(tmp_path / "model", "Llama")
-        rows = [json.dumps({"text": f"{number} holds water, and {number} more"}) for number in range(60)]
-        rows[41] = '{"text": 7}'
-        (tmp_path / "late.jsonl").write_text("\n".join(rows) + "\n")
+        (tmp_path / "late.jsonl").write_text("\n".join(ROWS) + "\n")
+        (tmp_path / "spoil.py").write_text(SPOIL)
 
         done = holdwater(
-            *SMALL, "--data", "late.jsonl", "--steps", "400", "--out", "late", "--validation-share", "0.05"
-        )
+            *SMALL, "--data", "late.jsonl", "--steps", "400", "--out", "late", "--validation-share", "0.05",
+            "--callback", "spoil:row_42",
+        )  # fmt: skip
 
         assert done.returncode == 2
         assert "late.jsonl, example 42" in done.stderr

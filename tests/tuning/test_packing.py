@@ -83,6 +83,25 @@ class TestExamples:
         assert corpus[0].tokens == [0, *map(ord, "fine"), 1]
         with pytest.raises(DataError, match=named):
             corpus[1]
+        with pytest.raises(DataError, match=named):
+            corpus.check(seconds=60)
+
+    def test_all_examples_are_checked_if_there_is_time(self, tmp_path: Path) -> None:
+        """Whatever they are; and one at least."""
+        rows: list[dict[str, object]] = [
+            {"text": "a"}, {"prompt": "b", "completion": "c"}, {"messages": [{"role": "user", "content": "d"}]},
+        ]  # fmt: skip
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        corpus = Corpus(path, Letters())
+
+        assert corpus.check(seconds=60) == 3
+        assert corpus.check(seconds=0) == 1
+
+    def test_half_of_a_pair_of_surrogates_is_no_text(self) -> None:
+        """JSON can write it, and no tokenizer takes it."""
+        with pytest.raises(DataError, match=r"text holds '.ud800', half of a pair"):
+            example_of(json.loads('{"text": "a\\ud800"}'), Letters())
 
     def test_an_empty_file_and_one_that_is_not_there(self, tmp_path: Path) -> None:
         """Two messages."""

@@ -106,6 +106,8 @@ def _train(
     if state.step >= settings.steps:
         _merge(settings, checkpoints)
         return _nothing_left(state.step, folder)
+    if state.step == 0 and (line is None or line.is_first):
+        state.check_data()
     _write_config(config, folder.out / "config.yaml")
     levers = Levers(
         checkpoint=lambda: loop.save(),  # noqa: PLW0108 - the loop is made below

@@ -164,6 +164,9 @@ class TrainState:
         files = {f"{name}.safetensors": writer(tensors) for name, tensors in self.tensors().items() if tensors}
         return folder.write(self.step, files, facts(self, self.identity), best=best)
 
+    def check_data(self) -> None:
+        """Nothing to do: all of a text is read as the run begins."""
+
     def begin_anew(self) -> None:
         """Nothing to do: each process makes its own weights."""
 

@@ -128,6 +128,14 @@ class Trainee(Protocol):
         """Write a checkpoint, and return its folder."""
         ...
 
+    def check_data(self) -> None:
+        """Look for mistakes in what is learned, before anything is.
+
+        Raises:
+            DataError: There is one.
+        """
+        ...
+
     def begin_anew(self) -> None:
         """Make sure that nothing of an earlier process is in what is trained, for there is no checkpoint.
 

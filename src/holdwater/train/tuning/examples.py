@@ -1,5 +1,6 @@
 """Examples for fine-tuning: plain text, a prompt and its completion, or messages, made tokens in their turn."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,11 @@ def _text(row: dict[str, Any], name: str) -> str:
     value = row[name]
     if not isinstance(value, str):
         raise DataError(f"{name} is {value!r}, but it is a text; write it in quotes")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        lone = ascii(value[error.start])
+        raise DataError(f"{name} holds {lone}, half of a pair of surrogates; write the character itself") from None
     return value
 
 
@@ -164,8 +170,50 @@ class Corpus:
         Raises:
             DataError: It is wrong; the message names the file and the example.
         """
+        return self._read(number, self._tokenizer, answers_only=self._answers_only)
+
+    def _read(self, number: int, tokenizer: Tokenizer, *, answers_only: bool) -> Example:
+        """Read one with some tokenizer."""
         row = self._rows[number]
         try:
-            return example_of(row, self._tokenizer, answers_only=self._answers_only)
+            return example_of(row, tokenizer, answers_only=answers_only)
         except DataError as error:
             raise DataError(f"--data {self._path}, example {number + 1}: {error}") from None
+
+    def check(self, *, seconds: float) -> int:
+        """Read the examples in their order, without making tokens of them.
+
+        Args:
+            seconds: Stop after so long.
+
+        Returns:
+            How many were read.
+
+        Raises:
+            DataError: One is wrong.
+        """
+        until, none = time.monotonic() + seconds, _NoTokens(self._tokenizer)
+        for number in range(len(self)):
+            self._read(number, none, answers_only=False)
+            if time.monotonic() > until:
+                return number + 1
+        return len(self)
+
+
+class _NoTokens:
+    """A tokenizer that makes none; conversations still go through the model's template."""
+
+    eos_token_id = None
+
+    def __init__(self, real: Tokenizer) -> None:
+        self._real = real
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Nothing."""
+        del text, add_special_tokens
+        return []
+
+    def apply_chat_template(self, conversation: Sequence[dict[str, str]], **options: Any) -> list[int]:  # noqa: ANN401
+        """Nothing, if the template takes them."""
+        self._real.apply_chat_template(conversation, **options | {"tokenize": False})
+        return []

@@ -16,6 +16,9 @@ from holdwater.train.tuning.rows import WRITE
 
 log = logging.getLogger("holdwater")
 
+CHECKING = 30.0
+"""Seconds that examples may be read before a run begins."""
+
 
 class Chosen:
     """Some of the examples of a corpus."""
@@ -63,6 +66,21 @@ def split(corpus: Corpus, settings: TrainSettings) -> tuple[Examples, Examples]:
         raise DataError(f"--data {settings.data} has {len(corpus)} example, but one is held out; give two or more")
     order = np.random.Generator(np.random.PCG64(settings.seed)).permutation(len(corpus)).tolist()
     return Chosen(corpus, sorted(order[count:])), Chosen(corpus, sorted(order[:count]))
+
+
+def check_examples(corpus: Corpus) -> None:
+    """Read examples before a run begins, so that a wrong one does not end it in the third night.
+
+    Args:
+        corpus: All examples.
+
+    Raises:
+        DataError: One is wrong.
+    """
+    count = corpus.check(seconds=CHECKING)
+    if count < len(corpus):
+        log.info("%d of %d examples were read and are as they should be; the others are read in their turn", count,
+                 len(corpus))  # fmt: skip
 
 
 def say_added_term(corpus: Examples, alpha: float) -> None:

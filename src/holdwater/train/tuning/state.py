@@ -34,7 +34,7 @@ from holdwater.train.trainee import Ahead
 from holdwater.train.tuning.allocator_calls import AllocatorCalls
 from holdwater.train.tuning.decoder.frozen import Place
 from holdwater.train.tuning.examples import Corpus
-from holdwater.train.tuning.held_out import data_file, fingerprint, say_added_term, split
+from holdwater.train.tuning.held_out import check_examples, data_file, fingerprint, say_added_term, split
 from holdwater.train.tuning.identity import mixed, name_of, own_tensors
 from holdwater.train.tuning.lora import (
     CONFIG,
@@ -46,14 +46,7 @@ from holdwater.train.tuning.lora import (
     load_adapters,
 )
 from holdwater.train.tuning.losses import CHUNK
-from holdwater.train.tuning.models import (
-    Loaded,
-    check_length,
-    generate,
-    load_model,
-    packed_loss,
-    tokenizer_files,
-)
+from holdwater.train.tuning.models import Loaded, check_length, generate, load_model, packed_loss, tokenizer_files
 from holdwater.train.tuning.packing import Examples, Packed, PackedBatches
 from holdwater.train.tuning.planning import Choice
 from holdwater.train.tuning.plans import check_plan, settle
@@ -86,6 +79,8 @@ class TuneState:
     identity: dict[str, object]
     """What a checkpoint must agree with."""
     _: KW_ONLY
+    corpus: Corpus
+    """All examples, learned and held out."""
     static: StaticStep | None
     """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
     vault: Vault
@@ -309,6 +304,14 @@ class TuneState:
             CONFIG: lambda path: path.write_text(text + "\n", encoding="utf-8"),
         }
 
+    def check_data(self) -> None:
+        """Read the examples once.
+
+        Raises:
+            DataError: One is wrong.
+        """
+        check_examples(self.corpus)
+
     def begin_anew(self) -> None:
         """Refuse weights that an earlier process may have trained: without a checkpoint nobody knows how far.
 
@@ -386,6 +389,6 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     batches = Ahead(examples, device="cpu" if way.static else settings.device)
     return TuneState(
         settings, tuning, loaded, lora, way.weights, way.optimizer, examples, batches, held_out, identity,
-        static=way.static, vault=way.vault, micro_batch=way.rows or settings.batch_size, choice=choice,
-        calls=AllocatorCalls(enabled=way.static is not None and settings.device == "cuda"),
+        corpus=corpus, static=way.static, vault=way.vault, micro_batch=way.rows or settings.batch_size,
+        choice=choice, calls=AllocatorCalls(enabled=way.static is not None and settings.device == "cuda"),
     )  # fmt: skip
