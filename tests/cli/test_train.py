@@ -298,6 +298,8 @@ class TestBadInput:
         assert words in done.stderr
         assert "Traceback" not in done.stderr
         assert done.stderr.count("holdwater: ") <= 2
+        for folder in (tmp_path / "runs").glob("*"):
+            assert (folder / "config.yaml").exists(), "a run that has not begun leaves no folder"
 
     def test_a_read_only_folder_is_refused(self, holdwater: Run, text_file: Path, tmp_path: Path) -> None:
         """Before the first step."""

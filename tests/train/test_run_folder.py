@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from holdwater.errors import RunFolderError
+from holdwater.store.lock import LOCK
 from holdwater.train.run_folder import find_run_folder
 
 
@@ -27,6 +28,22 @@ class TestFindRunFolder:
         assert folder.out.parent.name == "runs"
         assert folder.out.name.endswith("-train")
         assert not folder.resume
+
+    @pytest.mark.parametrize("written", [True, False])
+    def test_a_refused_run_leaves_no_folder_that_nobody_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
+    ) -> None:
+        """Unless something has been written."""
+        monkeypatch.chdir(tmp_path)
+        chosen, named = find_run_folder(None, None), find_run_folder(tmp_path / "mine", None)
+        for folder in (chosen, named):
+            (folder.out / LOCK).touch()
+            if written:
+                (folder.out / "config.yaml").touch()
+            folder.forget()
+
+        assert chosen.out.exists() is written
+        assert named.out.exists()
 
     def test_a_new_run_never_overwrites_an_old_one(self, tmp_path: Path) -> None:
         """The message says how to go on with it."""

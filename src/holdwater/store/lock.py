@@ -8,6 +8,8 @@ from pathlib import Path
 
 from holdwater.errors import RunFolderError
 
+LOCK = ".lock"
+"""The file in the folder that is locked."""
 PATIENCE = 12.0
 """Seconds that a process whose supervisor has died may take to end, and so to let go."""
 
@@ -23,7 +25,7 @@ def hold(folder: Path) -> Iterator[None]:
         RunFolderError: Another process trains in it, and does not end.
     """
     deadline = time.monotonic() + PATIENCE
-    with (folder / ".lock").open("a+") as lock:
+    with (folder / LOCK).open("a+") as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

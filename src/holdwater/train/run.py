@@ -18,7 +18,7 @@ import torch
 import holdwater
 from holdwater.actions.levers import Levers
 from holdwater.config import Config
-from holdwater.errors import CheckpointError, ConfigError, RunFolderError, StoreError
+from holdwater.errors import CheckpointError, ConfigError, HoldwaterError, RunFolderError, StoreError
 from holdwater.guard.guard import Guard
 from holdwater.guard.settings import GuardSettings
 from holdwater.guard.summary import join_summaries
@@ -82,10 +82,15 @@ def train(
         DataError: The text cannot be trained on.
         RunFolderError: The folder cannot be used, or holds a run with other settings.
         CheckpointError: No checkpoint can be written at all.
+        HoldwaterError: These, and whatever else people are told in a line.
     """
-    function = None if callback is None else find_callback(callback)
-    with hold(folder.out):
-        return _train(config, folder, command, function, None if life is None else LifeLine(life))
+    try:
+        function = None if callback is None else find_callback(callback)
+        with hold(folder.out):
+            return _train(config, folder, command, function, None if life is None else LifeLine(life))
+    except HoldwaterError:
+        folder.forget()
+        raise
 
 
 def _train(

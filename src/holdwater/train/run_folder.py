@@ -1,12 +1,14 @@
 """Find the folder of a run: a new one, or one that holds a run to go on with."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from holdwater.errors import RunFolderError
 from holdwater.store.checkpoints import MANIFEST
+from holdwater.store.lock import LOCK
 from holdwater.store.schema import database_path
 
 RUNS = Path("runs")
@@ -27,6 +29,11 @@ class RunFolder:
         source = self.out if self.checkpoint is None else self.checkpoint.parent.parent
         path = source / "config.yaml"
         return path if self.resume and path.exists() else None
+
+    def forget(self) -> None:
+        """Remove a folder that nobody named, if a refused run has left nothing in it."""
+        if self.out.parent == RUNS and {path.name for path in self.out.glob("*")} <= {LOCK}:
+            shutil.rmtree(self.out, ignore_errors=True)
 
     @property
     def checkpoints(self) -> Path:
