@@ -97,6 +97,8 @@ class TestPlan:
         [
             ("Llama", ("--max-memory", "500MB"), "max_memory is 500 MB, but the least that a step takes is"),
             ("GPT2", ("--max-memory", "500MB"), "max_memory is 500 MB, but the least that a step takes is"),
+            ("Llama", ("--max-memory", "500MB"), "use --quantize 4, a smaller --lora-rank, a smaller"),
+            ("GPT2", ("--max-memory", "500MB", "--quantize", "4"), "use a smaller --lora-rank, a smaller"),
             ("Llama", ("--lora-rank", "0", "--quantize", "4"), "weights that are trained need every bit"),
             ("Llama", ("--lora-rank", "0", "--max-memory", "500MB"), "use adapters (--lora-rank 16), a smaller"),
             ("Llama", ("--model", "none"), "--model none"),

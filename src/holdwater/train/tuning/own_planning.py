@@ -40,7 +40,7 @@ class OwnPlanned:
 
     def __init__(self, model: Any, *, length: int, bits: int | None) -> None:  # noqa: ANN401
         """Take a model, as `Planned` does."""
-        self.length = length
+        self.length, self.bits = length, bits
         adapters = [one for one in model.modules() if isinstance(one, LoraLinear)]
         for weight in chain.from_iterable((one.lora_A, one.lora_B) for one in adapters):
             weight.data = weight.data.float()
@@ -200,7 +200,7 @@ def choose_own(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice
         if found < len(steps):
             return Choice(steps[found], planned.peak(steps[found]), _why(planned, steps[found], rows))
     least = planned.peak(StepPlan(rows=1, recomputed=planned.layers if planned.can_compute_again(1) else 0))
-    raise ConfigError(nothing_fits(limit or Bytes(0), least, whole=planned.whole))
+    raise ConfigError(nothing_fits(limit or Bytes(0), least, bits=planned.bits, whole=planned.whole))
 
 
 def _why(planned: OwnPlanned, step: StepPlan, rows: int) -> str:

@@ -37,6 +37,8 @@ class Planned:
         """Take a model with adapters, in bfloat16, without memory; tokens in a row; bits of a frozen weight."""
         self.length = length
         """Tokens in a row."""
+        self.bits = bits
+        """Of a frozen weight; None for its own."""
         self._decoder = Decoder(model, Place("meta", bits))
         for adapter in self._decoder.trained:
             adapter.data = adapter.data.float()
@@ -129,20 +131,22 @@ def choose(planned: Planned, *, rows: int, limit: Bytes | None) -> Choice:
     ways = [way for sketch in sketches if (way := _least(planned, sketch, limit)) is not None]
     if not ways:
         least = planned.peak(StepPlan(rows=1, recomputed=planned.layers, chunk=CHUNKS[-1], offloaded=True))
-        raise ConfigError(nothing_fits(limit or Bytes(0), least))
+        raise ConfigError(nothing_fits(limit or Bytes(0), least, bits=planned.bits))
     step = min(ways, key=partial(_cost, planned))
     return Choice(step, planned.peak(step), _why(planned, step, rows))
 
 
-def nothing_fits(limit: Bytes, least: Peak, *, whole: bool = False) -> str:
+def nothing_fits(limit: Bytes, least: Peak, *, bits: int | None, whole: bool = False) -> str:
     """What to say where nothing fits.
 
     Args:
         limit: What the process may take.
         least: What it would, at the least.
+        bits: Of a frozen weight; None for its own.
         whole: Whether all weights are trained.
     """
-    less = "adapters (--lora-rank 16)" if whole else "--quantize 4, a smaller --lora-rank"
+    fewer = "" if bits == 4 else "--quantize 4, "
+    less = "adapters (--lora-rank 16)" if whole else f"{fewer}a smaller --lora-rank"
     return (
         f"max_memory is {format_size(limit)}, but the least that a step takes is {format_size(least.total)}, "
         f"{format_size(least.context)} of it the driver's context; use {less}, a smaller --train-seq-length, "
