@@ -353,7 +353,7 @@ def judged(runs: dict[str, dict[str, Any]], tokens: int) -> dict[str, Bar]:
     shares = [speed * 512 * FLOPS / FLOOR, fast * FLOPS / FLOOR]
     peaks = [one.get("peak", 0) for one in (wide, liger)]
     bars = {
-        "steps/s at 1 x 512": Bar(f"{speed:.2f} and {again:.2f}", "30", min(speed, again) >= 30),
+        "8B LoRA, rank 64: steps/s at 1 x 512": Bar(f"{speed:.2f} and {again:.2f}", "30", min(speed, again) >= 30),
         "times TRL at 1 x 512": Bar(f"{ratio:.2f} (TRL: {1 / trl['seconds']:.2f} steps/s)", "7", ratio >= 7),
         "tokens/s at 8,192 a step": Bar(f"{fast:.0f}", "15,500", fast >= 15_500),
         "times TRL + Liger at 8,192 a step": Bar(f"{fast / slow:.2f}", "1.2", fast / slow >= 1.2),

@@ -78,13 +78,15 @@ def judge(straight: dict[str, Any], leaky: dict[str, Any], steps: int, *, small:
     peaks = [run["verdict"]["peak"]["device_bytes"] or 0 for run in (straight, leaky)]
     would = peaks[0] + steps * LEAK
     bars = {
-        "steps finished beside the leak": Bar(f"{done}, in {len(took) + 1} processes", f"{steps}", done == steps),
-        "exact": Bar(str(exact), "to the bit", exact),
-        "slower than without leak and replacements": Bar(
+        "8B LoRA beside a leak of 200 MB a step on the device: steps finished": Bar(
+            f"{done}, in {len(took) + 1} processes", f"{steps}", done == steps
+        ),
+        "its weights as without the leak": Bar(str(exact), "to the bit", exact),
+        "its time against that without leak and replacements": Bar(
             f"{slower:+.1%} ({straight['seconds']:.0f} s without, {leaky['seconds']:.0f} s with)",
             f"{allowed:+.1%}: {len(took)} replacements of {PAUSE:g} s and 3 %", slower <= allowed,
         ),
-        "most device memory": Bar(
+        "the most device memory that it took": Bar(
             f"{peaks[1] / 1e9:.1f} GB; without replacements {would / 1e9:.0f} GB", "under the cap of 75 GB",
             peaks[1] < CAP < would,
         ),
@@ -93,7 +95,7 @@ def judge(straight: dict[str, Any], leaky: dict[str, Any], steps: int, *, small:
         name: {"seconds": run["seconds"], "peak": run["verdict"]["peak"], "verdict": run["verdict"]["verdict"]}
         for name, run in (("straight", straight), ("leaking", leaky))
     }
-    print(kept, {what: bar.measured for what, bar in bars.items()}, flush=True)
+    print(kept, took, {what: bar.measured for what, bar in bars.items()}, flush=True)
     if small:
         return exact and done == steps
     return record("tuning_survival", bars, device=torch.cuda.get_device_name(), runs=kept, replacements=took)
