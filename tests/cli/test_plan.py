@@ -1,16 +1,38 @@
-"""`holdwater plan` as users call it: without a GPU, on the configuration of a model."""
+"""`holdwater plan` as users call it: without a GPU, on the configuration of a model.
+
+Only one test starts the installed command, which imports Transformers first; the others call what it calls.
+"""
 
 import json
+import logging
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from holdwater.cli.main import main
 from tests.small_models import make_model
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 FLAGS = ("plan", "--model", "model", "--train-seq-length", "2048", "--batch-size", "8", "--lora-rank", "8")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process, in an empty folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    logger = logging.getLogger("holdwater")
+    for name, value in (("handlers", []), ("propagate", False), ("level", logging.INFO)):
+        monkeypatch.setattr(logger, name, value)
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        """As `subprocess.run`."""
+        code = main(arguments)
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(["holdwater", *arguments], code, told.out, told.err)
+
+    return run
 
 
 def plan(holdwater: Run, folder: Path, *flags: str) -> dict[str, object]:
@@ -41,32 +63,32 @@ class TestPlan:
         assert (found["micro_batch"], found["recomputed_layers"]) == (8, 0)
         assert "nothing computed again" in done.stdout
 
-    def test_a_budget_is_kept_by_smaller_parts_before_more_work(self, holdwater: Run, tmp_path: Path) -> None:
+    def test_a_budget_is_kept_by_smaller_parts_before_more_work(self, here: Run, tmp_path: Path) -> None:
         """The fastest that fits."""
         make_model(tmp_path / "model", "Llama", heads=1)
-        whole = plan(holdwater, tmp_path)["peak_bytes"]
+        whole = plan(here, tmp_path)["peak_bytes"]
 
-        found = plan(holdwater, tmp_path, "--max-memory", f"{int(str(whole)) - 10_000_000}B")
+        found = plan(here, tmp_path, "--max-memory", f"{int(str(whole)) - 10_000_000}B")
 
         assert int(str(found["peak_bytes"])) <= int(str(whole)) - 10_000_000
         assert found["micro_batch"] == 4
 
-    def test_few_bits_take_less(self, holdwater: Run, tmp_path: Path) -> None:
+    def test_few_bits_take_less(self, here: Run, tmp_path: Path) -> None:
         """And the room in which weights are made whole is counted."""
         make_model(tmp_path / "model", "Qwen2", heads=1)
-        whole, few = (plan(holdwater, tmp_path, *flags)["roles"] for flags in ((), ("--quantize", "4")))
+        whole, few = (plan(here, tmp_path, *flags)["roles"] for flags in ((), ("--quantize", "4")))
 
         assert isinstance(whole, dict)
         assert isinstance(few, dict)
         assert few["weights"] < whole["weights"]
         assert few["activations"] == whole["activations"]
 
-    def test_any_model_can_be_planned(self, holdwater: Run, tmp_path: Path) -> None:
+    def test_any_model_can_be_planned(self, here: Run, tmp_path: Path) -> None:
         """By what its own code asks for; a budget is kept by smaller parts."""
         make_model(tmp_path / "model", "GPT2", heads=1)
-        whole = plan(holdwater, tmp_path)
-        few = plan(holdwater, tmp_path, "--quantize", "8")["roles"]
-        less = plan(holdwater, tmp_path, "--max-memory", f"{int(str(whole['peak_bytes'])) - 1_000_000}B")
+        whole = plan(here, tmp_path)
+        few = plan(here, tmp_path, "--quantize", "8")["roles"]
+        less = plan(here, tmp_path, "--max-memory", f"{int(str(whole['peak_bytes'])) - 1_000_000}B")
 
         assert isinstance(whole["roles"], dict)
         assert isinstance(few, dict)
@@ -76,13 +98,11 @@ class TestPlan:
         assert int(str(less["micro_batch"])) < 8
         assert "by the model's own code" in str(less["why"])
 
-    def test_all_weights_are_planned_too(self, holdwater: Run, tmp_path: Path) -> None:
+    def test_all_weights_are_planned_too(self, here: Run, tmp_path: Path) -> None:
         """In float32, with gradients as large and moments twice as large; a budget is kept by smaller parts."""
         make_model(tmp_path / "model", "Llama", heads=1)
-        found = plan(holdwater, tmp_path, "--lora-rank", "0")
-        less = plan(
-            holdwater, tmp_path, "--lora-rank", "0", "--max-memory", f"{int(str(found['peak_bytes'])) - 1}B"
-        )
+        found = plan(here, tmp_path, "--lora-rank", "0")
+        less = plan(here, tmp_path, "--lora-rank", "0", "--max-memory", f"{int(str(found['peak_bytes'])) - 1}B")
         roles = found["roles"]
 
         assert isinstance(roles, dict)
@@ -105,20 +125,20 @@ class TestPlan:
         ],
     )
     def test_mistakes_get_one_message(
-        self, holdwater: Run, tmp_path: Path, family: str, flags: tuple[str, ...], words: str
+        self, here: Run, tmp_path: Path, family: str, flags: tuple[str, ...], words: str
     ) -> None:
         """With exit code 2."""
         make_model(tmp_path / "model", family, heads=1)
 
-        done = holdwater(*FLAGS, *flags)
+        done = here(*FLAGS, *flags)
 
         assert done.returncode == 2
         assert words in done.stderr
         assert "Traceback" not in done.stderr
 
-    def test_without_a_model_it_says_what_to_write(self, holdwater: Run) -> None:
+    def test_without_a_model_it_says_what_to_write(self, here: Run) -> None:
         """Nothing is guessed."""
-        done = holdwater("plan")
+        done = here("plan")
 
         assert done.returncode == 2
         assert "write --model FOLDER" in done.stderr

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from holdwater.errors import ConfigError, ModelError
 from holdwater.integrations.out_of_memory import is_out_of_memory
 from holdwater.supervise.life import is_first_process
+from holdwater.train.tuning.hub import hub_is_away
 from holdwater.train.tuning.losses import chunked_cross_entropy
 from holdwater.train.tuning.packing import Packed
 from holdwater.train.tuning.plain_head import has_plain_head
@@ -62,18 +63,24 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
     elif name.startswith((".", "/", "~")):
         raise ModelError(f"--model {name}: there is no such folder; name one that holds config.json")
     where = str(folder) if folder.is_dir() else name
+    local = folder.is_dir() or hub_is_away()
     if not folder.is_dir() and is_first_process():
         log.info("there is no folder %s here: the hub is asked for a model of that name", name)
     try:
         if not folder.is_dir():
-            transformers.AutoConfig.from_pretrained(name)  # asks once where there is none; a tokenizer asks twice
-        tokenizer = PRELOADED.get(name) or transformers.AutoTokenizer.from_pretrained(where)
+            # asks once where there is none; a tokenizer asks twice
+            transformers.AutoConfig.from_pretrained(name, local_files_only=local)
+        tokenizer = PRELOADED.get(name) or transformers.AutoTokenizer.from_pretrained(
+            where, local_files_only=local
+        )
         if device == "meta":
             with torch.device("meta"):
-                config = transformers.AutoConfig.from_pretrained(where)
+                config = transformers.AutoConfig.from_pretrained(where, local_files_only=local)
                 model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
         else:
-            model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                where, dtype=dtype, use_safetensors=True, local_files_only=local
+            )
             model.to(device)
     except Exception as error:
         raise ModelError(told(name, error)) from error

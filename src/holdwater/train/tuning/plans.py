@@ -18,6 +18,7 @@ from holdwater.supervise.life import LifeFacts
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.tuning.decoder.decoder import StepPlan
 from holdwater.train.tuning.decoder.shape import why_not
+from holdwater.train.tuning.hub import hub_is_away
 from holdwater.train.tuning.lora import LoraConfig, add_adapters
 from holdwater.train.tuning.models import told
 from holdwater.train.tuning.own_planning import OwnPlanned, choose_own
@@ -157,8 +158,9 @@ def _model_of(name: str) -> Any:  # noqa: ANN401 - of Transformers
     """A model on no device."""
     transformers = importlib.import_module("transformers")
     folder = Path(name).expanduser()
+    where, local = (str(folder), True) if folder.is_dir() else (name, hub_is_away())
     try:
-        config = transformers.AutoConfig.from_pretrained(str(folder) if folder.is_dir() else name)
+        config = transformers.AutoConfig.from_pretrained(where, local_files_only=local)
     except (OSError, ValueError) as error:
         text = told(name, error)
         if folder.is_dir():
