@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST_FLAGS ?=
+# most tests wait for processes that import: one for each core, up to four; but not where a verdict hangs on the clock
+ABREAST := -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test check format bench lock clean
 
@@ -13,7 +15,8 @@ demo: $(READY)  ## The main job: train a small GPT for 10,000 steps under the gu
 	raise SystemExit(v['verdict'] not in ('flat', 'bounded'))"
 
 test: $(READY)  ## The tests
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m "not alone" $(ABREAST)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m alone
 
 check: $(READY)  ## The one door: format, lint, types, floors, docs; sizes and tests last
 	$(BIN)/ruff format --check .

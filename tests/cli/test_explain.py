@@ -42,6 +42,7 @@ def explained(observe: Observe) -> tuple["subprocess.CompletedProcess[str]", dic
     return observe(SCRIPT + "train(400)\n", "--report", "r.html", "--out", "run")
 
 
+@pytest.mark.alone
 class TestExplain:
     """Who allocates, and who holds it."""
 

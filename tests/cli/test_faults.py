@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Observe = Callable[..., tuple["subprocess.CompletedProcess[str]", dict[str, Any]]]
 
 LEAK = """
@@ -21,6 +23,7 @@ def train(steps):
 """
 
 
+@pytest.mark.alone
 class TestFaults:
     """Objects that cannot be counted, a look that fails, a run folder that is gone, a shape that is none."""
 

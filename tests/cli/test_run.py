@@ -234,6 +234,7 @@ for n in range(30):
 
         assert verdict["steps"] == 30
 
+    @pytest.mark.alone
     def test_time_is_the_clock_where_nothing_steps(self, observe: Observe) -> None:
         """A script without an optimizer is judged by the clock."""
         done, verdict = observe("import time\nkept = []\nfor _ in range(80):\n"
@@ -271,6 +272,7 @@ for n in range(30):
         assert not (tmp_path / "v.json").exists()
 
 
+@pytest.mark.alone
 class TestTheVerdict:
     """What is said of a script's memory; the zoo has the rest."""
 

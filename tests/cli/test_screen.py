@@ -27,6 +27,7 @@ def in_a_terminal(arguments: tuple[str, ...], *, folder: Path, columns: int) -> 
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     command = [str(Path(sys.executable).with_name("holdwater")), *arguments]
     environment = {**os.environ, "TERM": "xterm-256color"}
+    environment.pop("COLUMNS", None)  # would say more than the terminal
     process = subprocess.Popen(command, cwd=folder, stdin=side, stdout=side, stderr=side, env=environment)
     os.close(side)
     parts = []

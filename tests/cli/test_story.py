@@ -45,6 +45,7 @@ while step < 240:
 """
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_cache_that_fills_for_one_epoch_is_foretold(tmp_path: Path) -> None:
     """Before step 40: bounded, follows first visits, settles near step 83 at the true level; never a leak."""

@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from holdwater.supervise.candidates import training_process
 
 
+@pytest.mark.alone
 class TestWatch:
     """`holdwater watch`: the same from outside."""
 

@@ -15,6 +15,8 @@ from typing import Any
 
 FORKING = Path(__file__).with_name("forking.py")
 """What the server runs, by its path: with `-m` Python would look for its own modules in the working folder."""
+HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that the server holds back from its first instruction on: they are for what it forks."""
 SLOW = 600.0
 """Seconds that the imports may take."""
 
@@ -57,7 +59,7 @@ class ForkServer:
             arguments = [str(FORKING), str(other.fileno()), str(reading), ",".join(modules)]
             self.pid = os.posix_spawn(
                 sys.executable, [sys.executable, *flags, *arguments], dict(environment),
-                setsigmask=[], setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD],
+                setsigmask=HELD_BACK, setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD],
             )  # fmt: skip
         os.close(reading)
 
