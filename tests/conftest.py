@@ -15,6 +15,14 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Observe = Callable[..., tuple["subprocess.CompletedProcess[str]", dict[str, Any]]]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a device have it to themselves."""
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker("alone")
+
+
 @pytest.fixture
 def holdwater(tmp_path: Path) -> Run:
     """Run the installed command in a subprocess, in an empty folder of its own."""

@@ -68,16 +68,18 @@ class TestJudge:
 
         assert verdict.kind == kind
 
-    @pytest.mark.parametrize(("part", "steps", "kind"), [
-        ("file", 20, "unknown"), ("file", 400, "leak"), ("heap_in_use", 20, "leak"),
+    @pytest.mark.parametrize(("part", "steps", "rate", "kind"), [
+        ("file", 20, 100_000, "unknown"), ("file", 400, 100_000, "leak"), ("heap_in_use", 20, 100_000, "leak"),
+        ("file", 20, 40_000_000, "leak"),
     ])  # fmt: skip
-    def test_a_young_run_reads_code_in(self, part: str, steps: int, kind: str) -> None:
-        """File pages of a run of 20 steps are its libraries'; of 400 steps, and of the heap, growth is growth."""
+    @pytest.mark.parametrize("first", [0, 1000])
+    def test_a_young_run_reads_code_in(self, part: str, steps: int, rate: int, kind: str, first: int) -> None:
+        """File pages of 20 steps of a process are its libraries'; more than these, and of the heap, is growth."""
         timeline = Timeline()
         for step in range(1, steps + 1):
-            grown = 100_000 * step
+            grown = rate * step
             look = Look(**{name: Bytes(50_000_000 + grown * (name == part)) for name in ("heap_in_use", "file")})
-            timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000 + grown), None, look))
+            timeline.append(Sample(Step(first + step), 0.1 * step, Bytes(300_000_000 + grown), None, look))
 
         verdict = judge(timeline.buckets(), BUDGET, config=JudgeConfig(), final=True).verdict
 

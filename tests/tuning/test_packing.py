@@ -27,10 +27,26 @@ class Letters:
         """By code point."""
         return [0] * add_special_tokens + [ord(letter) for letter in text]
 
-    def apply_chat_template(self, conversation: Sequence[dict[str, str]], **options: Any) -> list[int]:
+    def apply_chat_template(self, conversation: Sequence[dict[str, str]], **options: Any) -> list[int] | str:
         """`<role>content` for each message."""
         text = "".join(f"<{one['role']}>{one['content']}." for one in conversation)
-        return [0, *map(ord, text + "<assistant>" * options["add_generation_prompt"])]
+        text += "<assistant>" * options["add_generation_prompt"]
+        return [0, *map(ord, text)] if options["tokenize"] else text
+
+
+class Strict(Letters):
+    """One with a template that does not take everything."""
+
+    chat_template = "strict"
+
+    def apply_chat_template(self, conversation: Sequence[dict[str, str]], **options: Any) -> list[int] | str:
+        """As templates refuse: where they are used."""
+        if not conversation:
+            raise ValueError("nothing said")
+        if conversation[0]["role"] == "system":
+            raise ValueError("no system")
+        "".join(one["content"] for one in conversation).encode()
+        return super().apply_chat_template(conversation, **options)
 
 
 def learned_text(example: Example) -> str:
@@ -97,6 +113,26 @@ class TestExamples:
 
         assert corpus.check(seconds=60) == 3
         assert corpus.check(seconds=0) == 1
+
+    @pytest.mark.parametrize(
+        ("messages", "named"),
+        [
+            ([{"role": "system", "content": "a"}], r"the model's chat template fails \(no system\)"),
+            ([{"role": "user", "content": "\ud800"}], "the model's chat template fails .*surrogates"),
+            ([{"role": "assistant", "content": "a"}], r"the model's chat template fails \(nothing said\)"),
+        ],
+    )
+    def test_what_a_template_refuses_is_found_by_the_check(
+        self, tmp_path: Path, messages: list[dict[str, str]], named: str
+    ) -> None:
+        """As it would be when its turn comes."""
+        path = tmp_path / "rows.jsonl"
+        path.write_text(json.dumps({"messages": messages}) + "\n")
+        corpus = Corpus(path, Strict())
+
+        for read in (lambda: corpus.check(seconds=60), lambda: corpus[0]):
+            with pytest.raises(DataError, match=named):
+                read()
 
     def test_half_of_a_pair_of_surrogates_is_no_text(self) -> None:
         """JSON can write it, and no tokenizer takes it."""

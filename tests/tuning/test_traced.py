@@ -216,6 +216,37 @@ def test_gradients_are_added_up_in_the_first_ones_memory(kept: bool) -> None:
     assert sum(event.size == rows.nbytes for event in found.events) == there + back + kept
 
 
+def test_a_gradient_that_is_one_number_everywhere_is_not_added_to() -> None:
+    """The sum's gradient is expanded: it has no memory for each of its numbers, and a device makes some."""
+    rows = torch.empty(8, 8, device="meta", requires_grad=True)
+
+    def there_and_back() -> None:
+        """The gradient of the sum comes first, that of the product is added to it."""
+        twice = rows * 2
+        product = (twice * 3).sum()
+        (product + twice.sum()).backward()  # type: ignore[no-untyped-call]
+
+    found = trace(there_and_back, [rows])
+
+    there, back = 2, 3  # doubled, three times that; three times a number, the sum of both, half of that
+    assert sum(event.size == rows.nbytes for event in found.events) == there + back
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 8), (2, 4, 16, 8)])
+def test_attention_of_any_shape(shape: tuple[int, ...]) -> None:
+    """With heads and without."""
+    query, key, value = (torch.empty(shape, device="meta", requires_grad=True) for _ in range(3))
+
+    def there_and_back() -> None:
+        """Attention."""
+        out = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        out.backward(torch.empty_like(out))  # type: ignore[no-untyped-call]
+
+    found = trace(there_and_back, [query, key, value])
+
+    assert sum(event.size == query.nbytes for event in found.events) == 1 + 1 + 3
+
+
 def test_attention_on_the_way_back_adds_up_in_float32() -> None:
     """Beside the gradients: what a device's kernels take for those of the queries, in one piece."""
     shape = (2, 16, 4, 8)  # rows, tokens, heads, width: as projections lay them out

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,7 @@ def _folder(config: Config, options: argparse.Namespace, life: LifeFacts | None)
     if life is None or (life.number == 0 and options.resume is not None):
         return find_run_folder(config["out"], options.resume)
     if life.number == 0:
-        return find_run_folder(Path(life.out), None)
+        return replace(find_run_folder(Path(life.out), None), unnamed=config["out"] is None)
     branch = Path(options.resume or "")
     return RunFolder(Path(life.out), checkpoint=branch if (branch / MANIFEST).exists() else None, resume=True)
 

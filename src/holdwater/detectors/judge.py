@@ -19,6 +19,8 @@ LEAST_HANDLES = 24.0
 """Open files or threads that must have been added before their growth counts."""
 GARBAGE_PATIENCE = 5000
 """Steps for which garbage may wait for a collector before that is called a leak, unless the run has ended."""
+CODE = 500e6
+"""Bytes of libraries that a process may read in page by page while it is young."""
 STACK = 48_000
 """What a thread that was only started occupies, at most: its stack's first pages and its arena's."""
 KEPT = frozenset(("host.retained", "device.reserved"))
@@ -123,7 +125,7 @@ class _Case:
             growth, following = self._grow(series, least_growth=least)
             self.children |= series.component == "host.children" and growth.suspicious
             self.suspicious |= self.children
-            if growth.kind == "leak" and not self._is_code(series.component):
+            if growth.kind == "leak" and not self._is_code(series.component, growth):
                 self.suspicious = True
                 kind: VerdictKind = "fragmentation" if series.component in KEPT else "leak"
                 findings.append(self._finding(kind, series.component, growth, following))
@@ -135,7 +137,7 @@ class _Case:
         """Judge resident memory; a growth that one of its parts accounts for is not named twice."""
         series = take(self.buckets, "resident", "host.native")
         growth, following = self._grow(series)
-        if growth.kind == "leak" and self._is_code(self._largest_part(growth)):
+        if growth.kind == "leak" and self._is_code(self._largest_part(growth), growth):
             growth = replace(growth, kind="unknown")
         named = [finding for finding in others if finding.component.startswith("host.")]
         accused = any(finding.verdict in {"leak", "fragmentation", "warming", "cyclic"} for finding in named)
@@ -151,9 +153,10 @@ class _Case:
             kind = "cyclic"
         return self._finding(kind, self._largest_part(growth), growth, None)
 
-    def _is_code(self, component: Component) -> bool:
-        """Whether what grows may be code that is read in as it is first called, for the run is young."""
-        return component == "host.file" and self.step < self.config.growth.least_steps
+    def _is_code(self, component: Component, growth: Growth) -> bool:
+        """Whether what grows may be code that is read in as it is first called, for the process is young."""
+        young = self.step - int(self.buckets.first_step[0]) < self.config.growth.least_steps
+        return component == "host.file" and young and growth.risen < CODE
 
     def _grow(self, series: Series, *, least_growth: float | None = None) -> tuple[Growth, Following | None]:
         """Judge one series by its curve, and find the clock of its growth."""

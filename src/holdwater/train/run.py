@@ -84,13 +84,13 @@ def train(
         CheckpointError: No checkpoint can be written at all.
         HoldwaterError: These, and whatever else people are told in a line.
     """
-    try:
-        function = None if callback is None else find_callback(callback)
-        with hold(folder.out):
+    with hold(folder.out):
+        try:
+            function = None if callback is None else find_callback(callback)
             return _train(config, folder, command, function, None if life is None else LifeLine(life))
-    except HoldwaterError:
-        folder.forget()
-        raise
+        except HoldwaterError:
+            folder.forget()
+            raise
 
 
 def _train(

@@ -22,6 +22,8 @@ class RunFolder:
     checkpoint: Path | None = None
     """The one checkpoint to go on from; None takes the newest whole one, if `resume`."""
     resume: bool = False
+    unnamed: bool = False
+    """Whether the folder is of our choosing."""
 
     @property
     def settings(self) -> Path | None:
@@ -31,8 +33,8 @@ class RunFolder:
         return path if self.resume and path.exists() else None
 
     def forget(self) -> None:
-        """Remove a folder that nobody named, if a refused run has left nothing in it."""
-        if self.out.parent == RUNS and {path.name for path in self.out.glob("*")} <= {LOCK}:
+        """Remove a folder that nobody named, if a refused run has left nothing but its plan in it."""
+        if self.unnamed and {path.name for path in self.out.glob("*")} <= {LOCK, "plan.json"}:
             shutil.rmtree(self.out, ignore_errors=True)
 
     @property
@@ -56,7 +58,8 @@ def find_run_folder(out: Path | None, resume: str | None) -> RunFolder:
             cannot be written.
     """
     if resume is None:
-        folder = RunFolder(out or RUNS / f"{datetime.now().astimezone():%Y-%m-%d-%H%M%S}-train")
+        chosen = RUNS / f"{datetime.now().astimezone():%Y-%m-%d-%H%M%S}-train"
+        folder = RunFolder(out or chosen, unnamed=out is None)
         if holds_run(folder.out):
             raise RunFolderError(
                 f"--out {folder.out} holds a run already; add --resume to go on with it, or name another folder"

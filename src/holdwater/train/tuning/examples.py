@@ -194,7 +194,7 @@ class Corpus:
         """
         until, none = time.monotonic() + seconds, _NoTokens(self._tokenizer)
         for number in range(len(self)):
-            self._read(number, none, answers_only=False)
+            self._read(number, none, answers_only=self._answers_only)
             if time.monotonic() > until:
                 return number + 1
         return len(self)
@@ -207,6 +207,7 @@ class _NoTokens:
 
     def __init__(self, real: Tokenizer) -> None:
         self._real = real
+        self.chat_template = getattr(real, "chat_template", None)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Nothing."""
@@ -215,5 +216,5 @@ class _NoTokens:
 
     def apply_chat_template(self, conversation: Sequence[dict[str, str]], **options: Any) -> list[int]:  # noqa: ANN401
         """Nothing, if the template takes them."""
-        self._real.apply_chat_template(conversation, **options | {"tokenize": False})
+        self._real.apply_chat_template(conversation, **options | {"tokenize": False}).encode()
         return []

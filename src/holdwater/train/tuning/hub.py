@@ -1,21 +1,20 @@
 """Whether the hub of models is within reach: without a network its library asks six times, for half a minute."""
 
-import os
 import socket
 from urllib.parse import urlsplit
-
-PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
-"""Through one of these the hub may be reached although nobody here knows its name."""
+from urllib.request import getproxies
 
 
 def hub_is_away() -> bool:
-    """Whether nobody knows the hub's name here, so that only what is on disk can be had."""
-    from huggingface_hub.constants import ENDPOINT  # noqa: PLC0415 - comes with Transformers, an extra
+    """Whether nobody knows the hub's name here, or it is not to be asked: only what is on disk can be had."""
+    from huggingface_hub import constants  # noqa: PLC0415 - comes with Transformers, an extra
 
-    if any(os.environ.get(name) for name in PROXIES):
+    if constants.HF_HUB_OFFLINE:
+        return True
+    if {"http", "https", "all"} & set(getproxies()):  # one of them may know it
         return False
     try:
-        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, None)
-    except OSError:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except (OSError, UnicodeError):
         return True
     return False

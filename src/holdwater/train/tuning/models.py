@@ -64,7 +64,7 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
         raise ModelError(f"--model {name}: there is no such folder; name one that holds config.json")
     where = str(folder) if folder.is_dir() else name
     local = folder.is_dir() or hub_is_away()
-    if not folder.is_dir() and is_first_process():
+    if not local and is_first_process():
         log.info("there is no folder %s here: the hub is asked for a model of that name", name)
     try:
         if not folder.is_dir():

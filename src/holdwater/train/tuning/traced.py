@@ -69,8 +69,9 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run an operation, and note what it has made."""
-        if func is torch.ops.aten.add.Tensor and _is_on_the_way_back() and _holders(args[0]) == self._alone:
-            # autograd adds up two gradients in the first one's memory if it can, but for when a mode looks on
+        # autograd adds a gradient to another in its memory where it can, but never while a mode looks on
+        sums = func is torch.ops.aten.add.Tensor and _is_on_the_way_back() and not torch.is_grad_enabled()
+        if sums and _holders(args[0]) == self._alone and _is_dense(args[0]):
             func = torch.ops.aten.add_.Tensor
         out = func(*args, **(kwargs or {}))
         self.draws |= torch.Tag.nondeterministic_seeded in func.tags
@@ -111,8 +112,14 @@ def _is_on_the_way_back() -> bool:
     return torch._C._current_graph_task_id() != -1  # noqa: SLF001 - its only name
 
 
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor's numbers lie side by side, in any order, each at a place of its own."""
+    reach = sum((count - 1) * stride for count, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return reach + 1 == tensor.numel()
+
+
 def _holders(tensor: Any) -> tuple[int, int, int]:  # noqa: ANN401 - mypy does not know all of a tensor
-    """How many refer to a tensor, from Python and else, and how many to its memory."""
+    """How many refer to a tensor, from Python and else, and how many to its memory; an argument is one of them."""
     memory = tensor.untyped_storage()._cdata  # noqa: SLF001 - its only name
     return sys.getrefcount(tensor), tensor._use_count(), torch._C._storage_Use_Count(memory)  # noqa: SLF001
 
@@ -169,8 +176,9 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:  # noqa: ANN401
         """Make the result, and the sums under the softmax in float32."""
         bias = query.new_empty(mask.shape) if mask is not None and mask.dtype == torch.bool else mask
-        some, heads, length, _ = query.shape
-        out = query.new_empty(some, length, heads, value.shape[-1]).transpose(1, 2)  # as a device lays it out
+        laid_out = query.transpose(-2, -3) if query.dim() == 4 else query  # tokens before heads, as on a device
+        out = laid_out.new_empty(*laid_out.shape[:-1], value.shape[-1])
+        out = out.transpose(-2, -3) if query.dim() == 4 else out
         sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, out, sums, *([] if bias is None else [bias]))
         return out
@@ -179,8 +187,10 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *_grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Make the three gradients; the first is added up in float32, beside a number for each of the sums."""
         query, key, value, _, sums, *_ = ctx.saved_tensors
-        sums.new_empty(*query.shape[:-1], query.shape[-1] + 1)
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+        made = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        workspace = sums.new_empty(*query.shape[:-1], query.shape[-1] + 1)
+        del workspace  # not before the gradients are there
+        return *made, None
 
 
 def _attention_in_blocks(recorder: Recorder) -> Callable[..., Tensor]:
