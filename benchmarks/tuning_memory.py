@@ -4,6 +4,7 @@ Each configuration is planned, then built and stepped as `holdwater train` does 
 allocator reserved is compared. Weights are whatever the memory held: only sizes matter here.
 
     python benchmarks/tuning_memory.py            on a CUDA device, into results/tuning_memory.json
+    python benchmarks/tuning_memory.py --plans    only how long plans take, without a device; writes nothing
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import gc
 import itertools
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -211,6 +213,16 @@ def compare(folder: Path, case: Case) -> dict[str, Any]:
     return {"case": str(case), "planned": peak.reserved, "error": error, "plan_seconds": seconds, **found}
 
 
+def time_plans() -> None:
+    """Print the seconds of plans of an 8B, and of models that take steps by their own code."""
+    with tempfile.TemporaryDirectory() as place:
+        for case in (*(Case("8b", bits, 4, 2048, again=False, captured=True) for bits in (None, 4)), *OWN):
+            path = write_config(Path(place), case.size)
+            settings, tuning = settings_of(case), tuning_of(path, case)
+            peak = planned_of(settings, tuning).peak(step_of(case))
+            print(f"{case}: {timed_choice(settings, tuning, Bytes(int(0.7 * peak.total))):.1f} s", flush=True)
+
+
 def longest(folder: Path) -> list[dict[str, Any]]:
     """The longest row of an 8B QLoRA whose step, all in, stays under 24 GB: tried around what the plan says."""
     tried, capped = [], int(24e9)
@@ -228,7 +240,10 @@ def longest(folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> bool:
-    """All configurations."""
+    """All configurations, or only how long plans take."""
+    if sys.argv[1:] == ["--plans"]:
+        time_plans()
+        return True
     shapes = itertools.cycle([(1, 512), (2, 2048), (1, 4096)])
     with tempfile.TemporaryDirectory() as place:
         found = [
