@@ -59,7 +59,7 @@ class ForkServer:
             arguments = [str(FORKING), str(other.fileno()), str(reading), ",".join(modules)]
             self.pid = os.posix_spawn(
                 sys.executable, [sys.executable, *flags, *arguments], dict(environment),
-                setsigmask=HELD_BACK, setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD],
+                setsigmask=HELD_BACK, setsigdef=[*HELD_BACK, signal.SIGCHLD],
             )  # fmt: skip
         os.close(reading)
 

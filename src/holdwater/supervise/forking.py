@@ -8,7 +8,8 @@ fork. Requests and reports are JSON, one object a line:
     {"target": "module:function", "argv": [...], "environment": {...}}   ->  {"pid": 123}
                                                                              {"pid": 123, "exit": 0, "peak": 3e8}
 
-It is run by its path, and is no module to import.
+It is run by its path, and is no module to import. Who starts it holds the signals of the terminal back from it:
+they are for training processes.
 """
 
 import contextlib
@@ -29,8 +30,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-MEANT_FOR_TRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals of the terminal that this process holds back from itself."""
 INTERRUPTED = 130
 """The exit code of a process that an interrupt has ended, as a shell has it."""
 GRACE = 2.0
@@ -55,7 +54,6 @@ class Forker:
             end.setblocking(False)  # noqa: FBT003 - its name says it
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_BLOCK, MEANT_FOR_TRAINING)
         self._wake = wake
 
     def serve(self) -> dict[str, Any]:
@@ -99,7 +97,7 @@ class Forker:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, MEANT_FOR_TRAINING)  # one that has come meanwhile comes now
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # one that has come meanwhile comes now
         for end in (self._link, self._woken, self._wake):
             end.close()
         _prctl(PR_SET_CHILD_SUBREAPER, 0)
