@@ -1,11 +1,21 @@
 """The hub is away where nobody knows its name."""
 
 import socket
+from collections.abc import Callable
 
 import pytest
+import torch
+import transformers
 from huggingface_hub import constants
 
+from holdwater.errors import ModelError
+from holdwater.train.tuning import models, plans
 from holdwater.train.tuning.hub import hub_is_away
+
+READ: tuple[Callable[[str], object], ...] = (
+    lambda name: models.load_model(name, device="cpu", dtype=torch.float32),
+    plans._model_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +46,25 @@ def test_a_name_that_nobody_knows(
 
     assert hub_is_away() is away
     assert asked == ([] if proxy or offline else ["huggingface.co"])
+
+
+@pytest.mark.parametrize("read", READ, ids=["weights", "plan"])
+@pytest.mark.parametrize("away", [True, False])
+def test_a_hub_that_is_away_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, read: Callable[[str], object], away: bool
+) -> None:
+    """Only what is on disk is looked for then."""
+    asked = []
+
+    def find(name: str, *, local_files_only: bool) -> None:
+        """What Transformers is asked."""
+        asked.append((name, local_files_only))
+        raise OSError("We couldn't connect")
+
+    for module in (models, plans):
+        monkeypatch.setattr(module, "hub_is_away", lambda: away)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", find)
+
+    with pytest.raises(ModelError, match="the hub cannot be reached"):
+        read("some/model")
+    assert asked == [("some/model", away)]

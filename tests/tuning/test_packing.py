@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdwater.errors import DataError
+from holdwater.train.tuning import held_out
 from holdwater.train.tuning.distrust import Source
 from holdwater.train.tuning.examples import Corpus, Example, example_of
 from holdwater.train.tuning.losses import IGNORED
@@ -113,6 +114,22 @@ class TestExamples:
 
         assert corpus.check(seconds=60) == 3
         assert corpus.check(seconds=0) == 1
+
+    @pytest.mark.parametrize(("seconds", "said"), [(0.0, "1 of 3 examples were read"), (60.0, "")])
+    def test_says_when_time_was_too_short(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seconds: float,
+        said: str,
+    ) -> None:  # fmt: skip
+        """And nothing where all were read."""
+        path = tmp_path / "rows.jsonl"
+        path.write_text('{"text": "a"}\n' * 3)
+        monkeypatch.setattr(held_out, "CHECKING", seconds)
+
+        with caplog.at_level("INFO", logger="holdwater"):
+            held_out.check_examples(Corpus(path, Letters()))
+
+        assert caplog.text.count("examples were read") == bool(said)
+        assert said in caplog.text
 
     @pytest.mark.parametrize(
         ("messages", "named"),

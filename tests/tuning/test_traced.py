@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -229,6 +229,59 @@ def test_a_gradient_that_is_one_number_everywhere_is_not_added_to() -> None:
     found = trace(there_and_back, [rows])
 
     there, back = 2, 3  # doubled, three times that; three times a number, the sum of both, half of that
+    assert sum(event.size == rows.nbytes for event in found.events) == there + back
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_gradients_that_are_derived_once_more_are_not_added_to(again: bool) -> None:
+    """Autograd leaves all of them as they are then."""
+    rows = torch.empty(8, 8, device="meta", requires_grad=True)
+
+    def there_and_back() -> object:
+        """The same numbers go two ways, whose gradients are added up."""
+        twice = rows * 2
+        return torch.autograd.grad((twice * 3 + twice * 3).sum(), rows, create_graph=again)
+
+    found = trace(there_and_back, [rows])
+
+    there, back = 4, 3
+    assert sum(event.size == rows.nbytes for event in found.events) == there + back + again
+
+
+class Spread(torch.autograd.Function):
+    """Rows times three, whose gradient is given as one number in all places, or as a number in each."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, in_each: bool) -> torch.Tensor:
+        """Of the rows."""
+        ctx.in_each = in_each
+        return rows * 3
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Their gradient."""
+        one = grads[0].new_empty(1, 1).expand(grads[0].shape)
+        return one.contiguous() if ctx.in_each else one, None
+
+
+@pytest.mark.parametrize("in_each", [False, True])
+def test_only_what_has_memory_for_each_number_is_added_to(in_each: bool) -> None:
+    """Nothing else refers to that gradient in either case, and it comes first."""
+    rows = torch.empty(8, 8, device="meta", requires_grad=True)
+
+    def there_and_back() -> None:
+        """The same numbers go two ways, whose gradients are added up."""
+        twice = rows * 2
+        one = twice * 3
+        other = Spread.apply(twice, in_each)  # type: ignore[no-untyped-call]
+        (one + other).sum().backward()
+
+    found = trace(there_and_back, [rows])
+
+    there, back = (
+        4,
+        3,
+    )  # doubled, three times that, again, their sum; one gradient, another or their sum, half of it
     assert sum(event.size == rows.nbytes for event in found.events) == there + back
 
 

@@ -71,7 +71,7 @@ class Recorder(TorchDispatchMode):
         """Run an operation, and note what it has made."""
         # autograd adds a gradient to another in its memory where it can, but never while a mode looks on
         sums = func is torch.ops.aten.add.Tensor and _is_on_the_way_back() and not torch.is_grad_enabled()
-        if sums and _holders(args[0]) == self._alone and _is_dense(args[0]):
+        if sums and _holders(args[0]) == self._alone:
             func = torch.ops.aten.add_.Tensor
         out = func(*args, **(kwargs or {}))
         self.draws |= torch.Tag.nondeterministic_seeded in func.tags
@@ -110,12 +110,6 @@ class Recorder(TorchDispatchMode):
 def _is_on_the_way_back() -> bool:
     """Whether autograd runs this thread."""
     return torch._C._current_graph_task_id() != -1  # noqa: SLF001 - its only name
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor's numbers lie side by side, in any order, each at a place of its own."""
-    reach = sum((count - 1) * stride for count, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return reach + 1 == tensor.numel()
 
 
 def _holders(tensor: Any) -> tuple[int, int, int]:  # noqa: ANN401 - mypy does not know all of a tensor
