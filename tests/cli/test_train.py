@@ -374,6 +374,28 @@ def test_an_interrupt_before_anything_has_begun_leaves_no_traceback(text_file: P
     assert "Traceback" not in said
 
 
+def test_an_interrupt_that_comes_twice_leaves_no_traceback() -> None:
+    """The second one while the first is told."""
+    script = (
+        "import os, signal, sys\n"
+        "from holdwater.cli import main as command\n"
+        "class Interrupted:\n"
+        "    def write(self, text):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        return sys.__stderr__.write(text)\n"
+        "    def flush(self):\n"
+        "        sys.__stderr__.flush()\n"
+        "def interrupted():\n"
+        "    raise KeyboardInterrupt\n"
+        "command.main, sys.stderr = interrupted, Interrupted()\n"
+        "command.run_and_exit()\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (75, "holdwater: stopped\n")
+
+
 def test_flags_of_fine_tuning_need_a_model(holdwater: Run, text_file: Path, tmp_path: Path) -> None:
     """Nothing is trained that nobody meant."""
     done = holdwater(*TINY, "--data", str(text_file), "--lora-rank", "8", "--out", "run")

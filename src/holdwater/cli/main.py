@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import TextIO
 
@@ -35,6 +37,8 @@ def run_and_exit() -> None:
     try:
         sys.exit(main())
     except KeyboardInterrupt:  # before a run could take note of it, or after it had
+        with suppress(KeyboardInterrupt):  # one that is sent to all processes is passed on by the supervisor too
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("holdwater: stopped", file=sys.stderr)  # noqa: T201 - what a command is for
         sys.exit(STOPPED)
 
