@@ -52,6 +52,7 @@ while step < STEPS:
 class TestLoaderWorkers:
     """Replaced when the budget is about to be spent, and only then."""
 
+    @pytest.mark.alone  # looks for processes on the whole machine
     def test_what_they_load_does_not_change(self, holdwater: Run, tmp_path: Path) -> None:
         """Workers that keep 6 MB a batch, with random numbers of three libraries, over two epochs."""
         (tmp_path / "train.py").write_text(SCRIPT)
