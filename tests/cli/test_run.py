@@ -38,6 +38,15 @@ for _ in range(25):
     other.step()
 """
 
+BUILT_FOR_CUDA = """
+import torch
+def no_driver(*_):
+    raise RuntimeError("Found no NVIDIA driver on your system")
+torch.version.cuda = "13.0"
+torch.cuda.is_current_stream_capturing = torch.cuda.current_stream = no_driver
+"""
+"""What PyTorch's build for CUDA does on a machine without a driver."""
+
 Observe = Callable[..., tuple["subprocess.CompletedProcess[str]", dict[str, Any]]]
 
 
@@ -273,6 +282,34 @@ for n in range(30):
 
 
 @pytest.mark.alone
+class TestABuildForCudaWithoutADriver:
+    """PyTorch as the registry gives it, on a machine without a GPU."""
+
+    def test_trains_and_counts_as_bare(self, observe: Observe) -> None:
+        """The question whether a stream is being captured is asked only where a device is in use."""
+        done, verdict = observe(BUILT_FOR_CUDA + MODEL + "for step in range(40): train_step()\nprint('done')\n")
+
+        assert (done.returncode, done.stdout) == (0, "done\n")
+        assert (verdict["steps"], verdict["step_source"]) == (40, "torch")
+
+    def test_asks_where_a_device_is_in_use(self, observe: Observe) -> None:
+        """A step inside a capture is counted when the graph is replayed, not when it is captured."""
+        script = (
+            MODEL
+            + """
+torch.version.cuda = "13.0"
+torch.cuda.is_initialized = lambda: True
+asked = []
+torch.cuda.is_current_stream_capturing = lambda: asked.append(1) or len(asked) % 2 == 0
+for step in range(60): train_step()
+print(len(asked))
+"""
+        )
+        done, verdict = observe(script)
+
+        assert (done.stdout, verdict["steps"]) == ("60\n", 30)
+
+
 class TestTheVerdict:
     """What is said of a script's memory; the zoo has the rest."""
 

@@ -32,7 +32,7 @@ class TorchClock:
         self._first: weakref.ref[Any] | None = None
         self._alone = 0
         self._backward = -1
-        self._capturing: Callable[[], bool] | None = None
+        self._cuda: Any = None
         self._graph_task: Callable[[], int] | None = None
         self._captured = 0
         self._calls = 0
@@ -45,7 +45,15 @@ class TorchClock:
         """Find what tells of backward passes and captures."""
         self._graph_task = getattr(torch._C, "_current_graph_task_id", None)  # noqa: SLF001 - it has no public name
         if torch.version.cuda is not None or torch.version.hip is not None:
-            self._capturing = torch.cuda.is_current_stream_capturing
+            self._cuda = torch.cuda
+
+    def _is_capturing(self) -> bool:
+        """Whether a CUDA graph is being captured; not asked before the script has begun to use a device.
+
+        A build for CUDA raises at that question where the machine has no driver.
+        """
+        cuda = self._cuda
+        return cuda is not None and cuda.is_initialized() and bool(cuda.is_current_stream_capturing())
 
     def watch_scaler(self, module: ModuleType) -> None:
         """Count the steps that a loss scaler skips (module `torch.amp.grad_scaler`)."""
@@ -104,7 +112,7 @@ class TorchClock:
         if first is not optimizer:
             self._first = weakref.ref(optimizer)
         self._alone = 0
-        if self._capturing is not None and self._capturing():
+        if self._is_capturing():
             self._captured += 1
             return
         task = -1 if self._graph_task is None else self._graph_task()
