@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from holdwater.errors import StoreError
-from holdwater.supervise.channel import CAPACITY, FIELDS, Channel, create_channel
+from holdwater.probes.record import LookRecord
+from holdwater.supervise.channel import CAPACITY, Channel, create_channel
 
 
-def record(step: int) -> tuple[float, ...]:
+def record(step: int) -> LookRecord:
     """A record of that step."""
-    return (float(step), *([0.5] * (len(FIELDS) - 1)))
+    return LookRecord(step, 0.5, 0.5, 0.5, 0.5, 0.5)
 
 
 @pytest.fixture
@@ -30,11 +31,11 @@ class TestChannel:
     def test_gives_back_what_is_new(self, path: Path) -> None:
         """Each record once."""
         writer, reader = Channel(path), Channel(path)
-        writer.write(*record(1))
-        writer.write(*record(2))
+        writer.write(record(1))
+        writer.write(record(2))
 
         first, count = reader.read(0)
-        writer.write(*record(3))
+        writer.write(record(3))
         second, _ = reader.read(count)
 
         assert [row[0] for row in first] == [1.0, 2.0]
@@ -44,7 +45,7 @@ class TestChannel:
         """Of a ring that went round, only what cannot be overwritten meanwhile."""
         channel = Channel(path)
         for step in range(CAPACITY + 10):
-            channel.write(*record(step))
+            channel.write(record(step))
 
         rows, count = channel.read(0)
 
@@ -55,9 +56,10 @@ class TestChannel:
     def test_survives_the_death_of_the_writer(self, path: Path) -> None:
         """The kernel keeps the page."""
         code = (
-            "import os, sys; from pathlib import Path; from holdwater.supervise.channel import Channel, FIELDS\n"
+            "import os, sys; from pathlib import Path; from holdwater.supervise.channel import Channel\n"
+            "from holdwater.probes.record import LookRecord\n"
             "channel = Channel(Path(sys.argv[1])); channel.put('steps', 7)\n"
-            "channel.write(*[7.0] * len(FIELDS)); os.kill(os.getpid(), 9)\n"
+            "channel.write(LookRecord(*[7.0] * 6)); os.kill(os.getpid(), 9)\n"
         )
         done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
 

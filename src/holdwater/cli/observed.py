@@ -21,8 +21,8 @@ from holdwater.supervise.channel import Channel
 from holdwater.supervise.process import RunningProcess
 from holdwater.supervise.watcher import Record, Watcher
 
-PAUSES = ((10.0, 0.05), (60.0, 0.5), (float("inf"), 3.0))
-"""Seconds between two turns of the watcher, until so many seconds have gone by."""
+SHORTEST, LONGEST, SPACING = 0.05, 3.0, 1 / 400
+"""Seconds between two turns of the watcher, and the part of the time passed that lies between them."""
 
 EAGER = 0.005
 """Seconds between two turns while an answer should come any moment."""
@@ -150,7 +150,7 @@ class Observed:
         if inquiry is not None and inquiry.expecting:
             return EAGER
         elapsed = time.perf_counter() - self._began
-        return next(pause for until, pause in PAUSES if elapsed < until)
+        return min(max(elapsed * SPACING, SHORTEST), LONGEST)
 
     def _overhead(self) -> Overhead:
         """What looking has cost the script."""

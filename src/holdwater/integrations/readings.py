@@ -5,7 +5,6 @@ Sources: Linux kernel documentation, filesystems/proc.rst (`statm`); glibc manua
 
 import contextlib
 import gc
-import math
 import os
 import sys
 import time
@@ -15,68 +14,76 @@ from holdwater.actions.perform import trim
 from holdwater.errors import ActionError
 from holdwater.probes.devices import Pinned, find_device
 from holdwater.probes.heap import Heap
+from holdwater.probes.pace import Pace
 from holdwater.probes.statm import Statm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-NOTHING = math.nan
-COUNTS_SHARE = 0.0005
-"""Counting Python's blocks (40 µs for a million), or files and threads (20 µs), takes at most this part of the
-time, in the long run."""
-FIRST_SHARE, SPREAD = 0.02, 150
-"""Counts take at most this part of the time at first; they come ever more seldom, each when so many parts of the
-time that has passed have gone by: a short run is to be judged too, and a long one is to be read evenly."""
-
+    from holdwater.probes.probe import Reading
 
 _OWN = ("resident", "file_and_shared", "heap_in_use", "heap_kept", "python_blocks")
 """Readings that looking itself changes."""
+_PARTS = {"heap": 0.2, "blocks": 0.15, "handles": 0.1, "device": 0.25, "pinned": 0.1}
+"""The parts of the readings' allowance; the rest is for what each look costs beside them."""
+SEEK_EVERY = 1.0
+"""Seconds between two questions whether a device has come into use."""
 
 
 class Readings:
-    """Reads resident memory, the heap, Python's blocks and the device."""
+    """Reads resident memory at each look; the heap, Python's blocks, handles and the device at their own paces."""
 
     def __init__(self) -> None:
         self._statm = Statm()
         self._heap = Heap()
         self._has_heap = self._heap.unavailable() is None
         self._device: Any = None
-        self._device_sought = self._pinned_due = 0.0
+        self._device_sought = 0.0
         self._pinned = Pinned()
-        self._blocks_due = 0.0
-        self._files_due = 0.0
-        self._began = math.inf
+        self._first: float | None = None
         """When the first reading was made: before it a script imports for seconds."""
         self._own = dict.fromkeys(_OWN, 0.0)
-        self._has_proc = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - pathlib is slow to import
+        has_proc = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - pathlib is slow to import
+        self._cheapest = Pace()
+        self._dear: list[tuple[Pace, Callable[[], Reading]]] = [
+            (Pace(_PARTS[name]), read)
+            for name, read, can in (
+                ("heap", self._read_heap, self._has_heap),
+                ("blocks", self._read_blocks, True),
+                ("handles", self._read_handles, has_proc),
+            )
+            if can
+        ]
 
-    def read(self, now: float) -> tuple[float, ...]:
-        """Return the fields of a record from `resident` to `pinned`, in their order, without our own memory."""
-        self._began = min(self._began, now)
-        resident, shared = self._statm.read()
-        in_use = kept = blocks = files = threads = NOTHING
-        if self._has_heap:
-            in_use, kept = self._heap.read_pair()
-        if now >= self._blocks_due:
-            before = time.perf_counter()
-            blocks = sys.getallocatedblocks()
-            self._blocks_due = now + self._pause(now, time.perf_counter() - before)
-        if now >= self._files_due and self._has_proc:
-            began = time.perf_counter()
-            files = len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - half the price
-            threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
-            self._files_due = now + self._pause(now, time.perf_counter() - began)
+    def read(self, now: float) -> dict[str, float]:
+        """Read what is due; the fields of a `LookRecord`, without our own memory.
+
+        Args:
+            now: Seconds on a clock that never goes backwards.
+        """
+        if self._first is None:
+            self._first = now
+        passed = now - self._first
+        virtual, resident, shared = self._statm.read_whole()
+        found: dict[str, float] = {"resident": resident, "file_and_shared": shared, "virtual": virtual}
+        if self._device is None and passed >= self._device_sought:
+            self._seek_device(passed)
+        for pace, read in self._dear:
+            if passed >= pace.due:
+                began = time.perf_counter()
+                found |= read()
+                pace.note(passed, time.perf_counter() - began)
+        self._cheapest.note(passed, 0.0)
         own = self._own
-        return (
-            resident - own["resident"],
-            shared - own["file_and_shared"],
-            in_use - own["heap_in_use"],
-            kept - own["heap_kept"],
-            blocks - own["python_blocks"],
-            files,
-            threads,
-            *self._read_device(now),
-        )
+        for name in _OWN:
+            if name in found:
+                found[name] -= own[name]
+        return found
+
+    @property
+    def due_at(self) -> float:
+        """When the cheapest reading is due again, on the clock that `read` was given."""
+        return (self._first or 0.0) + self._cheapest.due
 
     @contextlib.contextmanager
     def without_own(self) -> "Iterator[None]":
@@ -98,17 +105,13 @@ class Readings:
         """What reads the bytes in use on the heap; None where malloc does not say."""
         return (lambda: self._heap.read_pair()[0]) if self._has_heap else None
 
-    def _pause(self, now: float, cost: float) -> float:
-        """Seconds until a dear count is made again."""
-        return max(cost / FIRST_SHARE, min((now - self._began) / SPREAD, cost / COUNTS_SHARE))
-
     def in_use(self) -> dict[str, float]:
-        """The same by name, for an answer; the rhythm of the records stays as it is."""
-        blocks_due, files_due, self._blocks_due = self._blocks_due, self._files_due, 0.0
-        names = ("resident", "file_and_shared", "heap_in_use", "heap_kept", "python_blocks")
-        values = self.read(time.perf_counter())
-        self._blocks_due, self._files_due = blocks_due, files_due
-        return {name: value for name, value in zip(names, values, strict=False) if not math.isnan(value)}
+        """What looking itself changes, by name, for an answer; the rhythm of the readings stays as it is."""
+        _, resident, shared = self._statm.read_whole()
+        found = {"resident": float(resident), "file_and_shared": float(shared)} | self._read_blocks()
+        if self._has_heap:
+            found |= self._read_heap()
+        return {name: found[name] - self._own[name] for name in _OWN if name in found}
 
     def experiment(self) -> dict[str, Any]:
         """Collect, then trim, and say what each freed: both are safe, and neither changes a result."""
@@ -128,28 +131,42 @@ class Readings:
             "gc_enabled": enabled and gc.get_threshold()[0] > 0,
         }
 
-    def _read_device(self, now: float) -> tuple[float, float, float]:
-        """Allocated and reserved on the device, and pinned on the host; NaN where there is none."""
+    def _read_heap(self) -> dict[str, float]:
+        """The heap in use, and what malloc keeps free."""
+        in_use, kept = self._heap.read_pair()
+        return {"heap_in_use": in_use, "heap_kept": kept}
+
+    @staticmethod
+    def _read_blocks() -> dict[str, float]:
+        """Small blocks that Python has handed out (40 µs for a million)."""
+        return {"python_blocks": sys.getallocatedblocks()}
+
+    @staticmethod
+    def _read_handles() -> dict[str, float]:
+        """Open files and threads (20 µs)."""
+        return {
+            "open_files": len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - half the price
+            "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208
+        }
+
+    def _seek_device(self, passed: float) -> None:
+        """See whether the script has begun to use a device, and read it from now on."""
+        self._device_sought = passed + SEEK_EVERY
+        self._device = find_device()
         if self._device is None:
-            if now < self._device_sought:
-                return NOTHING, NOTHING, NOTHING
-            self._device_sought = now + 1.0
-            self._device = find_device()
-            if self._device is None:
-                return NOTHING, NOTHING, NOTHING
+            return
+        self._dear.append((Pace(_PARTS["device"]), self._read_device))
+        if self._device.name == "cuda" and self._pinned.unavailable() is None:
+            self._dear.append((Pace(_PARTS["pinned"]), self._pinned.read))
+
+    def _read_device(self) -> dict[str, float]:
+        """Allocated and reserved by the framework, and in use by all processes as the driver counts it."""
         memory = self._device.read()
         if memory is None:
-            return NOTHING, NOTHING, NOTHING
-        return memory.allocated, memory.reserved, self._read_pinned(now)
-
-    def _read_pinned(self, now: float) -> float:
-        """Bytes pinned on the host; NaN in between two readings, and where CUDA is not used."""
-        if now < self._pinned_due:
-            return NOTHING
-        if self._device.name != "cuda" or self._pinned.unavailable() is not None:
-            self._pinned_due = math.inf
-            return NOTHING
-        began = time.perf_counter()
-        pinned = self._pinned.read().get("pinned", NOTHING)
-        self._pinned_due = now + (time.perf_counter() - began) / COUNTS_SHARE
-        return pinned
+            return {}
+        found: dict[str, float] = {"device_allocated": memory.allocated, "device_reserved": memory.reserved}
+        if self._device.name == "cuda":
+            with contextlib.suppress(Exception):  # a driver that does not answer is told by what is missing
+                free, total = sys.modules["torch"].cuda.mem_get_info()
+                found["device_used"] = total - free
+        return found

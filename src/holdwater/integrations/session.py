@@ -1,10 +1,11 @@
 """One observed run of somebody's script: counts its steps, looks at its memory, answers the watching process.
 
-Everything here runs inside the training process, so it is short: a step costs about 0.3 µs, a look about
-5 µs, and looks are spread so that they take at most a thousandth of the time. Judging is the watcher's work.
+Everything here runs inside the training process, so it is short: a step costs about 0.4 µs, a look about
+10 µs. Looks come by the time that has passed (`probes.pace`), not by the step. Judging is the watcher's work.
 """
 
 import json
+import math
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from holdwater.attribution.census import Census, Counter
 from holdwater.attribution.gains import Gains
 from holdwater.integrations.readings import Readings
 from holdwater.integrations.window import Window, seen_at_once
+from holdwater.probes.record import LookRecord
 from holdwater.supervise.channel import Channel, Source
 
 if TYPE_CHECKING:
@@ -22,18 +24,12 @@ if TYPE_CHECKING:
 
     from holdwater.integrations.loader_workers import LoaderWorkers
 
-CLOSE = 500
-"""The first looks are a millisecond apart, or a step."""
-SHARE = 0.001
-"""The part of the time that looks take later on."""
-MANY, CALM = 2000, 0.04
-"""After so many looks they are so many seconds apart at least: the watching process reads each of them."""
 FIRST_CENSUS = 16
 """The look at which objects are counted for the first time, so that there is something to compare with."""
 FAR = 256
 """A count so many steps ago is too old to be compared with."""
-NEVER = 1 << 62
-"""A step that no run reaches."""
+NEVER = math.inf
+"""A look that does not come."""
 GRAIN = 1 << 20
 """Less garbage than this is not looked into."""
 ROOM = 100_000_000
@@ -87,9 +83,10 @@ class Session:
         self._counter, self._gains = Counter(), Gains()
         self._window: Window | None = None
         self._began = time.perf_counter()
-        self._next_look = 0
+        self._due_at = 0.0
+        """When the next look is due; it is taken at the end of a step."""
         self._looks = 0
-        self._first_census = FIRST_CENSUS if counts else NEVER
+        self._first_census = FIRST_CENSUS if counts else -1
         self._looked_at = (0, self._began)
         self._cost = 1e-5
         self._garbage = self._keeping = 0.0
@@ -106,7 +103,7 @@ class Session:
         self.channel.put("steps", self.steps)
         if self.source != source:
             self.source = self.channel.source = source
-        if self.steps >= self._next_look:
+        if time.perf_counter() >= self._due_at:
             try:
                 self.look()
             except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
@@ -132,7 +129,7 @@ class Session:
 
     def go_on_from(self, step: int) -> None:
         """The script goes on from a step that an earlier process has ended."""
-        self.steps = self._next_look = step
+        self.steps = step
         self.source = self.channel.source = "holdwater.step"
         self._looked_at = (step, time.perf_counter())
         self.channel.put("steps", step)
@@ -155,15 +152,9 @@ class Session:
         ):
             answering = self._answer()
         now = time.perf_counter()
-        steps, then = self._looked_at
-        period = (began - then) / max(self.steps - steps, 1)
         self._looked_at = (self.steps, began)
-        cost = now - began - answering
-        self._cost += 0.1 * (min(cost, 4 * self._cost) - self._cost)
-        apart = 0.001 if self._looks < CLOSE else self._cost / SHARE
-        apart = max(apart, CALM) if self._looks > MANY else apart
-        wide = period > 0 and self._window is None
-        self._next_look = self.steps + (max(int(apart / period), 1) if wide else 1)
+        self._cost = cost = now - began - answering
+        self._due_at = self._readings.due_at if self._window is None else 0.0
         self.channel.put_seconds("last_step_at", now - self._began)
         self.channel.put_seconds("hook_seconds", self.channel.get_seconds("hook_seconds") + cost + self._keeping)
         self._keeping = 0.0
@@ -184,7 +175,7 @@ class Session:
 
     def finish(self) -> None:
         """The script has ended: let the watcher ask its last question, and answer it."""
-        if self.forked or self._next_look == NEVER or os.getpid() != self.pid:
+        if self.forked or self._due_at == NEVER or os.getpid() != self.pid:
             return
         self._write(time.perf_counter(), self._cost)
         self.channel.state = "ending"
@@ -197,10 +188,20 @@ class Session:
 
     def _write(self, now: float, cost: float) -> None:
         """Write one record."""
-        compiles = 0 if self.compiles is None else self.compiles()
-        clocks = (self.samples_seen, self.epochs, self.evaluations, self.checkpoints, self.shapes, compiles)
         self.channel.write(
-            float(self.steps), now - self._began, cost, *self._readings.read(now), *clocks, self._garbage
+            LookRecord(
+                step=self.steps,
+                seconds=now - self._began,
+                cost=cost,
+                samples_seen=self.samples_seen,
+                epochs=self.epochs,
+                evaluations=self.evaluations,
+                checkpoints=self.checkpoints,
+                shapes=self.shapes,
+                compiles=0 if self.compiles is None else self.compiles(),
+                garbage=self._garbage,
+                **self._readings.read(now),
+            )
         )
 
     def _answer(self) -> float:
@@ -335,7 +336,7 @@ class Session:
 
     def _give_up(self, error: Exception) -> None:
         """Look no more, and say so once; steps are still counted."""
-        self._next_look = NEVER
+        self._due_at = NEVER
         if self.folder.exists():  # else the watching process is gone, and has said why
             say(f"this run is not observed any more: {error!r}")
 

@@ -32,6 +32,10 @@ class Look:
     """Resident pages of mapped files: the kernel may drop them."""
     shared_memory: Bytes | None = None
     """Resident shared memory."""
+    virtual: Bytes | None = None
+    """Address space that this process has mapped, touched or not."""
+    mapped_files: Bytes | None = None
+    """Address space that is backed by files: their pages cannot take more."""
     peak_resident: Bytes | None = None
     """The kernel's own high-water mark of resident memory."""
     heap_in_use: Bytes | None = None
@@ -54,6 +58,8 @@ class Look:
     """Share of the last 10 s in which some task waited for memory, in percent (PSI some avg10)."""
     device_used: Bytes | None = None
     """In use on the device by all processes, as the driver counts it."""
+    device_other: Bytes | None = None
+    """Taken on the device by this process beyond what the framework has reserved: other libraries, contexts."""
     device_peak: Bytes | None = None
     """The framework's own high-water mark of what it reserved on the device."""
     pinned: Bytes | None = None

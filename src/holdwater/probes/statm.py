@@ -19,11 +19,15 @@ class Statm:
 
     def read(self) -> tuple[int, int]:
         """Return resident memory, and the part of it that is file-backed or shared, in bytes."""
+        return self.read_whole()[1:]
+
+    def read_whole(self) -> tuple[int, int, int]:
+        """Return address space, resident memory, and its file-backed or shared part, in bytes."""
         if self._process is not None:
             memory = self._process.memory_info()
-            return memory.rss, getattr(memory, "shared", 0)
-        _, resident, shared, _ = os.pread(self._file, 64, 0).split(None, 3)
-        return int(resident) * self._page, int(shared) * self._page
+            return memory.vms, memory.rss, getattr(memory, "shared", 0)
+        virtual, resident, shared, _ = os.pread(self._file, 64, 0).split(None, 3)
+        return int(virtual) * self._page, int(resident) * self._page, int(shared) * self._page
 
     def close(self) -> None:
         """Give the file descriptor back."""

@@ -13,32 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from holdwater.errors import StoreError
+from holdwater.probes.record import LookRecord
 
-FIELDS = (
-    "step",
-    "seconds",
-    "cost",
-    "resident",
-    "file_and_shared",
-    "heap_in_use",
-    "heap_kept",
-    "python_blocks",
-    "open_files",
-    "threads",
-    "device_allocated",
-    "device_reserved",
-    "pinned",
-    "samples_seen",
-    "epochs",
-    "evaluations",
-    "checkpoints",
-    "shapes",
-    "compiles",
-    "garbage",
-)
-"""What a record holds, each as a float; NaN where it was not read. `cost` is the look's own price, in seconds."""
 CAPACITY = 16_384
-"""Records in the ring; with 20 fields 2.6 MB."""
+"""Records in the ring; with 22 fields 2.9 MB."""
 
 STATES = ("starting", "running", "ending", "ended")
 State = Literal["starting", "running", "ending", "ended"]
@@ -46,7 +24,7 @@ SOURCES = ("time", "torch", "mlx", "holdwater.step")
 Source = Literal["time", "torch", "mlx", "holdwater.step"]
 
 _MAGIC = 0x484F4C4457415431
-_RECORD = struct.Struct(f"<{len(FIELDS)}d")
+_RECORD = struct.Struct(f"<{len(LookRecord._fields)}d")
 _U64 = struct.Struct("<Q")
 _F64 = struct.Struct("<d")
 _AT = {
@@ -152,13 +130,13 @@ class Channel:
     def source(self, source: Source) -> None:
         self.put("source", SOURCES.index(source))
 
-    def write(self, *values: float) -> None:
+    def write(self, record: LookRecord) -> None:
         """Add one record; the count is raised after it, so that a reader never sees half of one."""
         written: int = _U64.unpack_from(self.map, _AT_WRITTEN)[0]
-        _RECORD.pack_into(self.map, _BEGIN + written % CAPACITY * _RECORD.size, *values)
+        _RECORD.pack_into(self.map, _BEGIN + written % CAPACITY * _RECORD.size, *record)
         _U64.pack_into(self.map, _AT_WRITTEN, written + 1)
 
-    def read(self, since: int) -> tuple[list[tuple[float, ...]], int]:
+    def read(self, since: int) -> tuple[list[LookRecord], int]:
         """Return the records that are new.
 
         Args:
@@ -170,7 +148,7 @@ class Channel:
         written = self.get("written")
         first = max(since, written - CAPACITY // 2)  # the older half may be overwritten while it is read
         records = [
-            _RECORD.unpack_from(self.map, _BEGIN + number % CAPACITY * _RECORD.size)
+            LookRecord(*_RECORD.unpack_from(self.map, _BEGIN + number % CAPACITY * _RECORD.size))
             for number in range(first, written)
         ]
         return records, written

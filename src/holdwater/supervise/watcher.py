@@ -8,7 +8,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from holdwater.errors import StoreError
 from holdwater.probes.host import Available
 from holdwater.probes.machine import read_machine
 from holdwater.probes.outside import Outside
+from holdwater.probes.record import LookRecord
 from holdwater.probes.sample import DeviceMemory, Look, Sample
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.channel import Channel
@@ -79,6 +80,8 @@ class Watcher:
         self._read = self._ticks = 0
         self._last_step = -1
         self._shared = 0.0
+        self._device_used: float | None = None
+        self._taken = 0
         self._pending: dict[str, int] = {}
         self._next_judgement = self._next_by_time = float(FIRST_LOOK)
 
@@ -201,43 +204,57 @@ class Watcher:
         for record in records:
             self._take(record)
 
-    def _take(self, record: tuple[float, ...]) -> None:
+    def _take(self, record: LookRecord) -> None:
         """Put one record into the history."""
-        step, seconds, cost, resident, both, in_use, kept, blocks, files, threads, *rest = record
-        allocated, reserved, pinned, *clocks = rest
-        if step < self._last_step:
+        if record.step < self._last_step:
             return
-        self._last_step = int(step)
+        self._last_step = int(record.step)
         if len(self.costs) < 4096:
-            self.costs.append(cost)
+            self.costs.append(record.cost)
         else:
-            self.costs[int(step) % 4096] = cost
-        device = None if math.isnan(allocated) else DeviceMemory(Bytes(int(allocated)), Bytes(int(reserved)))
+            self.costs[self._taken % 4096] = record.cost
+        self._taken += 1
         pending, self._pending = self._pending, {}
-        seen = _whole(heap_in_use=in_use, heap_kept=kept, python_blocks=blocks, pinned=pinned)
-        seen |= _whole(open_files=files, threads=threads)
-        names = ("samples_seen", "epochs", "evaluations", "checkpoints", "shapes", "compiles", "garbage")
-        seen |= {name: int(value) for name, value in zip(names, clocks, strict=True)}
         for name in ("resident", "open_files", "threads"):  # the process counts these itself
             pending.pop(name, None)
-        pending |= {"anonymous": int(resident - both), "file": int(max(both - self._shared, 0)), **seen}
-        look = Look(**pending)  # type: ignore[arg-type] # named as Look's fields
-        sample = Sample(Step(int(step)), seconds, Bytes(int(resident)), device, look)
+        pending |= record.readings(_OF_A_LOOK)
+        pending["anonymous"] = int(record.resident - record.file_and_shared)
+        pending["file"] = int(max(record.file_and_shared - self._shared, 0))
+        device = None
+        if not math.isnan(record.device_allocated):
+            device = DeviceMemory(Bytes(int(record.device_allocated)), Bytes(int(record.device_reserved)))
+            pending |= self._device_other(record)
+        sample = Sample(
+            Step(int(record.step)),
+            record.seconds,
+            Bytes(int(record.resident)),
+            device,
+            Look(**pending),  # type: ignore[arg-type] # named as Look's fields
+        )
         self.by_step.append(sample)
         self._note_pressure(sample)
+
+    def _device_other(self, record: LookRecord) -> dict[str, int]:
+        """What the process took on the device beyond what its framework reserved; empty where that is not known.
+
+        The driver counts all processes; where it can tell this one from the others, that number is taken.
+        """
+        used = self._device_used if self._device_used is not None else record.device_used
+        return {} if math.isnan(used) else {"device_other": int(max(used - record.device_reserved, 0))}
 
     def _look_outside(self) -> bool:
         """Read the process from outside; False when it is gone."""
         now = time.perf_counter() - self._began
-        fields = self._outside.read()
-        if fields is None:
+        seen = self._outside.read()
+        if seen is None:
             return False
         self._ticks = max(round(now / self.tick), 1)
-        self._shared = fields.get("shared_memory", 0)
-        fields |= self._available.read()
-        self._pending |= fields
-        resident = fields.pop("resident")
-        sample = Sample(Step(self._ticks), now, Bytes(resident), None, Look(**fields))
+        self._shared = seen.get("shared_memory", 0)
+        self._device_used = seen.get("device_used") or None
+        seen |= self._available.read()
+        self._pending |= seen
+        resident = seen.pop("resident")
+        sample = Sample(Step(self._ticks), now, Bytes(resident), None, Look(**seen))
         self.by_time.append(sample)
         self._note_pressure(sample)
         return True
@@ -320,6 +337,4 @@ def _headroom() -> HeadroomConfig:
     return HeadroomConfig(waiting_below=short, stopping_below=short)
 
 
-def _whole(**values: float) -> dict[str, int]:
-    """The values that were read, as whole numbers."""
-    return {name: int(value) for name, value in values.items() if not math.isnan(value)}
+_OF_A_LOOK = frozenset(field.name for field in fields(Look))

@@ -1,40 +1,16 @@
 """A run's history as columns: each bucket stands for consecutive samples and keeps their extremes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from holdwater.probes.sample import Look
+
 STEP_SERIES = ("resident", "device_allocated", "device_reserved", "loss")
 """Read with every sample."""
-LOOK_SERIES = (
-    "available",
-    "anonymous",
-    "file",
-    "shared_memory",
-    "peak_resident",
-    "heap_in_use",
-    "heap_kept",
-    "children",
-    "child_count",
-    "dev_shm",
-    "open_files",
-    "threads",
-    "cgroup_usage",
-    "pressure",
-    "device_used",
-    "device_peak",
-    "pinned",
-    "python_blocks",
-    "samples_seen",
-    "epochs",
-    "evaluations",
-    "checkpoints",
-    "shapes",
-    "compiles",
-    "garbage",
-)
+LOOK_SERIES = tuple(field.name for field in fields(Look))
 """Read by the clock; the names are those of the fields of `Look`."""
 SERIES = STEP_SERIES + LOOK_SERIES
 """All series of a timeline, in the order of the columns."""

@@ -1,0 +1,67 @@
+"""When a reading is due again: by the time that has passed, and by what it costs.
+
+A reading lies at most `SPACING` of the time passed after the one before, so that any run, of whatever pace and
+length, is read evenly on the scale of its own length: what happened in its last eighth is known as well as what
+happened in its last half. A reading that costs more comes so seldom that all of its kind stay within their part
+of `allowance`. The cheapest reading has no price.
+"""
+
+import math
+
+SPACING = 1 / 800
+"""The part of the time passed that may lie between two readings. A reading is taken at the end of a step, so two
+of them lie at most this and one step apart: never further than the larger of one step and 1/400 of the time."""
+FURTHEST, FURTHEST_WITHIN = 0.5, 600.0
+"""Seconds between two readings at most, within the first ten minutes."""
+MINUTE, FIRST_SHARE, SLOWING = 60.0, 0.01, 0.45
+"""All readings together may take 1 % of the first minute, and later so much that ten minutes cost 0.28 % and an
+hour 0.1 %: the allowance grows by the power 0.45 of the time."""
+AT_FIRST = 0.002
+"""Seconds that a dear reading may take at once, however young the run is: it is to be judged too."""
+
+
+def allowance(seconds: float) -> float:
+    """Seconds that all readings together may take of a run of this length."""
+    if seconds <= MINUTE:
+        return FIRST_SHARE * seconds
+    return FIRST_SHARE * MINUTE * math.pow(seconds / MINUTE, SLOWING)
+
+
+def share_now(seconds: float) -> float:
+    """The part of the next moment that readings may take, when so many seconds have passed."""
+    if seconds <= MINUTE:
+        return FIRST_SHARE
+    return FIRST_SHARE * SLOWING * math.pow(seconds / MINUTE, SLOWING - 1)
+
+
+class Pace:
+    """The rhythm of one reading."""
+
+    def __init__(self, part: float | None = None) -> None:
+        """Begin with the reading due at once.
+
+        Args:
+            part: Of the allowance, that this reading may take; None for the cheapest, which never waits for
+                its price.
+        """
+        self.due = 0.0
+        """Seconds since the first reading of all."""
+        self._part = part
+        self._price = 0.0
+
+    def note(self, now: float, price: float) -> None:
+        """Note a reading, and settle when the next is due.
+
+        Args:
+            now: Seconds since the first reading of all.
+            price: Seconds that it took.
+        """
+        apart = now * SPACING
+        if now < FURTHEST_WITHIN:
+            apart = min(apart, FURTHEST)
+        if self._part is not None:
+            seldom = min(price, 4 * self._price) if self._price else price  # a pause within it is not its price
+            self._price += 0.2 * (seldom - self._price) if self._price else price
+            beyond = self._price - AT_FIRST if now < 1.0 else self._price
+            apart = max(apart, beyond / (share_now(now) * self._part))
+        self.due = now + apart
