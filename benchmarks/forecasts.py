@@ -45,7 +45,7 @@ def one_leak(seed: int) -> list[Row]:
         at = int(part * steps)
         if at < 200 or at >= truth:
             continue
-        growth = judge_growth(*thin(memory[:at]))
+        growth = judge_growth(*thin(memory, np.arange(at)))
         if growth.kind != "leak":
             continue
         forecast = forecast_limit(growth, growth.level, int(limit), 1.0)

@@ -1,4 +1,4 @@
-"""Bar B2: false alarms and power of the judgement on simulated runs of known truth, looked at at every step.
+"""False alarms and power of the judgement on simulated runs of known truth, read at the pace of real ones.
 
 Between two looks the verdict stands, so the looks at growing intervals are all that there is to see. The oracle
 knows the noise and the onset and looks once, at the end, at the same chance of a false alarm (0.001).
@@ -31,7 +31,8 @@ Job = tuple[Any, ...]
 def judge_healthy(job: Job) -> tuple[str, Noise, int | None, str]:
     """One healthy run."""
     kind, noise, steps, seed = job
-    outcome = look_all_the_way(healthy(kind, steps, noise, np.random.default_rng(seed)))
+    random = np.random.default_rng(seed)
+    outcome = look_all_the_way(healthy(kind, steps, noise, random), seconds_per_step=_pace(random))
     return kind, noise, outcome.said_leak_at, outcome.final
 
 
@@ -40,7 +41,8 @@ def judge_leak(job: Job) -> tuple[float, float, Noise, int | None]:
     score, onset, noise, seed = job
     begin = int(onset * SHORT)
     rate = score / oracle_score(begin, SHORT, noise)
-    outcome = look_all_the_way(leak(rate, begin, SHORT, noise, np.random.default_rng(seed)))
+    random = np.random.default_rng(seed)
+    outcome = look_all_the_way(leak(rate, begin, SHORT, noise, random), seconds_per_step=_pace(random))
     return score, onset, noise, outcome.said_leak_at
 
 
@@ -103,6 +105,11 @@ def _power(found: list[tuple[float, float, Noise, int | None]]) -> tuple[Bar, li
     where = f"{worst['noise']}, onset {worst['onset']}"
     text = f"{worst['ratio']} ({where}); {enough} of {len(counted)} cells at 0.8 or more"
     return Bar(text, "at least 0.8", worst["ratio"] >= 0.8), rows
+
+
+def _pace(random: np.random.Generator) -> float:
+    """Seconds per step, from 0.1 ms to 1 s: how unevenly a run is read depends on it."""
+    return float(10 ** random.uniform(-4, 0))
 
 
 def _name(noise: Noise) -> str:

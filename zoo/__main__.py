@@ -1,9 +1,7 @@
 """Run the zoo: `python -m zoo [--tools holdwater,…] [--only PATTERN] [--json FILE]`."""
 
 import argparse
-import importlib.util
 import json
-import re
 import sys
 import tempfile
 import time
@@ -12,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from holdwater.evaluation.simulate import wilson
-from zoo.labels import Label, read_labels
-from zoo.tools import TOOLS, Said
+from zoo.labels import Label, read_labels, what_is_missing
+from zoo.tools import TOOLS, Said, names_the_line
 
 Row = tuple[Label, dict[str, Said]]
 
@@ -69,16 +67,10 @@ def score(rows: list[Row], tool: str) -> dict[str, object]:
         if shares:
             numbers["unaccounted at most"] = f"{max(shares):.1%}"
     if any(said.lines for _, said in found):
-        lined = sum(_names_the_line(label, said) for label, said in found)
+        lined = sum(names_the_line(label, said) for label, said in found)
         numbers["line right"] = f"{lined} of {len(found)}"
     errors = sum(said[tool].error is not None for _, said in rows)
     return numbers | ({"could not run": errors} if errors else {})
-
-
-def _names_the_line(label: Label, said: Said) -> bool:
-    """Whether the first line that is blamed is the one that allocates or holds."""
-    truth = {line.number for line in (label.allocated, label.held) if line is not None}
-    return bool(said.lines) and said.lines[0] in truth
 
 
 def _ask(label: Label, tools: list[str]) -> Row:
@@ -106,23 +98,11 @@ def _interval(count: int, of: int) -> str:
 
 
 def _can_run(label: Label) -> bool:
-    """Whether the packages are installed that a script imports; else it is left out, and that is said."""
-    text = label.script.read_text(encoding="utf-8")
-    names = set(re.findall(r"^(?:import|from) (\w+)", text, flags=re.MULTILINE))
-    if label.needs_gpu and not _has_gpu():
-        print(f"left out: {label.script.stem} needs a CUDA device")
-        return False
-    missing = sorted(name for name in names if importlib.util.find_spec(name) is None)
-    if missing:
-        print(f"left out: {label.script.stem} needs {', '.join(missing)}")
-    return not missing
-
-
-def _has_gpu() -> bool:
-    """Whether torch sees a CUDA device."""
-    import torch  # noqa: PLC0415 - only where a script asks for one
-
-    return torch.cuda.is_available()
+    """Whether this machine has what a script needs; else it is left out, and that is said."""
+    missing = what_is_missing(label)
+    if missing is not None:
+        print(f"left out: {label.script.stem} needs {missing}")
+    return missing is None
 
 
 def _options() -> argparse.Namespace:

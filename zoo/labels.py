@@ -1,5 +1,7 @@
 """The label beside each script: what a tool should say of it."""
 
+import importlib.util
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,7 @@ class Label:
     follows: str | None
     """None where more than one clock fits."""
     case: str
-    """Its number in the list of public cases."""
+    """Its number in the list of public cases; empty where a program comes from elsewhere."""
     pair: str | None
     """The script with the same curve or the same code, and the opposite truth."""
     allocated: Line | None
@@ -49,11 +51,17 @@ class Label:
 def read_labels(pattern: str = "") -> list[Label]:
     """Read all labels whose script's path holds the pattern, in the order of their names."""
     scripts = sorted((*HERE.glob("leaks/*.py"), *HERE.glob("lookalikes/*.py")))
-    return [_read(script) for script in scripts if pattern in str(script)]
+    return [read_label(script) for script in scripts if pattern in str(script)]
 
 
-def _read(script: Path) -> Label:
-    """Read one label."""
+def read_folder(folder: Path, pattern: str = "") -> list[Label]:
+    """Read the labels of any folder of programs (NAME.py beside NAME.toml), in the order of their names."""
+    scripts = sorted(script.resolve() for script in folder.glob("*.py") if script.with_suffix(".toml").exists())
+    return [read_label(script) for script in scripts if pattern in script.name]
+
+
+def read_label(script: Path) -> Label:
+    """Read the label beside a script."""
     table = tomllib.loads(script.with_suffix(".toml").read_text(encoding="utf-8"))
     lines = script.read_text(encoding="utf-8").splitlines()
 
@@ -70,8 +78,24 @@ def _read(script: Path) -> Label:
         verdict=table["verdict"],
         component=table.get("component"),
         follows=table.get("follows"),
-        case=table["case"],
+        case=table.get("case", ""),
         pair=table.get("pair"),
         allocated=find("allocated"),
         held=find("held"),
     )
+
+
+def what_is_missing(label: Label) -> str | None:
+    """What a script needs that this machine lacks: a CUDA device, or packages; None where it can run."""
+    text = label.script.read_text(encoding="utf-8")
+    names = set(re.findall(r"^(?:import|from) (\w+)", text, flags=re.MULTILINE))
+    if label.needs_gpu and not _has_gpu():
+        return "a CUDA device"
+    return ", ".join(sorted(name for name in names if importlib.util.find_spec(name) is None)) or None
+
+
+def _has_gpu() -> bool:
+    """Whether torch sees a CUDA device."""
+    import torch  # noqa: PLC0415 - only where a script asks for one
+
+    return torch.cuda.is_available()

@@ -6,6 +6,7 @@ script or, for memray, if 1 MB of it is left at the end.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,9 @@ class Said:
     leak: bool
     verdict: str = ""
     component: str | None = None
+    """Of the first leak."""
+    rises: str | None = None
+    """The component of the first finding that is too early to judge."""
     follows: str | None = None
     rate: float | None = None
     detected_step: int | None = None
@@ -41,6 +45,18 @@ class Said:
 
 
 Tool = Callable[[Label, Path], Said]
+
+
+def names_the_line(label: Label, said: Said) -> bool:
+    """Whether the first line that is blamed is the one that allocates or holds."""
+    truth = {line.number for line in (label.allocated, label.held) if line is not None}
+    return bool(said.lines) and said.lines[0] in truth
+
+
+def names_the_holder(label: Label, said: Said) -> bool:
+    """Whether what is said to hold, first, bears the name of what holds."""
+    held = next((name for role, _, name in said.facts.get("sites", ()) if role == "held"), None)
+    return label.held is not None and held is not None and held == label.held.name
 
 
 def ask_holdwater(label: Label, folder: Path) -> Said:
@@ -58,6 +74,7 @@ def ask_holdwater(label: Label, folder: Path) -> Said:
         leak=verdict["verdict"] == "leak",
         verdict=verdict["verdict"],
         component=first.get("component"),
+        rises=next((found["component"] for found in verdict["findings"] if found["verdict"] == "warming"), None),
         follows=first.get("follows"),
         rate=(first.get("rate") or {}).get("bytes_per_step"),
         detected_step=first.get("detected_step"),
@@ -164,11 +181,12 @@ def ask_leak_hunter(label: Label, folder: Path) -> Said:
 
 
 def _run(command: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
-    """Run a tool."""
+    """Run a tool; what a script leaves in temporary files goes with the folder."""
     try:
         return subprocess.run(
             command,
             cwd=folder,
+            env={**os.environ, "TMPDIR": str(folder)},
             capture_output=True,
             text=True,
             timeout=LIMIT,

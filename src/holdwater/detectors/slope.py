@@ -25,6 +25,8 @@ NEAR_WALK = 0.9
 """Noise more alike than this has had too little time to show how far it goes."""
 ROUNDING = 1e-4
 """What a slope may be off by since blocks are not all of one length."""
+FEWEST_BLOCKS, FILLED = 24, 0.97
+"""A series is cut into so many blocks at least, and into more only where this part of them holds readings."""
 PLAINLY_SIMILAR = 3.5
 """Joined blocks resemble each other plainly from this many standard errors on."""
 
@@ -71,7 +73,7 @@ def fit_slope(x: Floats, y: Floats, *, bend: float = 0.0, wary: bool = False) ->
     outliers drawn in, gives the slope.
 
     Args:
-        x: Increasing, evenly spaced but for rounding. Shape (blocks,), at least 3.
+        x: Increasing, about evenly spaced. Shape (blocks,), at least 3.
         y: Shape (blocks,).
         bend: The part of the blocks before the rise begins.
         wary: Allow for much more correlation than was found, where it is high: for looks that come again and
@@ -93,7 +95,10 @@ def fit_slope(x: Floats, y: Floats, *, bend: float = 0.0, wary: bool = False) ->
     level = float(np.mean(drawn - value * ramp))
     left = drawn - level - value * ramp
     error, correlation = _error(left, count, start, HIGH_WARY if wary else HIGH)
-    error = float(np.hypot(error / (float(x[-1] - x[0]) / (count - 1)), ROUNDING * value))
+    spacing = float(x[-1] - x[0]) / (count - 1)
+    even = float(_energy(count, start)) * spacing**2
+    error *= float(np.sqrt(even / (apart @ apart))) / spacing  # readings may leave gaps between blocks
+    error = float(np.hypot(error, ROUNDING * value))
     return Slope(
         value, base + level + value * float(ramp[-1]), max(noise, float(np.std(left))), error, correlation
     )
@@ -105,6 +110,14 @@ def _rough(x: Floats, y: Floats) -> float:
         x, y = blocks(x, y, 48, floor=False)
     left, right = _pairs(len(x))
     return float(np.median((y[right] - y[left]) / (x[right] - x[left])))
+
+
+@lru_cache(maxsize=256)
+def _energy(count: int, start: int) -> float:
+    """The sum of squares of an evenly spaced ramp about its mean, a block apart."""
+    ramp = np.maximum(np.arange(count, dtype=np.float64) - start, 0.0)
+    ramp -= ramp.mean()
+    return float(ramp @ ramp)
 
 
 @lru_cache(maxsize=256)
@@ -182,8 +195,10 @@ def _correlation(residuals: Floats, doubt: float) -> float:
 
 
 def blocks(x: Floats, y: Floats, count: int, *, floor: bool) -> tuple[Floats, Floats]:
-    """Cut a series into consecutive blocks and take the floor or the mean of each.
+    """Cut a series into blocks of equal length in x, and take the floor or the mean of each.
 
+    Equal in steps or seconds, not in readings: how densely a part of the run was read says nothing about it.
+    Where readings are too sparse for so many blocks, there are fewer; a block without readings is left out.
     What a program needs only for a moment stands above the floor; what it keeps lifts it. Where there is
     nothing but noise the mean is the more exact one.
 
@@ -191,16 +206,40 @@ def blocks(x: Floats, y: Floats, count: int, *, floor: bool) -> tuple[Floats, Fl
         x: Increasing. Shape (values,).
         y: Shape (values,).
         count: How many blocks to make at most.
-        floor: Take the smallest value of each block, not the mean.
+        floor: Take the smallest value of each block, not the mean. The least of many readings lies deeper than
+            that of few, so it is taken of equally many in each block.
 
     Returns:
         The mean x, and the floor or mean, of each block. Shape (blocks,) each.
     """
-    count = min(count, len(x))
-    edges = np.linspace(0, len(x), count + 1).astype(np.int64)[:-1]
-    widths = np.diff(np.append(edges, len(x)))
-    values = np.minimum.reduceat(y, edges) if floor else np.add.reduceat(y, edges) / widths
-    return np.add.reduceat(x, edges) / widths, values
+    count = _blocks_that_are_read(x, count)
+    if count >= len(x):
+        return x, y
+    inner = np.searchsorted(x, np.linspace(x[0], x[-1], count + 1)[1:-1], side="right")
+    starts = np.unique(np.append(0, inner[inner < len(x)])).astype(np.int64)
+    widths = np.diff(np.append(starts, len(x)))
+    if floor:
+        each = max(int(np.percentile(widths, 10)), 1)
+        taken = starts[:, None] + (np.arange(each) + 0.5)[None, :] * (widths / each)[:, None]
+        values = y[taken.astype(np.int64)].min(axis=1)
+    else:
+        values = np.add.reduceat(y, starts) / widths
+    return np.add.reduceat(x, starts) / widths, values
+
+
+def _blocks_that_are_read(x: Floats, most: int) -> int:
+    """The largest number of blocks of which nearly all hold a reading, at most `most`."""
+    length = float(x[-1] - x[0]) if len(x) else 0.0
+    count = min(most, len(x))
+    if length <= 0:
+        return count
+    places = (x - x[0]) / length
+    while count > FEWEST_BLOCKS:
+        block = np.minimum((places * count).astype(np.int64), count - 1)
+        if np.count_nonzero(np.diff(block)) + 1 >= FILLED * count:
+            break
+        count = max(int(0.8 * count), FEWEST_BLOCKS)
+    return count
 
 
 def spread_of_steps(y: Floats) -> float:

@@ -6,7 +6,8 @@ import numpy as np
 
 from holdwater.detectors.growth import DEFAULT, FIRST_LOOK, LOOK_GROWTH, GrowthConfig, GrowthKind, judge_growth
 from holdwater.evaluation.shapes import Curve
-from holdwater.timeline.buckets import Floats
+from holdwater.probes.pace import Pace
+from holdwater.timeline.buckets import Floats, Integers
 
 CAPACITY = 4096
 
@@ -20,19 +21,23 @@ class Outcome:
     final: GrowthKind
 
 
-def look_all_the_way(curve: Curve, *, config: GrowthConfig = DEFAULT) -> Outcome:
+def look_all_the_way(
+    curve: Curve, *, config: GrowthConfig = DEFAULT, seconds_per_step: float | None = None
+) -> Outcome:
     """Judge a run at all looks, the last of them at its end.
 
     Args:
         curve: The run.
         config: The detector's settings.
+        seconds_per_step: What a step takes, so that it is read at the pace of a real run; None reads each step.
     """
     steps = len(curve.memory)
     at, said = FIRST_LOOK, None
     kind: GrowthKind = "unknown"
+    read = np.arange(steps) if seconds_per_step is None else read_steps(steps, seconds_per_step)
     while True:
         at = min(at, steps)
-        x, floors, means = thin(curve.memory[:at])
+        x, floors, means = thin(curve.memory, read[: int(np.searchsorted(read, at))])
         growth = judge_growth(x, floors, means, final=at == steps, config=config)
         kind = _resolve(growth.kind, curve, at)
         if kind == "leak" and said is None:
@@ -42,25 +47,42 @@ def look_all_the_way(curve: Curve, *, config: GrowthConfig = DEFAULT) -> Outcome
         at = int(at * LOOK_GROWTH) + 1
 
 
-def thin(memory: Floats) -> tuple[Floats, Floats, Floats]:
+def thin(memory: Floats, read: Integers) -> tuple[Floats, Floats, Floats]:
     """Merge neighbours as a timeline does.
 
     Args:
         memory: One value a step. Shape (steps,).
+        read: The steps that were read, increasing. Shape (readings,).
 
     Returns:
         The last step, the floor and the mean of each bucket. Shape (buckets,) each.
     """
     stride = 1
-    while len(memory) // stride >= CAPACITY:
+    while len(read) // stride >= CAPACITY:
         stride *= 2
-    edges = np.arange(0, len(memory), stride)
-    widths = np.diff(np.append(edges, len(memory)))
+    edges = np.arange(0, len(read), stride)
+    widths = np.diff(np.append(edges, len(read)))
+    values = memory[read]
     return (
-        (edges + widths).astype(np.float64),
-        np.minimum.reduceat(memory, edges),
-        np.add.reduceat(memory, edges) / widths,
+        read[edges + widths - 1].astype(np.float64) + 1,
+        np.minimum.reduceat(values, edges),
+        np.add.reduceat(values, edges) / widths,
     )
+
+
+def read_steps(steps: int, seconds_per_step: float) -> Integers:
+    """The steps of a run that are read, at the pace of its cheapest reading. Shape (readings,).
+
+    Args:
+        steps: Of the run.
+        seconds_per_step: What each takes.
+    """
+    pace, read, at = Pace(), [], 0
+    while at < steps:
+        read.append(at)
+        pace.note(at * seconds_per_step, 0.0)
+        at = max(at + 1, int(np.ceil(pace.due / seconds_per_step)))
+    return np.array(read, np.int64)
 
 
 def _resolve(kind: GrowthKind, curve: Curve, at: int) -> GrowthKind:
