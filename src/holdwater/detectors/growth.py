@@ -82,10 +82,18 @@ class GrowthConfig:
                 f"growth.blocks is {self.blocks}, but each third needs eight; set growth.blocks = 24 or more"
             )
 
-    def threshold(self, *, final: bool) -> float:
-        """Standard errors that a rise needs, at the look when the run has ended or at any before."""
+    def threshold(self, *, final: bool, blocks: int = 1 << 20) -> float:
+        """Standard errors that a rise needs, at the look when the run has ended or at any before.
+
+        Args:
+            final: The run has ended.
+            blocks: Of which the rise consists: the error of few is itself known badly (Student's t; the expansion
+                is that of Abramowitz and Stegun, 26.7.5).
+        """
         chance = self.false_alarms / PLACES
-        return NormalDist().inv_cdf(1 - chance * (LAST_SHARE if final else (1 - LAST_SHARE) / LOOKS))
+        z = NormalDist().inv_cdf(1 - chance * (LAST_SHARE if final else (1 - LAST_SHARE) / LOOKS))
+        free = max(blocks - 2, 2)
+        return z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
 
 
 DEFAULT = GrowthConfig()
@@ -187,7 +195,7 @@ def _candidates(  # noqa: PLR0913 - what a line is laid through, and how
         earlier = blocks(steps[:at], values[:at], 64, floor=floor)[1] if at and share > 1 else values[:0]
         for bend in bends:
             start = int(bend * len(x))
-            if len(x) - start >= config.least_values or bend == 0:
+            if len(x) - start >= config.least_values / 2 or bend == 0:
                 line = fit_slope(x, y, bend=bend, wary=wary)
                 found.append(Rise(x[start:], y[start:], line, np.append(earlier, y[:start])))
     return found
@@ -250,7 +258,7 @@ def _rises(rise: Rise, config: GrowthConfig, *, final: bool) -> bool:
     alike = min(max((rise.line.correlation - 0.6) / 0.3, 0.0), 1.0)
     if (
         rise.growth < config.least_growth
-        or rise.line.score < config.threshold(final=final) + MORE_IF_ALIKE * alike
+        or rise.line.score < config.threshold(final=final, blocks=len(rise.x)) + MORE_IF_ALIKE * alike
     ):
         return False
     if len(rise.before) < 2:
