@@ -6,9 +6,10 @@ import numpy as np
 
 from holdwater.budget import Budget
 from holdwater.detectors import accuse
+from holdwater.detectors.bounds import known_end
 from holdwater.detectors.clocks import EVENTS, Following, find_clock, stairs
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
-from holdwater.detectors.forecast import forecast_limit, forecast_visits, seconds_per_step
+from holdwater.detectors.forecast import forecast_limit, seconds_per_step
 from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_growth
 from holdwater.detectors.series import Series, device_cache, private_series, retained, shared, take
 from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, Rate, Verdict, VerdictKind
@@ -51,6 +52,8 @@ class Judgement:
     """A leak of private memory would be named: an experiment should be made first."""
     children: bool = False
     """What has come up may be in child processes, such as a loader's workers."""
+    regions: bool = False
+    """What has come up may lie in regions that were mapped before: they should be read."""
 
 
 def judge(
@@ -76,7 +79,8 @@ def judge(
     findings = [*_without_stacks(case.judge_private(), others), *others]
     whole = case.judge_whole(findings)
     findings = [whole, *findings] if whole is not None else findings
-    return Judgement(Verdict.of(tuple(findings), step), case.suspicious, case.accusing, case.children)
+    verdict = Verdict.of(tuple(findings), step)
+    return Judgement(verdict, case.suspicious, case.accusing, case.children, case.regions)
 
 
 @dataclass(slots=True)
@@ -92,6 +96,7 @@ class _Case:
     suspicious: bool = False
     accusing: bool = False
     children: bool = False
+    regions: bool = False
 
     def judge_private(self) -> list[Finding]:
         """Judge what this process alone uses; only what grows is a finding."""
@@ -107,7 +112,7 @@ class _Case:
                 self.accusing = True
                 grown.append((growth.rate.bytes_per_step, self._accuse(series, growth, following)))
             elif growth.suspicious:
-                ending = self._find_end(self._component(series, growth), growth)
+                ending = self._find_end(self._component(series, growth), growth, series.name)
                 grown += [] if ending is None else [(growth.rate.bytes_per_step, ending)]
         grown.sort(key=lambda pair: -pair[0])
         findings: list[Finding] = []
@@ -128,7 +133,8 @@ class _Case:
             if growth.kind == "leak" and not self._is_code(series.component, growth):
                 self.suspicious = True
                 kind: VerdictKind = "fragmentation" if series.component in KEPT else "leak"
-                findings.append(self._finding(kind, series.component, growth, following))
+                ending = self._find_end(series.component, growth, series.name) if series.name == "file" else None
+                findings.append(ending or self._finding(kind, series.component, growth, following))
             elif series.name in {"device_allocated", "children"} and growth.kind != "unknown":
                 findings.append(self._finding(growth.kind, series.component, growth, following))
         return findings
@@ -207,7 +213,8 @@ class _Case:
         if evidence.experiments and accuse.is_garbage(evidence, growth):
             return self._finding(self._kind_of_garbage(growth), component, growth, following, garbage=True)
         kind: VerdictKind = "fragmentation" if component in KEPT else "leak"
-        return self._find_end(component, growth) or self._finding(kind, component, growth, following)
+        ending = self._find_end(component, growth, series.name)
+        return ending or self._finding(kind, component, growth, following)
 
     def _component(self, series: Series, growth: Growth) -> Component:
         """What a growing series is made of."""
@@ -220,58 +227,16 @@ class _Case:
             return "host.python"
         return series.component
 
-    def _find_end(self, component: Component, growth: Growth) -> Finding | None:
-        """A growth whose end is known: the dataset's last row, or the containers' greatest length."""
-        visits = accuse.first_visits(self.buckets, self.evidence)
-        if visits is not None and accuse.is_held_by_datasets(self.evidence):
-            found = forecast_visits(self.buckets, *visits)
-            if found is not None:
-                return self._bounded_by_visits(component, growth, *found)
-        room = self.evidence.holdings[-1].room if self.evidence.holdings else None
-        return None if room is None else self._bounded_by_room(component, growth, room)
+    def _find_end(self, component: Component, growth: Growth, series: str) -> Finding | None:
+        """A growth whose end is known."""
+        self.regions |= series in {"file", "outside", "resident"}
+        return known_end(self.buckets, self.evidence, component, growth, series=series)
 
     def _kind_of_garbage(self, growth: Growth) -> VerdictKind:
         """Garbage comes and goes where the collector is on; where it is off, it leaks if nobody ever collects."""
         if self.evidence.experiments[-1].collector_on:
             return "cyclic"
         return "leak" if self.final or self.step - int(growth.onset or 0) > GARBAGE_PATIENCE else "warming"
-
-    def _bounded_by_visits(
-        self, component: Component, growth: Growth, plateau: Plateau, per_row: float
-    ) -> Finding:
-        """A growth that ends when each row has come once."""
-        rate = None if growth.rate is None else replace(growth.rate, per_event=per_row)
-        ends = f"settles near step {self.step + round(plateau.steps)} at {format_size(plateau.settles_at_bytes)}"
-        if plateau.steps == 0:
-            ends = f"has settled at {format_size(plateau.settles_at_bytes)}, for each row has come"
-        return Finding(
-            verdict="bounded",
-            component=component,
-            detected_step=self.step,
-            onset_step=growth.onset,
-            rate=rate,
-            follows="sample",
-            forecast=plateau,
-            advice=f"memory follows first visits of samples ({format_size(per_row)} each, held by the dataset): "
-            f"it {ends}",
-        )
-
-    def _bounded_by_room(self, component: Component, growth: Growth, room: float) -> Finding:
-        """A growth of containers that have a greatest length."""
-        resident = float(self.buckets.lows("resident")[-1])
-        steps = room / max(growth.rate.bytes_per_step, 1.0) if growth.rate is not None else 0.0
-        plateau = Plateau(resident + room, steps)
-        return Finding(
-            verdict="bounded",
-            component=component,
-            detected_step=self.step,
-            onset_step=growth.onset,
-            rate=growth.rate,
-            follows="step",
-            forecast=plateau,
-            advice="memory grows in containers with a greatest length: "
-            f"it settles near step {self.step + round(steps)} at {format_size(plateau.settles_at_bytes)}",
-        )
 
     def _finding(
         self,

@@ -1,6 +1,6 @@
 """What a run's memory was judged to be, with the numbers behind it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from holdwater.units import Step
@@ -47,6 +47,12 @@ class Rate:
     """The probability with which `low` and `high` enclose the true rate."""
     per_event: float | None = None
     """Bytes per event of the clock that the growth follows; None where that is the step."""
+    every_steps: int | None = None
+    """Steps from one event to the next, where growth comes every so many steps; None where it does not."""
+
+    def per(self, event: float) -> "Rate":
+        """The same rate, with the bytes that each event adds."""
+        return replace(self, per_event=event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ class Outside:
             "file": table["RssFile"],
             "shared_memory": table["RssShmem"],
             "peak_resident": table["VmHWM"],
+            "virtual": table["VmSize"],
         }
 
     def _read_elsewhere(self) -> dict[str, int]:

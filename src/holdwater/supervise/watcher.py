@@ -29,6 +29,7 @@ from holdwater.probes.sample import DeviceMemory, Look, Sample
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.channel import Channel
 from holdwater.supervise.inquiry import Inquiry
+from holdwater.supervise.regions import RegionHistory
 from holdwater.timeline.timeline import Timeline
 from holdwater.units import Bytes, Step
 
@@ -75,6 +76,7 @@ class Watcher:
         """Seconds of the process's own looks, the newest 4096."""
         self.errors: list[str] = []
         self._outside, self._channel = outside, channel
+        self._regions, self._regions_of = RegionHistory(outside.pid), self.by_time
         self._available, self._pressure, self._headroom = Available(), Pressure(), _headroom()
         self._began = time.perf_counter()
         self._read = self._ticks = 0
@@ -88,7 +90,8 @@ class Watcher:
     @property
     def evidence(self) -> Evidence:
         """What is known beside the curves."""
-        return NO_EVIDENCE if self.inquiry is None else self.inquiry.evidence
+        asked = NO_EVIDENCE if self.inquiry is None else self.inquiry.evidence
+        return asked.with_regions(self._regions.touched("file"), self._regions.touched("private"))
 
     @property
     def experiments(self) -> list[dict[str, Any]]:
@@ -152,12 +155,27 @@ class Watcher:
 
     def judge(self, *, final: bool = False) -> Judgement:
         """Judge what is known, and ask the process where that would help."""
-        config = JudgeConfig(seconds_per_step=self.tick if self.timeline is self.by_time else None)
-        judgement = judge(self.timeline.buckets(), self.budget, config=config, evidence=self.evidence, final=final)
+        if self._regions_of is not self.timeline:  # a step is another thing there
+            self._regions, self._regions_of = RegionHistory(self._outside.pid), self.timeline
+            self._regions.look(self._now)
+        judgement = self._judge(final=final)
+        if judgement.regions and (final or self._regions.is_affordable):
+            self._regions.look(self._now)
+            judgement = self._judge(final=final)
         self.verdict = self._dated(self._pressure.added_to(judgement.verdict))
         if self.inquiry is not None:
             self.inquiry.ask(judgement, self.steps, final=final)
         return judgement
+
+    def _judge(self, *, final: bool) -> Judgement:
+        """Judge what is known."""
+        config = JudgeConfig(seconds_per_step=self.tick if self.timeline is self.by_time else None)
+        return judge(self.timeline.buckets(), self.budget, config=config, evidence=self.evidence, final=final)
+
+    @property
+    def _now(self) -> int:
+        """The newest step by the clock that is judged by."""
+        return self.steps if self.timeline is self.by_step else self._ticks
 
     def end(self) -> None:
         """The script has ended and waits: judge it, ask what must be asked, and judge again with the answers."""
