@@ -14,6 +14,7 @@ from holdwater.detectors.parts import split_resident
 from holdwater.errors import StoreError
 from holdwater.guard.account import Account, Overhead
 from holdwater.guard.summary import summarise
+from holdwater.integrations.shared_memory import NOTED
 from holdwater.probes.outside import Outside
 from holdwater.probes.statm import Statm
 from holdwater.store.run_store import RunStore
@@ -58,7 +59,8 @@ class Observed:
         facts = {"command": list(words), "budget": str(budget), "budget_bytes": int(budget.limit)}
         self.store.begin(began=time.time(), first_step=first_step, facts=facts)
         folder = place if asks else None
-        self.watcher = Watcher(Outside(process.pid), budget, channel=self.channel, folder=folder)
+        outside = Outside(process.pid, noted=place / NOTED)
+        self.watcher = Watcher(outside, budget, channel=self.channel, folder=folder)
         self._record = Record(self.store, self.watcher)
         self._budget = budget
         self._began = time.perf_counter()
