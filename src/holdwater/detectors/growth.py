@@ -62,6 +62,8 @@ class GrowthConfig:
     """The part of the history that is left out as warm-up."""
     least_steps: int = 128
     """A run shorter than this is called no leak before it ends."""
+    least_steps_at_end: int = 0
+    """A run shorter than this is called no leak when it has ended either."""
     patience: int = 2000
     """Before so many steps only a line that is straight to a tenth is called a leak, unless the run has ended."""
     least_values: int = 24
@@ -82,6 +84,10 @@ class GrowthConfig:
                 f"growth.blocks is {self.blocks}, but each third needs eight; set growth.blocks = 24 or more"
             )
 
+    def least(self, *, final: bool) -> int:
+        """Steps that a run needs before it is called a leak, when it has ended or while it goes on."""
+        return self.least_steps_at_end if final else self.least_steps
+
     def threshold(self, *, final: bool, blocks: int = 1 << 20) -> float:
         """Standard errors that a rise needs, at the look when the run has ended or at any before.
 
@@ -97,6 +103,18 @@ class GrowthConfig:
 
 
 DEFAULT = GrowthConfig()
+SETTLED_SECONDS = 30.0
+"""Where no steps are counted, imports and loading look like growth: a leak is named after so many seconds."""
+
+
+def by_time(seconds_per_step: float) -> GrowthConfig:
+    """What is asked of growth where time is the clock.
+
+    Args:
+        seconds_per_step: The length of a step, which is a tick.
+    """
+    ticks = round(SETTLED_SECONDS / seconds_per_step)
+    return GrowthConfig(least_steps=max(ticks, DEFAULT.least_steps), least_steps_at_end=ticks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +180,7 @@ def judge_growth(
         if not _rises(rise, config, final=final):
             continue
         suspicious = True
-        if (final or length >= config.least_steps) and (
-            is_straight(rise) if early else goes_on(rise, final=final)
-        ):
+        if length >= config.least(final=final) and (is_straight(rise) if early else goes_on(rise, final=final)):
             onset = _onset(steps, values, rise)
             unsteady, lasted = _unsteadiness(rise), float(rise.x[-1] - rise.x[0])
             end = rise.line.end + rise.line.value * float(steps[-1] - rise.x[-1])
@@ -226,7 +242,7 @@ def judge_few(steps: Floats, floors: Floats, *, final: bool, config: GrowthConfi
     short = length < 0.1 * (steps[-1] - steps[0])
     if few or not steady or short or total < config.least_growth or late < 0.3 * total:
         return Growth("unknown", None, None, last, 0.0)
-    if not final:
+    if not final or steps[-1] - steps[0] < config.least(final=True):
         return Growth("unknown", None, None, last, total, suspicious=True)
     line = fit_slope(steps[start:], floors[start:])
     return Growth("leak", _rate(line), Step(int(steps[start])), last, total, suspicious=True)

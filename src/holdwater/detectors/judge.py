@@ -26,6 +26,8 @@ STACK = 48_000
 """What a thread that was only started occupies, at most: its stack's first pages and its arena's."""
 KEPT = frozenset(("host.retained", "device.reserved"))
 """What an allocator keeps and nobody uses: its growth is fragmentation, and no leak."""
+COMPANION = 0.1
+"""Private memory of the host that grows by so little of what a leak of the device does belongs to it."""
 MINOR = 0.3
 """A second private part is named only if it grows by this share of the first."""
 
@@ -78,7 +80,7 @@ def judge(
     others = case.judge_others()
     findings = [*_without_stacks(case.judge_private(), others), *others]
     whole = case.judge_whole(findings)
-    findings = [whole, *findings] if whole is not None else findings
+    findings = _without_companions([whole, *findings] if whole is not None else findings)
     verdict = Verdict.of(tuple(findings), step)
     return Judgement(verdict, case.suspicious, case.accusing, case.children, case.regions)
 
@@ -181,6 +183,8 @@ class _Case:
 
     def _stairs(self, series: Series, config: GrowthConfig) -> tuple[Growth, Following] | None:
         """A growth that comes by equal stairs, each at an event: a leak although most steps add nothing."""
+        if self.step - int(self.buckets.first_step[0]) < config.least_steps_at_end:
+            return None
         for name, clock in EVENTS:
             if not self.buckets.seen(name):
                 continue
@@ -249,8 +253,8 @@ class _Case:
     ) -> Finding:
         """Put a judgement into a finding."""
         rate = growth.rate
-        if rate is not None and following is not None and following.clock != "step":
-            rate = replace(rate, per_event=following.per_event)
+        if rate is not None and following is not None and (following.clock != "step" or following.every_steps):
+            rate = replace(rate, per_event=following.per_event, every_steps=following.every_steps)
         accused = kind in {"leak", "fragmentation"}
         return Finding(
             verdict=kind,
@@ -322,7 +326,9 @@ class _Case:
             return f"{what} grows by {speed}"
         speed = format_rate(rate.bytes_per_step)
         by = ""
-        if following is not None and following.clock != "step":
+        if following is not None and following.every_steps:
+            by = f" ({format_size(following.per_event)} about every {following.every_steps} steps)"
+        elif following is not None and following.clock != "step":
             each = "second" if following.clock == "seconds" else following.clock
             by = f" ({format_size(following.per_event)} each {each})"
         above = "above" if rate.bytes_per_step >= self.config.leak_threshold else "below"
@@ -336,6 +342,26 @@ class _Case:
                 "call gc.enable(), or gc.collect() now and then, or break the cycles"
             )
         return text
+
+
+def _without_companions(findings: list[Finding]) -> list[Finding]:
+    """Leave out small growth on the host that only goes with a leak of the device: the objects of its tensors."""
+    device = max(
+        (_leaking(finding) for finding in findings if finding.component.startswith("device.")), default=0.0
+    )
+
+    def goes_with_it(finding: Finding) -> bool:
+        """Whether a finding grows by little beside the device's."""
+        private = finding.component in {"host.native", "host.python", "host.tensors", "host.retained"}
+        return private and 0 < _leaking(finding) <= COMPANION * device
+
+    return [finding for finding in findings if not goes_with_it(finding)]
+
+
+def _leaking(finding: Finding) -> float:
+    """By how many bytes a step a leak grows; 0 for what is none."""
+    is_leak = finding.verdict in {"leak", "fragmentation"} and finding.rate is not None
+    return finding.rate.bytes_per_step if is_leak and finding.rate is not None else 0.0
 
 
 def _without_stacks(private: list[Finding], others: list[Finding]) -> list[Finding]:
@@ -358,6 +384,7 @@ _OTHERS: tuple[tuple[str, Component], ...] = (
     ("children", "host.children"),
     ("pinned", "host.pinned"),
     ("device_allocated", "device.active"),
+    ("device_other", "device.other"),
     ("open_files", "process.handles"),
     ("threads", "process.handles"),
 )

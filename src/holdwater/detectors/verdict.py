@@ -99,6 +99,11 @@ class Finding:
     pattern: str | None = None
     """The name of a known cause."""
 
+    @property
+    def spent_after(self) -> float:
+        """Steps until its pool is spent; infinite where none is."""
+        return self.forecast.steps if isinstance(self.forecast, Forecast) else float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -110,8 +115,8 @@ class Verdict:
 
     @classmethod
     def of(cls, findings: tuple[Finding, ...], step: Step) -> "Verdict":
-        """Take the gravest finding's verdict; `unknown` where there is none."""
+        """Take the gravest finding's verdict, `unknown` without any; of several the soonest spent leads."""
         kinds = {finding.verdict for finding in findings}
         kind: VerdictKind = next((kind for kind in GRAVITY if kind in kinds), "unknown")
-        ordered = sorted(findings, key=lambda finding: GRAVITY.index(finding.verdict))
+        ordered = sorted(findings, key=lambda finding: (GRAVITY.index(finding.verdict), finding.spent_after))
         return cls(kind, step, tuple(ordered))

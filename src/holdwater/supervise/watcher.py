@@ -16,7 +16,7 @@ from holdwater.actions.perform import Outcome
 from holdwater.attribution.explanation import Explanation
 from holdwater.budget import Budget, stopping_level
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
-from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH
+from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH, by_time
 from holdwater.detectors.headroom import HeadroomConfig, Pressure, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, Judgement, judge
 from holdwater.detectors.verdict import Finding, Verdict
@@ -30,6 +30,7 @@ from holdwater.store.run_store import RunStore
 from holdwater.supervise.channel import Channel
 from holdwater.supervise.inquiry import Inquiry
 from holdwater.supervise.regions import RegionHistory
+from holdwater.timeline.buckets import later_than
 from holdwater.timeline.timeline import Timeline
 from holdwater.units import Bytes, Step
 
@@ -169,8 +170,12 @@ class Watcher:
 
     def _judge(self, *, final: bool) -> Judgement:
         """Judge what is known."""
-        config = JudgeConfig(seconds_per_step=self.tick if self.timeline is self.by_time else None)
-        return judge(self.timeline.buckets(), self.budget, config=config, evidence=self.evidence, final=final)
+        buckets, config = self.timeline.buckets(), JudgeConfig()
+        if self.timeline is self.by_time:
+            config = JudgeConfig(by_time(self.tick), seconds_per_step=self.tick)
+            first_step_at = 0.0 if self._channel is None else self._channel.get_seconds("first_step_at")
+            buckets = later_than(buckets, first_step_at)  # what came before is loading
+        return judge(buckets, self.budget, config=config, evidence=self.evidence, final=final)
 
     @property
     def _now(self) -> int:
