@@ -296,11 +296,9 @@ class TestAccount:
     @pytest.mark.parametrize(("period", "stride"), [(1.0, 1), (0.1, 1), (0.0009, 93), (1e-6, 1000)])
     def test_looks_less_often_when_steps_are_short(self, period: float, stride: int) -> None:
         """A look of 100 µs at 0.12 % of the time."""
-        account = Account()
-        account.looks = 1000
+        assert Account().stride(cost=1e-4, period=period, elapsed=3600.0) == stride
 
-        assert account.stride(cost=1e-4, period=period) == stride
-
-    def test_the_first_looks_are_close_together(self) -> None:
-        """A run of 400 short steps is to be judged too."""
-        assert Account().stride(cost=1e-4, period=1e-6) == 4
+    @pytest.mark.parametrize(("elapsed", "stride"), [(0.1, 1), (1.0, 12), (4.0, 50), (80.0, 667)])
+    def test_looks_lie_no_further_apart_than_the_run_is_old(self, elapsed: float, stride: int) -> None:
+        """A run of steps of 100 µs: 1/800 of the time that has passed."""
+        assert Account().stride(cost=1e-4, period=1e-4, elapsed=elapsed) in {stride - 1, stride}

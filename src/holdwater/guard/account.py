@@ -7,6 +7,8 @@ take constant memory.
 import math
 from dataclasses import dataclass
 
+from holdwater.probes.pace import SPACING
+
 _LEAST = 1e-7
 _WIDTH = math.log(1.05)
 _BINS = 400
@@ -15,8 +17,8 @@ _BINS = 400
 SHARE = 0.0012
 """The part of the time that looking may take before the guard looks less often than every step."""
 
-FIRST_LOOKS = 128
-"""The first looks are at most four steps apart, whatever they cost: together about 10 ms."""
+MOST_STRIDE = 1000
+"""Steps between two looks at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +59,23 @@ class Account:
         index = int(math.log(seconds / _LEAST) / _WIDTH) if seconds > _LEAST else 0
         self._bins[min(index, _BINS - 1)] += 1
 
-    def stride(self, cost: float, period: float) -> int:
-        """How many steps to let pass until the next look, so that looking stays within its share.
+    def stride(self, cost: float, period: float, elapsed: float) -> int:
+        """How many steps to let pass until the next look.
+
+        Looking stays within its share, but looks never lie further apart than `SPACING` of the time that has
+        passed: a short run is to be judged too.
 
         Args:
             cost: Seconds that the last look took.
             period: Seconds from the look before to the last one, divided by the steps between them.
+            elapsed: Seconds since the first step.
         """
         typical = min(cost, 4 * self._recent_cost) if self._recent_cost else cost  # a rare judgement is not
         self._recent_cost += 0.05 * (typical - self._recent_cost) if self._recent_cost else cost
         self._recent_period += 0.05 * (period - self._recent_period) if self._recent_period else period
         if self._recent_cost <= SHARE * self._recent_period or self._recent_period <= 0:
             return 1
-        most = 4 if self.looks < FIRST_LOOKS else 1000  # a short run is to be judged too
+        most = min(max(int(elapsed * SPACING / self._recent_period), 1), MOST_STRIDE)
         return min(math.ceil(self._recent_cost / (SHARE * self._recent_period)), most)
 
     def percentile(self, share: float) -> float:

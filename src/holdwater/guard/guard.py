@@ -247,7 +247,8 @@ class Guard:
             self._say_once(f"{name} is not read any more: {reason}")
         now = self._clock.elapsed()
         steps = self._step - self._looked
-        stride = self._account.stride(now - began - spent, (began - self._last_look) / max(steps, 1))
+        period = (began - self._last_look) / max(steps, 1)
+        stride = self._account.stride(now - began - spent, period, now - self._first_hook)
         self._next_look, self._looked, self._last_look = self._step + stride, self._step, began
         if self._step < self._recycle_at:
             self._next_look = min(self._next_look, self._recycle_at)
