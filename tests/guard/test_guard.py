@@ -298,7 +298,7 @@ class TestAccount:
         """A look of 100 µs at 0.12 % of the time."""
         assert Account().stride(cost=1e-4, period=period, elapsed=3600.0) == stride
 
-    @pytest.mark.parametrize(("elapsed", "stride"), [(0.1, 1), (1.0, 12), (4.0, 50), (80.0, 667)])
+    @pytest.mark.parametrize(("elapsed", "stride"), [(0.1, 1), (1.0, 12), (4.0, 50), (80.0, 834)])
     def test_looks_lie_no_further_apart_than_the_run_is_old(self, elapsed: float, stride: int) -> None:
         """A run of steps of 100 µs: 1/800 of the time that has passed."""
         assert Account().stride(cost=1e-4, period=1e-4, elapsed=elapsed) in {stride - 1, stride}

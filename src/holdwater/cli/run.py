@@ -45,7 +45,10 @@ def run(options: argparse.Namespace) -> int:
     words = _words(options)
     rank = int(os.environ.get("RANK", "0") or 0)
     json_file = options.json if options.json is None or rank == 0 else Path(f"{options.json}.rank-{rank}")
-    for flag, file in (("--json", json_file), ("--report", options.report)):
+    page: Path | None = options.report
+    if page is not None and rank:  # each rank has a page of its own
+        page = page.with_name(f"{page.stem}.rank-{rank}{page.suffix}")
+    for flag, file in (("--json", json_file), ("--report", page)):
         check_writable(flag, file)
     budget = choose_budget(options.max_memory)
     supervised = is_supervised(options)
@@ -61,8 +64,8 @@ def run(options: argparse.Namespace) -> int:
         """Write what was asked for."""
         if json_file is not None:
             json_file.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-        if options.report is not None:
-            _write_report(out, options.report, rank)
+        if page is not None:
+            _write_report(out, page, rank)
         if not options.quiet:
             _say(summary, out)
 
@@ -132,14 +135,20 @@ def _write_report(out: Path, report: Path, rank: int) -> None:
     from holdwater.report.html import write_html  # noqa: PLC0415 - only where it is asked for
     from holdwater.store.history import read_history  # noqa: PLC0415
 
-    write_html(read_history(out, rank=rank), report)
+    note = f"This is rank {rank}." if "RANK" in os.environ else ""
+    write_html(read_history(out, rank=rank), report, note=note)
 
 
 def _say(summary: dict[str, Any], out: Path) -> None:
     """Say the verdict on standard error: standard output is the script's."""
     from holdwater.report.explained import explanations_in_words  # noqa: PLC0415 - the script is started first
 
-    lines = [f"holdwater: {summary['verdict']} after {summary['steps']} steps (clock: {summary['step_source']})"]
+    who = (
+        f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ else ""
+    )
+    lines = [
+        f"holdwater: {who}{summary['verdict']} after {summary['steps']} steps (clock: {summary['step_source']})"
+    ]
     replaced = [action["seconds"] for action in summary["actions"] if action["action"] == "recycle"]
     if replaced:
         middle = sorted(replaced)[len(replaced) // 2]

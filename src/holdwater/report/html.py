@@ -36,20 +36,21 @@ class _Figure:
     """What the pointer shows: steps, and rows of written values."""
 
 
-def write_html(history: History, path: Path) -> None:
+def write_html(history: History, path: Path, *, note: str = "") -> None:
     """Write the report.
 
     Args:
         history: Of the run.
         path: Where to.
+        note: Which rank it is of; empty for a run of one process.
 
     Raises:
         OSError: The file cannot be written.
     """
-    path.write_text(render_html(history), encoding="utf-8")
+    path.write_text(render_html(history, note=note), encoding="utf-8")
 
 
-def render_html(history: History) -> str:
+def render_html(history: History, *, note: str = "") -> str:
     """Return the report as the text of an HTML file."""
     summary = history.summary
     drawn = _figures(history)
@@ -60,7 +61,7 @@ def render_html(history: History) -> str:
         name=escape(name),
         verdict="unknown" if summary is None else summary["verdict"],
         headline=escape(headline(summary)),
-        lead=escape(_lead(history)),
+        lead=escape(f"{note} {_lead(history)}".strip()),
         tiles="".join(
             f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
             for label, value in figures(history)
