@@ -140,8 +140,10 @@ class Loaders:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._seen: dict[int, bytearray] = {}
+        """Of each dataset that lives, by its identity: which rows came."""
         self._datasets: dict[int, Callable[[], object | None]] = {}
-        self._sizes: dict[int, int] = {}
+        self._rows = 0
+        """Rows of all datasets that were iterated, those that are gone included."""
         self._shapes: set[object] = set()
         session.datasets = self.datasets
 
@@ -165,6 +167,8 @@ class Loaders:
         @functools.wraps(begin)
         def counted_begin(loader: Any) -> Any:  # noqa: ANN401
             """Begin an epoch."""
+            if not self._session.forked:
+                self._take_up(loader)
             iterator = begin(loader)
             if not self._session.forked:
                 self._session.epochs += 1
@@ -219,19 +223,32 @@ class Loaders:
         self._shapes.add(shape)
         self._session.shapes += 1
 
+    def _take_up(self, loader: Any) -> None:  # noqa: ANN401 - a class of torch
+        """Remember by which way a dataset can be reached, without keeping it alive."""
+        dataset = loader.dataset
+        key = id(dataset)
+        if key in self._datasets and self._datasets[key]() is dataset:
+            return
+        try:
+            self._datasets[key] = weakref.ref(dataset, lambda _: self._forget(key))
+        except TypeError:  # a list, say: it lives as long as a loader of it
+            reach = weakref.ref(loader, lambda _: self._forget(key))
+            self._datasets[key] = lambda: getattr(reach(), "dataset", None)
+
+    def _forget(self, key: int) -> None:
+        """A dataset is gone; another may get its identity."""
+        self._datasets.pop(key, None)
+        self._seen.pop(key, None)
+
     def _begin(self, key: int, dataset: Any) -> bytearray:  # noqa: ANN401
-        """Take up a dataset."""
+        """Begin to note the rows of a dataset."""
         try:
             size = len(dataset)
-        except TypeError:
+        except Exception:  # noqa: BLE001 - somebody's own method: a stream may raise what it likes
             size = 0
         self._seen[key] = bytearray(min(size, self.MOST))
-        self._sizes[key] = size
-        self._session.channel.put("samples_total", sum(self._sizes.values()))
-        try:
-            self._datasets[key] = weakref.ref(dataset)
-        except TypeError:  # a list, say
-            self._datasets[key] = lambda: dataset
+        self._rows += size
+        self._session.channel.put("samples_total", self._rows)
         return self._seen[key]
 
 
