@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from holdwater.budget import Budget
+from holdwater.budget import Budget, MachineMemory
 from holdwater.config import load_profile
 from holdwater.config.profile import NAMES
 from holdwater.errors import ConfigError
@@ -41,6 +41,7 @@ SHAPES: dict[str, tuple[str, dict[str, int]]] = {
     ),
 }
 """Llama 3.1 and 3.2, Qwen 2.5."""
+MACHINE = MachineMemory(total=Bytes(10**11), available=Bytes(10**11), device_size=Bytes(8 * 10**10))
 ROWS = [(name, size) for name in NAMES for size in load_profile(name).models]
 
 
@@ -85,7 +86,7 @@ class TestSettle:
         given.device, given.out, given.max_memory = "cuda", tmp_path, None
         given.identity = lambda: {"batch_size": given.batch_size}
         given.spare = 60 * 10**9
-        monkeypatch.setattr(plans, "read_machine", lambda **_: None)
+        monkeypatch.setattr(plans, "read_machine", lambda **_: MACHINE)
         monkeypatch.setattr(
             plans, "find_budget", lambda _: Budget(Bytes(given.spare), "found", "found, for a test")
         )
@@ -116,6 +117,7 @@ class TestSettle:
         given.spare = 10**9
 
         with pytest.raises(
-            ConfigError, match=r"no max_memory is given, so there is a budget 1.00 GB: found, for a te"
+            ConfigError,
+            match=r"no max_memory is given, so there is a budget 1.00 GB: found, for a test of the device",
         ):
             settle(given, given)

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from holdwater.budget import Budget, Budgets
 from holdwater.errors import StoreError
 from holdwater.store.schema import COLUMNS, database_path
 from holdwater.timeline.buckets import SERIES, Buckets, join_buckets, no_buckets
+from holdwater.units import Bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,24 @@ class History:
     """Step and verdict of each judgement."""
     outcomes: tuple[dict[str, Any], ...]
     """What each action did, as a row of the table `outcomes`."""
+
+    @property
+    def budgets(self) -> Budgets | None:
+        """The budget of each pool; of a run of an older version the one that it had; None if none was recorded."""
+        newest = next(reversed(self.sessions), None)
+        if newest is None:
+            return None
+        rows = (newest.summary or {}).get("budgets") or newest.facts.get("budgets") or {}
+        kept = {
+            name: Budget(Bytes(int(row["limit_bytes"])), row["origin"], row["reason"])
+            for name, row in rows.items()
+        }
+        if "unified" in kept:
+            return Budgets(kept["unified"], unified=True)
+        if "host" in kept:
+            return Budgets(kept["host"], kept.get("device:0"))
+        limit = newest.facts.get("budget_bytes")
+        return Budgets(Budget(Bytes(int(limit)), "given", "the run's own")) if limit else None
 
     @property
     def summary(self) -> dict[str, Any] | None:
