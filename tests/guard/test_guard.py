@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,7 +182,7 @@ CARD = MachineMemory(
 )
 
 
-def on_device(held: InUse, *, out: Path | None = None, **given: str) -> Guard:
+def on_device(held: InUse, *, out: Path | None = None, **given: Any) -> Guard:
     """A guard on a card of 80 GB."""
     clock = ManualClock()
     return Guard(machine=CARD, clock=clock, observer=OnDevice(clock.elapsed, held), out=out, **given)

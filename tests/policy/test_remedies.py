@@ -216,7 +216,8 @@ def taken(host: Callable[[int], float], device: Callable[[int], float], *, steps
             remedies.begin(sample)
         decisions = remedies.answer(judge_headroom(sample, BOTH, CALM_LEVELS), sample, BOTH)
         harder = [one for one in decisions if one.action not in GENTLE]
-        found |= {step: f"{one.action}: {one.reason}" for one in harder[:1]}
+        if harder:
+            found[step] = f"{harder[0].action}: {harder[0].reason}"
         if any(one.action == "recycle" for one in decisions):
             break
     return found

