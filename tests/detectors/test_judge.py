@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from holdwater.budget import Budget, Budgets
+from holdwater.detectors.forecast import level
 from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, judge
-from holdwater.detectors.pools import level
 from holdwater.detectors.verdict import Component, Finding, Forecast, Verdict
 from holdwater.errors import ConfigError
 from holdwater.probes.sample import DeviceMemory, Look, Sample

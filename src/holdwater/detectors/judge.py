@@ -8,9 +8,8 @@ from holdwater.budget import Budgets
 from holdwater.detectors import accuse
 from holdwater.detectors.clocks import EVENTS, Following, find_clock, stairs
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
-from holdwater.detectors.forecast import forecast_limit, forecast_visits, seconds_per_step
+from holdwater.detectors.forecast import forecast_limit, forecast_visits, level, seconds_per_step
 from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_growth
-from holdwater.detectors.pools import level
 from holdwater.detectors.series import Series, device_cache, private_series, retained, shared, take
 from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, Rate, Verdict, VerdictKind
 from holdwater.timeline.buckets import Buckets, Floats

@@ -1,13 +1,13 @@
-"""What is held against each pool's budget: resident memory of the host's, what is reserved of the device's."""
+"""What is held against each pool's budget: resident memory of the host's, what is reserved of the device's.
+
+It imports no numpy: a supervisor decides before it holds back signals, and numpy starts threads.
+"""
 
 from typing import NamedTuple
-
-import numpy as np
 
 from holdwater.budget import Budgets, Pool
 from holdwater.detectors.verdict import Component
 from holdwater.probes.sample import Sample
-from holdwater.timeline.buckets import Buckets
 
 
 class Use(NamedTuple):
@@ -43,27 +43,3 @@ def uses(sample: Sample, budgets: Budgets) -> tuple[Use, ...]:
         return (host,)
     spent = int(budgets.device.limit)
     return host, Use("device", reserved, spent, "device memory reserved", "device.reserved")
-
-
-def level(buckets: Buckets, component: Component, budgets: Budgets) -> float:
-    """What a run holds now of the pool that a component belongs to, in bytes.
-
-    Args:
-        buckets: The history.
-        component: Of a finding.
-        budgets: Of the run.
-    """
-    of_device = component.startswith("device.")
-    series = ["device_reserved"] if of_device and not budgets.unified else ["resident"]
-    if budgets.unified:
-        series.append("device_reserved")
-    if component == "device.other":
-        series.append("device_other")
-    return sum(newest(buckets, name) for name in series)
-
-
-def newest(buckets: Buckets, series: str) -> float:
-    """The newest reading of a series, in its own unit; 0 where there is none."""
-    lows = buckets.lows(series)
-    seen = lows[~np.isnan(lows)]
-    return float(seen[-1]) if len(seen) else 0.0
