@@ -100,12 +100,13 @@ def judge_headroom(sample: Sample, budgets: Budgets, config: HeadroomConfig) -> 
     Returns:
         The gravest pool's, and of two at the same level that of the one which is fuller.
     """
-    used = sorted(uses(sample, budgets), key=lambda use: -use.used / use.limit)
-    found = [_judge_use(use, config) for use in used]
-    short = _judge_machine(sample, used[0].pool if budgets.unified else "host", config)
-    found = [one for one in (short, *found) if one.level != "calm"]
-    if not found:
+    held = uses(sample, budgets)
+    found = [_judge_use(use, config) for use in held if use.used > config.threshold * use.limit]
+    short = _judge_machine(sample, held[0].pool, config)
+    if short is CALM and not found:  # as nearly always, and at each step
         return CALM
+    fullest = {use.pool: -use.used / use.limit for use in held}
+    found = [one for one in (short, *sorted(found, key=lambda one: fullest[one.pool])) if one is not CALM]
     gravest, *others = sorted(found, key=lambda one: -LEVELS.index(one.level))
     return replace(gravest, others=tuple(one for one in others if one.pool != gravest.pool))
 
@@ -121,13 +122,11 @@ def _judge_machine(sample: Sample, pool: Pool, config: HeadroomConfig) -> Headro
 
 
 def _judge_use(use: Use, config: HeadroomConfig) -> Headroom:
-    """How much of its budget one pool holds."""
+    """How grave it is that a pool is above its threshold."""
     said, budget = f"{use.whose} is {format_size(use.used)}", f"the budget of {format_size(use.limit)}"
     if use.used > use.limit:
         return Headroom("over budget", f"{said}, over {budget}", use.pool, use.component)
-    if use.used > config.threshold * use.limit:
-        return Headroom("threshold", f"{said}, over {config.threshold:.0%} of {budget}", use.pool, use.component)
-    return CALM
+    return Headroom("threshold", f"{said}, over {config.threshold:.0%} of {budget}", use.pool, use.component)
 
 
 def _available(available: Bytes, level: Bytes, name: str) -> str:

@@ -57,25 +57,29 @@ class History:
     @property
     def budgets(self) -> Budgets | None:
         """The budget of each pool; of a run of an older version the one that it had; None if none was recorded."""
-        newest = next(reversed(self.sessions), None)
-        if newest is None:
-            return None
-        rows = (newest.summary or {}).get("budgets") or newest.facts.get("budgets") or {}
-        kept = {
-            name: Budget(Bytes(int(row["limit_bytes"])), row["origin"], row["reason"])
-            for name, row in rows.items()
-        }
-        if "unified" in kept:
-            return Budgets(kept["unified"], unified=True)
-        if "host" in kept:
-            return Budgets(kept["host"], kept.get("device:0"))
-        limit = newest.facts.get("budget_bytes")
-        return Budgets(Budget(Bytes(int(limit)), "given", "the run's own")) if limit else None
+        return next(
+            (found for session in reversed(self.sessions) if (found := _read_budgets(session)) is not None), None
+        )
 
     @property
     def summary(self) -> dict[str, Any] | None:
         """The newest judgement; None if there is none yet."""
         return next((s.summary for s in reversed(self.sessions) if s.summary is not None), None)
+
+
+def _read_budgets(session: Session) -> Budgets | None:
+    """The budget of each pool that one process kept; None if none was recorded."""
+    summary = session.summary or {}
+    rows = summary.get("budgets") or session.facts.get("budgets") or {}
+    kept = {
+        name: Budget(Bytes(int(row["limit_bytes"])), row["origin"], row["reason"]) for name, row in rows.items()
+    }
+    if "unified" in kept:
+        return Budgets(kept["unified"], unified=True)
+    if "host" in kept:
+        return Budgets(kept["host"], kept.get("device:0"))
+    limit = session.facts.get("budget_bytes") or summary.get("budget", {}).get("bytes")  # of an older version
+    return Budgets(Budget(Bytes(int(limit)), "given", "the run's own")) if limit else None
 
 
 def read_history(folder: Path, *, rank: int = 0) -> History:
