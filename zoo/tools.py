@@ -59,10 +59,11 @@ def names_the_holder(label: Label, said: Said) -> bool:
     return label.held is not None and held is not None and held == label.held.name
 
 
-def ask_holdwater(label: Label, folder: Path) -> Said:
-    """`holdwater run`, and its verdict as JSON."""
+def ask_holdwater(label: Label, folder: Path, steps: int | None = None) -> Said:
+    """`holdwater run`, ended after so many steps, and its verdict as JSON."""
     verdict_file = folder / "v.json"
     command = [sys.executable, "-m", "holdwater", "run", "--quiet", "--out", "run", "--json", str(verdict_file)]
+    command += ["--steps", str(steps)] if steps is not None else []
     done = _run([*command, str(label.script)], folder)
     if done.returncode or not verdict_file.exists():
         return Said(leak=False, error=done.stderr[-500:])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from holdwater.detectors.clocks import find_clock
+from holdwater.detectors.clocks import find_clock, steps_between_rises
 from holdwater.detectors.verdict import Clock
 from holdwater.probes.sample import Look, Sample
 from holdwater.timeline.buckets import Buckets
@@ -59,3 +59,38 @@ def test_nothing_grows() -> None:
     buckets = history([0.0] * 100)
 
     assert find_clock(buckets, buckets.lows("resident"), 0) is None
+
+
+class TestStepsBetweenRises:
+    """Growth that comes every so many steps has its period."""
+
+    @pytest.mark.parametrize("every", [5, 50, 100])
+    def test_finds_the_period(self, every: int) -> None:
+        """Of a growth at every 5th, 50th, 100th step, with noise."""
+        steps = np.arange(1.0, 3001)
+        noise = np.random.default_rng(0).normal(0, 2e4, 3000)
+
+        assert steps_between_rises(steps, 5e6 * (steps // every) + noise) == every
+
+    def test_finds_it_where_readings_are_sparse(self) -> None:
+        """Every 7th step was read."""
+        steps = np.arange(1.0, 6001, 7)
+
+        found = steps_between_rises(steps, 1e6 * (steps // 50))
+
+        assert found is not None
+        assert abs(found - 50) <= 1
+
+    def test_ignores_growth_at_each_step(self) -> None:
+        """A straight line, with noise or without."""
+        steps = np.arange(1.0, 3001)
+        noise = np.random.default_rng(0).normal(0, 3e5, 3000)
+
+        assert steps_between_rises(steps, 1e5 * steps) is None
+        assert steps_between_rises(steps, 1e5 * steps + noise) is None
+
+    def test_ignores_what_readings_cannot_tell(self) -> None:
+        """Growth every third step, read every 20th."""
+        steps = np.arange(1.0, 6001, 20)
+
+        assert steps_between_rises(steps, 1e6 * (steps // 3)) is None

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdwater.detectors.growth import GrowthConfig, judge_growth
+from holdwater.detectors.growth import GrowthConfig, by_time, judge_growth
 from holdwater.detectors.slope import fit_slope
 from holdwater.errors import ConfigError
 from holdwater.timeline.buckets import Floats
@@ -207,3 +207,17 @@ class TestSlope:
         x, noise = np.arange(200.0), random.standard_normal(200)
 
         assert fit_slope(x, np.cumsum(noise)).error > 10 * fit_slope(x, noise).error
+
+
+class TestByTime:
+    """Where no steps are counted, imports and loading look like growth."""
+
+    @pytest.mark.parametrize(("seconds", "leaks"), [(8, False), (25, False), (45, True)])
+    @pytest.mark.parametrize("final", [True, False])
+    def test_a_leak_needs_half_a_minute(self, seconds: int, leaks: bool, final: bool) -> None:
+        """200 MB of data that are loaded at an even pace."""
+        ticks = np.arange(1.0, 10 * seconds)
+
+        found = judge_growth(ticks, 1e8 + 2e6 * ticks, final=final, config=by_time(0.1))
+
+        assert (found.kind == "leak") == leaks

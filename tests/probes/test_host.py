@@ -1,5 +1,6 @@
 """Readings of the host: right on files made for the purpose, plausible on this machine."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -178,13 +179,43 @@ class TestHeap:
 class TestSharedMemoryFiles:
     """Files in /dev/shm that this run made."""
 
-    def test_counts_new_files_and_ignores_old_ones(self, tmp_path: Path) -> None:
+    def test_counts_what_a_process_holds_open_and_ignores_old_files(self, tmp_path: Path) -> None:
         """What was there before the run is not the run's."""
-        (tmp_path / "old").write_bytes(b"x" * 100_000)
-        old = (tmp_path / "old").stat().st_ctime
         probe = SharedMemoryFiles(tmp_path)
-        probe._since = old + 1
+        with (tmp_path / "one").open("wb") as file:
+            file.write(b"x" * 100_000)
+            file.flush()
+            counted = probe.read()["dev_shm"]
+            probe._since += 3600
+
+            assert probe.read() == {"dev_shm": 0}
+        assert counted >= 100_000
+
+    def test_keeps_counting_what_was_seen_to_be_its_own(self, tmp_path: Path) -> None:
+        """A file that is closed and never unlinked."""
+        probe = SharedMemoryFiles(tmp_path)
+        with (tmp_path / "one").open("wb") as file:
+            file.write(b"x" * 100_000)
+            file.flush()
+            probe.read()
+
+        assert probe.read()["dev_shm"] >= 100_000
+
+    def test_ignores_files_of_other_programs(self, tmp_path: Path) -> None:
+        """Another training of the same user."""
+        probe = SharedMemoryFiles(tmp_path)
+        (tmp_path / "another-program").write_bytes(b"x" * 100_000)
+        (tmp_path / "torch_999999999_17_0").write_bytes(b"x" * 100_000)
+
         assert probe.read() == {"dev_shm": 0}
 
-        probe._since = old
+    @pytest.mark.parametrize("name", [f"torch_{os.getpid()}_17_0", "psm_noted"])
+    def test_counts_what_is_named_or_noted_as_its_own(self, name: str, tmp_path: Path) -> None:
+        """PyTorch puts the process into the name; Python's own are noted as they are made."""
+        (tmp_path / "notes").write_text("psm_other\npsm_noted\n")
+        folder = tmp_path / "shm"
+        folder.mkdir()
+        probe = SharedMemoryFiles(folder, noted=tmp_path / "notes")
+        (folder / name).write_bytes(b"x" * 100_000)
+
         assert probe.read()["dev_shm"] >= 100_000

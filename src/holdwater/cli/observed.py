@@ -14,6 +14,7 @@ from holdwater.detectors.parts import split_resident
 from holdwater.errors import StoreError
 from holdwater.guard.account import Account, Overhead
 from holdwater.guard.summary import summarise, summarise_budgets
+from holdwater.integrations.shared_memory import NOTED
 from holdwater.probes.outside import Outside
 from holdwater.probes.statm import Statm
 from holdwater.store.run_store import RunStore
@@ -56,7 +57,8 @@ class Observed:
         self.process, self.store = process, store
         self.channel = Channel(place / "pulse")
         folder = place if asks else None
-        self.watcher = Watcher(Outside(process.pid), terms, channel=self.channel, folder=folder)
+        outside = Outside(process.pid, noted=place / NOTED)
+        self.watcher = Watcher(outside, terms, channel=self.channel, folder=folder)
         budgets = self.watcher.budgets
         facts = {
             "command": list(words),

@@ -8,11 +8,13 @@ from typing import Any
 from holdwater.budget import Budget, Budgets
 from holdwater.cli.checks import LEAK_FOUND, check_writable
 from holdwater.detectors.evidence import Evidence
+from holdwater.detectors.growth import by_time
 from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
 from holdwater.guard.summary import SCHEMA, summarise_findings
 from holdwater.store.history import read_history
+from holdwater.supervise.watcher import TICK
 from holdwater.units import Bytes
 
 KEPT = ("steps", "step_source", "actions", "overhead", "peak", "budget", "budgets")
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     then = history.summary or {}
     evidence = Evidence.from_json(then.get("evidence", {}))
     verdict = judge(
-        history.samples, history.budgets or UNKNOWN, config=JudgeConfig(), evidence=evidence, final=True
+        history.samples, history.budgets or UNKNOWN, config=_config(then), evidence=evidence, final=True
     ).verdict
     code = LEAK_FOUND if options.fail_on == "leak" and verdict.kind == "leak" else 0
     if options.json is not None:
@@ -83,6 +85,13 @@ def _summary(verdict: Verdict, then: dict[str, Any], options: argparse.Namespace
         "findings": summarise_findings(verdict),
         "verdict_then": then.get("verdict"),
     }
+
+
+def _config(then: dict[str, Any]) -> JudgeConfig:
+    """By time where the run counted no steps: a step is then a tick."""
+    return (
+        JudgeConfig(by_time(TICK), seconds_per_step=TICK) if then.get("step_source") == "time" else JudgeConfig()
+    )
 
 
 def _text(verdict: Verdict, then: dict[str, Any]) -> str:

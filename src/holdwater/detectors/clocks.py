@@ -18,6 +18,8 @@ EVENTS: tuple[tuple[str, Clock], ...] = (
     ("epochs", "epoch"),
 )
 """Event clocks, the more telling first: an epoch often ends with an evaluation and a checkpoint."""
+MOST_RISES, LEAST_APART = 0.4, 3
+"""Growth that comes in more of the readings than this, or more often than every third step, comes at each step."""
 LEAST_EVENTS = 4
 """Of fewer events no growth is said to follow."""
 MOST_COVERED = 0.6
@@ -30,8 +32,10 @@ class Following:
 
     clock: Clock
     per_event: float
-    """Bytes per event of that clock."""
+    """Bytes per event of that clock; of steps per event where growth comes every so many of them."""
     events: int
+    every_steps: int | None = None
+    """Steps from one rise to the next, on the mean, where growth does not come at each step."""
 
 
 def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None:
@@ -63,8 +67,34 @@ def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None
         return Following(
             "seconds", float((y[-1] - y[0]) / (seconds[-1] - seconds[0])), int(seconds[-1] - seconds[0])
         )
-    count = int(steps[-1] - steps[0])
-    return Following("step", float(y[-1] - y[0]) / max(count, 1), count)
+    count, risen = int(steps[-1] - steps[0]), float(y[-1] - y[0])
+    every = steps_between_rises(steps, y)
+    return Following("step", risen / max(count, 1) * (every or 1), count // (every or 1), every)
+
+
+def steps_between_rises(steps: Floats, values: Floats) -> int | None:
+    """How many steps lie between two rises of a growth that does not come at each step.
+
+    Args:
+        steps: Of the readings. Shape (values,).
+        values: The readings. Shape (values,).
+
+    Returns:
+        The mean distance; None where growth comes at each step, or readings are too far apart to tell.
+    """
+    rises, apart = np.diff(values), np.diff(steps)
+    total = float(values[-1] - values[0])
+    if len(rises) < 4 * LEAST_EVENTS or total <= 0:
+        return None
+    noise = 1.4826 * float(np.median(np.abs(rises - np.median(rises))))
+    plain = max(6 * noise, 0.3 * float(np.sort(rises)[-LEAST_EVENTS]))
+    at = np.flatnonzero(rises > plain)
+    if len(at) < LEAST_EVENTS or len(at) > MOST_RISES * len(rises) or rises[at].sum() < 0.7 * total:
+        return None
+    at = at[np.append(True, np.diff(at) > 1)]  # a rise that two readings share is one
+    middles = steps[at] + apart[at] / 2
+    every = float(middles[-1] - middles[0]) / max(len(middles) - 1, 1)
+    return round(every) if every >= LEAST_APART and every > 2 * float(np.median(apart)) else None
 
 
 def stairs(buckets: Buckets, values: Floats, series: str) -> Floats:

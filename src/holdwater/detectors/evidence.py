@@ -1,8 +1,10 @@
 """What is known of a run beside its curves: counts of live objects, experiments, and what its loaders give out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from holdwater.probes.mappings import Kind, Touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class Evidence:
     experiments: tuple[Experiment, ...] = ()
     samples_total: int = 0
     """Rows of the datasets that loaders iterate; 0 where that is not known."""
+    files: tuple[Touched, ...] = ()
+    """What became resident of mapped files since each earlier reading of the regions, the oldest first."""
+    private: tuple[Touched, ...] = ()
+    """The same of private memory."""
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Evidence":
@@ -66,6 +72,8 @@ class Evidence:
             tuple(Holdings(**held) for held in stored.get("holdings", ())),
             tuple(Experiment(**test) for test in stored.get("experiments", ())),
             int(stored.get("samples_total", 0)),
+            tuple(Touched(**one) for one in stored.get("files", ())),
+            tuple(Touched(**one) for one in stored.get("private", ())),
         )
 
     def with_answer(
@@ -100,7 +108,24 @@ class Evidence:
                     collector_on=found["gc_enabled"],
                 ),
             )
-        return Evidence(holdings[-MOST:], experiments[-MOST:], samples_total)
+        return replace(
+            self, holdings=holdings[-MOST:], experiments=experiments[-MOST:], samples_total=samples_total
+        )
+
+    def with_regions(self, files: tuple[Touched, ...], private: tuple[Touched, ...]) -> "Evidence":
+        """Take in what became resident within regions that had been mapped before."""
+        return replace(self, files=files, private=private)
+
+    def touched_since(self, kind: Kind, onset: int) -> Touched | None:
+        """What became resident since about a growth began; None where the regions were not read twice.
+
+        Args:
+            kind: Of mapped files, or of private memory.
+            onset: The step at which the growth began.
+        """
+        readings = self.files if kind == "file" else self.private
+        before = [one for one in readings if one.since_step <= onset]
+        return before[-1] if before else readings[0] if readings else None
 
 
 MOST = 16

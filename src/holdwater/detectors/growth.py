@@ -62,6 +62,8 @@ class GrowthConfig:
     """The part of the history that is left out as warm-up."""
     least_steps: int = 128
     """A run shorter than this is called no leak before it ends."""
+    least_steps_at_end: int = 0
+    """A run shorter than this is called no leak when it has ended either."""
     patience: int = 2000
     """Before so many steps only a line that is straight to a tenth is called a leak, unless the run has ended."""
     least_values: int = 24
@@ -82,13 +84,37 @@ class GrowthConfig:
                 f"growth.blocks is {self.blocks}, but each third needs eight; set growth.blocks = 24 or more"
             )
 
-    def threshold(self, *, final: bool) -> float:
-        """Standard errors that a rise needs, at the look when the run has ended or at any before."""
+    def least(self, *, final: bool) -> int:
+        """Steps that a run needs before it is called a leak, when it has ended or while it goes on."""
+        return self.least_steps_at_end if final else self.least_steps
+
+    def threshold(self, *, final: bool, blocks: int = 1 << 20) -> float:
+        """Standard errors that a rise needs, at the look when the run has ended or at any before.
+
+        Args:
+            final: The run has ended.
+            blocks: Of which the rise consists: the error of few is itself known badly (Student's t; the expansion
+                is that of Abramowitz and Stegun, 26.7.5).
+        """
         chance = self.false_alarms / PLACES
-        return NormalDist().inv_cdf(1 - chance * (LAST_SHARE if final else (1 - LAST_SHARE) / LOOKS))
+        z = NormalDist().inv_cdf(1 - chance * (LAST_SHARE if final else (1 - LAST_SHARE) / LOOKS))
+        free = max(blocks - 2, 2)
+        return z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
 
 
 DEFAULT = GrowthConfig()
+SETTLED_SECONDS = 30.0
+"""Where no steps are counted, imports and loading look like growth: a leak is named after so many seconds."""
+
+
+def by_time(seconds_per_step: float) -> GrowthConfig:
+    """What is asked of growth where time is the clock.
+
+    Args:
+        seconds_per_step: The length of a step, which is a tick.
+    """
+    ticks = round(SETTLED_SECONDS / seconds_per_step)
+    return GrowthConfig(least_steps=max(ticks, DEFAULT.least_steps), least_steps_at_end=ticks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +180,7 @@ def judge_growth(
         if not _rises(rise, config, final=final):
             continue
         suspicious = True
-        if (final or length >= config.least_steps) and (
-            is_straight(rise) if early else goes_on(rise, final=final)
-        ):
+        if length >= config.least(final=final) and (is_straight(rise) if early else goes_on(rise, final=final)):
             onset = _onset(steps, values, rise)
             unsteady, lasted = _unsteadiness(rise), float(rise.x[-1] - rise.x[0])
             end = rise.line.end + rise.line.value * float(steps[-1] - rise.x[-1])
@@ -187,7 +211,7 @@ def _candidates(  # noqa: PLR0913 - what a line is laid through, and how
         earlier = blocks(steps[:at], values[:at], 64, floor=floor)[1] if at and share > 1 else values[:0]
         for bend in bends:
             start = int(bend * len(x))
-            if len(x) - start >= config.least_values or bend == 0:
+            if len(x) - start >= config.least_values / 2 or bend == 0:
                 line = fit_slope(x, y, bend=bend, wary=wary)
                 found.append(Rise(x[start:], y[start:], line, np.append(earlier, y[:start])))
     return found
@@ -218,7 +242,7 @@ def judge_few(steps: Floats, floors: Floats, *, final: bool, config: GrowthConfi
     short = length < 0.1 * (steps[-1] - steps[0])
     if few or not steady or short or total < config.least_growth or late < 0.3 * total:
         return Growth("unknown", None, None, last, 0.0)
-    if not final:
+    if not final or steps[-1] - steps[0] < config.least(final=True):
         return Growth("unknown", None, None, last, total, suspicious=True)
     line = fit_slope(steps[start:], floors[start:])
     return Growth("leak", _rate(line), Step(int(steps[start])), last, total, suspicious=True)
@@ -250,7 +274,7 @@ def _rises(rise: Rise, config: GrowthConfig, *, final: bool) -> bool:
     alike = min(max((rise.line.correlation - 0.6) / 0.3, 0.0), 1.0)
     if (
         rise.growth < config.least_growth
-        or rise.line.score < config.threshold(final=final) + MORE_IF_ALIKE * alike
+        or rise.line.score < config.threshold(final=final, blocks=len(rise.x)) + MORE_IF_ALIKE * alike
     ):
         return False
     if len(rise.before) < 2:

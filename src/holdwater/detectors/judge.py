@@ -6,9 +6,10 @@ import numpy as np
 
 from holdwater.budget import Budgets
 from holdwater.detectors import accuse
+from holdwater.detectors.bounds import known_end
 from holdwater.detectors.clocks import EVENTS, Following, find_clock, stairs
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
-from holdwater.detectors.forecast import forecast_limit, forecast_visits, level, seconds_per_step
+from holdwater.detectors.forecast import forecast_limit, level, seconds_per_step
 from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_growth
 from holdwater.detectors.series import Series, device_cache, private_series, retained, shared, take
 from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, Rate, Verdict, VerdictKind
@@ -25,6 +26,8 @@ STACK = 48_000
 """What a thread that was only started occupies, at most: its stack's first pages and its arena's."""
 KEPT = frozenset(("host.retained", "device.reserved"))
 """What an allocator keeps and nobody uses: its growth is fragmentation, and no leak."""
+COMPANION = 0.1
+"""Private memory of the host that grows by so little of what a leak of the device does belongs to it."""
 MINOR = 0.3
 """A second private part is named only if it grows by this share of the first."""
 
@@ -51,6 +54,8 @@ class Judgement:
     """A leak of private memory would be named: an experiment should be made first."""
     children: bool = False
     """What has come up may be in child processes, such as a loader's workers."""
+    regions: bool = False
+    """What has come up may lie in regions that were mapped before: they should be read."""
 
 
 def judge(
@@ -75,8 +80,9 @@ def judge(
     others = case.judge_others()
     findings = [*_without_stacks(case.judge_private(), others), *others]
     whole = case.judge_whole(findings)
-    findings = [whole, *findings] if whole is not None else findings
-    return Judgement(Verdict.of(tuple(findings), step), case.suspicious, case.accusing, case.children)
+    findings = _without_companions([whole, *findings] if whole is not None else findings)
+    verdict = Verdict.of(tuple(findings), step)
+    return Judgement(verdict, case.suspicious, case.accusing, case.children, case.regions)
 
 
 @dataclass(slots=True)
@@ -92,6 +98,7 @@ class _Case:
     suspicious: bool = False
     accusing: bool = False
     children: bool = False
+    regions: bool = False
 
     def judge_private(self) -> list[Finding]:
         """Judge what this process alone uses; only what grows is a finding."""
@@ -107,7 +114,7 @@ class _Case:
                 self.accusing = True
                 grown.append((growth.rate.bytes_per_step, self._accuse(series, growth, following)))
             elif growth.suspicious:
-                ending = self._find_end(self._component(series, growth), growth)
+                ending = self._find_end(self._component(series, growth), growth, series.name)
                 grown += [] if ending is None else [(growth.rate.bytes_per_step, ending)]
         grown.sort(key=lambda pair: -pair[0])
         findings: list[Finding] = []
@@ -128,7 +135,8 @@ class _Case:
             if growth.kind == "leak" and not self._is_code(series.component, growth):
                 self.suspicious = True
                 kind: VerdictKind = "fragmentation" if series.component in KEPT else "leak"
-                findings.append(self._finding(kind, series.component, growth, following))
+                ending = self._find_end(series.component, growth, series.name) if series.name == "file" else None
+                findings.append(ending or self._finding(kind, series.component, growth, following))
             elif series.name in {"device_allocated", "children"} and growth.kind != "unknown":
                 findings.append(self._finding(growth.kind, series.component, growth, following))
         return findings
@@ -175,6 +183,8 @@ class _Case:
 
     def _stairs(self, series: Series, config: GrowthConfig) -> tuple[Growth, Following] | None:
         """A growth that comes by equal stairs, each at an event: a leak although most steps add nothing."""
+        if self.step - int(self.buckets.first_step[0]) < config.least_steps_at_end:
+            return None
         for name, clock in EVENTS:
             if not self.buckets.seen(name):
                 continue
@@ -207,7 +217,8 @@ class _Case:
         if evidence.experiments and accuse.is_garbage(evidence, growth):
             return self._finding(self._kind_of_garbage(growth), component, growth, following, garbage=True)
         kind: VerdictKind = "fragmentation" if component in KEPT else "leak"
-        return self._find_end(component, growth) or self._finding(kind, component, growth, following)
+        ending = self._find_end(component, growth, series.name)
+        return ending or self._finding(kind, component, growth, following)
 
     def _component(self, series: Series, growth: Growth) -> Component:
         """What a growing series is made of."""
@@ -220,58 +231,16 @@ class _Case:
             return "host.python"
         return series.component
 
-    def _find_end(self, component: Component, growth: Growth) -> Finding | None:
-        """A growth whose end is known: the dataset's last row, or the containers' greatest length."""
-        visits = accuse.first_visits(self.buckets, self.evidence)
-        if visits is not None and accuse.is_held_by_datasets(self.evidence):
-            found = forecast_visits(self.buckets, *visits)
-            if found is not None:
-                return self._bounded_by_visits(component, growth, *found)
-        room = self.evidence.holdings[-1].room if self.evidence.holdings else None
-        return None if room is None else self._bounded_by_room(component, growth, room)
+    def _find_end(self, component: Component, growth: Growth, series: str) -> Finding | None:
+        """A growth whose end is known."""
+        self.regions |= series in {"file", "outside", "resident"}
+        return known_end(self.buckets, self.evidence, component, growth, series=series)
 
     def _kind_of_garbage(self, growth: Growth) -> VerdictKind:
         """Garbage comes and goes where the collector is on; where it is off, it leaks if nobody ever collects."""
         if self.evidence.experiments[-1].collector_on:
             return "cyclic"
         return "leak" if self.final or self.step - int(growth.onset or 0) > GARBAGE_PATIENCE else "warming"
-
-    def _bounded_by_visits(
-        self, component: Component, growth: Growth, plateau: Plateau, per_row: float
-    ) -> Finding:
-        """A growth that ends when each row has come once."""
-        rate = None if growth.rate is None else replace(growth.rate, per_event=per_row)
-        ends = f"settles near step {self.step + round(plateau.steps)} at {format_size(plateau.settles_at_bytes)}"
-        if plateau.steps == 0:
-            ends = f"has settled at {format_size(plateau.settles_at_bytes)}, for each row has come"
-        return Finding(
-            verdict="bounded",
-            component=component,
-            detected_step=self.step,
-            onset_step=growth.onset,
-            rate=rate,
-            follows="sample",
-            forecast=plateau,
-            advice=f"memory follows first visits of samples ({format_size(per_row)} each, held by the dataset): "
-            f"it {ends}",
-        )
-
-    def _bounded_by_room(self, component: Component, growth: Growth, room: float) -> Finding:
-        """A growth of containers that have a greatest length."""
-        resident = float(self.buckets.lows("resident")[-1])
-        steps = room / max(growth.rate.bytes_per_step, 1.0) if growth.rate is not None else 0.0
-        plateau = Plateau(resident + room, steps)
-        return Finding(
-            verdict="bounded",
-            component=component,
-            detected_step=self.step,
-            onset_step=growth.onset,
-            rate=growth.rate,
-            follows="step",
-            forecast=plateau,
-            advice="memory grows in containers with a greatest length: "
-            f"it settles near step {self.step + round(steps)} at {format_size(plateau.settles_at_bytes)}",
-        )
 
     def _finding(
         self,
@@ -284,8 +253,8 @@ class _Case:
     ) -> Finding:
         """Put a judgement into a finding."""
         rate = growth.rate
-        if rate is not None and following is not None and following.clock != "step":
-            rate = replace(rate, per_event=following.per_event)
+        if rate is not None and following is not None and (following.clock != "step" or following.every_steps):
+            rate = replace(rate, per_event=following.per_event, every_steps=following.every_steps)
         accused = kind in {"leak", "fragmentation"}
         return Finding(
             verdict=kind,
@@ -355,7 +324,9 @@ class _Case:
             return f"{what} grows by {speed}"
         speed = format_rate(rate.bytes_per_step)
         by = ""
-        if following is not None and following.clock != "step":
+        if following is not None and following.every_steps:
+            by = f" ({format_size(following.per_event)} about every {following.every_steps} steps)"
+        elif following is not None and following.clock != "step":
             each = "second" if following.clock == "seconds" else following.clock
             by = f" ({format_size(following.per_event)} each {each})"
         above = "above" if rate.bytes_per_step >= self.config.leak_threshold else "below"
@@ -369,6 +340,26 @@ class _Case:
                 "call gc.enable(), or gc.collect() now and then, or break the cycles"
             )
         return text
+
+
+def _without_companions(findings: list[Finding]) -> list[Finding]:
+    """Leave out small growth on the host that only goes with a leak of the device: the objects of its tensors."""
+    device = max(
+        (_leaking(finding) for finding in findings if finding.component.startswith("device.")), default=0.0
+    )
+
+    def goes_with_it(finding: Finding) -> bool:
+        """Whether a finding grows by little beside the device's."""
+        private = finding.component in {"host.native", "host.python", "host.tensors", "host.retained"}
+        return private and 0 < _leaking(finding) <= COMPANION * device
+
+    return [finding for finding in findings if not goes_with_it(finding)]
+
+
+def _leaking(finding: Finding) -> float:
+    """By how many bytes a step a leak grows; 0 for what is none."""
+    is_leak = finding.verdict in {"leak", "fragmentation"} and finding.rate is not None
+    return finding.rate.bytes_per_step if is_leak and finding.rate is not None else 0.0
 
 
 def _without_stacks(private: list[Finding], others: list[Finding]) -> list[Finding]:
@@ -391,6 +382,7 @@ _OTHERS: tuple[tuple[str, Component], ...] = (
     ("children", "host.children"),
     ("pinned", "host.pinned"),
     ("device_allocated", "device.active"),
+    ("device_other", "device.other"),
     ("open_files", "process.handles"),
     ("threads", "process.handles"),
 )

@@ -198,7 +198,8 @@ def blocks(x: Floats, y: Floats, count: int, *, floor: bool) -> tuple[Floats, Fl
     """Cut a series into blocks of equal length in x, and take the floor or the mean of each.
 
     Equal in steps or seconds, not in readings: how densely a part of the run was read says nothing about it.
-    Where readings are too sparse for so many blocks, there are fewer; a block without readings is left out.
+    Where readings are too sparse for so many blocks, there are fewer; one without readings lies on the line
+    between its neighbours.
     What a program needs only for a moment stands above the floor; what it keeps lifts it. Where there is
     nothing but noise the mean is the more exact one.
 
@@ -213,18 +214,31 @@ def blocks(x: Floats, y: Floats, count: int, *, floor: bool) -> tuple[Floats, Fl
         The mean x, and the floor or mean, of each block. Shape (blocks,) each.
     """
     count = _blocks_that_are_read(x, count)
-    if count >= len(x):
+    if count >= len(x) and _is_even(x):
         return x, y
-    inner = np.searchsorted(x, np.linspace(x[0], x[-1], count + 1)[1:-1], side="right")
-    starts = np.unique(np.append(0, inner[inner < len(x)])).astype(np.int64)
+    edges = np.linspace(x[0], x[-1], count + 1)
+    starts = np.concatenate(([0], np.searchsorted(x, edges[1:-1], side="right")))
     widths = np.diff(np.append(starts, len(x)))
+    read = widths > 0
+    starts, widths = starts[read], widths[read]
     if floor:
         each = max(int(np.percentile(widths, 10)), 1)
         taken = starts[:, None] + (np.arange(each) + 0.5)[None, :] * (widths / each)[:, None]
         values = y[taken.astype(np.int64)].min(axis=1)
     else:
         values = np.add.reduceat(y, starts) / widths
-    return np.add.reduceat(x, starts) / widths, values
+    places = np.add.reduceat(x, starts) / widths
+    if read.all():
+        return places, values
+    middles = (edges[1:] + edges[:-1]) / 2
+    middles[read] = places
+    return middles, np.interp(middles, places, values)
+
+
+def _is_even(x: Floats) -> bool:
+    """Whether places are about evenly spaced."""
+    apart = np.diff(x)
+    return len(x) < 3 or float(apart.max()) < 2.5 * float(apart.mean())
 
 
 def _blocks_that_are_read(x: Floats, most: int) -> int:

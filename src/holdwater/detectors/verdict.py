@@ -1,6 +1,6 @@
 """What a run's memory was judged to be, with the numbers behind it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from holdwater.units import Step
@@ -47,6 +47,12 @@ class Rate:
     """The probability with which `low` and `high` enclose the true rate."""
     per_event: float | None = None
     """Bytes per event of the clock that the growth follows; None where that is the step."""
+    every_steps: int | None = None
+    """Steps from one event to the next, where growth comes every so many steps; None where it does not."""
+
+    def per(self, event: float) -> "Rate":
+        """The same rate, with the bytes that each event adds."""
+        return replace(self, per_event=event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,11 @@ class Finding:
     pattern: str | None = None
     """The name of a known cause."""
 
+    @property
+    def spent_after(self) -> float:
+        """Steps until its pool is spent; infinite where none is."""
+        return self.forecast.steps if isinstance(self.forecast, Forecast) else float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -104,8 +115,8 @@ class Verdict:
 
     @classmethod
     def of(cls, findings: tuple[Finding, ...], step: Step) -> "Verdict":
-        """Take the gravest finding's verdict; `unknown` where there is none."""
+        """Take the gravest finding's verdict, `unknown` without any; of several the soonest spent leads."""
         kinds = {finding.verdict for finding in findings}
         kind: VerdictKind = next((kind for kind in GRAVITY if kind in kinds), "unknown")
-        ordered = sorted(findings, key=lambda finding: GRAVITY.index(finding.verdict))
+        ordered = sorted(findings, key=lambda finding: (GRAVITY.index(finding.verdict), finding.spent_after))
         return cls(kind, step, tuple(ordered))

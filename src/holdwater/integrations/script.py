@@ -19,6 +19,7 @@ from holdwater.integrations import session as sessions
 from holdwater.integrations.imports import Hook, after_import
 from holdwater.integrations.mlx_clock import MlxClock
 from holdwater.integrations.session import GoOn, Session, StopRun, StopShort
+from holdwater.integrations.shared_memory import watch_shared_memory
 from holdwater.integrations.torch_clock import (
     Loaders,
     TorchClock,
@@ -123,6 +124,7 @@ def _hooks(session: Session) -> dict[str, Hook]:
             ("torch._dynamo.utils", lambda module: watch_compiler(session, module)),
             ("mlx.optimizers.optimizers", mlx.watch_optimizers),
             ("mlx.core", mlx.watch_compile),
+            ("multiprocessing.shared_memory", lambda module: watch_shared_memory(session.folder, module)),
         )
     }
 

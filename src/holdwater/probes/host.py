@@ -84,6 +84,7 @@ class ProcessParts:
             "file": "RssFile",
             "shared_memory": "RssShmem",
             "peak_resident": "VmHWM",
+            "virtual": "VmSize",
         }
         return {field: table[key] for field, key in fields.items() if key in table}
 

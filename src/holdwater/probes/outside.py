@@ -35,18 +35,21 @@ class DeviceRoom(NamedTuple):
 class Outside:
     """Reads a process by its number."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, noted: Path | None = None) -> None:
         """Take up a process.
 
         Args:
             pid: Its number.
+            noted: A file in which it notes the shared memory that it makes.
 
         Raises:
             ProbeError: There is no such process, or it may not be read.
         """
         self.pid = pid
         self._proc = Path(f"/proc/{pid}")
-        self._shared_memory = SharedMemoryFiles()
+        self._family = [pid]
+        """The process and its descendants, as they were last seen."""
+        self._shared_memory = SharedMemoryFiles(pids=lambda: self._family, noted=noted)
         self._due = 0.0
         self._began = time.perf_counter()
         self._dear: dict[str, Any] = {}
@@ -105,6 +108,7 @@ class Outside:
             "file": table["RssFile"],
             "shared_memory": table["RssShmem"],
             "peak_resident": table["VmHWM"],
+            "virtual": table["VmSize"],
         }
 
     def _read_elsewhere(self) -> dict[str, int]:
@@ -116,6 +120,7 @@ class Outside:
         found: dict[str, Any] = {}
         with contextlib.suppress(psutil.Error):
             children = self._process.children(recursive=True)
+            self._family = [self.pid, *(child.pid for child in children)]
             found = {"child_count": len(children), "children": sum(map(proportional_size, children))}
         with contextlib.suppress(OSError):
             found["open_files"] = len(os.listdir(self._proc / "fd"))  # noqa: PTH208 - half the price

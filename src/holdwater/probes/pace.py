@@ -13,25 +13,30 @@ SPACING = 1 / 800
 of them lie at most this and one step apart: never further than the larger of one step and 1/400 of the time."""
 FURTHEST, FURTHEST_WITHIN = 0.5, 600.0
 """Seconds between two readings at most, within the first ten minutes."""
-MINUTE, FIRST_SHARE, SLOWING = 60.0, 0.01, 0.45
-"""All readings together may take 1 % of the first minute, and later so much that ten minutes cost 0.28 % and an
-hour 0.1 %: the allowance grows by the power 0.45 of the time."""
-AT_FIRST = 0.002
-"""Seconds that a dear reading may take at once, however young the run is: it is to be judged too."""
+YOUNG, YOUNG_SHARE = 5.0, 0.02
+"""All readings together may take 2 % of the first seconds: a short run is to be judged too."""
+MINUTE, MINUTE_SHARE, SLOWING = 60.0, 0.01, 0.45
+"""They may take 1 % of the first minute, and later so much that ten minutes cost 0.28 % and an hour 0.1 %: the
+allowance grows by the power 0.45 of the time."""
+_LATER_SHARE = (MINUTE_SHARE * MINUTE - YOUNG_SHARE * YOUNG) / (MINUTE - YOUNG)
 
 
 def allowance(seconds: float) -> float:
     """Seconds that all readings together may take of a run of this length."""
+    if seconds <= YOUNG:
+        return YOUNG_SHARE * seconds
     if seconds <= MINUTE:
-        return FIRST_SHARE * seconds
-    return FIRST_SHARE * MINUTE * math.pow(seconds / MINUTE, SLOWING)
+        return YOUNG_SHARE * YOUNG + _LATER_SHARE * (seconds - YOUNG)
+    return MINUTE_SHARE * MINUTE * math.pow(seconds / MINUTE, SLOWING)
 
 
 def share_now(seconds: float) -> float:
     """The part of the next moment that readings may take, when so many seconds have passed."""
+    if seconds <= YOUNG:
+        return YOUNG_SHARE
     if seconds <= MINUTE:
-        return FIRST_SHARE
-    return FIRST_SHARE * SLOWING * math.pow(seconds / MINUTE, SLOWING - 1)
+        return _LATER_SHARE
+    return MINUTE_SHARE * SLOWING * math.pow(seconds / MINUTE, SLOWING - 1)
 
 
 class Pace:
@@ -62,6 +67,6 @@ class Pace:
         if self._part is not None:
             seldom = min(price, 4 * self._price) if self._price else price  # a pause within it is not its price
             self._price += 0.2 * (seldom - self._price) if self._price else price
-            beyond = self._price - AT_FIRST if now < 1.0 else self._price
-            apart = max(apart, beyond / (share_now(now) * self._part))
+            pause = self._price / (share_now(now) * self._part)
+            apart = max(apart, self._price / (share_now(now + pause) * self._part))  # the share falls meanwhile
         self.due = now + apart

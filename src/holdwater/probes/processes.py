@@ -1,7 +1,9 @@
 """What belongs to a run outside its own pages: child processes, shared-memory files, open files."""
 
+import contextlib
 import os
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -53,15 +55,36 @@ def proportional_size(process: psutil.Process) -> int:
 
 
 class SharedMemoryFiles:
-    """Files in /dev/shm that appeared since the run began: tensors passed between processes live there."""
+    """Files in /dev/shm that this run's processes made: tensors passed between processes live there.
+
+    A file counts once one of the run's processes has been seen to hold it open or mapped, or is named in it as
+    PyTorch does, or has noted that it made it. Files of other programs are none of the run's.
+    """
 
     name = "shared memory files"
-    measures = "files in /dev/shm of this user since the run began"
+    measures = "files in /dev/shm that this run made"
     every = 5.0
 
-    def __init__(self, folder: Path = Path("/dev/shm")) -> None:  # noqa: S108 - it is what is measured
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path = Path("/dev/shm"),  # noqa: S108 - it is what is measured
+        *,
+        pids: Callable[[], Iterable[int]] | None = None,
+        noted: Path | None = None,
+    ) -> None:
+        """Count from now on.
+
+        Args:
+            folder: Where shared memory has its files.
+            pids: The run's processes; None is this one and its children.
+            noted: A file in which the run's processes note the names that they make, a line each.
+        """
+        self._folder, self._noted = folder, noted
+        self._pids = _own_processes if pids is None else pids
         self._since = time.time()
+        self._ours: set[int] = set()
+        """Inodes."""
+        self._look_again = 0.0
 
     def unavailable(self) -> str | None:
         """Say why this probe cannot read here; None if it can."""
@@ -76,23 +99,63 @@ class SharedMemoryFiles:
         Raises:
             ProbeError: The folder cannot be listed.
         """
-        used = 0
         try:
             with os.scandir(self._folder) as entries:
-                for entry in entries:
-                    used += self._occupied(entry)
+                new = [(entry.name, status) for entry in entries if (status := self._status(entry)) is not None]
         except OSError as error:
             raise ProbeError(f"{self._folder} cannot be listed: {error.strerror}") from error
-        return {"dev_shm": used}
+        if any(status.st_ino not in self._ours for _, status in new):
+            self._claim(new)
+        self._ours &= {status.st_ino for _, status in new}  # numbers are used again
+        return {"dev_shm": sum(status.st_blocks * 512 for _, status in new if status.st_ino in self._ours)}
 
-    def _occupied(self, entry: os.DirEntry[str]) -> int:
-        """Bytes of one file, 0 if it is older than the run, another user's, or gone."""
+    def _status(self, entry: os.DirEntry[str]) -> os.stat_result | None:
+        """Of a file that may be the run's; None if it is older, another user's, or gone."""
         try:
             status = entry.stat(follow_symlinks=False)
         except OSError:
-            return 0
-        ours = status.st_uid == os.getuid() and status.st_ctime >= self._since
-        return status.st_blocks * 512 if ours else 0
+            return None
+        return status if status.st_uid == os.getuid() and status.st_ctime >= self._since else None
+
+    def _claim(self, new: list[tuple[str, os.stat_result]]) -> None:
+        """Find which of the files are the run's own, now and then: processes must be looked into for it."""
+        began = time.monotonic()
+        if began < self._look_again:
+            return
+        pids = list(self._pids())
+        names = {name for pid in pids for name in _held_files(pid, self._folder)}
+        with contextlib.suppress(OSError):
+            names |= set(self._noted.read_text(encoding="utf-8").split()) if self._noted is not None else set()
+        by_torch = tuple(f"torch_{pid}_" for pid in pids)
+        self._ours |= {status.st_ino for name, status in new if name in names or name.startswith(by_torch)}
+        self._look_again = began + (time.monotonic() - began) / CLAIM_SHARE
+
+
+CLAIM_SHARE = 0.005
+"""The part of the time that looking for a file's owner may take."""
+
+
+def _own_processes() -> list[int]:
+    """This process and its children."""
+    process = psutil.Process()
+    return [process.pid, *(child.pid for child in process.children(recursive=True))]
+
+
+def _held_files(pid: int, folder: Path) -> set[str]:
+    """Names of the files of a folder that a process has mapped or open; empty where it may not be looked at."""
+    found, start = set(), f"{folder}/"
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+            at = line.find(start)
+            if at >= 0:
+                found.add(line[at + len(start) :].removesuffix(" (deleted)"))
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(entry.path)  # noqa: PTH115 - half the price
+                if target.startswith(start):
+                    found.add(target.removeprefix(start).removesuffix(" (deleted)"))
+    return found
 
 
 class Handles:

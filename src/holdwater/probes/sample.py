@@ -32,8 +32,6 @@ class Look:
     """Resident shared memory."""
     virtual: Bytes | None = None
     """Address space that this process has mapped, touched or not."""
-    mapped_files: Bytes | None = None
-    """Address space that is backed by files: their pages cannot take more."""
     peak_resident: Bytes | None = None
     """The kernel's own high-water mark of resident memory."""
     heap_in_use: Bytes | None = None

@@ -16,7 +16,7 @@ from holdwater.actions.perform import Outcome
 from holdwater.attribution.explanation import Explanation
 from holdwater.budget import Budget, Terms, stopping_level
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
-from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH
+from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH, by_time
 from holdwater.detectors.headroom import HeadroomConfig, Pressure, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, Judgement, judge
 from holdwater.detectors.verdict import Finding, Verdict
@@ -29,6 +29,8 @@ from holdwater.probes.sample import DeviceMemory, Look, Sample
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.channel import Channel
 from holdwater.supervise.inquiry import Inquiry
+from holdwater.supervise.regions import RegionHistory
+from holdwater.timeline.buckets import later_than
 from holdwater.timeline.timeline import Timeline
 from holdwater.units import Bytes, Step
 
@@ -76,6 +78,7 @@ class Watcher:
         """Seconds of the process's own looks, the newest 4096."""
         self.errors: list[str] = []
         self._outside, self._channel, self._terms = outside, channel, terms
+        self._regions, self._regions_of = RegionHistory(outside.pid), self.by_time
         self._available, self._pressure, self._headroom = Available(), Pressure(), _headroom()
         self._began = time.perf_counter()
         self._read = self._ticks = 0
@@ -89,7 +92,8 @@ class Watcher:
     @property
     def evidence(self) -> Evidence:
         """What is known beside the curves."""
-        return NO_EVIDENCE if self.inquiry is None else self.inquiry.evidence
+        asked = NO_EVIDENCE if self.inquiry is None else self.inquiry.evidence
+        return asked.with_regions(self._regions.touched("file"), self._regions.touched("private"))
 
     @property
     def experiments(self) -> list[dict[str, Any]]:
@@ -153,14 +157,31 @@ class Watcher:
 
     def judge(self, *, final: bool = False) -> Judgement:
         """Judge what is known, and ask the process where that would help."""
-        config = JudgeConfig(seconds_per_step=self.tick if self.timeline is self.by_time else None)
-        judgement = judge(
-            self.timeline.buckets(), self.budgets, config=config, evidence=self.evidence, final=final
-        )
+        if self._regions_of is not self.timeline:  # a step is another thing there
+            self._regions, self._regions_of = RegionHistory(self._outside.pid), self.timeline
+            self._regions.look(self._now)
+        judgement = self._judge(final=final)
+        if judgement.regions and (final or self._regions.is_affordable):
+            self._regions.look(self._now)
+            judgement = self._judge(final=final)
         self.verdict = self._dated(self._pressure.added_to(judgement.verdict))
         if self.inquiry is not None:
             self.inquiry.ask(judgement, self.steps, final=final)
         return judgement
+
+    def _judge(self, *, final: bool) -> Judgement:
+        """Judge what is known."""
+        buckets, config = self.timeline.buckets(), JudgeConfig()
+        if self.timeline is self.by_time:
+            config = JudgeConfig(by_time(self.tick), seconds_per_step=self.tick)
+            first_step_at = 0.0 if self._channel is None else self._channel.get_seconds("first_step_at")
+            buckets = later_than(buckets, first_step_at)  # what came before is loading
+        return judge(buckets, self.budgets, config=config, evidence=self.evidence, final=final)
+
+    @property
+    def _now(self) -> int:
+        """The newest step by the clock that is judged by."""
+        return self.steps if self.timeline is self.by_step else self._ticks
 
     def end(self) -> None:
         """The script has ended and waits: judge it, ask what must be asked, and judge again with the answers."""
@@ -278,8 +299,8 @@ class Watcher:
             used: Bytes in use on the device, by all processes; NaN where that is not known.
             held: Bytes of it that this process holds.
         """
-        size = 0 if self._channel is None else self._channel.get("device_size")
-        if self._channel is not None and self._channel.get("unified"):
+        size, unified = (0, 0) if self._channel is None else map(self._channel.get, ("device_size", "unified"))
+        if unified:
             self._keep(self._terms.with_one_pool(), 0)
         elif size:
             self._keep(self._terms.with_device(size, None if math.isnan(used) else int(size - used + held)), size)
@@ -302,8 +323,8 @@ class Watcher:
         step = Step(self.steps) if self.timeline is self.by_step else sample.step
         device = self.budgets.device
         if sample.device is not None and device is not None and device.origin == "found":
-            # what PyTorch reserves fills a device in any healthy run
-            sample = replace(sample, device=DeviceMemory(sample.device.allocated, sample.device.allocated))
+            live = sample.device.allocated  # what PyTorch reserves fills a device in any healthy run
+            sample = replace(sample, device=DeviceMemory(live, live))
         self._pressure.note(step, judge_headroom(sample, self._held_against, self._headroom))
 
     def _take_answers(self) -> None:

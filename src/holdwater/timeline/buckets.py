@@ -84,6 +84,18 @@ def no_buckets(count: int = 0) -> Buckets:
     )
 
 
+def later_than(buckets: Buckets, seconds: float) -> Buckets:
+    """The buckets from a time of the run on.
+
+    Args:
+        buckets: The history.
+        seconds: Since the guard began.
+    """
+    at = int(np.searchsorted(buckets.seconds, seconds))
+    names = ("first_step", "last_step", "seconds", "low", "high", "total", "count")
+    return Buckets(*(getattr(buckets, name)[..., at:] for name in names))
+
+
 def merge_pairs(buckets: Buckets) -> Buckets:
     """Merge each bucket of even index with its right neighbour: half as many, and no peak is lost.
 

@@ -1,0 +1,156 @@
+"""Growth whose end is known: the dataset's last row, a container's greatest length, the size of what was mapped.
+
+Each is a forecast (*bounded*, with the level and the step at which it settles), not a leak.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from holdwater.detectors import accuse
+from holdwater.detectors.evidence import Evidence
+from holdwater.detectors.forecast import forecast_visits
+from holdwater.detectors.growth import Growth
+from holdwater.detectors.verdict import Clock, Component, Finding, Plateau
+from holdwater.probes.mappings import Kind
+from holdwater.timeline.buckets import Buckets
+from holdwater.units import Step, format_size
+
+MAPPED_SHARE = 0.25
+"""Growth that needs no more new address space than this part of itself lies in what was mapped before."""
+
+
+def known_end(
+    buckets: Buckets, evidence: Evidence, component: Component, growth: Growth, *, series: str
+) -> Finding | None:
+    """Find the end of a growth.
+
+    Args:
+        buckets: The history.
+        evidence: What is known beside the curves.
+        component: What grows.
+        growth: How it grows.
+        series: The name of the series that grows.
+
+    Returns:
+        The finding; None where nothing bounds the growth.
+    """
+    ends = _ends(buckets, evidence, component, growth, series)
+    return next((found for found in ends if found is not None), None)
+
+
+def _ends(
+    buckets: Buckets, evidence: Evidence, component: Component, growth: Growth, series: str
+) -> Iterator[Finding | None]:
+    """What could bound it, the most certain first."""
+    if component != "host.file":
+        yield _by_visits(buckets, evidence, component, growth)
+        yield _by_room(buckets, evidence, component, growth)
+    if component == "host.file":
+        yield _by_regions(buckets, evidence, component, growth, "file")
+    elif series in {"outside", "resident"}:  # what malloc hands out is not known by regions
+        yield _by_regions(buckets, evidence, component, growth, "private")
+
+
+def _by_visits(buckets: Buckets, evidence: Evidence, component: Component, growth: Growth) -> Finding | None:
+    """A growth of what the loaders' datasets hold ends when each row has come once."""
+    visits = accuse.first_visits(buckets, evidence)
+    if visits is None or not accuse.is_held_by_datasets(evidence):
+        return None
+    found = forecast_visits(buckets, *visits)
+    if found is None:
+        return None
+    plateau, per_row = found
+    ends = _settles(buckets, plateau)
+    if plateau.steps == 0:
+        ends = f"has settled at {format_size(plateau.settles_at_bytes)}, for each row has come"
+    text = f"memory follows first visits of samples ({format_size(per_row)} each, held by the dataset): it {ends}"
+    return _bounded(buckets, component, growth, plateau, text, follows="sample", per_event=per_row)
+
+
+def _by_room(buckets: Buckets, evidence: Evidence, component: Component, growth: Growth) -> Finding | None:
+    """A growth of containers that have a greatest length."""
+    room = evidence.holdings[-1].room if evidence.holdings else None
+    if room is None:
+        return None
+    plateau = _plateau(buckets, growth, float(room))
+    text = f"memory grows in containers with a greatest length: it {_settles(buckets, plateau)}"
+    return _bounded(buckets, component, growth, plateau, text)
+
+
+def _by_regions(
+    buckets: Buckets, evidence: Evidence, component: Component, growth: Growth, kind: Kind
+) -> Finding | None:
+    """A growth within regions that had been mapped before it began."""
+    onset = 0 if growth.onset is None else int(growth.onset)
+    touched = evidence.touched_since(kind, onset)
+    if touched is not None:
+        if not touched.has_a_bound:
+            return None
+        plateau = _plateau(buckets, growth, float(touched.room))
+        end = f"it {_settles(buckets, plateau)} at the latest"
+    else:
+        if not needs_no_address_space(buckets, growth):
+            return None
+        plateau, end = None, "it cannot exceed what is mapped"
+    what = {
+        "file": "pages of mapped files become resident as they are read; the kernel may drop them again",
+        "private": "memory that was allocated whole is touched little by little",
+    }[kind]
+    return _bounded(buckets, component, growth, plateau, f"{what}: {end}")
+
+
+def needs_no_address_space(buckets: Buckets, growth: Growth) -> bool:
+    """Whether resident memory has grown while hardly any address space was added; False where that is not known.
+
+    Args:
+        buckets: The history.
+        growth: How resident memory grows.
+    """
+    virtual = buckets.lows("virtual")
+    seen = ~np.isnan(virtual)
+    if growth.onset is None or growth.rate is None or not seen.any():
+        return False
+    steps, sizes = buckets.last_step[seen], virtual[seen]
+    added = sizes[-1] - sizes[max(int(np.searchsorted(steps, int(growth.onset), side="right")) - 1, 0)]
+    grown = growth.rate.bytes_per_step * float(steps[-1] - int(growth.onset))
+    return bool(added < MAPPED_SHARE * grown)
+
+
+def _plateau(buckets: Buckets, growth: Growth, room: float) -> Plateau:
+    """Where a growth settles that can still take so many bytes."""
+    resident = float(buckets.lows("resident")[-1])
+    steps = room / max(growth.rate.bytes_per_step, 1.0) if growth.rate is not None else 0.0
+    return Plateau(resident + room, steps)
+
+
+def _settles(buckets: Buckets, plateau: Plateau) -> str:
+    """Where and when, in words."""
+    at = int(buckets.last_step[-1]) + round(plateau.steps)
+    return f"settles near step {at} at {format_size(plateau.settles_at_bytes)}"
+
+
+def _bounded(  # noqa: PLR0913 - the parts of a finding
+    buckets: Buckets,
+    component: Component,
+    growth: Growth,
+    plateau: Plateau | None,
+    text: str,
+    *,
+    follows: Clock = "step",
+    per_event: float | None = None,
+) -> Finding:
+    """Put a bounded growth into a finding."""
+    rate = growth.rate
+    if rate is not None and per_event is not None:
+        rate = rate.per(per_event)
+    return Finding(
+        verdict="bounded",
+        component=component,
+        detected_step=Step(int(buckets.last_step[-1])),
+        onset_step=growth.onset,
+        rate=rate,
+        follows=follows,
+        forecast=plateau,
+        advice=text,
+    )

@@ -1,0 +1,62 @@
+"""Readings of a process's regions over a run: what has become resident since each of them."""
+
+import time
+from collections.abc import Callable
+
+from holdwater.probes.mappings import Kind, Region, Touched, read_regions, touched
+
+MOST = 12
+"""Readings that are kept, each at a step twice as large as the one before."""
+SHARE = 0.01
+"""Of the time passed, that reading may take: it is the watching process's time on a processor."""
+
+
+class RegionHistory:
+    """Remembers the regions of a process at a few steps of its run."""
+
+    def __init__(
+        self,
+        pid: int,
+        *,
+        read: Callable[[int], tuple[Region, ...]] = read_regions,
+        elapsed: Callable[[], float] = time.perf_counter,
+        spent: Callable[[], float] = time.thread_time,
+    ) -> None:
+        """Begin with nothing read.
+
+        Args:
+            pid: Of the process.
+            read: Reads its regions.
+            elapsed: Seconds on a clock that never goes backwards.
+            spent: Seconds that this thread has had on a processor.
+        """
+        self._pid, self._read, self._elapsed, self._processor = pid, read, elapsed, spent
+        self._began = elapsed()
+        self._spent = 0.0
+        self._kept: list[tuple[int, tuple[Region, ...]]] = []
+        self.newest: tuple[Region, ...] = ()
+
+    @property
+    def is_affordable(self) -> bool:
+        """Whether another reading keeps within the share; the first two always do."""
+        return len(self._kept) < 2 or self._spent < SHARE * (self._elapsed() - self._began)
+
+    def look(self, step: int) -> None:
+        """Read the regions now.
+
+        Args:
+            step: The newest step of the process.
+        """
+        began = self._processor()
+        regions = self._read(self._pid)
+        self._spent += self._processor() - began
+        if not regions:
+            return
+        self.newest = regions
+        if not self._kept or step >= 2 * self._kept[-1][0]:
+            self._kept = [*self._kept, (step, regions)][-MOST:]
+
+    def touched(self, kind: Kind) -> tuple[Touched, ...]:
+        """What became resident since each reading that was kept, the oldest first; the newest is none of them."""
+        earlier = [(step, regions) for step, regions in self._kept if regions is not self.newest]
+        return tuple(touched(regions, self.newest, kind, since_step=step) for step, regions in earlier)

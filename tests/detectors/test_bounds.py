@@ -1,0 +1,106 @@
+"""Growth whose end is known is a forecast; growth that needs new regions is a leak."""
+
+from holdwater.budget import Budget, Budgets
+from holdwater.detectors.evidence import Evidence
+from holdwater.detectors.judge import JudgeConfig, judge
+from holdwater.detectors.verdict import Finding, Plateau
+from holdwater.probes.mappings import Touched
+from holdwater.probes.sample import Look, Sample
+from holdwater.timeline.timeline import Timeline
+from holdwater.units import Bytes, Step
+
+MB = 1_000_000
+BUDGET = Budgets(Budget(Bytes(10**10), "given", ""))
+
+
+def judged(
+    *, file_rate: int = 0, private_rate: int = 0, virtual_rate: int | None = None, evidence: Evidence | None = None
+) -> Finding:
+    """The first finding of a run of 1,000 steps whose memory grows by so many bytes a step.
+
+    Args:
+        file_rate: Of mapped files.
+        private_rate: Of private memory that malloc knows nothing of.
+        virtual_rate: Of address space; None where it was not read.
+        evidence: What is known beside the curves.
+    """
+    timeline = Timeline()
+    for step in range(1, 1001):
+        file, private = 50 * MB + file_rate * step, 200 * MB + private_rate * step
+        look = Look(
+            file=Bytes(file),
+            anonymous=Bytes(private),
+            heap_in_use=Bytes(100 * MB),
+            heap_kept=Bytes(MB),
+            virtual=None if virtual_rate is None else Bytes(10**9 + virtual_rate * step),
+        )
+        timeline.append(Sample(Step(step), 0.1 * step, Bytes(file + private), None, look))
+    found = judge(timeline.buckets(), BUDGET, config=JudgeConfig(), evidence=evidence or Evidence(), final=True)
+    return found.verdict.findings[0]
+
+
+class TestMappedFiles:
+    """Their pages cannot exceed the mappings."""
+
+    def test_reports_files_that_are_mapped_anew(self) -> None:
+        """As many bytes of new address space as of resident pages."""
+        finding = judged(file_rate=100_000, virtual_rate=100_000)
+
+        assert (finding.verdict, finding.component) == ("leak", "host.file")
+
+    def test_reads_of_a_mapped_file_are_bounded(self) -> None:
+        """A corpus that is read once: its regions say how much is left."""
+        touched = Touched(since_step=1, inside=90 * MB, fresh=MB, room=300 * MB)
+
+        finding = judged(file_rate=100_000, virtual_rate=0, evidence=Evidence(files=(touched,)))
+
+        assert (finding.verdict, finding.component) == ("bounded", "host.file")
+        assert isinstance(finding.forecast, Plateau)
+        assert finding.forecast.settles_at_bytes == 650 * MB
+        assert round(finding.forecast.steps) == 3000
+
+    def test_new_regions_are_no_bound(self) -> None:
+        """The regions say that the pages lie in new ones."""
+        touched = Touched(since_step=1, inside=5 * MB, fresh=90 * MB, room=300 * MB)
+
+        assert judged(file_rate=100_000, evidence=Evidence(files=(touched,))).verdict == "leak"
+
+    def test_without_regions_the_address_space_tells(self) -> None:
+        """Where smaps cannot be read: nothing was mapped, so nothing new can be read."""
+        finding = judged(file_rate=100_000, virtual_rate=0)
+
+        assert (finding.verdict, finding.forecast) == ("bounded", None)
+
+    def test_reports_where_neither_is_known(self) -> None:
+        """A guard that reads no address space."""
+        assert judged(file_rate=100_000).verdict == "leak"
+
+
+class TestMemoryAllocatedWhole:
+    """An array that is touched little by little ends with the array."""
+
+    def test_a_replay_buffer_is_bounded(self) -> None:
+        """It lies in regions that were there before."""
+        touched = Touched(since_step=1, inside=95 * MB, fresh=0, room=50 * MB)
+
+        finding = judged(private_rate=100_000, virtual_rate=0, evidence=Evidence(private=(touched,)))
+
+        assert finding.verdict == "bounded"
+        assert "touched little by little" in finding.advice
+
+    def test_reports_native_memory_that_is_mapped(self) -> None:
+        """A library that maps memory of its own each step."""
+        touched = Touched(since_step=1, inside=MB, fresh=95 * MB, room=MB)
+
+        finding = judged(private_rate=100_000, virtual_rate=100_000, evidence=Evidence(private=(touched,)))
+
+        assert (finding.verdict, finding.component) == ("leak", "host.native")
+
+    def test_takes_the_reading_nearest_to_the_onset(self) -> None:
+        """What was mapped after the first reading and before the growth is no new region of it."""
+        at_first = Touched(since_step=0, inside=0, fresh=200 * MB, room=0)
+        at_onset = Touched(since_step=1, inside=95 * MB, fresh=0, room=50 * MB)
+
+        finding = judged(private_rate=100_000, evidence=Evidence(private=(at_first, at_onset)))
+
+        assert finding.verdict == "bounded"
