@@ -314,8 +314,7 @@ class Watcher:
         """
         self.budgets = self._held_against = terms.budgets()
         self._pressure = Pressure()  # what was found so far was held against other budgets
-        device = self.budgets.device
-        if device is not None and device.origin == "found":  # nobody has asked that a part of it be left free
+        if (device := self.budgets.device) is not None and device.origin == "found":  # nobody asked for less
             self._held_against = replace(self.budgets, device=Budget(Bytes(size), "found", "the device's size"))
 
     def _note_pressure(self, sample: Sample) -> None:
