@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 
-from holdwater.budget import Budget
+from holdwater.budget import Budget, Budgets
 from holdwater.detectors.headroom import HeadroomConfig
 from holdwater.detectors.slope import blocks, fit_slope
 from holdwater.guard.core import CoreConfig, GuardCore
@@ -33,7 +33,7 @@ def main() -> bool:
     found = timeline.peak("resident")
 
     headroom = HeadroomConfig(waiting_below=Bytes(2 * 10**9), stopping_below=Bytes(10**9))
-    core = GuardCore(Budget(Bytes(10**10), "given", ""), CoreConfig(headroom=headroom))
+    core = GuardCore(Budgets(Budget(Bytes(10**10), "given", "")), CoreConfig(headroom=headroom))
     probe = Resident()
     steps, resident = [], []
     for step in range(1, STEPS + 1):

@@ -54,6 +54,18 @@ def test_importing_the_core_loads_no_framework(module: str) -> None:
     assert loaded.split() == []
 
 
+@pytest.mark.parametrize(
+    "module", ["holdwater.cli.train", "holdwater.cli.run", "holdwater.integrations.recycling"]
+)
+def test_what_runs_before_signals_are_held_back_loads_no_numpy(module: str) -> None:
+    """Its threads would be met by signals that the supervisor waits for, and end it."""
+    code = f"import sys, {module}; print('numpy' in sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert loaded.strip() == "False"
+
+
 def test_every_dependency_is_pinned() -> None:
     """A fresh clone next year installs what was tested today."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -1,7 +1,7 @@
 """The memory budget of a run: given by the user, or found from what the machine can spare."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from holdwater.errors import ConfigError
 from holdwater.units import Bytes, format_size
@@ -12,6 +12,37 @@ LEAST = Bytes(16_000_000_000)
 """A found budget is at least this, where the machine has that much."""
 MOST = Bytes(120_000_000_000)
 """A found budget is at most this."""
+
+Pool = Literal["host", "device", "unified"]
+"""Memory that runs out by itself; *unified* is host and device in one (Apple silicon)."""
+
+
+class InUse(NamedTuple):
+    """What a process holds, by pool; what a release has freed is the difference of two."""
+
+    host: int = 0
+    """Bytes resident."""
+    device: int = 0
+    """Bytes reserved on the device, with what a keeper of weights holds there for this run."""
+
+    def since(self, before: "InUse") -> "InUse":
+        """What was freed since then; less than nothing where more is in use."""
+        return InUse(before.host - self.host, before.device - self.device)
+
+
+NOTHING_IN_USE = InUse()
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """One pool of memory as a run finds it."""
+
+    available: Bytes
+    """What the run could take: what is free, and what it holds already."""
+    limit: Bytes | None = None
+    """What the pool can never exceed; None where nothing is known."""
+    limited_by: str = ""
+    """The limit's name, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,20 +56,35 @@ class MachineMemory:
     cgroup_limit: Bytes | None = None
     """The smallest limit of the process's control groups; None where there is none."""
     device_size: Bytes | None = None
-    """Memory of the accelerator that the run uses; None on a CPU."""
-
-    def ceiling(self) -> tuple[Bytes, str] | None:
-        """The smallest hard limit and its name; None where neither cgroup nor device has one."""
-        limits = [
-            (limit, name)
-            for limit, name in ((self.cgroup_limit, "the cgroup limit"), (self.device_size, "the device"))
-            if limit is not None
-        ]
-        return min(limits) if limits else None
+    """Memory of the accelerator that the run uses; None on a CPU, and where it has none of its own."""
+    device_available: Bytes | None = None
+    """What is free on it; None where nobody has asked, and all of it is taken to be."""
+    unified: bool = False
+    """The device that the run uses has no memory but the machine's."""
 
     def usable(self) -> Bytes:
         """The size that scales the waiting and stopping levels: the machine, or a smaller cgroup."""
         return min(self.total, self.cgroup_limit or self.total)
+
+    def host(self, held: int = 0) -> Room:
+        """The host's memory, or that of host and device in one.
+
+        Args:
+            held: Bytes that the run holds already.
+        """
+        available = Bytes(min(self.available + held, self.usable()))
+        return Room(available, self.cgroup_limit, "the cgroup limit")
+
+    def device(self, held: int = 0) -> Room | None:
+        """The device's memory; None where there is no device with memory of its own.
+
+        Args:
+            held: Bytes that the run holds there already.
+        """
+        if self.device_size is None:
+            return None
+        free = self.device_size if self.device_available is None else self.device_available
+        return Room(Bytes(min(free + held, self.device_size)), self.device_size, "the device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,53 +100,155 @@ class Budget:
         return f"budget {format_size(self.limit)}: {self.reason}"
 
 
-def give_budget(limit: Bytes, machine: MachineMemory, *, in_use: int = 0) -> Budget:
-    """Take the budget that the user gave, never above a cgroup's or a device's limit.
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """The budget of each pool of memory that a run uses: what runs out separately is kept separately."""
+
+    host: Budget
+    """Of the host's memory, or of host and device where they are one pool."""
+    device: Budget | None = None
+    """None as long as no device with memory of its own is used."""
+    unified: bool = False
+    """Host and device are one pool."""
+
+    @property
+    def main(self) -> Budget:
+        """That of the pool in which the training's tensors live."""
+        return self.device or self.host
+
+    def of(self, component: str) -> Budget:
+        """The budget that a component of memory counts against.
+
+        Args:
+            component: Of a finding, such as `device.active`.
+        """
+        return self.main if component.startswith("device.") else self.host
+
+    def by_name(self) -> dict[str, Budget]:
+        """Each pool's, by the name that it has in the JSON verdict."""
+        if self.unified:
+            return {"unified": self.host}
+        return {"host": self.host} | ({} if self.device is None else {"device:0": self.device})
+
+    def __str__(self) -> str:
+        if self.device is None:
+            return str(self.host)
+        return f"device {self.device}; host {self.host}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the budgets of a run follow from: the machine, and what the user asked for."""
+
+    machine: MachineMemory
+    max_memory: Bytes | None = None
+    """For the pool in which the training's tensors live; None finds one."""
+    max_host_memory: Bytes | None = None
+    """For the host's memory beside a device; None finds one."""
+
+    def budgets(self, in_use: InUse = NOTHING_IN_USE) -> Budgets:
+        """Give or find the budget of each pool.
+
+        Args:
+            in_use: What the run occupies already: what was given is compared with that, pool by pool.
+
+        Returns:
+            The device's too, where the machine was read with one.
+
+        Raises:
+            ConfigError: A pool's budget is spent before the first step.
+        """
+        machine = self.machine
+        device = machine.device(in_use.device)
+        if device is None:
+            asked = [limit for limit in (self.max_memory, self.max_host_memory) if limit is not None]
+            held = sum(in_use) if machine.unified else in_use.host
+            key = "max_memory" if self.max_memory is not None else "max_host_memory"
+            host = _settle(min(asked, default=None), machine.host(held), held, key)
+            return Budgets(host, unified=machine.unified)
+        return Budgets(
+            host=_settle(self.max_host_memory, machine.host(in_use.host), in_use.host, "max_host_memory"),
+            device=_settle(self.max_memory, device, in_use.device, "max_memory"),
+        )
+
+    def later(self, in_use: InUse) -> Budgets:
+        """Give or find the budgets of a run that goes on: nothing is refused any more.
+
+        Args:
+            in_use: What the run occupies already; it belongs to what the run could take.
+        """
+        there, free = self.machine, self.machine.device_available
+        there = replace(
+            there,
+            available=Bytes(there.available + (sum(in_use) if there.unified else in_use.host)),
+            device_available=None if free is None else Bytes(free + in_use.device),
+        )
+        return replace(self, machine=there).budgets()
+
+    def with_device(self, size: int, available: int | None = None) -> "Terms":
+        """The same beside a device that the run has begun to use.
+
+        Args:
+            size: Bytes of its memory.
+            available: Bytes of it that the run could take; None takes all.
+        """
+        free = None if available is None else Bytes(available)
+        machine = replace(self.machine, device_size=Bytes(size), device_available=free, unified=False)
+        return replace(self, machine=machine)
+
+    def with_one_pool(self) -> "Terms":
+        """The same on a device that has no memory but the machine's."""
+        return replace(self, machine=replace(self.machine, device_size=None, device_available=None, unified=True))
+
+
+def _settle(limit: Bytes | None, room: Room, in_use: int, key: str) -> Budget:
+    """Take what was given for a pool, or find it."""
+    return find_budget(room) if limit is None else give_budget(limit, room, in_use=in_use, key=key)
+
+
+def give_budget(limit: Bytes, room: Room, *, in_use: int = 0, key: str = "max_memory") -> Budget:
+    """Take the budget that the user gave for a pool, never above a cgroup's or a device's limit.
 
     Args:
         limit: What the user asked for.
-        machine: The memory that is there.
-        in_use: What the process occupies already, before the run has begun.
+        room: The pool.
+        in_use: What the run occupies of this pool already, before it has begun.
+        key: What the user calls it.
 
     Returns:
         The budget, lowered to the cgroup or device limit where that is smaller.
 
     Raises:
-        ConfigError: The process occupies the budget already.
+        ConfigError: The run occupies the budget already.
     """
     reason = f"given ({format_size(limit)})"
-    ceiling = machine.ceiling()
-    if ceiling is not None and ceiling[0] < limit:
-        limit, reason = ceiling[0], f"{reason}, lowered to {ceiling[1]} of {format_size(ceiling[0])}"
+    if room.limit is not None and room.limit < limit:
+        limit, reason = room.limit, f"{reason}, lowered to {room.limited_by} of {format_size(room.limit)}"
     if limit <= in_use:
         raise ConfigError(
-            f"max_memory is {format_size(limit)}, but the process occupies {format_size(in_use)} before "
-            f"the first step; set max_memory above {format_size(in_use * 1.25)}"
+            f"{key} is {format_size(limit)}, but the process occupies {format_size(in_use)} of that memory before "
+            f"the first step; set {key} above {format_size(in_use * 1.25)}"
         )
     return Budget(limit, "given", reason)
 
 
-def find_budget(machine: MachineMemory) -> Budget:
-    """Find a budget from what is available when the user gave none.
+def find_budget(room: Room) -> Budget:
+    """Find a pool's budget from what is available when the user gave none.
 
     The rule: 80 % of the available memory, at least 16 GB where that much is available, at most
     120 GB, and never above a cgroup's or a device's limit.
     """
+    available = room.available
+    least = min(LEAST, available)
+    why = f"found, {SHARE:.0%} of the {format_size(available)} available"
+    if least > SHARE * available:
+        why = f"found, the least of {format_size(LEAST)} within the {format_size(available)} available"
     candidates = [
-        (
-            max(Bytes(int(SHARE * machine.available)), min(LEAST, machine.available)),
-            f"found, {SHARE:.0%} of the {format_size(machine.available)} available",
-        ),
-        (MOST, f"found, the most that is taken unasked with {format_size(machine.available)} available"),
+        (max(Bytes(int(SHARE * available)), least), why),
+        (MOST, f"found, the most that is taken unasked with {format_size(available)} available"),
     ]
-    if candidates[0][0] > SHARE * machine.available:
-        candidates[0] = (
-            candidates[0][0],
-            f"found, the least of {format_size(LEAST)} within the {format_size(machine.available)} available",
-        )
-    ceiling = machine.ceiling()
-    if ceiling is not None:
-        candidates.append((ceiling[0], f"found, {ceiling[1]} of {format_size(ceiling[0])}"))
+    if room.limit is not None:
+        candidates.append((room.limit, f"found, {room.limited_by} of {format_size(room.limit)}"))
     limit, reason = min(candidates)
     return Budget(limit, "found", reason)
 

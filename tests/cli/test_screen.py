@@ -10,9 +10,16 @@ import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from holdwater.budget import Budget, Budgets, InUse
+from holdwater.train.screen import memory_against_budget
+from holdwater.units import Bytes
+
+GB = 10**9
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 FLAGS = (
     *("train", "--preset", "tiny", "--train-seq-length", "16", "--threads", "1", "--sample-length", "0"),
@@ -65,6 +72,24 @@ def test_a_pipe_gets_plain_lines(holdwater: Run, text_file: Path) -> None:
 
     assert "\x1b" not in done.stdout
     assert re.search(r"step 600/600  loss \d\.\d+ .* steps/s .* tokens/s .* memory \d+ MB / 4\.00 GB", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("held", "shown"),
+    [
+        (InUse(GB, 7 * GB), "7.00 GB / 8.00 GB"),
+        (InUse(9 * GB, 7 * GB), "7.00 GB / 8.00 GB, host 9.00 GB / 10.0 GB"),
+    ],
+    ids=["the device's alone", "and the host's where that is tight"],
+)
+def test_memory_is_shown_against_the_budget_of_its_pool(held: InUse, shown: str) -> None:
+    """Where the tensors live; nothing is added."""
+    of_host, of_device = (Budget(Bytes(size * GB), "given", "") for size in (10, 8))
+    guard: Any = SimpleNamespace(
+        observer=SimpleNamespace(in_use=lambda: held), budgets=Budgets(of_host, of_device)
+    )
+
+    assert memory_against_budget(guard) == shown
 
 
 class TestOtherCommands:

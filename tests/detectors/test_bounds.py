@@ -1,6 +1,6 @@
 """Growth whose end is known is a forecast; growth that needs new regions is a leak."""
 
-from holdwater.budget import Budget
+from holdwater.budget import Budget, Budgets
 from holdwater.detectors.evidence import Evidence
 from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Finding, Plateau
@@ -10,7 +10,7 @@ from holdwater.timeline.timeline import Timeline
 from holdwater.units import Bytes, Step
 
 MB = 1_000_000
-BUDGET = Budget(Bytes(10**10), "given", "")
+BUDGET = Budgets(Budget(Bytes(10**10), "given", ""))
 
 
 def judged(

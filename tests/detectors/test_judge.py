@@ -3,20 +3,23 @@
 import numpy as np
 import pytest
 
-from holdwater.budget import Budget
+from holdwater.budget import Budget, Budgets
+from holdwater.detectors.forecast import level
 from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, judge
-from holdwater.detectors.verdict import Finding, Forecast, Verdict
+from holdwater.detectors.verdict import Component, Finding, Forecast, Verdict
 from holdwater.errors import ConfigError
-from holdwater.probes.sample import Look, Sample
+from holdwater.probes.sample import DeviceMemory, Look, Sample
 from holdwater.testing import make_sample
 from holdwater.timeline.timeline import Timeline
 from holdwater.units import Bytes, Step
 
-BUDGET = Budget(Bytes(10**9), "given", "")
+BUDGETS = Budgets(Budget(Bytes(10**9), "given", ""))
+
+BOTH = Budgets(BUDGETS.host, Budget(Bytes(5 * 10**9), "given", ""))
 
 
-def judged(rate: float, *, heap_kept: bool = False, steps: int = 1000) -> Verdict:
+def judged(rate: float, *, heap_kept: bool = False, steps: int = 1000, budgets: Budgets = BUDGETS) -> Verdict:
     """The judgement of a run that grows from 300 MB on, with 0.1 s a step."""
     timeline = Timeline()
     for step in range(1, steps + 1):
@@ -27,7 +30,7 @@ def judged(rate: float, *, heap_kept: bool = False, steps: int = 1000) -> Verdic
             file=Bytes(50_000_000),
         )
         timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000 + grown), None, look))
-    return judge(timeline.buckets(), BUDGET, config=JudgeConfig()).verdict
+    return judge(timeline.buckets(), budgets, config=JudgeConfig()).verdict
 
 
 class TestJudge:
@@ -64,7 +67,7 @@ class TestJudge:
             look = Look(heap_in_use=Bytes(heap)) if step % 25 == 0 else None
             timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000), None, look))
 
-        verdict = judge(timeline.buckets(), BUDGET, config=JudgeConfig(), final=True).verdict
+        verdict = judge(timeline.buckets(), BUDGETS, config=JudgeConfig(), final=True).verdict
 
         assert verdict.kind == kind
 
@@ -81,7 +84,7 @@ class TestJudge:
             look = Look(**{name: Bytes(50_000_000 + grown * (name == part)) for name in ("heap_in_use", "file")})
             timeline.append(Sample(Step(first + step), 0.1 * step, Bytes(300_000_000 + grown), None, look))
 
-        verdict = judge(timeline.buckets(), BUDGET, config=JudgeConfig(), final=True).verdict
+        verdict = judge(timeline.buckets(), BUDGETS, config=JudgeConfig(), final=True).verdict
 
         assert verdict.kind == kind
 
@@ -99,6 +102,48 @@ class TestJudge:
 
         assert verdict.kind == "leak"
         assert verdict.findings[0] is leak
+
+
+def grown_on_device(budgets: Budgets) -> Finding:
+    """The finding of a run whose device memory grows by 1 MB a step from 1 GB on, for 1,000 steps."""
+    timeline = Timeline()
+    for step in range(1, 1001):
+        held = Bytes(10**9 + 10**6 * step)
+        device, look = DeviceMemory(held, held), Look(heap_in_use=Bytes(200_000_000))
+        timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000), device, look))
+    verdict = judge(timeline.buckets(), budgets, config=JudgeConfig()).verdict
+    return next(one for one in verdict.findings if one.component.startswith("device.") and one.verdict == "leak")
+
+
+class TestForecastByPool:
+    """A growth leads to the budget of its own pool, from what that pool holds."""
+
+    def test_a_leak_on_the_device_leads_to_the_devices_budget(self) -> None:
+        """2 GB reserved of 5 GB, 1 MB a step: 3,000 steps; the host's 1 GB has nothing to do with it."""
+        forecast = grown_on_device(BOTH).forecast
+
+        assert isinstance(forecast, Forecast)
+        assert (forecast.limit_bytes, round(forecast.steps, -1)) == (5 * 10**9, 3000)
+
+    def test_a_leak_in_the_host_leads_to_the_hosts(self) -> None:
+        """Whatever the device's budget is."""
+        assert judged(1e5, budgets=BOTH).findings[0].forecast == judged(1e5).findings[0].forecast
+
+    @pytest.mark.parametrize(
+        ("component", "budgets", "held"),
+        [
+            ("host.native", BOTH, 1), ("device.active", BOTH, 4), ("device.other", BOTH, 6),
+            ("host.native", Budgets(BUDGETS.host, unified=True), 5),
+        ],
+        ids=["host", "device", "device and what others took there", "one pool"],
+    )  # fmt: skip
+    def test_the_level_is_the_pools(self, component: Component, budgets: Budgets, held: int) -> None:
+        """1 GB resident, 4 GB reserved, 2 GB taken by other libraries."""
+        timeline = Timeline()
+        device = DeviceMemory(Bytes(3 * 10**9), Bytes(4 * 10**9))
+        timeline.append(Sample(Step(1), 0.1, Bytes(10**9), device, Look(device_other=Bytes(2 * 10**9))))
+
+        assert level(timeline.buckets(), component, budgets) == held * 10**9
 
 
 CONFIG = HeadroomConfig(waiting_below=Bytes(3 * 10**9), stopping_below=Bytes(2 * 10**9), threshold=0.8)
@@ -122,14 +167,41 @@ class TestHeadroom:
     )
     def test_takes_the_gravest_level(self, resident: float, available: int | None, level: str) -> None:
         """Each level with its *does not act* twin."""
-        assert judge_headroom(make_sample(1, resident, available=available), BUDGET, CONFIG).level == level
+        assert judge_headroom(make_sample(1, resident, available=available), BUDGETS, CONFIG).level == level
 
-    def test_counts_the_device_too(self) -> None:
-        """Reserved device memory is held against the same budget."""
-        headroom = judge_headroom(make_sample(1, 1e8, device_reserved=900_000_000), BUDGET, CONFIG)
+    def test_reports_a_device_above_its_own_threshold(self) -> None:
+        """Reserved memory counts against the device's budget, and the finding is the device's."""
+        headroom = judge_headroom(make_sample(1, 1e8, device_reserved=4_100_000_000), BOTH, CONFIG)
 
-        assert headroom.level == "threshold"
-        assert "device memory reserved is 900 MB" in headroom.reason
+        assert (headroom.level, headroom.pool, headroom.component) == ("threshold", "device", "device.reserved")
+        assert "device memory reserved is 4.10 GB, over 80% of the budget of 5.00 GB" in headroom.reason
+
+    def test_ignores_what_two_pools_come_to_together(self) -> None:
+        """790 MB of 1 GB beside 3.9 GB of 5 GB: each is under its threshold."""
+        assert judge_headroom(make_sample(1, 7.9e8, device_reserved=3_900_000_000), BOTH, CONFIG).level == "calm"
+
+    def test_the_gravest_pool_leads(self) -> None:
+        """The host over its budget, the device above its threshold only; then the other way round."""
+        host = judge_headroom(make_sample(1, 1.1e9, device_reserved=4_100_000_000), BOTH, CONFIG)
+        device = judge_headroom(make_sample(1, 8.1e8, device_reserved=5_100_000_000), BOTH, CONFIG)
+
+        assert [(one.pool, one.level) for one in host.pools] == [("host", "over budget"), ("device", "threshold")]
+        assert [(one.pool, one.level) for one in device.pools] == [
+            ("device", "over budget"),
+            ("host", "threshold"),
+        ]
+
+    def test_in_one_pool_host_and_device_count_together(self) -> None:
+        """On Apple silicon resident memory does not see what the device's allocator holds."""
+        one = Budgets(BUDGETS.host, unified=True)
+
+        headroom = judge_headroom(make_sample(1, 5e8, device_reserved=600_000_000), one, CONFIG)
+
+        assert (headroom.level, headroom.pool, headroom.component) == ("over budget", "unified", "device.reserved")
+
+    def test_a_device_without_a_budget_is_held_against_nothing(self) -> None:
+        """Its size is not known yet."""
+        assert judge_headroom(make_sample(1, 1e8, device_reserved=10**12), BUDGETS, CONFIG).level == "calm"
 
     def test_refuses_to_stop_before_it_waits(self) -> None:
         """The message names both values."""
@@ -142,5 +214,5 @@ def test_judging_never_warns_on_few_samples() -> None:
     timeline = Timeline()
     timeline.append(make_sample(1, 1e8))
 
-    assert judge(timeline.buckets(), BUDGET, config=JudgeConfig()).verdict.kind == "unknown"
+    assert judge(timeline.buckets(), BUDGETS, config=JudgeConfig()).verdict.kind == "unknown"
     assert np.isnan(timeline.buckets().means("loss")).all()

@@ -78,7 +78,7 @@ def test_a_leak_on_the_device_is_outlived(tmp_path: Path) -> None:
 
 
 def test_a_card_that_is_all_reserved_is_healthy(tmp_path: Path) -> None:
-    """97 % of the device in PyTorch's cache, a budget found from the host's memory: nothing is done."""
+    """97 % of the device in PyTorch's cache, no budget given: nothing is done."""
     program = Path(__file__).parents[2] / "benchmarks" / "programs" / "gpu_reserved.py"
     command = [sys.executable, "-m", "holdwater", "run", "--supervise", "--out", "run", "--json", "v.json"]
 

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 
-from holdwater.budget import Budget
+from holdwater.budget import Budget, Budgets
 from holdwater.detectors.headroom import HeadroomConfig
 from holdwater.detectors.verdict import Verdict
 from holdwater.guard.core import CoreConfig, Event, GuardCore
@@ -18,7 +18,7 @@ GB = 10**9
 def new_core(*, limit: float = 1.0) -> GuardCore:
     """A core with a budget in GB; it waits below 3 GB available and stops below 2 GB."""
     headroom = HeadroomConfig(waiting_below=Bytes(3 * GB), stopping_below=Bytes(2 * GB))
-    return GuardCore(Budget(Bytes(int(limit * GB)), "given", ""), CoreConfig(headroom=headroom))
+    return GuardCore(Budgets(Budget(Bytes(int(limit * GB)), "given", "")), CoreConfig(headroom=headroom))
 
 
 def feed(core: GuardCore, *, steps: int, rate: float = 0.0, seed: int = 0) -> list[Event]:

@@ -1,19 +1,21 @@
 """The guard around a loop: it observes, keeps its account, acts, and never kills what it guards."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdwater import Guard
 from holdwater.actions.levers import Levers
-from holdwater.budget import MachineMemory
+from holdwater.budget import InUse, MachineMemory
 from holdwater.errors import ConfigError, ProbeError, StoreError
 from holdwater.guard.account import Account
 from holdwater.guard.settings import GuardSettings
 from holdwater.probes.observer import Observer
 from holdwater.probes.sample import Sample
 from holdwater.store.history import read_history
-from holdwater.testing import ManualClock, StandInMemory
+from holdwater.testing import ManualClock, StandInMemory, make_sample
 from holdwater.units import Bytes, Step
 
 GB = 10**9
@@ -149,6 +151,107 @@ class TestPressure:
         settings = GuardSettings(waiting_below=Bytes(60 * GB), stopping_below=Bytes(1 * GB))
 
         assert rehearse({0: 50 * GB}, settings=settings).outcomes
+
+
+class OnDevice(Observer):
+    """A process that holds memory of the host and of a stand-in device."""
+
+    def __init__(self, elapsed: Callable[[], float], held: InUse, *, from_step: int = 0) -> None:
+        """Begin.
+
+        Args:
+            elapsed: Seconds.
+            held: By pool, in bytes.
+            from_step: The step from which on the device is used.
+        """
+        super().__init__(elapsed, [])
+        self.held, self.from_step = held, from_step
+
+    def in_use(self) -> InUse:
+        """What is held."""
+        return self.held
+
+    def sample(self, step: Step, *, loss: float | None = None, everything: bool = False) -> Sample:
+        """The same, as a sample."""
+        device = self.held.device if step >= self.from_step else None
+        return make_sample(step, self.held.host, device_reserved=device)
+
+
+CARD = MachineMemory(
+    total=Bytes(100 * GB), available=Bytes(90 * GB), device_size=Bytes(80 * GB), device_available=Bytes(60 * GB)
+)
+
+
+def on_device(held: InUse, *, out: Path | None = None, **given: Any) -> Guard:
+    """A guard on a card of 80 GB."""
+    clock = ManualClock()
+    return Guard(machine=CARD, clock=clock, observer=OnDevice(clock.elapsed, held), out=out, **given)
+
+
+class TestPools:
+    """Host and device each by its own budget."""
+
+    def test_what_a_plan_says_fits_is_not_refused(self) -> None:
+        """8.09 GB reserved of 8.2 GB, beside 1.5 GB resident: 9.59 GB together are nobody's."""
+        with on_device(InUse(1_500_000_000, 8_090_000_000), max_memory="8.2GB") as guard:
+            for _ in guard.steps(range(50)):
+                pass
+
+        assert (guard.step_number, guard.stop_reason) == (50, None)
+        assert guard.verdict.kind != "pressure"
+
+    def test_a_device_that_is_spent_is_refused(self) -> None:
+        """With the device's numbers."""
+        guard = on_device(InUse(1_500_000_000, 8_300_000_000), max_memory="8.2GB")
+
+        with pytest.raises(ConfigError, match=r"max_memory is 8\.20 GB, but the process occupies 8\.30 GB"), guard:
+            pass
+
+    def test_a_host_that_is_spent_beside_a_device_is_refused(self) -> None:
+        """By the setting's own name."""
+        guard = on_device(InUse(1_500_000_000, 0), max_memory="8.2GB", max_host_memory="1GB")
+
+        with pytest.raises(ConfigError, match=r"max_host_memory is 1\.00 GB, .* occupies 1\.50 GB"), guard:
+            pass
+
+    def test_the_summary_and_the_store_give_each_pool(self, tmp_path: Path) -> None:
+        """`budget` stays: that of the pool where the tensors live."""
+        with on_device(InUse(GB, GB), out=tmp_path, max_memory="8GB", max_host_memory="16GB") as guard:
+            guard.step()
+
+        summary = guard.summary()
+        assert {name: row["limit_bytes"] for name, row in summary["budgets"].items()} == {
+            "host": 16 * GB, "device:0": 8 * GB,
+        }  # fmt: skip
+        assert (summary["budget"]["bytes"], summary["budget"]["origin"]) == (8 * GB, "given")
+        assert read_history(tmp_path).budgets == guard.budgets
+
+    def test_the_devices_pressure_is_the_devices(self) -> None:
+        """Over its budget while the host is not."""
+        with on_device(InUse(GB, 7 * GB), max_memory="8GB") as guard:
+            assert isinstance(guard.observer, OnDevice)
+            guard.observer.held = InUse(GB, 9 * GB)
+            for _ in guard.steps(range(20)):
+                pass
+
+        assert [finding.component for finding in guard.verdict.findings if finding.verdict == "pressure"] == [
+            "device.reserved"
+        ]
+
+    def test_a_device_that_comes_into_use_later_gets_its_budget_then(self) -> None:
+        """Until then what was given was the host's; nothing that was found then stays."""
+        clock = ManualClock()
+        observer = OnDevice(clock.elapsed, InUse(3 * GB, 5 * GB), from_step=10)
+        guard = Guard(GuardSettings(max_memory=Bytes(8 * GB)), machine=LARGE, clock=clock, observer=observer)
+        with guard:
+            before = guard.budgets
+            guard._machine = CARD
+            for _ in guard.steps(range(30)):
+                clock.advance(1)
+
+        assert before.by_name().keys() == {"host"}
+        assert guard.budgets.device is not None
+        assert (guard.budgets.device.limit, guard.budgets.host.origin) == (8 * GB, "found")
 
 
 class TestGuard:

@@ -37,12 +37,18 @@ def device(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return memory
 
 
-def recycling(tmp_path: Path, *, limit: int, given: bool) -> Recycling:
-    """The ladder of a script that cannot be gone on with."""
+def recycling(tmp_path: Path, *, limit: int, of_device: int | None = None, beside: int | None = None) -> Recycling:
+    """The ladder of a script that cannot be gone on with.
+
+    Args:
+        tmp_path: For what it says.
+        limit: Of the host's memory, in bytes.
+        of_device: Of the device's, if it was given.
+        beside: Of the host's memory beside a device; as without one if None.
+    """
     (tmp_path / "pulse").touch()
-    life = LifeFacts(
-        number=0, pulse=str(tmp_path / "pulse"), quick="", out="", settings={"limit": limit, "given": given}
-    )
+    settings = {"limit": limit, "device_limit": of_device, "beside_device": beside}
+    life = LifeFacts(number=0, pulse=str(tmp_path / "pulse"), quick="", out="", settings=settings)
     return Recycling(life, resumable=False)
 
 
@@ -63,7 +69,7 @@ class TestDevice:
         self, tmp_path: Path, device: dict[str, int]
     ) -> None:
         """70 GB reserved on the device, a budget of 20 GB that was found: a healthy run."""
-        ladder = recycling(tmp_path, limit=20 * GB, given=False)
+        ladder = recycling(tmp_path, limit=20 * GB)
 
         def swing() -> None:
             """Memory changes a little in each step."""
@@ -76,7 +82,7 @@ class TestDevice:
         self, tmp_path: Path, device: dict[str, int]
     ) -> None:
         """A card that stands in for a smaller one."""
-        ladder = recycling(tmp_path, limit=20 * GB, given=True)
+        ladder = recycling(tmp_path, limit=20 * GB, of_device=20 * GB)
 
         def grow() -> None:
             """Take more in each step."""
@@ -92,10 +98,25 @@ class TestDevice:
         device["reserved"] = device["allocated"] = GB
         kept: list[bytearray] = []
         limit = Statm().read()[0] + 400 * MB
-        ladder = recycling(tmp_path, limit=max(limit, 1200 * MB), given=True)
+        ladder = recycling(tmp_path, limit=max(limit, 1200 * MB), of_device=max(limit, 1200 * MB))
 
         ending = steps(ladder, 100, lambda: kept.append(bytearray(b"x") * 20 * MB))
 
         assert ending is not None
         assert not ending.recycled
         assert "resident memory is" in ending.reason
+
+    def test_a_budget_of_the_device_is_none_of_the_host(self, tmp_path: Path, device: dict[str, int]) -> None:
+        """A card that stands in for one of 1 GB, beside a host that may hold more: resident memory is no reason."""
+        device["reserved"] = device["allocated"] = 700 * MB
+        own = Statm().read()[0]
+        ladder = recycling(tmp_path, limit=GB, of_device=GB, beside=own + 10 * GB)
+        kept: list[bytearray] = []
+
+        def grow() -> None:
+            """20 MB a step in the host, until twice the device's budget is resident."""
+            if Statm().read()[0] < 2 * GB:
+                kept.append(bytearray(b"x") * 20 * MB)
+
+        assert steps(ladder, 100, grow) is None
+        assert ladder.room() > 7 * GB

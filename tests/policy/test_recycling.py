@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from holdwater.budget import Budget
+from holdwater.budget import Budget, Budgets
 from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
 from holdwater.errors import ConfigError
 from holdwater.policy.remedies import Remedies, RemedyConfig
@@ -13,7 +13,7 @@ from holdwater.probes.sample import Look, Sample
 from holdwater.units import Bytes, Step
 
 MB = 1_000_000
-BUDGET = Budget(Bytes(1000 * MB), "given", "given")
+BUDGETS = Budgets(Budget(Bytes(1000 * MB), "given", "given"))
 LEVELS = HeadroomConfig(waiting_below=Bytes(200 * MB), stopping_below=Bytes(100 * MB))
 
 
@@ -30,8 +30,8 @@ def steps_until_recycled(
     remedies.begin(sample(0, begin))
     for step in range(1, steps + 1):
         seen = sample(step, begin + rate * step, available=available)
-        headroom = judge_headroom(seen, BUDGET, LEVELS)
-        decisions = remedies.answer(headroom, seen, int(BUDGET.limit))
+        headroom = judge_headroom(seen, BUDGETS, LEVELS)
+        decisions = remedies.answer(headroom, seen, BUDGETS)
         if any(decision.action == "recycle" for decision in decisions):
             return step
     return None
@@ -70,7 +70,7 @@ class TestRecycling:
         remedies.begin(sample(0, 300))
         seen = sample(50, 990)
 
-        decisions = remedies.answer(judge_headroom(seen, BUDGET, LEVELS), seen, int(BUDGET.limit))
+        decisions = remedies.answer(judge_headroom(seen, BUDGETS, LEVELS), seen, BUDGETS)
         assert "recycle" not in [decision.action for decision in decisions]
 
 

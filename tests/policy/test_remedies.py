@@ -1,17 +1,20 @@
 """Decisions: from gentle to hard, never without reason, never twice for nothing."""
 
+from collections.abc import Callable
+
 import pytest
 
-from holdwater.detectors.headroom import Headroom
+from holdwater.budget import Budget, Budgets, InUse
+from holdwater.detectors.headroom import Headroom, HeadroomConfig, judge_headroom
 from holdwater.detectors.verdict import Finding, Rate, Verdict
 from holdwater.errors import ConfigError
 from holdwater.policy.decision import GENTLE, RELEASE, Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
 from holdwater.testing import make_sample
-from holdwater.units import Step
+from holdwater.units import Bytes, Step
 
 MB = 10**6
-LIMIT = 1000 * MB
+BUDGETS = Budgets(Budget(Bytes(1000 * MB), "given", "given"))
 
 
 def names(decisions: tuple[Decision, ...]) -> tuple[str, ...]:
@@ -36,7 +39,7 @@ class TestHeadroomIsAnswered:
 
     def test_releases_from_the_gentlest_on(self) -> None:
         """Wait for the device, collect, clear caches, trim."""
-        decisions = Remedies(RemedyConfig()).answer(Headroom("waiting", "why"), make_sample(1, 9e8), LIMIT)
+        decisions = Remedies(RemedyConfig()).answer(Headroom("waiting", "why"), make_sample(1, 9e8), BUDGETS)
 
         assert names(decisions) == RELEASE
         assert decisions[0].reason == "why"
@@ -47,7 +50,7 @@ class TestHeadroomIsAnswered:
         taken = [
             name
             for step in range(1, 100)
-            for name in names(remedies.answer(Headroom("threshold", "why"), make_sample(step, 900 * MB), LIMIT))
+            for name in names(remedies.answer(Headroom("threshold", "why"), make_sample(step, 900 * MB), BUDGETS))
         ]
 
         assert set(taken) == {"synchronise", "collect"}
@@ -56,7 +59,7 @@ class TestHeadroomIsAnswered:
         """20 MB a step; then, if that has not helped, the run stops before the budget is broken."""
         remedies = Remedies(RemedyConfig())
         taken = {
-            step: names(remedies.answer(Headroom("threshold", "why"), make_sample(step, in_use), LIMIT))
+            step: names(remedies.answer(Headroom("threshold", "why"), make_sample(step, in_use), BUDGETS))
             for step, in_use in enumerate(range(600 * MB, 1000 * MB, 20 * MB))
         }
 
@@ -74,22 +77,24 @@ class TestHeadroomIsAnswered:
                 asked
                 for step, in_use in enumerate(range(begin * MB, end * MB, 20 * MB))
                 if (
-                    asked := names(remedies.answer(Headroom("threshold", "why"), make_sample(step, in_use), LIMIT))
+                    asked := names(
+                        remedies.answer(Headroom("threshold", "why"), make_sample(step, in_use), BUDGETS)
+                    )
                 )
                 not in {(), GENTLE, RELEASE}
             ]
 
         assert grow(600, 1000) == [("replace_worker",)]
-        remedies.learn("replace_worker", freed=200 * MB, in_use=780 * MB)
+        remedies.learn("replace_worker", freed=InUse(200 * MB), in_use=InUse(780 * MB))
         assert grow(780, 960) == [("replace_worker",)]
-        remedies.learn("replace_worker", freed=0, in_use=960 * MB)
+        remedies.learn("replace_worker", freed=InUse(), in_use=InUse(960 * MB))
         assert grow(960, 1000) == [("stop",)]
 
     def test_a_replacement_that_does_not_end_holds_nothing_back(self) -> None:
         """Ten seconds over the budget, and the run stops."""
         remedies = Remedies(RemedyConfig(has_workers=True))
         taken = [
-            names(remedies.answer(Headroom("over budget", "why"), make_sample(step, 2e9, seconds=step), LIMIT))
+            names(remedies.answer(Headroom("over budget", "why"), make_sample(step, 2e9, seconds=step), BUDGETS))
             for step in range(20)
         ]
 
@@ -98,13 +103,13 @@ class TestHeadroomIsAnswered:
 
     def test_does_nothing_when_calm(self) -> None:
         """No pressure, no action."""
-        assert Remedies(RemedyConfig()).answer(Headroom("calm", ""), make_sample(1, 9e8), LIMIT) == ()
+        assert Remedies(RemedyConfig()).answer(Headroom("calm", ""), make_sample(1, 9e8), BUDGETS) == ()
 
     def test_waits_out_the_cooldown(self) -> None:
         """Ten samples in a second are one release."""
         remedies = Remedies(RemedyConfig(cooldown=30))
         answers = [
-            remedies.answer(Headroom("waiting", "why"), make_sample(step, 9e8, seconds=0.1 * step), LIMIT)
+            remedies.answer(Headroom("waiting", "why"), make_sample(step, 9e8, seconds=0.1 * step), BUDGETS)
             for step in range(1, 11)
         ]
 
@@ -114,17 +119,17 @@ class TestHeadroomIsAnswered:
         """An action that freed nothing waits until memory has grown again."""
         remedies = Remedies(RemedyConfig(cooldown=1))
         for action in RELEASE:
-            remedies.learn(action, freed=50 * MB if action == "trim" else 0, in_use=900 * MB)
+            remedies.learn(action, freed=InUse(50 * MB if action == "trim" else 0), in_use=InUse(900 * MB))
 
-        soon = remedies.answer(Headroom("waiting", ""), make_sample(100, 900 * MB), LIMIT)
-        later = remedies.answer(Headroom("waiting", ""), make_sample(200, 990 * MB), LIMIT)
+        soon = remedies.answer(Headroom("waiting", ""), make_sample(100, 900 * MB), BUDGETS)
+        later = remedies.answer(Headroom("waiting", ""), make_sample(200, 990 * MB), BUDGETS)
 
         assert names(soon) == ("trim",)
         assert names(later) == RELEASE
 
     def test_stops_at_the_stopping_level(self) -> None:
         """No time is lost with gentle remedies."""
-        decisions = Remedies(RemedyConfig()).answer(Headroom("stopping", "why"), make_sample(1, 9e8), LIMIT)
+        decisions = Remedies(RemedyConfig()).answer(Headroom("stopping", "why"), make_sample(1, 9e8), BUDGETS)
 
         assert names(decisions) == ("stop",)
 
@@ -133,8 +138,8 @@ class TestHeadroomIsAnswered:
         remedies = Remedies(RemedyConfig())
         over = Headroom("over budget", "why")
 
-        first = remedies.answer(over, make_sample(1, 2e9), LIMIT)
-        second = remedies.answer(over, make_sample(2, 2e9), LIMIT)
+        first = remedies.answer(over, make_sample(1, 2e9), BUDGETS)
+        second = remedies.answer(over, make_sample(2, 2e9), BUDGETS)
 
         assert (names(first), names(second)) == (RELEASE, ("stop",))
 
@@ -142,10 +147,10 @@ class TestHeadroomIsAnswered:
         """Back under the budget, the next excess gets a release again."""
         remedies = Remedies(RemedyConfig())
         over = Headroom("over budget", "why")
-        remedies.answer(over, make_sample(1, 2e9), LIMIT)
-        remedies.answer(Headroom("calm", ""), make_sample(2, 1e8), LIMIT)
+        remedies.answer(over, make_sample(1, 2e9), BUDGETS)
+        remedies.answer(Headroom("calm", ""), make_sample(2, 1e8), BUDGETS)
 
-        assert names(remedies.answer(over, make_sample(3, 2e9), LIMIT)) == RELEASE
+        assert names(remedies.answer(over, make_sample(3, 2e9), BUDGETS)) == RELEASE
 
 
 class TestVerdictsAreAnswered:
@@ -195,3 +200,64 @@ class TestInterval:
         """The message names the key of the config file."""
         with pytest.raises(ConfigError, match="periodic_cache_clear_interval is 0"):
             RemedyConfig(cache_clear_interval=0)
+
+
+BOTH = Budgets(BUDGETS.host, Budget(Bytes(5000 * MB), "given", "given"))
+CALM_LEVELS = HeadroomConfig(waiting_below=Bytes(0), stopping_below=Bytes(0))
+
+
+def taken(host: Callable[[int], float], device: Callable[[int], float], *, steps: int = 100) -> dict[int, str]:
+    """At which step something harder than a collection is asked for; in MB of the step, beside 1 and 5 GB."""
+    remedies = Remedies(RemedyConfig(can_recycle=True))
+    found: dict[int, str] = {}
+    for step in range(steps):
+        sample = make_sample(step, host(step) * MB, device_reserved=int(device(step) * MB))
+        if step == 0:
+            remedies.begin(sample)
+        decisions = remedies.answer(judge_headroom(sample, BOTH, CALM_LEVELS), sample, BOTH)
+        harder = [one for one in decisions if one.action not in GENTLE]
+        if harder:
+            found[step] = f"{harder[0].action}: {harder[0].reason}"
+        if any(one.action == "recycle" for one in decisions):
+            break
+    return found
+
+
+class TestPools:
+    """Each pool by its own budget, and by its own growth."""
+
+    def test_a_device_that_grows_is_answered_beside_a_host_that_stays(self) -> None:
+        """The host at 95 % of its budget is the fuller one; the device's is about to be spent."""
+        found = taken(lambda _: 950, lambda step: 3000 + 25 * step)
+
+        assert list(found)[-1] in range(72, 80)
+        assert found[list(found)[-1]].startswith("recycle: device memory reserved is 4.")
+
+    def test_a_host_that_grows_is_answered_beside_a_device_that_stays(self) -> None:
+        """The other way round."""
+        found = taken(lambda step: 300 + 10 * step, lambda _: 4900)
+
+        assert list(found)[-1] in range(60, 70)
+        assert found[list(found)[-1]].startswith("recycle: resident memory is 9")
+
+    def test_ignores_what_two_pools_come_to_together(self) -> None:
+        """70 % of each: together more than either."""
+        assert not taken(lambda _: 700, lambda _: 3500)
+
+    def test_ignores_memory_that_moves_from_one_pool_to_the_other(self) -> None:
+        """Weights that are loaded in the host and go to the device; what rises falls elsewhere."""
+        assert not taken(lambda step: 900 - 5 * step, lambda step: 1000 + 5 * step)
+
+    def test_what_did_not_pay_is_tried_again_when_one_pool_has_grown(self) -> None:
+        """The host by a tenth, beside a device seventy times as large; not while neither has."""
+        remedies = Remedies(RemedyConfig(cooldown=1))
+        for action in RELEASE:
+            remedies.learn(action, freed=InUse(), in_use=InUse(900 * MB, 70_000 * MB))
+
+        def asked(step: int, host: int) -> tuple[str, ...]:
+            """What a host of so many MB asks for."""
+            sample = make_sample(step, host * MB, device_reserved=70_000 * MB)
+            return names(remedies.answer(Headroom("waiting", ""), sample, BOTH))
+
+        assert asked(100, 900) == ()
+        assert asked(200, 990) == RELEASE

@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from holdwater.actions.perform import Outcome
-from holdwater.budget import MachineMemory
+from holdwater.budget import Budget, MachineMemory
 from holdwater.guard.guard import Guard
 from holdwater.probes.observer import Observer
-from holdwater.probes.sample import Look, Sample
+from holdwater.probes.sample import DeviceMemory, Look, Sample
 from holdwater.report.html import render_html, write_html
 from holdwater.report.parts import memory_parts
 from holdwater.report.plot import ticks
@@ -32,9 +33,9 @@ BROWSER = next(
 class Scripted(Observer):
     """Reads memory from a formula."""
 
-    def __init__(self, clock: ManualClock, rate: float) -> None:
+    def __init__(self, clock: ManualClock, rate: float, reserved: int | None = None) -> None:
         super().__init__(clock.elapsed, [])
-        self._clock, self._rate = clock, rate
+        self._clock, self._rate, self._reserved = clock, rate, reserved
 
     def sample(self, step: Step, *, loss: float | None = None, everything: bool = False) -> Sample:
         """300 MB, growing by the rate."""
@@ -48,16 +49,20 @@ class Scripted(Observer):
             children=Bytes(40_000_000),
             available=Bytes(50 * GB),
         )
-        return Sample(step, self._clock.elapsed(), Bytes(resident), None, look, loss)
+        reserved = None if self._reserved is None else Bytes(self._reserved)
+        device = None if reserved is None else DeviceMemory(reserved, reserved)
+        return Sample(step, self._clock.elapsed(), Bytes(resident), device, look, loss)
 
 
-def make_run(folder: Path, *, steps: int = 1500, rate: float = 0.0, name: str = "run") -> History:
-    """A stored run of 0.1 s a step, with evaluations and a checkpoint."""
+def make_run(
+    folder: Path, *, steps: int = 1500, rate: float = 0.0, name: str = "run", reserved: int | None = None
+) -> History:
+    """A stored run of 0.1 s a step, with evaluations and a checkpoint; on a device of 8 GB where it reserves some."""
     clock = ManualClock()
-    machine = MachineMemory(total=Bytes(100 * GB), available=Bytes(90 * GB))
-    guard = Guard(
-        max_memory="2GB", out=folder / name, machine=machine, clock=clock, observer=Scripted(clock, rate)
-    )
+    size = None if reserved is None else Bytes(8 * GB)
+    machine = MachineMemory(total=Bytes(100 * GB), available=Bytes(90 * GB), device_size=size)
+    observer = Scripted(clock, rate, reserved)
+    guard = Guard(max_memory="2GB", out=folder / name, machine=machine, clock=clock, observer=observer)
     guard.facts = {"command": ["holdwater", "train", "<script>alert(1)</script>"]}
     with guard:
         for step in range(1, steps + 1):
@@ -74,6 +79,35 @@ def in_terminal(history: History) -> str:
     out = io.StringIO()
     print_report(history, Console(file=out, width=100, no_color=True))
     return out.getvalue()
+
+
+def as_of_old(history: History) -> History:
+    """The same, stored before budgets were kept by pool."""
+    sessions = []
+    for session in history.sessions:
+        facts = {name: value for name, value in session.facts.items() if name != "budgets"}
+        summary = {name: value for name, value in (session.summary or {}).items() if name != "budgets"}
+        sessions.append(replace(session, facts=facts, summary=summary))
+    return replace(history, sessions=tuple(sessions))
+
+
+class TestBudgets:
+    """What is stored of them."""
+
+    def test_come_back_by_pool(self, tmp_path: Path) -> None:
+        """With origin and reason."""
+        budgets = make_run(tmp_path, steps=3, reserved=GB).budgets
+
+        assert budgets is not None
+        assert budgets.device == Budget(Bytes(2 * GB), "given", "given (2.00 GB)")
+        assert budgets.host.origin == "found"
+
+    def test_of_an_older_version_come_back_as_one(self, tmp_path: Path) -> None:
+        """Every component counts against it."""
+        budgets = as_of_old(make_run(tmp_path, steps=3)).budgets
+
+        assert budgets is not None
+        assert budgets.of("device.active").limit == budgets.of("host.native").limit == 2 * GB
 
 
 class TestTerminal:
@@ -96,6 +130,20 @@ class TestTerminal:
         assert text.startswith("leak  Memory leaks.")
         assert "+200 kB/step" in text
         assert re.search(r"reaches the budget of 2\.00 GB in 7,00\d steps, about 11:\d\d", text)
+
+    def test_each_pools_peak_is_told_against_its_own_budget(self, tmp_path: Path) -> None:
+        """1.5 GB of the device's 2 GB; 300 MB of the host's, of which 72 GB were found."""
+        text = " ".join(in_terminal(make_run(tmp_path, reserved=1_500_000_000)).split())
+
+        assert "budget of the device, given 2.00 GB device's peak against its budget 75.0%" in text
+        assert "budget of the host, found 72." in text
+        assert "host's peak against its budget 0.4%" in text
+
+    def test_a_run_of_an_older_version_has_one_budget(self, tmp_path: Path) -> None:
+        """Host and device each against the same, as it was kept then."""
+        text = " ".join(in_terminal(as_of_old(make_run(tmp_path, reserved=1_500_000_000))).split())
+
+        assert "budget, given 2.00 GB peak against budget 75.0%" in text
 
     def test_a_run_that_was_never_judged_is_shown_too(self, tmp_path: Path) -> None:
         """Killed in its first second."""
@@ -123,6 +171,15 @@ class TestHtml:
         assert "+200 kB/step (95 % interval" in text
         assert "evaluation at step 500" in text
         assert "budget 2.00 GB" in text
+
+    def test_draws_each_pools_budget_into_its_own_chart(self, tmp_path: Path) -> None:
+        """2 GB in the device's; the host's lies above its chart, and that is said."""
+        text = render_html(make_run(tmp_path, reserved=1_500_000_000))
+        memory, device = text.split('<svg id="memory"')[1].split('<svg id="device"')
+
+        assert "budget 2.00 GB" in device
+        assert "budget 2.00 GB" not in memory.split("</svg>")[0]
+        assert "above this chart" in memory.split("</svg>")[0]
 
     def test_writes_no_name_as_markup(self, tmp_path: Path) -> None:
         """A command line may hold anything."""

@@ -1,16 +1,18 @@
 """The rows of the hardware profiles against the plan: each fits the memory that it is for."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdwater.budget import Budget
+from holdwater.budget import Budget, MachineMemory, Terms
 from holdwater.config import load_profile
 from holdwater.config.profile import NAMES
 from holdwater.errors import ConfigError
 from holdwater.train.tuning import plans
-from holdwater.train.tuning.plans import FILLED, PLAN, choose_settings, planned_of, settle
+from holdwater.train.tuning.planning import CONTEXT
+from holdwater.train.tuning.plans import FILLED, PLAN, choose_settings, planned_of, room_for_steps, settle
 from holdwater.units import Bytes
 
 transformers = pytest.importorskip("transformers", reason="Transformers is not installed")
@@ -41,6 +43,7 @@ SHAPES: dict[str, tuple[str, dict[str, int]]] = {
     ),
 }
 """Llama 3.1 and 3.2, Qwen 2.5."""
+MACHINE = MachineMemory(total=Bytes(10**11), available=Bytes(10**11), device_size=Bytes(8 * 10**10))
 ROWS = [(name, size) for name in NAMES for size in load_profile(name).models]
 
 
@@ -85,7 +88,7 @@ class TestSettle:
         given.device, given.out, given.max_memory = "cuda", tmp_path, None
         given.identity = lambda: {"batch_size": given.batch_size}
         given.spare = 60 * 10**9
-        monkeypatch.setattr(plans, "read_machine", lambda **_: None)
+        monkeypatch.setattr(plans, "read_machine", lambda **_: MACHINE)
         monkeypatch.setattr(
             plans, "find_budget", lambda _: Budget(Bytes(given.spare), "found", "found, for a test")
         )
@@ -119,3 +122,25 @@ class TestSettle:
             ConfigError, match=r"no max_memory is given, so there is a budget 1.00 GB: found, for a te"
         ):
             settle(given, given)
+
+
+class TestRoom:
+    """What steps may take, by the definition that the guard keeps."""
+
+    def test_what_was_given_is_the_devices(self) -> None:
+        """All of it; a keeper of weights has a context of its own, in `plan` as in `train`."""
+        alone, _ = room_for_steps(Bytes(8_200_000_000), with_keeper=False)
+        kept, _ = room_for_steps(Bytes(8_200_000_000), with_keeper=True)
+
+        assert (alone, kept) == (8_200_000_000, 8_200_000_000 - CONTEXT)
+
+    def test_a_found_one_follows_from_the_device_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """80 % of 80 GB, though the host has only 20 GB to spare; less may be found once weights are loaded."""
+        small = replace(MACHINE, available=Bytes(20 * 10**9))
+        monkeypatch.setattr(plans, "read_machine", lambda **_: small)
+
+        limit, budget = room_for_steps(None, with_keeper=False)
+
+        assert budget is not None
+        assert (budget.limit, limit) == (64 * 10**9, int(64 * 10**9 * FILLED))
+        assert Terms(machine=small).budgets().main == budget

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from holdwater.budget import find_budget, stopping_level, waiting_level
+from holdwater.budget import Terms, stopping_level, waiting_level
 from holdwater.config import choose_profile
 from holdwater.errors import ProbeError
 from holdwater.probes.devices import DEVICES, Cuda
@@ -69,7 +69,9 @@ def _print_machine(console: Console) -> None:
     """Print what a run would get here."""
     gpu = Cuda().unavailable() is None
     machine = read_machine(device="cuda" if gpu else "cpu")
-    console.print(f"\n{find_budget(machine)}", highlight=False)
+    console.print()
+    for pool, budget in Terms(machine=machine).budgets().by_name().items():
+        console.print(f"{pool}: {budget}", highlight=False)
     console.print(
         f"a run waits below {format_size(waiting_level(machine))} available, "
         f"and stops below {format_size(stopping_level(machine))}",

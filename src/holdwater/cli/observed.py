@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from holdwater.budget import Budget
+from holdwater.budget import Terms
 from holdwater.detectors.parts import split_resident
 from holdwater.errors import StoreError
 from holdwater.guard.account import Account, Overhead
-from holdwater.guard.summary import summarise
+from holdwater.guard.summary import summarise, summarise_budgets
 from holdwater.integrations.shared_memory import NOTED
 from holdwater.probes.outside import Outside
 from holdwater.probes.statm import Statm
@@ -36,7 +36,7 @@ class Observed:
         self,
         process: RunningProcess,
         place: Path,
-        budget: Budget,
+        terms: Terms,
         store: RunStore,
         *,
         words: Sequence[str],
@@ -48,7 +48,7 @@ class Observed:
         Args:
             process: The script's process.
             place: Holds the channel, and takes the process's answers.
-            budget: What forecasts lead to.
+            terms: What the budgets follow from.
             store: Where the history goes.
             words: What is run, for the report.
             first_step: The step that the process goes on from.
@@ -56,13 +56,18 @@ class Observed:
         """
         self.process, self.store = process, store
         self.channel = Channel(place / "pulse")
-        facts = {"command": list(words), "budget": str(budget), "budget_bytes": int(budget.limit)}
-        self.store.begin(began=time.time(), first_step=first_step, facts=facts)
         folder = place if asks else None
         outside = Outside(process.pid, noted=place / NOTED)
-        self.watcher = Watcher(outside, budget, channel=self.channel, folder=folder)
+        self.watcher = Watcher(outside, terms, channel=self.channel, folder=folder)
+        budgets = self.watcher.budgets
+        facts = {
+            "command": list(words),
+            "budget": str(budgets),
+            "budget_bytes": int(budgets.main.limit),
+            "budgets": summarise_budgets(budgets),
+        }
+        self.store.begin(began=time.time(), first_step=first_step, facts=facts)
         self._record = Record(self.store, self.watcher)
-        self._budget = budget
         self._began = time.perf_counter()
         self._began_at = (time.process_time(), Statm().read()[0])
         """The watching process's own time on a processor, and its own memory, when it began to watch."""
@@ -111,7 +116,7 @@ class Observed:
         summary = summarise(
             watcher.verdict,
             steps=watcher.steps,
-            budget=self._budget,
+            budgets=watcher.budgets,
             outcomes=(),
             overhead=self._overhead(),
             peak={

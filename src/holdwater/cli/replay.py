@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from holdwater.budget import Budget
+from holdwater.budget import Budget, Budgets
 from holdwater.cli.checks import LEAK_FOUND, check_writable
 from holdwater.detectors.evidence import Evidence
 from holdwater.detectors.growth import by_time
@@ -13,12 +13,14 @@ from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
 from holdwater.guard.summary import SCHEMA, summarise_findings
-from holdwater.store.history import History, read_history
+from holdwater.store.history import read_history
 from holdwater.supervise.watcher import TICK
 from holdwater.units import Bytes
 
-KEPT = ("steps", "step_source", "actions", "overhead", "peak", "budget")
+KEPT = ("steps", "step_source", "actions", "overhead", "peak", "budget", "budgets")
 """What was measured then, and is not judged again."""
+
+UNKNOWN = Budgets(Budget(Bytes(16_000_000_000), "found", "none is stored; 16 GB is taken"))
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
@@ -54,8 +56,9 @@ def run(options: argparse.Namespace) -> int:
         raise StoreError(f"{options.folder} holds no samples: the run ended before its first was written")
     then = history.summary or {}
     evidence = Evidence.from_json(then.get("evidence", {}))
-    budget = _budget(history)
-    verdict = judge(history.samples, budget, config=_config(then), evidence=evidence, final=True).verdict
+    verdict = judge(
+        history.samples, history.budgets or UNKNOWN, config=_config(then), evidence=evidence, final=True
+    ).verdict
     code = LEAK_FOUND if options.fail_on == "leak" and verdict.kind == "leak" else 0
     if options.json is not None:
         summary = _summary(verdict, then, options, code)
@@ -67,9 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _summary(verdict: Verdict, then: dict[str, Any], options: argparse.Namespace, code: int) -> dict[str, Any]:
     """The new judgement as JSON (schema 1); what was measured then stays as it was."""
-    kept: dict[str, Any] = {
-        key: then[key] for key in ("steps", "step_source", "actions", "overhead", "peak", "budget") if key in then
-    }
+    kept: dict[str, Any] = {key: then[key] for key in KEPT if key in then}
     return {
         "schema": SCHEMA,
         "command": ["holdwater", "replay", str(options.folder)],
@@ -91,15 +92,6 @@ def _config(then: dict[str, Any]) -> JudgeConfig:
     return (
         JudgeConfig(by_time(TICK), seconds_per_step=TICK) if then.get("step_source") == "time" else JudgeConfig()
     )
-
-
-def _budget(history: History) -> Budget:
-    """The budget that the run had."""
-    for session in reversed(history.sessions):
-        limit = session.facts.get("budget_bytes")
-        if limit:
-            return Budget(Bytes(int(limit)), "given", "the run's own")
-    return Budget(Bytes(16_000_000_000), "found", "none is stored; 16 GB is taken")
 
 
 def _text(verdict: Verdict, then: dict[str, Any]) -> str:

@@ -8,8 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from holdwater.budget import Budget
-from holdwater.cli.checks import LEAK_FOUND, check_writable, choose_budget, free_run_folder, make_folder
+from holdwater.budget import Terms
+from holdwater.cli.checks import (
+    LEAK_FOUND,
+    add_budgets,
+    check_writable,
+    choose_terms,
+    free_run_folder,
+    make_folder,
+)
 from holdwater.cli.supervision import add_supervision, is_supervised
 from holdwater.errors import ConfigError
 from holdwater.supervise.channel import create_channel
@@ -30,7 +37,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="folder of the run (default: runs/<date>-<name>)"
     )
-    parser.add_argument("--max-memory", metavar="SIZE", help="the budget, such as 70GB (default: found)")
+    add_budgets(parser)
     parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
     parser.add_argument("--steps", type=int, default=0, metavar="N", help="end the run with 0 after N steps")
     parser.add_argument("--quiet", action="store_true", help="print nothing of our own")
@@ -50,14 +57,14 @@ def run(options: argparse.Namespace) -> int:
         page = page.with_name(f"{page.stem}.rank-{rank}{page.suffix}")
     for flag, file in (("--json", json_file), ("--report", page)):
         check_writable(flag, file)
-    budget = choose_budget(options.max_memory)
+    terms = choose_terms(options.max_memory, options.max_host_memory)
     supervised = is_supervised(options)
     going_on = options.out if options.resume else None
     out = make_folder(going_on or free_run_folder(options.out, Path(words[0]).stem, rank=rank))
     target = ["-m", *words] if options.module else words
     with tempfile.TemporaryDirectory(prefix="holdwater-") as folder:
         observe = _supervise if supervised else _observe
-        summary = observe(options, target, budget, out, Path(folder))
+        summary = observe(options, target, terms, out, Path(folder))
     summary = _complete(summary, options)
 
     def leave() -> None:
@@ -73,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _observe(
-    options: argparse.Namespace, words: list[str], budget: Budget, out: Path, place: Path
+    options: argparse.Namespace, words: list[str], terms: Terms, out: Path, place: Path
 ) -> dict[str, Any]:
     """Run the script once; return its judgement and its exit code."""
     create_channel(place / "pulse")
@@ -82,7 +89,7 @@ def _observe(
     from holdwater.store.run_store import RunStore  # noqa: PLC0415
 
     rank = int(os.environ.get("RANK", "0") or 0)
-    observed = Observed(process, place, budget, RunStore(out, rank=rank), words=words)
+    observed = Observed(process, place, terms, RunStore(out, rank=rank), words=words)
     observed.follow()
     summary = observed.summary() | {"exit_code": observed.exit_code}
     observed.close(_complete(dict(summary), options))
@@ -90,13 +97,13 @@ def _observe(
 
 
 def _supervise(
-    options: argparse.Namespace, words: list[str], budget: Budget, out: Path, place: Path
+    options: argparse.Namespace, words: list[str], terms: Terms, out: Path, place: Path
 ) -> dict[str, Any]:
     """Run the script in one process after another; return the judgement of all, and the exit code."""
     hold_signals()
     from holdwater.cli.supervised import SupervisedRun  # noqa: PLC0415 - numpy starts threads
 
-    return SupervisedRun(options, words, budget, out, place).run()
+    return SupervisedRun(options, words, terms, out, place).run()
 
 
 def _complete(summary: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

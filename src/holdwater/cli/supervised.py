@@ -5,11 +5,12 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from holdwater.actions.perform import Outcome
-from holdwater.budget import Budget
+from holdwater.budget import Terms
 from holdwater.cli.observed import Observed
 from holdwater.cli.prepared import prepare
 from holdwater.guard.summary import join_summaries
@@ -34,21 +35,22 @@ class SupervisedRun:
     """One script, in one process after another."""
 
     def __init__(
-        self, options: argparse.Namespace, words: Sequence[str], budget: Budget, out: Path, place: Path
+        self, options: argparse.Namespace, words: Sequence[str], terms: Terms, out: Path, place: Path
     ) -> None:
         """Prepare to start it.
 
         Args:
             options: The parsed command line.
             words: What is run.
-            budget: What the run may use.
+            terms: What its budgets follow from.
             out: The folder of the run.
             place: A folder for what the processes say of themselves.
         """
-        self._words, self._budget, self._out, self._place = words, budget, out, place
+        self._words, self._terms, self._out, self._place = words, terms, out, place
         self._settings = {
-            "limit": int(budget.limit),
-            "given": budget.origin == "given",
+            "limit": int(terms.budgets().host.limit),
+            "beside_device": int(replace(terms, max_memory=None).budgets().host.limit),
+            "device_limit": terms.max_memory,
             "reload_interval": options.reload_interval,
             "reload_threshold": None
             if options.reload_threshold is None
@@ -108,7 +110,7 @@ class SupervisedRun:
         observed = Observed(
             process,
             folder,
-            self._budget,
+            self._terms,
             self._store,
             words=self._words,
             asks=asks,

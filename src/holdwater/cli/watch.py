@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from holdwater.budget import Budget
-from holdwater.cli.checks import LEAK_FOUND, check_writable, choose_budget, free_run_folder
+from holdwater.budget import Budgets
+from holdwater.cli.checks import LEAK_FOUND, add_budgets, check_writable, choose_terms, free_run_folder
 from holdwater.errors import ConfigError, ProbeError
 from holdwater.guard.account import Overhead
 from holdwater.guard.summary import summarise
@@ -39,9 +39,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         "--every", type=float, default=5.0, metavar="SECONDS", help="between two readings (default: 5)"
     )
     parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after so long")
-    parser.add_argument(
-        "--max-memory", metavar="SIZE", help="what forecasts lead to, such as 70GB (default: found)"
-    )
+    add_budgets(parser)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run (default: nothing is kept)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
     parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
@@ -86,13 +84,12 @@ def run(options: argparse.Namespace) -> int:
         ) from error
     if options.explain:
         return _explain(pid, options, console)
-    budget = choose_budget(options.max_memory)
-    watcher = Watcher(outside, budget, tick=options.every)
+    watcher = Watcher(outside, choose_terms(options.max_memory, options.max_host_memory), tick=options.every)
     record = None if options.out is None else _record(options.out, watcher, outside)
     console.print(f"watching {pid}: {outside.command()[:100]}")
     began = time.perf_counter()
     _follow(watcher, record, options, console)
-    summary = _summary(watcher, budget, time.perf_counter() - began)
+    summary = _summary(watcher, watcher.budgets, time.perf_counter() - began)
     if record is not None:
         record.write(lambda: summary, now=True)
     return _leave(summary, options, console)
@@ -127,7 +124,7 @@ def _follow(watcher: Watcher, record: Record | None, options: argparse.Namespace
     try:
         while watcher.turn() and time.perf_counter() < end:
             if record is not None:
-                record.write(lambda: _summary(watcher, watcher.budget, 0.0))
+                record.write(lambda: _summary(watcher, watcher.budgets, 0.0))
             if watcher.verdict is not said:
                 said = watcher.verdict
                 console.print(_line(watcher))
@@ -148,7 +145,7 @@ def _line(watcher: Watcher) -> str:
     return text + "".join(f"  +{format_size(rate.bytes_per_step / watcher.tick)}/s" for rate in rates)
 
 
-def _summary(watcher: Watcher, budget: Budget, seconds: float) -> dict[str, Any]:
+def _summary(watcher: Watcher, budgets: Budgets, seconds: float) -> dict[str, Any]:
     """The judgement so far as JSON (schema 1), without command and exit code."""
     overhead = Overhead(time.process_time(), seconds, 0.0, 0.0, 0.0, 0.0)
     timeline = watcher.by_time
@@ -156,7 +153,7 @@ def _summary(watcher: Watcher, budget: Budget, seconds: float) -> dict[str, Any]
         "host_bytes": int(max(timeline.peak("peak_resident") or 0, timeline.peak("resident") or 0)),
         "device_bytes": int(timeline.peak("device_used") or 0) or None,
     }
-    summary = summarise(watcher.verdict, steps=0, budget=budget, outcomes=(), overhead=overhead, peak=peak)
+    summary = summarise(watcher.verdict, steps=0, budgets=budgets, outcomes=(), overhead=overhead, peak=peak)
     summary["step_source"] = "time"
     summary["seconds_per_step"] = watcher.tick
     if watcher.errors:

@@ -164,7 +164,7 @@ def _suggest(name: str) -> str:
 
 def _plain(name: str, value: object) -> object:
     """Write a value so that it can be read again."""
-    if name in {"max_memory", "waiting_below", "stopping_below"}:
+    if name in {"max_memory", "max_host_memory", "waiting_below", "stopping_below"}:
         return f"{value}B"
     if name == "memory_leak_threshold_mb" and isinstance(value, float):
         return value / 1e6

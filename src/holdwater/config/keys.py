@@ -127,7 +127,14 @@ KEYS: tuple[Key, ...] = (
     Key("threads", whole(1, 1024), None, "CPU threads (default: PyTorch's own choice)"),
     Key("out", path, None, "folder of the run (default: runs/DATE-train)", "FOLDER"),
     Key("profile", text, None, "hardware profile, by name or file (default: chosen by the machine)", "NAME"),
-    Key("max_memory", size, None, "memory budget, such as 70GB (default: found)", "SIZE"),
+    Key(
+        "max_memory",
+        size,
+        None,
+        "budget of the memory in which tensors live, such as 70GB: the device's or the host's (default: found)",
+        "SIZE",
+    ),
+    Key("max_host_memory", size, None, "budget of the host's memory beside a device (default: found)", "SIZE"),
     Key("memory_leak_threshold_mb", rate, 1e6, "growth in MB per step above which remedies act", "MB"),
     Key(
         "memory_threshold_percentage", percentage, 0.8, "share of the budget above which remedies begin", "PERCENT"

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from holdwater.budget import Budgets
 from holdwater.detectors.growth import PARTS, Growth
 from holdwater.detectors.slope import blocks, fit_slope
-from holdwater.detectors.verdict import Forecast, Plateau
+from holdwater.detectors.verdict import Component, Forecast, Plateau
 from holdwater.timeline.buckets import Buckets, Floats
 
 INTERVAL = 1.645
@@ -83,3 +84,27 @@ def seconds_per_step(buckets: Buckets) -> float:
 def _increasing(x: Floats) -> Floats:
     """Raise equal neighbours by a hair, so that a slope can be laid through them."""
     return x + np.arange(len(x)) * 1e-6
+
+
+def level(buckets: Buckets, component: Component, budgets: Budgets) -> float:
+    """What a run holds now of the pool that a component belongs to, in bytes.
+
+    Args:
+        buckets: The history.
+        component: Of a finding.
+        budgets: Of the run.
+    """
+    of_device = component.startswith("device.")
+    series = ["device_reserved"] if of_device and not budgets.unified else ["resident"]
+    if budgets.unified:
+        series.append("device_reserved")
+    if component == "device.other":
+        series.append("device_other")
+    return sum(newest(buckets, name) for name in series)
+
+
+def newest(buckets: Buckets, series: str) -> float:
+    """The newest reading of a series, in its own unit; 0 where there is none."""
+    lows = buckets.lows(series)
+    seen = lows[~np.isnan(lows)]
+    return float(seen[-1]) if len(seen) else 0.0

@@ -1,10 +1,11 @@
 """Detect memory that has come close to the budget, or a machine that has little left."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from holdwater.budget import Budget
-from holdwater.detectors.verdict import Finding, Verdict
+from holdwater.budget import Budgets, Pool
+from holdwater.detectors.pools import Use, uses
+from holdwater.detectors.verdict import Component, Finding, Verdict
 from holdwater.errors import ConfigError
 from holdwater.probes.sample import Sample
 from holdwater.units import Bytes, Step, format_size
@@ -23,7 +24,7 @@ class HeadroomConfig:
     stopping_below: Bytes
     """Available memory under which the run stops with a checkpoint."""
     threshold: float = 0.8
-    """The share of the budget above which caches are released."""
+    """The share of a pool's budget above which caches are released."""
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -41,63 +42,91 @@ class HeadroomConfig:
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """How close a sample is to its limits."""
+    """How close a sample is to the limits of one pool; the gravest pool's, with the others beside it."""
 
     level: PressureLevel
     reason: str
     """The numbers, for people; empty when calm."""
+    pool: Pool = "host"
+    component: Component = "host.native"
+    """What a finding about it is booked under."""
+    others: "tuple[Headroom, ...]" = ()
+    """Of the other pools, those that are not calm; the graver first."""
+
+    @property
+    def pools(self) -> "tuple[Headroom, ...]":
+        """This one and the others."""
+        return (self, *self.others)
 
 
 CALM = Headroom("calm", "")
 
 
 class Pressure:
-    """Remembers the first sample that was over the budget, or found the machine short of memory."""
+    """Remembers of each pool the first sample that was over its budget, or found the machine short of memory."""
 
     def __init__(self) -> None:
-        self.finding: Finding | None = None
+        self._findings: dict[Pool, Finding] = {}
 
     def note(self, step: Step, headroom: Headroom) -> None:
         """Take in how close a sample was to its limits."""
-        if self.finding is None and headroom.level not in {"calm", "threshold"}:
-            self.finding = Finding(
-                verdict="pressure",
-                component="host.native",
-                detected_step=step,
-                onset_step=step,
-                advice=f"{headroom.level}: {headroom.reason}",
-            )
+        if headroom.level in {"calm", "threshold"}:
+            return
+        for one in headroom.pools:
+            if one.pool not in self._findings and one.level not in {"calm", "threshold"}:
+                self._findings[one.pool] = Finding(
+                    verdict="pressure",
+                    component=one.component,
+                    detected_step=step,
+                    onset_step=step,
+                    advice=f"{one.level}: {one.reason}",
+                )
 
     def added_to(self, verdict: Verdict) -> Verdict:
-        """A verdict with this finding in it, if there is one."""
-        return verdict if self.finding is None else Verdict.of((*verdict.findings, self.finding), verdict.step)
+        """A verdict with these findings in it, if there are any."""
+        if not self._findings:
+            return verdict
+        return Verdict.of((*verdict.findings, *self._findings.values()), verdict.step)
 
 
-def judge_headroom(sample: Sample, budget: Budget, config: HeadroomConfig) -> Headroom:
-    """Judge one sample; the gravest level wins."""
+def judge_headroom(sample: Sample, budgets: Budgets, config: HeadroomConfig) -> Headroom:
+    """Judge one sample, each pool by its own limit.
+
+    Args:
+        sample: Of one step.
+        budgets: Of the run.
+        config: Where pressure begins.
+
+    Returns:
+        The gravest pool's, and of two at the same level that of the one which is fuller.
+    """
+    held = uses(sample, budgets)
+    found = [_judge_use(use, config) for use in held if use.used > config.threshold * use.limit]
+    short = _judge_machine(sample, held[0].pool, config)
+    if short is CALM and not found:  # as nearly always, and at each step
+        return CALM
+    fullest = {use.pool: -use.used / use.limit for use in held}
+    found = [one for one in (short, *sorted(found, key=lambda one: fullest[one.pool])) if one is not CALM]
+    gravest, *others = sorted(found, key=lambda one: -LEVELS.index(one.level))
+    return replace(gravest, others=tuple(one for one in others if one.pool != gravest.pool))
+
+
+def _judge_machine(sample: Sample, pool: Pool, config: HeadroomConfig) -> Headroom:
+    """How much memory the machine has left, whoever has taken the rest."""
     available = None if sample.look is None else sample.look.available
-    if available is not None and available < config.stopping_below:
-        return Headroom("stopping", _available(available, config.stopping_below, "stopping"))
-    used, limit, whose = _largest_use(sample, budget)
-    if used > limit:
-        return Headroom("over budget", f"{whose} is {format_size(used)}, over the budget of {format_size(limit)}")
-    if available is not None and available < config.waiting_below:
-        return Headroom("waiting", _available(available, config.waiting_below, "waiting"))
-    if used > config.threshold * limit:
-        return Headroom(
-            "threshold",
-            f"{whose} is {format_size(used)}, over {config.threshold:.0%} of the budget of {format_size(limit)}",
-        )
-    return CALM
+    if available is None or available >= config.waiting_below:
+        return CALM
+    if available < config.stopping_below:
+        return Headroom("stopping", _available(available, config.stopping_below, "stopping"), pool)
+    return Headroom("waiting", _available(available, config.waiting_below, "waiting"), pool)
 
 
-def _largest_use(sample: Sample, budget: Budget) -> tuple[int, int, str]:
-    """The memory that is held against a limit, and that limit: the host's or the device's, whichever is nearer."""
-    host = (int(sample.resident), int(budget.limit), "resident memory")
-    if sample.device is None:
-        return host
-    device = (int(sample.device.reserved), int(sample.device.limit or budget.limit), "device memory reserved")
-    return max(host, device, key=lambda use: use[0] / use[1])
+def _judge_use(use: Use, config: HeadroomConfig) -> Headroom:
+    """How grave it is that a pool is above its threshold."""
+    said, budget = f"{use.whose} is {format_size(use.used)}", f"the budget of {format_size(use.limit)}"
+    if use.used > use.limit:
+        return Headroom("over budget", f"{said}, over {budget}", use.pool, use.component)
+    return Headroom("threshold", f"{said}, over {config.threshold:.0%} of {budget}", use.pool, use.component)
 
 
 def _available(available: Bytes, level: Bytes, name: str) -> str:

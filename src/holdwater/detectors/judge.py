@@ -4,12 +4,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from holdwater.budget import Budget
+from holdwater.budget import Budgets
 from holdwater.detectors import accuse
 from holdwater.detectors.bounds import known_end
 from holdwater.detectors.clocks import EVENTS, Following, find_clock, stairs
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
-from holdwater.detectors.forecast import forecast_limit, seconds_per_step
+from holdwater.detectors.forecast import forecast_limit, level, seconds_per_step
 from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_growth
 from holdwater.detectors.series import Series, device_cache, private_series, retained, shared, take
 from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, Rate, Verdict, VerdictKind
@@ -60,7 +60,7 @@ class Judgement:
 
 def judge(
     buckets: Buckets,
-    budget: Budget,
+    budgets: Budgets,
     *,
     config: JudgeConfig,
     evidence: Evidence = NO_EVIDENCE,
@@ -70,13 +70,13 @@ def judge(
 
     Args:
         buckets: The history.
-        budget: What the forecast leads to.
+        budgets: What forecasts lead to, by pool.
         config: What the judgement goes by.
         evidence: What is known beside the curves.
         final: The run has ended.
     """
     step = Step(int(buckets.last_step[-1]) if len(buckets) else 0)
-    case = _Case(buckets, budget, config, evidence, step, final)
+    case = _Case(buckets, budgets, config, evidence, step, final)
     others = case.judge_others()
     findings = [*_without_stacks(case.judge_private(), others), *others]
     whole = case.judge_whole(findings)
@@ -90,7 +90,7 @@ class _Case:
     """One judgement: what all series of it share."""
 
     buckets: Buckets
-    budget: Budget
+    budgets: Budgets
     config: JudgeConfig
     evidence: Evidence
     step: Step
@@ -269,13 +269,11 @@ class _Case:
         )
 
     def _forecast(self, component: Component, growth: Growth) -> Forecast | None:
-        """When the growth meets the budget; handles meet none."""
+        """When the growth meets the budget of its own pool; handles meet none."""
         if component == "process.handles":
             return None
-        series = "device_reserved" if component.startswith("device.") else "resident"
-        levels = self.buckets.lows(series)
-        level = float(levels[~np.isnan(levels)][-1])
-        return forecast_limit(growth, level, int(self.budget.limit), seconds_per_step(self.buckets))
+        held, limit = level(self.buckets, component, self.budgets), int(self.budgets.of(component).limit)
+        return forecast_limit(growth, held, limit, seconds_per_step(self.buckets))
 
     def _largest_part(self, growth: Growth) -> Component:
         """The part of resident memory that rose most since the growth began."""

@@ -5,14 +5,14 @@ The same samples always give the same events, so that a stored run can be judged
 
 from dataclasses import dataclass, field
 
-from holdwater.budget import Budget
+from holdwater.budget import Budgets, InUse
 from holdwater.detectors.growth import DEFAULT, GrowthConfig
 from holdwater.detectors.headroom import CALM, Headroom, HeadroomConfig, Pressure, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Verdict
 from holdwater.policy.decision import ActionName, Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
-from holdwater.policy.restarts import relieved
+from holdwater.policy.restarts import relieved_budgets
 from holdwater.probes.sample import Sample
 from holdwater.timeline.timeline import CAPACITY, Timeline
 from holdwater.units import Step
@@ -42,9 +42,9 @@ Event = Decision | Verdict
 class GuardCore:
     """Remembers the run in bounded memory, judges it at growing intervals, and decides on remedies."""
 
-    def __init__(self, budget: Budget, config: CoreConfig) -> None:
-        self.budget = budget
+    def __init__(self, budgets: Budgets, config: CoreConfig) -> None:
         self.config = config
+        self.keep(budgets)
         self.timeline = Timeline(config.capacity)
         self.verdict = Verdict("unknown", Step(0), ())
         self.headroom: Headroom = CALM
@@ -52,6 +52,15 @@ class GuardCore:
         self._judge_config = JudgeConfig(config.growth, config.remedies.leak_threshold)
         self._first_step: Step | None = None
         self._next_judgement = FIRST_JUDGEMENT
+
+    def keep(self, budgets: Budgets) -> None:
+        """Keep these budgets from now on.
+
+        Args:
+            budgets: Of the run; other ones where it has begun to use a device.
+        """
+        self.budgets = budgets
+        self._kept = relieved_budgets(budgets, self.config.deaths)
         self._pressure = Pressure()
 
     def observe(self, sample: Sample) -> tuple[Event, ...]:
@@ -64,11 +73,9 @@ class GuardCore:
             What follows from it, in the order in which it should be done.
         """
         self.record(sample)
-        self.headroom = judge_headroom(sample, self.budget, self.config.headroom)
+        self.headroom = judge_headroom(sample, self.budgets, self.config.headroom)
         self._pressure.note(sample.step, self.headroom)
-        events: tuple[Event, ...] = self._remedies.answer(
-            self.headroom, sample, relieved(int(self.budget.limit), self.config.deaths)
-        )
+        events: tuple[Event, ...] = self._remedies.answer(self.headroom, sample, self._kept)
         if any(event.action == "recycle" for event in events if isinstance(event, Decision)):
             return events
         events += self._remedies.answer_interval(sample.step)
@@ -92,10 +99,10 @@ class GuardCore:
         Args:
             final: The run has ended: there is nothing to wait for.
         """
-        judgement = judge(self.timeline.buckets(), self.budget, config=self._judge_config, final=final)
+        judgement = judge(self.timeline.buckets(), self.budgets, config=self._judge_config, final=final)
         self.verdict = self._pressure.added_to(judgement.verdict)
         return self.verdict
 
-    def learn(self, action: ActionName, freed: int, in_use: int) -> None:
-        """Take in what an action freed, so that one that does not pay is not repeated."""
+    def learn(self, action: ActionName, freed: InUse, in_use: InUse) -> None:
+        """Take in what an action freed, in bytes by pool, so that one that does not pay is not repeated."""
         self._remedies.learn(action, freed, in_use)

@@ -19,18 +19,18 @@ from typing import Any, Self, TypeVar
 from holdwater.actions.levers import Levers
 from holdwater.actions.limits import LimitChange, set_framework_limits
 from holdwater.actions.perform import Outcome, applies, perform, rehearsed
-from holdwater.budget import Budget, MachineMemory, find_budget, give_budget, stopping_level, waiting_level
+from holdwater.budget import Budget, Budgets, MachineMemory, stopping_level, waiting_level
 from holdwater.clock import Clock, SystemClock
 from holdwater.detectors.headroom import HeadroomConfig
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
 from holdwater.guard.account import Account, Overhead
+from holdwater.guard.budgets import read_budgets, read_budgets_anew
 from holdwater.guard.core import CoreConfig, GuardCore
 from holdwater.guard.settings import GuardSettings
-from holdwater.guard.summary import summarise
+from holdwater.guard.summary import summarise, summarise_budgets
 from holdwater.policy.decision import Decision
 from holdwater.policy.remedies import RemedyConfig
-from holdwater.probes.machine import read_machine
 from holdwater.probes.observer import Observer
 from holdwater.probes.sample import Sample
 from holdwater.store.run_store import RunStore
@@ -64,6 +64,7 @@ class Guard:
         settings: GuardSettings | None = None,
         *,
         max_memory: str | Bytes | None = None,
+        max_host_memory: str | Bytes | None = None,
         out: str | Path | None = None,
         levers: Levers | None = None,
         clock: Clock | None = None,
@@ -74,7 +75,9 @@ class Guard:
 
         Args:
             settings: All settings at once.
-            max_memory: The budget, such as `70GB`; overrides the settings.
+            max_memory: The budget of the pool in which the training's tensors live, such as `70GB`: the device's,
+                or the host's where there is none; overrides the settings.
+            max_host_memory: The budget of the host's memory beside a device; overrides the settings.
             out: The folder of the run; overrides the settings.
             levers: The loop's side of the remedies.
             clock: A stand-in for the machine's clock.
@@ -82,15 +85,12 @@ class Guard:
             machine: A stand-in for what the machine has.
 
         Raises:
-            UnitError: `max_memory` is no size.
+            UnitError: A budget is no size.
         """
-        settings = settings or GuardSettings()
-        if max_memory is not None:
-            size = max_memory if isinstance(max_memory, int) else parse_size(max_memory, bare_unit="GB")
-            settings = replace(settings, max_memory=Bytes(size))
-        if out is not None:
-            settings = replace(settings, out=Path(out))
-        self.settings = settings
+        given: dict[str, Any] = {} if out is None else {"out": Path(out)}
+        for name, size in (("max_memory", max_memory), ("max_host_memory", max_host_memory)):
+            given |= {} if size is None else {name: _size(size)}
+        self.settings = settings = replace(settings or GuardSettings(), **given)
         self.levers = levers or Levers()
         self.limits: tuple[LimitChange, ...] = ()
         """The frameworks' own limits, as they were and as they are now."""
@@ -117,9 +117,10 @@ class Guard:
             StoreError: The folder of the run cannot be written.
         """
         self._entered = self._clock.elapsed()
-        machine = self._machine or read_machine(device=self.settings.device)
         self.observer = self._observer or Observer(self._clock.elapsed)
-        self.core = GuardCore(self._find_budget(machine), self._core_config(machine))
+        budgets, machine = read_budgets(self.settings, self.observer, self._machine)
+        self.core = GuardCore(budgets, self._core_config(machine))
+        self._knows_device = budgets.device is not None or budgets.unified
         if self.settings.set_limits:
             self.limits = set_framework_limits(self.budget)
         self._account = Account()
@@ -159,8 +160,13 @@ class Guard:
 
     @property
     def budget(self) -> Budget:
-        """The memory that the run may use."""
-        return self.core.budget
+        """The memory that the run may use of the pool in which the training's tensors live."""
+        return self.core.budgets.main
+
+    @property
+    def budgets(self) -> Budgets:
+        """The memory that the run may use, by pool."""
+        return self.core.budgets
 
     @property
     def verdict(self) -> Verdict:
@@ -227,7 +233,7 @@ class Guard:
         return summarise(
             self.verdict,
             steps=self._step,
-            budget=self.budget,
+            budgets=self.budgets,
             outcomes=self.outcomes,
             overhead=self.overhead,
             peak=self._peak(),
@@ -259,6 +265,9 @@ class Guard:
     def _handle(self, sample: Sample) -> float:
         """Hand a sample to the core and carry out what it answers; returns the seconds of the actions."""
         spent = 0.0
+        if sample.device is not None and not self._knows_device:
+            self._knows_device = True
+            self.core.keep(read_budgets_anew(self.settings, self.observer, self._machine))
         for event in self.core.observe(sample):
             if isinstance(event, Verdict):
                 self._note_verdict(event)
@@ -274,9 +283,11 @@ class Guard:
             if self.stop_reason is not None or self._clock.elapsed() < self._next_stop:
                 return 0.0
             self._next_stop = self._clock.elapsed() + STOP_AGAIN
-        outcome = perform(decision, self.levers, measure=self._in_use, elapsed=self._clock.elapsed)
+        before = self.observer.in_use()
+        outcome = perform(decision, self.levers, measure=self._held, elapsed=self._clock.elapsed)
         if decision.action != "recycle" or outcome.error is not None:
-            self.core.learn(outcome.action, outcome.freed_bytes, self._in_use())
+            in_use = self.observer.in_use()
+            self.core.learn(outcome.action, in_use.since(before), in_use)
             self.note(outcome)
         if outcome.error is not None:
             self._say_once(f"{decision.action} failed: {outcome.error}")
@@ -301,9 +312,9 @@ class Guard:
         if self._store is not None:
             self._store.outcome(outcome)
 
-    def _in_use(self) -> int:
-        """Resident and reserved memory now."""
-        return self.observer.in_use()
+    def _held(self) -> int:
+        """Resident and reserved memory now, to measure what a release frees."""
+        return sum(self.observer.in_use())
 
     def _peak(self) -> dict[str, int | None]:
         """The largest memory of the run, by the kernel's own mark where there is one."""
@@ -337,20 +348,14 @@ class Guard:
         store = RunStore(out, rank=self.settings.rank)
         facts = {
             "pid": os.getpid(),
-            "budget": str(self.budget),
+            "budget": str(self.budgets),
             "budget_bytes": int(self.budget.limit),
+            "budgets": summarise_budgets(self.budgets),
             "limits": [str(change) for change in self.limits],
             **self.facts,
         }
         store.begin(began=self._clock.wall(), first_step=self.step_number, facts=facts)
         return store
-
-    def _find_budget(self, machine: MachineMemory) -> Budget:
-        """The user's budget, or one that the machine can spare."""
-        if self.settings.max_memory is None:
-            return find_budget(machine)
-        in_use = Bytes(self.observer.in_use())
-        return give_budget(self.settings.max_memory, machine, in_use=in_use)
 
     def _core_config(self, machine: MachineMemory) -> CoreConfig:
         """The settings in the core's terms; levels are scaled to the machine."""
@@ -374,6 +379,11 @@ class Guard:
         if message not in self._said and len(self._said) < MOST_OUTCOMES:
             self._said.add(message)
             log.warning(message)
+
+
+def _size(text: str | Bytes) -> Bytes:
+    """A size that was given as text or in bytes."""
+    return Bytes(text) if isinstance(text, int) else parse_size(text, bare_unit="GB")
 
 
 def _number(loss: Any) -> float:  # noqa: ANN401 - a float, or a tensor of any framework

@@ -11,7 +11,9 @@ class GuardSettings:
     """The settings of one guarded run; each is also a key of the config file."""
 
     max_memory: Bytes | None = None
-    """The budget; None finds one."""
+    """The budget of the pool in which the training's tensors live: the device's, or the host's; None finds one."""
+    max_host_memory: Bytes | None = None
+    """The budget of the host's memory beside a device; None finds one."""
     leak_threshold: float = 1e6
     """Bytes per step above which remedies may act on a leak."""
     threshold: float = 0.8

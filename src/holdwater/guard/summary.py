@@ -8,7 +8,7 @@ from typing import Any
 from holdwater.actions.perform import Outcome
 from holdwater.attribution.explanation import Explanation
 from holdwater.attribution.patterns import named_pattern
-from holdwater.budget import Budget
+from holdwater.budget import Budgets
 from holdwater.detectors.verdict import GRAVITY, Finding, Forecast, Plateau, Rate, Verdict
 from holdwater.guard.account import Overhead
 
@@ -22,7 +22,7 @@ def summarise(  # noqa: PLR0913 - the parts of one record, by name
     verdict: Verdict,
     *,
     steps: int,
-    budget: Budget,
+    budgets: Budgets,
     outcomes: Iterable[Outcome],
     overhead: Overhead,
     peak: dict[str, int | None],
@@ -37,7 +37,20 @@ def summarise(  # noqa: PLR0913 - the parts of one record, by name
         "actions": [_action(outcome) for outcome in outcomes],
         "overhead": asdict(overhead) | {"attribution_seconds": 0.0},
         "peak": peak,
-        "budget": {"bytes": int(budget.limit), "origin": budget.origin, "reason": budget.reason},
+        "budget": {
+            "bytes": int(budgets.main.limit),
+            "origin": budgets.main.origin,
+            "reason": budgets.main.reason,
+        },
+        "budgets": summarise_budgets(budgets),
+    }
+
+
+def summarise_budgets(budgets: Budgets) -> dict[str, dict[str, Any]]:
+    """The budget of each pool, by the pool's name."""
+    return {
+        name: {"limit_bytes": int(budget.limit), "origin": budget.origin, "reason": budget.reason}
+        for name, budget in budgets.by_name().items()
     }
 
 
@@ -71,6 +84,7 @@ def join_summaries(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "actions": [action for summary in summaries for action in summary["actions"]],
         "overhead": newest["overhead"] | {name: sum(one[name] for one in overheads) for name in added},
         "peak": {name: max((one[name] or 0 for one in peaks), default=0) or None for name in newest["peak"]},
+        "budgets": {name: row for summary in summaries for name, row in summary.get("budgets", {}).items()},
         "processes": len(summaries),
     }
 

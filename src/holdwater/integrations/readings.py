@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.actions.perform import trim
 from holdwater.errors import ActionError
-from holdwater.probes.devices import Pinned, find_device
+from holdwater.probes.devices import Pinned, find_device, is_unified
 from holdwater.probes.heap import Heap
 from holdwater.probes.pace import Pace
 from holdwater.probes.statm import Statm
@@ -33,7 +33,15 @@ SEEK_EVERY = 1.0
 class Readings:
     """Reads resident memory at each look; the heap, Python's blocks, handles and the device at their own paces."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: "Callable[[str, int], None]" = lambda _name, _value: None) -> None:
+        """Set up what can be read here.
+
+        Args:
+            tell: Told once of a device that has come into use: `device_size` in bytes, or `unified` where its
+                memory is the machine's.
+        """
+        self._tell = tell
+        self._told = False
         self._statm = Statm()
         self._heap = Heap()
         self._has_heap = self._heap.unavailable() is None
@@ -165,8 +173,14 @@ class Readings:
         if memory is None:
             return {}
         found: dict[str, float] = {"device_allocated": memory.allocated, "device_reserved": memory.reserved}
+        if not self._told and is_unified(self._device.name):
+            self._tell("unified", 1)
+            self._told = True
         if self._device.name == "cuda":
             with contextlib.suppress(Exception):  # a driver that does not answer is told by what is missing
                 free, total = sys.modules["torch"].cuda.mem_get_info()
                 found["device_used"] = total - free
+                if not self._told:
+                    self._tell("device_size", total)
+                    self._told = True
         return found

@@ -60,7 +60,7 @@ class Session:
     workers: "LoaderWorkers | None" = None
     """Of a supervised script's loaders."""
     room: "Callable[[], int] | None" = None
-    """Bytes of the budget that are left to a supervised script."""
+    """Bytes of the host's budget that are left to a supervised script."""
 
     def __init__(self, folder: Path, *, last_step: int | None = None, counts: bool = True) -> None:
         """Take up the channel in a folder that the watcher made.
@@ -79,7 +79,7 @@ class Session:
         self.compiles: Callable[[], int] | None = None
         self.datasets: Callable[[], list[object]] = list
         self._last_step = last_step
-        self._readings = Readings()
+        self._readings = Readings(self.channel.put)
         self._counter, self._gains = Counter(), Gains()
         self._window: Window | None = None
         self._began = time.perf_counter()

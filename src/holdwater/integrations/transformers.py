@@ -82,6 +82,6 @@ class MemoryCallback(TrainerCallback):
 
     def _line(self, step: int) -> str:
         """The state in one line."""
-        guard = self._guard
-        resident = 0 if guard is None else guard.observer.in_use()
-        return f"step {step}: resident {format_size(resident)}"
+        host, device = (0, 0) if self._guard is None else self._guard.observer.in_use()
+        reserved = f", reserved on the device {format_size(device)}" if device else ""
+        return f"step {step}: resident {format_size(host)}{reserved}"

@@ -20,7 +20,7 @@ LONG = 8
 
 
 class Approach:
-    """Remembers by how much memory has risen lately."""
+    """Remembers by how much one pool of memory has risen lately."""
 
     def __init__(self) -> None:
         self._highest: int | None = None
@@ -34,7 +34,7 @@ class Approach:
 
         Args:
             step: The last step that has ended.
-            in_use: Bytes that are held against the budget.
+            in_use: Bytes that are held against the pool's budget.
         """
         self._highest = in_use if self._highest is None else self._highest
         rise = in_use - self._highest
@@ -66,8 +66,8 @@ class Approach:
         """Rises until the budget is spent, if they go on as they were; infinite where nothing grows for long.
 
         Args:
-            in_use: Bytes that are held against the budget now.
-            limit: The budget, in bytes.
+            in_use: Bytes that are held against the pool's budget now.
+            limit: The pool's budget, in bytes.
         """
         if len(self._rises) < RISES:
             return float("inf")
@@ -80,8 +80,8 @@ class Approach:
         """Whether memory has grown just now, and has come so near to its budget.
 
         Args:
-            in_use: Bytes that are held against the budget now.
-            limit: The budget, in bytes.
+            in_use: Bytes that are held against the pool's budget now.
+            limit: The pool's budget, in bytes.
             rises: So many rises, at most, are left.
             left: Or so many bytes: small rises leave little time between a look and the next.
         """

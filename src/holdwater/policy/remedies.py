@@ -1,4 +1,4 @@
-"""Decide when memory is released and when a run stops, from gentle to hard.
+"""Decide when memory is released and when a run stops, from gentle to hard; each pool by its own budget.
 
 A release that did not pay is not repeated until memory has grown again, and never within the cooldown.
 """
@@ -6,7 +6,9 @@ A release that did not pay is not repeated until memory has grown again, and nev
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from holdwater.budget import NOTHING_IN_USE, Budgets, InUse, Pool
 from holdwater.detectors.headroom import Headroom
+from holdwater.detectors.pools import Use, uses
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import ConfigError
 from holdwater.policy.approach import Approach
@@ -32,7 +34,7 @@ class RemedyConfig:
     reload_interval: int | None = None
     """Steps after which the process is recycled; None recycles only when memory is short."""
     reload_threshold: int | None = None
-    """Bytes in use above which the process is recycled; None takes the budget's threshold, if releasing fails."""
+    """Bytes in use of one pool above which the process is recycled; None goes by the budgets alone."""
     can_recycle: bool = False
     """Whether the process can be recycled: somebody starts another, and it can be gone on from a checkpoint."""
     has_workers: bool = False
@@ -81,12 +83,14 @@ class Remedies:
         self._config = config
         self._released_at = float("-inf")
         self._released_over_budget = False
-        self._useless: dict[ActionName, int] = {}
+        self._useless: dict[ActionName, InUse] = {}
         """Memory in use when an action last freed too little, by its name."""
         self._leaks_answered = 0
         self._began: Sample | None = None
         """Of the first step of this process."""
-        self._approach = Approach()
+        self._approaches: dict[Pool, Approach] = {"host": Approach(), "device": Approach(), "unified": Approach()}
+        self._at_first: dict[Pool, int] = {}
+        """Bytes of each pool that this process held when it was seen first."""
         self._released = False
         """Whether everything that can be released was, since memory was calm last."""
         self._replacing_since = float("-inf")
@@ -97,58 +101,79 @@ class Remedies:
         """Take note of the memory with which this process began."""
         self._began = sample
 
-    def answer(self, headroom: Headroom, sample: Sample, limit: int) -> tuple[Decision, ...]:
+    def answer(self, headroom: Headroom, sample: Sample, budgets: Budgets) -> tuple[Decision, ...]:
         """Decide what a sample asks for: nothing, a release, a fresh process that goes on, or a stop.
 
         Args:
             headroom: How close the sample is to its limits.
             sample: The newest.
-            limit: The budget, in bytes.
+            budgets: Of the run.
         """
-        self._approach.note(sample.step, held_against_budget(sample, limit))
-        reason = self._reason_to_recycle(headroom, sample, limit)
+        held = {use.pool: use for use in uses(sample, budgets)}
+        for use in held.values():
+            self._approaches[use.pool].note(sample.step, use.used)
+        if held.keys() - self._at_first.keys():
+            for use in (*uses(self._began or sample, budgets), *held.values()):
+                self._at_first.setdefault(use.pool, use.used)
+        reason = self._reason_to_recycle(headroom, sample.step, held)
         if reason:
             return (Decision(sample.step, "recycle", reason),)
-        return self._answer_headroom(headroom, sample, limit)
+        return self._answer_headroom(headroom, sample, held)
 
-    def _reason_to_recycle(self, headroom: Headroom, sample: Sample, limit: int) -> str:
+    def _reason_to_recycle(self, headroom: Headroom, step: Step, held: dict[Pool, Use]) -> str:
         """Why the process is to be replaced by a fresh one that goes on where it stands; empty where it is not."""
-        config, in_use = self._config, held_against_budget(sample, limit)
-        first = self._began or sample
-        at_first, steps = held_against_budget(first, limit), sample.step - first.step
+        config = self._config
+        steps = step - (step if self._began is None else self._began.step)
         if not config.can_recycle or steps < 1:
             return ""
         if config.reload_interval is not None and steps >= config.reload_interval:
             return f"every {config.reload_interval} steps, as configured"
-        if in_use < at_first * (1 + WORTH_RECYCLING) or steps < FEWEST_STEPS:
-            return ""  # a fresh process would hold as much
-        return self._want(headroom, sample, limit)
-
-    def _want(self, headroom: Headroom, sample: Sample, limit: int) -> str:
-        """Why a process is to be replaced for want of memory; empty where it is not."""
-        config, in_use = self._config, held_against_budget(sample, limit)
-        if config.reload_threshold is not None and in_use > config.reload_threshold:
-            return f"memory in use is {format_size(in_use)}, above {format_size(config.reload_threshold)}"
-        if headroom.level in {"calm", "stopping"}:  # the machine is short, whoever has taken it: the run stops
+        if steps < FEWEST_STEPS:
             return ""
-        if self._is_near(NEAR_RECYCLING, in_use, limit):
-            return f"{headroom.reason}, and grows: {self._spent_soon(in_use, limit)}"
-        if headroom.level != "threshold" and self._released:
-            return f"{headroom.reason}, and releasing did not help"
+        # where a fresh process would hold as much, another one is no help
+        grown = {
+            pool: use for pool, use in held.items() if use.used >= self._at_first[pool] * (1 + WORTH_RECYCLING)
+        }
+        return self._want(headroom, grown)
+
+    def _want(self, headroom: Headroom, grown: dict[Pool, Use]) -> str:
+        """Why a process is to be replaced for want of memory; empty where it is not."""
+        most = self._config.reload_threshold
+        for use in grown.values():
+            if most is not None and use.used > most:
+                return f"memory in use is {format_size(use.used)}, above {format_size(most)}"
+        if headroom.level == "stopping":  # the machine is short, whoever has taken it: the run stops
+            return ""
+        for one in headroom.pools:
+            if one.level == "calm" or one.pool not in grown:
+                continue
+            if self._is_near(NEAR_RECYCLING, grown[one.pool]):
+                return f"{one.reason}, and grows: {self._spent_soon(grown[one.pool])}"
+            if one.level != "threshold" and self._released:
+                return f"{one.reason}, and releasing did not help"
         return ""
 
-    def _is_near(self, near: Near, in_use: int, limit: int) -> bool:
-        """Whether growing memory has come so near to its budget."""
-        left = max(near.share, min(near.size / limit, SMALL)) * limit
-        return self._approach.is_near(in_use, limit, rises=near.rises, left=left)
+    def _is_near(self, near: Near, use: Use) -> bool:
+        """Whether a growing pool has come so near to its budget."""
+        left = max(near.share, min(near.size / use.limit, SMALL)) * use.limit
+        return self._approaches[use.pool].is_near(use.used, use.limit, rises=near.rises, left=left)
 
-    def _spent_soon(self, in_use: int, limit: int) -> str:
-        """When the budget will be spent, for people."""
-        left = self._approach.rises_left(in_use, limit)
+    def _spent_soon(self, use: Use) -> str:
+        """When a pool's budget will be spent, for people."""
+        left = self._approaches[use.pool].rises_left(use.used, use.limit)
         after = "soon" if left == float("inf") else f"after {left:.0f} more such rises"
         return f"the budget is spent {after}"
 
-    def _answer_headroom(self, headroom: Headroom, sample: Sample, limit: int) -> tuple[Decision, ...]:
+    def _nearest(self, headroom: Headroom, held: dict[Pool, Use]) -> tuple[Headroom, Use]:
+        """Of the pools above their thresholds, the one whose budget will be spent first."""
+        found = [(one, held[one.pool]) for one in headroom.pools if one.pool in held]
+        for near in (NEAR_STOPPING, NEAR_RELEASING):
+            for pair in found:
+                if self._is_near(near, pair[1]):
+                    return pair
+        return found[0]
+
+    def _answer_headroom(self, headroom: Headroom, sample: Sample, held: dict[Pool, Use]) -> tuple[Decision, ...]:
         """Decide what a sample's distance to its limits asks for, in a process that goes on."""
         match headroom.level:
             case "calm":
@@ -162,19 +187,18 @@ class Remedies:
                 self._released_over_budget = True
                 return self._release(headroom.reason, sample, RELEASE, urgent=True)
             case "threshold":
-                return self._answer_threshold(headroom, sample, limit)
+                return self._answer_threshold(*self._nearest(headroom, held), sample)
             case _:
                 return self._release(headroom.reason, sample, RELEASE)
 
-    def _answer_threshold(self, headroom: Headroom, sample: Sample, limit: int) -> tuple[Decision, ...]:
+    def _answer_threshold(self, headroom: Headroom, use: Use, sample: Sample) -> tuple[Decision, ...]:
         """Decide what memory above the threshold asks for: the more, the sooner the budget will be spent."""
-        in_use = held_against_budget(sample, limit)
-        if not self._is_near(NEAR_RELEASING, in_use, limit):
+        if not self._is_near(NEAR_RELEASING, use):
             return self._release(headroom.reason, sample, GENTLE)
-        reason = f"{headroom.reason}, and grows: {self._spent_soon(in_use, limit)}"
+        reason = f"{headroom.reason}, and grows: {self._spent_soon(use)}"
         if not self._released:
             return self._release(reason, sample, RELEASE, urgent=True)
-        if self._is_near(NEAR_STOPPING, in_use, limit):
+        if self._is_near(NEAR_STOPPING, use):
             return self._stop(reason, sample)
         return self._replace_worker(reason, sample) or self._release(reason, sample, RELEASE)
 
@@ -190,13 +214,13 @@ class Remedies:
         if sample.seconds - self._replacing_since < LONGEST_REPLACEMENT:
             return True
         if self._replacing_since > float("-inf"):  # it has not paid so far
-            self.learn("replace_worker", 0, memory_in_use(sample))
+            self.learn("replace_worker", NOTHING_IN_USE, memory_in_use(sample))
         return False
 
     def _replace_worker(self, reason: str, sample: Sample) -> tuple[Decision, ...]:
         """Have a worker replaced, if there are some and the last one that was replaced has paid."""
-        useless = self._config.regrowth * self._useless.get("replace_worker", 0) > memory_in_use(sample)
-        if self._is_replacing(sample) or useless or not self._config.has_workers:
+        pays = self._may_pay("replace_worker", memory_in_use(sample))
+        if self._is_replacing(sample) or not pays or not self._config.has_workers:
             return ()
         self._replacing_since = sample.seconds
         return (Decision(sample.step, "replace_worker", reason),)
@@ -224,15 +248,24 @@ class Remedies:
             return ()
         return (Decision(step, "clear_caches", f"every {interval} steps, as configured", configured=True),)
 
-    def learn(self, action: ActionName, freed: int, in_use: int) -> None:
-        """Take note of what an action freed, and of the memory in use after it."""
+    def learn(self, action: ActionName, freed: InUse, in_use: InUse) -> None:
+        """Take note of what an action freed, and of the memory in use after it, in bytes by pool."""
         if action == "replace_worker":
             self._replacing_since = float("-inf")
-        if freed < self._config.least_yield:
+        if sum(freed) < self._config.least_yield:
             self._useless[action] = in_use
-        else:
-            self._useless.pop(action, None)
-            self._approach.forget(freed)
+            return
+        self._useless.pop(action, None)
+        freed_of: dict[Pool, int] = {"host": freed.host, "device": freed.device, "unified": sum(freed)}
+        for pool, size in freed_of.items():
+            self._approaches[pool].forget(max(size, 0))
+
+    def _may_pay(self, action: ActionName, in_use: InUse) -> bool:
+        """Whether an action has paid, or memory has grown since it did not."""
+        then = self._useless.get(action)
+        if then is None:
+            return True
+        return any(now and now >= self._config.regrowth * before for now, before in zip(in_use, then, strict=True))
 
     def _release(
         self, reason: str, sample: Sample, rungs: tuple[ActionName, ...], *, urgent: bool = False
@@ -242,26 +275,17 @@ class Remedies:
             return ()
         self._released |= rungs == RELEASE
         in_use = memory_in_use(sample)
-        actions = [
-            action for action in rungs if urgent or in_use >= self._config.regrowth * self._useless.get(action, 0)
-        ]
+        actions = [action for action in rungs if urgent or self._may_pay(action, in_use)]
         if set(actions) <= {"synchronise"}:  # waiting alone releases nothing
             return ()
         self._released_at = sample.seconds
         return tuple(Decision(sample.step, action, reason) for action in actions)
 
     def __repr__(self) -> str:
-        useless = {name: format_size(size) for name, size in self._useless.items()}
+        useless = {name: tuple(map(format_size, sizes)) for name, sizes in self._useless.items()}
         return f"Remedies(did not pay: {useless})"
 
 
-def memory_in_use(sample: Sample) -> int:
+def memory_in_use(sample: Sample) -> InUse:
     """What a release can lower: resident memory and what is reserved on the device."""
-    return sample.resident + (0 if sample.device is None else sample.device.reserved)
-
-
-def held_against_budget(sample: Sample, limit: int) -> int:
-    """What is held against the budget, in its bytes: that of the host or of the device, by its own limit."""
-    if sample.device is None:
-        return int(sample.resident)
-    return max(int(sample.resident), int(sample.device.reserved * limit / (sample.device.limit or limit)))
+    return InUse(sample.resident, 0 if sample.device is None else sample.device.reserved)

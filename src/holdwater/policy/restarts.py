@@ -1,10 +1,12 @@
 """Decide what follows when a training process has ended: nothing more, or another one that goes on."""
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from holdwater.budget import Budget, Budgets
 from holdwater.errors import ConfigError
+from holdwater.units import Bytes
 
 FINAL = frozenset((0, 2, 3, 75))
 """Exit codes that are final: done, a mistake of the user's, a leak found, stopped on purpose."""
@@ -121,6 +123,22 @@ def relieved(limit: int, deaths: int) -> int:
         deaths: How many were killed.
     """
     return int(limit * max(RELIEF**deaths, LEAST_SHARE))
+
+
+def relieved_budgets(budgets: Budgets, deaths: int) -> Budgets:
+    """Each pool's budget, as small as a process is to keep it.
+
+    Args:
+        budgets: Of the run.
+        deaths: How many processes of it were killed for want of memory.
+    """
+
+    def less(budget: Budget) -> Budget:
+        """A smaller one."""
+        return replace(budget, limit=Bytes(relieved(budget.limit, deaths)))
+
+    device = None if budgets.device is None else less(budgets.device)
+    return replace(budgets, host=less(budgets.host), device=device)
 
 
 def describe(status: int) -> str:

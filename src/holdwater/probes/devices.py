@@ -196,3 +196,12 @@ DEVICES: tuple[type[DeviceProbe], ...] = (Cuda, Mps, Mlx)
 def find_device() -> DeviceProbe | None:
     """The first accelerator that a loaded framework can use; None where there is none."""
     return next((probe for make in DEVICES if (probe := make()).unavailable() is None), None)
+
+
+def is_unified(device: str) -> bool:
+    """Whether a device has no memory but the machine's: host and device are one pool.
+
+    Args:
+        device: By the name of its probe. MLX is no such device on Linux, where its arrays are the host's.
+    """
+    return device in {"mps", "mlx"} and sys.platform == "darwin"

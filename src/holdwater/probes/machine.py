@@ -7,7 +7,7 @@ import psutil
 from holdwater.budget import MachineMemory
 from holdwater.errors import ProbeError
 from holdwater.probes.cgroup import Cgroup
-from holdwater.probes.devices import loaded
+from holdwater.probes.devices import is_unified, loaded
 from holdwater.units import Bytes
 
 
@@ -15,7 +15,7 @@ def read_machine(*, device: str = "cpu") -> MachineMemory:
     """Read the memory of the machine, of the cgroup, and of the device that the run uses.
 
     Args:
-        device: `cpu`, `cuda`, `cuda:1`, `mps` or `mlx`.
+        device: `cpu`, `cuda`, `cuda:1`, `mps` or `mlx`; a CUDA device is started by this.
     """
     memory = psutil.virtual_memory()
     cgroup = Cgroup.of_this_process()
@@ -23,17 +23,23 @@ def read_machine(*, device: str = "cpu") -> MachineMemory:
     if cgroup.limit is not None:
         with contextlib.suppress(ProbeError):  # a limit without a readable usage still bounds the budget
             available = min(available, max(cgroup.limit - cgroup.usage(), 0))
+    size, free = _device_memory(device)
     return MachineMemory(
         total=Bytes(memory.total),
         available=Bytes(available),
         cgroup_limit=cgroup.limit,
-        device_size=_device_size(device),
+        device_size=size,
+        device_available=free,
+        unified=is_unified(device),
     )
 
 
-def _device_size(device: str) -> Bytes | None:
-    """Memory of the device; None for a CPU and for memory that the device shares with the machine."""
+def _device_memory(device: str) -> tuple[Bytes | None, Bytes | None]:
+    """Size and free memory of the device; None for a CPU, and for memory that it shares with the machine."""
     torch = loaded("torch")
     if torch is None or not device.startswith("cuda"):
-        return None
-    return Bytes(torch.cuda.get_device_properties(device).total_memory)
+        return None, None
+    size = Bytes(torch.cuda.get_device_properties(device).total_memory)
+    with contextlib.suppress(RuntimeError):
+        return size, Bytes(int(torch.cuda.mem_get_info(device)[0]))
+    return size, None

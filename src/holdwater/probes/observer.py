@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from holdwater.budget import InUse
 from holdwater.probes.devices import CudaDriver, DevicePeak, Pinned, find_device
 from holdwater.probes.heap import Heap
 from holdwater.probes.host import Available, Pressure, ProcessParts, Resident
@@ -76,10 +77,14 @@ class Observer:
             look = self._look(seconds, everything=everything)
         return Sample(step, seconds, self._resident.read(), self._read_device(), look, loss)
 
-    def in_use(self) -> int:
-        """Resident memory and what is reserved on the device, now: what a release can lower."""
+    def in_use(self) -> InUse:
+        """Resident memory, and what is reserved on the device, now: what a release can lower."""
         device = self._read_device()
-        return self._resident.read() + (0 if device is None else device.reserved)
+        return InUse(self._resident.read(), 0 if device is None else device.reserved)
+
+    def device(self) -> str:
+        """The device that is in use now, by the name of its probe; `cpu` where none is."""
+        return "cpu" if self._device is None or self._device.read() is None else self._device.name
 
     def close(self) -> None:
         """Give back what the probes hold open."""

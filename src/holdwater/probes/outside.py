@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -20,6 +20,16 @@ DEAR_SHARE = 0.001
 LEAST_PAUSE, SPACING = 0.25, 0.04
 """At first it may take more, since a short run is to be judged too: seconds between two readings, and the part of
 the time so far by which they may lie apart at most before the share above counts."""
+
+
+class DeviceRoom(NamedTuple):
+    """A device on which a process holds memory; all in bytes."""
+
+    held: int
+    """By the process."""
+    free: int
+    """Held by nobody."""
+    size: int
 
 
 class Outside:
@@ -43,6 +53,8 @@ class Outside:
         self._due = 0.0
         self._began = time.perf_counter()
         self._dear: dict[str, Any] = {}
+        self.device: DeviceRoom | None = None
+        """The device that the process uses; None as long as none was seen."""
         try:
             self._process = psutil.Process(pid)
             self._process.memory_info()
@@ -115,23 +127,31 @@ class Outside:
             found["threads"] = len(os.listdir(self._proc / "task"))  # noqa: PTH208
         device = _device_memory(self.pid)
         if device is not None:
-            found["device_used"] = device
+            found["device_used"] = device.held
+            self.device = device if device.held else None
         return found
 
 
-def _device_memory(pid: int) -> int | None:
-    """Memory of a process on all NVIDIA devices, by NVML; None without the driver or the package."""
+def _device_memory(pid: int) -> DeviceRoom | None:
+    """Memory of a process on the NVIDIA device where it holds most; None without NVML's driver or package.
+
+    Args:
+        pid: Of the process.
+    """
     try:
         import pynvml  # noqa: PLC0415 - an extra
     except ImportError:
         return None
     try:
         pynvml.nvmlInit()
-        used = 0
+        found = [DeviceRoom(0, 0, 0)]
         for index in range(pynvml.nvmlDeviceGetCount()):
             device = pynvml.nvmlDeviceGetHandleByIndex(index)
-            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(device):
-                used += (process.usedGpuMemory or 0) if process.pid == pid else 0
+            running = pynvml.nvmlDeviceGetComputeRunningProcesses(device)
+            held = sum(process.usedGpuMemory or 0 for process in running if process.pid == pid)
+            if held:
+                memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+                found.append(DeviceRoom(held, int(memory.free), int(memory.total)))
     except pynvml.NVMLError:
         return None
-    return used
+    return max(found)

@@ -16,8 +16,6 @@ class DeviceMemory:
     """In live tensors."""
     reserved: Bytes
     """Taken from the driver: live tensors and the allocator's cache."""
-    limit: Bytes | None = None
-    """What it is held against, where that is not the budget: the device's own size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

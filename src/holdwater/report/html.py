@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -104,7 +104,10 @@ def _figures(history: History) -> list[_Figure]:
             Series("reserved", reserved, "--device"),
             Series("allocated", allocated, "--allocated"),
         ]
-        chart = Chart(steps, 0, 1.15 * float(np.nanmax(reserved)) or 1.0, format_size, 240, lines=lines)
+        peak = float(np.nanmax(reserved)) or 1.0
+        levels = _levels(history, "device")
+        top = max(1.15 * peak, *(1.12 * level.value for level in levels if level.value < 3 * peak), 0.0)
+        chart = Chart(steps, 0, top, format_size, 240, lines=lines, levels=levels)
         note = "What the framework holds on the accelerator, and what of it is in live tensors."
         drawn.append(_Figure("device", "Device memory", note, chart, _pointer(steps, lines, format_size)))
     if samples.seen("loss"):
@@ -121,16 +124,15 @@ def _figures(history: History) -> list[_Figure]:
 def _memory_figure(history: History, parts: MemoryParts) -> _Figure:
     """Memory by part over steps, with the budget and the marks."""
     peak = max(float(np.nanmax(parts.total)), 1.0)
-    budget = _budget(history)
-    close = budget is not None and budget < 3 * peak
-    top = 1.12 * max(peak, budget if close and budget is not None else 0.0)
+    levels = _levels(history, "host")
+    top = 1.12 * max(peak, *(level.value for level in levels if level.value < 3 * peak), 0.0)
     chart = Chart(
         parts.steps,
         0,
         top,
         format_size,
         areas=parts.areas,
-        levels=[] if budget is None else [Level(budget, f"budget {format_size(budget)}")],
+        levels=levels,
         marks=_marks(history),
     )
     total = Series("all together", parts.total, "--ink")
@@ -224,7 +226,10 @@ def _facts(history: History) -> str:
         return "<tr><td>The run was ended before it began.</td></tr>"
     session = history.sessions[-1]
     facts = {"began": f"{datetime.fromtimestamp(session.began, UTC):%Y-%m-%d %H:%M:%S} UTC", **session.facts}
-    facts.pop("budget_bytes", None)
+    for name in ("budget_bytes", "budgets"):
+        facts.pop(name, None)
+    if (session.summary or {}).get("budgets"):  # settled since the session began
+        facts["budget"] = str(history.budgets)
     facts["command"] = " ".join(facts.get("command", []))
     facts["limits"] = "; ".join(facts.get("limits", [])) or "no framework's own limit was set"
     return "".join(
@@ -234,10 +239,11 @@ def _facts(history: History) -> str:
     )
 
 
-def _budget(history: History) -> float | None:
-    """The budget of the newest session; None if it was not recorded."""
-    budget = history.sessions[-1].facts.get("budget_bytes") if history.sessions else None
-    return None if budget is None else float(budget)
+def _levels(history: History, pool: Literal["host", "device"]) -> list[Level]:
+    """The budget of one pool, to be drawn as a level; nothing where it has none of its own."""
+    budgets = history.budgets
+    budget = None if budgets is None else budgets.host if pool == "host" else budgets.device
+    return [] if budget is None else [Level(float(budget.limit), f"budget {format_size(budget.limit)}")]
 
 
 def _write_loss(value: float) -> str:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import numpy as np
+
+from holdwater.budget import Budget
 from holdwater.clock import format_duration
 from holdwater.store.history import History
 from holdwater.units import format_rate, format_size
@@ -51,16 +54,11 @@ def figures(history: History) -> list[tuple[str, str]]:
     summary = history.summary
     if summary is None:
         return [("steps", "none judged yet")]
-    budget = summary["budget"]["bytes"]
-    peak = {name: _peak(history, name) for name in ("host_bytes", "device_bytes")}
-    rows = [
-        ("steps", f"{summary['steps']:,}"),
-        ("peak resident memory", format_size(peak["host_bytes"])),
-        (f"budget, {summary['budget']['origin']}", format_size(budget)),
-        ("peak against budget", f"{max(peak['host_bytes'], peak['device_bytes']) / budget:.1%}"),
-    ]
-    if peak["device_bytes"]:
-        rows.insert(2, ("peak device memory reserved", format_size(peak["device_bytes"])))
+    host, device = _peak(history, "host_bytes"), _peak(history, "device_bytes")
+    rows = [("steps", f"{summary['steps']:,}"), ("peak resident memory", format_size(host))]
+    if device:
+        rows.append(("peak device memory reserved", format_size(device)))
+    rows += _against_budgets(history, host, device)
     overhead = summary["overhead"]
     if overhead["run_seconds"]:
         share = overhead["guard_seconds"] / overhead["run_seconds"]
@@ -69,6 +67,44 @@ def figures(history: History) -> list[tuple[str, str]]:
     if overhead.get("attribution_seconds"):
         rows.append(("objects counted and garbage collected", f"{overhead['attribution_seconds']:.1f} s"))
     return rows
+
+
+def _against_budgets(history: History, host: int, device: int) -> list[tuple[str, str]]:
+    """Each pool's budget, and its peak against it; of a run of an older version the one that it had.
+
+    Args:
+        history: Of the run.
+        host: The peak of resident memory, in bytes.
+        device: Of what was reserved on the device.
+    """
+    budgets = history.budgets
+    if budgets is None:
+        return []
+    if budgets.device is None:
+        held = _peak_together(history) if budgets.unified else max(host, device)
+        return [
+            (f"budget, {_origin(history, budgets.host)}", format_size(budgets.host.limit)),
+            ("peak against budget", f"{held / budgets.host.limit:.1%}"),
+        ]
+    return [
+        (f"budget of the device, {budgets.device.origin}", format_size(budgets.device.limit)),
+        ("device's peak against its budget", f"{device / budgets.device.limit:.1%}"),
+        (f"budget of the host, {budgets.host.origin}", format_size(budgets.host.limit)),
+        ("host's peak against its budget", f"{host / budgets.host.limit:.1%}"),
+    ]
+
+
+def _origin(history: History, budget: Budget) -> str:
+    """Where a budget comes from, as the summary says it: facts of older runs do not."""
+    summary = history.summary
+    return str(budget.origin if summary is None else summary["budget"]["origin"])
+
+
+def _peak_together(history: History) -> float:
+    """The most that host and device held at once of the memory that they share, in bytes."""
+    samples = history.samples
+    parts = np.nan_to_num(np.stack([samples.highs("resident"), samples.highs("device_reserved")]))
+    return float(parts.sum(axis=0).max(initial=0.0))
 
 
 def _peak(history: History, name: str) -> int:

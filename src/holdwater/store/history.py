@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from holdwater.budget import Budget, Budgets
 from holdwater.errors import StoreError
 from holdwater.store.schema import COLUMNS, database_path
 from holdwater.timeline.buckets import SERIES, Buckets, join_buckets, no_buckets
+from holdwater.units import Bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,31 @@ class History:
     """What each action did, as a row of the table `outcomes`."""
 
     @property
+    def budgets(self) -> Budgets | None:
+        """The budget of each pool; of a run of an older version the one that it had; None if none was recorded."""
+        return next(
+            (found for session in reversed(self.sessions) if (found := _read_budgets(session)) is not None), None
+        )
+
+    @property
     def summary(self) -> dict[str, Any] | None:
         """The newest judgement; None if there is none yet."""
         return next((s.summary for s in reversed(self.sessions) if s.summary is not None), None)
+
+
+def _read_budgets(session: Session) -> Budgets | None:
+    """The budget of each pool that one process kept; None if none was recorded."""
+    summary = session.summary or {}
+    rows = summary.get("budgets") or session.facts.get("budgets") or {}
+    kept = {
+        name: Budget(Bytes(int(row["limit_bytes"])), row["origin"], row["reason"]) for name, row in rows.items()
+    }
+    if "unified" in kept:
+        return Budgets(kept["unified"], unified=True)
+    if "host" in kept:
+        return Budgets(kept["host"], kept.get("device:0"))
+    limit = session.facts.get("budget_bytes") or summary.get("budget", {}).get("bytes")  # of an older version
+    return Budgets(Budget(Bytes(int(limit)), "given", "the run's own")) if limit else None
 
 
 def read_history(folder: Path, *, rank: int = 0) -> History:

@@ -53,6 +53,8 @@ _AT = {
         "left_at",
         "went_on_at",
         "goes_on_from",
+        "device_size",
+        "unified",
     ))
 }
 _BEGIN = 256

@@ -55,8 +55,9 @@ class LifeFacts:
     explained: bool = False
     """What grows is known already: it need not be looked for."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What a user's script is to be recycled by: `limit` (bytes), and as configured `reload_interval` (steps),
-    `reload_threshold` (bytes) and `checkpoint_interval` (steps)."""
+    """What a user's script is to be recycled by: `limit`, `beside_device` (bytes of the host's memory, without a
+    device and beside one), `device_limit` (bytes of the device's, if that was given), and as configured
+    `reload_interval` (steps), `reload_threshold` (bytes) and `checkpoint_interval` (steps)."""
 
     def as_environment(self) -> dict[str, str]:
         """The variable, for the process that is started."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from holdwater.actions.perform import Outcome
 from holdwater.attribution.explanation import Explanation
-from holdwater.budget import Budget, stopping_level
+from holdwater.budget import Budget, Terms, stopping_level
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH, by_time
 from holdwater.detectors.headroom import HeadroomConfig, Pressure, judge_headroom
@@ -49,7 +49,7 @@ class Watcher:
     def __init__(
         self,
         outside: Outside,
-        budget: Budget,
+        terms: Terms,
         *,
         channel: Channel | None = None,
         folder: Path | None = None,
@@ -59,12 +59,13 @@ class Watcher:
 
         Args:
             outside: Reads the process from outside.
-            budget: What forecasts lead to.
+            terms: What the budgets follow from; the device's is settled when the process begins to use one.
             channel: What the process itself writes; None for one that was not started here.
             folder: Where the process leaves its answers; given with a channel.
             tick: Seconds of one step where the process counts none.
         """
-        self.budget = budget
+        self.budgets = self._held_against = terms.budgets()
+        """What forecasts lead to, by pool."""
         self.tick = tick
         self.by_step = Timeline()
         self.by_time = Timeline()
@@ -76,7 +77,7 @@ class Watcher:
         self.costs: list[float] = []
         """Seconds of the process's own looks, the newest 4096."""
         self.errors: list[str] = []
-        self._outside, self._channel = outside, channel
+        self._outside, self._channel, self._terms = outside, channel, terms
         self._regions, self._regions_of = RegionHistory(outside.pid), self.by_time
         self._available, self._pressure, self._headroom = Available(), Pressure(), _headroom()
         self._began = time.perf_counter()
@@ -175,7 +176,7 @@ class Watcher:
             config = JudgeConfig(by_time(self.tick), seconds_per_step=self.tick)
             first_step_at = 0.0 if self._channel is None else self._channel.get_seconds("first_step_at")
             buckets = later_than(buckets, first_step_at)  # what came before is loading
-        return judge(buckets, self.budget, config=config, evidence=self.evidence, final=final)
+        return judge(buckets, self.budgets, config=config, evidence=self.evidence, final=final)
 
     @property
     def _now(self) -> int:
@@ -247,6 +248,8 @@ class Watcher:
         if not math.isnan(record.device_allocated):
             device = DeviceMemory(Bytes(int(record.device_allocated)), Bytes(int(record.device_reserved)))
             pending |= self._device_other(record)
+            if self._is_unsettled():
+                self._settle_device(record.device_used, record.device_reserved)
         sample = Sample(
             Step(int(record.step)),
             record.seconds,
@@ -274,6 +277,9 @@ class Watcher:
         self._ticks = max(round(now / self.tick), 1)
         self._shared = seen.get("shared_memory", 0)
         self._device_used = seen.get("device_used") or None
+        room = self._outside.device
+        if room is not None and self._is_unsettled():
+            self._keep(self._terms.with_device(room.size, room.free + room.held), room.size)
         seen |= self._available.read()
         self._pending |= seen
         resident = seen.pop("resident")
@@ -282,12 +288,43 @@ class Watcher:
         self._note_pressure(sample)
         return True
 
+    def _is_unsettled(self) -> bool:
+        """Whether a device that the process uses has no budget yet."""
+        return self.budgets.device is None and not self.budgets.unified
+
+    def _settle_device(self, used: float, held: float) -> None:
+        """The process uses a device: give its memory a budget of its own, where its size is known.
+
+        Args:
+            used: Bytes in use on the device, by all processes; NaN where that is not known.
+            held: Bytes of it that this process holds.
+        """
+        size, unified = (0, 0) if self._channel is None else map(self._channel.get, ("device_size", "unified"))
+        if unified:
+            self._keep(self._terms.with_one_pool(), 0)
+        elif size:
+            self._keep(self._terms.with_device(size, None if math.isnan(used) else int(size - used + held)), size)
+
+    def _keep(self, terms: Terms, size: int) -> None:
+        """Hold what the process uses against other budgets from now on.
+
+        Args:
+            terms: What they follow from.
+            size: Of the device, in bytes; 0 where it has no memory of its own.
+        """
+        self.budgets = self._held_against = terms.budgets()
+        self._pressure = Pressure()  # what was found so far was held against other budgets
+        if (device := self.budgets.device) is not None and device.origin == "found":  # nobody asked for less
+            self._held_against = replace(self.budgets, device=Budget(Bytes(size), "found", "the device's size"))
+
     def _note_pressure(self, sample: Sample) -> None:
-        """Hold a sample against the budget, and say it by the clock that is judged by."""
+        """Hold a sample against the budgets, and say it by the clock that is judged by."""
         step = Step(self.steps) if self.timeline is self.by_step else sample.step
-        if self.budget.origin == "found":  # from the host's memory: a device has a size of its own
-            sample = replace(sample, device=None)
-        self._pressure.note(step, judge_headroom(sample, self.budget, self._headroom))
+        device = self.budgets.device
+        if sample.device is not None and device is not None and device.origin == "found":
+            live = sample.device.allocated  # what PyTorch reserves fills a device in any healthy run
+            sample = replace(sample, device=DeviceMemory(live, live))
+        self._pressure.note(step, judge_headroom(sample, self._held_against, self._headroom))
 
     def _take_answers(self) -> None:
         """Take in what the process has answered, and judge again in its light."""

@@ -115,10 +115,18 @@ class _Kept:
         }
 
 
+def keeps_weights(config: Config) -> bool:
+    """Whether processes of the run will be replaced, so that a keeper may hold its frozen weights meanwhile.
+
+    Args:
+        config: The gathered configuration.
+    """
+    return bool(config["model"] and (config["reload_interval_steps"] or config["reload_memory_threshold_gb"]))
+
+
 def _start_keeper(config: Config, door: Path, weights: Path) -> "subprocess.Popen[bytes] | None":
     """Start a keeper of frozen weights where processes will be replaced and steps are written out."""
-    replaced = config["reload_interval_steps"] or config["reload_memory_threshold_gb"]
-    if config["model"] is None or not replaced:
+    if not keeps_weights(config):
         return None
     on_cuda = config["device"] == "cuda" or (config["device"] == "auto" and Path("/dev/nvidiactl").exists())
     if not on_cuda and config["quantize"] is None:

@@ -46,7 +46,7 @@ class LifeLine:
     def _measure(self, ended: Mapping[str, Any], guard: Guard) -> None:
         """Note what replacing the process has freed and cost: from its last step to this one's first."""
         self._unmeasured = None
-        freed = int(ended["in_use"]) - guard.observer.in_use()
+        freed = int(ended["in_use"]) - sum(guard.observer.in_use())
         seconds = time.monotonic() - float(ended["at"])
         guard.note(Outcome(Step(int(ended["step"])), "recycle", str(ended["reason"]), freed, seconds))
 
@@ -76,7 +76,7 @@ class LifeLine:
 
     def agree(self, guard: Guard) -> None:
         """Agree to be replaced after this step: note what this process holds, for the next one to compare with."""
-        self._channel.put("in_use", guard.observer.in_use())
+        self._channel.put("in_use", sum(guard.observer.in_use()))
 
     def save(self, state: "Trainee") -> bool:
         """Write a checkpoint into memory; False where there is no room for it.

@@ -307,6 +307,7 @@ def _guard_settings(config: Config, settings: TrainSettings, step: int, deaths: 
     """The guard's part of the configuration."""
     return GuardSettings(
         max_memory=config["max_memory"],
+        max_host_memory=config["max_host_memory"],
         leak_threshold=config["memory_leak_threshold_mb"],
         threshold=config["memory_threshold_percentage"],
         waiting_below=config["waiting_below"],
@@ -338,8 +339,8 @@ def _facts(command: Sequence[str], settings: TrainSettings, state: Trainee) -> d
 
 
 def _say_limits(guard: Guard) -> None:
-    """Print the budget, where it comes from, and what was set."""
-    log.info("%s", guard.budget)
+    """Print the budgets, where they come from, and what was set."""
+    log.info("%s", guard.budgets)
     for change in guard.limits:
         log.info("%s", change)
 

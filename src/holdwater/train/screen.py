@@ -17,6 +17,8 @@ from holdwater.units import format_size
 
 BAR = 16
 """Columns of the progress bar."""
+TIGHT = 0.8
+"""The share of its budget above which the host's memory is shown beside the device's."""
 SHARE_OF_TIME = 0.002
 """Drawing takes at most this part of the time."""
 
@@ -110,8 +112,14 @@ class Pace:
 
 
 def memory_against_budget(guard: Guard) -> str:
-    """Memory in use, and the budget."""
-    return f"{format_size(guard.observer.in_use())} / {format_size(guard.budget.limit)}"
+    """Memory in use and its budget, where the tensors live; the host's beside a device, if it is tight."""
+    in_use, budgets = guard.observer.in_use(), guard.budgets
+    main = sum(in_use) if budgets.unified else in_use.host if budgets.device is None else in_use.device
+    shown = f"{format_size(main)} / {format_size(budgets.main.limit)}"
+    limit = budgets.host.limit
+    if budgets.device is None or in_use.host <= TIGHT * limit:
+        return shown
+    return f"{shown}, host {format_size(in_use.host)} / {format_size(limit)}"
 
 
 class LiveScreen:

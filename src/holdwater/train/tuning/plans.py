@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from holdwater.budget import find_budget
+from holdwater.budget import Budget, MachineMemory, Room, find_budget
 from holdwater.errors import ConfigError, ModelError, RunFolderError
 from holdwater.probes.devices import BESIDE
 from holdwater.probes.machine import read_machine
@@ -121,11 +121,8 @@ def settle(settings: TrainSettings, tuning: TuneSettings) -> tuple[StepPlan, Cho
 
 def _plan(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
     """Choose how steps are taken, and say so; None where they cannot be planned."""
-    budget = find_budget(read_machine(device="cuda"))
-    limit = tuning.max_memory or Bytes(int(budget.limit * FILLED))
     life = LifeFacts.taken()
-    if life is not None and life.keeper:
-        limit = Bytes(limit - CONTEXT)  # a keeper has one too
+    limit, budget = room_for_steps(tuning.max_memory, with_keeper=life is not None and bool(life.keeper))
     try:
         choice = choose_settings(planned_of(settings, tuning), rows=settings.batch_size, limit=limit)
     except NotPlanned as error:
@@ -137,6 +134,32 @@ def _plan(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
         raise ConfigError(f"no max_memory is given, so there is a {budget}; {error}") from None
     log.info("planned: %s of %s; %s", format_size(choice.peak.total), format_size(limit), choice.why)
     return choice
+
+
+def room_for_steps(max_memory: Bytes | None, *, with_keeper: bool) -> tuple[Bytes, Budget | None]:
+    """What the steps of a run may take of a CUDA device, by the definition of its budget that the guard keeps.
+
+    Args:
+        max_memory: The device's budget, if it was given; None finds one on the device that is there.
+        with_keeper: Whether a keeper of frozen weights will have a context of its own on the device.
+
+    Returns:
+        The bytes, and the budget if it was found.
+    """
+    context = CONTEXT if with_keeper else 0
+    if max_memory is not None:
+        return Bytes(max_memory - context), None
+    budget = find_budget(room_of(read_machine(device="cuda")))
+    return Bytes(int(budget.limit * FILLED) - context), budget
+
+
+def room_of(machine: MachineMemory) -> Room:
+    """The memory of the device, or of the machine where that is the device's.
+
+    Args:
+        machine: As it was read for the device.
+    """
+    return machine.device() or machine.host()
 
 
 def check_plan(choice: Choice) -> None:
