@@ -30,21 +30,25 @@ class TestGarbage:
 
     def test_reports_a_growth_that_a_collection_frees(self) -> None:
         """900 kB of the 1 MB that had grown by then."""
-        assert is_garbage(Evidence(experiments=(experiment(1100, 9e5),)), LEAK)
+        assert is_garbage(Evidence(experiments=(experiment(1100, 9e5),)), LEAK, 1200)
 
     def test_ignores_a_little_garbage_beside_a_growth(self) -> None:
         """100 kB, such as what was left by the start-up."""
-        assert not is_garbage(Evidence(experiments=(experiment(1100, 1e5),)), LEAK)
+        assert not is_garbage(Evidence(experiments=(experiment(1100, 1e5),)), LEAK, 1200)
 
     def test_ignores_garbage_from_before_the_growth(self) -> None:
         """However much it was."""
-        assert not is_garbage(Evidence(experiments=(experiment(50, 9e8),)), LEAK)
+        assert not is_garbage(Evidence(experiments=(experiment(50, 9e8),)), LEAK, 120)
 
     def test_ignores_what_was_freed_of_a_growth_much_larger_than_itself(self) -> None:
         """A start-up's garbage is no measure for a leak that has run for long."""
         small = Growth("leak", LEAK.rate, Step(100), 5e6, 2e5)
 
-        assert not is_garbage(Evidence(experiments=(experiment(5100, 3e5),)), small)
+        assert not is_garbage(Evidence(experiments=(experiment(5100, 3e5),)), small, 5200)
+
+    def test_ignores_what_was_freed_long_before(self) -> None:
+        """A collection that freed all that had grown by step 1,100 says nothing of the growth up to 4,000."""
+        assert not is_garbage(Evidence(experiments=(experiment(1100, 9e5),)), LEAK, 4000)
 
 
 class TestComposition:

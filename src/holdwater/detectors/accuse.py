@@ -15,6 +15,8 @@ from holdwater.timeline.buckets import Buckets
 
 CURED = 0.5
 """A collection that frees this share of a growth explains it."""
+STALE, ALWAYS_FRESH = 2.0, 64
+"""An experiment is asked for again when the growth is so many times as old, and a little more."""
 LEAST_SHARE = 0.4
 """A kind of object is named only if it makes up this share of a growth."""
 
@@ -53,11 +55,31 @@ def composition(evidence: Evidence) -> Composition | None:
     return Composition(tensors, python, max(1.0 - tensors - python, 0.0))
 
 
-def is_garbage(evidence: Evidence, growth: Growth) -> bool:
-    """Whether a collection freed most of what has grown since."""
+def is_garbage(evidence: Evidence, growth: Growth, step: int) -> bool:
+    """Whether a collection freed most of what had grown; one that was made long ago acquits nothing of today.
+
+    Args:
+        evidence: With the experiments.
+        growth: What is suspected.
+        step: The newest.
+    """
     since = 0 if growth.onset is None else int(growth.onset)
     freed = sum(test.collected for test in evidence.experiments if test.step >= since)
-    return freed >= CURED * _grown_by_then(evidence, growth)
+    return is_tested(evidence, growth, step) and freed >= CURED * _grown_by_then(evidence, growth)
+
+
+def is_tested(evidence: Evidence, growth: Growth, step: int) -> bool:
+    """Whether an experiment was made since the growth began, when it was at least half as old as now.
+
+    Args:
+        evidence: With the experiments.
+        growth: What is suspected.
+        step: The newest.
+    """
+    since = 0 if growth.onset is None else int(growth.onset)
+    if not evidence.experiments or evidence.experiments[-1].step < since:
+        return False
+    return step - since <= STALE * (evidence.experiments[-1].step - since) + ALWAYS_FRESH
 
 
 def is_held_by_datasets(evidence: Evidence) -> bool:

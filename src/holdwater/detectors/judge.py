@@ -56,6 +56,8 @@ class Judgement:
     """What has come up may be in child processes, such as a loader's workers."""
     regions: bool = False
     """What has come up may lie in regions that were mapped before: they should be read."""
+    untested: bool = False
+    """No experiment was made since the growth was half as old as now."""
 
 
 def judge(
@@ -82,7 +84,7 @@ def judge(
     whole = case.judge_whole(findings)
     findings = _without_companions([whole, *findings] if whole is not None else findings)
     verdict = Verdict.of(tuple(findings), step)
-    return Judgement(verdict, case.suspicious, case.accusing, case.children, case.regions)
+    return Judgement(verdict, case.suspicious, case.accusing, case.children, case.regions, case.untested)
 
 
 @dataclass(slots=True)
@@ -99,6 +101,7 @@ class _Case:
     accusing: bool = False
     children: bool = False
     regions: bool = False
+    untested: bool = False
 
     def judge_private(self) -> list[Finding]:
         """Judge what this process alone uses; only what grows is a finding."""
@@ -214,7 +217,8 @@ class _Case:
         """Name a growth of private memory for what it is."""
         evidence = self.evidence
         component = self._component(series, growth)
-        if evidence.experiments and accuse.is_garbage(evidence, growth):
+        self.untested |= not accuse.is_tested(evidence, growth, self.step)
+        if accuse.is_garbage(evidence, growth, self.step):
             return self._finding(self._kind_of_garbage(growth), component, growth, following, garbage=True)
         kind: VerdictKind = "fragmentation" if component in KEPT else "leak"
         ending = self._find_end(component, growth, series.name)
