@@ -6,30 +6,28 @@ import numpy as np
 
 from holdwater.budget import Budgets
 from holdwater.detectors import accuse
+from holdwater.detectors.advice import advise
 from holdwater.detectors.bounds import known_end
 from holdwater.detectors.clocks import EVENTS, Following, find_clock, stairs
+from holdwater.detectors.companions import without_companions
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.forecast import forecast_limit, level, seconds_per_step
 from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_growth
 from holdwater.detectors.series import Series, device_cache, private_series, retained, shared, take
 from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, Rate, Verdict, VerdictKind
 from holdwater.timeline.buckets import Buckets, Floats
-from holdwater.units import Step, format_rate, format_size
+from holdwater.units import Step
 
 LEAST_HANDLES = 24.0
 """Open files or threads that must have been added before their growth counts."""
 GARBAGE_PATIENCE = 5000
 """Steps for which garbage may wait for a collector before that is called a leak, unless the run has ended."""
-CODE = 500e6
-"""Bytes of libraries that a process may read in page by page while it is young."""
-STACK = 48_000
-"""What a thread that was only started occupies, at most: its stack's first pages and its arena's."""
 KEPT = frozenset(("host.retained", "device.reserved"))
 """What an allocator keeps and nobody uses: its growth is fragmentation, and no leak."""
-COMPANION = 0.1
-"""Private memory of the host that grows by so little of what a leak of the device does belongs to it."""
 MINOR = 0.3
 """A second private part is named only if it grows by this share of the first."""
+CODE = 500e6
+"""Bytes of libraries that a process may read in page by page while it is young."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +78,9 @@ def judge(
     step = Step(int(buckets.last_step[-1]) if len(buckets) else 0)
     case = _Case(buckets, budgets, config, evidence, step, final)
     others = case.judge_others()
-    findings = [*_without_stacks(case.judge_private(), others), *others]
+    findings = [*case.judge_private(), *others]
     whole = case.judge_whole(findings)
-    findings = _without_companions([whole, *findings] if whole is not None else findings)
+    findings = without_companions([whole, *findings] if whole is not None else findings)
     verdict = Verdict.of(tuple(findings), step)
     return Judgement(verdict, case.suspicious, case.accusing, case.children, case.regions, case.untested)
 
@@ -264,7 +262,15 @@ class _Case:
             verdict=kind,
             component=component,
             detected_step=self.step,
-            advice=self._advise(kind, growth, following, garbage=garbage),
+            advice=advise(
+                kind,
+                component,
+                growth,
+                following=following,
+                garbage=garbage,
+                threshold=self.config.leak_threshold,
+                seconds_per_step=self.config.seconds_per_step,
+            ),
             rate=rate,
             follows=following.clock if following is not None else "step" if accused else "unknown",
             onset_step=growth.onset if accused else None,
@@ -304,80 +310,6 @@ class _Case:
         found = [retained(self.buckets), shared(self.buckets), device_cache(self.buckets)]
         simple = [take(self.buckets, name, component) for name, component in _OTHERS if self.buckets.seen(name)]
         return [series for series in found if series is not None] + simple
-
-    def _advise(self, kind: VerdictKind, growth: Growth, following: Following | None, *, garbage: bool) -> str:
-        """Say what was found, for people."""
-        if kind in {"leak", "fragmentation"} and growth.rate is not None:
-            return self._advise_leak(kind, growth, growth.rate, following, garbage=garbage)
-        if garbage:
-            return "memory grows by garbage in cycles that waits for the collector: gc.collect() frees it"
-        return {
-            "warming": "memory still rises, and it cannot be told yet whether it will stop",
-            "bounded": f"memory rose by {format_size(growth.risen)} and has stopped",
-            "cyclic": "memory rises and falls again: it comes and goes",
-            "flat": "memory stays where it is",
-        }.get(kind, "too few steps to judge")
-
-    def _advise_leak(
-        self, kind: VerdictKind, growth: Growth, rate: Rate, following: Following | None, *, garbage: bool
-    ) -> str:
-        """Say how fast, since when, by what clock, and what was tried."""
-        if self.config.seconds_per_step is not None:
-            speed = f"+{format_size(rate.bytes_per_step / self.config.seconds_per_step)}/s"
-            what = "free memory that the allocator keeps" if kind == "fragmentation" else "memory"
-            return f"{what} grows by {speed}"
-        speed = format_rate(rate.bytes_per_step)
-        by = ""
-        if following is not None and following.every_steps:
-            by = f" ({format_size(following.per_event)} about every {following.every_steps} steps)"
-        elif following is not None and following.clock != "step":
-            each = "second" if following.clock == "seconds" else following.clock
-            by = f" ({format_size(following.per_event)} each {each})"
-        above = "above" if rate.bytes_per_step >= self.config.leak_threshold else "below"
-        text = f"memory grows by {speed}{by} since step {growth.onset}, {above} the threshold of "
-        text += format_rate(self.config.leak_threshold)
-        if kind == "fragmentation":
-            return f"free memory that the allocator keeps {text.removeprefix('memory ')}"
-        if garbage:
-            return (
-                f"{text}; it is garbage in cycles that a collection frees, but the collector is switched off: "
-                "call gc.enable(), or gc.collect() now and then, or break the cycles"
-            )
-        return text
-
-
-def _without_companions(findings: list[Finding]) -> list[Finding]:
-    """Leave out small growth on the host that only goes with a leak of the device: the objects of its tensors."""
-    device = max(
-        (_leaking(finding) for finding in findings if finding.component.startswith("device.")), default=0.0
-    )
-
-    def goes_with_it(finding: Finding) -> bool:
-        """Whether a finding grows by little beside the device's."""
-        private = finding.component in {"host.native", "host.python", "host.tensors", "host.retained"}
-        return private and 0 < _leaking(finding) <= COMPANION * device
-
-    return [finding for finding in findings if not goes_with_it(finding)]
-
-
-def _leaking(finding: Finding) -> float:
-    """By how many bytes a step a leak grows; 0 for what is none."""
-    is_leak = finding.verdict in {"leak", "fragmentation"} and finding.rate is not None
-    return finding.rate.bytes_per_step if is_leak and finding.rate is not None else 0.0
-
-
-def _without_stacks(private: list[Finding], others: list[Finding]) -> list[Finding]:
-    """Leave out memory that threads which were started alone account for: their stacks and their own objects."""
-    handles = [finding.rate for finding in others if finding.component == "process.handles" and finding.rate]
-    started = max((rate.bytes_per_step for rate in handles), default=0.0)
-
-    def is_stacks(finding: Finding) -> bool:
-        """Whether a finding grows by no more than the stacks do."""
-        rate = finding.rate.bytes_per_step if finding.rate else 0.0
-        small = finding.component in {"host.native", "host.python"} and rate <= STACK * started
-        return finding.verdict == "leak" and small
-
-    return [finding for finding in private if not is_stacks(finding)]
 
 
 _RESIDENT_PARTS = {"host.native", "host.python", "host.retained", "host.file", "host.shared", "host.tensors"}

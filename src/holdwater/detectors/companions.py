@@ -1,0 +1,36 @@
+"""Leave out growth that only goes with another: stacks of threads, objects of device tensors."""
+
+from holdwater.detectors.verdict import Component, Finding
+
+COMPANION = 0.1
+"""Private memory of the host that grows by so little of what a leak of the device does belongs to it."""
+STACK = 48_000
+"""Bytes that a thread that was only started, or a file that was only opened, occupies at most: a stack's first
+pages and its arena's, a buffer."""
+_PRIVATE: frozenset[Component] = frozenset(("host.native", "host.python", "host.tensors", "host.retained"))
+_OF_HANDLES: frozenset[Component] = frozenset(("host.native", "host.python", "host.retained"))
+
+
+def without_companions(findings: list[Finding]) -> list[Finding]:
+    """Leave out what grows by no more than what goes with another finding.
+
+    Args:
+        findings: Of one judgement.
+    """
+    device = max((_rate(finding) for finding in findings if finding.component.startswith("device.")), default=0.0)
+    handles = max((_rate(finding) for finding in findings if finding.component == "process.handles"), default=0.0)
+
+    def goes_with_another(finding: Finding) -> bool:
+        """Whether it grows by little beside a leak of the device, or by no more than stacks and buffers."""
+        of_device = finding.component in _PRIVATE and _rate(finding) <= COMPANION * device
+        of_handles = finding.component in _OF_HANDLES and _rate(finding) <= STACK * handles
+        return _rate(finding) > 0 and (of_device or of_handles)
+
+    return [finding for finding in findings if not goes_with_another(finding)]
+
+
+def _rate(finding: Finding) -> float:
+    """By how many bytes, or handles, a step a leak grows; 0 for what is none."""
+    if finding.verdict not in {"leak", "fragmentation"} or finding.rate is None:
+        return 0.0
+    return finding.rate.bytes_per_step

@@ -1,0 +1,49 @@
+"""Growth that only goes with another is not named beside it."""
+
+import pytest
+
+from holdwater.detectors.companions import without_companions
+from holdwater.detectors.verdict import Component, Finding, Rate, VerdictKind
+from holdwater.units import Step
+
+
+def growing(component: Component, rate: float, verdict: VerdictKind = "leak") -> Finding:
+    """A finding that grows by so much each step."""
+    return Finding(
+        verdict=verdict, component=component, detected_step=Step(9), advice="", rate=Rate(rate, rate, rate, 0.95)
+    )
+
+
+class TestWithoutCompanions:
+    """Of a device's leak, and of handles."""
+
+    def test_leaves_out_the_objects_of_device_tensors(self) -> None:
+        """A kilobyte of Python for each tensor of 64 kB."""
+        device, host = growing("device.active", 65_536), growing("host.python", 1000)
+
+        assert without_companions([host, device]) == [device]
+
+    def test_keeps_a_leak_of_the_host_beside_one_of_the_device(self) -> None:
+        """Half as large."""
+        findings = [growing("device.active", 65_536), growing("host.python", 30_000)]
+
+        assert without_companions(findings) == findings
+
+    def test_leaves_out_the_stacks_of_threads(self) -> None:
+        """17 kB for each thread that is started."""
+        threads = growing("process.handles", 1)
+
+        assert without_companions([growing("host.python", 17_000), threads]) == [threads]
+
+    @pytest.mark.parametrize("component", ["host.tensors", "host.shared"])
+    def test_keeps_what_threads_are_given(self, component: Component) -> None:
+        """Tensors are no stacks."""
+        findings = [growing(component, 17_000), growing("process.handles", 1)]
+
+        assert without_companions(findings) == findings
+
+    def test_what_is_flat_accompanies_nothing(self) -> None:
+        """A finding that says that memory stays where it is."""
+        findings = [growing("host.native", 5, "flat"), growing("device.active", 65_536)]
+
+        assert without_companions(findings) == findings
