@@ -7,6 +7,8 @@ import pytest
 
 from holdwater.attribution.explanation import explain
 from holdwater.attribution.patterns import read_patterns
+from holdwater.attribution.site import Growing
+from holdwater.detectors.verdict import Clock
 
 SCRIPT = "losses = []\nfor step in range(9):\n    loss = model(batch)\n    losses.append(loss)\n"
 
@@ -25,7 +27,7 @@ def gain(script: str, name: str = "losses", *, size: int = 1_000_000, **more: An
     return {
         "kind": "container", "type": "list", "count": 100, "elements": {"Tensor": 24}, "nodes": 0, "files": 0,
         "weight": {"tensors": size, "python": 0, "native": 0}, "views": False, "handles": 0,
-        "path": [naming], "naming": naming,
+        "path": [naming], "naming": naming, "bases": {"torch.Tensor": 1.0}, "traits": [],
     } | more  # fmt: skip
 
 
@@ -45,7 +47,7 @@ class TestExplain:
 
     def test_names_the_holder_by_its_source(self, script: str) -> None:
         """Where the recording is missing, the source says where the value was made."""
-        made = explain(seen(script, gain(script)), "host.tensors", 10_000.0)
+        made = explain(seen(script, gain(script)), Growing("host.tensors", 10_000.0))
 
         assert [(site.role, site.line, site.name) for site in made.sites] == [
             ("held", 4, "losses"), ("allocated", 3, None),
@@ -58,19 +60,19 @@ class TestExplain:
         recorded = {"places": [place(script, 3, 230_000)]}
         found = seen(script, gain(script, "kept"), lines={"0": [[script, 4, 3]]})
 
-        made = explain(found, "host.tensors", 10_000.0, recorded=recorded)
+        made = explain(found, Growing("host.tensors", 10_000.0), recorded=recorded)
 
         assert [(site.role, site.line) for site in made.sites] == [("held", 4), ("allocated", 3)]
 
     def test_counts_what_was_seen_in_two_ways_once(self, script: str) -> None:
         """A list of losses has grown, and so have the graphs behind its name."""
-        made = explain(seen(script, gain(script), gain(script, kind="graph")), "host.tensors", 10_000.0)
+        made = explain(seen(script, gain(script), gain(script, kind="graph")), Growing("host.tensors", 10_000.0))
 
         assert made.sites[0].bytes_per_step == 10_000.0
 
     def test_says_how_little_it_explains(self, script: str) -> None:
         """A tenth of the growth."""
-        made = explain(seen(script, gain(script, size=100_000)), "host.tensors", 10_000.0)
+        made = explain(seen(script, gain(script, size=100_000)), Growing("host.tensors", 10_000.0))
 
         assert made.explained == pytest.approx(0.1)
 
@@ -78,7 +80,7 @@ class TestExplain:
         """Something that was made once is no growth."""
         recorded = {"places": [place(script, 3, 10**9, steps=1)]}
 
-        made = explain(seen(script), "host.native", 10_000.0, recorded=recorded)
+        made = explain(seen(script), Growing("host.native", 10_000.0), recorded=recorded)
 
         assert made.sites == ()
         assert made.explained == 0.0
@@ -87,7 +89,7 @@ class TestExplain:
         """A list of numbers beside an allocation of megabytes."""
         recorded = {"places": [place(script, 3, 230_000_000)]}
 
-        made = explain(seen(script, gain(script, size=2800)), "host.native", 1e7, recorded=recorded)
+        made = explain(seen(script, gain(script, size=2800)), Growing("host.native", 1e7), recorded=recorded)
 
         assert [(site.role, site.line) for site in made.sites] == [("allocated", 3)]
         assert made.pattern is not None
@@ -97,7 +99,7 @@ class TestExplain:
         """It rises by about the rate at each step; another line by ten times as much."""
         heap = [[script, 3, 180_000.0], [script, 4, 2_000_000.0]]
 
-        made = explain(seen(script, heap=heap, traced_steps=3), "host.native", 60_000.0)
+        made = explain(seen(script, heap=heap, traced_steps=3), Growing("host.native", 60_000.0))
 
         assert [(site.role, site.line) for site in made.sites] == [("allocated", 3)]
 
@@ -126,18 +128,18 @@ class TestPatterns:
     )
     def test_names_what_it_knows(self, script: str, more: dict[str, Any], name: str) -> None:
         """The more telling first."""
-        made = explain(seen(script, gain(script, **more)), "host.tensors", 10_000.0)
+        made = explain(seen(script, gain(script, **more)), Growing("host.tensors", 10_000.0))
 
         assert made.pattern is not None
         assert made.pattern.name == name
 
 
 @pytest.mark.parametrize(("follows", "said"), [("compile", True), ("shape", True), ("step", False)])
-def test_growth_by_compilations_names_the_guard(script: str, follows: str, said: bool) -> None:
+def test_growth_by_compilations_names_the_guard(script: str, follows: Clock, said: bool) -> None:
     """Growth by steps has other reasons, though something was compiled again."""
     row = {"function": "forward", "file": script, "line": 3, "often": 12, "guard": "tensor 'batch' size mismatch"}
 
-    made = explain(seen(script, gain(script), recompiled=[row]), "host.native", 10_000.0, follows=follows)
+    made = explain(seen(script, gain(script), recompiled=[row]), Growing("host.native", 10_000.0, follows=follows))
 
     told = [link for link in made.chain if "compiled again 12 times" in link]
     assert bool(told) is said
@@ -149,7 +151,7 @@ def test_growth_by_compilations_names_the_guard(script: str, follows: str, said:
 )
 def test_kept_mlx_arrays_have_a_cause_of_their_own(script: str, element: str, name: str) -> None:
     """A list of numbers that were never computed keeps what they will be computed from."""
-    made = explain(seen(script, gain(script, elements={element: 24})), "host.native", 10_000.0)
+    made = explain(seen(script, gain(script, elements={element: 24})), Growing("host.native", 10_000.0))
 
     assert made.pattern is not None
     assert made.pattern.name == name

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from holdwater.attribution.capture import Capture, read
+from holdwater.attribution.capture import Capture
+from holdwater.attribution.recorded import read
 from holdwater.attribution.tracing import LineTrace
 
 ROWS: list[object] = []

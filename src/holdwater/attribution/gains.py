@@ -16,6 +16,7 @@ from holdwater.attribution.census import Seen
 from holdwater.attribution.links import Part
 from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, named_sizes
 from holdwater.attribution.paths import Path, Paths
+from holdwater.attribution.traits import bases_of, traits_of
 from holdwater.attribution.user_code import is_users, users_modules
 from holdwater.attribution.weights import NODE_BYTES, Weight, class_of, follow_graphs, newest, weigh
 
@@ -61,6 +62,10 @@ class Gain:
     """Whether the new elements are small views of much larger arrays or tensors."""
     handles: int = 0
     """New elements that are threads, processes, files or sockets."""
+    bases: dict[str, float] = field(default_factory=dict)
+    """Classes that the new elements are instances of, with the share of them."""
+    traits: list[str] = field(default_factory=list)
+    """What else was seen of them: see `traits`; `of weights`, `chain`."""
     path: tuple[Part, ...] = ()
     naming: Part | None = None
 
@@ -129,6 +134,8 @@ class Gains:
             if _is_noise(path):
                 continue
             gain.path, gain.naming = path.parts, path.naming
+            if gain.kind == "instances" and _is_chain(path, gain.type):
+                gain.traits.append("chain")
             self.found.append(gain)
             if gain.kind == "container":
                 self.growing.append(target)
@@ -150,6 +157,11 @@ def _is_noise(path: Path) -> bool:
         return True
     naming = path.naming
     return naming is not None and naming.owner.partition(".")[0] in _STANDARD and not is_users(naming.file or "")
+
+
+def _is_chain(path: Path, kind: str) -> bool:
+    """Whether instances of a class are held by instances of the same."""
+    return any(part.role == "attribute" and part.owner.rpartition(".")[2] == kind for part in path.parts)
 
 
 def _containers(seen: Seen, own: set[int]) -> Iterator[tuple[Gain, Any]]:
@@ -185,6 +197,8 @@ def _weighed(kind: Kind, item: Any, count: int, fresh: list[Any], share: float, 
         views=sum(map(_is_small_view, fresh)) > len(fresh) / 2,
         files=int(share * sum(map(_mapped, fresh))),
         handles=int(share * sum(type(part).__module__.partition(".")[0] in _HANDLES for part in fresh)),
+        bases=bases_of(fresh, pairs=isinstance(item, dict)),
+        traits=traits_of(fresh, pairs=isinstance(item, dict)),
     )
 
 
@@ -218,12 +232,13 @@ def _named_gains(
     before: dict[tuple[Any, str], tuple[int, int]], now: dict[tuple[Any, str], Named]
 ) -> Iterator[tuple[Gain, Any, Part]]:
     """Names behind which there is more than before."""
-    for key, ((nodes, size), part, kind) in now.items():
+    for key, ((nodes, size), part, kind, like_weights) in now.items():
         nodes_before, size_before = before.get(key, (nodes, size))
         more_nodes, more = nodes - nodes_before, size - size_before
         if more_nodes >= LEAST_GAIN:
             weight = Weight(tensors=max(more, 0), native=NODE_BYTES * more_nodes)
-            yield Gain("graph", kind, more_nodes, weight, nodes=more_nodes), None, part
+            traits = ["of weights"] if like_weights else []
+            yield Gain("graph", kind, more_nodes, weight, nodes=more_nodes, traits=traits), None, part
         elif more >= LEAST_VALUE and size > 1.05 * size_before:
             tensors = kind in {"Tensor", "Parameter", "list", "tuple"}
             weight = Weight(tensors=more) if tensors else Weight(python=more)

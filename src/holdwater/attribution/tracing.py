@@ -38,6 +38,8 @@ class LineTrace:
         """Elements that each container, by its place in `watched`, has gained at which line."""
         self.heap: dict[Place, float] = defaultdict(float)
         """Bytes by which the heap has risen at each line, what was freed there taken off."""
+        self.ran: dict[str, set[int]] = defaultdict(set)
+        """The lines of each file that have run."""
         self.gave_up = False
         self._watched = watched[:MOST_WATCHED]
         self._lengths = [len(item) for item in self._watched]
@@ -81,8 +83,13 @@ class LineTrace:
         if not is_users(frame.f_code.co_filename):
             return None
         self._compare()
-        self._at = (frame.f_code.co_filename, frame.f_lineno)
+        self._go_to(frame)
         return self._line
+
+    def _go_to(self, frame: FrameType) -> None:
+        """A line runs."""
+        self._at = (frame.f_code.co_filename, frame.f_lineno)
+        self.ran[self._at[0]].add(self._at[1])
 
     def _line(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - a trace function
         """A line begins, or a function ends: what has grown, has grown at the line before."""
@@ -97,7 +104,7 @@ class LineTrace:
             caller = users_frame(frame.f_back)
             self._at = None if caller is None else (caller.f_code.co_filename, caller.f_lineno)
         else:
-            self._at = (frame.f_code.co_filename, frame.f_lineno)
+            self._go_to(frame)
         return self._line
 
     def _compare(self) -> None:

@@ -47,6 +47,8 @@ class Rate:
     """The probability with which `low` and `high` enclose the true rate."""
     per_event: float | None = None
     """Bytes per event of the clock that the growth follows; None where that is the step."""
+    every_steps: int | None = None
+    """Steps from one rise to the next, where the growth comes every so many; None where it comes at each."""
 
 
 @dataclass(frozen=True, slots=True)
