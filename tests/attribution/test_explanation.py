@@ -116,23 +116,6 @@ class TestPatterns:
             assert pattern.reference.startswith("https://"), pattern.name
             assert 1 <= len(pattern.cure.splitlines()) <= 2, pattern.name
 
-    @pytest.mark.parametrize(
-        ("more", "name"),
-        [
-            ({"nodes": 400}, "outputs-keep-graph"),
-            ({"elements": {"ValueError": 3}}, "exceptions-keep-frames"),
-            ({"views": True}, "view-keeps-base"),
-            ({"kind": "graph", "type": "Tensor"}, "loss-keeps-graph"),
-            ({}, "list-never-cleared"),
-        ],
-    )
-    def test_names_what_it_knows(self, script: str, more: dict[str, Any], name: str) -> None:
-        """The more telling first."""
-        made = explain(seen(script, gain(script, **more)), Growing("host.tensors", 10_000.0))
-
-        assert made.pattern is not None
-        assert made.pattern.name == name
-
 
 @pytest.mark.parametrize(("follows", "said"), [("compile", True), ("shape", True), ("step", False)])
 def test_growth_by_compilations_names_the_guard(script: str, follows: Clock, said: bool) -> None:
@@ -144,14 +127,3 @@ def test_growth_by_compilations_names_the_guard(script: str, follows: Clock, sai
     told = [link for link in made.chain if "compiled again 12 times" in link]
     assert bool(told) is said
     assert all("size mismatch" in link for link in told)
-
-
-@pytest.mark.parametrize(
-    ("element", "name"), [("array", "mlx-arrays-not-evaluated"), ("dict", "list-never-cleared")]
-)
-def test_kept_mlx_arrays_have_a_cause_of_their_own(script: str, element: str, name: str) -> None:
-    """A list of numbers that were never computed keeps what they will be computed from."""
-    made = explain(seen(script, gain(script, elements={element: 24})), Growing("host.native", 10_000.0))
-
-    assert made.pattern is not None
-    assert made.pattern.name == name

@@ -110,12 +110,12 @@ class TestWindow:
         made = explained(tmp_path, seen, Growing("host.tensors", size, every_steps=25, per_event=size * 25))
         assert seen["to_step"] - seen["from_step"] >= 55
         line = line_of(EVERY, "cache[step] = ")
-        assert [(site.role, site.line, site.name, site.known_by) for site in made.sites[:2]] == [
-            ("held", line, "cache", "seen"),
-            ("allocated", line, "clone", "seen"),
+        assert [(site.role, site.line, site.known_by) for site in made.sites] == [
+            ("held", line, "seen"),
+            ("allocated", line, "seen"),
         ]
+        assert made.sites[0].name == "cache"
         assert made.explained > 0.6
-        assert {site.line for site in made.sites} == {line}
 
     def test_waits_for_two_events(self, tmp_path: Path) -> None:
         """An evaluation keeps its scores: the function that makes them, and the one that stores."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from holdwater.attribution.census import Seen
 from holdwater.attribution.links import Part
-from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, named_sizes
+from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, named_sizes, short_dicts
 from holdwater.attribution.paths import Path, Paths
 from holdwater.attribution.traits import bases_of, traits_of
 from holdwater.attribution.user_code import is_users, users_modules
@@ -83,12 +83,15 @@ class Gains:
         self.growing: list[Any] = []
         """The heaviest containers themselves, for as long as somebody watches them: see `forget`."""
         self._named: dict[tuple[Any, str], tuple[int, int]] = {}
+        self._short: dict[int, int] = {}
+        """Lengths of short dictionaries of the user's own, by identity."""
         self._kinds: dict[int, int] = {}  # by identity: a class that is dropped is not to be kept alive
 
     def remember(self, seen: Seen) -> None:
         """Take in a census that others will be compared with."""
         self._named = {key: sizes for key, (sizes, *_) in named_sizes(seen)}
         self._kinds = _by_identity(Counter(map(type, seen.objects)))
+        self._short = {id(item): len(item) for item in short_dicts(seen)}
 
     def compare(self, seen: Seen) -> None:
         """Compare a census with the one before: `found` and `growing` say what has grown."""
@@ -99,18 +102,20 @@ class Gains:
             id(seen.before),
             id(seen.storages),
             id(self.__dict__),
+            id(self._short),
         }
         named = dict(named_sizes(seen))
         kinds = Counter(map(type, seen.objects))
         weighed: list[tuple[Gain, Any, Part | None]] = []
         if self._kinds:
-            weighed += [(*pair, None) for pair in _containers(seen, own)]
+            weighed += [(*pair, None) for pair in _containers(seen, self._short, own)]
             weighed += _named_gains(self._named, named)
             explained = {name for gain, *_ in weighed for name in gain.elements}
             weighed += [(*pair, None) for pair in _instances(seen, self._kinds, kinds, explained)]
             weighed += _gradients(seen)
         self._named = {key: sizes for key, (sizes, *_) in named.items()}
         self._kinds = _by_identity(kinds)
+        self._short = {id(item): len(item) for item in short_dicts(seen)}
         weighed.sort(key=lambda row: -_importance(row[0]))
         own |= (
             {id(weighed), id(named), id(own)} | {id(row) for row in weighed} | {id(row) for row in named.values()}
@@ -164,11 +169,11 @@ def _is_chain(path: Path, kind: str) -> bool:
     return any(part.role == "attribute" and part.owner.rpartition(".")[2] == kind for part in path.parts)
 
 
-def _containers(seen: Seen, own: set[int]) -> Iterator[tuple[Gain, Any]]:
-    """Containers that were there before and are longer now."""
+def _containers(seen: Seen, short: dict[int, int], own: set[int]) -> Iterator[tuple[Gain, Any]]:
+    """Containers that were there before and are longer now; some were too short to be in the census."""
     grown = []
-    for item in seen.containers:
-        before = seen.before.get(id(item))
+    for item in [*seen.containers, *(short_dicts(seen) if short else ())]:
+        before = seen.before.get(id(item), short.get(id(item)))
         if before is not None and len(item) - before >= LEAST_GAIN and id(item) not in own:
             grown.append((len(item) - before, item))
     grown.sort(key=lambda pair: -pair[0])

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from holdwater.attribution.census import Seen, only
+from holdwater.attribution.census import LEAST_LENGTH, Seen, only
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.links import Part, attributes
 from holdwater.attribution.user_code import users_modules
@@ -37,6 +37,18 @@ def named_sizes(seen: Seen) -> Iterator[tuple[tuple[Any, str], Named]]:
             left -= sizes[0]
             like = isinstance(value, list | tuple) and all(_plain_shape(item) in weights for item in value)
             yield (owner, name), (sizes, part, type(value).__name__, like)
+
+
+def short_dicts(seen: Seen) -> list[dict[Any, Any]]:
+    """The dictionaries under names of the user's own code that a census takes for too short to be remembered.
+
+    Args:
+        seen: What a census has found.
+    """
+    found = {
+        id(value): value for *_, value, _ in _names(seen) if type(value) is dict and len(value) < LEAST_LENGTH
+    }
+    return list(found.values())
 
 
 def _plain_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tensor

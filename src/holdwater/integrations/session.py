@@ -290,14 +290,14 @@ class Session:
 
     def _open_window(self, asked: int) -> None:
         """Look into a growth for a few dozen steps."""
-        if self.steps - self._counted_at > FAR:
+        window = Window(self.folder, asked, self._gains, heap=self._readings.heap())
+        if self.steps - self._counted_at > FAR or window.is_patient:
             self._count(0)
         now, (counted_then, clocks) = time.perf_counter(), self._counted
         steps, then = self._looked_at
         if self._counted_at < steps and counted_then < then:
             steps, then = self._counted_at, counted_then  # the longer the time, the better it is known
         period = (now - then) / max(self.steps - steps, 1)
-        window = Window(self.folder, asked, self._gains, heap=self._readings.heap())
         self._window = window
         events, before = self._events(window), clocks.get(window.clock or "", 0)
         with self._readings.without_own():

@@ -149,6 +149,11 @@ class Window:
         return self._turns + 1 >= (self._steps if self._waits else min(FEWEST, self._steps))
 
     @property
+    def is_patient(self) -> bool:
+        """Whether it waits for what comes seldom: then it is worth to count at its beginning too."""
+        return self.clock is not None or self._every > 0
+
+    @property
     def over(self) -> bool:
         """Whether there is nothing more to see."""
         return self._found is not None and self._trace is None
