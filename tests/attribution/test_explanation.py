@@ -71,10 +71,102 @@ class TestExplain:
         assert made.sites[0].bytes_per_step == 10_000.0
 
     def test_says_how_little_it_explains(self, script: str) -> None:
-        """A tenth of the growth."""
+        """Of a tenth of the growth nothing is told: no way, no cause, no cure; the lines keep their numbers."""
         made = explain(seen(script, gain(script, size=100_000)), Growing("host.tensors", 10_000.0))
 
         assert made.explained == pytest.approx(0.1)
+        assert (made.answer, made.chain, made.pattern) == ("not explained yet", (), None)
+        assert [site.share for site in made.sites] == [0.1, 0.1]
+
+    def test_says_how_each_line_is_known(self, script: str) -> None:
+        """The list was seen to grow at its line; the line that makes was read, and not seen to run."""
+        found = seen(script, gain(script), lines={"0": [[script, 4, 3]]}, ran={script: [2, 4]})
+
+        made = explain(found, Growing("host.tensors", 10_000.0))
+
+        assert [(site.role, site.known_by, site.ran) for site in made.sites] == [
+            ("held", "seen", True), ("allocated", "source", False),
+        ]  # fmt: skip
+        assert made.chain[0] == "the source makes it at train.py:3: loss = model(batch) (it was not seen to run)"
+        assert made.chain[1].startswith("stored in `losses`")
+
+    def test_says_of_a_line_that_was_only_read_that_it_was(self, script: str) -> None:
+        """Nothing is "allocated at" or "stored in" a line that nobody saw run."""
+        made = explain(seen(script, gain(script)), Growing("host.tensors", 10_000.0))
+
+        assert not any(link.startswith(("allocated at", "stored in")) for link in made.chain)
+        assert "the source stores it at train.py:4" in made.chain[1]
+
+    def test_prefers_a_line_that_ran(self, tmp_path: Path) -> None:
+        """Of two lines that store under a name, the one in a branch that never ran is not named."""
+        script = tmp_path / "two.py"
+        script.write_text(
+            "kept = []\nif False:\n    kept.append(1)\nelse:\n    kept.append(2)\n", encoding="utf-8"
+        )
+        file = str(script)
+        found = seen(file, gain(file, "kept"), ran={file: [2, 5]})
+
+        made = explain(found, Growing("host.tensors", 10_000.0))
+
+        assert [(site.line, site.ran) for site in made.sites] == [(5, True), (5, True)]
+
+    def test_tells_nothing_of_a_window_that_was_closed_too_early(self, script: str) -> None:
+        """Its lines are those that run between two events."""
+        found = seen(script, gain(script), unfinished="it was closed before the second of the evaluations")
+
+        made = explain(found, Growing("host.tensors", 10_000.0, "evaluation"))
+
+        assert (made.answer, made.pattern) == ("not explained yet", None)
+        assert made.missing == ("it was closed before the second of the evaluations",)
+
+    def test_ignores_a_line_that_allocates_far_more_than_what_grows(self, script: str) -> None:
+        """What stays of it will be freed: else memory would grow by as much."""
+        recorded = {"places": [place(script, 3, 23 * 300_000)]}
+
+        made = explain(seen(script), Growing("host.tensors", 2_600.0), recorded=recorded)
+
+        assert made.sites == ()
+
+    def test_ignores_a_line_of_which_only_the_newest_is_left(self, script: str) -> None:
+        """What a collection will free."""
+        recorded = {"places": [place(script, 3, 230_000) | {"early": 0.1}]}
+
+        made = explain(seen(script), Growing("host.python", 10_000.0), recorded=recorded)
+
+        assert made.sites == ()
+
+    def test_weighs_by_events_what_comes_by_events(self, script: str) -> None:
+        """Two of them lie between the counts, however long those are apart."""
+        growing = Growing("host.tensors", 10_000.0, "evaluation", per_event=500_000.0)
+
+        made = explain(seen(script, gain(script), events=2), growing)
+
+        assert made.sites[0].bytes_per_step == pytest.approx(10_000.0)
+
+    def test_names_a_native_thread(self, script: str) -> None:
+        """And no line of the program, though the heap rose while one ran."""
+        row = {"tid": 3, "name": "decoder", "bytes": 230_000, "count": 23, "steps": 23, "of_steps": 23}
+        heap = [[script, 3, 30_000.0]]
+
+        made = explain(
+            seen(script, heap=heap, traced_steps=3),
+            Growing("host.native", 10_000.0),
+            recorded={"places": [], "threads": [row]},
+        )
+
+        assert made.sites == ()
+        assert (made.explained, made.answer) == (1.0, "explained")
+        assert made.chain == (
+            "allocated by a native thread, `decoder`, in which no line of Python runs: +10.0 kB/step",
+        )
+
+    def test_takes_no_line_for_the_heap_where_native_threads_work(self, script: str) -> None:
+        """The heap is every thread's: the longest line would have it all."""
+        heap = [[script, 3, 30_000.0]]
+
+        made = explain(seen(script, heap=heap, traced_steps=3, native_threads=1), Growing("host.native", 10_000.0))
+
+        assert made.sites == ()
 
     def test_ignores_a_line_that_allocated_in_one_step_only(self, script: str) -> None:
         """Something that was made once is no growth."""

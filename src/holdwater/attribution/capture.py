@@ -11,6 +11,7 @@ Source: memray documentation, `Tracker` (Bloomberg, Apache-2.0).
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 from pathlib import Path
@@ -47,6 +48,7 @@ class Capture:
         self.file = file
         self.lost: str | None = None
         """Why a recording that had begun is lost; None where it is not."""
+        self._pid = os.getpid()
         self._tracker: Any = None
         self._memray: Any = None
         self._door: _Door | None = None
@@ -119,7 +121,7 @@ class Capture:
         Args:
             reason: For people.
         """
-        if self.stop():
+        if self._pid == os.getpid() and self.stop():  # a forked child has the door, and no recording
             self.lost = reason
             with contextlib.suppress(OSError):
                 self.file.unlink()

@@ -307,7 +307,7 @@ class Session:
         """Go on by a step."""
         spent = window.seconds
         before = self._readings.in_use() if window.is_due else {}
-        with self._readings.without_own() if window.is_due else contextlib.nullcontext():
+        with self._readings.without_own() if window.adds_memory else contextlib.nullcontext():
             census = window.turn(self.steps, self._events(window), self._take)
         answer = {} if census is None else {"before": before, "census": census.as_json()}
         if window.over:

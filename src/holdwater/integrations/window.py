@@ -143,10 +143,15 @@ class Window:
 
     @property
     def is_due(self) -> bool:
-        """Whether the next turn may be the one that counts, or that ends it."""
-        if self._found is not None:
-            return True
-        return self._turns + 1 >= (self._steps if self._waits else min(FEWEST, self._steps))
+        """Whether the next turn may be the one that counts."""
+        return self._found is None and self._turns + 1 >= (
+            self._steps if self._waits else min(FEWEST, self._steps)
+        )
+
+    @property
+    def adds_memory(self) -> bool:
+        """Whether the next turn may add memory of ours; steps that are only waited for add none."""
+        return self.is_due or (self._found is not None and not self._waits)
 
     @property
     def is_patient(self) -> bool:
