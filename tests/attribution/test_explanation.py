@@ -161,12 +161,14 @@ class TestExplain:
         )
 
     def test_takes_no_line_for_the_heap_where_native_threads_work(self, script: str) -> None:
-        """The heap is every thread's: the longest line would have it all."""
-        heap = [[script, 3, 30_000.0]]
+        """The heap is every thread's: the longest line would have it all. A short one has it by itself."""
+        growing = Growing("host.native", 10_000.0)
+        more = {"traced_steps": 3, "native_threads": 1}
+        long = [[script, 3, 30_000.0, 0.9], [script, 4, 2_000.0, 0.1]]
+        short = [[script, 3, 30_000.0, 0.1], [script, 4, 0.0, 0.9]]
 
-        made = explain(seen(script, heap=heap, traced_steps=3, native_threads=1), Growing("host.native", 10_000.0))
-
-        assert made.sites == ()
+        assert explain(seen(script, heap=long, **more), growing).sites == ()
+        assert [site.line for site in explain(seen(script, heap=short, **more), growing).sites] == [3]
 
     def test_ignores_a_line_that_allocated_in_one_step_only(self, script: str) -> None:
         """Something that was made once is no growth."""

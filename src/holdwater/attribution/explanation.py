@@ -5,7 +5,7 @@ files, put in order, and said how much of the growth it accounts for. What it do
 unexplained, and below a third of the growth nothing is named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -168,13 +168,20 @@ def _on_the_device(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
 def _by_the_heap(seen: Mapping[str, Any], rate: float) -> list[Site]:
     """The line at which the heap rises by about the rate of the growth."""
     steps = seen.get("traced_steps", 0)
-    if not steps or rate <= 0 or seen.get("native_threads"):
-        return []  # the heap is every thread's
-    rises = [(size / steps, file, line) for file, line, size in seen.get("heap", ())]
-    near = [row for row in rises if abs(row[0] - rate) <= NEAR * rate]
-    return [
-        _site(file, line, None, size) for size, file, line in sorted(near, key=lambda row: abs(row[0] - rate))[:2]
-    ]
+    if not steps or rate <= 0:
+        return []
+    rows = seen.get("heap", ())
+    near = [row for row in rows if abs(row[2] / steps - rate) <= NEAR * rate]
+    if seen.get("native_threads"):  # the heap is every thread's
+        near = [row for row in near if not _is_by_time(row, rows)]
+    near.sort(key=lambda row: abs(row[2] / steps - rate))
+    return [_site(file, line, None, size / steps) for file, line, size, *_ in near[:2]]
+
+
+def _is_by_time(row: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether a line has no more of the heap's rise than of the time: another thread may have allocated it."""
+    rise, seconds = sum(max(other[2], 0.0) for other in rows), sum(other[3] for other in rows)
+    return bool(row[2] / max(rise, 1.0) < row[3] / max(seconds, 1e-9) + NEAR)
 
 
 def _site(file: str, line: int, name: str | None, size: float) -> Site:

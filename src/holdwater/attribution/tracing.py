@@ -38,6 +38,8 @@ class LineTrace:
         """Elements that each container, by its place in `watched`, has gained at which line."""
         self.heap: dict[Place, float] = defaultdict(float)
         """Bytes by which the heap has risen at each line, what was freed there taken off."""
+        self.spent: dict[Place, float] = defaultdict(float)
+        """Seconds that each line took: what another thread allocates meanwhile is booked to the longest."""
         self.ran: dict[str, set[int]] = defaultdict(set)
         """The lines of each file that have run."""
         self.gave_up = False
@@ -47,7 +49,7 @@ class LineTrace:
         self._in_use = 0.0
         self._at: Place | None = None
         self._events = 0
-        self._until = 0.0
+        self._until = self._then = 0.0
         self._most = most_seconds
         self._frames: list[FrameType] = []
 
@@ -62,7 +64,8 @@ class LineTrace:
                 frame.f_trace = self._line
                 self._frames.append(frame)
             frame = frame.f_back
-        self._until = time.perf_counter() + self._most
+        self._then = time.perf_counter()
+        self._until = self._then + self._most
         self._in_use = 0.0 if self._read_heap is None else self._read_heap()
         sys.settrace(self._call)
         return True
@@ -118,6 +121,8 @@ class LineTrace:
                 self._lengths[index] = length
         if self._read_heap is not None:
             in_use = self._read_heap()
+            now = time.perf_counter()
             if at is not None:
                 self.heap[at] += in_use - self._in_use
-            self._in_use = in_use
+                self.spent[at] += now - self._then
+            self._in_use, self._then = in_use, now

@@ -309,7 +309,7 @@ class Window:
         self._found["lines"] = {
             str(indices[int(at)]): rows for at, rows in lines.items() if int(at) < len(indices)
         }
-        self._found["heap"] = [[*place, rise] for place, rise in trace.heap.items()]
+        self._found["heap"] = [[*place, rise, trace.spent[place]] for place, rise in trace.heap.items()]
         self._found["ran"] = {file: sorted(numbers) for file, numbers in trace.ran.items()}
         self._found["traced_steps"] = self._turns
 
