@@ -19,8 +19,8 @@ from holdwater.supervise.explainer import Explainer
 
 MOST_QUESTIONS = 12
 """How often a process is asked in one run."""
-MOST_WINDOWS = 6
-"""How many of these questions may be windows."""
+FEW_WINDOWS, MOST_WINDOWS = 3, 6
+"""How many of these questions may be windows; the second where a growth is named and not explained yet."""
 AGAIN = 1.5
 """Where nothing is explained yet, the next window is opened when the run is so many times as long."""
 LONGER, MOST_LONGER = 4, 2
@@ -39,6 +39,8 @@ ALLOWED_WINDOWS = 5.0
 """Seconds that counting and windows may take together."""
 ALLOWED_SHARE = 0.01
 """In a long run counting may take this share of it."""
+GRAVE = frozenset(("leak", "fragmentation", "warming"))
+"""Verdicts of a growth that a window looks into."""
 CLOCKS = {
     "evaluation": "evaluations",
     "checkpoint": "checkpoints",
@@ -127,8 +129,9 @@ class Inquiry:
         if self._windows == 0:
             return True
         explained = self.explainer.explained(judgement.verdict)
-        later = AGAIN if explained < LEAST_EXPLAINED else 2
-        enough = steps >= later * self._window_at
+        named = any(one.rate is not None and one.verdict in GRAVE for one in judgement.verdict.findings)
+        later, most = (AGAIN, MOST_WINDOWS) if named and explained < LEAST_EXPLAINED else (2, FEW_WINDOWS)
+        enough = steps >= later * self._window_at and self._windows < most
         return explained < WELL_EXPLAINED and enough and self._is_affordable(ALLOWED_WINDOWS)
 
     def _is_fresh(self, steps: int) -> bool:
@@ -203,7 +206,7 @@ def _window(judgement: Judgement, *, longer: int = 0) -> dict[str, Any]:
     """
     wanted: dict[str, Any] = {"workers": True} if judgement.children else {}
     rising = [finding for finding in judgement.verdict.findings if finding.rate is not None]
-    grave = [finding for finding in rising if finding.verdict in {"leak", "fragmentation", "warming"}]
+    grave = [finding for finding in rising if finding.verdict in GRAVE]
     if not grave:
         return wanted
     if len({finding.component.partition(".")[0] for finding in grave}) == 1:
