@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from holdwater.attribution.capture import Capture, read
+from holdwater.attribution.capture import Capture, profiler_in_use
+from holdwater.attribution.recorded import read
 from holdwater.attribution.tracing import LineTrace
 
 ROWS: list[object] = []
@@ -14,6 +15,11 @@ ROWS: list[object] = []
 
 def keep(value: object) -> None:
     """Store a value."""
+    ROWS.append(value)
+
+
+def never_called(value: object) -> None:
+    """Another way to store a value."""
     ROWS.append(value)
 
 
@@ -58,6 +64,15 @@ class TestLineTrace:
         assert trace.gave_up
         assert sys.gettrace() is None
 
+    def test_notes_which_lines_have_run(self) -> None:
+        """The line that stores; not one of a function that nobody called."""
+        trace = LineTrace([ROWS], None, most_seconds=5)
+
+        work(trace, 2)
+
+        assert keep.__code__.co_firstlineno + 2 in trace.ran[__file__]
+        assert never_called.__code__.co_firstlineno + 2 not in trace.ran[__file__]
+
     def test_books_the_heap(self) -> None:
         """Whatever is read there, by line."""
         readings = iter(range(0, 10_000_000, 1000))
@@ -66,6 +81,27 @@ class TestLineTrace:
         work(trace, 3)
 
         assert sum(trace.heap.values()) > 0
+
+
+class TestProfilerInUse:
+    """Whose place a recorder would take."""
+
+    def test_sees_a_profile_function(self) -> None:
+        """Python's own `cProfile` sets one too."""
+        sys.setprofile(lambda *_: None)
+        try:
+            found = profiler_in_use()
+        finally:
+            sys.setprofile(None)
+
+        assert found == "a profile function is set"
+
+    def test_sees_none_where_none_is(self) -> None:
+        """Unless the tests themselves are followed."""
+        if sys.gettrace() is not None:
+            pytest.skip("a trace function is set: coverage or a debugger")
+
+        assert profiler_in_use() is None
 
 
 class TestCapture:
@@ -92,6 +128,49 @@ class TestCapture:
         assert first["bytes"] == pytest.approx(700_000, rel=0.01)
         assert "kept.append" in Path(__file__).read_text().splitlines()[first["line"] - 1]
         assert len(dropped or b"") == 200_000
+
+    def test_gives_way_to_the_programs_own_recorder(self, tmp_path: Path) -> None:
+        """Memray allows one; ours is thrown away, and theirs is whole."""
+        memray = pytest.importorskip("memray")
+        capture = Capture(tmp_path / "ours")
+        capture.load()
+        capture.start()
+
+        with memray.Tracker(tmp_path / "theirs"):
+            capture.mark()
+            kept = bytearray(100_000)
+
+        sizes = [row.size for row in memray.FileReader(tmp_path / "theirs").get_allocation_records()]
+        assert max(sizes) == len(kept) + 1
+        assert not (tmp_path / "ours").exists()
+        assert "with memray itself" in (capture.lost or "")
+        assert not capture.stop()
+
+    def test_does_not_begin_beside_the_programs_own_recorder(self, tmp_path: Path) -> None:
+        """It says so, and theirs goes on."""
+        memray = pytest.importorskip("memray")
+        capture = Capture(tmp_path / "ours")
+        capture.load()
+
+        with memray.Tracker(tmp_path / "theirs"):
+            reason = capture.start()
+
+        assert reason == "the script records with memray itself, so allocations were not recorded"
+
+    def test_leaves_a_profiler_on_that_was_set_meanwhile(self, tmp_path: Path) -> None:
+        """Memray would set the thread's profile function to none at its end."""
+        pytest.importorskip("memray")
+        capture, other = Capture(tmp_path / "ours"), lambda *_: None
+        capture.load()
+        capture.start()
+
+        sys.setprofile(other)
+        capture.mark()
+        profile = sys.getprofile()
+        sys.setprofile(None)
+
+        assert profile is other
+        assert "profile function" in (capture.lost or "")
 
     def test_leaves_no_thread(self, tmp_path: Path) -> None:
         """It begins on a thread of its own, which ends."""

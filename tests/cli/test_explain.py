@@ -153,3 +153,134 @@ class TestExplain:
         assert finding["verdict"] == "leak"
         assert finding["sites"][0]["name"] == "decoded"
         assert finding["chain"][0].startswith("inside a loader worker")
+
+    def test_names_the_call_that_registers_a_hook(self, observe: Observe) -> None:
+        """A lambda is registered at each step: the table of hooks holds it, and the user's own call puts it there."""
+        script = """
+            import time
+            import torch
+
+            class Net(torch.nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.layer = torch.nn.Linear(64, 1)
+                def forward(self, x):
+                    return self.layer(x)
+
+            model = Net()
+            optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+            for step in range(400):
+                batch = torch.randn(256, 64)
+                model.register_forward_hook(lambda module, args, out, batch=batch: None)
+                model(batch).mean().backward()
+                optimizer.step()
+                time.sleep(0.002)
+        """
+
+        _, verdict = observe(script)
+
+        finding = verdict["findings"][0]
+        held = next(site for site in finding["sites"] if site["role"] == "held")
+        assert (held["name"], held["text"].partition("(")[0]) == ("_forward_hooks", "model.register_forward_hook")
+        assert finding["pattern"] == "hook-added-each-step"
+
+    def test_says_which_child_grows(self, observe: Observe) -> None:
+        """A manager's process holds the list; the training process does not grow."""
+        script = """
+            import multiprocessing, time
+            import torch
+
+            if __name__ == "__main__":
+                manager = multiprocessing.Manager()
+                seen = manager.list()
+                model = torch.nn.Linear(8, 1)
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                for step in range(800):
+                    model(torch.randn(4, 8)).mean().backward()
+                    optimizer.step()
+                    seen.append(b"x" * 100_000)
+                    time.sleep(0.01)
+        """
+
+        _, verdict = observe(script)
+
+        finding = next(one for one in verdict["findings"] if one["component"] == "host.children")
+        assert finding["verdict"] == "leak"
+        assert finding["chain"][0].startswith("the multiprocessing manager `SyncManager-1` (process ")
+
+    def test_a_script_that_records_with_memray_itself_goes_on(self, observe: Observe) -> None:
+        """Its recorder wins, at each step; who holds the growth is said all the same."""
+        script = """
+            import tempfile
+            import memray, torch
+            folder, kept = tempfile.mkdtemp(), []
+            model = torch.nn.Linear(64, 64)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for step in range(300):
+                with memray.Tracker(f"{folder}/{step}.bin"):
+                    model(torch.randn(8, 64)).sum().backward()
+                    kept.append(torch.randn(50_000))
+                optimizer.step()
+            print("done", len(list(memray.FileReader(f"{folder}/299.bin").get_allocation_records())) > 0)
+        """
+
+        done, verdict = observe(script)
+
+        finding = verdict["findings"][0]
+        assert (done.returncode, done.stdout) == (0, "done True\n")
+        assert finding["sites"][0]["name"] == "kept"
+        assert any("memray itself" in reason for reason in finding["missing"])
+
+    def test_a_script_that_ends_in_the_first_step_of_a_window_has_its_own_end(self, observe: Observe) -> None:
+        """The verdict is there, and so is the script's own mistake."""
+        script = """
+            import sys
+            import torch
+            kept = []
+            model = torch.nn.Linear(64, 64)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for step in range(400):
+                model(torch.randn(8, 64)).sum().backward()
+                kept.append(torch.randn(50_000))
+                optimizer.step()
+                if "memray" in sys.modules:
+                    raise ValueError("the script's own mistake")
+        """
+
+        done, verdict = observe(script)
+
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == "ValueError: the script's own mistake"
+        assert verdict["exit_code"] == 1
+        assert verdict["findings"][0]["sites"][0]["known_by"] == "source"
+
+    def test_a_profiler_of_the_scripts_stays_on(self, observe: Observe) -> None:
+        """It counts every call, and the verdict says what was not looked at for it."""
+        script = """
+            import cProfile, pstats
+            import torch
+            kept = []
+
+            def work(step):
+                return torch.full((64, 1024), float(step))
+
+            def train():
+                model = torch.nn.Linear(8, 8)
+                optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+                for step in range(1500):
+                    optimizer.zero_grad(); model(torch.ones(4, 8)).mean().backward(); optimizer.step()
+                    kept.append(work(step))
+
+            profile = cProfile.Profile()
+            profile.enable()
+            train()
+            profile.disable()
+            print({key[2]: row[0] for key, row in pstats.Stats(profile).stats.items() if key[2] == "work"})
+        """
+
+        done, verdict = observe(script)
+
+        finding = verdict["findings"][0]
+        assert done.stdout == "{'work': 1500}\n"
+        assert finding["sites"][0]["name"] == "kept"
+        assert any(reason.startswith("a profile") for reason in finding["missing"])

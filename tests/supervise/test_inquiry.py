@@ -54,11 +54,12 @@ def judgement(
     suspicious: bool = True,
     component: Component = "host.tensors",
     follows: Clock = "step",
+    every_steps: int | None = None,
 ) -> Judgement:
     """A growth of 1 MB a step."""
     finding = Finding(
         verdict="leak" if accusing else "warming", component=component, detected_step=Step(64), advice="",
-        rate=Rate(1e6, 9e5, 1.1e6, 0.95), follows=follows,
+        rate=Rate(1e6, 9e5, 1.1e6, 0.95, every_steps=every_steps), follows=follows,
     )  # fmt: skip
     return Judgement(Verdict.of((finding,), Step(64)), suspicious, accusing)
 
@@ -97,6 +98,25 @@ class TestAsk:
 
         wanted = json.loads((tmp_path / "window-1").read_text())
         assert (wanted["clock"], wanted["events"]) == ("evaluations", 2)
+
+    def test_a_window_spans_what_comes_every_few_steps(self, inquiry: Inquiry, tmp_path: Path) -> None:
+        """The process is told how many."""
+        inquiry.ask(judgement(every_steps=50), 64, final=False)
+
+        assert json.loads((tmp_path / "window-1").read_text())["every_steps"] == 50
+
+    def test_asks_again_where_nothing_is_explained_yet(self, inquiry: Inquiry, tmp_path: Path) -> None:
+        """Half as many steps later, and for longer; not at once."""
+        inquiry.ask(judgement(), 64, final=False)
+        answer(tmp_path, 2, 1, step=90)
+        inquiry.take_answers()
+        inquiry.ask(judgement(), 90, final=False)
+        before = asked(tmp_path)
+        inquiry.ask(judgement(), 100, final=False)
+
+        assert before == ["window-1"]
+        assert asked(tmp_path) == ["window-1", "window-2"]
+        assert json.loads((tmp_path / "window-2").read_text())["steps"] == 96
 
     def test_makes_an_experiment_before_an_accusation_then_opens_the_window(
         self, inquiry: Inquiry, tmp_path: Path

@@ -1,32 +1,39 @@
-"""Which of the user's lines allocate what stays, recorded by memray over a few steps and read beside the training.
+"""Records the allocations of this process with memray over some steps, and gives way to whoever else records.
 
-The recording is made in the training process; reading it is done by another process (`python -m
-holdwater.attribution.capture FILE`), since that takes seconds. Each step leaves a mark in the record: an
-allocation of a size that nothing else has. What was allocated in one step and is still there two marks later
-stays; what every step allocates anew and gives back is left out.
+The recording is made in the training process and read beside it (see `recorded`). Each step leaves a mark in the
+record: an allocation of a size that nothing else has; so does each event that the growth follows.
 
-Source: memray documentation, `Tracker` and `FileReader` (Bloomberg, Apache-2.0).
+memray allows one recorder in a process. Where the script starts one of its own, ours is ended first; and while
+a profiler of the script's is on, ours is not begun, since it would take its place.
+
+Source: memray documentation, `Tracker` (Bloomberg, Apache-2.0).
 """
 
 import contextlib
-import json
 import logging
+import os
 import sys
 import threading
-import time
-from collections import defaultdict
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from holdwater.attribution.user_code import is_users
+MARK, EVENT_MARK = 1_234_577, 1_234_583
+"""Bytes of the allocations that mark the end of a step, and one in which an event came."""
+_LOCK = "tracker_creation_lock"
+"""memray's own lock, taken by each recorder that begins."""
 
-MARK = 1_234_577
-"""Bytes of the allocation that marks the end of a step."""
-SURVIVED = 2
-"""Marks after its own step that an allocation has to outlive."""
-MOST_PLACES = 24
-"""Places that are reported."""
-FREES = frozenset(("FREE", "MUNMAP", "PYMALLOC_FREE"))
+
+def profiler_in_use() -> str | None:
+    """Which profiler or trace function of the script's is on; None where there is none."""
+    if sys.gettrace() is not None or threading.gettrace() is not None:
+        return "a trace function is set (a debugger?)"
+    if sys.getprofile() is not None or threading.getprofile() is not None:
+        return "a profile function is set"
+    if sys.version_info >= (3, 12) and sys.monitoring.get_tool(sys.monitoring.PROFILER_ID) is not None:
+        return "a profiler is on"
+    profiler = sys.modules.get("torch.autograd.profiler")
+    return "torch's profiler is on" if getattr(profiler, "_is_profiler_enabled", False) else None
 
 
 class Capture:
@@ -39,15 +46,22 @@ class Capture:
             file: Does not exist yet.
         """
         self.file = file
+        self.lost: str | None = None
+        """Why a recording that had begun is lost; None where it is not."""
+        self._pid = os.getpid()
         self._tracker: Any = None
         self._memray: Any = None
+        self._door: _Door | None = None
 
     def load(self) -> str | None:
         """Import what records; return why that is not possible, None if it is."""
+        used = "memray" in sys.modules
         try:
             import memray  # noqa: PLC0415 - an extra
         except ImportError:
             return 'memray is not installed, so allocations were not recorded: pip install "holdwater[explain]"'
+        if used and not hasattr(memray._memray, _LOCK):  # noqa: SLF001 - it has no public way
+            return "the script uses memray itself, so allocations were not recorded"
         self._memray = memray
         with contextlib.suppress(AttributeError):  # its remarks would be taken for the script's
             memray._memray.set_log_level(logging.ERROR)  # noqa: SLF001 - it has no public way
@@ -69,110 +83,104 @@ class Capture:
             tracker = self._memray.Tracker(self.file)
             tracker.__enter__()
         except (RuntimeError, OSError) as error:
-            failures.append(f"memray could not record: {error}")
+            failures.append(
+                "the script records with memray itself, so allocations were not recorded"
+                if "one Tracker" in str(error)
+                else f"memray could not record: {error}"
+            )
         else:
             self._tracker = tracker
+            self._door = _Door.put(self._memray._memray, self)  # noqa: SLF001 - it has no public way
 
-    def mark(self) -> None:
-        """Mark the end of a step."""
-        if self._tracker is not None:
-            bytearray(MARK - 1)  # which takes a byte more than it holds
+    def mark(self, *, event: bool = False) -> None:
+        """Mark the end of a step.
+
+        Args:
+            event: An event that the growth follows has come in it.
+        """
+        if self._tracker is None:
+            return
+        if sys.getprofile() is not None:
+            self.give_way("the script has set a profile function, so the recording of allocations was ended")
+            return
+        bytearray(MARK - 1)  # which takes a byte more than it holds
+        if event:
+            bytearray(EVENT_MARK - 1)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the recording so far."""
+        try:
+            return 512 * self.file.stat().st_blocks if self._tracker is not None else 0
+        except OSError:
+            return 0
+
+    def give_way(self, reason: str) -> None:
+        """End, and throw away what was recorded.
+
+        Args:
+            reason: For people.
+        """
+        if self._pid == os.getpid() and self.stop():  # a forked child has the door, and no recording
+            self.lost = reason
+            with contextlib.suppress(OSError):
+                self.file.unlink()
 
     def stop(self) -> bool:
-        """End; False where nothing was recorded."""
+        """End; False where nothing was recorded. The script's own profile function stays set."""
         tracker, self._tracker = self._tracker, None
+        door, self._door = self._door, None
+        if door is not None:
+            door.take_away()
         if tracker is None:
             return False
+        others = sys.getprofile()
         tracker.__exit__(None, None, None)
+        if others is not None:
+            _set_again(others)
         return True
 
 
-def read(file: Path) -> dict[str, Any]:
-    """Read a recording.
-
-    Args:
-        file: That `Capture` wrote.
-
-    Returns:
-        `steps`: marks seen; `places`: the user's lines whose allocations stayed, the largest first, each with
-        `file`, `line`, `function`, `bytes` and `count` over all steps, `steps` in which it happened, and `inner`,
-        the function that was called there last.
-    """
-    import memray  # noqa: PLC0415 - an extra
-
-    live: dict[int, tuple[int, Any]] = {}
-    marks = 0
-    frees = {int(kind) for kind in memray.AllocatorType if kind.name in FREES}
-    reader = memray.FileReader(file)
-    for record in reader.get_allocation_records():
-        if record.allocator in frees:
-            live.pop(record.address, None)
-        elif record.size == MARK:
-            marks += 1
-        else:
-            live[record.address] = (marks, record)
-    stayed = [(step, record) for step, record in live.values() if step + SURVIVED <= marks]
-    found = {"steps": marks, "places": _places(stayed, max(marks - SURVIVED + 1, 1))}
-    reader.close()
-    return found
+def _set_again(profile: Any) -> None:  # noqa: ANN401 - a function, or a profiler that is written in C
+    """Put back a profile function that ended with ours."""
+    enable = getattr(profile, "enable", None)
+    if enable is not None:
+        enable()
+    else:
+        sys.setprofile(profile)
 
 
-def _places(stayed: list[tuple[int, Any]], steps: int) -> list[dict[str, Any]]:
-    """Add up what stayed by the user's innermost line."""
-    sizes: dict[tuple[str, int, str], int] = defaultdict(int)
-    counts: dict[tuple[str, int, str], int] = defaultdict(int)
-    seen: dict[tuple[str, int, str], set[int]] = defaultdict(set)
-    inner: dict[tuple[str, int, str], str] = {}
-    known: dict[int, tuple[tuple[str, int, str], str] | None] = {}
-    for step, record in stayed:
-        key = record.stack_id
-        if key not in known:
-            known[key] = _users_line(record.stack_trace())
-        found = known[key]
-        if found is not None:
-            place, name = found
-            sizes[place] += record.size
-            counts[place] += 1
-            seen[place].add(step)
-            inner.setdefault(place, name)
-    largest = sorted(sizes, key=lambda place: -sizes[place])[:MOST_PLACES]
-    return [
-        {
-            "file": place[0],
-            "line": place[1],
-            "function": place[2],
-            "bytes": sizes[place],
-            "count": counts[place],
-            "steps": len(seen[place]),
-            "of_steps": steps,
-            "inner": inner[place],
-        }
-        for place in largest
-    ]
+class _Door:
+    """Stands for memray's lock while ours records: who comes through is another recorder, and ours gives way."""
 
+    def __init__(self, module: Any, capture: Capture) -> None:  # noqa: ANN401 - memray's module
+        self._module, self._capture = module, capture
+        self._lock = getattr(module, _LOCK)
 
-def _users_line(stack: list[tuple[str, str, int]]) -> tuple[tuple[str, int, str], str] | None:
-    """The user's innermost line of a stack, and the innermost function of all; None where there is none."""
-    for function, file, line in stack:
-        if is_users(file):
-            return (file, line, function), stack[0][0]
-    return None
+    @classmethod
+    def put(cls, module: Any, capture: Capture) -> "_Door | None":  # noqa: ANN401 - memray's module
+        """Put it in the lock's place; None where this memray has no such lock."""
+        if not hasattr(module, _LOCK):
+            return None
+        door = cls(module, capture)
+        setattr(module, _LOCK, door)
+        return door
 
+    def take_away(self) -> None:
+        """Put the lock back."""
+        if getattr(self._module, _LOCK) is self:
+            setattr(self._module, _LOCK, self._lock)
 
-def main() -> None:
-    """Print what a recording holds as JSON.
+    def __enter__(self) -> bool:
+        """Another recorder begins."""
+        self._capture.give_way("the script has begun to record with memray itself, so our recording was ended")
+        return bool(self._lock.__enter__())
 
-    Where memory is short the kernel shall take this process, not the one that trains.
-    """
-    with contextlib.suppress(OSError):  # Linux only
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    began = time.perf_counter()
-    try:
-        found = read(Path(sys.argv[1]))
-    except (OSError, RuntimeError, ImportError) as error:
-        found = {"error": str(error)}
-    print(json.dumps(found | {"seconds": time.perf_counter() - began}))  # noqa: T201 - its answer
-
-
-if __name__ == "__main__":
-    main()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """It has begun, or could not."""
+        self._lock.__exit__(kind, error, trace)

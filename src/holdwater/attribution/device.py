@@ -27,7 +27,7 @@ class DeviceRecord:
     def __init__(self) -> None:
         self._cuda: Any = None
         self._first: dict[tuple[str, int], int] = {}
-        self._first_step = 0
+        self._first_step = self._first_event = 0
         self._began = 0
 
     def start(self, *, reserved: bool) -> None:
@@ -43,18 +43,27 @@ class DeviceRecord:
         record = self._cuda.memory._record_memory_history  # noqa: SLF001 - the documented way, underscore and all
         record("all" if reserved else "state", context="alloc", stacks="python", max_entries=MOST_EVENTS)
 
-    def mark(self, step: int) -> None:
-        """Take the first snapshot."""
+    def mark(self, step: int, events: int = 0) -> None:
+        """Take the first snapshot.
+
+        Args:
+            step: The step that has just ended.
+            events: Where the clock stands that the growth follows.
+        """
         if self._cuda is not None:
-            self._first, self._first_step = self._by_line()[0], step
+            self._first, self._first_step, self._first_event = self._by_line()[0], step, events
             self._began = time.time_ns() // 1000
 
-    def stop(self, step: int) -> dict[str, Any]:
+    def stop(self, step: int, events: int = 0) -> dict[str, Any]:
         """Take the second snapshot, and end.
+
+        Args:
+            step: As for `mark`.
+            events: As for `mark`.
 
         Returns:
             `device`: the user's lines with the bytes by which what they hold has grown, the largest first;
-            `segments`: the lines for which more was reserved; `device_steps`: over how many steps;
+            `segments`: the lines for which more was reserved; `device_steps`, `device_events`: over how many;
             `device_free`: sizes of free blocks, with their number. Empty where nothing was recorded.
         """
         if self._cuda is None:
@@ -67,6 +76,7 @@ class DeviceRecord:
             "device": [[*place, grown[place]] for place in largest[:MOST_PLACES]] if self._first_step else [],
             "segments": [[*place, size] for place, size in segments.most_common(MOST_PLACES)],
             "device_steps": step - self._first_step,
+            "device_events": events - self._first_event if self._first_step else 0,
             "device_free": [[size, count] for size, count in free.most_common(MOST_SIZES)],
         }
 

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from holdwater.attribution.census import Seen
 from holdwater.attribution.links import Part
-from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, named_sizes
+from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, named_sizes, short_dicts
 from holdwater.attribution.paths import Path, Paths
+from holdwater.attribution.traits import bases_of, traits_of
 from holdwater.attribution.user_code import is_users, users_modules
 from holdwater.attribution.weights import NODE_BYTES, Weight, class_of, follow_graphs, newest, weigh
 
@@ -61,6 +62,10 @@ class Gain:
     """Whether the new elements are small views of much larger arrays or tensors."""
     handles: int = 0
     """New elements that are threads, processes, files or sockets."""
+    bases: dict[str, float] = field(default_factory=dict)
+    """Classes that the new elements are instances of, with the share of them."""
+    traits: list[str] = field(default_factory=list)
+    """What else was seen of them: see `traits`; `of weights`, `chain`."""
     path: tuple[Part, ...] = ()
     naming: Part | None = None
 
@@ -78,12 +83,15 @@ class Gains:
         self.growing: list[Any] = []
         """The heaviest containers themselves, for as long as somebody watches them: see `forget`."""
         self._named: dict[tuple[Any, str], tuple[int, int]] = {}
+        self._short: dict[int, int] = {}
+        """Lengths of short dictionaries of the user's own, by identity."""
         self._kinds: dict[int, int] = {}  # by identity: a class that is dropped is not to be kept alive
 
     def remember(self, seen: Seen) -> None:
         """Take in a census that others will be compared with."""
         self._named = {key: sizes for key, (sizes, *_) in named_sizes(seen)}
         self._kinds = _by_identity(Counter(map(type, seen.objects)))
+        self._short = {id(item): len(item) for item in short_dicts(seen)}
 
     def compare(self, seen: Seen) -> None:
         """Compare a census with the one before: `found` and `growing` say what has grown."""
@@ -94,18 +102,20 @@ class Gains:
             id(seen.before),
             id(seen.storages),
             id(self.__dict__),
+            id(self._short),
         }
         named = dict(named_sizes(seen))
         kinds = Counter(map(type, seen.objects))
         weighed: list[tuple[Gain, Any, Part | None]] = []
         if self._kinds:
-            weighed += [(*pair, None) for pair in _containers(seen, own)]
+            weighed += [(*pair, None) for pair in _containers(seen, self._short, own)]
             weighed += _named_gains(self._named, named)
             explained = {name for gain, *_ in weighed for name in gain.elements}
             weighed += [(*pair, None) for pair in _instances(seen, self._kinds, kinds, explained)]
             weighed += _gradients(seen)
         self._named = {key: sizes for key, (sizes, *_) in named.items()}
         self._kinds = _by_identity(kinds)
+        self._short = {id(item): len(item) for item in short_dicts(seen)}
         weighed.sort(key=lambda row: -_importance(row[0]))
         own |= (
             {id(weighed), id(named), id(own)} | {id(row) for row in weighed} | {id(row) for row in named.values()}
@@ -129,6 +139,8 @@ class Gains:
             if _is_noise(path):
                 continue
             gain.path, gain.naming = path.parts, path.naming
+            if gain.kind == "instances" and _is_chain(path, gain.type):
+                gain.traits.append("chain")
             self.found.append(gain)
             if gain.kind == "container":
                 self.growing.append(target)
@@ -152,11 +164,16 @@ def _is_noise(path: Path) -> bool:
     return naming is not None and naming.owner.partition(".")[0] in _STANDARD and not is_users(naming.file or "")
 
 
-def _containers(seen: Seen, own: set[int]) -> Iterator[tuple[Gain, Any]]:
-    """Containers that were there before and are longer now."""
+def _is_chain(path: Path, kind: str) -> bool:
+    """Whether instances of a class are held by instances of the same."""
+    return any(part.role == "attribute" and part.owner.rpartition(".")[2] == kind for part in path.parts)
+
+
+def _containers(seen: Seen, short: dict[int, int], own: set[int]) -> Iterator[tuple[Gain, Any]]:
+    """Containers that were there before and are longer now; some were too short to be in the census."""
     grown = []
-    for item in seen.containers:
-        before = seen.before.get(id(item))
+    for item in [*seen.containers, *(short_dicts(seen) if short else ())]:
+        before = seen.before.get(id(item), short.get(id(item)))
         if before is not None and len(item) - before >= LEAST_GAIN and id(item) not in own:
             grown.append((len(item) - before, item))
     grown.sort(key=lambda pair: -pair[0])
@@ -185,6 +202,8 @@ def _weighed(kind: Kind, item: Any, count: int, fresh: list[Any], share: float, 
         views=sum(map(_is_small_view, fresh)) > len(fresh) / 2,
         files=int(share * sum(map(_mapped, fresh))),
         handles=int(share * sum(type(part).__module__.partition(".")[0] in _HANDLES for part in fresh)),
+        bases=bases_of(fresh, pairs=isinstance(item, dict)),
+        traits=traits_of(fresh, pairs=isinstance(item, dict)),
     )
 
 
@@ -218,12 +237,13 @@ def _named_gains(
     before: dict[tuple[Any, str], tuple[int, int]], now: dict[tuple[Any, str], Named]
 ) -> Iterator[tuple[Gain, Any, Part]]:
     """Names behind which there is more than before."""
-    for key, ((nodes, size), part, kind) in now.items():
+    for key, ((nodes, size), part, kind, like_weights) in now.items():
         nodes_before, size_before = before.get(key, (nodes, size))
         more_nodes, more = nodes - nodes_before, size - size_before
         if more_nodes >= LEAST_GAIN:
             weight = Weight(tensors=max(more, 0), native=NODE_BYTES * more_nodes)
-            yield Gain("graph", kind, more_nodes, weight, nodes=more_nodes), None, part
+            traits = ["of weights"] if like_weights else []
+            yield Gain("graph", kind, more_nodes, weight, nodes=more_nodes, traits=traits), None, part
         elif more >= LEAST_VALUE and size > 1.05 * size_before:
             tensors = kind in {"Tensor", "Parameter", "list", "tuple"}
             weight = Weight(tensors=more) if tensors else Weight(python=more)

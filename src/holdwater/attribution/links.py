@@ -29,6 +29,8 @@ class Part:
     file: str | None = None
     """Where the owner's code is."""
     line: int | None = None
+    most: int | None = None
+    """Of a cache its greatest length; None where it has none."""
 
 
 Link = tuple[Any, Part]
@@ -107,7 +109,7 @@ def _in_class(holder: type, level: list[Any]) -> Link | None:
     """A class's own namespace."""
     for held in level:
         if type(held) is dict and held.get("__module__") == holder.__module__ and "__dict__" in held:
-            return held, Part("class attribute", None, holder.__qualname__, file_of(holder.__module__))
+            return held, Part("class attribute", None, _name_of(holder), file_of(holder.__module__))
     return None
 
 
@@ -138,7 +140,7 @@ def _in_generator(generator: Any, level: list[Any]) -> Link | None:  # noqa: ANN
 def _in_instance(holder: Any, level: list[Any]) -> Link | None:  # noqa: ANN401 - any object
     """An attribute of an instance, or its namespace."""
     owner = type(holder)
-    where = (f"{owner.__module__}.{owner.__qualname__}", file_of(owner.__module__))
+    where = (_name_of(owner), file_of(owner.__module__))
     for name, value in attributes(holder):
         if any(value is held for held in level):
             return value, Part("attribute", name, *where)
@@ -156,7 +158,12 @@ def _first(holder: Any, level: list[Any]) -> Any:  # noqa: ANN401 - any object
 
 def _element(holder: Any) -> Part:  # noqa: ANN401 - any object
     """An element without a name."""
-    return Part("element", None, type(holder).__name__)
+    return Part("element", None, _name_of(type(holder)).removeprefix("builtins."))
+
+
+def _name_of(kind: type) -> str:
+    """A class by its module and name."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _cache(wrapper: Any) -> Part:  # noqa: ANN401 - an lru_cache has no public type
@@ -168,9 +175,10 @@ def _cache(wrapper: Any) -> Part:  # noqa: ANN401 - an lru_cache has no public t
         function = function.func
     code = getattr(function, "__code__", None)
     name, module = getattr(wrapper, "__name__", "cache"), getattr(wrapper, "__module__", "") or ""
+    most = type(wrapper).cache_info(wrapper).maxsize
     if code is None:
-        return Part("cache", name, module)
-    return Part("cache", name, module, code.co_filename, code.co_firstlineno)
+        return Part("cache", name, module, most=most)
+    return Part("cache", name, module, code.co_filename, code.co_firstlineno, most)
 
 
 _FINDERS: tuple[tuple[Any, Any], ...] = (

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from holdwater.attribution.census import Seen, only
+from holdwater.attribution.census import LEAST_LENGTH, Seen, only
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.links import Part, attributes
 from holdwater.attribution.user_code import users_modules
@@ -19,8 +19,8 @@ LEAST_VALUE = 1024
 """Arrays and texts under a name are looked at from this size on."""
 SHORT = 64
 """A list of at most so many tensors counts as one value."""
-Named = tuple[tuple[int, int], Part, str]
-"""Graph nodes and bytes behind a name, how it is held, and the value's type."""
+Named = tuple[tuple[int, int], Part, str, bool]
+"""Graph nodes and bytes behind a name, how it is held, the value's type, whether it is shaped as weights are."""
 
 
 def named_sizes(seen: Seen) -> Iterator[tuple[tuple[Any, str], Named]]:
@@ -30,11 +30,36 @@ def named_sizes(seen: Seen) -> Iterator[tuple[tuple[Any, str], Named]]:
         seen: What a census has found.
     """
     left = MOST_NAMED_NODES
+    weights = {shape for item in seen.tensors if (shape := _weights_shape(item)) is not None}
     for owner, name, value, part in _names(seen):
         sizes = _measure(value, left)
         if sizes is not None:
             left -= sizes[0]
-            yield (owner, name), (sizes, part, type(value).__name__)
+            like = isinstance(value, list | tuple) and all(_plain_shape(item) in weights for item in value)
+            yield (owner, name), (sizes, part, type(value).__name__, like)
+
+
+def short_dicts(seen: Seen) -> list[dict[Any, Any]]:
+    """The dictionaries under names of the user's own code that a census takes for too short to be remembered.
+
+    Args:
+        seen: What a census has found.
+    """
+    found = {
+        id(value): value for *_, value, _ in _names(seen) if type(value) is dict and len(value) < LEAST_LENGTH
+    }
+    return list(found.values())
+
+
+def _plain_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tensor
+    """The shape of a plain tensor; None of a subclass's, whose own code would be called."""
+    plain = type(item) is class_of("torch", "Tensor") or type(item) is class_of("torch.nn", "Parameter")
+    return tuple(item.shape) if plain else None
+
+
+def _weights_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tensor
+    """The shape of what an optimizer trains; None of other tensors."""
+    return _plain_shape(item) if type(item) is class_of("torch.nn", "Parameter") else None
 
 
 def _names(seen: Seen) -> Iterator[tuple[Any, str, Any, Part]]:

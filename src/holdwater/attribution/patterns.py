@@ -4,13 +4,15 @@ The catalogue is data (`patterns.toml` beside this file), read when it is first 
 """
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 FILE = Path(__file__).with_name("patterns.toml")
+MOST_OF = 0.5
+"""Elements are of a class if so many of them are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,17 @@ class Pattern:
 
 
 @lru_cache(maxsize=1)
-def read_patterns() -> tuple[tuple[Pattern, dict[str, Any]], ...]:
-    """The catalogue, each pattern with its conditions, the more telling first."""
+def read_patterns() -> tuple[tuple[Pattern, list[dict[str, Any]]], ...]:
+    """The catalogue, each pattern with its conditions, one set of which must hold, the more telling first."""
     rows = tomllib.loads(FILE.read_text(encoding="utf-8"))["pattern"]
     names = ("name", "title", "why", "cure", "reference")
-    return tuple((Pattern(**{name: row[name] for name in names}), row["when"]) for row in rows)
+    return tuple(
+        (
+            Pattern(**{name: row[name] for name in names}),
+            row["when"] if isinstance(row["when"], list) else [row["when"]],
+        )
+        for row in rows
+    )
 
 
 def named_pattern(name: str) -> Pattern | None:
@@ -39,32 +47,67 @@ def named_pattern(name: str) -> Pattern | None:
     return next((pattern for pattern, _ in read_patterns() if pattern.name == name), None)
 
 
-def find_pattern(gain: Mapping[str, Any], sites: Sequence[object], component: str) -> Pattern | None:
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What a known cause may rest on: all of it was seen."""
+
+    gain: Mapping[str, Any]
+    """The heaviest gain, as `Gain.as_json`; empty where nothing was found to hold the growth."""
+    component: str
+    """What grows."""
+    follows: str = "step"
+    libraries: frozenset[str] = frozenset()
+    """Libraries that the process has loaded."""
+    new_sizes: bool = False
+    """Whether blocks of sizes that were not there before were asked for, or are kept."""
+    recorded: bool = False
+    """Whether a line was recorded or traced whose memory stays."""
+
+
+def find_pattern(grounds: Grounds) -> Pattern | None:
     """The first pattern that fits.
 
     Args:
-        gain: The heaviest gain, as `Gain.as_json`; empty where nothing was found to hold the growth.
-        sites: What the explanation names; without any nothing is known.
-        component: What grows.
+        grounds: What was seen.
     """
-    if not gain and not sites:
-        return None
-    return next((pattern for pattern, when in read_patterns() if _fits(when, gain, component)), None)
+    return next((pattern for pattern, when in read_patterns() if any(_fits(one, grounds) for one in when)), None)
 
 
-def _fits(when: Mapping[str, Any], gain: Mapping[str, Any], component: str) -> bool:
+def _fits(when: Mapping[str, Any], grounds: Grounds) -> bool:
     """Whether all conditions hold."""
+    gain = grounds.gain
     naming = gain.get("naming") or {}
+    bases, traits = gain.get("bases", {}), gain.get("traits", ())
     tests: dict[str, Callable[[Any], bool]] = {
+        "library": lambda wanted: grounds.libraries >= set(wanted),
         "kind": lambda wanted: gain.get("kind") in wanted if wanted else not gain,
         "type": lambda wanted: gain.get("type") in wanted,
         "name": lambda wanted: naming.get("name") in wanted,
         "role": lambda wanted: naming.get("role") in wanted,
-        "owner": lambda wanted: any(part["owner"].startswith(tuple(wanted)) for part in gain.get("path", ())),
-        "elements": lambda wanted: any(kind.endswith(tuple(wanted)) for kind in gain.get("elements", ())),
+        "owner": lambda wanted: str(naming.get("owner", "")).startswith(tuple(wanted)),
+        "bounded": lambda wanted: (naming.get("most") is not None) == wanted,
+        "holder": lambda wanted: any(
+            part["role"] in _HOLDING and part["owner"].startswith(tuple(wanted)) for part in gain.get("path", ())
+        ),
+        "elements": lambda wanted: any(bases.get(name, 0.0) >= MOST_OF for name in wanted),
+        "traits": lambda wanted: set(traits) >= set(wanted),
+        "heaviest": lambda wanted: _heaviest(gain.get("weight", {})) in wanted,
         "nodes": lambda wanted: bool(gain.get("nodes")) == wanted,
         "views": lambda wanted: bool(gain.get("views")) == wanted,
         "never": lambda _: False,
-        "component": lambda wanted: component in wanted,
+        "component": lambda wanted: grounds.component in wanted,
+        "follows": lambda wanted: grounds.follows in wanted,
+        "new_sizes": lambda wanted: grounds.new_sizes == wanted,
+        "recorded": lambda wanted: grounds.recorded == wanted,
     }
     return all(tests[name](wanted) for name, wanted in when.items())
+
+
+def _heaviest(weight: Mapping[str, float]) -> str | None:
+    """The kind of memory that makes up most of a gain; None where it weighs nothing."""
+    name = max(weight, key=lambda part: weight[part], default=None)
+    return name if name is not None and weight[name] > 0 else None
+
+
+_HOLDING = frozenset(("attribute", "class attribute", "element"))
+"""Ways of holding in which the owner is a type: the others name modules and functions."""

@@ -101,11 +101,14 @@ class Source:
             name: Of what a library keeps; its underscores and plural do not count.
         """
         stem = name.strip("_").removesuffix("s").casefold()
-        return [
-            self._describe(statement, inside)
+        words = set(stem.replace("hooks", "hook").split("_"))
+        found = [
+            (max(_likeness(called, stem, words) for called in names), statement, inside)
             for statement, inside in self._statements
-            if len(stem) > 2 and any(stem in called.casefold() for called in _called(statement))
+            if (names := list(_called(statement)))
         ]
+        likely = sorted((row for row in found if row[0] > 0), key=lambda row: -row[0])
+        return [self._describe(statement, inside) for _, statement, inside in likely]
 
     def makes(self, store: Statement, name: str) -> Statement:
         """The statement that makes what another one stores: itself, or where its variable was set.
@@ -249,6 +252,19 @@ def _called(statement: ast.stmt) -> Iterator[str]:
             yield str(name)
 
 
+def _likeness(called: str, stem: str, words: set[str]) -> int:
+    """How many words a function's name shares with what a library keeps; 0 where they do not belong together.
+
+    `register_full_backward_hook` puts into `_backward_hooks`, and so does a tensor's `register_hook`.
+    """
+    called = called.casefold()
+    if len(stem) > 2 and stem in called:
+        return 100 + len(words)
+    parts = called.split("_")
+    rest = set(parts) - _REGISTERING
+    return len(rest) if parts[0] in _REGISTERING and rest and rest <= words else 0
+
+
 def _targets(statement: ast.stmt) -> list[ast.expr]:
     """What a statement assigns to."""
     if isinstance(statement, ast.Assign):
@@ -290,6 +306,8 @@ def _variable_of(node: ast.expr | None) -> str | None:
             return None
 
 
+_REGISTERING = frozenset(("register", "add", "full", "module"))
+"""Words of functions that put something into a table of a library's."""
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _NAMES = (ast.Name, ast.Attribute)
 _SEQUENCES = (ast.Tuple, ast.List)

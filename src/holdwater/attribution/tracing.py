@@ -38,6 +38,10 @@ class LineTrace:
         """Elements that each container, by its place in `watched`, has gained at which line."""
         self.heap: dict[Place, float] = defaultdict(float)
         """Bytes by which the heap has risen at each line, what was freed there taken off."""
+        self.spent: dict[Place, float] = defaultdict(float)
+        """Seconds that each line took: what another thread allocates meanwhile is booked to the longest."""
+        self.ran: dict[str, set[int]] = defaultdict(set)
+        """The lines of each file that have run."""
         self.gave_up = False
         self._watched = watched[:MOST_WATCHED]
         self._lengths = [len(item) for item in self._watched]
@@ -45,7 +49,7 @@ class LineTrace:
         self._in_use = 0.0
         self._at: Place | None = None
         self._events = 0
-        self._until = 0.0
+        self._until = self._then = 0.0
         self._most = most_seconds
         self._frames: list[FrameType] = []
 
@@ -60,7 +64,8 @@ class LineTrace:
                 frame.f_trace = self._line
                 self._frames.append(frame)
             frame = frame.f_back
-        self._until = time.perf_counter() + self._most
+        self._then = time.perf_counter()
+        self._until = self._then + self._most
         self._in_use = 0.0 if self._read_heap is None else self._read_heap()
         sys.settrace(self._call)
         return True
@@ -81,8 +86,13 @@ class LineTrace:
         if not is_users(frame.f_code.co_filename):
             return None
         self._compare()
-        self._at = (frame.f_code.co_filename, frame.f_lineno)
+        self._go_to(frame)
         return self._line
+
+    def _go_to(self, frame: FrameType) -> None:
+        """A line runs."""
+        self._at = (frame.f_code.co_filename, frame.f_lineno)
+        self.ran[self._at[0]].add(self._at[1])
 
     def _line(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - a trace function
         """A line begins, or a function ends: what has grown, has grown at the line before."""
@@ -97,7 +107,7 @@ class LineTrace:
             caller = users_frame(frame.f_back)
             self._at = None if caller is None else (caller.f_code.co_filename, caller.f_lineno)
         else:
-            self._at = (frame.f_code.co_filename, frame.f_lineno)
+            self._go_to(frame)
         return self._line
 
     def _compare(self) -> None:
@@ -111,6 +121,8 @@ class LineTrace:
                 self._lengths[index] = length
         if self._read_heap is not None:
             in_use = self._read_heap()
+            now = time.perf_counter()
             if at is not None:
                 self.heap[at] += in_use - self._in_use
-            self._in_use = in_use
+                self.spent[at] += now - self._then
+            self._in_use, self._then = in_use, now

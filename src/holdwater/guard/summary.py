@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from holdwater.actions.perform import Outcome
-from holdwater.attribution.explanation import Explanation
 from holdwater.attribution.patterns import named_pattern
+from holdwater.attribution.site import Explanation
 from holdwater.budget import Budgets
 from holdwater.detectors.verdict import GRAVITY, Finding, Forecast, Plateau, Rate, Verdict
 from holdwater.guard.account import Overhead
@@ -115,6 +115,7 @@ def _finding(finding: Finding, explanation: Explanation | None) -> dict[str, Any
         return row
     row |= {
         "explained": explanation.explained,
+        "answer": explanation.answer,
         "sites": [asdict(site) for site in explanation.sites],
         "explained_step": explanation.step,
         "chain": list(explanation.chain),
@@ -150,6 +151,7 @@ def _rate(rate: Rate) -> dict[str, float | None]:
         "low": _finite(rate.low),
         "high": _finite(rate.high),
         "bytes_per_event": rate.bytes_per_step if rate.per_event is None else rate.per_event,
+        "every_steps": rate.every_steps,
     }
 
 

@@ -4,6 +4,7 @@ Everything here runs inside the training process, so it is short: a step costs a
 10 µs. Looks come by the time that has passed (`probes.pace`), not by the step. Judging is the watcher's work.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from holdwater.attribution.census import Census, Counter
 from holdwater.attribution.gains import Gains
 from holdwater.integrations.readings import Readings
-from holdwater.integrations.window import Window, seen_at_once
+from holdwater.integrations.window import Standing, Window, seen_at_once
 from holdwater.probes.record import LookRecord
 from holdwater.supervise.channel import Channel, Source
 
@@ -28,6 +29,7 @@ FIRST_CENSUS = 16
 """The look at which objects are counted for the first time, so that there is something to compare with."""
 FAR = 256
 """A count so many steps ago is too old to be compared with."""
+_CLOCKS = ("samples_seen", "epochs", "evaluations", "checkpoints", "shapes")
 NEVER = math.inf
 """A look that does not come."""
 GRAIN = 1 << 20
@@ -61,6 +63,8 @@ class Session:
     """Of a supervised script's loaders."""
     room: "Callable[[], int] | None" = None
     """Bytes of the host's budget that are left to a supervised script."""
+    _counted: "tuple[float, dict[str, int]]" = (math.inf, {})
+    """When objects were counted last, and where the clocks stood then."""
 
     def __init__(self, folder: Path, *, last_step: int | None = None, counts: bool = True) -> None:
         """Take up the channel in a folder that the watcher made.
@@ -250,8 +254,11 @@ class Session:
                 return
             before = self._readings.in_use()
             census = window.close(self.steps, self._take)
-            answer = {} if census is None else {"before": before, "census": census.as_json()}
             self._window = None
+            if census is None and not window.over:  # no step has ended in it: it has seen nothing
+                self._count(window.number, last=True)
+                return
+            answer = {} if census is None else {"before": before, "census": census.as_json()}
             self._write_answer(window.number, answer | {"explanation": window.as_json()}, 0.0)
         except Exception as error:  # noqa: BLE001 - as while it ran
             self._abandon()
@@ -278,24 +285,29 @@ class Session:
     def _take(self, note: "Callable[[Any], None]") -> Census:
         """Count objects."""
         self._counted_at = self.steps
+        self._counted = time.perf_counter(), {name: int(getattr(self, name)) for name in _CLOCKS}
         return self._counter.take(self.steps, self.datasets(), note=note)
 
     def _open_window(self, asked: int) -> None:
         """Look into a growth for a few dozen steps."""
-        if self.steps - self._counted_at > FAR:
-            self._count(0)
-        steps, then = self._looked_at
-        period = (time.perf_counter() - then) / max(self.steps - steps, 1)
         window = Window(self.folder, asked, self._gains, heap=self._readings.heap())
+        if self.steps - self._counted_at > FAR or window.is_patient:
+            self._count(0)
+        now, (counted_then, clocks) = time.perf_counter(), self._counted
+        steps, then = self._looked_at
+        if self._counted_at < steps and counted_then < then:
+            steps, then = self._counted_at, counted_then  # the longer the time, the better it is known
+        period = (now - then) / max(self.steps - steps, 1)
         self._window = window
+        events, before = self._events(window), clocks.get(window.clock or "", 0)
         with self._readings.without_own():
-            window.open(self.steps, self._counted_at, period, self._events(window))
+            window.open(self.steps, Standing(self._counted_at, period, events, before, now - self._began))
 
     def _turn_window(self, window: Window) -> None:
         """Go on by a step."""
         spent = window.seconds
         before = self._readings.in_use() if window.is_due else {}
-        with self._readings.without_own():
+        with self._readings.without_own() if window.adds_memory else contextlib.nullcontext():
             census = window.turn(self.steps, self._events(window), self._take)
         answer = {} if census is None else {"before": before, "census": census.as_json()}
         if window.over:

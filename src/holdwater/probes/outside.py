@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import psutil
 
 from holdwater.errors import ProbeError
+from holdwater.probes.children import ChildProcesses
 from holdwater.probes.host import read_kib_table
-from holdwater.probes.processes import SharedMemoryFiles, proportional_size
+from holdwater.probes.processes import SharedMemoryFiles
 
 DEAR_SHARE = 0.001
 """Listing children and their memory takes at most this part of the time, in the long run."""
@@ -58,6 +59,8 @@ class Outside:
         try:
             self._process = psutil.Process(pid)
             self._process.memory_info()
+            self.children = ChildProcesses(self._process)
+            """What it has started."""
         except psutil.Error as error:
             raise ProbeError(f"the process {pid} cannot be read: {error}") from error
 
@@ -118,10 +121,8 @@ class Outside:
     def _read_dear(self) -> dict[str, int]:
         """Children with their memory, files and threads, shared-memory files, device memory."""
         found: dict[str, Any] = {}
-        with contextlib.suppress(psutil.Error):
-            children = self._process.children(recursive=True)
-            self._family = [self.pid, *(child.pid for child in children)]
-            found = {"child_count": len(children), "children": sum(map(proportional_size, children))}
+        found |= self.children.read()
+        self._family = [self.pid, *self.children.pids]
         with contextlib.suppress(OSError):
             found["open_files"] = len(os.listdir(self._proc / "fd"))  # noqa: PTH208 - half the price
             found["threads"] = len(os.listdir(self._proc / "task"))  # noqa: PTH208

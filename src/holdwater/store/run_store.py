@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from holdwater.actions.perform import Outcome
-from holdwater.attribution.explanation import Explanation
+from holdwater.attribution.site import Explanation
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
 from holdwater.policy.decision import Decision

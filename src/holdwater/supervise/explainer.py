@@ -9,11 +9,16 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from holdwater.attribution.explanation import Explanation, explain
+from holdwater.attribution.explanation import explain
+from holdwater.attribution.site import Explanation, Growing
 from holdwater.detectors.verdict import Finding, Verdict
+from holdwater.probes.children import FORK, Child
+from holdwater.units import format_size
 
 EXPLAINED = frozenset(("leak", "fragmentation", "warming", "bounded"))
 """Verdicts whose findings are explained."""
@@ -24,11 +29,12 @@ LONGEST_READING = 60.0
 class Explainer:
     """The newest thing that the process has seen, and what it explains."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, growers: Callable[[], list[Child]] = list) -> None:
         """Begin with nothing.
 
         Args:
             folder: Where the process leaves its recordings.
+            growers: The children of the process that have grown most.
         """
         self.seen: dict[str, Any] | None = None
         """What the process saw in its last window."""
@@ -36,20 +42,23 @@ class Explainer:
         """What its allocations were; None where they were not recorded, or are still being read."""
         self.workers: dict[str, Any] | None = None
         """What a loader's worker saw in itself."""
-        self._folder = folder
+        self._folder, self._growers = folder, growers
         self._reading: subprocess.Popen[str] | None = None
         self._reads: dict[str, Any] | None = None
         self._made: dict[tuple[str, str, float], Explanation] = {}
 
     def take(self, seen: dict[str, Any]) -> None:
         """Take in what the process has seen, and begin to read its recording."""
+        if "to_step" not in seen:
+            return  # it was closed before it had seen anything
         allocations = seen.get("allocations")
         if self.seen is not None and allocations is None:
             return  # what was recorded says more than two counts
         if allocations is None:
             self._use(seen, None)
             return
-        command = [sys.executable, "-m", "holdwater.attribution.capture", str(self._folder / allocations)]
+        by = ["--every", str(seen.get("every_steps") or 0)] + (["--by-events"] if seen.get("by_events") else [])
+        command = [sys.executable, "-m", "holdwater.attribution.recorded", str(self._folder / allocations), *by]
         self._reading = subprocess.Popen(  # noqa: S603 - this interpreter, and a file of our own
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -88,17 +97,31 @@ class Explainer:
         rate = finding.rate.bytes_per_step if finding.rate is not None else 0.0
         inside = self.workers if finding.component == "host.children" else None
         seen = self.seen if inside is None else inside
-        if seen is None or finding.verdict not in EXPLAINED or rate <= 0:
+        if finding.verdict not in EXPLAINED or rate <= 0:
             return None
         if finding.verdict == "bounded" and finding.forecast is None:
             return None  # it has stopped: what grows a little still is not what has grown
+        if seen is None:
+            return self._by_children(finding, None)
         key = (finding.component, finding.follows, rate)
         if key not in self._made:
             self._made = {old: made for old, made in self._made.items() if old[0] != finding.component}
-            component = finding.component if inside is None else "host.python"  # weighed in the worker itself
+            growing = _growing(finding, inside=inside is not None)
             recorded = self.recorded if inside is None else None
-            self._made[key] = explain(seen, component, rate, follows=finding.follows, recorded=recorded)
+            made = explain(seen, growing, recorded=recorded)
+            self._made[key] = self._by_children(finding, made) or made
         return self._made[key]
+
+    def _by_children(self, finding: Finding, made: Explanation | None) -> Explanation | None:
+        """Say which of the children grow, where it is they; None where that says nothing."""
+        grown = self._growers() if finding.component == "host.children" else []
+        if not grown:
+            return None
+        names = (self.seen or {}).get("processes", {})
+        chain = tuple(_grower(child, names.get(str(child.pid))) for child in grown)
+        made = made or Explanation(int(finding.detected_step), (), 0.0, answer="not explained yet")
+        first, last = (made.chain, chain) if self.workers is not None else (chain, made.chain)
+        return replace(made, chain=(*first, *last))
 
     def explained(self, verdict: Verdict) -> float:
         """The share of the gravest finding's growth that is explained."""
@@ -112,3 +135,27 @@ class Explainer:
         """Explain with this from now on."""
         self.seen, self.recorded = seen, recorded
         self._made.clear()
+
+
+def _growing(finding: Finding, *, inside: bool) -> Growing:
+    """What is to be explained; what a child has counted in itself is weighed there, as objects."""
+    rate = finding.rate
+    return Growing(
+        component="host.python" if inside else finding.component,
+        rate=0.0 if rate is None else rate.bytes_per_step,
+        follows=finding.follows,
+        every_steps=None if rate is None else rate.every_steps,
+        per_event=None if rate is None else rate.per_event,
+    )
+
+
+def _grower(child: Child, name: str | None) -> str:
+    """A child that has grown, in words; by the name that multiprocessing knows it under, where it has one."""
+    kind = child.kind
+    if name is not None and kind == FORK:
+        kind = (
+            f"the multiprocessing manager `{name}`"
+            if "Manager" in name
+            else f"the process `{name}` of multiprocessing"
+        )
+    return f"{kind} (process {child.pid}) has grown by {format_size(child.grown)} to {format_size(child.now)}"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from holdwater.attribution.site import LEAST_EXPLAINED
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.judge import Judgement
 from holdwater.probes.outside import Outside
@@ -18,18 +19,28 @@ from holdwater.supervise.explainer import Explainer
 
 MOST_QUESTIONS = 12
 """How often a process is asked in one run."""
-MOST_WINDOWS = 3
-"""How many of these questions may be windows."""
+FEW_WINDOWS, MOST_WINDOWS = 3, 6
+"""How many of these questions may be windows; the second where a growth is named and not explained yet."""
+AGAIN = 1.5
+"""Where nothing is explained yet, the next window is opened when the run is so many times as long."""
+LONGER, MOST_LONGER = 4, 2
+"""Each window after one that has explained nothing is so many times as long, at most so often."""
 WELL_EXPLAINED = 0.5
 """An explanation that accounts for this share is not sought again."""
+STEPS = 24
+"""Steps of a window."""
 SOON = 2.0
 """Seconds for which an answer is waited for eagerly."""
 MUCH = 1e6
 """An experiment that has freed so many bytes of garbage is made again, to see whether more has come."""
 ALLOWANCE = 2.0
 """Seconds of the process that counting may take in any run."""
+ALLOWED_WINDOWS = 5.0
+"""Seconds that counting and windows may take together."""
 ALLOWED_SHARE = 0.01
 """In a long run counting may take this share of it."""
+GRAVE = frozenset(("leak", "fragmentation", "warming"))
+"""Verdicts of a growth that a window looks into."""
 CLOCKS = {
     "evaluation": "evaluations",
     "checkpoint": "checkpoints",
@@ -56,7 +67,7 @@ class Inquiry:
         """What was tried, as actions of the JSON verdict."""
         self.errors: list[str] = []
         """What the process could not answer."""
-        self.explainer = Explainer(folder)
+        self.explainer = Explainer(folder, lambda: outside.children.growers())  # noqa: PLW0108 - when it is asked for
         self.asked = 0
         self._channel, self._folder, self._outside = channel, folder, outside
         self._answered = self._asked_at = self._experiment_at = self._window_at = self._windows = 0
@@ -95,7 +106,7 @@ class Inquiry:
             self._owes_window = False
             self._windows += 1
             self._window_at = steps
-            self._put(steps, "window", json.dumps(_window(judgement)))
+            self._put(steps, "window", json.dumps(_window(judgement, longer=self._windows - 1)))
         elif unexplained or uncounted or (judgement.suspicious and self._is_fresh(steps)):
             self._counted_last = final
             self._put(steps, "count", "")
@@ -118,17 +129,20 @@ class Inquiry:
         if self._windows == 0:
             return True
         explained = self.explainer.explained(judgement.verdict)
-        return explained < WELL_EXPLAINED and steps >= 2 * self._window_at and self._is_affordable()
+        named = any(one.rate is not None and one.verdict in GRAVE for one in judgement.verdict.findings)
+        later, most = (AGAIN, MOST_WINDOWS) if named and explained < LEAST_EXPLAINED else (2, FEW_WINDOWS)
+        enough = steps >= later * self._window_at and self._windows < most
+        return explained < WELL_EXPLAINED and enough and self._is_affordable(ALLOWED_WINDOWS)
 
     def _is_fresh(self, steps: int) -> bool:
         """Whether another count is worth its price."""
         first = len(self.evidence.holdings) < 2  # a single count can be compared with nothing
         return steps >= 2 * self._asked_at and (self._is_affordable() or first)
 
-    def _is_affordable(self) -> bool:
+    def _is_affordable(self, least: float = ALLOWANCE) -> bool:
         """Whether what was asked so far has cost little enough."""
         channel = self._channel
-        allowed = max(ALLOWANCE, ALLOWED_SHARE * channel.get_seconds("last_step_at"))
+        allowed = max(least, ALLOWED_SHARE * channel.get_seconds("last_step_at"))
         return channel.get_seconds("attribution_seconds") < allowed
 
     def _put(self, steps: int, kind: str, text: str) -> None:
@@ -181,18 +195,25 @@ class Inquiry:
             })
 
 
-def _window(judgement: Judgement) -> dict[str, Any]:
+def _window(judgement: Judgement, *, longer: int = 0) -> dict[str, Any]:
     """What a window is to look at, and to wait for: two events of the clock that the growth follows.
 
     On the host allocations are recorded by other means than on a device, and each costs time.
+
+    Args:
+        judgement: The newest.
+        longer: Windows that have explained too little before this one.
     """
     wanted: dict[str, Any] = {"workers": True} if judgement.children else {}
     rising = [finding for finding in judgement.verdict.findings if finding.rate is not None]
-    grave = [finding for finding in rising if finding.verdict in {"leak", "fragmentation", "warming"}]
+    grave = [finding for finding in rising if finding.verdict in GRAVE]
     if not grave:
         return wanted
     if len({finding.component.partition(".")[0] for finding in grave}) == 1:
         wanted["component"] = grave[0].component
     if grave[0].follows in CLOCKS:
-        wanted |= {"clock": CLOCKS[grave[0].follows], "events": 2}
-    return wanted
+        return wanted | {"clock": CLOCKS[grave[0].follows], "events": 2}
+    every = grave[0].rate.every_steps if grave[0].rate is not None else None
+    if every is not None:
+        return wanted | {"every_steps": every}
+    return wanted | ({"steps": STEPS * LONGER ** min(longer, MOST_LONGER)} if longer else {})

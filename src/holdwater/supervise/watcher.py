@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.actions.perform import Outcome
-from holdwater.attribution.explanation import Explanation
+from holdwater.attribution.site import Explanation
 from holdwater.budget import Budget, Terms, stopping_level
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH, by_time

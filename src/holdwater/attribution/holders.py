@@ -1,0 +1,208 @@
+"""Who holds what has grown: gains by the name under which they are held, and the statement that stores them.
+
+Where a container was seen to grow, that line is the statement; else the source of the user's files says which
+could be, and the lines that were seen to run are preferred. What was only read is marked as such.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from holdwater.attribution.site import Growing, KnownBy, Site
+from holdwater.attribution.source import Statement, parse
+
+SELDOM = 0.2
+"""A container that gained fewer elements a step has not followed the steps."""
+MUCH = 0.3
+"""Unless they account for this share of the growth."""
+
+
+class Place(NamedTuple):
+    """The statement that stores something."""
+
+    file: str
+    statement: Statement
+    known_by: KnownBy
+    ran: bool
+
+
+@dataclass(slots=True)
+class Holder:
+    """Gains that are held under one name."""
+
+    name: str
+    gain: dict[str, Any]
+    """The heaviest of them."""
+    weights: dict[str, float]
+    nodes: float
+    place: Place | None
+
+
+def find_holders(seen: Mapping[str, Any], growing: Growing) -> list[Holder]:
+    """Gains by the name under which they are held, the heaviest in what grows first.
+
+    Args:
+        seen: What a process saw: see `explain`.
+        growing: The growth.
+    """
+    steps = max(seen["to_step"] - seen["from_step"], 1)
+    column = column_of(growing.component)
+    found: dict[tuple[str, str], Holder] = {}
+    for index, gain in enumerate(seen.get("gains", ())):
+        if gain["naming"] is not None and not _is_seldom(gain, steps, growing):
+            _book(found, seen, index, gain)
+    users = seen.get("users_files", ())
+    matching = [holder for holder in found.values() if column == "total" or holder.weights[column] > 0]
+    return sorted(matching, key=lambda holder: _rank(holder, growing, users))
+
+
+def column_of(component: str) -> str:
+    """Which weight of a gain counts for a component."""
+    return {
+        "process.handles": "handles",
+        "host.children": "handles",
+        "host.file": "files",
+        "host.shared": "files",
+    }.get(component, "total")
+
+
+def share_out(holders: list[Holder], size: float) -> None:
+    """Give each holder of processes its part of what they have grown by: they are known by number only."""
+    total = sum(holder.weights["handles"] for holder in holders)
+    for holder in holders:
+        holder.weights["handles"] *= size / max(total, 1.0)
+
+
+def held_site(holder: Holder, size: float) -> Site | None:
+    """Where something is held; where the statement is not known, where its holder is defined.
+
+    Args:
+        holder: Of the growth.
+        size: Bytes (or handles) a step.
+    """
+    naming = holder.gain["naming"]
+    kind = "lru_cache" if naming["role"] == "cache" else holder.gain["type"]
+    if holder.gain["kind"] in {"instances", "gradients"}:
+        kind = "attribute"
+    if holder.place is None:
+        if naming["file"] is None:
+            return None
+        line, owner = naming["line"] or 1, naming["owner"]
+        return Site("held", naming["file"], line, owner, holder.name, kind, size, known_by="source", ran=False)
+    file, statement, known_by, ran = holder.place
+    return Site(
+        "held", file, statement.line, statement.function, holder.name, kind, size, statement.text, known_by, ran
+    )
+
+
+def made_site(holder: Holder, size: float, seen: Mapping[str, Any]) -> Site | None:
+    """Where what is held was made, as the source has it.
+
+    Args:
+        holder: Of the growth.
+        size: Bytes (or handles) a step.
+        seen: As for `find_holders`.
+    """
+    if holder.place is None:
+        return None
+    file, store, *_ = holder.place
+    source = parse(file)
+    if source is None:
+        return None
+    made = source.makes(store, holder.name)
+    ran = _ran(seen, file, made)
+    return Site("allocated", file, made.line, made.function, None, None, size, made.text, "source", ran)
+
+
+def _is_seldom(gain: Mapping[str, Any], steps: int, growing: Growing) -> bool:
+    """Whether a container grew too seldom to have followed the steps, and by too little to matter."""
+    if growing.follows != "step" or gain["kind"] != "container" or gain["handles"]:
+        return False
+    rises = steps / (growing.every_steps or 1)
+    much = MUCH * growing.rate * steps
+    return bool(gain["count"] < SELDOM * rises and sum(gain["weight"].values()) < much)
+
+
+def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
+    """A gain in bytes of each kind; what holds plain numbers may hold handles."""
+    weight = gain["weight"]
+    numbers = gain["kind"] == "container" and set(gain["elements"]) <= {"int"}
+    return {
+        "total": sum(weight.values()),
+        "files": gain["files"],
+        "handles": gain["handles"] or (gain["count"] if numbers else 0),
+        "host.tensors": weight["tensors"],
+        "host.python": weight["python"],
+        "host.native": weight["native"],
+    }
+
+
+def _book(found: dict[tuple[str, str], Holder], seen: Mapping[str, Any], index: int, gain: dict[str, Any]) -> None:
+    """Add a gain to its holder."""
+    key = (gain["naming"]["name"], gain["naming"]["owner"])
+    weights, holder = _weights(gain), found.get(key)
+    if holder is None:
+        found[key] = Holder(key[0], gain, weights, gain["nodes"], _stored_at(seen, index, gain))
+    elif (
+        holder.gain["kind"] == gain["kind"]
+    ):  # else the same, seen in two ways: a list, and graphs behind its name
+        for name, size in weights.items():
+            holder.weights[name] += size
+        holder.nodes += gain["nodes"]
+        holder.place = holder.place or _stored_at(seen, index, gain)
+
+
+def _rank(holder: Holder, growing: Growing, users_files: Sequence[str]) -> tuple[float, float]:
+    """What counts for the component, the user's own holders before others; the smaller the guiltier."""
+    column, sizes, naming = column_of(growing.component), holder.weights, holder.gain["naming"]
+    matched = sizes[column] if column != "total" else sizes["total"] + sizes.get(growing.component, 0.0)
+    trust = 1.0 if (naming["file"] or "") in users_files else 0.5 if holder.place is not None else 0.1
+    if naming["owner"].startswith("torch.optim") and holder.name == "state":
+        trust = 0.1  # it follows the parameters that the optimizer was given
+    return -matched * trust, -sizes["total"]
+
+
+def _stored_at(seen: Mapping[str, Any], index: int, gain: Mapping[str, Any]) -> Place | None:
+    """The statement that stores: where the container was seen to grow, else where the source says so."""
+    naming, files = gain["naming"], seen.get("users_files", ())
+    if naming["role"] == "cache" and naming["file"] in files:
+        source = parse(naming["file"])
+        statement = None if source is None else source.at(naming["line"] or 0)
+        return None if statement is None else Place(naming["file"], statement, "seen", ran=True)
+    rows = () if naming["role"] == "cache" else seen.get("lines", {}).get(str(index), ())
+    for file, line, _ in sorted(rows, key=lambda row: -row[2]):
+        source = parse(file)
+        statement = None if source is None else source.at(line)
+        if statement is not None:
+            return Place(file, statement, "seen", ran=True)
+    for file, statements in _by_the_source(naming, files, gain):
+        likeliest = next((one for one in statements if _ran(seen, file, one)), statements[0])
+        return Place(file, likeliest, "source", _ran(seen, file, likeliest))
+    return None
+
+
+def _by_the_source(
+    naming: Mapping[str, Any], files: Sequence[str], gain: Mapping[str, Any]
+) -> Iterable[tuple[str, list[Statement]]]:
+    """The statements of each file that may store under a name, the owner's own file first."""
+    ordered = sorted(files, key=lambda file: file != naming["file"])
+    scope = naming["owner"].rpartition(".")[2]
+    for file in ordered:
+        source = parse(file)
+        if source is None:
+            continue
+        found = source.calls_with("create_graph") if gain["kind"] == "gradients" else []
+        found = found or source.stores(naming["name"], scope=scope)
+        if found and (file == naming["file"] or found[0].kind != "name"):
+            yield file, found
+    for file in ordered:  # a library keeps it, under a name that the user's files never write
+        source = parse(file)
+        found = [] if source is None else source.calls_like(naming["name"])
+        if found:
+            yield file, found
+
+
+def _ran(seen: Mapping[str, Any], file: str, statement: Statement) -> bool:
+    """Whether a statement was seen to run in the steps that were followed line by line."""
+    lines = seen.get("ran", {}).get(file, ())
+    return any(statement.line <= line <= statement.last for line in lines)

@@ -1,0 +1,226 @@
+"""Which of the user's lines allocate what stays: a recording of `capture.Capture`, read beside the training.
+
+    python -m holdwater.attribution.recorded FILE [--every STEPS] [--by-events]
+
+What was allocated in one step and is still there two marks later stays; what every step allocates anew and gives
+back is left out. Where the growth comes every so many steps, or by events, it has to outlive the next of them.
+
+Source: memray documentation, `FileReader` (Bloomberg, Apache-2.0).
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from holdwater.attribution.capture import EVENT_MARK, MARK
+from holdwater.attribution.user_code import is_users
+
+SURVIVED = 2
+"""Marks after its own step (or event) that an allocation has to outlive."""
+LATE = 1.1
+"""An event may come later than it is expected by this factor."""
+MOST_PLACES = 24
+"""Places that are reported."""
+MOST_THREADS = 4
+LARGE = 4096
+"""Blocks from this size on leave gaps that others may not fit into."""
+FREES = frozenset(("FREE", "MUNMAP", "PYMALLOC_FREE"))
+Line = tuple[str, int, str]
+"""A file, a line, a function."""
+
+
+class Live(NamedTuple):
+    """An allocation that was not given back."""
+
+    step: int
+    event: int
+    record: Any
+
+
+@dataclass(slots=True)
+class _Place:
+    """What one line, or one thread, has left."""
+
+    inner: str = ""
+    bytes: int = 0
+    count: int = 0
+    early: int = 0
+    """Bytes of the first half of the steps that count."""
+    steps: set[int] = field(default_factory=set)
+    """In which it left something, that which is too young to count included."""
+
+
+@dataclass(slots=True)
+class Recording:
+    """What a recording's records add up to."""
+
+    every: int = 0
+    """Steps from one rise of the growth to the next; 0 where it comes at each."""
+    by_events: bool = False
+    """Whether the growth follows events that were marked."""
+    marks: int = 0
+    events: int = 0
+    loop: int | None = None
+    """The thread of the training loop: the one that marks."""
+    live: dict[int, Live] = field(default_factory=dict)
+    new_sizes: dict[int, int] = field(default_factory=dict)
+    """The step in which a large size was first asked for, by size."""
+
+    def take(self, records: Iterable[Any], frees: frozenset[int]) -> None:
+        """Follow what is allocated and given back.
+
+        Args:
+            records: Of memray, in their order.
+            frees: Kinds of records that give back.
+        """
+        for record in records:
+            if record.allocator in frees:
+                self.live.pop(record.address, None)
+            elif record.size == MARK:
+                self.marks += 1
+                self.loop = record.tid
+            elif record.size == EVENT_MARK:
+                self.events += 1
+            else:
+                self.live[record.address] = Live(self.marks, self.events, record)
+                if record.size >= LARGE:
+                    self.new_sizes.setdefault(record.size, self.marks)
+
+    def as_json(self) -> dict[str, Any]:
+        """See `read`."""
+        lines: dict[Line, _Place] = {}
+        threads: dict[int, _Place] = {}
+        for row, line, inner in self._by_line():
+            if line is not None:
+                self._book(lines.setdefault(line, _Place(inner)), row)
+            elif row.record.tid != self.loop and not row.record.stack_trace():
+                self._book(threads.setdefault(row.record.tid, _Place(_name(row.record))), row)
+        return {
+            "steps": self.marks,
+            "events": self.events,
+            "new_sizes": sum(step > self.marks // 2 for step in self.new_sizes.values()),
+            "places": [
+                {"file": file, "line": number, "function": function, "inner": place.inner} | self._row(place)
+                for (file, number, function), place in _largest(lines, MOST_PLACES)
+            ],
+            "threads": [
+                {"tid": tid, "name": place.inner} | self._row(place)
+                for tid, place in _largest(threads, MOST_THREADS)
+            ],
+        }
+
+    @property
+    def _outlives(self) -> int:
+        """Marks, or events, that an allocation has to outlive."""
+        return math.ceil(LATE * self.every) if self.every and not self.by_events else SURVIVED
+
+    def _stays(self, row: Live) -> bool:
+        """Whether an allocation is old enough to be called staying."""
+        if self.by_events:
+            return row.event + self._outlives <= self.events
+        return row.step + self._outlives <= self.marks
+
+    def _by_line(self) -> Iterator[tuple[Live, Line | None, str]]:
+        """The live allocations but those of the newest steps, with the user's line and the innermost function."""
+        known: dict[int, tuple[Line | None, str]] = {}
+        for row in self.live.values():
+            if row.step + SURVIVED <= self.marks or self.by_events:
+                key = row.record.stack_id
+                if key not in known:
+                    known[key] = _users_line(row.record.stack_trace())
+                yield row, *known[key]
+
+    def _book(self, place: _Place, row: Live) -> None:
+        """Add an allocation to its place."""
+        place.steps.add(row.event if self.by_events else row.step // max(self.every, 1))
+        if self._stays(row):
+            place.bytes += row.record.size
+            place.count += 1
+            place.early += row.record.size if row.step * 2 < self.marks - self._outlives + 1 else 0
+
+    def _row(self, place: _Place) -> dict[str, Any]:
+        """A place's numbers."""
+        of_steps = max(self.marks - (0 if self.by_events else self._outlives) + 1, 1)
+        return {
+            "bytes": place.bytes,
+            "count": place.count,
+            "steps": len(place.steps),
+            "early": round(place.early / max(place.bytes, 1), 3),
+            "of_steps": max(round(of_steps / self.every), 1) * self.every if self.every else of_steps,
+            "of_events": max(self.events - SURVIVED + 1, 1) if self.by_events else None,
+        }
+
+
+def read(file: Path, *, every: int = 0, by_events: bool = False) -> dict[str, Any]:
+    """Read a recording.
+
+    Args:
+        file: That `Capture` wrote.
+        every: Steps from one rise of the growth to the next; 0 where it comes at each.
+        by_events: The growth follows the events that were marked.
+
+    Returns:
+        `steps`, `events`: marks seen; `places`: the user's lines whose allocations stayed, the largest first, each
+        with `file`, `line`, `function`, `bytes` and `count` over all `of_steps` (or `of_events`), `steps` in which
+        it happened, `early`, the share of the first half, and `inner`, the function that was called there last;
+        `threads`: native threads whose allocations stayed, with `tid` and `name`; `new_sizes`: large sizes that
+        the first half of the recording has not seen.
+    """
+    import memray  # noqa: PLC0415 - an extra
+
+    recording = Recording(every, by_events)
+    frees = frozenset(int(kind) for kind in memray.AllocatorType if kind.name in FREES)
+    reader = memray.FileReader(file)
+    recording.take(reader.get_allocation_records(), frees)
+    found = recording.as_json()
+    reader.close()
+    return found
+
+
+def _largest(places: dict[Any, _Place], most: int) -> list[tuple[Any, _Place]]:
+    """The places that have left most."""
+    left = [(key, place) for key, place in places.items() if place.bytes]
+    return sorted(left, key=lambda pair: -pair[1].bytes)[:most]
+
+
+def _users_line(stack: list[tuple[str, str, int]]) -> tuple[Line | None, str]:
+    """The user's innermost line of a stack, and the innermost function of all; None where there is none."""
+    for function, file, line in stack:
+        if is_users(file):
+            return (file, line, function), stack[0][0]
+    return None, ""
+
+
+def _name(record: Any) -> str:  # noqa: ANN401 - a record of memray
+    """The name of a record's thread; empty where it has none."""
+    return str(getattr(record, "thread_name", ""))
+
+
+def main() -> None:
+    """Print what a recording holds as JSON.
+
+    Where memory is short the kernel shall take this process, not the one that trains.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--every", type=int, default=0)
+    parser.add_argument("--by-events", action="store_true")
+    options = parser.parse_args()
+    with contextlib.suppress(OSError):  # Linux only
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    began = time.perf_counter()
+    try:
+        found = read(options.file, every=options.every, by_events=options.by_events)
+    except (OSError, RuntimeError, ImportError) as error:
+        found = {"error": str(error)}
+    print(json.dumps(found | {"seconds": time.perf_counter() - began}))  # noqa: T201 - its answer
+
+
+if __name__ == "__main__":
+    main()

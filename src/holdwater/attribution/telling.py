@@ -1,0 +1,102 @@
+"""The way from an allocation to what it keeps, a sentence each: what was seen is told so, what was read too."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from holdwater.attribution.holders import Holder
+from holdwater.attribution.site import Growing, Site
+from holdwater.units import format_rate, format_size
+
+
+def tell(holders: Sequence[Holder], sites: Sequence[Site], growing: Growing, steps: int) -> list[str]:
+    """The way as people read it: made here, stored there under this name, which keeps so much.
+
+    Args:
+        holders: The guiltiest first.
+        sites: As they are reported.
+        growing: The growth.
+        steps: Between the two counts.
+    """
+    made = next((site for site in sites if site.role == "allocated"), None)
+    held = next((site for site in sites if site.role == "held"), None)
+    lines = [] if made is None else [_made(made)]
+    if held is None or not holders:
+        return lines
+    naming = holders[0].gain["naming"]
+    owner = {"local": "local of", "global": "in module", "cache": "in module"}.get(naming["role"], "of")
+    lines.append(_stored(held, f"`{held.name}` ({held.kind}, {owner} {naming['owner']})"))
+    kept = [f"{holders[0].nodes / steps:.3g} graph nodes"] if holders[0].nodes else []
+    if growing.component == "process.handles":
+        kept.append(f"{held.bytes_per_step:.3g} handles a step")
+    else:
+        kept.append(format_rate(held.bytes_per_step))
+    lines.append(f"which keeps {' and '.join(kept)}")
+    total = holders[0].weights["total"]
+    if total and holders[0].gain["count"]:
+        each = total / holders[0].gain["count"]
+        lines[-1] += f" ({format_size(each)} for each of {holders[0].gain['count']} that were added)"
+    return lines
+
+
+def tell_threads(threads: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Native threads whose allocations stay: no line of the program runs in them.
+
+    Args:
+        threads: Of a recording, each with `name` and `bytes_per_step`, the largest first.
+    """
+    return [
+        f"allocated by a native thread, {_thread(row)}, in which no line of Python runs: "
+        f"{format_rate(row['bytes_per_step'])}"
+        for row in threads
+    ]
+
+
+def tell_more(seen: Mapping[str, Any], growing: Growing) -> list[str]:
+    """What else was seen that belongs to a growth of this kind: blocks that are kept, what was compiled again.
+
+    Args:
+        seen: What a process saw.
+        growing: The growth.
+    """
+    free = seen.get("device_free", ()) if growing.component == "device.reserved" else ()
+    sizes = ", ".join(f"{count} × {format_size(size)}" for size, count in free[:4])
+    again = seen.get("recompiled", ()) if growing.follows in {"compile", "shape"} else ()
+    return [
+        *([f"free blocks that are kept: {sizes}"] if sizes else []),
+        *(
+            f"`{row['function']}` ({row['file'].rpartition('/')[2]}:{row['line']}) was compiled again "
+            f"{row['often']} times; the last time this did not hold: {row['guard']}"
+            for row in again
+        ),
+    ]
+
+
+def _made(site: Site) -> str:
+    """Where something is made."""
+    if site.known_by == "seen":
+        return f"allocated at {_place(site)}: {site.text}"
+    return f"the source makes it at {_place(site)}: {site.text} ({_doubt(site)})"
+
+
+def _stored(site: Site, what: str) -> str:
+    """Where something is stored."""
+    if site.known_by == "seen":
+        return f"stored in {what} at {_place(site)}: {site.text}"
+    if not site.text:
+        return f"held in {what}, defined in {_place(site)}; no statement that stores it was found"
+    return f"held in {what}; the source stores it at {_place(site)}: {site.text} ({_doubt(site)})"
+
+
+def _doubt(site: Site) -> str:
+    """What was not seen of a line that was read in the source."""
+    return "it ran, but was not recorded" if site.ran else "it was not seen to run"
+
+
+def _thread(row: Mapping[str, Any]) -> str:
+    """A thread by its name."""
+    return f"`{row['name']}`" if row["name"] else "which has given itself no name"
+
+
+def _place(site: Site) -> str:
+    """A site as a file's name and line."""
+    return f"{site.file.rpartition('/')[2]}:{site.line}"

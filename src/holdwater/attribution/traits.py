@@ -1,0 +1,148 @@
+"""What new elements of a container are, and in which state: what a known cause rests on beside their number.
+
+Only what the standard library's own attributes say is read; nothing of the program's is called.
+"""
+
+import functools
+import gc
+import os
+import sys
+import threading
+import types
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from holdwater.attribution.weights import class_of
+
+MOST_PARTS = 8
+"""Parts of a tuple that are looked at, where that is the element."""
+MOST_BASES = 24
+"""Classes that are reported."""
+LIBRARIES = ("torch", "mlx", "matplotlib", "PIL")
+"""Libraries that a known cause may rest on."""
+
+
+def loaded_libraries() -> list[str]:
+    """Those of `LIBRARIES` that this process has imported."""
+    return [name for name in LIBRARIES if name in sys.modules]
+
+
+def bases_of(fresh: list[Any], *, pairs: bool) -> dict[str, float]:
+    """The classes that elements are instances of, with the share of the elements.
+
+    Args:
+        fresh: Elements; of a tuple its parts are looked at too.
+        pairs: They are keys and values by turns, as a dictionary gives them.
+    """
+    found: Counter[str] = Counter()
+    for item in fresh:
+        found.update({name for part in _parts(item) for name in _bases(type(part))})
+    most = max(len(fresh) / (2 if pairs else 1), 1.0)
+    return {name: round(min(count / most, 1.0), 3) for name, count in found.most_common(MOST_BASES)}
+
+
+def traits_of(fresh: list[Any], *, pairs: bool) -> list[str]:
+    """What holds of at least half of the elements: see `_TRAITS`; `own keys` where a value keeps its weak key.
+
+    Args:
+        fresh: As for `bases_of`.
+        pairs: As for `bases_of`.
+    """
+    items = [part for item in fresh for part in _parts(item)]
+    least = max(len(fresh) / (4 if pairs else 2), 1.0)
+    found = [name for name, holds in _TRAITS if sum(_safely(holds, part) for part in items) >= least]
+    if pairs and sum(_keeps(value, key) for key, value in zip(fresh[::2], fresh[1::2], strict=False)) >= least:
+        found.append("own keys")
+    return found
+
+
+def _parts(item: Any) -> Iterable[Any]:  # noqa: ANN401 - any element
+    """An element, and the parts of a tuple."""
+    return (item, *item[:MOST_PARTS]) if type(item) is tuple else (item,)
+
+
+def _bases(kind: type) -> list[str]:
+    """The qualified names of a class and of those that it is derived from."""
+    return [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__ if base is not object]
+
+
+def _safely(holds: Callable[[Any], bool], item: Any) -> bool:  # noqa: ANN401 - any element
+    """Whether something holds; False where an object does not like to be asked."""
+    try:
+        return holds(item)
+    except Exception:  # noqa: BLE001 - an object of the program's may raise anything
+        return False
+
+
+def _has_traceback(item: Any) -> bool:  # noqa: ANN401 - any element
+    """Whether it is an exception that keeps the frames that it came through."""
+    return issubclass(type(item), BaseException) and item.__traceback__ is not None
+
+
+def _is_suspended(item: Any) -> bool:  # noqa: ANN401 - any element
+    """Whether it is a generator that waits."""
+    return type(item) is types.GeneratorType and item.gi_frame is not None
+
+
+def _runs(item: Any) -> bool:  # noqa: ANN401 - any element
+    """Whether it is a thread or a process that still runs."""
+    if issubclass(type(item), threading.Thread):
+        return item.ident in sys._current_frames()  # noqa: SLF001 - the documented way to all threads
+    state = object.__getattribute__(item, "__dict__")
+    pid = state.get("pid") or getattr(state.get("_popen"), "pid", None)
+    is_process = issubclass(type(item), (class_of("subprocess", "Popen"), _process()))
+    return is_process and pid is not None and not _has_ended(int(pid))
+
+
+def _process() -> Any:  # noqa: ANN401 - a class
+    """The class of all processes of multiprocessing."""
+    return class_of("multiprocessing.process", "BaseProcess")
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is gone, or waits to be asked for its exit status."""
+    try:
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2][1] in "ZX"
+        )
+    except OSError:
+        return True
+
+
+def _is_linked(item: Any) -> bool:  # noqa: ANN401 - any element
+    """Whether it is a block of shared memory that has not been unlinked."""
+    kind = class_of("multiprocessing.shared_memory", "SharedMemory")
+    return issubclass(type(item), kind) and os.path.exists(f"/dev/shm/{item.name.lstrip('/')}")  # noqa: PTH110, S108 - where it lives
+
+
+def _closes_over(item: Any) -> bool:  # noqa: ANN401 - any element
+    """Whether it is a function that keeps something of where it was made."""
+    if type(item) is types.FunctionType:
+        return bool(item.__closure__ or item.__defaults__ or item.__kwdefaults__)
+    return type(item) in {types.MethodType, functools.partial}
+
+
+def _keeps(value: object, key: object) -> bool:
+    """Whether a value refers to what a weak key stands for, directly or by its attributes or elements."""
+    if type(key) is not weakref.ref:
+        return False
+    target = key()
+    near = [value, *_referents(value)]
+    return target is not None and any(item is target for item in [*near, *_referents(*near[:MOST_PARTS])])
+
+
+def _referents(*items: object) -> list[Any]:
+    """What objects refer to."""
+    return gc.get_referents(*(item for item in items if not isinstance(item, type | types.ModuleType)))
+
+
+_TRAITS: tuple[tuple[str, Callable[[Any], bool]], ...] = (
+    ("tracebacks", _has_traceback),
+    ("suspended", _is_suspended),
+    ("running", _runs),
+    ("linked", _is_linked),
+    ("closures", _closes_over),
+)

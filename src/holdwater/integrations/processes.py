@@ -1,0 +1,39 @@
+"""What multiprocessing has started, by the names it gives, and whether threads run that Python does not know."""
+
+import os
+import sys
+import threading
+
+POOLS = frozenset(("pt_autograd", "OMP", "cuda-EvtHandlr"))
+"""Beginnings of names of threads that libraries keep for their own arithmetic."""
+
+
+def named_processes() -> dict[str, str]:
+    """The names of the processes that multiprocessing has started here, by their numbers as text."""
+    module = sys.modules.get("multiprocessing.process")
+    found = {}
+    for process in list(getattr(module, "_children", ())):
+        pid = getattr(getattr(process, "_popen", None), "pid", None)
+        if pid is not None:
+            found[str(pid)] = str(process.name)
+    return found
+
+
+def native_threads() -> int:
+    """Threads that Python has not started and that have used the processor; 0 where the system does not say."""
+    known = {thread.native_id for thread in threading.enumerate()}
+    count = 0
+    try:
+        for name in os.listdir("/proc/self/task"):  # noqa: PTH208 - half the price
+            count += int(name) not in known and _has_worked(name)
+    except OSError:
+        return count
+    return count
+
+
+def _has_worked(number: str) -> bool:
+    """Whether a thread has used the processor for a hundredth of a second, and is not of a library's pool."""
+    with open(f"/proc/self/task/{number}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - quick
+        name, _, rest = file.read().partition("(")[2].rpartition(")")
+    fields = rest.split()
+    return not name.startswith(tuple(POOLS)) and int(fields[11]) + int(fields[12]) > 0

@@ -1,0 +1,110 @@
+"""The children of a process: what each is, and by how much it has grown since it was first seen."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from holdwater.probes.processes import proportional_size
+
+LONGEST_COMMAND = 72
+"""Characters of a command line that are told."""
+_KINDS = (
+    ("multiprocessing.resource_tracker", "the resource tracker of multiprocessing"),
+    ("multiprocessing.forkserver", "the fork server of multiprocessing"),
+    ("compile_worker", "a compile worker"),
+    ("multiprocessing.spawn", "a process that multiprocessing has spawned"),
+)
+"""Words of a command line, and what they give away."""
+FORK = "a fork of the training process"
+LOADER = "a loader worker"
+
+
+@dataclass(slots=True)
+class Child:
+    """One child process."""
+
+    pid: int
+    kind: str
+    """What it is, for people."""
+    first: int
+    """Its memory in bytes when it was first seen: its share of pages that several processes have."""
+    now: int
+    """Its memory when it was last seen."""
+
+    @property
+    def grown(self) -> int:
+        """Bytes."""
+        return self.now - self.first
+
+
+class ChildProcesses:
+    """The children of one process, seen from outside."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        """Begin without any.
+
+        Args:
+            process: Their parent.
+        """
+        self._process = process
+        self._seen: dict[int, Child] = {}
+
+    def read(self) -> dict[str, int]:
+        """Their number and memory, by the names of a sample's look; empty where they cannot be listed."""
+        with contextlib.suppress(psutil.Error):
+            found = self._process.children(recursive=True)
+            alive: dict[int, Child] = {}
+            for process in found:
+                size = proportional_size(process)
+                child = self._seen.get(process.pid) or Child(process.pid, self._kind_of(process), size, size)
+                child.now = size
+                alive[process.pid] = child
+            self._seen = alive
+            return {"child_count": len(found), "children": sum(child.now for child in alive.values())}
+        return {}
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The descendants, as they were last seen."""
+        return tuple(self._seen)
+
+    def growers(self, most: int = 3) -> list[Child]:
+        """Those that have grown most and still live, the largest first.
+
+        Args:
+            most: How many.
+        """
+        grown = [child for child in self._seen.values() if child.grown > 0]
+        return sorted(grown, key=lambda child: -child.grown)[:most]
+
+    def _kind_of(self, process: psutil.Process) -> str:
+        """What a child is, by its command line and name."""
+        try:
+            words, name = process.cmdline(), _thread_name(process.pid)
+            command = " ".join(words)
+            if name.startswith("pt_data_worker"):
+                return LOADER
+            kind = next((kind for word, kind in _KINDS if word in command), None)
+            if kind is None and words == self._process.cmdline():
+                kind = FORK
+        except psutil.Error:
+            return "a process that has ended"
+        return kind or f"the subprocess `{_shortened(command)}`"
+
+
+def _thread_name(pid: int) -> str:
+    """The name that a process has given itself; empty where the kernel does not say."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _shortened(command: str) -> str:
+    """A command line, of a bearable length, its program by its last name."""
+    program, _, rest = command.partition(" ")
+    text = f"{os.path.basename(program)} {rest}".strip()  # noqa: PTH119 - it may be no path
+    return text if len(text) <= LONGEST_COMMAND else f"{text[: LONGEST_COMMAND - 1]}…"
