@@ -24,6 +24,8 @@ LASTING = 0.2
 """Of what a line's allocations left, so much must be of the first half of the recording: the rest may go yet."""
 OVER = 3.0
 """A recorded line whose allocations stay by this many times the growth is none of it: it will be freed."""
+MOST_TIME = 0.5
+"""A line that takes so much of the time is not told from a thread that allocates beside it."""
 NEAR = 0.25
 """A line's net rise of the heap this near to the rate of the growth is taken for it."""
 
@@ -173,15 +175,14 @@ def _by_the_heap(seen: Mapping[str, Any], rate: float) -> list[Site]:
     rows = seen.get("heap", ())
     near = [row for row in rows if abs(row[2] / steps - rate) <= NEAR * rate]
     if seen.get("native_threads"):  # the heap is every thread's
-        near = [row for row in near if not _is_by_time(row, rows)]
+        near = [row for row in near if not _takes_the_time(row, rows)]
     near.sort(key=lambda row: abs(row[2] / steps - rate))
     return [_site(file, line, None, size / steps) for file, line, size, *_ in near[:2]]
 
 
-def _is_by_time(row: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
-    """Whether a line has no more of the heap's rise than of the time: another thread may have allocated it."""
-    rise, seconds = sum(max(other[2], 0.0) for other in rows), sum(other[3] for other in rows)
-    return bool(row[2] / max(rise, 1.0) < row[3] / max(seconds, 1e-9) + NEAR)
+def _takes_the_time(row: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether a line takes most of the time: what another thread allocates meanwhile is booked to it."""
+    return bool(row[3] > MOST_TIME * sum(other[3] for other in rows))
 
 
 def _site(file: str, line: int, name: str | None, size: float) -> Site:
