@@ -209,13 +209,13 @@ class TestSharedMemoryFiles:
 
         assert probe.read() == {"dev_shm": 0}
 
-    @pytest.mark.parametrize("name", [f"torch_{os.getpid()}_17_0", "psm_noted"])
+    @pytest.mark.parametrize("name", ["torch_{}_17_0", "psm_noted"])
     def test_counts_what_is_named_or_noted_as_its_own(self, name: str, tmp_path: Path) -> None:
         """PyTorch puts the process into the name; Python's own are noted as they are made."""
         (tmp_path / "notes").write_text("psm_other\npsm_noted\n")
         folder = tmp_path / "shm"
         folder.mkdir()
         probe = SharedMemoryFiles(folder, noted=tmp_path / "notes")
-        (folder / name).write_bytes(b"x" * 100_000)
+        (folder / name.format(os.getpid())).write_bytes(b"x" * 100_000)
 
         assert probe.read()["dev_shm"] >= 100_000

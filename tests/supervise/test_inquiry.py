@@ -55,13 +55,14 @@ def judgement(
     component: Component = "host.tensors",
     follows: Clock = "step",
     every_steps: int | None = None,
+    untested: bool = True,
 ) -> Judgement:
     """A growth of 1 MB a step."""
     finding = Finding(
         verdict="leak" if accusing else "warming", component=component, detected_step=Step(64), advice="",
         rate=Rate(1e6, 9e5, 1.1e6, 0.95, every_steps=every_steps), follows=follows,
     )  # fmt: skip
-    return Judgement(Verdict.of((finding,), Step(64)), suspicious, accusing)
+    return Judgement(Verdict.of((finding,), Step(64)), suspicious, accusing, untested=untested)
 
 
 def asked(folder: Path) -> list[str]:

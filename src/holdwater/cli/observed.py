@@ -20,7 +20,8 @@ from holdwater.probes.statm import Statm
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.channel import Channel
 from holdwater.supervise.process import RunningProcess
-from holdwater.supervise.watcher import Record, Watcher
+from holdwater.supervise.record import Record
+from holdwater.supervise.watcher import Watcher
 
 SHORTEST, LONGEST, SPACING = 0.05, 3.0, 1 / 400
 """Seconds between two turns of the watcher, and the part of the time passed that lies between them."""

@@ -18,8 +18,9 @@ from holdwater.guard.summary import summarise
 from holdwater.probes.outside import Outside
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.candidates import Candidate, find_training, training_process
+from holdwater.supervise.record import Record
 from holdwater.supervise.request import ask_inventory
-from holdwater.supervise.watcher import Record, Watcher
+from holdwater.supervise.watcher import Watcher
 from holdwater.units import format_size
 
 

@@ -31,8 +31,6 @@ STEPS = 24
 """Steps of a window."""
 SOON = 2.0
 """Seconds for which an answer is waited for eagerly."""
-MUCH = 1e6
-"""An experiment that has freed so many bytes of garbage is made again, to see whether more has come."""
 ALLOWANCE = 2.0
 """Seconds of the process that counting may take in any run."""
 ALLOWED_WINDOWS = 5.0
@@ -112,11 +110,10 @@ class Inquiry:
             self._put(steps, "count", "")
 
     def _wants_experiment(self, judgement: Judgement, steps: int, *, final: bool) -> bool:
-        """Whether to see what a collection frees: before an accusation, and again where the first freed much."""
-        experiments = self.evidence.experiments
-        if not judgement.accusing and not (final and judgement.suspicious):
-            return False
-        return not experiments or (experiments[-1].collected > MUCH and steps >= 2 * self._experiment_at)
+        """Whether to see what a collection frees: before an accusation, and when the growth is twice as old."""
+        if judgement.accusing:
+            return judgement.untested and steps > self._experiment_at
+        return final and judgement.suspicious and not self.evidence.experiments
 
     def _wants_window(self, judgement: Judgement, steps: int) -> bool:
         """Whether the growth should be looked into now."""

@@ -7,12 +7,10 @@ that process ends. Where a script counts no steps the clock is time: a step is t
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from holdwater.actions.perform import Outcome
 from holdwater.attribution.site import Explanation
 from holdwater.budget import Budget, Terms, stopping_level
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
@@ -20,13 +18,11 @@ from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH, by_time
 from holdwater.detectors.headroom import HeadroomConfig, Pressure, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, Judgement, judge
 from holdwater.detectors.verdict import Finding, Verdict
-from holdwater.errors import StoreError
 from holdwater.probes.host import Available
 from holdwater.probes.machine import read_machine
 from holdwater.probes.outside import Outside
 from holdwater.probes.record import LookRecord
 from holdwater.probes.sample import DeviceMemory, Look, Sample
-from holdwater.store.run_store import RunStore
 from holdwater.supervise.channel import Channel
 from holdwater.supervise.inquiry import Inquiry
 from holdwater.supervise.regions import RegionHistory
@@ -40,7 +36,6 @@ LEAST_STEPS = 24
 """Fewer counted steps than this are judged by time."""
 MOST_ERRORS = 12
 """Errors of our own that are kept."""
-FLUSH_EVERY = 2.0
 
 
 class Watcher:
@@ -281,6 +276,9 @@ class Watcher:
         if room is not None and self._is_unsettled():
             self._keep(self._terms.with_device(room.size, room.free + room.held), room.size)
         seen |= self._available.read()
+        if self._channel is not None and self._channel.state in {"ending", "ended"}:
+            seen.pop("children", None)  # they end with the script: that is no change of theirs
+            seen.pop("child_count", None)
         self._pending |= seen
         resident = seen.pop("resident")
         sample = Sample(Step(self._ticks), now, Bytes(resident), None, Look(**seen))
@@ -344,51 +342,6 @@ class Watcher:
             step = self.first_known.setdefault((finding.verdict, finding.component), finding.detected_step)
             findings.append(replace(finding, detected_step=step))
         return Verdict(verdict.kind, verdict.step, tuple(findings))
-
-
-class Record:
-    """Writes what a watcher knows into the run's store, as it goes."""
-
-    def __init__(self, store: RunStore, watcher: Watcher) -> None:
-        self._store, self._watcher = store, watcher
-        self._next = time.perf_counter() + FLUSH_EVERY
-        self._noted: Verdict | None = None
-        self._timeline: Timeline | None = None
-        self._experiments = 0
-        self._explained: dict[str, Explanation] = {}
-
-    def write(self, summary: Callable[[], Mapping[str, Any]], *, now: bool = False) -> None:
-        """Write when it is time."""
-        verdict, timeline = self._watcher.verdict, self._watcher.timeline
-        if timeline is not self._timeline:
-            if self._timeline is not None:
-                self._store.begin_again()
-            self._timeline = timeline
-        if self._noted is not verdict:
-            self._store.verdict(verdict)
-            self._noted = verdict
-        self._write_explanations()
-        for action in self._watcher.experiments[self._experiments :]:
-            self._store.outcome(Outcome(**action, error=None))
-        self._experiments = len(self._watcher.experiments)
-        if not now and time.perf_counter() < self._next:
-            return
-        self._store.summary(summary())
-        began = time.perf_counter()
-        try:
-            self._store.flush(timeline)
-        except StoreError as error:
-            self._watcher.note_error(error)
-        self._next = time.perf_counter() + max(FLUSH_EVERY, 1000 * (time.perf_counter() - began))
-
-    def _write_explanations(self) -> None:
-        """Write what was explained since, and write it now: the process may die."""
-        for finding, made in self._watcher.explanations.items():
-            known = self._explained.get(finding.component)
-            if known is None or (known.step, known.sites) != (made.step, made.sites):
-                self._explained[finding.component] = made
-                self._store.explanation(finding.component, made)
-                self._next = 0.0
 
 
 def _headroom() -> HeadroomConfig:
