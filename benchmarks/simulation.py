@@ -1,7 +1,7 @@
 """False alarms and power of the judgement on simulated runs of known truth, read at the pace of real ones.
 
 Between two looks the verdict stands, so the looks at growing intervals are all that there is to see. The oracle
-knows the noise and the onset and looks once, at the end, at the same chance of a false alarm (0.001).
+sees the same readings, knows the noise and the onset, and looks once, at the end, at the same chance of a false alarm (0.001).
 """
 
 import sys
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from holdwater.evaluation.shapes import HEALTHY, NOISES, Noise, healthy, leak, oracle_score
-from holdwater.evaluation.simulate import look_all_the_way, wilson
+from holdwater.evaluation.simulate import look_all_the_way, read_steps, wilson
 from recording import Bar, record
 
 SHORT, SHORT_RUNS = 10_000, 3024
@@ -40,9 +40,10 @@ def judge_leak(job: Job) -> tuple[float, float, Noise, int | None]:
     """One run that leaks."""
     score, onset, noise, seed = job
     begin = int(onset * SHORT)
-    rate = score / oracle_score(begin, SHORT, noise)
     random = np.random.default_rng(seed)
-    outcome = look_all_the_way(leak(rate, begin, SHORT, noise, random), seconds_per_step=_pace(random))
+    pace = _pace(random)
+    rate = score / oracle_score(begin, SHORT, noise, read_steps(SHORT, pace))
+    outcome = look_all_the_way(leak(rate, begin, SHORT, noise, random), seconds_per_step=pace)
     return score, onset, noise, outcome.said_leak_at
 
 

@@ -25,6 +25,8 @@ NEAR_WALK = 0.9
 """Noise more alike than this has had too little time to show how far it goes."""
 ROUNDING = 1e-4
 """What a slope may be off by since blocks are not all of one length."""
+FOR_A_FLOOR = 3
+"""A floor is taken of so many readings at least, where that leaves enough blocks: of one it is no floor."""
 FEWEST_BLOCKS, FILLED = 24, 0.97
 """A series is cut into so many blocks at least, and into more only where this part of them holds readings."""
 PLAINLY_SIMILAR = 3.5
@@ -213,7 +215,7 @@ def blocks(x: Floats, y: Floats, count: int, *, floor: bool) -> tuple[Floats, Fl
     Returns:
         The mean x, and the floor or mean, of each block. Shape (blocks,) each.
     """
-    count = _blocks_that_are_read(x, count)
+    count = _blocks_that_are_read(x, min(count, max(len(x) // FOR_A_FLOOR, FEWEST_BLOCKS)) if floor else count)
     if count >= len(x) and _is_even(x):
         return x, y
     edges = np.linspace(x[0], x[-1], count + 1)

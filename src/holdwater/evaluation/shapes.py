@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from holdwater.timeline.buckets import Floats
+from holdwater.timeline.buckets import Floats, Integers
 
 GRAIN = float(16 << 20)
 """One standard deviation of noise, in bytes."""
@@ -177,19 +177,25 @@ def leak(rate: float, onset: int, steps: int, noise: Noise, random: np.random.Ge
     return Curve("leak", GRAIN * (1000 + memory), leak=True)
 
 
-def oracle_score(onset: int, steps: int, noise: Noise) -> float:
+def oracle_score(onset: int, steps: int, noise: Noise, read: Integers | None = None) -> float:
     """Standard errors per unit of rate of the best test there is: it knows the noise, and the onset.
 
     It whitens by the true correlation and fits a level and a ramp by least squares, once, at the end.
+
+    Args:
+        onset: The first step of the growth.
+        steps: Of the run.
+        noise: What it scatters by.
+        read: The steps that are read; None is each of them. Shape (readings,).
     """
-    correlation = noise.correlation
-    ramp, level = np.maximum(np.arange(steps) - onset, 0.0), np.ones(steps)
+    at = np.arange(steps) if read is None else read
+    ramp, level = np.maximum(at - onset, 0).astype(np.float64), np.ones(len(at))
     scale = 1.0 if noise.tails is None else np.sqrt(noise.tails / (noise.tails - 2))
-    if correlation:
+    if noise.correlation:
+        kept = noise.correlation ** np.diff(at).astype(np.float64)  # from one reading to the next
+        fresh = np.sqrt(1 - kept**2)
         ramp, level = (
-            np.append(column[:1] * np.sqrt(1 - correlation**2), column[1:] - correlation * column[:-1])
-            for column in (ramp, level)
+            np.append(column[:1], (column[1:] - kept * column[:-1]) / fresh) for column in (ramp, level)
         )
-        scale *= np.sqrt(1 - correlation**2)
     left = ramp - level * (ramp @ level) / (level @ level)
     return float(np.sqrt(left @ left) / scale)

@@ -10,6 +10,8 @@ from holdwater.probes.pace import Pace
 from holdwater.timeline.buckets import Floats, Integers
 
 CAPACITY = 4096
+LOOK_SECONDS, LOOK_PART = 15e-6, 0.25
+"""What a look at a real process costs, and its part of the allowance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,10 @@ def read_steps(steps: int, seconds_per_step: float) -> Integers:
         steps: Of the run.
         seconds_per_step: What each takes.
     """
-    pace, read, at = Pace(), [], 0
+    pace, read, at = Pace(LOOK_PART, cheapest=True), [], 0
     while at < steps:
         read.append(at)
-        pace.note(at * seconds_per_step, 0.0)
+        pace.note(at * seconds_per_step, LOOK_SECONDS)
         at = max(at + 1, int(np.ceil(pace.due / seconds_per_step)))
     return np.array(read, np.int64)
 

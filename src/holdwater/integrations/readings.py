@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 _OWN = ("resident", "file_and_shared", "heap_in_use", "heap_kept", "python_blocks")
 """Readings that looking itself changes."""
-_PARTS = {"heap": 0.2, "blocks": 0.15, "handles": 0.1, "device": 0.25, "pinned": 0.1}
-"""The parts of the readings' allowance; the rest is for what each look costs beside them."""
+_PARTS = {"resident": 0.25, "heap": 0.2, "blocks": 0.1, "handles": 0.05, "device": 0.25, "pinned": 0.05}
+"""The parts of the readings' allowance."""
+_BESIDE = 3.0
+"""A look costs so many times what reading resident memory does: it is also written down."""
 SEEK_EVERY = 1.0
 """Seconds between two questions whether a device has come into use."""
 
@@ -52,7 +54,7 @@ class Readings:
         """When the first reading was made: before it a script imports for seconds."""
         self._own = dict.fromkeys(_OWN, 0.0)
         has_proc = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - pathlib is slow to import
-        self._cheapest = Pace()
+        self._cheapest = Pace(_PARTS["resident"], cheapest=True)
         self._dear: list[tuple[Pace, Callable[[], Reading]]] = [
             (Pace(_PARTS[name]), read)
             for name, read, can in (
@@ -72,7 +74,9 @@ class Readings:
         if self._first is None:
             self._first = now
         passed = now - self._first
+        started = time.perf_counter()
         virtual, resident, shared = self._statm.read_whole()
+        self._cheapest.note(passed, _BESIDE * (time.perf_counter() - started))
         found: dict[str, float] = {"resident": resident, "file_and_shared": shared, "virtual": virtual}
         if self._device is None and passed >= self._device_sought:
             self._seek_device(passed)
@@ -81,7 +85,6 @@ class Readings:
                 began = time.perf_counter()
                 found |= read()
                 pace.note(passed, time.perf_counter() - began)
-        self._cheapest.note(passed, 0.0)
         own = self._own
         for name in _OWN:
             if name in found:

@@ -1,9 +1,9 @@
 """When a reading is due again: by the time that has passed, and by what it costs.
 
-A reading lies at most `SPACING` of the time passed after the one before, so that any run, of whatever pace and
-length, is read evenly on the scale of its own length: what happened in its last eighth is known as well as what
-happened in its last half. A reading that costs more comes so seldom that all of its kind stay within their part
-of `allowance`. The cheapest reading has no price.
+A reading comes as often as its price allows: all readings of a kind stay within their part of `allowance`. The
+cheapest moreover never lies further than `SPACING` of the time passed after the one before, so that any run, of
+whatever pace and length, is read evenly on the scale of its own length: what happened in its last eighth is known
+as well as what happened in its last half.
 """
 
 import math
@@ -42,16 +42,16 @@ def share_now(seconds: float) -> float:
 class Pace:
     """The rhythm of one reading."""
 
-    def __init__(self, part: float | None = None) -> None:
+    def __init__(self, part: float, *, cheapest: bool = False) -> None:
         """Begin with the reading due at once.
 
         Args:
-            part: Of the allowance, that this reading may take; None for the cheapest, which never waits for
-                its price.
+            part: Of the allowance, that this reading may take.
+            cheapest: It waits for its price no longer than for its part of the time passed.
         """
         self.due = 0.0
         """Seconds since the first reading of all."""
-        self._part = part
+        self._part, self._cheapest = part, cheapest
         self._price = 0.0
 
     def note(self, now: float, price: float) -> None:
@@ -61,12 +61,11 @@ class Pace:
             now: Seconds since the first reading of all.
             price: Seconds that it took.
         """
+        seldom = min(price, 4 * self._price) if self._price else price  # a pause within it is not its price
+        self._price += 0.2 * (seldom - self._price) if self._price else price
+        pause = self._price / (share_now(now) * self._part)
+        pause = self._price / (share_now(now + pause) * self._part)  # the share falls meanwhile
         apart = now * SPACING
         if now < FURTHEST_WITHIN:
             apart = min(apart, FURTHEST)
-        if self._part is not None:
-            seldom = min(price, 4 * self._price) if self._price else price  # a pause within it is not its price
-            self._price += 0.2 * (seldom - self._price) if self._price else price
-            pause = self._price / (share_now(now) * self._part)
-            apart = max(apart, self._price / (share_now(now + pause) * self._part))  # the share falls meanwhile
-        self.due = now + apart
+        self.due = now + (min(pause, apart) if self._cheapest else pause)
