@@ -1,7 +1,8 @@
 """False alarms and power of the judgement on simulated runs of known truth, read at the pace of real ones.
 
 Between two looks the verdict stands, so the looks at growing intervals are all that there is to see. The oracle
-sees the same readings, knows the noise and the onset, and looks once, at the end, at the same chance of a false alarm (0.001).
+sees the same readings, knows the noise and the onset, and looks once, at the end, at the same chance of a false
+alarm (0.001).
 """
 
 import sys
