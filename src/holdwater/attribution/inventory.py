@@ -109,9 +109,8 @@ def inventory() -> Inventory:
         the next.
     """
     objects = gc.get_objects()
-    kinds = set(map(type, objects))
-    tensors = of_kind(objects, kinds, "torch", "Tensor")
-    optimizers = of_kind(objects, kinds, "torch.optim", "Optimizer")
+    tensors = of_kind(objects, "torch", "Tensor")
+    optimizers = of_kind(objects, "torch.optim", "Optimizer")
     largest, by_device = _storages(tensors)
     alike = _alike(largest)
     paths = Paths({id(objects), id(tensors), id(largest), *map(id, largest), id(alike), *map(id, alike)})
