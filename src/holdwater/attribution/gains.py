@@ -150,9 +150,36 @@ class Comparison(Note):
         if self._compares:
             rows = [*self._gradients_of(), *_named_gains(self._before[0], named)]
             yield from self._compare(seen, rows)
+        self._keep(named, "all")
+
+    def end_in_part(self, seen: Seen, grown: list[tuple[Gain, Any]]) -> Turns[None]:
+        """The same where only names were followed: the way to each container is known.
+
+        Args:
+            seen: What the census shows.
+            grown: Gains with their paths, and the containers.
+        """
+        if seen.turn.over:
+            yield
+        self._names.look_at_names()
+        gains, named = self._gains, self._names.found
+        if self._compares:
+            rows: list[Row] = [*((gain, item, None) for gain, item in grown), *_named_gains(self._before[0], named)]
+            rows.sort(key=lambda row: -_importance(row[0]))
+            gains.found, gains.growing = [], []
+            for gain, item, part in rows[:MOST_ROWS]:
+                path = Path(gain.path if part is None else (part,))
+                if len(gains.found) < MOST_PATHS and not _is_noise(path):
+                    gain.path, gain.naming = path.parts, path.naming
+                    gains.found.append(gain)
+                    gains.growing += [item] if gain.kind == "container" else []
+        self._keep(named, "in part")
+
+    def _keep(self, named: dict[tuple[Any, str], Named], counted: str) -> None:
+        """Keep what the next count is compared with."""
         self._gains.named = {key: sizes for key, (sizes, *_) in named.items()}
         self._gains.kinds = {id(kind): count for kind, count in self._kinds.items()}
-        self._gains.counted = "all"
+        self._gains.counted = counted
 
     def _gradients_of(self) -> Iterator[Row]:
         """Gradients with the parts that name them."""
@@ -230,16 +257,28 @@ def _containers(seen: Seen, own: set[int]) -> Turns[list[tuple[Gain, int]]]:
             if id(item) in own or id(item) in done or seen.turn.spent > until:
                 continue
             done.add(id(item))
-            pair = 2 if is_a(item, dict) else 1
-            fresh = newest(item, gain)[: SAMPLE * pair]
-            if fresh:
-                found.append((_weighed("container", item, (gain, gain * pair / len(fresh)), fresh, seen), id(item)))
+            weighed = in_container(item, gain, seen)
+            if weighed is not None:
+                found.append((weighed, id(item)))
             if seen.turn.over:
                 break
         else:
             return found
-        del growing, fresh, item
+        del growing, item
         yield
+
+
+def in_container(item: Any, gain: int, seen: Seen) -> Gain | None:  # noqa: ANN401 - a container
+    """What a container has gained, by a sample; None where its newest elements are not known.
+
+    Args:
+        item: The container.
+        gain: So many elements.
+        seen: What was there before.
+    """
+    pair = 2 if is_a(item, dict) else 1
+    fresh = newest(item, gain)[: SAMPLE * pair]
+    return _weighed("container", item, (gain, gain * pair / len(fresh)), fresh, seen) if fresh else None
 
 
 def _weighed(kind: Kind, item: Any, counts: tuple[int, float], fresh: list[Any], seen: Seen) -> Gain:  # noqa: ANN401 - any object
