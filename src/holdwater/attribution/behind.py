@@ -61,7 +61,7 @@ class Behind:
         array = class_of("numpy", "ndarray")
         kinds = set(map(type, held))
         arrays = {kind for kind in kinds if issubclass(kind, array)}
-        for item in filter(_is_long, only(held, _TEXTS)) if kinds & _TEXTS else ():
+        for item in longer(list(only(held, _TEXTS)), LEAST_BULK) if kinds & _TEXTS else ():
             self.bulk[id(item)] = times * sys.getsizeof(item)
         for item in only(held, arrays) if arrays else ():
             owner, size = owner_of(item, array)
@@ -80,14 +80,19 @@ def only(items: list[Any], kinds: Container[type]) -> Iterator[Any]:
     return compress(items, map(kinds.__contains__, map(type, items)))
 
 
-def _is_long(text: str | bytes | bytearray) -> bool:
-    """Whether a text takes a kilobyte or more."""
-    return len(text) >= LEAST_BULK
+def longer(items: list[Any], least: int) -> Iterator[Any]:
+    """The items of so many elements or more."""
+    return compress(items, map(least.__le__, map(len, items)))
+
+
+def those(items: list[Any], wanted: Container[int]) -> Iterator[Any]:
+    """The items of these identities."""
+    return compress(items, map(wanted.__contains__, map(id, items)))
 
 
 def _apart(holders: list[Any]) -> tuple[list[Any], list[Any]]:
     """The objects whose referents can be listed, and the containers that are too long for it."""
-    long = [item for item in only(holders, _SIZED) if len(item) > LONG]
+    long = list(longer(list(only(holders, _SIZED)), LONG))
     if not long:
         return holders, []
     apart = set(map(id, long))

@@ -17,7 +17,7 @@ from itertools import compress
 from operator import not_
 from typing import Any, Literal
 
-from holdwater.attribution.behind import Behind, only
+from holdwater.attribution.behind import Behind, longer, only, those
 from holdwater.attribution.frames import local_values, running_frames
 from holdwater.attribution.sweep import Sweep, all_objects
 from holdwater.attribution.turns import Turn, Turns, at_once
@@ -48,9 +48,9 @@ _CONSTANT = frozenset((
     types.WrapperDescriptorType, types.MemberDescriptorType, types.GenericAlias, type,
 ))  # fmt: skip
 """Kinds of objects whose referents stay what they are."""
-_LEAST: dict[type, int] = {list: 0, set: 0, deque: 0, OrderedDict: 0, defaultdict: 0, dict: LEAST_LENGTH}
-"""Containers, and the length from which on each is remembered: there are many short dictionaries."""
-CONTAINERS = frozenset(_LEAST)
+_GROWING = frozenset((list, set, deque, OrderedDict, defaultdict))
+"""Containers that are remembered however short; dictionaries are not, there are so many."""
+CONTAINERS = _GROWING | {dict}
 
 
 @dataclass(slots=True)
@@ -76,6 +76,8 @@ class Census:
     """Objects that the collector tracks; in part, those that were looked at."""
     seconds: float = 0.0
     """What taking it cost."""
+    turns: int = 1
+    """After how many steps a part of it was made."""
 
     @staticmethod
     def tensors_now() -> int:
@@ -111,7 +113,7 @@ class Seen:
             most: How many are wanted.
         """
         wanted = dict(sorted(self.gains.items(), key=lambda pair: -pair[1])[:most])
-        found = {id(item): item for item in only(objects, CONTAINERS) if id(item) in wanted}
+        found = {id(item): item for item in those(list(only(objects, CONTAINERS)), wanted)}
         found |= {key: item for key, item in self.plain.items() if key in wanted}
         return [(gain, found[key]) for key, gain in wanted.items() if key in found]
 
@@ -151,9 +153,7 @@ class Counter:
         """
         return at_once(self.turns(Turn(), step, lambda: datasets, note or Note()))
 
-    def turns(
-        self, turn: Turn, step: int, datasets: Callable[[], Iterable[object]], note: Note
-    ) -> Turns[Census]:
+    def turns(self, turn: Turn, step: int, datasets: Callable[[], Iterable[object]], note: Note) -> Turns[Census]:
         """Count what is held now, in turns.
 
         Args:
@@ -201,8 +201,8 @@ class Counter:
                 self._constant |= Behind().look(list(only(chunk, _CONSTANT))).bulk
             behind = Behind().look(list(compress(chunk, map(not_, map(_CONSTANT.__contains__, map(type, chunk))))))
             bulk |= behind.bulk
-            _measure(only(chunk, CONTAINERS), lengths, seen)
-            _measure(behind.dicts, lengths, seen, plain=True)
+            _measure([*only(chunk, _GROWING), *longer(list(only(chunk, {dict})), LEAST_LENGTH)], lengths, seen)
+            _measure(list(longer(behind.dicts, LEAST_LENGTH)), lengths, seen, plain=True)
             del chunk, behind
         census.bulk = sum((self._constant | bulk).values())
         return lengths
@@ -232,7 +232,9 @@ class Counter:
                 yield
         if more > weighed:
             news = gc.get_objects(generation=2)[-min(more, MOST_NEW) :]
-            census.gained.add(scales.weigh(news, MOST_NEW), max((more - weighed) / len(news), 1.0) if news else 0.0)
+            census.gained.add(
+                scales.weigh(news, MOST_NEW), max((more - weighed) / len(news), 1.0) if news else 0.0
+            )
             del news
         if rooms and all(room is not None for room in rooms):
             census.room = sum(room or 0 for room in rooms)
@@ -271,19 +273,17 @@ def note_tensors(tensors: list[Any]) -> tuple[dict[int, int], int]:
     return storages, follow_graphs(functions, storages)
 
 
-def _measure(items: Iterable[Any], lengths: dict[int, int], seen: Seen, *, plain: bool = False) -> None:
+def _measure(items: list[Any], lengths: dict[int, int], seen: Seen, *, plain: bool = False) -> None:
     """Note the lengths of containers, and which have grown."""
-    many = len(lengths) > MANY
-    for item in items:
-        length, key = len(item), id(item)
-        before = seen.before.get(key)
-        if length < (LEAST_OF_MANY if many else LEAST_LENGTH if plain else _LEAST[type(item)]):
-            continue
-        lengths[key] = length
-        if before is not None and length - before >= LEAST_GAIN:
+    if len(lengths) > MANY:
+        items = list(longer(items, LEAST_OF_MANY))
+    keys, now = list(map(id, items)), list(map(len, items))
+    lengths.update(zip(keys, now, strict=True))
+    for key, length, before in zip(keys, now, map(seen.before.get, keys, now), strict=True):
+        if length - before >= LEAST_GAIN:
             seen.gains[key] = length - before
-            if plain:
-                seen.plain[key] = item
+    if plain:
+        seen.plain |= {id(item): item for item in those(items, seen.gains)}
 
 
 def of_kind(objects: list[Any], module: str, name: str) -> list[Any]:

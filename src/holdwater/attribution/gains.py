@@ -164,7 +164,10 @@ class Comparison(Note):
         self._names.look_at_names()
         gains, named = self._gains, self._names.found
         if self._compares:
-            rows: list[Row] = [*((gain, item, None) for gain, item in grown), *_named_gains(self._before[0], named)]
+            rows: list[Row] = [
+                *((gain, item, None) for gain, item in grown),
+                *_named_gains(self._before[0], named),
+            ]
             rows.sort(key=lambda row: -_importance(row[0]))
             gains.found, gains.growing = [], []
             for gain, item, part in rows[:MOST_ROWS]:

@@ -5,8 +5,10 @@ with torch loaded, so it is for a person who asks, not for every step.
 """
 
 import gc
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from holdwater.attribution.census import of_kind
@@ -125,6 +127,19 @@ def inventory() -> Inventory:
         optimizers=tuple(row for optimizer in optimizers for row in _groups(optimizer)),
         graph_nodes=follow_graphs(functions, {}, most=MOST_NODES),
     )
+
+
+def leave_inventory(file: Path, step: int) -> None:
+    """Leave an inventory for another process; the file is whole when it is there.
+
+    Args:
+        file: Where to.
+        step: The step that ended last.
+    """
+    found = inventory()
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps({"step": step, "text": str(found), "inventory": found.as_json()}), "utf-8")
+    part.rename(file)
 
 
 def _storages(tensors: list[Any]) -> tuple[list[tuple[int, Any]], dict[str, int]]:

@@ -56,8 +56,10 @@ class Sweep:
         """Some objects at a time; None where the turn is over, and the caller is to keep nothing."""
         while self._at > 0:
             if self._objects is None:
+                before = self._turn.spent
                 self._objects = all_objects()
                 self._find_place(self._objects)
+                self._turn.grant(self._turn.spent - before)
             start = max(self._at - CHUNK, 0)
             chunk = self._objects[start : self._at]
             self._at = start

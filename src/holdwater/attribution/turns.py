@@ -4,11 +4,15 @@ What counts is written as a generator: it goes on while its turn is not over, le
 should not keep alive, and yields. Whoever runs it begins the next turn after the next step.
 """
 
+import contextlib
+import gc
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
+LONGEST = 0.045
+"""Seconds that a turn may be prolonged to."""
 Result = TypeVar("Result")
 Turns = Generator[None, None, Result]
 """Work that is done in turns: each `yield` ends one, and nothing of the program's is held on to then."""
@@ -27,6 +31,7 @@ class Turn:
         self._began = clock()
         self._until = math.inf
         self._spent = 0.0
+        self._open = True
 
     def begin(self, seconds: float) -> None:
         """Begin the next turn.
@@ -36,12 +41,21 @@ class Turn:
         """
         self._began = self._clock()
         self._until = self._began + seconds
+        self._open = True
+
+    def grant(self, seconds: float) -> None:
+        """Leave the present turn at least so long from now on, but not more than `LONGEST` in all.
+
+        Args:
+            seconds: What it has taken to come back to where the work is; as long it is to be worked.
+        """
+        self._until = max(self._until, min(self._clock() + seconds, self._began + LONGEST))
 
     def end(self) -> float:
         """End the present turn; return the seconds that it took."""
         took = self._clock() - self._began
         self._spent += took
-        self._began = self._clock()
+        self._open = False
         return took
 
     @property
@@ -52,7 +66,19 @@ class Turn:
     @property
     def spent(self) -> float:
         """Seconds that all turns so far have taken, the present one included."""
-        return self._spent + self._clock() - self._began
+        return self._spent + (self._clock() - self._began if self._open else 0.0)
+
+
+@contextlib.contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """No collection begins in here: what looking allocates would set off one of all objects, which takes longer."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def at_once(work: Turns[Result]) -> Result:
@@ -61,9 +87,10 @@ def at_once(work: Turns[Result]) -> Result:
     Args:
         work: Goes on whenever it is asked to.
     """
-    while True:
-        try:
-            next(work)
-        except StopIteration as ended:
-            result: Result = ended.value
-            return result
+    with collector_at_rest():
+        while True:
+            try:
+                next(work)
+            except StopIteration as ended:
+                result: Result = ended.value
+                return result

@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdwater.attribution.census import Census, Counter
-from holdwater.attribution.gains import Gains
+from holdwater.integrations.counting import Counting, Purpose
 from holdwater.integrations.readings import Readings
 from holdwater.integrations.window import Window, seen_at_once
 from holdwater.probes.record import LookRecord
@@ -22,6 +21,8 @@ from holdwater.supervise.channel import Channel, Source
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdwater.attribution.census import Census
+    from holdwater.attribution.gains import Comparison
     from holdwater.integrations.loader_workers import LoaderWorkers
 
 FIRST_CENSUS = 16
@@ -80,7 +81,8 @@ class Session:
         self.datasets: Callable[[], list[object]] = list
         self._last_step = last_step
         self._readings = Readings()
-        self._counter, self._gains = Counter(), Gains()
+        self._counts = Counting(lambda: self.datasets())
+        self._counting: tuple[int, dict[str, float]] | None = None
         self._window: Window | None = None
         self._began = time.perf_counter()
         self._due_at = 0.0
@@ -90,7 +92,7 @@ class Session:
         self._looked_at = (0, self._began)
         self._cost = 1e-5
         self._garbage = self._keeping = 0.0
-        self._answered = self._answers = self._counted_at = 0
+        self._answered = self._answers = self._counted_for = 0
         self.forked = False
         self.channel.state = "running"
         os.register_at_fork(after_in_child=self._leave)
@@ -147,6 +149,7 @@ class Session:
         answering = 0.0
         if (
             self._window is not None
+            or self._counts.busy
             or self._looks == self._first_census
             or self.channel.get("asked") > self._answered
         ):
@@ -154,7 +157,7 @@ class Session:
         now = time.perf_counter()
         self._looked_at = (self.steps, began)
         self._cost = cost = now - began - answering
-        self._due_at = self._readings.due_at if self._window is None else 0.0
+        self._due_at = 0.0 if self._window is not None or self._counts.busy else self._readings.due_at
         self.channel.put_seconds("last_step_at", now - self._began)
         self.channel.put_seconds("hook_seconds", self.channel.get_seconds("hook_seconds") + cost + self._keeping)
         self._keeping = 0.0
@@ -213,6 +216,8 @@ class Session:
                 self._decline(asked)
             elif self._window is not None:
                 self._turn_window(self._window)
+            elif self._counts.busy:
+                self._go_on_counting()
             elif asked > self._answered and (self.folder / f"window-{asked}").exists():
                 self._open_window(asked)
             else:
@@ -235,6 +240,8 @@ class Session:
     def _abandon(self) -> None:
         """End a window that has failed: nothing of it may stay on."""
         window, self._window = self._window, None
+        self._counts.abandon()
+        self._counting = None
         if window is not None:
             window.abandon()
 
@@ -246,10 +253,10 @@ class Session:
                 self._decline(asked)
                 return
             if window is None:
-                self._count(asked, last=True)
+                self._count_last(asked)
                 return
             before = self._readings.in_use()
-            census = window.close(self.steps, self._take)
+            census = window.close(self.steps, self._take_at_end)
             answer = {} if census is None else {"before": before, "census": census.as_json()}
             self._window = None
             self._write_answer(window.number, answer | {"explanation": window.as_json()}, 0.0)
@@ -257,75 +264,123 @@ class Session:
             self._abandon()
             self._write_answer(asked, {"error": repr(error)}, 0.0)
 
-    def _count(self, asked: int, *, last: bool = False) -> None:
-        """Count objects, and if asked, see what a collection and a trim free."""
-        began = time.perf_counter()
-        answer: dict[str, Any] = {"before": self._readings.in_use()}
-        from_step, gains = self._counted_at, self._gains
-        with self._readings.without_own():
-            census = self._take(gains.compare if last else gains.remember)
-            answer["census"] = census.as_json() | {"at_end": last}
-            gains.forget()
-            if last and gains.found:
-                answer["explanation"] = seen_at_once(gains, from_step, self.steps)
-        if asked > self._answered and (self.folder / f"experiment-{asked}").exists():
-            answer["experiment"] = found = self._readings.experiment()
-            freed = census.tensors - census.tensors_now() if found["collected"] > GRAIN else 0
-            found["collected_tensors"] = freed
-            self._garbage += found["collected"]
-        self._write_answer(asked, answer, time.perf_counter() - began)
+    def _count(self, asked: int) -> None:
+        """Begin to count objects; the answer to a question follows when that is done."""
+        if not asked > self._answered and not self._counts.is_affordable("compare", self._period()):
+            return  # nothing is suspicious
+        self._counting = (asked, self._readings.in_use())
+        self._counts.begin(self.steps, self._counts.gains.remember, purpose="compare", period=self._period())
+        self._go_on_counting()
 
-    def _take(self, note: "Callable[[Any], None]") -> Census:
-        """Count objects."""
-        self._counted_at = self.steps
-        return self._counter.take(self.steps, self.datasets(), note=note)
+    def _go_on_counting(self) -> None:
+        """Count for a turn; when it is done, see what a collection and a trim free if that was asked for too."""
+        began = time.perf_counter()
+        asked, before = self._counting or (0, {})
+        with self._readings.without_own(briefly=True):
+            census = self._counts.go_on()
+        spent = time.perf_counter() - began
+        if census is None:
+            self._book(spent)
+            return
+        self._counting = None
+        answer: dict[str, Any] = {
+            "step": census.step,
+            "before": before,
+            "census": census.as_json() | {"at_end": False},
+        }
+        self._write_answer(asked, answer | self._experiment(asked, census), time.perf_counter() - began)
+
+    def _count_last(self, asked: int) -> None:
+        """The script has ended: count at once, and say what has grown."""
+        began, before = time.perf_counter(), self._readings.in_use()
+        from_step, gains = self._counts.counted_at, self._counts.gains
+        with self._readings.without_own():
+            census = self._take_at_end(gains.compare)
+            gains.forget()
+        answer: dict[str, Any] = {"before": before, "census": census.as_json() | {"at_end": True}}
+        if gains.found:
+            answer["explanation"] = seen_at_once(gains, from_step, self.steps)
+        self._write_answer(asked, answer | self._experiment(asked, census), time.perf_counter() - began)
+
+    def _experiment(self, asked: int, census: "Census") -> dict[str, Any]:
+        """What a collection and a trim free, if that was asked for."""
+        if not asked > self._answered or not (self.folder / f"experiment-{asked}").exists():
+            return {}
+        found = self._readings.experiment()
+        freed = census.tensors - census.tensors_now() if found["collected"] > GRAIN else 0
+        found["collected_tensors"] = max(freed, 0)
+        self._garbage += found["collected"]
+        return {"experiment": found}
+
+    def _take(self, note: "Comparison", purpose: Purpose = "explain") -> "Census | None":
+        """Count for a turn, for a window; None while it is not done."""
+        if not self._counts.busy:
+            self._counting = (0, self._readings.in_use())
+            self._counts.begin(self.steps, note, purpose=purpose, period=self._period())
+        return self._counts.go_on(to_the_end=purpose == "end")
+
+    def _take_at_end(self, note: "Comparison") -> "Census":
+        """Count at once: no step follows."""
+        self._counts.abandon()
+        census = self._take(note, "end")
+        if census is None:
+            raise RuntimeError("a count that was made at once has not come to its end")
+        return census
+
+    def _period(self) -> float:
+        """Seconds of a step, lately."""
+        steps, then = self._looked_at
+        return (time.perf_counter() - then) / max(self.steps - steps, 1)
 
     def _open_window(self, asked: int) -> None:
         """Look into a growth for a few dozen steps."""
-        if self.steps - self._counted_at > FAR:
+        if self.steps - self._counts.counted_at > FAR and self._counted_for != asked:
+            self._counted_for = asked
             self._count(0)
-        steps, then = self._looked_at
-        period = (time.perf_counter() - then) / max(self.steps - steps, 1)
-        window = Window(self.folder, asked, self._gains, heap=self._readings.heap())
+            if self._counts.busy:
+                return
+        window = Window(self.folder, asked, self._counts.gains, heap=self._readings.heap())
         self._window = window
         with self._readings.without_own():
-            window.open(self.steps, self._counted_at, period, self._events(window))
+            window.open(self.steps, self._counts.counted_at, self._period(), self._events(window))
 
     def _turn_window(self, window: Window) -> None:
         """Go on by a step."""
         spent = window.seconds
-        before = self._readings.in_use() if window.is_due else {}
-        with self._readings.without_own():
+        with self._readings.without_own(briefly=not window.is_due):
             census = window.turn(self.steps, self._events(window), self._take)
-        answer = {} if census is None else {"before": before, "census": census.as_json()}
+        before = {} if self._counting is None else self._counting[1]
+        answer = {} if census is None else {"step": census.step, "before": before, "census": census.as_json()}
         if window.over:
-            self._window = None
+            self._window = self._counting = None
             self._write_answer(window.number, answer | {"explanation": window.as_json()}, window.seconds - spent)
         elif census is not None:
+            self._counting = None
             self._write_answer(0, answer, window.seconds - spent)
+        else:
+            self._book(window.seconds - spent)
 
     def _give_inventory(self) -> None:
         """Somebody asks what this process holds: say it, and go on."""
-        from holdwater.attribution.inventory import inventory  # noqa: PLC0415 - only where it is asked for
+        from holdwater.attribution.inventory import leave_inventory  # noqa: PLC0415 - only where it is asked for
 
         wanted, began = self.channel.get("wanted"), time.perf_counter()
         with self._readings.without_own():
-            found = inventory()
-            text = {"step": self.steps, "text": str(found), "inventory": found.as_json()}
-            part = self.folder / f"inventory-{wanted}.part"
-            part.write_text(json.dumps(text), "utf-8")
-            part.rename(part.with_suffix(".json"))
-        spent = self.channel.get_seconds("attribution_seconds") + time.perf_counter() - began
-        self.channel.put_seconds("attribution_seconds", spent)
+            leave_inventory(self.folder / f"inventory-{wanted}.json", self.steps)
+        self._book(time.perf_counter() - began)
         self.channel.put("given", wanted)
 
     def _events(self, window: Window) -> int:
         """Where the clock stands that a window waits for."""
         return 0 if window.clock is None else int(getattr(self, window.clock, 0))
 
+    def _book(self, seconds: float) -> None:
+        """Note what looking into the process has cost it."""
+        self.channel.put_seconds("attribution_seconds", self.channel.get_seconds("attribution_seconds") + seconds)
+
     def _write_answer(self, number: int, answer: dict[str, Any], seconds: float) -> None:
         """Leave an answer for the watching process; with the number of its question if that is done."""
-        self.channel.put_seconds("attribution_seconds", self.channel.get_seconds("attribution_seconds") + seconds)
+        self._book(seconds)
         self._answers += 1
         text = self.folder / f"answer-{self._answers}.part"
         text.write_text(json.dumps({"step": self.steps, "number": number, "seconds": seconds} | answer), "utf-8")

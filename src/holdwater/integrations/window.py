@@ -63,6 +63,8 @@ class Window:
         self._began_at = self._counted_at = self._steps = self._turns = self._events = 0
         self._opened = self._period = 0.0
         self._found: dict[str, Any] | None = None
+        self._recorded: tuple[bool, dict[str, Any]] | None = None
+        """What recording has given, once it has ended: what follows is counting."""
 
     def open(self, step: int, counted_at: int, period: float, events: int) -> None:
         """Begin: record allocations from now on. What will be counted is compared with the newest count.
@@ -84,20 +86,21 @@ class Window:
         self._opened = time.perf_counter()
         self.seconds += self._opened - began
 
-    def turn(self, step: int, events: int, take: "Callable[[Any], Census]") -> "Census | None":
+    def turn(self, step: int, events: int, take: "Callable[[Any], Census | None]") -> "Census | None":
         """Go on by a step; return the count when it has been taken.
 
         Args:
             step: The step that has just ended.
             events: Where the clock that the growth follows stands.
-            take: Counts objects, and shows what it sees to the function that it is given.
+            take: Counts objects for a turn, and shows what it sees to what it is given; None while it is not done.
         """
         self._turns += 1
         if self._found is None:
-            self._capture.mark()
-            if self._turns == self._steps // 2:
-                self._device.mark(step)
-            return self._count(step, take) if self._is_over(events) else None
+            if self._recorded is None:
+                self._capture.mark()
+                if self._turns == self._steps // 2:
+                    self._device.mark(step)
+            return self._count(step, take) if self._recorded is not None or self._is_over(events) else None
         if self._trace is not None and self._turns >= TRACED:
             self._stop_trace()
         return None
@@ -112,7 +115,7 @@ class Window:
         """Whether there is nothing more to see."""
         return self._found is not None and self._trace is None
 
-    def close(self, step: int, take: "Callable[[Any], Census]") -> "Census | None":
+    def close(self, step: int, take: "Callable[[Any], Census | None]") -> "Census | None":
         """End it at once, whatever has been seen: the script ends.
 
         Args:
@@ -147,16 +150,21 @@ class Window:
         waiting = self.clock is not None and events - self._events < self._events_wanted and extra < 2 * MOST_EXTRA
         return self._turns >= self._steps and not waiting
 
-    def _count(self, step: int, take: "Callable[[Any], Census]", *, trace: bool = True) -> "Census":
-        """Count again, name what has grown, and begin to follow lines."""
+    def _count(self, step: int, take: "Callable[[Any], Census | None]", *, trace: bool = True) -> "Census | None":
+        """Count again for a turn; when that is done, name what has grown, and begin to follow lines."""
         began = time.perf_counter()
-        self.seconds += max(began - self._opened - self._turns * self._period, 0.0)
-        recorded = self._capture.stop()
-        device = self._device.stop(step)
+        if self._recorded is None:
+            self.seconds += max(began - self._opened - self._turns * self._period, 0.0)
+            self._recorded = (self._capture.stop(), self._device.stop(step))
+        recorded, device = self._recorded
         census = take(self._gains.compare)
+        if census is None:
+            self.seconds += time.perf_counter() - began
+            return None
         self._found = {
             "from_step": self._counted_at,
-            "to_step": step,
+            "to_step": census.step,
+            "counted": census.counted,
             "gains": [gain.as_json() for gain in self._gains.found],
             "users_files": [module.__file__ for module in users_modules()],
             "recompiled": recompilations(),
