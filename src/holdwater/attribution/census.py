@@ -102,20 +102,24 @@ class Seen:
     """In the first turn only."""
     gains: dict[int, int] = field(default_factory=dict)
     """New elements of containers that were there before, by identity, when all has been seen."""
-    plain: dict[int, Any] = field(default_factory=dict)
-    """Those of them that the collector does not track: they hold no tensor."""
+    containers: dict[int, Any] = field(default_factory=dict)
+    """The containers themselves, those that gained most: they were there at the count before, so no step is
+    theirs."""
 
-    def growing(self, objects: list[Any], most: int) -> list[tuple[int, Any]]:
-        """The containers that have grown, with their gains, those that gained most first.
+    def note_gains(self, items: list[Any]) -> None:
+        """Hold containers that have grown.
 
         Args:
-            objects: All, listed in this turn.
-            most: How many are wanted.
+            items: Some, of which none may have.
         """
-        wanted = dict(sorted(self.gains.items(), key=lambda pair: -pair[1])[:most])
-        found = {id(item): item for item in those(list(only(objects, CONTAINERS)), wanted)}
-        found |= {key: item for key, item in self.plain.items() if key in wanted}
-        return [(gain, found[key]) for key, gain in wanted.items() if key in found]
+        self.containers |= {id(item): item for item in those(items, self.gains)}
+        if len(self.containers) > 2 * MOST_CONTAINERS:
+            self.containers = {id(item): item for _, item in self.growing()}
+
+    def growing(self) -> list[tuple[int, Any]]:
+        """The containers that have grown, with their gains, those that gained most first."""
+        pairs = [(self.gains[key], item) for key, item in self.containers.items()]
+        return sorted(pairs, key=lambda pair: -pair[0])[:MOST_CONTAINERS]
 
 
 class Note:
@@ -137,8 +141,12 @@ class Counter:
     """Takes censuses, and remembers the lengths of containers from one to the next."""
 
     def __init__(self) -> None:
-        self.newest: Census | None = None
-        self._lengths: dict[int, int] | None = None
+        self.mark: object | None = None
+        """An object that was made some steps before a count that is made in turns; see `Sweep`."""
+        self.lengths: dict[int, int] | None = None
+        """Of containers at the newest count, by identity; None before the first."""
+        self.totals = (0, 0)
+        """Bytes of tensors, and of large arrays and texts, at the newest count."""
         self._storages: dict[int, int] = {}
         self._constant: dict[int, int] = {}
         self._objects = 0
@@ -151,37 +159,39 @@ class Counter:
             datasets: Objects whose own weight is asked for.
             note: Is shown what was found, before it is forgotten.
         """
-        return at_once(self.turns(Turn(), step, lambda: datasets, note or Note()))
+        return at_once(self.turns(Turn(), Census(step), lambda: datasets, note or Note()))
 
-    def turns(self, turn: Turn, step: int, datasets: Callable[[], Iterable[object]], note: Note) -> Turns[Census]:
+    def turns(
+        self, turn: Turn, census: Census, datasets: Callable[[], Iterable[object]], note: Note
+    ) -> Turns[Census]:
         """Count what is held now, in turns.
 
         Args:
             turn: Says when the training is to go on.
-            step: The step that ended last.
+            census: Takes what is found; its step is the one that ended last.
             datasets: Gives objects whose own weight is asked for.
             note: Is shown what is found.
         """
-        census, objects = Census(step), all_objects()
-        seen = Seen(turn, self._lengths or {}, self._storages)
-        seen.tensors = of_kind(objects, "torch", "Tensor")
+        objects = all_objects()
+        seen = Seen(turn, self.lengths or {}, self._storages)
+        seen.tensors = _take_out(objects, "torch", "Tensor")
         storages, census.nodes = note_tensors(seen.tensors)
         census.tensors = host_bytes(storages)
         note.begin(seen)
         seen.tensors = []
-        sweep = Sweep(turn, objects)
+        sweep = Sweep(turn, objects, self.mark)
         del objects
         lengths = yield from self._sweep(sweep, seen, census, note)
         census.objects = sweep.total
-        if self._lengths is not None:
+        if self.lengths is not None:
             if turn.over:
                 yield
             yield from self._weigh_gains(seen, census, max(sweep.total - self._objects, 0))
-        self._lengths, self._objects, self._storages = lengths, sweep.total, storages
+        self.lengths, self._objects, self._storages = lengths, sweep.total, storages
+        self.totals = census.tensors, census.bulk
         yield from note.end(seen)
         census.datasets = sum(weigh([dataset]).total for dataset in datasets())
         census.seconds = turn.spent
-        self.newest = census
         return census
 
     def _sweep(self, sweep: Sweep, seen: Seen, census: Census, note: Note) -> Turns[dict[int, int]]:
@@ -190,7 +200,7 @@ class Counter:
         values = [value for frame in running_frames() for value in local_values(frame)]
         bulk = Behind().look([values]).bulk
         del values
-        first = self._lengths is None
+        first = self.lengths is None
         for chunk in sweep.chunks():
             if chunk is None:
                 yield
@@ -202,32 +212,24 @@ class Counter:
             behind = Behind().look(list(compress(chunk, map(not_, map(_CONSTANT.__contains__, map(type, chunk))))))
             bulk |= behind.bulk
             _measure([*only(chunk, _GROWING), *longer(list(only(chunk, {dict})), LEAST_LENGTH)], lengths, seen)
-            _measure(list(longer(behind.dicts, LEAST_LENGTH)), lengths, seen, plain=True)
+            _measure(list(longer(behind.dicts, LEAST_LENGTH)), lengths, seen)
             del chunk, behind
         census.bulk = sum((self._constant | bulk).values())
         return lengths
 
     def _weigh_gains(self, seen: Seen, census: Census, more: int) -> Turns[None]:
         """Weigh what containers have gained, and the objects that are new: some, that stand for the others."""
-        own = {id(seen), id(seen.before), id(self.__dict__), id(seen.gains), id(seen.plain)}
+        own = {id(seen), id(seen.before), id(self.__dict__), id(seen.gains), id(seen.containers)}
         scales = Scales(Either(own, seen.before), self._storages, bulk=False)
         rooms: list[int | None] = []
-        weighed, done = 0.0, 0
-        while done < MOST_CONTAINERS:
-            growing = seen.growing(all_objects(), MOST_CONTAINERS)
-            for gain, item in growing[done:]:
-                done += 1
-                if gain >= LEAST_LENGTH and id(item) not in own:
-                    fresh = newest(item, gain)
-                    elements = gain * (2 if is_a(item, dict) else 1)
-                    weighed += _weigh_some(scales, fresh[:MOST_FRESH], elements, census)
-                    rooms.append(_room(item, fresh))
-                    del fresh
-                if seen.turn.over:
-                    break
-            else:
-                done = MOST_CONTAINERS
-            del growing
+        weighed = 0.0
+        for gain, item in seen.growing():
+            if gain >= LEAST_LENGTH and id(item) not in own:
+                elements = gain * (2 if is_a(item, dict) else 1)
+                fresh = newest(item, gain)
+                weighed += _weigh_some(scales, fresh[:MOST_FRESH], elements, census)
+                rooms.append(_room(item, fresh))
+                del fresh
             if seen.turn.over:
                 yield
         if more > weighed:
@@ -273,7 +275,7 @@ def note_tensors(tensors: list[Any]) -> tuple[dict[int, int], int]:
     return storages, follow_graphs(functions, storages)
 
 
-def _measure(items: list[Any], lengths: dict[int, int], seen: Seen, *, plain: bool = False) -> None:
+def _measure(items: list[Any], lengths: dict[int, int], seen: Seen) -> None:
     """Note the lengths of containers, and which have grown."""
     if len(lengths) > MANY:
         items = list(longer(items, LEAST_OF_MANY))
@@ -282,14 +284,28 @@ def _measure(items: list[Any], lengths: dict[int, int], seen: Seen, *, plain: bo
     for key, length, before in zip(keys, now, map(seen.before.get, keys, now), strict=True):
         if length - before >= LEAST_GAIN:
             seen.gains[key] = length - before
-    if plain:
-        seen.plain |= {id(item): item for item in those(items, seen.gains)}
+    seen.note_gains(items)
 
 
 def of_kind(objects: list[Any], module: str, name: str) -> list[Any]:
     """The objects of a class and its subclasses; none where the module is not loaded."""
     base = getattr(sys.modules.get(module), name, None)
-    return list(only(objects, _with_subclasses(base))) if type(base) is not type(None) else []
+    return list(only(objects, _with_subclasses(base))) if base is not None else []
+
+
+def _take_out(objects: list[Any], module: str, name: str) -> list[Any]:
+    """The objects of a class and its subclasses; in the list nothing is left of them."""
+    base = getattr(sys.modules.get(module), name, None)
+    if base is None:
+        return []
+    kinds = _with_subclasses(base)
+    marks = bytearray(map(kinds.__contains__, map(type, objects)))
+    found, place = [], marks.find(1)
+    while place >= 0:
+        found.append(objects[place])
+        objects[place] = None
+        place = marks.find(1, place + 1)
+    return found
 
 
 def _with_subclasses(base: Any) -> set[type]:  # noqa: ANN401 - a class

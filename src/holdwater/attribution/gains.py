@@ -194,12 +194,10 @@ class Comparison(Note):
         weighed = yield from _containers(seen, {id(seen), id(seen.before), id(self.__dict__), id(seen.gains)})
         if seen.turn.over:
             yield
-        objects = all_objects()
-        containers = {id(item): item for _, item in seen.growing(objects, MOST_CONTAINERS)}
-        rows += [(gain, containers[key], None) for gain, key in weighed if key in containers]
+        rows += [(gain, seen.containers[key], None) for gain, key in weighed if key in seen.containers]
+        seen.containers = {}
         explained = {name for gain, *_ in rows if gain.kind == "container" for name in gain.elements}
-        rows += _instances(objects, seen, (self._before[1], self._kinds), explained)
-        del objects, containers
+        rows += _instances(seen, (self._before[1], self._kinds), explained)
         rows.sort(key=lambda row: -_importance(row[0]))
         heaviest, others = rows[: 2 * MOST_PATHS // 3], rows[2 * MOST_PATHS // 3 :]
         rows[:] = [*heaviest, *sorted(others, key=lambda row: -row[0].count)][:MOST_ROWS]
@@ -209,7 +207,9 @@ class Comparison(Note):
         """Find who holds what has grown."""
         gains = self._gains
         gains.found, gains.growing = [], []
-        own = {id(rows), id(seen), id(seen.before), id(seen.plain), id(self.__dict__)} | {id(row) for row in rows}
+        own = {id(rows), id(seen), id(seen.before), id(gains.growing), id(self.__dict__)} | {
+            id(row) for row in rows
+        }
         paths = Paths(own | {id(row) for row in self._names.found.values()})
         until, done = seen.turn.spent + SECONDS, 0
         while done < len(rows) and seen.turn.spent < until and len(gains.found) < MOST_PATHS:
@@ -251,24 +251,16 @@ def _is_noise(path: Path) -> bool:
 
 
 def _containers(seen: Seen, own: set[int]) -> Turns[list[tuple[Gain, int]]]:
-    """Weigh containers that were there before and are longer now; none is kept from one turn to the next."""
+    """Weigh containers that were there before and are longer now."""
     found: list[tuple[Gain, int]] = []
-    until, done = seen.turn.spent + SECONDS, set[int]()
-    while True:
-        growing = seen.growing(all_objects(), MOST_CONTAINERS)
-        for gain, item in growing:
-            if id(item) in own or id(item) in done or seen.turn.spent > until:
-                continue
-            done.add(id(item))
-            weighed = in_container(item, gain, seen)
-            if weighed is not None:
-                found.append((weighed, id(item)))
-            if seen.turn.over:
-                break
-        else:
-            return found
-        del growing, item
-        yield
+    until = seen.turn.spent + SECONDS
+    for gain, item in seen.growing():
+        weighed = None if id(item) in own or seen.turn.spent > until else in_container(item, gain, seen)
+        if weighed is not None:
+            found.append((weighed, id(item)))
+        if seen.turn.over:
+            yield
+    return found
 
 
 def in_container(item: Any, gain: int, seen: Seen) -> Gain | None:  # noqa: ANN401 - a container
@@ -348,15 +340,15 @@ def _named_gains(
             yield Gain("value", kind, 1, weight), None, part
 
 
-def _instances(
-    objects: list[Any], seen: Seen, counts: tuple[dict[int, int], Counter[type]], explained: set[str]
-) -> Iterator[Row]:
+def _instances(seen: Seen, counts: tuple[dict[int, int], Counter[type]], explained: set[str]) -> Iterator[Row]:
     """Classes of the user's own with more instances than before that no container holds."""
     before, now = counts
-    for kind, count in now.items():
-        more = count - before.get(id(kind), 0)
-        if more < 2 * LEAST_GAIN or kind.__name__ in explained:
-            continue
+    more_of = {kind: count - before.get(id(kind), 0) for kind, count in now.items()}
+    grown = {
+        kind: more for kind, more in more_of.items() if more >= 2 * LEAST_GAIN and kind.__name__ not in explained
+    }
+    objects = list(only(all_objects(), grown)) if grown else []
+    for kind, more in grown.items():
         fresh = list(deque(only(objects, {kind}), maxlen=min(more, 2 * SAMPLE)))
         fresh = fresh[-SAMPLE - 2 : -2] or fresh
         if fresh:

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from holdwater.attribution.behind import only
-from holdwater.attribution.census import CONTAINERS, LEAST_GAIN, Census, Seen
+from holdwater.attribution.census import CONTAINERS, LEAST_GAIN, Census, Counter, Seen
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.gains import Comparison, Gain, in_container
 from holdwater.attribution.links import Part, attributes, file_of
@@ -51,21 +51,27 @@ class _Found:
 class PartCounter:
     """Takes censuses in part, and remembers the lengths of containers from one to the next."""
 
-    def __init__(self) -> None:
-        self._lengths: dict[int, int] | None = None
-        self._totals = (0, 0)
+    def __init__(self, whole: Counter) -> None:
+        """Begin where whole counts have come to.
+
+        Args:
+            whole: Takes whole censuses: what either has counted is what the next is compared with.
+        """
+        self.alone = False
+        """Whether there was no whole count before the first in part: their totals are not comparable."""
+        self._whole = whole
         self._found = _Found()
 
-    def turns(self, turn: Turn, step: int, note: Comparison) -> Turns[Census]:
+    def turns(self, turn: Turn, census: Census, note: Comparison) -> Turns[Census]:
         """Count in turns what names lead to.
 
         Args:
             turn: Says when the training is to go on.
-            step: The step that ended last.
+            census: Takes what is found; its step is the one that ended last.
             note: Compares it with the count before.
         """
         self._found = found = _Found()
-        seen = Seen(turn, self._lengths or {}, {})
+        seen = Seen(turn, self._whole.lengths or {}, {})
         done = set[Any]()
         while True:
             for key, value, part in _names():
@@ -79,23 +85,24 @@ class PartCounter:
                 break
             del value
             yield
-        census = Census(step, counted="in part", objects=len(found.seen))
+        census.counted, census.objects = "in part", len(found.seen)
         self._add_up(census)
         yield from note.end_in_part(seen, found.grown)
-        self._lengths, self._found = found.lengths, _Found()
+        self._whole.lengths, self._found = (self._whole.lengths or {}) | found.lengths, _Found()
         census.seconds = turn.spent
         return census
 
     def _add_up(self, census: Census) -> None:
         """Totals: those of the first count, and what was gained since, for only some is ever looked at."""
         found = self._found
-        if self._lengths is None:
-            self._totals = (host_bytes(found.storages), sum(found.bulk.values()))
-        tensors, bulk = self._totals
+        if self._whole.lengths is None:
+            self.alone = True
+            self._whole.totals = (host_bytes(found.storages), sum(found.bulk.values()))
+        tensors, bulk = self._whole.totals
         for gain, _ in found.grown:
             census.gained.add(gain.weight)
             tensors += gain.weight.tensors
-        self._totals = census.tensors, census.bulk = tensors, bulk
+        self._whole.totals = census.tensors, census.bulk = tensors, bulk
 
     def _walk(self, root: Any, part: Part, seen: Seen, note: Comparison) -> None:  # noqa: ANN401 - any object
         """Look at what one name leads to."""
@@ -162,21 +169,30 @@ def _children(item: Any, path: tuple[Part, ...], level: int) -> Iterator[Held]: 
             yield value, (*path, Part("element", key if type(key) is str else None, "dict")), level
     elif kind in CONTAINERS or kind is tuple:
         element = Part("element", None, kind.__name__)
-        for value in newest(item, NEWEST):
-            yield value, (*path, element), level
+        yield from ((value, (*path, element), level) for value in newest(item, NEWEST))
     elif is_a(item, type):
-        where = (f"{item.__qualname__}", file_of(item.__module__))
-        if is_users(where[1] or ""):
-            for name, value in list(type.__dict__["__dict__"].__get__(item).items()):
-                yield value, (*path, Part("class attribute", name, *where)), level
+        yield from _class_attributes(item, path, level)
     elif kind is types.FunctionType:
-        where = (item.__qualname__, item.__code__.co_filename)
-        for name, cell in zip(item.__code__.co_freevars, item.__closure__ or (), strict=False):
-            yield from ((held, (*path, Part("closure", name, *where)), level) for held in gc.get_referents(cell))
-        for value in item.__defaults__ or ():
-            yield value, (*path, Part("default", None, *where)), level
+        yield from _of_function(item, path, level)
     else:
         yield from _attributes(item, path, level)
+
+
+def _class_attributes(item: type, path: tuple[Part, ...], level: int) -> Iterator[Held]:
+    """The attributes of a class of the user's own."""
+    file = file_of(str(item.__module__))
+    if is_users(file or ""):
+        for name, value in list(type.__dict__["__dict__"].__get__(item).items()):
+            yield value, (*path, Part("class attribute", name, item.__qualname__, file)), level
+
+
+def _of_function(function: types.FunctionType, path: tuple[Part, ...], level: int) -> Iterator[Held]:
+    """What a function's closure and defaults hold."""
+    where = (function.__qualname__, function.__code__.co_filename)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        yield from ((held, (*path, Part("closure", name, *where)), level) for held in gc.get_referents(cell))
+    for value in function.__defaults__ or ():
+        yield value, (*path, Part("default", None, *where)), level
 
 
 def _attributes(item: Any, path: tuple[Part, ...], level: int) -> Iterator[Held]:  # noqa: ANN401 - any object

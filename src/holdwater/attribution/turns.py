@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
-LONGEST = 0.045
-"""Seconds that a turn may be prolonged to."""
 Result = TypeVar("Result")
 Turns = Generator[None, None, Result]
 """Work that is done in turns: each `yield` ends one, and nothing of the program's is held on to then."""
@@ -43,14 +41,6 @@ class Turn:
         self._until = self._began + seconds
         self._open = True
 
-    def grant(self, seconds: float) -> None:
-        """Leave the present turn at least so long from now on, but not more than `LONGEST` in all.
-
-        Args:
-            seconds: What it has taken to come back to where the work is; as long it is to be worked.
-        """
-        self._until = max(self._until, min(self._clock() + seconds, self._began + LONGEST))
-
     def end(self) -> float:
         """End the present turn; return the seconds that it took."""
         took = self._clock() - self._began
@@ -71,7 +61,7 @@ class Turn:
 
 @contextlib.contextmanager
 def collector_at_rest() -> Iterator[None]:
-    """No collection begins in here: what looking allocates would set off one of all objects, which takes longer."""
+    """No collection begins in here: what looking allocates would set off one of all objects."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -50,7 +50,7 @@ class Weight:
 
 
 def is_a(item: object, kind: type | tuple[type, ...]) -> bool:
-    """Whether an object is of a kind, by its type alone: `isinstance` asks for `__class__`, the program's own code."""
+    """Whether an object is of a kind, by its type alone: `isinstance` calls the program's `__class__`."""
     return issubclass(type(item), kind)
 
 
@@ -82,7 +82,7 @@ def size_of(item: object) -> int:
         return sys.getsizeof(item, 64)
     base = next(base for base in kind.__mro__ if not base.__flags__ & _ON_THE_HEAP)
     try:
-        return int(base.__sizeof__(item)) + 16
+        return int(vars(base)["__sizeof__"](item) if "__sizeof__" in vars(base) else object.__sizeof__(item)) + 16
     except Exception:  # noqa: BLE001 - what raises is passed over
         return 64
 

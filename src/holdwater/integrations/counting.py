@@ -1,4 +1,4 @@
-"""Counts the objects of a training process between its steps: how dear that is is foreseen, and how long it may take.
+"""Counts the objects of a training process between its steps, where its price, which is foreseen, is allowed.
 
 A count is not begun where its price would be above what counts may take of this run: then only what names lead to
 is counted. It is made in turns of a few milliseconds, one after each step.
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Purpose = Literal["compare", "explain", "end"]
 ALLOWED: dict[Purpose, float] = {"compare": 1.0, "explain": 5.0, "end": 2.0}
-"""Seconds that the counts of a run may take together, by what they are for: to have something to compare with and to
-judge, to explain a growth, or at the end, when the script waits for it."""
+"""Seconds that the counts of a run may take together: to have something to compare with and to judge, to accuse and
+explain, or at the end, when the script waits for it."""
 ALLOWED_SHARE = 0.01
 """In a long run they may take this share of it."""
 PER_OBJECT, LISTED = 2e-6, 30e-9
@@ -32,6 +32,8 @@ TRACKED = 0.3
 SHORT, LONG = 0.012, 0.04
 """Seconds of a turn at first, and after `HURRY` of them."""
 HURRY = 30
+AGE = 2
+"""What has outlived so many steps may be held on to while it is counted; see `Sweep`."""
 SHARE = 0.05
 """A turn may take this share of a step."""
 MOST_LISTED = 0.02
@@ -81,6 +83,7 @@ class Counting:
         *,
         price: Price | None = None,
         clock: "Callable[[], float]" = time.perf_counter,
+        work: "Callable[[], float]" = time.thread_time,
     ) -> None:
         """Begin with nothing counted.
 
@@ -88,19 +91,23 @@ class Counting:
             datasets: Gives the datasets that are iterated, which are weighed.
             price: Foresees what counts cost.
             clock: Seconds, on a clock that never goes backwards.
+            work: Seconds that this thread has worked: beside busy programs a count takes longer, but no more work.
         """
         self.gains = Gains()
         self.counted_at = 0
         """The step of the newest count that was begun."""
-        self._datasets, self._clock = datasets, clock
+        self._datasets, self._clock, self._worked = datasets, clock, work
         self._price = Price() if price is None else price
-        self._counter, self._part = Counter(), PartCounter()
+        self._counter = Counter()
+        self._part = PartCounter(self._counter)
         self._began = clock()
         self._spent: dict[Purpose, float] = dict.fromkeys(ALLOWED, 0.0)
         self._work: Turns[Census] | None = None
         self._turn = Turn(clock)
         self._purpose: Purpose = "compare"
-        self._turns, self._length = 0, SHORT
+        self._turns, self._length, self._waits = 0, SHORT, 0
+        self._work_done = 0.0
+        self._census = Census(0)
 
     @property
     def busy(self) -> bool:
@@ -114,37 +121,54 @@ class Counting:
             purpose: What it is for.
             period: Seconds of a step.
         """
+        if self._part.alone:
+            return False
         allowed = max(ALLOWED[purpose], ALLOWED_SHARE * (self._clock() - self._began))
         if self._price.whole > allowed - self._spent[purpose]:
             return False
         return purpose == "end" or self._price.listing <= max(MOST_LISTED, SHARE * period)
 
-    def begin(self, step: int, note: "Comparison", *, purpose: Purpose, period: float) -> None:
-        """Begin a count: of all, or in part where that is too dear.
+    def begin(self, note: "Comparison", *, purpose: Purpose, period: float) -> None:
+        """Begin a count: of all, or in part where that is too dear. It is made by `go_on`.
 
         Args:
-            step: The step that ended last.
             note: Is shown what is found.
             purpose: What it is for.
             period: Seconds of a step.
         """
         self.abandon()
-        self.counted_at, self._purpose = step, purpose
-        self._turn, self._turns, self._length = Turn(self._clock), 0, max(SHORT, SHARE * period)
+        self._purpose, self._turns, self._work_done = purpose, 0, 0.0
+        self._turn, self._length = Turn(self._clock), max(SHORT, SHARE * period)
+        self._census = Census(0)
         if self.is_affordable(purpose, period):
-            self._work = self._counter.turns(self._turn, step, self._datasets, note)
+            self._counter.mark = None if purpose == "end" else []
+            self._waits = 0 if purpose == "end" else AGE
+            self._work = self._counter.turns(self._turn, self._census, self._datasets, note)
         else:
-            self._work = self._part.turns(self._turn, step, note)
+            self._waits = 0
+            self._work = self._part.turns(self._turn, self._census, note)
 
-    def go_on(self, *, to_the_end: bool = False) -> Census | None:
+    @property
+    def begins(self) -> bool:
+        """Whether the next turn is the first."""
+        return self._work is not None and self._turns == self._waits == 0
+
+    def go_on(self, step: int, *, to_the_end: bool = False) -> Census | None:
         """Count for one turn; return the census when it is done.
 
         Args:
+            step: The step that ended last.
             to_the_end: Do all that is left at once: there are no more steps.
         """
         if self._work is None:
             return None
+        if self._waits:
+            self._waits -= 1
+            return None
+        if self._turns == 0:
+            self._census.step = self.counted_at = step
         self._turns += 1
+        began = self._worked()
         hurried = LONG if self._turns > HURRY else SHORT
         self._turn.begin(float("inf") if to_the_end else max(self._length, hurried))
         census = None
@@ -157,9 +181,11 @@ class Counting:
             self._work = None
             raise
         finally:
-            self._spent[self._purpose] += self._turn.end()
+            self._turn.end()
+            self._work_done += self._worked() - began
+            self._spent[self._purpose] += self._worked() - began
         if census is not None:
-            census.seconds, census.turns = self._turn.spent, self._turns
+            census.seconds, census.turns = self._work_done, self._turns
             if census.counted == "all":
                 self._price.note(census)
         return census

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdwater.integrations.counting import Counting, Purpose
+from holdwater.integrations.endings import GoOn, StopRun, StopShort
 from holdwater.integrations.readings import Readings
 from holdwater.integrations.window import Window, seen_at_once
 from holdwater.probes.record import LookRecord
 from holdwater.supervise.channel import Channel, Source
+
+__all__ = ["GoOn", "Session", "StopRun", "StopShort", "begin", "current", "say", "step"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,18 +41,6 @@ ROOM = 100_000_000
 counts, and so gets a page of its own for it."""
 PATIENCE = 3.0
 """Seconds that the end of a script waits for the watcher's last question."""
-
-
-class StopRun(BaseException):
-    """Ends a script after `--steps N`; no `except Exception` catches it."""
-
-
-class StopShort(BaseException):
-    """Ends a script that has spent its memory budget, between two steps; no `except Exception` catches it."""
-
-
-class GoOn(BaseException):
-    """Ends a script whose run goes on in another process; no `except Exception` catches it."""
 
 
 class Session:
@@ -81,7 +72,7 @@ class Session:
         self.datasets: Callable[[], list[object]] = list
         self._last_step = last_step
         self._readings = Readings()
-        self._counts = Counting(lambda: self.datasets())
+        self._counts = Counting(lambda: self.datasets())  # noqa: PLW0108 - it is set later
         self._counting: tuple[int, dict[str, float]] | None = None
         self._window: Window | None = None
         self._began = time.perf_counter()
@@ -266,21 +257,20 @@ class Session:
 
     def _count(self, asked: int) -> None:
         """Begin to count objects; the answer to a question follows when that is done."""
-        if not asked > self._answered and not self._counts.is_affordable("compare", self._period()):
-            return  # nothing is suspicious
-        self._counting = (asked, self._readings.in_use())
-        self._counts.begin(self.steps, self._counts.gains.remember, purpose="compare", period=self._period())
+        self._counting = (asked, {})
+        accuses = asked > self._answered and (self.folder / f"experiment-{asked}").exists()
+        purpose: Purpose = "explain" if accuses else "compare"
+        self._counts.begin(self._counts.gains.remember, purpose=purpose, period=self._period())
         self._go_on_counting()
 
     def _go_on_counting(self) -> None:
         """Count for a turn; when it is done, see what a collection and a trim free if that was asked for too."""
         began = time.perf_counter()
-        asked, before = self._counting or (0, {})
+        asked, before = self._turn_count()
         with self._readings.without_own(briefly=True):
-            census = self._counts.go_on()
-        spent = time.perf_counter() - began
+            census = self._counts.go_on(self.steps)
         if census is None:
-            self._book(spent)
+            self._book(time.perf_counter() - began)
             return
         self._counting = None
         answer: dict[str, Any] = {
@@ -315,9 +305,15 @@ class Session:
     def _take(self, note: "Comparison", purpose: Purpose = "explain") -> "Census | None":
         """Count for a turn, for a window; None while it is not done."""
         if not self._counts.busy:
-            self._counting = (0, self._readings.in_use())
-            self._counts.begin(self.steps, note, purpose=purpose, period=self._period())
-        return self._counts.go_on(to_the_end=purpose == "end")
+            self._counts.begin(note, purpose=purpose, period=self._period())
+        self._turn_count()
+        return self._counts.go_on(self.steps, to_the_end=purpose == "end")
+
+    def _turn_count(self) -> tuple[int, dict[str, float]]:
+        """The question that is counted for, and what was in use when its first turn began."""
+        asked, before = self._counting or (0, {})
+        self._counting = (asked, self._readings.in_use() if self._counts.begins else before)
+        return self._counting
 
     def _take_at_end(self, note: "Comparison") -> "Census":
         """Count at once: no step follows."""
