@@ -54,7 +54,7 @@ def link(holder: Any, level: list[Any]) -> Link:  # noqa: ANN401 - any object
 
 def root_of(item: object) -> Part | None:
     """A class, a function, a cache: what a person knows by its name wherever it is kept; None for the rest."""
-    if issubclass(type(item), type):
+    if type(item) is type or (is_a(item, type) and isinstance(item, type)):
         return Part("global", item.__qualname__, item.__module__, file_of(item.__module__))
     if type(item) is types.FunctionType:
         code = item.__code__

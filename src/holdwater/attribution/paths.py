@@ -227,7 +227,7 @@ def _variable(function: Any, note: tuple[Any, Any, Part] | None) -> str | None: 
 
 
 def _is_ours(item: Any) -> bool:  # noqa: ANN401 - any object
-    """Whether a referrer is the argument tuple of the search itself, or a function of ours that waits for its turn."""
+    """Whether a referrer is the search's own tuple of arguments, or a function of ours that waits for its turn."""
     if type(item) is types.GeneratorType:
         return item.gi_code.co_filename.startswith(_HERE)
     return type(item) is tuple and sys.getrefcount(item) <= ARGUMENTS_HELD

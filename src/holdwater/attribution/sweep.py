@@ -1,10 +1,10 @@
 """All objects that the collector tracks, a few thousand at a time, and nothing of the newest steps is held on to.
 
-`gc.get_objects` is one call that cannot be divided (30 ns an object), and its list keeps all alive that it refers to.
-The collector keeps its objects in the order of their age, and moves them to the end only. So an object of ours that
-is made some steps before, a mark, divides the list: what comes after it may belong to a step, and is looked at and
-let go of in the first turn; what comes before it has outlived whole steps, and is looked at in the turns that follow,
-the newest first.
+`gc.get_objects` is one call that cannot be divided (30 ns an object), and its list keeps all alive that it
+refers to. The collector keeps its objects in the order of their age, and moves them to the end only. So an object
+of ours that is made some steps before, a mark, divides the list: what comes after it may belong to a step, and is
+looked at and let go of in the first turn; what comes before it has outlived whole steps, and is looked at in the
+turns that follow, the newest first.
 
 Source: CPython, Modules/gcmodule.c (3.11): generations are lists, and a survivor is put at the end of the next.
 """

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Purpose = Literal["compare", "explain", "end"]
 ALLOWED: dict[Purpose, float] = {"compare": 1.0, "explain": 5.0, "end": 2.0}
-"""Seconds that the counts of a run may take together: to have something to compare with and to judge, to accuse and
-explain, or at the end, when the script waits for it."""
+"""Seconds that the counts of a run may take together: to have something to compare with and to judge, to accuse
+and explain, or at the end, when the script waits for it."""
 ALLOWED_SHARE = 0.01
 """In a long run they may take this share of it."""
 PER_OBJECT, LISTED = 2e-6, 30e-9
@@ -168,15 +168,25 @@ class Counting:
         if self._turns == 0:
             self._census.step = self.counted_at = step
         self._turns += 1
+        long = LONG if self._turns > HURRY else SHORT
+        self._turn.begin(float("inf") if to_the_end else max(self._length, long))
+        census = self._one_turn(self._work)
+        if census is not None:
+            self._work = None
+            census.seconds, census.turns = self._work_done, self._turns
+            if census.counted == "all":
+                self._price.note(census)
+        return census
+
+    def _one_turn(self, work: "Turns[Census]") -> Census | None:
+        """Go on for a turn, and book what it took."""
         began = self._worked()
-        hurried = LONG if self._turns > HURRY else SHORT
-        self._turn.begin(float("inf") if to_the_end else max(self._length, hurried))
-        census = None
         try:
             with collector_at_rest(), _no_overrides():
-                next(self._work)
+                next(work)
         except StopIteration as ended:
-            census, self._work = ended.value, None
+            census: Census = ended.value
+            return census
         except BaseException:
             self._work = None
             raise
@@ -184,11 +194,7 @@ class Counting:
             self._turn.end()
             self._work_done += self._worked() - began
             self._spent[self._purpose] += self._worked() - began
-        if census is not None:
-            census.seconds, census.turns = self._work_done, self._turns
-            if census.counted == "all":
-                self._price.note(census)
-        return census
+        return None
 
     def abandon(self) -> None:
         """Leave a count undone."""

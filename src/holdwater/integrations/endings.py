@@ -1,4 +1,6 @@
-"""How a session ends a script between two steps: no `except Exception` catches these."""
+"""How a session ends a script between two steps: no `except Exception` catches these; and what it says then."""
+
+import sys
 
 
 class StopRun(BaseException):
@@ -11,3 +13,8 @@ class StopShort(BaseException):
 
 class GoOn(BaseException):
     """Ends a script whose run goes on in another process; no `except Exception` catches it."""
+
+
+def say(message: str) -> None:
+    """Write a remark to standard error."""
+    print(f"holdwater: {message}", file=sys.stderr)  # noqa: T201

@@ -4,16 +4,15 @@ Everything here runs inside the training process, so it is short: a step costs a
 10 µs. Looks come by the time that has passed (`probes.pace`), not by the step. Judging is the watcher's work.
 """
 
-import json
 import math
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdwater.integrations.answers import Answers
 from holdwater.integrations.counting import Counting, Purpose
-from holdwater.integrations.endings import GoOn, StopRun, StopShort
+from holdwater.integrations.endings import GoOn, StopRun, StopShort, say
 from holdwater.integrations.readings import Readings
 from holdwater.integrations.window import Window, seen_at_once
 from holdwater.probes.record import LookRecord
@@ -34,8 +33,6 @@ FAR = 256
 """A count so many steps ago is too old to be compared with."""
 NEVER = math.inf
 """A look that does not come."""
-GRAIN = 1 << 20
-"""Less garbage than this is not looked into."""
 ROOM = 100_000_000
 """Bytes of the budget that must be left for objects to be counted: a forked process writes to each one that it
 counts, and so gets a page of its own for it."""
@@ -49,6 +46,8 @@ class Session:
     keeper: "Callable[[int], str | None] | None" = None
     """Looks after the budget of a supervised script; says why the script is to be stopped, if it is."""
 
+    forked = False
+    """Whether this is a child's copy, or the observer is switched off."""
     workers: "LoaderWorkers | None" = None
     """Of a supervised script's loaders."""
     room: "Callable[[], int] | None" = None
@@ -81,10 +80,9 @@ class Session:
         self._looks = 0
         self._first_census = FIRST_CENSUS if counts else -1
         self._looked_at = (0, self._began)
-        self._cost = 1e-5
-        self._garbage = self._keeping = 0.0
-        self._answered = self._answers = self._counted_for = 0
-        self.forked = False
+        self._cost, self._garbage, self._keeping = 1e-5, 0.0, 0.0
+        self._counted_for = 0
+        self._answers = Answers(folder, self.channel)
         self.channel.state = "running"
         os.register_at_fork(after_in_child=self._leave)
 
@@ -132,7 +130,7 @@ class Session:
         """Read the memory now, write it into the channel, and settle when to look again."""
         began = time.perf_counter()
         if self.channel.get("wanted") > self.channel.get("given"):
-            self._give_inventory()
+            self._answers.give_inventory(self.steps, self._readings)
         if self._looks == 0:
             self.channel.put_seconds("first_step_at", began - self._began)
         self._write(began, self._cost)
@@ -142,7 +140,7 @@ class Session:
             self._window is not None
             or self._counts.busy
             or self._looks == self._first_census
-            or self.channel.get("asked") > self._answered
+            or self.channel.get("asked") > self._answers.answered
         ):
             answering = self._answer()
         now = time.perf_counter()
@@ -175,7 +173,7 @@ class Session:
         self.channel.state = "ending"
         deadline = time.perf_counter() + PATIENCE
         while time.perf_counter() < deadline and self.channel.state == "ending":
-            if self.channel.get("asked") > self._answered:
+            if self.channel.get("asked") > self._answers.answered:
                 self._answer_last()
             time.sleep(0.002)
         self.channel.state = "ended"
@@ -209,13 +207,13 @@ class Session:
                 self._turn_window(self._window)
             elif self._counts.busy:
                 self._go_on_counting()
-            elif asked > self._answered and (self.folder / f"window-{asked}").exists():
+            elif asked > self._answers.answered and (self.folder / f"window-{asked}").exists():
                 self._open_window(asked)
             else:
                 self._count(asked)
         except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
             self._abandon()
-            self._write_answer(asked, {"error": repr(error)}, 0.0)
+            self._answers.leave(self.steps, asked, {"error": repr(error)}, 0.0)
         return time.perf_counter() - began
 
     def _is_tight(self) -> bool:
@@ -225,8 +223,10 @@ class Session:
     def _decline(self, asked: int) -> None:
         """Answer a question with why there is no answer."""
         self._abandon()
-        if asked > self._answered:
-            self._write_answer(asked, {"error": "too little of the budget is left to look into the growth"}, 0.0)
+        if asked > self._answers.answered:
+            self._answers.leave(
+                self.steps, asked, {"error": "too little of the budget is left to look into the growth"}, 0.0
+            )
 
     def _abandon(self) -> None:
         """End a window that has failed: nothing of it may stay on."""
@@ -250,15 +250,15 @@ class Session:
             census = window.close(self.steps, self._take_at_end)
             answer = {} if census is None else {"before": before, "census": census.as_json()}
             self._window = None
-            self._write_answer(window.number, answer | {"explanation": window.as_json()}, 0.0)
+            self._answers.leave(self.steps, window.number, answer | {"explanation": window.as_json()}, 0.0)
         except Exception as error:  # noqa: BLE001 - as while it ran
             self._abandon()
-            self._write_answer(asked, {"error": repr(error)}, 0.0)
+            self._answers.leave(self.steps, asked, {"error": repr(error)}, 0.0)
 
     def _count(self, asked: int) -> None:
         """Begin to count objects; the answer to a question follows when that is done."""
         self._counting = (asked, {})
-        accuses = asked > self._answered and (self.folder / f"experiment-{asked}").exists()
+        accuses = asked > self._answers.answered and (self.folder / f"experiment-{asked}").exists()
         purpose: Purpose = "explain" if accuses else "compare"
         self._counts.begin(self._counts.gains.remember, purpose=purpose, period=self._period())
         self._go_on_counting()
@@ -270,7 +270,7 @@ class Session:
         with self._readings.without_own(briefly=True):
             census = self._counts.go_on(self.steps)
         if census is None:
-            self._book(time.perf_counter() - began)
+            self._answers.book(time.perf_counter() - began)
             return
         self._counting = None
         answer: dict[str, Any] = {
@@ -278,7 +278,9 @@ class Session:
             "before": before,
             "census": census.as_json() | {"at_end": False},
         }
-        self._write_answer(asked, answer | self._experiment(asked, census), time.perf_counter() - began)
+        self._answers.leave(
+            self.steps, asked, answer | self._experiment(asked, census), time.perf_counter() - began
+        )
 
     def _count_last(self, asked: int) -> None:
         """The script has ended: count at once, and say what has grown."""
@@ -290,17 +292,15 @@ class Session:
         answer: dict[str, Any] = {"before": before, "census": census.as_json() | {"at_end": True}}
         if gains.found:
             answer["explanation"] = seen_at_once(gains, from_step, self.steps)
-        self._write_answer(asked, answer | self._experiment(asked, census), time.perf_counter() - began)
+        self._answers.leave(
+            self.steps, asked, answer | self._experiment(asked, census), time.perf_counter() - began
+        )
 
     def _experiment(self, asked: int, census: "Census") -> dict[str, Any]:
         """What a collection and a trim free, if that was asked for."""
-        if not asked > self._answered or not (self.folder / f"experiment-{asked}").exists():
-            return {}
-        found = self._readings.experiment()
-        freed = census.tensors - census.tensors_now() if found["collected"] > GRAIN else 0
-        found["collected_tensors"] = max(freed, 0)
-        self._garbage += found["collected"]
-        return {"experiment": found}
+        found = self._answers.experiment(asked, census, self._readings)
+        self._garbage += found.get("experiment", {}).get("collected", 0.0)
+        return found
 
     def _take(self, note: "Comparison", purpose: Purpose = "explain") -> "Census | None":
         """Count for a turn, for a window; None while it is not done."""
@@ -349,41 +349,18 @@ class Session:
         answer = {} if census is None else {"step": census.step, "before": before, "census": census.as_json()}
         if window.over:
             self._window = self._counting = None
-            self._write_answer(window.number, answer | {"explanation": window.as_json()}, window.seconds - spent)
+            self._answers.leave(
+                self.steps, window.number, answer | {"explanation": window.as_json()}, window.seconds - spent
+            )
         elif census is not None:
             self._counting = None
-            self._write_answer(0, answer, window.seconds - spent)
+            self._answers.leave(self.steps, 0, answer, window.seconds - spent)
         else:
-            self._book(window.seconds - spent)
-
-    def _give_inventory(self) -> None:
-        """Somebody asks what this process holds: say it, and go on."""
-        from holdwater.attribution.inventory import leave_inventory  # noqa: PLC0415 - only where it is asked for
-
-        wanted, began = self.channel.get("wanted"), time.perf_counter()
-        with self._readings.without_own():
-            leave_inventory(self.folder / f"inventory-{wanted}.json", self.steps)
-        self._book(time.perf_counter() - began)
-        self.channel.put("given", wanted)
+            self._answers.book(window.seconds - spent)
 
     def _events(self, window: Window) -> int:
         """Where the clock stands that a window waits for."""
         return 0 if window.clock is None else int(getattr(self, window.clock, 0))
-
-    def _book(self, seconds: float) -> None:
-        """Note what looking into the process has cost it."""
-        self.channel.put_seconds("attribution_seconds", self.channel.get_seconds("attribution_seconds") + seconds)
-
-    def _write_answer(self, number: int, answer: dict[str, Any], seconds: float) -> None:
-        """Leave an answer for the watching process; with the number of its question if that is done."""
-        self._book(seconds)
-        self._answers += 1
-        text = self.folder / f"answer-{self._answers}.part"
-        text.write_text(json.dumps({"step": self.steps, "number": number, "seconds": seconds} | answer), "utf-8")
-        text.rename(text.with_suffix(".json"))
-        if number:
-            self._answered = number
-            self.channel.put("answered", number)
 
     def _give_up(self, error: Exception) -> None:
         """Look no more, and say so once; steps are still counted."""
@@ -419,8 +396,3 @@ def step() -> None:
     """
     if _current is not None:
         _current.step("holdwater.step")
-
-
-def say(message: str) -> None:
-    """Write a remark to standard error."""
-    print(f"holdwater: {message}", file=sys.stderr)  # noqa: T201
