@@ -88,14 +88,18 @@ class Readings:
         """When the cheapest reading is due again, on the clock that `read` was given."""
         return (self._first or 0.0) + self._cheapest.due
 
+    @property
+    def heap_is_cheap(self) -> bool:
+        """Whether the heap can be read at every turn of a count: with many free chunks it takes up to 10 ms."""
+        return self._heap_price < DEAR
+
     @contextlib.contextmanager
-    def without_own(self, *, briefly: bool = False) -> "Iterator[None]":
+    def without_own(self, *, heap: bool = True) -> "Iterator[None]":
         """Leave out from now on what is added here: the memory of looking itself.
 
         Args:
-            briefly: Do without the heap where reading it is dear (many free chunks).
+            heap: In the heap too. What is added in one turn may be freed in another: the same for all of them.
         """
-        heap = not briefly or self._heap_price < DEAR
         before = self.in_use(heap=heap)
         try:
             yield

@@ -46,6 +46,8 @@ class Session:
     keeper: "Callable[[int], str | None] | None" = None
     """Looks after the budget of a supervised script; says why the script is to be stopped, if it is."""
 
+    _reads_heap = True
+    """Whether what a count adds to the heap is left out of it: known when it begins."""
     forked = False
     """Whether this is a child's copy, or the observer is switched off."""
     workers: "LoaderWorkers | None" = None
@@ -230,9 +232,9 @@ class Session:
 
     def _abandon(self) -> None:
         """End a window that has failed: nothing of it may stay on."""
-        window, self._window = self._window, None
-        self._counts.abandon()
-        self._counting = None
+        window, self._window, self._counting = self._window, None, None
+        with self._readings.without_own(heap=self._reads_heap):
+            self._counts.abandon()
         if window is not None:
             window.abandon()
 
@@ -257,7 +259,7 @@ class Session:
 
     def _count(self, asked: int) -> None:
         """Begin to count objects; the answer to a question follows when that is done."""
-        self._counting = (asked, {})
+        self._counting, self._reads_heap = (asked, {}), self._readings.heap_is_cheap
         accuses = asked > self._answers.answered and (self.folder / f"experiment-{asked}").exists()
         purpose: Purpose = "explain" if accuses else "compare"
         self._counts.begin(self._counts.gains.remember, purpose=purpose, period=self._period())
@@ -267,7 +269,7 @@ class Session:
         """Count for a turn; when it is done, see what a collection and a trim free if that was asked for too."""
         began = time.perf_counter()
         asked, before = self._turn_count()
-        with self._readings.without_own(briefly=True):
+        with self._readings.without_own(heap=self._reads_heap):
             census = self._counts.go_on(self.steps)
         if census is None:
             self._answers.book(time.perf_counter() - began)
@@ -336,14 +338,14 @@ class Session:
             if self._counts.busy:
                 return
         window = Window(self.folder, asked, self._counts.gains, heap=self._readings.heap())
-        self._window = window
-        with self._readings.without_own():
+        self._window, self._reads_heap = window, self._readings.heap_is_cheap
+        with self._readings.without_own(heap=self._reads_heap):
             window.open(self.steps, self._counts.counted_at, self._period(), self._events(window))
 
     def _turn_window(self, window: Window) -> None:
         """Go on by a step."""
         spent = window.seconds
-        with self._readings.without_own(briefly=not window.is_due):
+        with self._readings.without_own(heap=self._reads_heap):
             census = window.turn(self.steps, self._events(window), self._take)
         before = {} if self._counting is None else self._counting[1]
         answer = {} if census is None else {"step": census.step, "before": before, "census": census.as_json()}
