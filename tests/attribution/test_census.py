@@ -1,13 +1,19 @@
 """What a process holds, by kind; in pairs that count and that do not."""
 
 import gc
+import weakref
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from holdwater.attribution.census import Census, Counter
+from holdwater.attribution.census import Census, Counter, Note
+from holdwater.attribution.gains import Gains
+from holdwater.attribution.turns import Turn
+from holdwater.integrations.counting import Counting
 
 MB = 1_000_000
 
@@ -112,3 +118,190 @@ class TestPython:
         counter.take(2)
 
         assert gc.collect() < 1000
+
+
+def in_turns(counter: Counter, step: int, *, between: Callable[[int], None] = lambda _: None) -> Census:
+    """A census that is made in as many turns as it can be, with something done between them."""
+    turn = Turn()
+    work = counter.turns(turn, Census(step), list, Note())
+    number = 0
+    while True:
+        turn.begin(0.0)
+        try:
+            next(work)
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
+        turn.end()
+        between(number)
+        number += 1
+
+
+class Hostile:
+    """Fails whenever anything of its own is called."""
+
+    calls = 0
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """What `isinstance` asks for."""
+        return self._refuse()
+
+    def __getattr__(self, name: str) -> Any:
+        """What `getattr` asks for."""
+        return self._refuse()
+
+    def __len__(self) -> Any:
+        """What `len` asks for."""
+        return self._refuse()
+
+    def __eq__(self, other: object) -> Any:
+        """What `in` and `index` ask for."""
+        return self._refuse()
+
+    def __hash__(self) -> Any:
+        """What sets and dictionaries ask for."""
+        return self._refuse()
+
+    def __sizeof__(self) -> Any:
+        """What `sys.getsizeof` asks for."""
+        return self._refuse()
+
+    @staticmethod
+    def _refuse() -> Any:
+        Hostile.calls += 1
+        raise ValueError("nobody may ask")
+
+
+class Overriding(torch.Tensor):
+    """A tensor whose class has a say in everything."""
+
+    calls = 0
+
+    @classmethod
+    def __torch_function__(cls, *arguments: Any, **named: Any) -> Any:
+        """What torch asks for."""
+        Overriding.calls += 1
+        raise ValueError("nobody may ask")
+
+
+class TestInTurns:
+    """A count between steps finds what one at once finds, and gets in nobody's way."""
+
+    def test_finds_the_same_as_at_once(self) -> None:
+        """Tensors, arrays and what a list has gained."""
+        rows: list[object] = [None] * 10
+        kept = [torch.ones(MB), np.ones(MB)]
+        counters = (Counter(), Counter())
+        counters[0].take(1)
+        in_turns(counters[1], 1)
+        rows += [{"step": index, "loss": index / 3} for index in range(1000)]
+        kept += [torch.ones(MB), np.ones(MB)]
+        counters[1].mark = []
+
+        at_once, slowly = counters[0].take(2), in_turns(counters[1], 2)
+
+        assert slowly.tensors == at_once.tensors
+        assert slowly.bulk == pytest.approx(at_once.bulk, rel=0.01)
+        assert slowly.gained.python == pytest.approx(at_once.gained.python, rel=0.05)
+
+    def test_takes_many_turns(self) -> None:
+        """About one for each two thousand objects that have outlived some steps."""
+        turns: list[int] = []
+        counter = Counter()
+        counter.mark = []
+
+        in_turns(counter, 1, between=turns.append)
+
+        assert len(turns) > 20
+
+    def test_keeps_nothing_of_a_step_alive(self) -> None:
+        """A tensor, and one in a list in a dictionary, that are made after the mark and dropped between turns."""
+        counter = Counter()
+        counter.mark = []
+        holder = {"outputs": [torch.ones(10)]}
+        alone = torch.ones(10)
+        gone = [weakref.ref(holder["outputs"][0]), weakref.ref(alone)]
+        alive: list[bool] = []
+
+        def drop(number: int) -> None:
+            nonlocal alone
+            holder.clear()
+            alone = torch.zeros(1)
+            alive.append(any(reference() is not None for reference in gone))
+
+        in_turns(counter, 1, between=drop)
+
+        assert len(alive) > 5
+        assert not any(alive)
+
+    def test_keeps_no_old_tensor_alive(self) -> None:
+        """One that was there before the mark is let go of too."""
+        old = torch.ones(10)
+        gone = weakref.ref(old)
+        gc.collect()
+        counter = Counter()
+        counter.mark = []
+        alive: list[bool] = []
+
+        def drop(number: int) -> None:
+            nonlocal old
+            old = torch.zeros(1)
+            alive.append(gone() is not None)
+
+        in_turns(counter, 1, between=drop)
+
+        assert not any(alive)
+
+    def test_is_not_confused_by_a_container_that_grows_meanwhile(self) -> None:
+        """A list that gets longer at each turn."""
+        rows: list[int] = list(range(100))
+        counter = Counter()
+        in_turns(counter, 1)
+        rows.extend(range(100))
+        counter.mark = []
+
+        census = in_turns(counter, 2, between=rows.append)
+
+        assert census.gained.python > 0
+
+
+class TestAsksNobody:
+    """Nothing of the program's own is called."""
+
+    def test_not_even_for_a_class(self) -> None:
+        """An object whose `__class__` raises is passed over, and its list is found."""
+        hostile, keys = Hostile(), [Hostile() for _ in range(20)]
+        counter, gains = Counter(), Gains()
+        counter.take(1, note=gains.remember)
+        object.__getattribute__(hostile, "rows").extend(range(50))
+        keys.extend(Hostile() for _ in range(40))
+
+        counter.take(2, note=gains.compare)
+
+        assert Hostile.calls == 0
+        assert "rows" in {gain.naming.name for gain in gains.found if gain.naming is not None}
+        gains.forget()
+
+    def test_not_a_tensor_of_a_class_of_its_own(self) -> None:
+        """Its storage is counted all the same."""
+        counting = Counting(list)
+        before = count(counting)
+        tensor = torch.ones(MB).as_subclass(Overriding)
+        calls = Overriding.calls
+
+        after = count(counting)
+
+        assert Overriding.calls == calls
+        assert after.tensors - before.tensors == 4 * MB
+        assert type(tensor) is Overriding
+
+
+def count(counting: Counting) -> Census:
+    """Count with the turns of a session."""
+    counting.begin(counting.gains.remember, purpose="end", period=0.01)
+    census = counting.go_on(1, to_the_end=True)
+    assert census is not None
+    return census

@@ -1,7 +1,8 @@
 """Count what a live process holds: tensors, those kept by graphs, images, and containers that grow.
 
 A census reads the objects that Python's collector tracks; it never collects, and keeps no reference. What it
-costs grows with the number of objects (about 0.1 s for 300,000), so it is taken only on suspicion.
+costs grows with the number of objects (about 1 µs each), so it is taken only on suspicion, and in turns: what
+refers to tensors is looked at in the first, the rest a few thousand objects at a time between later steps.
 Storages are counted once however many tensors share them. Nodes of autograd graphs are followed from the
 tensors that Python holds: what only a graph keeps is found there.
 """
@@ -10,39 +11,46 @@ import gc
 import sys
 import types
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict, dataclass, field
-from itertools import compress, filterfalse
+from itertools import compress
 from operator import not_
-from typing import Any
+from typing import Any, Literal
 
+from holdwater.attribution.behind import Behind, longer, only, those
 from holdwater.attribution.frames import local_values, running_frames
+from holdwater.attribution.sweep import Sweep, all_objects
+from holdwater.attribution.turns import Turn, Turns, at_once
 from holdwater.attribution.weights import (
-    LEAST_BULK,
-    MOST_WALKED,
+    Scales,
     Weight,
-    class_of,
     follow_graphs,
+    graph_of,
     host_bytes,
+    is_a,
     newest,
     note_storage,
-    owner_of,
     weigh,
 )
 
 LEAST_LENGTH = 8
 """Containers shorter than this are not remembered."""
-CHUNK = 20_000
-"""Objects whose referents are listed at once."""
+MANY, LEAST_OF_MANY = 200_000, 64
+"""Where more containers than this are remembered, the others are from this length on: each takes 100 bytes."""
+LEAST_GAIN = 2
+"""New elements of a container from which on it has grown."""
+MOST_CONTAINERS = 100
+"""Containers whose gain is weighed, those with most new elements first."""
+MOST_FRESH, MOST_NEW = 300, 3000
+"""New elements of a container, and objects, that are weighed at a time: a few milliseconds."""
 _CONSTANT = frozenset((
     types.FunctionType, types.BuiltinFunctionType, types.GetSetDescriptorType, types.MethodDescriptorType,
     types.WrapperDescriptorType, types.MemberDescriptorType, types.GenericAlias, type,
 ))  # fmt: skip
 """Kinds of objects whose referents stay what they are."""
-_PLAIN = frozenset((dict, tuple))
-_LEAST: dict[type, int] = {list: 0, set: 0, deque: 0, OrderedDict: 0, defaultdict: 0, dict: LEAST_LENGTH}
-"""Containers, and the length from which on each is remembered: there are many short dictionaries."""
-_CONTAINERS = frozenset(_LEAST)
+_GROWING = frozenset((list, set, deque, OrderedDict, defaultdict))
+"""Containers that are remembered however short; dictionaries are not, there are so many."""
+CONTAINERS = _GROWING | {dict}
 
 
 @dataclass(slots=True)
@@ -62,16 +70,19 @@ class Census:
     """Bytes held by the datasets of the loaders that were iterated."""
     room: int | None = None
     """Bytes that the growing containers will take at most, where all of them have a greatest length."""
+    counted: Literal["all", "in part"] = "all"
+    """In part: only what names of the program's own lead to, since there are too many objects."""
+    objects: int = 0
+    """Objects that the collector tracks; in part, those that were looked at."""
     seconds: float = 0.0
     """What taking it cost."""
+    turns: int = 1
+    """After how many steps a part of it was made."""
 
     @staticmethod
     def tensors_now() -> int:
         """Bytes of host tensor storages now, by a quick count."""
-        objects = gc.get_objects()
-        census = Census(0)
-        Counter.count_tensors(of_kind(objects, set(map(type, objects)), "torch", "Tensor"), census)
-        return census.tensors
+        return host_bytes(note_tensors(of_kind(all_objects(), "torch", "Tensor"))[0])
 
     def as_json(self) -> dict[str, Any]:
         """The numbers, for the other side of the channel."""
@@ -80,163 +91,237 @@ class Census:
 
 @dataclass(slots=True)
 class Seen:
-    """What a census has found, for as long as it is taken."""
+    """What a census shows to whoever compares it with the one before."""
 
-    objects: list[Any]
-    """All that the collector tracks, the oldest first."""
-    kinds: set[type]
-    """Their types."""
-    tensors: list[Any]
-    containers: list[Any]
+    turn: Turn
     before: dict[int, int]
     """Lengths of containers at the census before, by identity; empty at the first."""
     storages: dict[int, int]
     """Storages at the census before: their sizes by address."""
+    tensors: list[Any] = field(default_factory=list)
+    """In the first turn only."""
+    gains: dict[int, int] = field(default_factory=dict)
+    """New elements of containers that were there before, by identity, when all has been seen."""
+    containers: dict[int, Any] = field(default_factory=dict)
+    """The containers themselves, those that gained most: they were there at the count before, so no step is
+    theirs."""
+
+    def note_gains(self, items: list[Any]) -> None:
+        """Hold containers that have grown.
+
+        Args:
+            items: Some, of which none may have.
+        """
+        self.containers |= {id(item): item for item in those(items, self.gains)}
+        if len(self.containers) > 2 * MOST_CONTAINERS:
+            self.containers = {id(item): item for _, item in self.growing()}
+
+    def growing(self) -> list[tuple[int, Any]]:
+        """The containers that have grown, with their gains, those that gained most first."""
+        pairs = [(self.gains[key], item) for key, item in self.containers.items()]
+        return sorted(pairs, key=lambda pair: -pair[0])[:MOST_CONTAINERS]
 
 
-Note = Callable[[Seen], None]
+class Note:
+    """Is shown what a census sees; this one ignores it."""
+
+    def begin(self, seen: Seen) -> None:
+        """The first turn: all tensors are there."""
+
+    def look(self, chunk: list[Any], kinds: set[type]) -> None:
+        """Some objects: none is to be kept."""
+
+    def end(self, seen: Seen) -> Turns[None]:
+        """All was seen."""
+        del seen
+        yield from ()
 
 
 class Counter:
     """Takes censuses, and remembers the lengths of containers from one to the next."""
 
     def __init__(self) -> None:
-        self._lengths: dict[int, int] | None = None
+        self.mark: object | None = None
+        """An object that was made some steps before a count that is made in turns; see `Sweep`."""
+        self.lengths: dict[int, int] | None = None
+        """Of containers at the newest count, by identity; None before the first."""
+        self.totals = (0, 0)
+        """Bytes of tensors, and of large arrays and texts, at the newest count."""
         self._storages: dict[int, int] = {}
         self._constant: dict[int, int] = {}
         self._objects = 0
 
     def take(self, step: int, datasets: Iterable[object] = (), *, note: Note | None = None) -> Census:
-        """Count what is held now.
+        """Count what is held now, in one turn.
 
         Args:
             step: The step that ended last.
             datasets: Objects whose own weight is asked for.
             note: Is shown what was found, before it is forgotten.
         """
-        objects = gc.get_objects()
-        kinds = set(map(type, objects))
-        census = Census(step)
-        try:
-            tensors = of_kind(objects, kinds, "torch", "Tensor")
-            storages = self.count_tensors(tensors, census)
-            census.bulk, dicts = self._look_behind(objects)
-            containers = [item for item in only(objects, _CONTAINERS) if len(item) >= _LEAST[type(item)]]
-            containers += [item for item in dicts if len(item) >= LEAST_LENGTH]
-            lengths = {id(item): len(item) for item in containers}
-            if note is not None:
-                note(Seen(objects, kinds, tensors, containers, self._lengths or {}, self._storages))
-            if self._lengths is not None:
-                self._weigh_gains(objects, containers, lengths, census)
-            self._lengths, self._objects, self._storages = lengths, len(objects), storages
-            census.datasets = sum(weigh([dataset]).total for dataset in datasets)
-        finally:
-            del objects
+        return at_once(self.turns(Turn(), Census(step), lambda: datasets, note or Note()))
+
+    def turns(
+        self, turn: Turn, census: Census, datasets: Callable[[], Iterable[object]], note: Note
+    ) -> Turns[Census]:
+        """Count what is held now, in turns.
+
+        Args:
+            turn: Says when the training is to go on.
+            census: Takes what is found; its step is the one that ended last.
+            datasets: Gives objects whose own weight is asked for.
+            note: Is shown what is found.
+        """
+        objects = all_objects()
+        seen = Seen(turn, self.lengths or {}, self._storages)
+        seen.tensors = _take_out(objects, "torch", "Tensor")
+        storages, census.nodes = note_tensors(seen.tensors)
+        census.tensors = host_bytes(storages)
+        note.begin(seen)
+        seen.tensors = []
+        sweep = Sweep(turn, objects, self.mark)
+        del objects
+        lengths = yield from self._sweep(sweep, seen, census, note)
+        census.objects = sweep.total
+        if self.lengths is not None:
+            if turn.over:
+                yield
+            yield from self._weigh_gains(seen, census, max(sweep.total - self._objects, 0))
+        self.lengths, self._objects, self._storages = lengths, sweep.total, storages
+        self.totals = census.tensors, census.bulk
+        yield from note.end(seen)
+        census.datasets = sum(weigh([dataset]).total for dataset in datasets())
+        census.seconds = turn.spent
         return census
 
-    def _look_behind(self, objects: list[Any]) -> tuple[int, list[Any]]:
-        """Find what objects and running functions hold beside tracked objects.
-
-        What functions and the like refer to does not change, so it is looked at once.
-        """
-        if self._lengths is None:
-            self._constant, _ = _look_behind(list(only(objects, _CONSTANT)))
+    def _sweep(self, sweep: Sweep, seen: Seen, census: Census, note: Note) -> Turns[dict[int, int]]:
+        """Go through all objects: what is behind them, and how long the containers are."""
+        lengths: dict[int, int] = {}
         values = [value for frame in running_frames() for value in local_values(frame)]
-        changing = list(compress(objects, map(not_, map(_CONSTANT.__contains__, map(type, objects)))))
-        found, dicts = _look_behind([values, *changing])
-        return sum((self._constant | found).values()), dicts
-
-    @staticmethod
-    def count_tensors(tensors: list[Any], census: Census) -> dict[int, int]:
-        """Add up storages, and what graphs hold."""
-        storages: dict[int, int] = {}
-        functions = []
-        for tensor in tensors:
-            note_storage(tensor, storages)
-            function = getattr(tensor, "grad_fn", None)
-            if function is not None:
-                functions.append(function)
-        census.nodes = follow_graphs(functions, storages)
-        census.tensors = host_bytes(storages)
-        return storages
-
-    def _weigh_gains(
-        self, objects: list[Any], containers: list[Any], lengths: dict[int, int], census: Census
-    ) -> None:
-        """Weigh what containers have gained, and the objects that are new."""
-        before = self._lengths or {}
-        news: list[Any] = []
-        rooms: list[int | None] = []
-        own = {id(before), id(lengths), id(self.__dict__), id(objects), id(containers), id(news), id(rooms)}
-        for item in containers:
-            if id(item) in own:
+        bulk = Behind().look([values]).bulk
+        del values
+        first = self.lengths is None
+        for chunk in sweep.chunks():
+            if chunk is None:
+                yield
                 continue
-            gain = lengths.get(id(item), 0) - before.get(id(item), 0)
-            if gain >= LEAST_LENGTH and id(item) in before:
+            kinds = set(map(type, chunk))
+            note.look(chunk, kinds)
+            if first:
+                self._constant |= Behind().look(list(only(chunk, _CONSTANT))).bulk
+            behind = Behind().look(list(compress(chunk, map(not_, map(_CONSTANT.__contains__, map(type, chunk))))))
+            bulk |= behind.bulk
+            _measure([*only(chunk, _GROWING), *longer(list(only(chunk, {dict})), LEAST_LENGTH)], lengths, seen)
+            _measure(list(longer(behind.dicts, LEAST_LENGTH)), lengths, seen)
+            del chunk, behind
+        census.bulk = sum((self._constant | bulk).values())
+        return lengths
+
+    def _weigh_gains(self, seen: Seen, census: Census, more: int) -> Turns[None]:
+        """Weigh what containers have gained, and the objects that are new: some, that stand for the others."""
+        own = {id(seen), id(seen.before), id(self.__dict__), id(seen.gains), id(seen.containers)}
+        scales = Scales(Either(own, seen.before), self._storages, bulk=False)
+        rooms: list[int | None] = []
+        weighed = 0.0
+        for gain, item in seen.growing():
+            if gain >= LEAST_LENGTH and id(item) not in own:
+                elements = gain * (2 if is_a(item, dict) else 1)
                 fresh = newest(item, gain)
-                news.extend(fresh)
+                weighed += _weigh_some(scales, fresh[:MOST_FRESH], elements, census)
                 rooms.append(_room(item, fresh))
-        fresh_objects = len(objects) - self._objects
-        if fresh_objects > 0:
-            news.extend(objects[-min(fresh_objects, MOST_WALKED) :])
-        census.gained = weigh(news, skip=own | before.keys(), known=self._storages, bulk=False)
+                del fresh
+            if seen.turn.over:
+                yield
+        if more > weighed:
+            news = gc.get_objects(generation=2)[-min(more, MOST_NEW) :]
+            census.gained.add(
+                scales.weigh(news, MOST_NEW), max((more - weighed) / len(news), 1.0) if news else 0.0
+            )
+            del news
         if rooms and all(room is not None for room in rooms):
             census.room = sum(room or 0 for room in rooms)
 
 
-def only(items: list[Any], kinds: Container[type]) -> Iterator[Any]:
-    """The items of exactly these kinds; a loop in C, for there are millions."""
-    return compress(items, map(kinds.__contains__, map(type, items)))
+def _weigh_some(scales: Scales, fresh: list[Any], elements: int, census: Census) -> float:
+    """Weigh some of a container's new elements for all of them; return how many objects they are together."""
+    if not fresh:
+        return 0.0
+    before, times = len(scales.seen), max(elements / len(fresh), 1.0)
+    census.gained.add(scales.weigh(fresh, MOST_NEW), times)
+    return times * (len(scales.seen) - before)
 
 
-def _is_long(text: str | bytes | bytearray) -> bool:
-    """Whether a text takes a kilobyte or more."""
-    return len(text) >= LEAST_BULK
+class Either:
+    """Identities in one of two sets."""
+
+    def __init__(self, first: Container[int], second: Container[int]) -> None:
+        """Take both as they are."""
+        self._first, self._second = first, second
+
+    def __contains__(self, identity: object) -> bool:
+        """Whether an identity is in one of them."""
+        return identity in self._first or identity in self._second
 
 
-def of_kind(objects: list[Any], kinds: set[type], module: str, name: str) -> list[Any]:
+def note_tensors(tensors: list[Any]) -> tuple[dict[int, int], int]:
+    """The storages of tensors and of the graphs behind them, and how many nodes those have."""
+    storages: dict[int, int] = {}
+    functions = []
+    for tensor in tensors:
+        note_storage(tensor, storages)
+        function = graph_of(tensor)
+        if function is not None:
+            functions.append(function)
+    return storages, follow_graphs(functions, storages)
+
+
+def _measure(items: list[Any], lengths: dict[int, int], seen: Seen) -> None:
+    """Note the lengths of containers, and which have grown."""
+    if len(lengths) > MANY:
+        items = list(longer(items, LEAST_OF_MANY))
+    keys, now = list(map(id, items)), list(map(len, items))
+    lengths.update(zip(keys, now, strict=True))
+    for key, length, before in zip(keys, now, map(seen.before.get, keys, now), strict=True):
+        if length - before >= LEAST_GAIN:
+            seen.gains[key] = length - before
+    seen.note_gains(items)
+
+
+def of_kind(objects: list[Any], module: str, name: str) -> list[Any]:
     """The objects of a class and its subclasses; none where the module is not loaded."""
     base = getattr(sys.modules.get(module), name, None)
-    if not isinstance(base, type):
+    return list(only(objects, _with_subclasses(base))) if base is not None else []
+
+
+def _take_out(objects: list[Any], module: str, name: str) -> list[Any]:
+    """The objects of a class and its subclasses; in the list nothing is left of them."""
+    base = getattr(sys.modules.get(module), name, None)
+    if base is None:
         return []
-    wanted = {kind for kind in kinds if issubclass(kind, base)}
-    return list(only(objects, wanted)) if wanted else []
+    kinds = _with_subclasses(base)
+    marks = bytearray(map(kinds.__contains__, map(type, objects)))
+    found, place = [], marks.find(1)
+    while place >= 0:
+        found.append(objects[place])
+        objects[place] = None
+        place = marks.find(1, place + 1)
+    return found
 
 
-def _look_behind(objects: list[Any]) -> tuple[dict[int, int], list[Any]]:
-    """Find what tracked objects hold that the collector does not track.
-
-    Dicts and tuples of plain values are not tracked, so they are gone into.
-
-    Returns:
-        Bytes of arrays, texts and byte strings of a kilobyte or more, by identity; and the dicts.
-    """
-    array = class_of("numpy", "ndarray")
-    found: dict[int, int] = {}
-    hidden: dict[int, Any] = {}
-    waiting = [objects[at : at + CHUNK] for at in range(0, len(objects), CHUNK)]
+def _with_subclasses(base: Any) -> set[type]:  # noqa: ANN401 - a class
+    """A class and all that are derived from it."""
+    found, waiting = {base}, [base]
     while waiting:
-        held = gc.get_referents(*waiting.pop())
-        kinds = set(map(type, held))
-        texts = {kind for kind in kinds if issubclass(kind, str | bytes | bytearray)}
-        arrays = {kind for kind in kinds if issubclass(kind, array)}
-        for item in filter(_is_long, only(held, texts)) if texts else ():
-            found[id(item)] = sys.getsizeof(item)
-        for item in only(held, arrays) if arrays else ():
-            owner, size = owner_of(item, array)
-            if size >= LEAST_BULK:
-                found[id(owner)] = size
-        plain = [item for item in filterfalse(gc.is_tracked, only(held, _PLAIN)) if item]
-        fresh = {id(item): item for item in plain if id(item) not in hidden}
-        hidden |= fresh
-        if fresh:
-            waiting.append(list(fresh.values()))
-    return found, [item for item in hidden.values() if type(item) is dict]
+        fresh = [kind for kind in type.__subclasses__(waiting.pop()) if kind not in found]
+        found.update(fresh)
+        waiting += fresh
+    return found
 
 
 def _room(item: Any, fresh: list[Any]) -> int | None:  # noqa: ANN401 - a container
     """What a container will still take until its greatest length; None where it has none."""
-    most = getattr(item, "maxlen", None)
+    most = item.maxlen if type(item) is deque else None
     if most is None or not fresh:
         return None
-    return int((most - len(item)) * weigh(fresh).total / len(fresh))
+    some = fresh[:MOST_FRESH]
+    return int((most - len(item)) * weigh(some, most=MOST_NEW).total / len(some))

@@ -6,19 +6,30 @@ tensor that is concatenated to, a chain of objects) is found by the name under w
 """
 
 import sys
-import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from holdwater.attribution.census import Seen
+from holdwater.attribution.behind import only
+from holdwater.attribution.census import LEAST_GAIN, Either, Note, Seen
 from holdwater.attribution.links import Part
-from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, named_sizes, short_dicts
+from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, Names
 from holdwater.attribution.paths import Path, Paths
+from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.traits import bases_of, traits_of
-from holdwater.attribution.user_code import is_users, users_modules
-from holdwater.attribution.weights import NODE_BYTES, Weight, class_of, follow_graphs, newest, weigh
+from holdwater.attribution.turns import Turns
+from holdwater.attribution.user_code import is_users
+from holdwater.attribution.weights import (
+    NODE_BYTES,
+    Weight,
+    class_of,
+    follow_graphs,
+    graph_of,
+    is_a,
+    newest,
+    weigh,
+)
 
 Kind = Literal["container", "graph", "value", "instances", "gradients"]
 MOST_CONTAINERS = 100
@@ -31,8 +42,10 @@ MOST_PATHS = 12
 """Gains for which the holder is sought, the heaviest first."""
 SAMPLE = 24
 """Elements of a container that are weighed."""
-LEAST_GAIN = 2
-"""New elements of a container from which on it has grown."""
+MOST_ROWS = 40
+"""Gains of which some are named."""
+HELD_HERE = 4
+"""References to a row's object that are our own: two of this function, the row's, and one that counts them."""
 _STANDARD = frozenset((
     "typing", "sys", "importlib", "_frozen_importlib", "_frozen_importlib_external", "linecache", "re", "abc",
     "functools", "warnings", "tokenize", "sre_parse", "sre_compile", "encodings", "copyreg", "enum", "inspect",
@@ -82,73 +95,160 @@ class Gains:
         """What the newest count has found, the heaviest first."""
         self.growing: list[Any] = []
         """The heaviest containers themselves, for as long as somebody watches them: see `forget`."""
-        self._named: dict[tuple[Any, str], tuple[int, int]] = {}
-        self._short: dict[int, int] = {}
-        """Lengths of short dictionaries of the user's own, by identity."""
-        self._kinds: dict[int, int] = {}  # by identity: a class that is dropped is not to be kept alive
+        self.counted = "all"
+        """How much of the process the newest count has looked at, as `Census.counted`."""
+        self.named: dict[tuple[Any, str], tuple[int, int]] = {}
+        """Graph nodes and bytes behind each name, at the newest count."""
+        self.kinds: dict[int, int] | None = None
+        """How many instances there were of the user's classes, by identity: one that is dropped is not kept."""
+        self.short: dict[int, int] = {}
+        """Lengths of short dictionaries under names of the user's own, by identity."""
 
-    def remember(self, seen: Seen) -> None:
-        """Take in a census that others will be compared with."""
-        self._named = {key: sizes for key, (sizes, *_) in named_sizes(seen)}
-        self._kinds = _by_identity(Counter(map(type, seen.objects)))
-        self._short = {id(item): len(item) for item in short_dicts(seen)}
+    @property
+    def remember(self) -> "Comparison":
+        """Takes in a census that others will be compared with."""
+        return Comparison(self, compares=False)
 
-    def compare(self, seen: Seen) -> None:
-        """Compare a census with the one before: `found` and `growing` say what has grown."""
-        own = {
-            id(seen),
-            id(seen.objects),
-            id(seen.containers),
-            id(seen.before),
-            id(seen.storages),
-            id(self.__dict__),
-            id(self._short),
-        }
-        named = dict(named_sizes(seen))
-        kinds = Counter(map(type, seen.objects))
-        weighed: list[tuple[Gain, Any, Part | None]] = []
-        if self._kinds:
-            weighed += [(*pair, None) for pair in _containers(seen, self._short, own)]
-            weighed += _named_gains(self._named, named)
-            explained = {name for gain, *_ in weighed for name in gain.elements}
-            weighed += [(*pair, None) for pair in _instances(seen, self._kinds, kinds, explained)]
-            weighed += _gradients(seen)
-        self._named = {key: sizes for key, (sizes, *_) in named.items()}
-        self._kinds = _by_identity(kinds)
-        self._short = {id(item): len(item) for item in short_dicts(seen)}
-        weighed.sort(key=lambda row: -_importance(row[0]))
-        own |= (
-            {id(weighed), id(named), id(own)} | {id(row) for row in weighed} | {id(row) for row in named.values()}
-        )
-        heaviest, others = weighed[: 2 * MOST_PATHS // 3], weighed[2 * MOST_PATHS // 3 :]
-        self._name([*heaviest, *sorted(others, key=lambda row: -row[0].count)], own)
+    @property
+    def compare(self) -> "Comparison":
+        """Compares a census with the one before: `found` and `growing` say what has grown."""
+        return Comparison(self, compares=True)
 
     def forget(self) -> None:
         """Let go of the containers."""
         self.growing = []
 
-    def _name(self, weighed: list[tuple[Gain, Any, Part | None]], own: set[int]) -> None:
+
+Row = tuple[Gain, Any, Part | None]
+"""A gain, the object whose holder is sought, or how it is held."""
+
+
+class Comparison(Note):
+    """One count, seen as it is made."""
+
+    def __init__(self, gains: Gains, *, compares: bool) -> None:
+        """Prepare.
+
+        Args:
+            gains: Holds the count before, and takes this one.
+            compares: Whether to say what has grown.
+        """
+        self._gains, self._compares = gains, compares and gains.kinds is not None
+        self._before = (gains.named, gains.kinds or {})
+        self._names = Names(gains.short)
+        self._kinds: Counter[type] = Counter()
+        self._gradients: list[Gain] = []
+
+    def begin(self, seen: Seen) -> None:
+        """Gradients and names: they lead to tensors."""
+        self._names.note_weights(seen.tensors)
+        if self._compares:
+            self._gradients = list(_gradients(seen.tensors))
+
+    def look(self, chunk: list[Any], kinds: set[type]) -> None:
+        """Instances of the user's classes, and what is behind their attributes."""
+        self._kinds.update(map(type, self._names.look(chunk, kinds)))
+
+    def end(self, seen: Seen) -> Turns[None]:
+        """Name what has grown, a few things at a time."""
+        if seen.turn.over:
+            yield
+        self._names.look_at_names()
+        named = self._names.found
+        if self._compares:
+            rows = [*self._gradients_of(), *_named_gains(self._before[0], named)]
+            yield from self._compare(seen, rows)
+        self._keep(named, "all")
+
+    def end_in_part(self, seen: Seen, grown: list[tuple[Gain, Any]]) -> Turns[None]:
+        """The same where only names were followed: the way to each container is known.
+
+        Args:
+            seen: What the census shows.
+            grown: Gains with their paths, and the containers.
+        """
+        if seen.turn.over:
+            yield
+        self._names.look_at_names()
+        gains, named = self._gains, self._names.found
+        if self._compares:
+            rows: list[Row] = [
+                *((gain, item, None) for gain, item in grown),
+                *_named_gains(self._before[0], named),
+            ]
+            rows.sort(key=lambda row: -_importance(row[0]))
+            gains.found, gains.growing = [], []
+            for gain, item, part in rows[:MOST_ROWS]:
+                path = Path(gain.path if part is None else (part,))
+                if len(gains.found) < MOST_PATHS and not _is_noise(path):
+                    gain.path, gain.naming = path.parts, path.naming
+                    gains.found.append(gain)
+                    gains.growing += [item] if gain.kind == "container" else []
+        self._keep(named, "in part")
+
+    def _keep(self, named: dict[tuple[Any, str], Named], counted: str) -> None:
+        """Keep what the next count is compared with."""
+        self._gains.named = {key: sizes for key, (sizes, *_) in named.items()}
+        self._gains.kinds = {id(kind): count for kind, count in self._kinds.items()}
+        self._gains.short = self._names.short
+        self._gains.counted = counted
+
+    def _gradients_of(self) -> Iterator[Row]:
+        """Gradients with the parts that name them."""
+        for gain in self._gradients:
+            yield gain, None, Part("attribute", "grad", "torch.nn.parameter.Parameter")
+
+    def _compare(self, seen: Seen, rows: list[Row]) -> Turns[None]:
+        """Weigh what has grown, put it in order, and find who holds it."""
+        weighed = yield from _containers(seen, {id(seen), id(seen.before), id(self.__dict__), id(seen.gains)})
+        if seen.turn.over:
+            yield
+        rows += [(gain, seen.containers[key], None) for gain, key in weighed if key in seen.containers]
+        seen.containers = {}
+        for count, item in self._names.lengthened.values():
+            longer = in_container(item, count, seen)
+            rows += [] if longer is None else [(longer, item, None)]
+        explained = {name for gain, *_ in rows if gain.kind == "container" for name in gain.elements}
+        rows += _instances(seen, (self._before[1], self._kinds), explained)
+        rows.sort(key=lambda row: -_importance(row[0]))
+        heaviest, others = rows[: 2 * MOST_PATHS // 3], rows[2 * MOST_PATHS // 3 :]
+        rows[:] = [*heaviest, *sorted(others, key=lambda row: -row[0].count)][:MOST_ROWS]
+        yield from self._name(rows, seen)
+
+    def _name(self, rows: list[Row], seen: Seen) -> Turns[None]:
         """Find who holds what has grown."""
-        paths = Paths(own | {id(weighed)})
-        self.found, self.growing = [], []
-        until = time.perf_counter() + SECONDS
-        for gain, target, part in weighed:
-            if time.perf_counter() > until or len(self.found) >= MOST_PATHS:
-                break
-            path = Path((part,)) if part is not None else paths.find(target)
-            if _is_noise(path):
-                continue
-            gain.path, gain.naming = path.parts, path.naming
-            if gain.kind == "instances" and _is_chain(path, gain.type):
-                gain.traits.append("chain")
-            self.found.append(gain)
-            if gain.kind == "container":
-                self.growing.append(target)
+        gains = self._gains
+        gains.found, gains.growing = [], []
+        own = {id(rows), id(seen), id(seen.before), id(gains.growing), id(self.__dict__)} | {
+            id(row) for row in rows
+        }
+        paths = Paths(own | {id(row) for row in self._names.found.values()})
+        until, done = seen.turn.spent + SECONDS, 0
+        while done < len(rows) and seen.turn.spent < until and len(gains.found) < MOST_PATHS:
+            gain, target, part = rows[done]
+            rows[done] = (gain, None, part)
+            done += 1
+            path = Path((part,)) if part is not None else (yield from paths.search(target, seen.turn))
+            if not _is_noise(path):
+                gain.path, gain.naming = path.parts, path.naming
+                if gain.kind == "instances" and _is_chain(path, gain.type):
+                    gain.traits.append("chain")
+                gains.found.append(gain)
+                if gain.kind == "container":
+                    gains.growing.append(target)
+            del target
+            if seen.turn.over:
+                yield
+                paths.note_roots()
+                _let_go(rows, done)
 
 
-def _by_identity(kinds: Counter[type]) -> dict[int, int]:
-    """Counts by the identity of the type."""
-    return {id(kind): count for kind, count in kinds.items()}
+def _let_go(rows: list[Row], done: int) -> None:
+    """Let go of what nobody else holds any more."""
+    for at in range(done, len(rows)):
+        gain, target, part = rows[at]
+        if target is not None and sys.getrefcount(target) <= HELD_HERE:
+            rows[at] = (gain, None, part)
 
 
 def _importance(gain: Gain) -> float:
@@ -169,28 +269,36 @@ def _is_chain(path: Path, kind: str) -> bool:
     return any(part.role == "attribute" and part.owner.rpartition(".")[2] == kind for part in path.parts)
 
 
-def _containers(seen: Seen, short: dict[int, int], own: set[int]) -> Iterator[tuple[Gain, Any]]:
-    """Containers that were there before and are longer now; some were too short to be in the census."""
-    grown = []
-    for item in [*seen.containers, *(short_dicts(seen) if short else ())]:
-        before = seen.before.get(id(item), short.get(id(item)))
-        if before is not None and len(item) - before >= LEAST_GAIN and id(item) not in own:
-            grown.append((len(item) - before, item))
-    grown.sort(key=lambda pair: -pair[0])
-    until = time.perf_counter() + SECONDS
-    for gain, item in grown[:MOST_CONTAINERS]:
-        if time.perf_counter() > until:
-            return
-        fresh = newest(item, gain)[: SAMPLE * (2 if isinstance(item, dict) else 1)]
-        if fresh:
-            share = gain * (2 if isinstance(item, dict) else 1) / len(fresh)
-            yield _weighed("container", item, gain, fresh, share, seen), item
+def _containers(seen: Seen, own: set[int]) -> Turns[list[tuple[Gain, int]]]:
+    """Weigh containers that were there before and are longer now."""
+    found: list[tuple[Gain, int]] = []
+    until = seen.turn.spent + SECONDS
+    for gain, item in seen.growing():
+        weighed = None if id(item) in own or seen.turn.spent > until else in_container(item, gain, seen)
+        if weighed is not None:
+            found.append((weighed, id(item)))
+        if seen.turn.over:
+            yield
+    return found
 
 
-def _weighed(kind: Kind, item: Any, count: int, fresh: list[Any], share: float, seen: Seen) -> Gain:  # noqa: ANN401, PLR0913, PLR0917 - one record's parts
-    """Weigh a sample, and scale it up."""
-    skip = seen.before.keys() | {id(fresh)}
-    weight = weigh(fresh, skip=skip, known=seen.storages, most=MOST_WALKED)
+def in_container(item: Any, gain: int, seen: Seen) -> Gain | None:  # noqa: ANN401 - a container
+    """What a container has gained, by a sample; None where its newest elements are not known.
+
+    Args:
+        item: The container.
+        gain: So many elements.
+        seen: What was there before.
+    """
+    pair = 2 if is_a(item, dict) else 1
+    fresh = newest(item, gain)[: SAMPLE * pair]
+    return _weighed("container", item, (gain, gain * pair / len(fresh)), fresh, seen) if fresh else None
+
+
+def _weighed(kind: Kind, item: Any, counts: tuple[int, float], fresh: list[Any], seen: Seen) -> Gain:  # noqa: ANN401 - any object
+    """Weigh a sample, and scale it up: how many there are, and for how many each of the sample stands."""
+    count, share = counts
+    weight = weigh(fresh, skip=Either({id(fresh)}, seen.before), known=seen.storages, most=MOST_WALKED)
     scaled = Weight(*(int(part * share) for part in (weight.tensors, weight.python, weight.native, weight.device)))
     return Gain(
         kind=kind,
@@ -202,40 +310,44 @@ def _weighed(kind: Kind, item: Any, count: int, fresh: list[Any], share: float, 
         views=sum(map(_is_small_view, fresh)) > len(fresh) / 2,
         files=int(share * sum(map(_mapped, fresh))),
         handles=int(share * sum(type(part).__module__.partition(".")[0] in _HANDLES for part in fresh)),
-        bases=bases_of(fresh, pairs=isinstance(item, dict)),
-        traits=traits_of(fresh, pairs=isinstance(item, dict)),
+        bases=bases_of(fresh, pairs=is_a(item, dict)),
+        traits=traits_of(fresh, pairs=is_a(item, dict)),
     )
 
 
 def _has_graph(item: object) -> bool:
     """Whether an element is a tensor with a graph behind it."""
-    return isinstance(item, class_of("torch", "Tensor")) and getattr(item, "grad_fn", None) is not None
+    return is_a(item, class_of("torch", "Tensor")) and graph_of(item) is not None
 
 
 def _is_small_view(item: Any) -> bool:  # noqa: ANN401 - any element
     """Whether an element keeps four times what it shows."""
+    tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
     try:
-        if isinstance(item, class_of("torch", "Tensor")):
-            return bool(item.untyped_storage().nbytes() > 4 * max(item.nbytes, 64))
-        base = getattr(item, "base", None)
-        return base is not None and getattr(base, "nbytes", 0) > 4 * max(item.nbytes, 64)
-    except (RuntimeError, NotImplementedError, AttributeError):
+        if is_a(item, tensor):
+            whole, shown = tensor.untyped_storage(item).nbytes(), tensor.nbytes.__get__(item)
+            return bool(whole > 4 * max(shown, 64))
+        if is_a(item, array):
+            base = array.base.__get__(item)
+            return is_a(base, array) and base.nbytes > 4 * max(array.nbytes.__get__(item), 64)
+    except Exception:  # noqa: BLE001 - what raises is passed over
         return False
+    return False
 
 
 def _mapped(item: object) -> int:
     """Bytes of a file or of shared memory that an element maps."""
-    memmap = getattr(sys.modules.get("numpy"), "memmap", None)
-    if memmap is not None and isinstance(item, memmap):
-        return int(item.nbytes)
-    if type(item).__name__ == "SharedMemory":
+    array, kind = class_of("numpy", "ndarray"), type(item)
+    if is_a(item, class_of("numpy", "memmap")):
+        return int(array.nbytes.__get__(item))
+    if kind.__name__ == "SharedMemory" and kind.__module__ == "multiprocessing.shared_memory":
         return int(getattr(item, "size", 0))
     return 0
 
 
 def _named_gains(
     before: dict[tuple[Any, str], tuple[int, int]], now: dict[tuple[Any, str], Named]
-) -> Iterator[tuple[Gain, Any, Part]]:
+) -> Iterator[Row]:
     """Names behind which there is more than before."""
     for key, ((nodes, size), part, kind, like_weights) in now.items():
         nodes_before, size_before = before.get(key, (nodes, size))
@@ -250,32 +362,35 @@ def _named_gains(
             yield Gain("value", kind, 1, weight), None, part
 
 
-def _instances(
-    seen: Seen, before: dict[int, int], now: Counter[type], explained: set[str]
-) -> Iterator[tuple[Gain, Any]]:
+def _instances(seen: Seen, counts: tuple[dict[int, int], Counter[type]], explained: set[str]) -> Iterator[Row]:
     """Classes of the user's own with more instances than before that no container holds."""
-    owners = {module.__name__ for module in users_modules()}
-    for kind, count in now.items():
-        more = count - before.get(id(kind), 0)
-        if more < 2 * LEAST_GAIN or kind.__module__ not in owners or kind.__name__ in explained:
-            continue
-        items = deque((item for item in seen.objects if type(item) is kind), maxlen=more)
-        fresh = list(items)[-SAMPLE - 2 : -2] or list(items)
-        yield _weighed("instances", fresh[0], more, fresh, more / len(fresh), seen), fresh[-1]
+    before, now = counts
+    more_of = {kind: count - before.get(id(kind), 0) for kind, count in now.items()}
+    grown = {
+        kind: more for kind, more in more_of.items() if more >= 2 * LEAST_GAIN and kind.__name__ not in explained
+    }
+    objects = list(only(all_objects(), grown)) if grown else []
+    for kind, more in grown.items():
+        fresh = list(deque(only(objects, {kind}), maxlen=min(more, 2 * SAMPLE)))
+        fresh = fresh[-SAMPLE - 2 : -2] or fresh
+        if fresh:
+            yield _weighed("instances", fresh[0], (more, more / len(fresh)), fresh, seen), fresh[-1], None
 
 
-def _gradients(seen: Seen) -> Iterator[tuple[Gain, Any, Part]]:
+def _gradients(tensors: list[Any]) -> Iterator[Gain]:
     """Gradients that have a graph behind them, and so keep the step that made them."""
-    kept: list[Any] = []
-    for item in seen.tensors:
-        if item.is_leaf and item.requires_grad and item.grad is not None:
-            kept += [] if item.grad.grad_fn is None else [item.grad]
-    if kept:
+    base = class_of("torch", "Tensor")
+    graphs = []
+    for item in tensors:
+        if base.is_leaf.__get__(item) and base.requires_grad.__get__(item):
+            gradient = base.grad.__get__(item)
+            graph = None if gradient is None else graph_of(gradient)
+            graphs += [] if graph is None else [graph]
+    if graphs:
         storages: dict[int, int] = {}
-        nodes = follow_graphs([gradient.grad_fn for gradient in kept], storages, most=MOST_NAMED_NODES)
+        nodes = follow_graphs(graphs, storages, most=MOST_NAMED_NODES)
         weight = Weight(tensors=sum(storages.values()), native=NODE_BYTES * nodes)
-        part = Part("attribute", "grad", "torch.nn.parameter.Parameter")
-        yield Gain("gradients", "Tensor", len(kept), weight, nodes=nodes), None, part
+        yield Gain("gradients", "Tensor", len(graphs), weight, nodes=nodes)
 
 
 _HERE = __file__.rpartition("attribution")[0]

@@ -5,8 +5,10 @@ with torch loaded, so it is for a person who asks, not for every step.
 """
 
 import gc
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from holdwater.attribution.census import of_kind
@@ -109,9 +111,8 @@ def inventory() -> Inventory:
         the next.
     """
     objects = gc.get_objects()
-    kinds = set(map(type, objects))
-    tensors = of_kind(objects, kinds, "torch", "Tensor")
-    optimizers = of_kind(objects, kinds, "torch.optim", "Optimizer")
+    tensors = of_kind(objects, "torch", "Tensor")
+    optimizers = of_kind(objects, "torch.optim", "Optimizer")
     largest, by_device = _storages(tensors)
     alike = _alike(largest)
     paths = Paths({id(objects), id(tensors), id(largest), *map(id, largest), id(alike), *map(id, alike)})
@@ -126,6 +127,19 @@ def inventory() -> Inventory:
         optimizers=tuple(row for optimizer in optimizers for row in _groups(optimizer)),
         graph_nodes=follow_graphs(functions, {}, most=MOST_NODES),
     )
+
+
+def leave_inventory(file: Path, step: int) -> None:
+    """Leave an inventory for another process; the file is whole when it is there.
+
+    Args:
+        file: Where to.
+        step: The step that ended last.
+    """
+    found = inventory()
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps({"step": step, "text": str(found), "inventory": found.as_json()}), "utf-8")
+    part.rename(file)
 
 
 def _storages(tensors: list[Any]) -> tuple[list[tuple[int, Any]], dict[str, int]]:

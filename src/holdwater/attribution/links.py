@@ -7,11 +7,13 @@ import gc
 import sys
 import types
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 from holdwater.attribution.frames import local_items
+from holdwater.attribution.weights import is_a
 
+_Cached = type(lru_cache(len))
 Role = Literal["global", "local", "attribute", "class attribute", "closure", "default", "cache", "element"]
 MOST_KEYS = 20_000
 """Entries of a dictionary that are searched for a value."""
@@ -45,7 +47,7 @@ def link(holder: Any, level: list[Any]) -> Link:  # noqa: ANN401 - any object
         level: The objects.
     """
     for kind, find in _FINDERS:
-        if isinstance(holder, kind):
+        if is_a(holder, kind):
             found = find(holder, level)
             return found if found is not None else (_first(holder, level), _element(holder))
     found = _in_instance(holder, level)
@@ -54,12 +56,12 @@ def link(holder: Any, level: list[Any]) -> Link:  # noqa: ANN401 - any object
 
 def root_of(item: object) -> Part | None:
     """A class, a function, a cache: what a person knows by its name wherever it is kept; None for the rest."""
-    if isinstance(item, type):
+    if type(item) is type or (is_a(item, type) and isinstance(item, type)):
         return Part("global", item.__qualname__, item.__module__, file_of(item.__module__))
-    if isinstance(item, types.FunctionType):
+    if type(item) is types.FunctionType:
         code = item.__code__
         return Part("global", item.__name__, item.__module__ or "", code.co_filename, code.co_firstlineno)
-    if type(item).__name__ == "_lru_cache_wrapper":
+    if type(item) is _Cached:
         return _cache(item)
     return None
 
@@ -69,7 +71,7 @@ def key_of(table: dict[Any, Any], held: object) -> Any:  # noqa: ANN401 - a key
     if len(table) > MOST_KEYS:
         return None
     try:
-        return next((key for key, value in table.items() if value is held), None)
+        return next((key for key, value in dict.items(table) if value is held), None)
     except RuntimeError:  # another thread changes it
         return None
 
@@ -78,14 +80,14 @@ def attributes(item: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any object
     """The attributes of an instance, slots included, by name."""
     try:
         found = list(object.__getattribute__(item, "__dict__").items())
-    except (AttributeError, TypeError):
+    except Exception:  # noqa: BLE001 - a slot's or property's own code; what raises is passed over
         found = []
     for kind in type(item).__mro__:
-        for name, member in vars(kind).items():
-            if isinstance(member, types.MemberDescriptorType):
+        for name, member in list(type.__dict__["__dict__"].__get__(kind).items()):
+            if type(member) is types.MemberDescriptorType:
                 try:
                     found.append((name, member.__get__(item)))
-                except AttributeError:
+                except (AttributeError, TypeError):
                     continue
     return found
 
@@ -93,7 +95,7 @@ def attributes(item: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any object
 def file_of(module: str) -> str | None:
     """A module's source file."""
     file = getattr(sys.modules.get(module), "__file__", None)
-    return file if isinstance(file, str) else None
+    return file if type(file) is str else None
 
 
 def _in_dict(table: dict[Any, Any], level: list[Any]) -> Link | None:
@@ -101,7 +103,7 @@ def _in_dict(table: dict[Any, Any], level: list[Any]) -> Link | None:
     for held in level:
         key = key_of(table, held)
         if key is not None:
-            return held, Part("element", key if isinstance(key, str) else None, "dict")
+            return held, Part("element", key if type(key) is str else None, "dict")
     return None
 
 
@@ -144,8 +146,11 @@ def _in_instance(holder: Any, level: list[Any]) -> Link | None:  # noqa: ANN401 
     for name, value in attributes(holder):
         if any(value is held for held in level):
             return value, Part("attribute", name, *where)
-    namespace = getattr(holder, "__dict__", None)
-    if isinstance(namespace, dict) and any(namespace is held for held in level):
+    try:
+        namespace = object.__getattribute__(holder, "__dict__")
+    except (AttributeError, TypeError):
+        return None
+    if type(namespace) is dict and any(namespace is held for held in level):
         return namespace, Part("attribute", None, *where)
     return None
 

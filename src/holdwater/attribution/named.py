@@ -1,20 +1,21 @@
 """What grows in place of its name: a sum that carries its graph, a tensor or text that is concatenated to."""
 
-import sys
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from holdwater.attribution.census import LEAST_LENGTH, Seen, only
+from holdwater.attribution.behind import only
+from holdwater.attribution.census import LEAST_GAIN, LEAST_LENGTH
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.links import Part, attributes
 from holdwater.attribution.user_code import users_modules
-from holdwater.attribution.weights import class_of, follow_graphs, note_storage
+from holdwater.attribution.weights import class_of, follow_graphs, graph_of, is_a, note_storage
 
-MOST_NAMED_NODES = 20_000
+MOST_NAMED_NODES = 15_000
 """Graph nodes that are counted behind names."""
 MOST_INSTANCES = 2000
 """Instances of the user's own classes whose attributes are looked at."""
+MOST_AT_A_TIME = 300
+"""Of so many objects at once."""
 LEAST_VALUE = 1024
 """Arrays and texts under a name are looked at from this size on."""
 SHORT = 64
@@ -23,32 +24,79 @@ Named = tuple[tuple[int, int], Part, str, bool]
 """Graph nodes and bytes behind a name, how it is held, the value's type, whether it is shaped as weights are."""
 
 
-def named_sizes(seen: Seen) -> Iterator[tuple[tuple[Any, str], Named]]:
-    """Graph nodes and bytes behind each name of the user's own code.
+class Names:
+    """Graph nodes and bytes behind each name of the user's own code."""
 
-    Args:
-        seen: What a census has found.
-    """
-    left = MOST_NAMED_NODES
-    weights = {shape for item in seen.tensors if (shape := _weights_shape(item)) is not None}
-    for owner, name, value, part in _names(seen):
-        sizes = _measure(value, left)
+    def __init__(self, short: dict[int, int]) -> None:
+        """Begin with nothing found.
+
+        Args:
+            short: Lengths of short dictionaries at the count before, by identity.
+        """
+        self.found: dict[tuple[Any, str], Named] = {}
+        """By the name's owner, and the name."""
+        self.short: dict[int, int] = {}
+        """Lengths of dictionaries that a census takes for too short to be remembered, by identity."""
+        self.lengthened: dict[int, tuple[int, Any]] = {}
+        """Dictionaries that were short before and are longer now, with their gains."""
+        self._short_before = short
+        self._weights: set[tuple[int, ...]] = set()
+        self._left = MOST_NAMED_NODES
+        self._instances = MOST_INSTANCES
+        self._owners = {module.__name__: module.__file__ for module in users_modules()}
+
+    def look(self, chunk: list[Any], kinds: set[type]) -> Iterator[Any]:
+        """Look at the attributes of instances of the user's own classes, and return these.
+
+        Args:
+            chunk: Some objects.
+            kinds: Their types.
+        """
+        owned = {kind for kind in kinds if _module_of(kind) in self._owners}
+        instances = list(only(chunk, owned)) if owned else []
+        room = min(self._instances, MOST_AT_A_TIME)
+        for item in instances[-room:] if room else ():
+            kind = type(item)
+            where = (f"{kind.__module__}.{kind.__qualname__}", self._owners[kind.__module__])
+            for name, value in attributes(item):
+                self._note((id(item), name), value, Part("attribute", name, *where))
+        self._instances -= min(len(instances), room)
+        return iter(instances)
+
+    def note_weights(self, tensors: list[Any]) -> None:
+        """Note the shapes of what optimizers train.
+
+        Args:
+            tensors: All that live.
+        """
+        self._weights = {shape for item in tensors if (shape := _weights_shape(item)) is not None}
+
+    def look_at_names(self) -> None:
+        """Look at the names of the user's modules, and of running functions."""
+        for module in users_modules():
+            for name, value in list(vars(module).items()):
+                self._note((module.__name__, name), value, Part("global", name, module.__name__, module.__file__))
+        for owner, name, value, part in _local_names():
+            self._note((owner, name), value, part)
+
+    def _note(self, key: tuple[Any, str], value: Any, part: Part) -> None:  # noqa: ANN401 - any value
+        """Note what is behind one name."""
+        if type(value) is dict:
+            self._note_dict(value)
+            return
+        sizes = _measure(value, self._left)
         if sizes is not None:
-            left -= sizes[0]
-            like = isinstance(value, list | tuple) and all(_plain_shape(item) in weights for item in value)
-            yield (owner, name), (sizes, part, type(value).__name__, like)
+            self._left -= sizes[0]
+            like = type(value) in {list, tuple} and all(_plain_shape(item) in self._weights for item in value)
+            self.found[key] = (sizes, part, type(value).__name__, like)
 
-
-def short_dicts(seen: Seen) -> list[dict[Any, Any]]:
-    """The dictionaries under names of the user's own code that a census takes for too short to be remembered.
-
-    Args:
-        seen: What a census has found.
-    """
-    found = {
-        id(value): value for *_, value, _ in _names(seen) if type(value) is dict and len(value) < LEAST_LENGTH
-    }
-    return list(found.values())
+    def _note_dict(self, value: dict[Any, Any]) -> None:
+        """Note a dictionary that is short, or was."""
+        before = self._short_before.get(id(value))
+        if len(value) < LEAST_LENGTH:
+            self.short[id(value)] = len(value)
+        if before is not None and len(value) - before >= LEAST_GAIN:
+            self.lengthened[id(value)] = (len(value) - before, value)
 
 
 def _plain_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tensor
@@ -62,45 +110,33 @@ def _weights_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a ten
     return _plain_shape(item) if type(item) is class_of("torch.nn", "Parameter") else None
 
 
-def _names(seen: Seen) -> Iterator[tuple[Any, str, Any, Part]]:
-    """Names of the user's modules, of running functions, and attributes of instances of the user's classes."""
-    modules = users_modules()
-    for module in modules:
-        for name, value in list(vars(module).items()):
-            yield module.__name__, name, value, Part("global", name, module.__name__, module.__file__)
-    yield from _local_names()
-    owners = {module.__name__: module.__file__ for module in modules}
-    kinds = {kind for kind in seen.kinds if kind.__module__ in owners}
-    for item in deque(only(seen.objects, kinds) if kinds else (), maxlen=MOST_INSTANCES):
-        kind = type(item)
-        where = (f"{kind.__module__}.{kind.__qualname__}", owners[kind.__module__])
-        for name, value in attributes(item):
-            yield id(item), name, value, Part("attribute", name, *where)
+def _module_of(kind: type) -> str:
+    """The name of the module that a class says it is from."""
+    try:
+        return str(kind.__module__)
+    except Exception:  # noqa: BLE001 - what raises is passed over
+        return ""
 
 
 def _measure(value: Any, left: int) -> tuple[int, int] | None:  # noqa: ANN401 - any value
     """Graph nodes and bytes behind a value; None for what does not grow in place of its name."""
-    tensor = class_of("torch", "Tensor")
-    if isinstance(value, tensor):
+    tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
+    if is_a(value, tensor):
         return _measure_tensors([value], left)
-    if (
-        isinstance(value, list | tuple)
-        and 0 < len(value) <= SHORT
-        and all(isinstance(part, tensor) for part in value)
-    ):
+    if type(value) in {list, tuple} and 0 < len(value) <= SHORT and all(is_a(part, tensor) for part in value):
         return _measure_tensors(list(value), left)
-    if isinstance(value, str | bytes | bytearray):
+    if type(value) in {str, bytes, bytearray}:
         return (0, len(value)) if len(value) >= LEAST_VALUE else None
-    array = getattr(sys.modules.get("numpy"), "ndarray", None)
-    if array is not None and isinstance(value, array):
-        return (0, int(value.nbytes)) if value.nbytes >= LEAST_VALUE else None
+    if is_a(value, array):
+        size = int(array.nbytes.__get__(value))
+        return (0, size) if size >= LEAST_VALUE else None
     return None
 
 
 def _measure_tensors(tensors: list[Any], left: int) -> tuple[int, int]:
     """Graph nodes, and bytes of storages, their own and those that the graphs have saved."""
     storages: dict[int, int] = {}
-    functions = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    functions = [graph for graph in map(graph_of, tensors) if graph is not None]
     nodes = follow_graphs(functions, storages, most=max(left, 0)) if functions else 0
     for tensor in tensors:
         note_storage(tensor, storages)

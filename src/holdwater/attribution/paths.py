@@ -12,15 +12,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from holdwater.attribution.frames import local_items, running_frames
-from holdwater.attribution.links import Part, file_of, key_of, link, root_of
-from holdwater.attribution.user_code import is_users
+from holdwater.attribution.links import Part, attributes, file_of, key_of, link, root_of
+from holdwater.attribution.turns import Turn, Turns, at_once
+from holdwater.attribution.user_code import is_users, users_modules
+from holdwater.attribution.weights import is_a
 
 DEEPEST = 8
 """Levels of referrers that are looked at."""
 WIDEST = 24
 """Objects of one level that are gone on from."""
-ARGUMENTS_HELD = 3
-"""References to the arguments of the search itself: two of ours, and one that counts them."""
+ARGUMENTS_HELD = 4
+"""References to the arguments of the search itself: three of ours, and one that counts them."""
+_HERE = __file__.rpartition("attribution")[0]
 WRAPPERS = ("queue", "_queue", "collections", "weakref", "multiprocessing.queues", "asyncio.queues")
 """Modules whose objects are containers themselves: their own attributes are nobody's names."""
 
@@ -55,19 +58,46 @@ class Paths:
             own: Identities of the count's own objects, that are nobody's holders.
         """
         self._own = set(own) | {id(self)}
-        self._modules = {id(vars(module)): module for module in list(sys.modules.values()) if _is_module(module)}
+        self._modules: dict[int, types.ModuleType] = {}
         self._locals: dict[int, Part] = {}
-        for frame in running_frames():
-            self._note_frame(frame)
-        self._own |= {id(self._modules), id(self._locals), id(self._own)}
+        self._named: dict[int, tuple[Part, ...]] = {}
+        self.note_roots()
 
-    def _note_frame(self, frame: types.FrameType) -> None:
+    def note_roots(self) -> None:
+        """Note what modules, running functions and the user's instances hold now."""
+        self._modules = {id(vars(module)): module for module in list(sys.modules.values()) if _is_module(module)}
+        self._locals, self._named = {}, {}
+        instances: list[tuple[Any, Part]] = []
+        for module in users_modules():
+            for name, value in list(vars(module).items()):
+                part = Part("global", name, module.__name__, module.__file__)
+                self._named.setdefault(id(value), (part,))
+                instances.append((value, part))
+        for frame in running_frames():
+            self._note_frame(frame, instances)
+        for value, part in instances:
+            self._note_instance(value, part)
+        self._own |= {id(self._modules), id(self._locals), id(self._named), id(self._own)}
+
+    def _note_instance(self, value: Any, part: Part) -> None:  # noqa: ANN401 - any object
+        """Note the attributes of an instance of a class of the user's own that has a name."""
+        kind = type(value)
+        file = file_of(kind.__module__) if type(kind.__module__) is str else None
+        if file is None or not is_users(file):
+            return
+        where = (f"{kind.__module__}.{kind.__qualname__}", file)
+        for name, held in attributes(value):
+            self._named.setdefault(id(held), (part, Part("attribute", name, *where)))
+
+    def _note_frame(self, frame: types.FrameType, instances: list[tuple[Any, Part]]) -> None:
         """Note the local variables of a running function; those of the user's own functions win."""
         code = frame.f_code
         for name, value in local_items(frame):
             noted = self._locals.get(id(value))
             if noted is None or not is_users(noted.file or ""):
-                self._locals[id(value)] = Part("local", name, code.co_name, code.co_filename, code.co_firstlineno)
+                part = Part("local", name, code.co_name, code.co_filename, code.co_firstlineno)
+                self._locals[id(value)] = part
+                instances.append((value, part))
 
     def find(self, target: object) -> Path:
         """The shortest path from a root to an object, one in the user's own code before others.
@@ -75,9 +105,22 @@ class Paths:
         Args:
             target: What is held.
         """
+        return at_once(self.search(target, Turn()))
+
+    def search(self, target: object, turn: Turn) -> Turns[Path]:
+        """The same in turns: each level takes about 40 ns for each object there is.
+
+        While it goes on, up to `WIDEST` objects that lead to the target are held on to.
+
+        Args:
+            target: What is held.
+            turn: Says when the training is to go on.
+        """
         root = self._root(target)
         if root is not None:
             return Path((root,))
+        if id(target) in self._named:
+            return Path(self._named[id(target)])
         climb = _Climb(self, target)
         for _ in range(DEEPEST):
             roots = climb.up()
@@ -86,6 +129,9 @@ class Paths:
                 return Path((part, *climb.down(item)))
             if not climb.level:
                 break
+            if turn.over:
+                yield
+                self.note_roots()
         return Path(climb.around() or climb.down(climb.last))
 
     def _root(self, item: object) -> Part | None:
@@ -124,11 +170,11 @@ class _Climb:
         for item in gc.get_referrers(*level):
             if id(item) in self._paths._modules:  # noqa: SLF001 - its own search
                 roots += self._paths._in_module(item, level)  # noqa: SLF001
-            elif type(item) is tuple and sys.getrefcount(item) <= ARGUMENTS_HELD:
+            elif _is_ours(item):
                 continue
             elif item is self._target:
                 self._cycle = self._cycle or link(item, level)
-            elif id(item) not in self._seen and not isinstance(item, _NOT_HOLDERS):
+            elif id(item) not in self._seen and not is_a(item, _NOT_HOLDERS):
                 held, part = link(item, level)
                 note = (item, held, part)
                 self._seen |= {id(item), id(note)}
@@ -171,7 +217,7 @@ def _variable(function: Any, note: tuple[Any, Any, Part] | None) -> str | None: 
     if note is None:
         return None
     holder, held, part = note
-    if isinstance(holder, dict):  # the defaults of parameters that are given by keyword
+    if is_a(holder, dict):  # the defaults of parameters that are given by keyword
         return part.name
     code = function.__code__
     names = code.co_freevars
@@ -180,9 +226,16 @@ def _variable(function: Any, note: tuple[Any, Any, Part] | None) -> str | None: 
     return next((str(name) for name, other in zip(names, holder, strict=False) if other is held), None)
 
 
+def _is_ours(item: Any) -> bool:  # noqa: ANN401 - any object
+    """Whether a referrer is the search's own tuple of arguments, or a function of ours that waits for its turn."""
+    if type(item) is types.GeneratorType:
+        return item.gi_code.co_filename.startswith(_HERE)
+    return type(item) is tuple and sys.getrefcount(item) <= ARGUMENTS_HELD
+
+
 def _is_module(module: Any) -> bool:  # noqa: ANN401 - sys.modules holds all sorts
     """Whether something in `sys.modules` is a module with a namespace."""
-    return isinstance(module, types.ModuleType)
+    return is_a(module, types.ModuleType)
 
 
 _NOT_HOLDERS = (types.FrameType, types.TracebackType, types.ModuleType, types.MappingProxyType, Paths, _Climb)

@@ -8,13 +8,13 @@ import gc
 import sys
 import types
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-MOST_NODES = 30_000
-"""Graph nodes that one census follows."""
+MOST_NODES = 20_000
+"""Graph nodes that one census follows: 25 ms, for it is done between two steps."""
 MOST_WALKED = 20_000
 """Objects that one census weighs in what containers have gained."""
 LEAST_BULK = 1024
@@ -41,25 +41,50 @@ class Weight:
         """All of it."""
         return self.tensors + self.python + self.native + self.device
 
+    def add(self, other: "Weight", times: float = 1.0) -> None:
+        """Add what some objects weigh, as often as there are such."""
+        self.tensors += int(times * other.tensors)
+        self.python += int(times * other.python)
+        self.native += int(times * other.native)
+        self.device += int(times * other.device)
+
+
+def is_a(item: object, kind: type | tuple[type, ...]) -> bool:
+    """Whether an object is of a kind, by its type alone: `isinstance` calls the program's `__class__`."""
+    return issubclass(type(item), kind)
+
+
+def graph_of(tensor: Any) -> Any:  # noqa: ANN401 - a node of a graph
+    """The graph behind a tensor, whatever its class has made of `grad_fn`; None where there is none."""
+    try:
+        return class_of("torch", "Tensor").grad_fn.__get__(tensor)
+    except Exception:  # noqa: BLE001 - what raises is passed over
+        return None
+
 
 def note_storage(tensor: Any, storages: dict[int, int]) -> None:  # noqa: ANN401 - a tensor
     """Note a tensor's storage by its address, a device's by the address below zero; fake ones have none."""
+    base = class_of("torch", "Tensor")
     try:
-        kind = tensor.device.type
+        kind = base.device.__get__(tensor).type
         if kind != "meta":
-            storage = tensor.untyped_storage()
+            storage = base.untyped_storage(tensor)
             address = storage.data_ptr()
             storages[address if kind == "cpu" else -1 - address] = storage.nbytes()
-    except (RuntimeError, NotImplementedError, AttributeError):
+    except Exception:  # noqa: BLE001 - what raises is passed over
         return
 
 
-def _note_new_storage(tensor: Any, storages: dict[int, int]) -> None:  # noqa: ANN401 - a tensor
-    """Note a storage unless it is known."""
-    found: dict[int, int] = {}
-    note_storage(tensor, found)
-    for address, size in found.items():
-        storages.setdefault(address, size)
+def size_of(item: object) -> int:
+    """An object's own bytes, as its built-in base counts them."""
+    kind = type(item)
+    if not kind.__flags__ & _ON_THE_HEAP:
+        return sys.getsizeof(item, 64)
+    base = next(base for base in kind.__mro__ if not base.__flags__ & _ON_THE_HEAP)
+    try:
+        return int(vars(base)["__sizeof__"](item) if "__sizeof__" in vars(base) else object.__sizeof__(item)) + 16
+    except Exception:  # noqa: BLE001 - what raises is passed over
+        return 64
 
 
 def follow_graphs(functions: list[Any], storages: dict[int, int], most: int = MOST_NODES) -> int:
@@ -92,100 +117,124 @@ def _note_saved(node: Any, name: str, storages: dict[int, int]) -> None:  # noqa
     """Note what one attribute of a node keeps; after backward it has been given back."""
     try:
         value = getattr(node, name)
-    except (RuntimeError, NotImplementedError, AttributeError):
+    except Exception:  # noqa: BLE001 - what raises is passed over
         return
-    for item in value if isinstance(value, tuple | list) else (value,):
-        if hasattr(item, "untyped_storage"):
+    tensor = class_of("torch", "Tensor")
+    for item in value if type(value) in {tuple, list} else (value,):
+        if is_a(item, tensor):
             note_storage(item, storages)
 
 
 def _image_bytes(image: Any) -> int:  # noqa: ANN401 - a PIL image
     """The pixels of a decoded image; 0 while it is only a file."""
-    if getattr(image, "_im", None) is None and image.__dict__.get("im") is None:
-        return 0
     try:
+        if getattr(image, "_im", None) is None and image.__dict__.get("im") is None:
+            return 0
         width, height = image.size
         return int(width * height * (1 if image.mode in {"1", "L", "P"} else 4))
-    except (TypeError, ValueError, AttributeError):
+    except Exception:  # noqa: BLE001 - what raises is passed over
         return 0
 
 
 def owner_of(item: Any, array: Any) -> tuple[Any, int]:  # noqa: ANN401 - an array, a text, bytes
     """What holds the memory of an object, and how much; an array may be a view of another, or of a tensor."""
-    if not isinstance(item, array):
-        return item, sys.getsizeof(item)
-    while isinstance(item.base, array):
-        item = item.base
-    if item.base is None:
-        return item, item.nbytes
-    return item, sys.getsizeof(item.base) if isinstance(item.base, bytes | bytearray) else 0
+    if not is_a(item, array):
+        return item, size_of(item)
+    base = array.base.__get__(item)
+    while is_a(base, array):
+        item, base = base, array.base.__get__(base)
+    if base is None:
+        return item, array.nbytes.__get__(item)
+    return item, sys.getsizeof(base) if type(base) in {bytes, bytearray} else 0
 
 
 def newest(item: Any, gain: int) -> list[Any]:  # noqa: ANN401 - a container
     """The elements that a container has gained, as far as its order tells."""
     gain = min(gain, MOST_WALKED)
     try:
-        if isinstance(item, dict):
-            return [part for key in islice(reversed(item), gain) for part in (key, item[key])]
-        if isinstance(item, set):
-            return list(islice(item, gain))
+        if is_a(item, dict):  # not by key: that would compare keys of the program's own classes
+            return [part for pair in islice(reversed(dict.items(item)), gain) for part in pair]
+        if is_a(item, set):
+            return list(islice(set.__iter__(item), gain))
         return list(islice(reversed(item), gain))
     except (RuntimeError, KeyError, TypeError):  # another thread changes it
         return []
 
 
+class Scales:
+    """Weighs objects with all that they lead to, each once; modules, classes and code are left out."""
+
+    def __init__(self, skip: Container[int] = (), known: Iterable[int] = (), *, bulk: bool = True) -> None:
+        """Prepare to weigh.
+
+        Args:
+            skip: Identities of objects that are not gone into.
+            known: Addresses of storages that are not counted.
+            bulk: Count arrays, texts and bytes of a kilobyte or more too.
+        """
+        self._skip, self._bulk = skip, bulk
+        self._storages: dict[int, int] = dict.fromkeys(known, 0)
+        self._owners = set[int]()
+        self.seen = set[int]()
+        """Identities of what was weighed."""
+
+    def weigh(self, roots: Iterable[Any], most: int = 5 * MOST_WALKED) -> Weight:
+        """Add up what objects weigh that were not weighed before.
+
+        Args:
+            roots: Where to begin.
+            most: Objects that are walked at most.
+        """
+        weight, functions, storages = Weight(), list[Any](), dict[int, int]()
+        waiting = deque(roots)
+        tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
+        most += len(self.seen)
+        while waiting and len(self.seen) < most:
+            item = waiting.popleft()
+            if id(item) in self.seen or id(item) in self._skip or is_a(item, _NOT_FOLLOWED):
+                continue
+            self.seen.add(id(item))
+            if type(item) is types.FunctionType:
+                waiting.extend((*(item.__closure__ or ()), *(item.__defaults__ or ())))
+            elif is_a(item, tensor):
+                note_storage(item, storages)
+                functions.append(graph_of(item))
+                weight.python += 100
+            elif is_a(item, array):
+                weight.python += self._array(item, array)
+            else:
+                _weigh_plain(item, weight, bulk=self._bulk)
+                waiting.extend(gc.get_referents(item))
+        self._add_storages(weight, functions, storages)
+        return weight
+
+    def _array(self, item: Any, array: Any) -> int:  # noqa: ANN401 - an array and its class
+        """Bytes of an array whose memory was not weighed before."""
+        owner, size = owner_of(item, array)
+        fresh = id(owner) not in self._owners and (self._bulk or size < LEAST_BULK)
+        self._owners.add(id(owner))
+        return size if fresh else 0
+
+    def _add_storages(self, weight: Weight, functions: list[Any], storages: dict[int, int]) -> None:
+        """Add the graphs behind tensors, and the storages that are not known."""
+        graphs = [function for function in functions if function is not None]
+        weight.native += NODE_BYTES * follow_graphs(graphs, storages)
+        fresh = {address: size for address, size in storages.items() if address not in self._storages}
+        self._storages |= fresh
+        weight.tensors += host_bytes(fresh)
+        weight.device += sum(fresh.values()) - host_bytes(fresh)
+
+
 def weigh(
     roots: Iterable[Any],
-    skip: Iterable[int] = (),
+    skip: Container[int] = (),
     known: Iterable[int] = (),
     *,
     bulk: bool = True,
     most: int = 5 * MOST_WALKED,
 ) -> Weight:
-    """Add up what objects weigh, with all that they lead to: modules, classes and code are left out.
-
-    Args:
-        roots: Where to begin.
-        skip: Identities of objects that are not gone into.
-        known: Addresses of storages that are not counted.
-        bulk: Count arrays, texts and bytes of a kilobyte or more too.
-        most: Objects that are walked at most.
-    """
-    weight = Weight()
-    storages: dict[int, int] = dict.fromkeys(known, 0)
-    functions: list[Any] = []
-    seen, owners, waiting = set(skip), set[int](), deque(roots)
-    tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
-    most += len(seen)
-    while waiting and len(seen) < most:
-        item = waiting.popleft()
-        if id(item) in seen or isinstance(item, _NOT_FOLLOWED):
-            continue
-        seen.add(id(item))
-        if isinstance(item, types.FunctionType):
-            waiting.extend((*(item.__closure__ or ()), *(item.__defaults__ or ())))
-        elif isinstance(item, tensor):
-            _note_new_storage(item, storages)
-            functions += [] if item.grad_fn is None else [item.grad_fn]
-            weight.python += 100
-        elif isinstance(item, array):
-            owner, size = owner_of(item, array)
-            weight.python += 0 if id(owner) in owners or not (bulk or size < LEAST_BULK) else size
-            owners.add(id(owner))
-        else:
-            _weigh_plain(item, weight, bulk=bulk)
-            waiting.extend(gc.get_referents(item))
-    return _with_graphs(weight, functions, storages)
-
-
-def _with_graphs(weight: Weight, functions: list[Any], storages: dict[int, int]) -> Weight:
-    """Add the graphs behind tensors, and all storages but those that are known, whose size is set to 0."""
-    kept: dict[int, int] = {}
-    weight.native += NODE_BYTES * follow_graphs(functions, kept)
-    found = kept | storages
-    weight.tensors = host_bytes(found)
-    weight.device = sum(found.values()) - weight.tensors
-    return weight
+    """Add up what objects weigh, with all that they lead to; the arguments are those of `Scales`."""
+    return Scales(skip, known, bulk=bulk).weigh(roots, most)
 
 
 def host_bytes(storages: dict[int, int]) -> int:
@@ -195,10 +244,10 @@ def host_bytes(storages: dict[int, int]) -> int:
 
 def _weigh_plain(item: Any, weight: Weight, *, bulk: bool) -> None:  # noqa: ANN401 - any object
     """Add one object that is neither tensor nor array."""
-    if isinstance(item, class_of("PIL.Image", "Image")):
+    if is_a(item, class_of("PIL.Image", "Image")):
         weight.native += _image_bytes(item)
-    size = sys.getsizeof(item, 64)
-    large = size >= LEAST_BULK and isinstance(item, bytes | bytearray | str)
+    size = size_of(item)
+    large = size >= LEAST_BULK and is_a(item, (bytes, bytearray, str))
     weight.python += size if bulk or not large else 0
 
 
@@ -211,5 +260,7 @@ class _Nothing:
     """Stands for a class that is not loaded: nothing is an instance of it."""
 
 
+_ON_THE_HEAP = 1 << 9
+"""The flag of a class that was made by a program (`Py_TPFLAGS_HEAPTYPE`)."""
 _NOT_FOLLOWED = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)
 """Classes, modules, functions, code: shared, and not what grows."""

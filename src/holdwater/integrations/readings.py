@@ -28,6 +28,8 @@ _PARTS = {"resident": 0.25, "heap": 0.2, "blocks": 0.1, "handles": 0.05, "device
 """The parts of the readings' allowance."""
 _BESIDE = 3.0
 """A look costs so many times what reading resident memory does: it is also written down."""
+DEAR = 1e-3
+"""Seconds from which on reading the heap is too dear to be done at every turn of a count."""
 SEEK_EVERY = 1.0
 """Seconds between two questions whether a device has come into use."""
 
@@ -47,6 +49,7 @@ class Readings:
         self._statm = Statm()
         self._heap = Heap()
         self._has_heap = self._heap.unavailable() is None
+        self._heap_price = 0.0
         self._device: Any = None
         self._device_sought = 0.0
         self._pinned = Pinned()
@@ -96,14 +99,23 @@ class Readings:
         """When the cheapest reading is due again, on the clock that `read` was given."""
         return (self._first or 0.0) + self._cheapest.due
 
+    @property
+    def heap_is_cheap(self) -> bool:
+        """Whether the heap can be read at every turn of a count: with many free chunks it takes up to 10 ms."""
+        return self._heap_price < DEAR
+
     @contextlib.contextmanager
-    def without_own(self) -> "Iterator[None]":
-        """Leave out from now on what is added here: the memory of looking itself."""
-        before = self.in_use()
+    def without_own(self, *, heap: bool = True) -> "Iterator[None]":
+        """Leave out from now on what is added here: the memory of looking itself.
+
+        Args:
+            heap: In the heap too. What is added in one turn may be freed in another: the same for all of them.
+        """
+        before = self.in_use(heap=heap)
         try:
             yield
         finally:
-            after = self.in_use()
+            after = self.in_use(heap=heap)
             for name in before.keys() & self._own.keys():
                 self._own[name] += after[name] - before[name]
 
@@ -116,12 +128,18 @@ class Readings:
         """What reads the bytes in use on the heap; None where malloc does not say."""
         return (lambda: self._heap.read_pair()[0]) if self._has_heap else None
 
-    def in_use(self) -> dict[str, float]:
-        """What looking itself changes, by name, for an answer; the rhythm of the readings stays as it is."""
+    def in_use(self, *, heap: bool = True) -> dict[str, float]:
+        """What looking itself changes, by name, for an answer; the rhythm of the readings stays as it is.
+
+        Args:
+            heap: Read the heap too.
+        """
         _, resident, shared = self._statm.read_whole()
         found = {"resident": float(resident), "file_and_shared": float(shared)} | self._read_blocks()
-        if self._has_heap:
+        if self._has_heap and heap:
+            began = time.perf_counter()
             found |= self._read_heap()
+            self._heap_price = time.perf_counter() - began
         return {name: found[name] - self._own[name] for name in _OWN if name in found}
 
     def experiment(self) -> dict[str, Any]:

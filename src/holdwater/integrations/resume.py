@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from holdwater.errors import CheckpointError, ConfigError
 from holdwater.integrations import session as sessions
+from holdwater.integrations.lives import go_on_from, step_of_a_life
 from holdwater.integrations.recycling import Recycling
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.store.lock import hold
@@ -85,10 +86,10 @@ class Resumption:
         newest = max(found, key=lambda one: one.step, default=None)
         if newest is None:
             self._save(self._durable, 0)
-            session.go_on_from(0)
+            go_on_from(session, 0)
             return 0
         self._restore(newest)
-        session.go_on_from(newest.step)
+        go_on_from(session, newest.step)
         return newest.step
 
     def end_step(self, step: int, *, last: bool) -> None:
@@ -105,7 +106,7 @@ class Resumption:
         if life is None or session is None or recycling is None:
             sessions.step()
             return
-        session.step_of_a_life(recycling.in_use)
+        step_of_a_life(session, recycling.in_use)
         if self._stop is not None:
             self._save(self._durable, step)
             self._end_stopped(step)

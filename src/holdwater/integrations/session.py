@@ -5,52 +5,43 @@ Everything here runs inside the training process, so it is short: a step costs a
 """
 
 import contextlib
-import json
 import math
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdwater.attribution.census import Census, Counter
-from holdwater.attribution.gains import Gains
+from holdwater.integrations.answers import Answers
+from holdwater.integrations.counting import Counting, Purpose
+from holdwater.integrations.endings import GoOn, StopRun, StopShort, say
 from holdwater.integrations.readings import Readings
 from holdwater.integrations.window import Standing, Window, seen_at_once
 from holdwater.probes.record import LookRecord
 from holdwater.supervise.channel import Channel, Source
 
+__all__ = ["GoOn", "Session", "StopRun", "StopShort", "begin", "current", "say", "step"]
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdwater.attribution.census import Census
+    from holdwater.attribution.gains import Comparison
     from holdwater.integrations.loader_workers import LoaderWorkers
 
 FIRST_CENSUS = 16
 """The look at which objects are counted for the first time, so that there is something to compare with."""
 FAR = 256
 """A count so many steps ago is too old to be compared with."""
+WELL_TIMED = 32
+"""So many steps say well what a step takes."""
 _CLOCKS = ("samples_seen", "epochs", "evaluations", "checkpoints", "shapes")
 NEVER = math.inf
 """A look that does not come."""
-GRAIN = 1 << 20
-"""Less garbage than this is not looked into."""
 ROOM = 100_000_000
 """Bytes of the budget that must be left for objects to be counted: a forked process writes to each one that it
 counts, and so gets a page of its own for it."""
 PATIENCE = 3.0
 """Seconds that the end of a script waits for the watcher's last question."""
-
-
-class StopRun(BaseException):
-    """Ends a script after `--steps N`; no `except Exception` catches it."""
-
-
-class StopShort(BaseException):
-    """Ends a script that has spent its memory budget, between two steps; no `except Exception` catches it."""
-
-
-class GoOn(BaseException):
-    """Ends a script whose run goes on in another process; no `except Exception` catches it."""
 
 
 class Session:
@@ -59,6 +50,10 @@ class Session:
     keeper: "Callable[[int], str | None] | None" = None
     """Looks after the budget of a supervised script; says why the script is to be stopped, if it is."""
 
+    _reads_heap = True
+    """Whether what a count adds to the heap is left out of it: known when it begins."""
+    forked = False
+    """Whether this is a child's copy, or the observer is switched off."""
     workers: "LoaderWorkers | None" = None
     """Of a supervised script's loaders."""
     room: "Callable[[], int] | None" = None
@@ -84,7 +79,8 @@ class Session:
         self.datasets: Callable[[], list[object]] = list
         self._last_step = last_step
         self._readings = Readings(self.channel.put)
-        self._counter, self._gains = Counter(), Gains()
+        self._counts = Counting(lambda: self.datasets())  # noqa: PLW0108 - it is set later
+        self._counting: tuple[int, dict[str, float]] | None = None
         self._window: Window | None = None
         self._began = time.perf_counter()
         self._due_at = 0.0
@@ -92,10 +88,9 @@ class Session:
         self._looks = 0
         self._first_census = FIRST_CENSUS if counts else -1
         self._looked_at = (0, self._began)
-        self._cost = 1e-5
-        self._garbage = self._keeping = 0.0
-        self._answered = self._answers = self._counted_at = 0
-        self.forked = False
+        self._cost, self._garbage, self._keeping = 1e-5, 0.0, 0.0
+        self._counted_for = 0
+        self._answers = Answers(folder, self.channel)
         self.channel.state = "running"
         os.register_at_fork(after_in_child=self._leave)
 
@@ -118,32 +113,11 @@ class Session:
             self.channel.put("stopped", 1)
             raise StopRun
 
-    def step_of_a_life(self, in_use: "Callable[[], int]") -> None:
-        """Count a step of a process that may be replaced: when it ended, and what the first one found in use.
-
-        Args:
-            in_use: Reads the bytes that count against the budget.
-        """
-        now = time.monotonic()
-        self.channel.put_seconds("left_at", now)
-        if not self.channel.get_seconds("went_on_at"):
-            self.channel.put("in_use", in_use())
-            self.channel.put_seconds("went_on_at", now)
-        self.step("holdwater.step")
-
-    def go_on_from(self, step: int) -> None:
-        """The script goes on from a step that an earlier process has ended."""
-        self.steps = step
-        self.source = self.channel.source = "holdwater.step"
-        self._looked_at = (step, time.perf_counter())
-        self.channel.put("steps", step)
-        self.channel.put("goes_on_from", step)
-
     def look(self) -> None:
         """Read the memory now, write it into the channel, and settle when to look again."""
         began = time.perf_counter()
         if self.channel.get("wanted") > self.channel.get("given"):
-            self._give_inventory()
+            self._answers.give_inventory(self.steps, self._readings)
         if self._looks == 0:
             self.channel.put_seconds("first_step_at", began - self._began)
         self._write(began, self._cost)
@@ -151,14 +125,15 @@ class Session:
         answering = 0.0
         if (
             self._window is not None
+            or self._counts.busy
             or self._looks == self._first_census
-            or self.channel.get("asked") > self._answered
+            or self.channel.get("asked") > self._answers.answered
         ):
             answering = self._answer()
         now = time.perf_counter()
         self._looked_at = (self.steps, began)
         self._cost = cost = now - began - answering
-        self._due_at = self._readings.due_at if self._window is None else 0.0
+        self._due_at = 0.0 if self._window is not None or self._counts.busy else self._readings.due_at
         self.channel.put_seconds("last_step_at", now - self._began)
         self.channel.put_seconds("hook_seconds", self.channel.get_seconds("hook_seconds") + cost + self._keeping)
         self._keeping = 0.0
@@ -185,7 +160,7 @@ class Session:
         self.channel.state = "ending"
         deadline = time.perf_counter() + PATIENCE
         while time.perf_counter() < deadline and self.channel.state == "ending":
-            if self.channel.get("asked") > self._answered:
+            if self.channel.get("asked") > self._answers.answered:
                 self._answer_last()
             time.sleep(0.002)
         self.channel.state = "ended"
@@ -217,13 +192,15 @@ class Session:
                 self._decline(asked)
             elif self._window is not None:
                 self._turn_window(self._window)
-            elif asked > self._answered and (self.folder / f"window-{asked}").exists():
+            elif self._counts.busy:
+                self._go_on_counting()
+            elif asked > self._answers.answered and (self.folder / f"window-{asked}").exists():
                 self._open_window(asked)
             else:
                 self._count(asked)
         except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
             self._abandon()
-            self._write_answer(asked, {"error": repr(error)}, 0.0)
+            self._answers.leave(self.steps, asked, {"error": repr(error)}, 0.0)
         return time.perf_counter() - began
 
     def _is_tight(self) -> bool:
@@ -233,12 +210,16 @@ class Session:
     def _decline(self, asked: int) -> None:
         """Answer a question with why there is no answer."""
         self._abandon()
-        if asked > self._answered:
-            self._write_answer(asked, {"error": "too little of the budget is left to look into the growth"}, 0.0)
+        if asked > self._answers.answered:
+            self._answers.leave(
+                self.steps, asked, {"error": "too little of the budget is left to look into the growth"}, 0.0
+            )
 
     def _abandon(self) -> None:
         """End a window that has failed: nothing of it may stay on."""
-        window, self._window = self._window, None
+        window, self._window, self._counting = self._window, None, None
+        with self._readings.without_own(heap=self._reads_heap):
+            self._counts.abandon()
         if window is not None:
             window.abandon()
 
@@ -250,101 +231,137 @@ class Session:
                 self._decline(asked)
                 return
             if window is None:
-                self._count(asked, last=True)
+                self._count_last(asked)
                 return
             before = self._readings.in_use()
-            census = window.close(self.steps, self._take)
+            census = window.close(self.steps, self._take_at_end)
             self._window = None
             if census is None and not window.over:  # no step has ended in it: it has seen nothing
-                self._count(window.number, last=True)
+                self._count_last(window.number)
                 return
             answer = {} if census is None else {"before": before, "census": census.as_json()}
-            self._write_answer(window.number, answer | {"explanation": window.as_json()}, 0.0)
+            self._answers.leave(self.steps, window.number, answer | {"explanation": window.as_json()}, 0.0)
         except Exception as error:  # noqa: BLE001 - as while it ran
             self._abandon()
-            self._write_answer(asked, {"error": repr(error)}, 0.0)
+            self._answers.leave(self.steps, asked, {"error": repr(error)}, 0.0)
 
-    def _count(self, asked: int, *, last: bool = False) -> None:
-        """Count objects, and if asked, see what a collection and a trim free."""
+    def _count(self, asked: int) -> None:
+        """Begin to count objects; the answer to a question follows when that is done."""
+        self._counting, self._reads_heap = (asked, {}), self._readings.heap_is_cheap
+        accuses = asked > self._answers.answered and (self.folder / f"experiment-{asked}").exists()
+        purpose: Purpose = "explain" if accuses else "compare"
+        self._counts.begin(self._counts.gains.remember, purpose=purpose, period=self._period())
+        self._go_on_counting()
+
+    def _go_on_counting(self) -> None:
+        """Count for a turn; when it is done, see what a collection and a trim free if that was asked for too."""
         began = time.perf_counter()
-        answer: dict[str, Any] = {"before": self._readings.in_use()}
-        from_step, gains = self._counted_at, self._gains
-        with self._readings.without_own():
-            census = self._take(gains.compare if last else gains.remember)
-            answer["census"] = census.as_json() | {"at_end": last}
-            gains.forget()
-            if last and gains.found:
-                answer["explanation"] = seen_at_once(gains, from_step, self.steps)
-        if asked > self._answered and (self.folder / f"experiment-{asked}").exists():
-            answer["experiment"] = found = self._readings.experiment()
-            freed = census.tensors - census.tensors_now() if found["collected"] > GRAIN else 0
-            found["collected_tensors"] = freed
-            self._garbage += found["collected"]
-        self._write_answer(asked, answer, time.perf_counter() - began)
+        asked, before = self._turn_count()
+        with self._readings.without_own(heap=self._reads_heap):
+            census = self._counts.go_on(self.steps)
+        if census is None:
+            self._answers.book(time.perf_counter() - began)
+            return
+        self._counting = None
+        answer: dict[str, Any] = {
+            "step": census.step,
+            "before": before,
+            "census": census.as_json() | {"at_end": False},
+        }
+        self._answers.leave(
+            self.steps, asked, answer | self._experiment(asked, census), time.perf_counter() - began
+        )
 
-    def _take(self, note: "Callable[[Any], None]") -> Census:
-        """Count objects."""
-        self._counted_at = self.steps
-        self._counted = time.perf_counter(), {name: int(getattr(self, name)) for name in _CLOCKS}
-        return self._counter.take(self.steps, self.datasets(), note=note)
+    def _count_last(self, asked: int) -> None:
+        """The script has ended: count at once, and say what has grown."""
+        began, before = time.perf_counter(), self._readings.in_use()
+        from_step, gains = self._counts.counted_at, self._counts.gains
+        with self._readings.without_own():
+            census = self._take_at_end(gains.compare)
+            gains.forget()
+        answer: dict[str, Any] = {"before": before, "census": census.as_json() | {"at_end": True}}
+        if gains.found:
+            answer["explanation"] = seen_at_once(gains, from_step, self.steps)
+        self._answers.leave(
+            self.steps, asked, answer | self._experiment(asked, census), time.perf_counter() - began
+        )
+
+    def _experiment(self, asked: int, census: "Census") -> dict[str, Any]:
+        """What a collection and a trim free, if that was asked for."""
+        found = self._answers.experiment(asked, census, self._readings)
+        self._garbage += found.get("experiment", {}).get("collected", 0.0)
+        return found
+
+    def _take(self, note: "Comparison", purpose: Purpose = "explain") -> "Census | None":
+        """Count for a turn, for a window; None while it is not done."""
+        if not self._counts.busy:
+            self._counts.begin(note, purpose=purpose, period=self._period())
+        self._turn_count()
+        return self._counts.go_on(self.steps, to_the_end=purpose == "end")
+
+    def _turn_count(self) -> tuple[int, dict[str, float]]:
+        """The question that is counted for, and what was in use when its first turn began."""
+        asked, before = self._counting or (0, {})
+        if self._counts.begins:
+            before = self._readings.in_use()
+            self._counted = time.perf_counter(), {name: int(getattr(self, name)) for name in _CLOCKS}
+        self._counting = (asked, before)
+        return self._counting
+
+    def _take_at_end(self, note: "Comparison") -> "Census":
+        """Count at once: no step follows."""
+        self._counts.abandon()
+        census = self._take(note, "end")
+        if census is None:
+            raise RuntimeError("a count that was made at once has not come to its end")
+        return census
+
+    def _period(self) -> float:
+        """Seconds of a step, lately."""
+        steps, then = self._looked_at
+        return (time.perf_counter() - then) / max(self.steps - steps, 1)
 
     def _open_window(self, asked: int) -> None:
         """Look into a growth for a few dozen steps."""
-        window = Window(self.folder, asked, self._gains, heap=self._readings.heap())
-        if self.steps - self._counted_at > FAR or window.is_patient:
+        counts = self._counts
+        window = Window(self.folder, asked, counts.gains, heap=self._readings.heap())
+        if (self.steps - counts.counted_at > FAR or window.is_patient) and self._counted_for != asked:
+            self._counted_for = asked
             self._count(0)
+            if counts.busy:
+                return
         now, (counted_then, clocks) = time.perf_counter(), self._counted
-        steps, then = self._looked_at
-        if self._counted_at < steps and counted_then < then:
-            steps, then = self._counted_at, counted_then  # the longer the time, the better it is known
-        period = (now - then) / max(self.steps - steps, 1)
-        self._window = window
+        period, since = self._period(), self.steps - counts.counted_at
+        if since >= WELL_TIMED and counted_then < now:  # the longer the time, the better it is known
+            period = (now - counted_then) / since
+        self._window, self._reads_heap = window, self._readings.heap_is_cheap
         events, before = self._events(window), clocks.get(window.clock or "", 0)
-        with self._readings.without_own():
-            window.open(self.steps, Standing(self._counted_at, period, events, before, now - self._began))
+        standing = Standing(counts.counted_at, period, events, before, now - self._began)
+        with self._readings.without_own(heap=self._reads_heap):
+            window.open(self.steps, standing)
 
     def _turn_window(self, window: Window) -> None:
         """Go on by a step."""
         spent = window.seconds
-        before = self._readings.in_use() if window.is_due else {}
-        with self._readings.without_own() if window.adds_memory else contextlib.nullcontext():
+        own = self._readings.without_own(heap=self._reads_heap)
+        with own if window.adds_memory else contextlib.nullcontext():
             census = window.turn(self.steps, self._events(window), self._take)
-        answer = {} if census is None else {"before": before, "census": census.as_json()}
+        before = {} if self._counting is None else self._counting[1]
+        answer = {} if census is None else {"step": census.step, "before": before, "census": census.as_json()}
         if window.over:
-            self._window = None
-            self._write_answer(window.number, answer | {"explanation": window.as_json()}, window.seconds - spent)
+            self._window = self._counting = None
+            self._answers.leave(
+                self.steps, window.number, answer | {"explanation": window.as_json()}, window.seconds - spent
+            )
         elif census is not None:
-            self._write_answer(0, answer, window.seconds - spent)
-
-    def _give_inventory(self) -> None:
-        """Somebody asks what this process holds: say it, and go on."""
-        from holdwater.attribution.inventory import inventory  # noqa: PLC0415 - only where it is asked for
-
-        wanted, began = self.channel.get("wanted"), time.perf_counter()
-        with self._readings.without_own():
-            found = inventory()
-            text = {"step": self.steps, "text": str(found), "inventory": found.as_json()}
-            part = self.folder / f"inventory-{wanted}.part"
-            part.write_text(json.dumps(text), "utf-8")
-            part.rename(part.with_suffix(".json"))
-        spent = self.channel.get_seconds("attribution_seconds") + time.perf_counter() - began
-        self.channel.put_seconds("attribution_seconds", spent)
-        self.channel.put("given", wanted)
+            self._counting = None
+            self._answers.leave(self.steps, 0, answer, window.seconds - spent)
+        else:
+            self._answers.book(window.seconds - spent)
 
     def _events(self, window: Window) -> int:
         """Where the clock stands that a window waits for."""
         return 0 if window.clock is None else int(getattr(self, window.clock, 0))
-
-    def _write_answer(self, number: int, answer: dict[str, Any], seconds: float) -> None:
-        """Leave an answer for the watching process; with the number of its question if that is done."""
-        self.channel.put_seconds("attribution_seconds", self.channel.get_seconds("attribution_seconds") + seconds)
-        self._answers += 1
-        text = self.folder / f"answer-{self._answers}.part"
-        text.write_text(json.dumps({"step": self.steps, "number": number, "seconds": seconds} | answer), "utf-8")
-        text.rename(text.with_suffix(".json"))
-        if number:
-            self._answered = number
-            self.channel.put("answered", number)
 
     def _give_up(self, error: Exception) -> None:
         """Look no more, and say so once; steps are still counted."""
@@ -380,8 +397,3 @@ def step() -> None:
     """
     if _current is not None:
         _current.step("holdwater.step")
-
-
-def say(message: str) -> None:
-    """Write a remark to standard error."""
-    print(f"holdwater: {message}", file=sys.stderr)  # noqa: T201

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdwater.integrations import session as sessions
+from holdwater.integrations.lives import go_on_from, step_of_a_life
 from holdwater.integrations.recycling import Ending, Recycling
 from holdwater.integrations.resume import STOPPED
 from holdwater.supervise.life import LifeFacts, reason_file
@@ -45,7 +46,7 @@ class RecycleCallback(TrainerCallback):
             if self._recycling is not None:
                 self._recycling.look_after(session)
             session.keeper = None
-            session.go_on_from(state.global_step)
+            go_on_from(session, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Count a step, and ask for a checkpoint if a fresh process is to go on."""
@@ -53,7 +54,7 @@ class RecycleCallback(TrainerCallback):
         session, recycling = sessions.current(), self._recycling
         if session is None or recycling is None:
             return
-        session.step_of_a_life(recycling.in_use)
+        step_of_a_life(session, recycling.in_use)
         if state.global_step < state.max_steps:
             self._ending = recycling.end(state.global_step)
         if self._ending is not None:

@@ -97,6 +97,8 @@ class Window:
         self._since = Standing(0, 0.0, 0, 0, 0.0)
         self._opened = 0.0
         self._found: dict[str, Any] | None = None
+        self._recorded: tuple[bool, dict[str, Any]] | None = None
+        """What recording has given, once it has ended: what follows is counting."""
 
     def open(self, step: int, standing: Standing) -> None:
         """Begin: record allocations from now on. What will be counted is compared with the newest count.
@@ -120,21 +122,22 @@ class Window:
         self._opened = time.perf_counter()
         self.seconds += self._opened - began
 
-    def turn(self, step: int, events: int, take: "Callable[[Any], Census]") -> "Census | None":
+    def turn(self, step: int, events: int, take: "Callable[[Any], Census | None]") -> "Census | None":
         """Go on by a step; return the count when it has been taken.
 
         Args:
             step: The step that has just ended.
             events: Where the clock that the growth follows stands.
-            take: Counts objects, and shows what it sees to the function that it is given.
+            take: Counts objects for a turn, and shows what it sees to what it is given; None while it is not done.
         """
         self._turns += 1
         came, self._events = events > self._events, events
         if self._found is None:
-            self._capture.mark(event=came)
-            if self._turns == self._steps // 2 if self.clock is None else came and self._came == 1:
-                self._device.mark(step, events)
-            if self._is_over():
+            if self._recorded is None:
+                self._capture.mark(event=came)
+                if self._turns == self._steps // 2 if self.clock is None else came and self._came == 1:
+                    self._device.mark(step, events)
+            if self._recorded is not None or self._is_over():
                 return self._count(step, take)
             self._limit_recording()
         elif self._trace is not None and self._has_traced(self._trace, came=came):
@@ -163,7 +166,7 @@ class Window:
         """Whether there is nothing more to see."""
         return self._found is not None and self._trace is None
 
-    def close(self, step: int, take: "Callable[[Any], Census]") -> "Census | None":
+    def close(self, step: int, take: "Callable[[Any], Census | None]") -> "Census | None":
         """End it at once, whatever has been seen: the script ends.
 
         Args:
@@ -235,18 +238,23 @@ class Window:
         elif self._capture.size > MOST_RECORDED:
             self._capture.give_way(f"allocations were not recorded for so long: {self._turns} steps fill the disk")
 
-    def _count(self, step: int, take: "Callable[[Any], Census]", *, trace: bool = True) -> "Census":
-        """Count again, name what has grown, and begin to follow lines."""
+    def _count(self, step: int, take: "Callable[[Any], Census | None]", *, trace: bool = True) -> "Census | None":
+        """Count again for a turn; when that is done, name what has grown, and begin to follow lines."""
         began = time.perf_counter()
-        self.seconds += max(self._extra, 0.0)
-        recorded = self._capture.stop()
-        device = self._device.stop(step, self._events)
+        if self._recorded is None:
+            self.seconds += max(self._extra, 0.0)
+            self._recorded = (self._capture.stop(), self._device.stop(step, self._events))
+        recorded, device = self._recorded
         census = take(self._gains.compare)
+        if census is None:
+            self.seconds += time.perf_counter() - began
+            return None
         if self._capture.lost is not None:
             self._missing.append(self._capture.lost)
         events = self._events - self._since.counted_events if self.clock is not None else 0
         self._found = {
-            **seen(self._gains, self._since.counted_at, step),
+            **seen(self._gains, self._since.counted_at, census.step),
+            "counted": census.counted,
             "allocations": self._capture.file.name if recorded else None,
             "every_steps": self._every,
             "by_events": self.clock is not None,

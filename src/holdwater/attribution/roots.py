@@ -1,0 +1,209 @@
+"""Count in part: a bounded walk from the names of the user's own code, where there are too many objects for all.
+
+From the globals of the user's modules, the variables of running functions and the attributes of classes it goes
+a few levels down, to the newest elements first. It finds containers that grow by their names, and touches neither
+the collector's list nor the millions of records that make counting dear. Each name is walked within one turn.
+"""
+
+import gc
+import types
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from holdwater.attribution.behind import only
+from holdwater.attribution.census import CONTAINERS, LEAST_GAIN, Census, Counter, Seen
+from holdwater.attribution.frames import local_items, running_frames
+from holdwater.attribution.gains import Comparison, Gain, in_container
+from holdwater.attribution.links import Part, attributes, file_of
+from holdwater.attribution.turns import Turn, Turns
+from holdwater.attribution.user_code import is_users, users_modules
+from holdwater.attribution.weights import LEAST_BULK, class_of, host_bytes, is_a, newest, note_storage, owner_of
+
+DEEPEST = 5
+"""Levels below a name that are looked at."""
+MOST_OBJECTS = 100_000
+"""Objects of one count."""
+MOST_BELOW = 3000
+"""Objects below one name: a few milliseconds."""
+NEWEST = 64
+"""Elements of a container that are gone into."""
+_TEXTS = frozenset((str, bytes, bytearray))
+_LEAVES = (types.ModuleType, types.CodeType, types.BuiltinFunctionType, types.FrameType)
+
+Held = tuple[Any, tuple[Part, ...], int]
+"""An object, the way to it, and its level."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one count has met."""
+
+    seen: set[int] = field(default_factory=set)
+    lengths: dict[int, int] = field(default_factory=dict)
+    storages: dict[int, int] = field(default_factory=dict)
+    bulk: dict[int, int] = field(default_factory=dict)
+    grown: list[tuple[Gain, Any]] = field(default_factory=list)
+
+
+class PartCounter:
+    """Takes censuses in part, and remembers the lengths of containers from one to the next."""
+
+    def __init__(self, whole: Counter) -> None:
+        """Begin where whole counts have come to.
+
+        Args:
+            whole: Takes whole censuses: what either has counted is what the next is compared with.
+        """
+        self.alone = False
+        """Whether there was no whole count before the first in part: their totals are not comparable."""
+        self._whole = whole
+        self._found = _Found()
+
+    def turns(self, turn: Turn, census: Census, note: Comparison) -> Turns[Census]:
+        """Count in turns what names lead to.
+
+        Args:
+            turn: Says when the training is to go on.
+            census: Takes what is found; its step is the one that ended last.
+            note: Compares it with the count before.
+        """
+        self._found = found = _Found()
+        seen = Seen(turn, self._whole.lengths or {}, {})
+        done = set[Any]()
+        while True:
+            for key, value, part in _names():
+                if key in done or len(found.seen) > MOST_OBJECTS:
+                    continue
+                done.add(key)
+                self._walk(value, part, seen, note)
+                if turn.over:
+                    break
+            else:
+                break
+            del value
+            yield
+        census.counted, census.objects = "in part", len(found.seen)
+        self._add_up(census)
+        yield from note.end_in_part(seen, found.grown)
+        self._whole.lengths, self._found = (self._whole.lengths or {}) | found.lengths, _Found()
+        census.seconds = turn.spent
+        return census
+
+    def _add_up(self, census: Census) -> None:
+        """Totals: those of the first count, and what was gained since, for only some is ever looked at."""
+        found = self._found
+        if self._whole.lengths is None:
+            self.alone = True
+            self._whole.totals = (host_bytes(found.storages), sum(found.bulk.values()))
+        tensors, bulk = self._whole.totals
+        for gain, _ in found.grown:
+            census.gained.add(gain.weight)
+            tensors += gain.weight.tensors
+        self._whole.totals = census.tensors, census.bulk = tensors, bulk
+
+    def _walk(self, root: Any, part: Part, seen: Seen, note: Comparison) -> None:  # noqa: ANN401 - any object
+        """Look at what one name leads to."""
+        found, instances = self._found, []
+        waiting: deque[Held] = deque([(root, (part,), 0)])
+        most = len(found.seen) + MOST_BELOW
+        while waiting and len(found.seen) < most:
+            item, path, level = waiting.popleft()
+            if id(item) in found.seen or is_a(item, _LEAVES):
+                continue
+            found.seen.add(id(item))
+            if self._is_plain(item):
+                continue
+            if type(item) in CONTAINERS:
+                self._note_container(item, path, seen)
+            elif is_users(file_of(str(type(item).__module__)) or ""):
+                instances.append(item)
+            if level < DEEPEST:
+                waiting.extend(_children(item, path, level + 1))
+        note.look(instances, set(map(type, instances)))
+
+    def _is_plain(self, item: Any) -> bool:  # noqa: ANN401 - any object
+        """Note a tensor, an array or a text; whether it was one."""
+        array = class_of("numpy", "ndarray")
+        if is_a(item, class_of("torch", "Tensor")):
+            note_storage(item, self._found.storages)
+            return True
+        if type(item) in _TEXTS or is_a(item, array):
+            owner, size = owner_of(item, array)
+            if size >= LEAST_BULK:
+                self._found.bulk[id(owner)] = size
+            return True
+        return False
+
+    def _note_container(self, item: Any, path: tuple[Part, ...], seen: Seen) -> None:  # noqa: ANN401 - a container
+        """Note a container's length, and weigh what it has gained."""
+        length, before = len(item), seen.before.get(id(item))
+        self._found.lengths[id(item)] = length
+        if before is not None and length - before >= LEAST_GAIN:
+            gain = in_container(item, length - before, seen)
+            if gain is not None:
+                gain.path = path
+                self._found.grown.append((gain, item))
+
+
+def _names() -> Iterator[tuple[Any, Any, Part]]:
+    """What names hold, with a key of each: variables of running functions, then globals of the user's modules."""
+    for frame in running_frames():
+        code = frame.f_code
+        if is_users(code.co_filename):
+            for name, value in local_items(frame):
+                part = Part("local", name, code.co_name, code.co_filename, code.co_firstlineno)
+                yield (code, name), value, part
+    for module in users_modules():
+        for name, value in reversed(list(vars(module).items())):
+            yield (module.__name__, name), value, Part("global", name, module.__name__, module.__file__)
+
+
+def _children(item: Any, path: tuple[Part, ...], level: int) -> Iterator[Held]:  # noqa: ANN401 - any object
+    """What an object holds, the newest first, and under which names."""
+    kind = type(item)
+    if is_a(item, dict):
+        for key, value in islice(reversed(dict.items(item)), NEWEST):
+            yield value, (*path, Part("element", key if type(key) is str else None, "dict")), level
+    elif kind in CONTAINERS or kind is tuple:
+        element = Part("element", None, kind.__name__)
+        yield from ((value, (*path, element), level) for value in newest(item, NEWEST))
+    elif is_a(item, type):
+        yield from _class_attributes(item, path, level)
+    elif kind is types.FunctionType:
+        yield from _of_function(item, path, level)
+    else:
+        yield from _attributes(item, path, level)
+
+
+def _class_attributes(item: type, path: tuple[Part, ...], level: int) -> Iterator[Held]:
+    """The attributes of a class of the user's own."""
+    file = file_of(str(item.__module__))
+    if is_users(file or ""):
+        for name, value in list(type.__dict__["__dict__"].__get__(item).items()):
+            yield value, (*path, Part("class attribute", name, item.__qualname__, file)), level
+
+
+def _of_function(function: types.FunctionType, path: tuple[Part, ...], level: int) -> Iterator[Held]:
+    """What a function's closure and defaults hold."""
+    where = (function.__qualname__, function.__code__.co_filename)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        yield from ((held, (*path, Part("closure", name, *where)), level) for held in gc.get_referents(cell))
+    for value in function.__defaults__ or ():
+        yield value, (*path, Part("default", None, *where)), level
+
+
+def _attributes(item: Any, path: tuple[Part, ...], level: int) -> Iterator[Held]:  # noqa: ANN401 - any object
+    """The attributes of an instance; without any, what it refers to, such as a cache's table."""
+    kind = type(item)
+    named = attributes(item)
+    where = (f"{kind.__module__}.{kind.__qualname__}", file_of(str(kind.__module__)))
+    for name, value in reversed(named):
+        yield value, (*path, Part("attribute", name, *where)), level
+    if not named:
+        held = gc.get_referents(item)
+        part = Part("element", None, kind.__name__)
+        for value in only(held, CONTAINERS):
+            yield value, (*path, part), level

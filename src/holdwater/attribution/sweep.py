@@ -1,0 +1,69 @@
+"""All objects that the collector tracks, a few thousand at a time, and nothing of the newest steps is held on to.
+
+`gc.get_objects` is one call that cannot be divided (30 ns an object), and its list keeps all alive that it
+refers to. The collector keeps its objects in the order of their age, and moves them to the end only. So an object
+of ours that is made some steps before, a mark, divides the list: what comes after it may belong to a step, and is
+looked at and let go of in the first turn; what comes before it has outlived whole steps, and is looked at in the
+turns that follow, the newest first.
+
+Source: CPython, Modules/gcmodule.c (3.11): generations are lists, and a survivor is put at the end of the next.
+"""
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+from holdwater.attribution.turns import Turn
+
+CHUNK = 2000
+"""Objects that are looked at between two looks at the clock."""
+WINDOW = 4096
+"""Objects among which the mark is looked for at a time."""
+
+
+def all_objects() -> list[Any]:
+    """All that the collector tracks, the oldest first."""
+    objects = gc.get_objects(generation=2)
+    objects += gc.get_objects(generation=1)
+    objects += gc.get_objects(generation=0)
+    return objects
+
+
+class Sweep:
+    """One way through all objects, the newest first."""
+
+    def __init__(self, turn: Turn, objects: list[Any], mark: object | None = None) -> None:
+        """Begin with a list that was made in this turn.
+
+        Args:
+            turn: Says when the training is to go on.
+            objects: As `all_objects` gives them; they are taken out of it as they are looked at.
+            mark: A tracked object that is some steps old; without one all is looked at in this turn.
+        """
+        self.total = len(objects)
+        """How many there are."""
+        self._turn = turn
+        self._objects = objects
+        self._old = 0 if mark is None else _index(objects, mark)
+
+    def chunks(self) -> Iterator[list[Any] | None]:
+        """Some objects at a time; None where the turn is over, and the caller is to keep nothing."""
+        objects = self._objects
+        while objects:
+            start = max(len(objects) - CHUNK, self._old if len(objects) > self._old else 0, 0)
+            chunk = objects[start:]
+            del objects[start:]
+            yield chunk
+            if self._turn.over and 0 < len(objects) <= self._old:
+                del chunk
+                yield None
+
+
+def _index(objects: list[Any], wanted: object) -> int:
+    """Where an object is in a list, by identity alone, sought from the end; 0 where it is not."""
+    for end in range(len(objects), 0, -WINDOW):
+        start = max(end - WINDOW, 0)
+        keys = list(map(id, objects[start:end]))
+        if id(wanted) in keys:
+            return start + keys.index(id(wanted))
+    return 0

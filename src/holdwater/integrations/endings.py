@@ -1,0 +1,20 @@
+"""How a session ends a script between two steps: no `except Exception` catches these; and what it says then."""
+
+import sys
+
+
+class StopRun(BaseException):
+    """Ends a script after `--steps N`; no `except Exception` catches it."""
+
+
+class StopShort(BaseException):
+    """Ends a script that has spent its memory budget, between two steps; no `except Exception` catches it."""
+
+
+class GoOn(BaseException):
+    """Ends a script whose run goes on in another process; no `except Exception` catches it."""
+
+
+def say(message: str) -> None:
+    """Write a remark to standard error."""
+    print(f"holdwater: {message}", file=sys.stderr)  # noqa: T201

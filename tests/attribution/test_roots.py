@@ -1,0 +1,90 @@
+"""Counting in part: what names lead to, in pairs that it finds and that it leaves alone."""
+
+from typing import Any
+
+import pytest
+
+from holdwater.attribution.census import Census, Counter
+from holdwater.attribution.gains import Gain, Gains
+from holdwater.attribution.roots import MOST_BELOW, PartCounter
+from holdwater.attribution.turns import Turn, at_once
+
+torch = pytest.importorskip("torch")
+
+
+class Trainer:
+    """Holds a history."""
+
+    everyone: "list[Trainer]" = []  # noqa: RUF012 - it is the mistake that is looked for
+
+    def __init__(self) -> None:
+        self.history: list[Any] = [0] * 10
+
+
+TABLE: dict[str, Any] = {"rows": [0] * 10}
+
+
+def grow(make: Any) -> tuple[list[Gain], Census]:
+    """Count in part, do something forty times, and count again."""
+    parts, gains = PartCounter(Counter()), Gains()
+    at_once(parts.turns(Turn(), Census(1), gains.remember))
+    for number in range(40):
+        make(number)
+    census = at_once(parts.turns(Turn(), Census(2), gains.compare))
+    found = gains.found
+    gains.forget()
+    return found, census
+
+
+def names(found: list[Gain]) -> set[str | None]:
+    """Under which names it was found."""
+    return {gain.naming.name for gain in found if gain.naming is not None}
+
+
+class TestFinds:
+    """Containers, by the names that lead to them."""
+
+    def test_a_list_in_an_attribute(self) -> None:
+        """With what the new elements weigh."""
+        trainer = Trainer()
+
+        found, census = grow(lambda _: trainer.history.append(torch.ones(1000)))
+
+        (gain,) = (gain for gain in found if gain.naming is not None and gain.naming.name == "history")
+        assert gain.weight.tensors == pytest.approx(160_000, rel=0.05)
+        assert census.gained.tensors >= 152_000
+        assert census.counted == "in part"
+
+    def test_a_list_of_a_class(self) -> None:
+        """And one in a table of a module."""
+
+        def add(number: int) -> None:
+            Trainer.everyone.append(Trainer())
+            TABLE["rows"].append(number)
+
+        found, _ = grow(add)
+
+        assert {"everyone", "TABLE"} & names(found)
+
+    def test_a_list_behind_a_million_records(self) -> None:
+        """Of a long list only the newest are looked at, so it does not use up the count."""
+        records = [{"number": number} for number in range(MOST_BELOW * 10)]
+        kept: list[int] = [0] * 10
+
+        found, census = grow(kept.append)
+
+        assert "kept" in names(found)
+        assert census.objects < 100_000
+        assert len(records) == MOST_BELOW * 10
+
+
+class TestLeavesAlone:
+    """What has not grown."""
+
+    def test_a_list_that_stays(self) -> None:
+        """However long it is."""
+        rows = list(range(1000))
+
+        found, _ = grow(lambda _: rows.reverse())
+
+        assert "rows" not in names(found)
