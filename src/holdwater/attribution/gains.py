@@ -43,8 +43,8 @@ SAMPLE = 24
 """Elements of a container that are weighed."""
 MOST_ROWS = 40
 """Gains of which some are named."""
-HELD_HERE = 4
-"""References to a row's object that are our own: two of this function, the row's, and one that counts them."""
+HELD_HERE = 3
+"""References to a row's object that are our own: the row's, a variable's, and one that counts them."""
 _STANDARD = frozenset((
     "typing", "sys", "importlib", "_frozen_importlib", "_frozen_importlib_external", "linecache", "re", "abc",
     "functools", "warnings", "tokenize", "sre_parse", "sre_compile", "encodings", "copyreg", "enum", "inspect",
@@ -171,11 +171,8 @@ class Comparison(Note):
             rows.sort(key=lambda row: -_importance(row[0]))
             gains.found, gains.growing = [], []
             for gain, item, part in rows[:MOST_ROWS]:
-                path = Path(gain.path if part is None else (part,))
-                if len(gains.found) < MOST_PATHS and not _is_noise(path):
-                    gain.path, gain.naming = path.parts, path.naming
-                    gains.found.append(gain)
-                    gains.growing += [item] if gain.kind == "container" else []
+                if len(gains.found) < MOST_PATHS:
+                    self._take(gain, item, Path(gain.path if part is None else (part,)))
         self._keep(named, "in part")
 
     def _keep(self, named: dict[tuple[Any, str], Named], counted: str) -> None:
@@ -183,6 +180,14 @@ class Comparison(Note):
         self._gains.named = {key: sizes for key, (sizes, *_) in named.items()}
         self._gains.kinds = {id(kind): count for kind, count in self._kinds.items()}
         self._gains.counted = counted
+
+    def _take(self, gain: Gain, item: Any, path: Path) -> None:  # noqa: ANN401 - a container, or nothing
+        """Take in one gain, unless it is the interpreter's own or ours."""
+        if not _is_noise(path):
+            gain.path, gain.naming = path.parts, path.naming
+            self._gains.found.append(gain)
+            if gain.kind == "container":
+                self._gains.growing.append(item)
 
     def _gradients_of(self) -> Iterator[Row]:
         """Gradients with the parts that name them."""
@@ -197,7 +202,11 @@ class Comparison(Note):
         rows += [(gain, seen.containers[key], None) for gain, key in weighed if key in seen.containers]
         seen.containers = {}
         explained = {name for gain, *_ in rows if gain.kind == "container" for name in gain.elements}
+        if seen.turn.over:
+            yield
         rows += _instances(seen, (self._before[1], self._kinds), explained)
+        if seen.turn.over:
+            yield
         rows.sort(key=lambda row: -_importance(row[0]))
         heaviest, others = rows[: 2 * MOST_PATHS // 3], rows[2 * MOST_PATHS // 3 :]
         rows[:] = [*heaviest, *sorted(others, key=lambda row: -row[0].count)][:MOST_ROWS]
@@ -211,17 +220,18 @@ class Comparison(Note):
             id(row) for row in rows
         }
         paths = Paths(own | {id(row) for row in self._names.found.values()})
+        if seen.turn.over:
+            yield
+            paths.note_roots()
         until, done = seen.turn.spent + SECONDS, 0
         while done < len(rows) and seen.turn.spent < until and len(gains.found) < MOST_PATHS:
             gain, target, part = rows[done]
             rows[done] = (gain, None, part)
             done += 1
+            if target is None and part is None:
+                continue
             path = Path((part,)) if part is not None else (yield from paths.search(target, seen.turn))
-            if not _is_noise(path):
-                gain.path, gain.naming = path.parts, path.naming
-                gains.found.append(gain)
-                if gain.kind == "container":
-                    gains.growing.append(target)
+            self._take(gain, target, path)
             del target
             if seen.turn.over:
                 yield
