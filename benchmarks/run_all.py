@@ -15,6 +15,7 @@ BENCHMARKS = (
     "flat_run",
     "speed",
     "guard_cost",
+    "count_cost",
     "million_steps",
     "kill_and_resume",
     "survival",

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from holdwater.attribution.census import Counter
-from holdwater.attribution.gains import Gain, Gains
+from holdwater.attribution.gains import Gain, Gains, Row, _let_go
+from holdwater.attribution.weights import Weight
 
 torch = pytest.importorskip("torch")
 
@@ -113,6 +114,28 @@ class TestReports:
         items: queue.Queue[int] = queue.Queue()
 
         assert named(grow(items.put), "items").type == "deque"
+
+
+class TestLetsGo:
+    """What is held for naming is held no longer than by others."""
+
+    def test_of_what_nobody_else_holds(self) -> None:
+        """A container that the program has dropped between two turns."""
+        gain = Gain("container", "list", 1, Weight())
+        rows: list[Row] = [(gain, [1, 2], None)]
+
+        _let_go(rows, 0)
+
+        assert rows[0][1] is None
+
+    def test_not_of_what_has_a_name(self) -> None:
+        """One reference of the program's own is enough."""
+        gain, kept = Gain("container", "list", 1, Weight()), [1, 2]
+        rows: list[Row] = [(gain, kept, None)]
+
+        _let_go(rows, 0)
+
+        assert rows[0][1] is kept
 
 
 class TestIgnores:

@@ -94,3 +94,10 @@ class TestStepsBetweenRises:
         steps = np.arange(1.0, 6001, 20)
 
         assert steps_between_rises(steps, 1e6 * (steps // 3)) is None
+
+    def test_ignores_steady_growth_that_is_read_ever_more_seldom(self) -> None:
+        """As a real run is: later readings lie further apart, and so rise by more."""
+        steps = np.unique(np.geomspace(1, 6000, 900).astype(np.int64)).astype(np.float64)
+        noise = np.random.default_rng(0).normal(0, 2e4, len(steps))
+
+        assert steps_between_rises(steps, 6e4 * steps + noise) is None

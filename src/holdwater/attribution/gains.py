@@ -17,7 +17,7 @@ from holdwater.attribution.links import Part
 from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, Names
 from holdwater.attribution.paths import Path, Paths
 from holdwater.attribution.sweep import all_objects
-from holdwater.attribution.traits import bases_of, traits_of
+from holdwater.attribution.traits import bases_of, has_graph, is_small_view, mapped, traits_of
 from holdwater.attribution.turns import Turns
 from holdwater.attribution.user_code import is_users
 from holdwater.attribution.weights import (
@@ -44,8 +44,8 @@ SAMPLE = 24
 """Elements of a container that are weighed."""
 MOST_ROWS = 40
 """Gains of which some are named."""
-HELD_HERE = 4
-"""References to a row's object that are our own: two of this function, the row's, and one that counts them."""
+HELD_HERE = 3
+"""References to a row's object that are our own: the row's, a variable's, and one that counts them."""
 _STANDARD = frozenset((
     "typing", "sys", "importlib", "_frozen_importlib", "_frozen_importlib_external", "linecache", "re", "abc",
     "functools", "warnings", "tokenize", "sre_parse", "sre_compile", "encodings", "copyreg", "enum", "inspect",
@@ -179,11 +179,8 @@ class Comparison(Note):
             rows.sort(key=lambda row: -_importance(row[0]))
             gains.found, gains.growing = [], []
             for gain, item, part in rows[:MOST_ROWS]:
-                path = Path(gain.path if part is None else (part,))
-                if len(gains.found) < MOST_PATHS and not _is_noise(path):
-                    gain.path, gain.naming = path.parts, path.naming
-                    gains.found.append(gain)
-                    gains.growing += [item] if gain.kind == "container" else []
+                if len(gains.found) < MOST_PATHS:
+                    self._take(gain, item, Path(gain.path if part is None else (part,)))
         self._keep(named, "in part")
 
     def _keep(self, named: dict[tuple[Any, str], Named], counted: str) -> None:
@@ -192,6 +189,16 @@ class Comparison(Note):
         self._gains.kinds = {id(kind): count for kind, count in self._kinds.items()}
         self._gains.short = self._names.short
         self._gains.counted = counted
+
+    def _take(self, gain: Gain, item: Any, path: Path) -> None:  # noqa: ANN401 - a container, or nothing
+        """Take in one gain, unless it is the interpreter's own or ours."""
+        if not _is_noise(path):
+            gain.path, gain.naming = path.parts, path.naming
+            if gain.kind == "instances" and _is_chain(path, gain.type):
+                gain.traits.append("chain")
+            self._gains.found.append(gain)
+            if gain.kind == "container":
+                self._gains.growing.append(item)
 
     def _gradients_of(self) -> Iterator[Row]:
         """Gradients with the parts that name them."""
@@ -209,7 +216,11 @@ class Comparison(Note):
             longer = in_container(item, count, seen)
             rows += [] if longer is None else [(longer, item, None)]
         explained = {name for gain, *_ in rows if gain.kind == "container" for name in gain.elements}
+        if seen.turn.over:
+            yield
         rows += _instances(seen, (self._before[1], self._kinds), explained)
+        if seen.turn.over:
+            yield
         rows.sort(key=lambda row: -_importance(row[0]))
         heaviest, others = rows[: 2 * MOST_PATHS // 3], rows[2 * MOST_PATHS // 3 :]
         rows[:] = [*heaviest, *sorted(others, key=lambda row: -row[0].count)][:MOST_ROWS]
@@ -223,19 +234,18 @@ class Comparison(Note):
             id(row) for row in rows
         }
         paths = Paths(own | {id(row) for row in self._names.found.values()})
+        if seen.turn.over:
+            yield
+            paths.note_roots()
         until, done = seen.turn.spent + SECONDS, 0
         while done < len(rows) and seen.turn.spent < until and len(gains.found) < MOST_PATHS:
             gain, target, part = rows[done]
             rows[done] = (gain, None, part)
             done += 1
+            if target is None and part is None:
+                continue
             path = Path((part,)) if part is not None else (yield from paths.search(target, seen.turn))
-            if not _is_noise(path):
-                gain.path, gain.naming = path.parts, path.naming
-                if gain.kind == "instances" and _is_chain(path, gain.type):
-                    gain.traits.append("chain")
-                gains.found.append(gain)
-                if gain.kind == "container":
-                    gains.growing.append(target)
+            self._take(gain, target, path)
             del target
             if seen.turn.over:
                 yield
@@ -306,43 +316,13 @@ def _weighed(kind: Kind, item: Any, counts: tuple[int, float], fresh: list[Any],
         count=count,
         weight=scaled,
         elements=dict(Counter(type(part).__name__ for part in fresh).most_common(3)),
-        nodes=int(weight.native * share / NODE_BYTES) if any(map(_has_graph, fresh)) else 0,
-        views=sum(map(_is_small_view, fresh)) > len(fresh) / 2,
-        files=int(share * sum(map(_mapped, fresh))),
+        nodes=int(weight.native * share / NODE_BYTES) if any(map(has_graph, fresh)) else 0,
+        views=sum(map(is_small_view, fresh)) > len(fresh) / 2,
+        files=int(share * sum(map(mapped, fresh))),
         handles=int(share * sum(type(part).__module__.partition(".")[0] in _HANDLES for part in fresh)),
         bases=bases_of(fresh, pairs=is_a(item, dict)),
         traits=traits_of(fresh, pairs=is_a(item, dict)),
     )
-
-
-def _has_graph(item: object) -> bool:
-    """Whether an element is a tensor with a graph behind it."""
-    return is_a(item, class_of("torch", "Tensor")) and graph_of(item) is not None
-
-
-def _is_small_view(item: Any) -> bool:  # noqa: ANN401 - any element
-    """Whether an element keeps four times what it shows."""
-    tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
-    try:
-        if is_a(item, tensor):
-            whole, shown = tensor.untyped_storage(item).nbytes(), tensor.nbytes.__get__(item)
-            return bool(whole > 4 * max(shown, 64))
-        if is_a(item, array):
-            base = array.base.__get__(item)
-            return is_a(base, array) and base.nbytes > 4 * max(array.nbytes.__get__(item), 64)
-    except Exception:  # noqa: BLE001 - what raises is passed over
-        return False
-    return False
-
-
-def _mapped(item: object) -> int:
-    """Bytes of a file or of shared memory that an element maps."""
-    array, kind = class_of("numpy", "ndarray"), type(item)
-    if is_a(item, class_of("numpy", "memmap")):
-        return int(array.nbytes.__get__(item))
-    if kind.__name__ == "SharedMemory" and kind.__module__ == "multiprocessing.shared_memory":
-        return int(getattr(item, "size", 0))
-    return 0
 
 
 def _named_gains(

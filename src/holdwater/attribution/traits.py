@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from holdwater.attribution.weights import class_of
+from holdwater.attribution.weights import class_of, graph_of, is_a
 
 MOST_PARTS = 8
 """Parts of a tuple that are looked at, where that is the element."""
@@ -146,3 +146,33 @@ _TRAITS: tuple[tuple[str, Callable[[Any], bool]], ...] = (
     ("linked", _is_linked),
     ("closures", _closes_over),
 )
+
+
+def has_graph(item: object) -> bool:
+    """Whether an element is a tensor with a graph behind it."""
+    return is_a(item, class_of("torch", "Tensor")) and graph_of(item) is not None
+
+
+def is_small_view(item: Any) -> bool:  # noqa: ANN401 - any element
+    """Whether an element keeps four times what it shows."""
+    tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
+    try:
+        if is_a(item, tensor):
+            whole, shown = tensor.untyped_storage(item).nbytes(), tensor.nbytes.__get__(item)
+            return bool(whole > 4 * max(shown, 64))
+        if is_a(item, array):
+            base = array.base.__get__(item)
+            return bool(is_a(base, array) and base.nbytes > 4 * max(array.nbytes.__get__(item), 64))
+    except Exception:  # noqa: BLE001 - what raises is passed over
+        return False
+    return False
+
+
+def mapped(item: object) -> int:
+    """Bytes of a file or of shared memory that an element maps."""
+    array, kind = class_of("numpy", "ndarray"), type(item)
+    if is_a(item, class_of("numpy", "memmap")):
+        return int(array.nbytes.__get__(item))
+    if kind.__name__ == "SharedMemory" and kind.__module__ == "multiprocessing.shared_memory":
+        return int(getattr(item, "size", 0))
+    return 0

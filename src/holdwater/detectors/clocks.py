@@ -83,18 +83,18 @@ def steps_between_rises(steps: Floats, values: Floats) -> int | None:
         The mean distance; None where growth comes at each step, or readings are too far apart to tell.
     """
     rises, apart = np.diff(values), np.diff(steps)
-    total = float(values[-1] - values[0])
+    total, length = float(values[-1] - values[0]), float(steps[-1] - steps[0])
     if len(rises) < 4 * LEAST_EVENTS or total <= 0:
         return None
-    noise = 1.4826 * float(np.median(np.abs(rises - np.median(rises))))
-    plain = max(6 * noise, 0.3 * float(np.sort(rises)[-LEAST_EVENTS]))
-    at = np.flatnonzero(rises > plain)
-    if len(at) < LEAST_EVENTS or len(at) > MOST_RISES * len(rises) or rises[at].sum() < 0.7 * total:
+    excess = rises - total / length * apart  # beyond what steady growth adds between two readings
+    noise = 1.4826 * float(np.median(np.abs(excess - np.median(excess))))
+    at = np.flatnonzero(excess > max(6 * noise, 0.3 * float(np.sort(excess)[-LEAST_EVENTS])))
+    if len(at) < LEAST_EVENTS or apart[at].sum() > MOST_RISES * length or rises[at].sum() < 0.7 * total:
         return None
     at = at[np.append(True, np.diff(at) > 1)]  # a rise that two readings share is one
     middles = steps[at] + apart[at] / 2
     every = float(middles[-1] - middles[0]) / max(len(middles) - 1, 1)
-    return round(every) if every >= LEAST_APART and every > 2 * float(np.median(apart)) else None
+    return round(every) if every >= LEAST_APART and every > 2 * float(np.median(apart[at])) else None
 
 
 def stairs(buckets: Buckets, values: Floats, series: str) -> Floats:

@@ -91,7 +91,7 @@ class Counting:
             datasets: Gives the datasets that are iterated, which are weighed.
             price: Foresees what counts cost.
             clock: Seconds, on a clock that never goes backwards.
-            work: Seconds that this thread has worked: beside busy programs a count takes longer, but no more work.
+            work: Seconds that this thread has worked: beside busy programs turns take longer, but so do steps.
         """
         self.gains = Gains()
         self.counted_at = 0
@@ -103,7 +103,7 @@ class Counting:
         self._began = clock()
         self._spent: dict[Purpose, float] = dict.fromkeys(ALLOWED, 0.0)
         self._work: Turns[Census] | None = None
-        self._turn = Turn(clock)
+        self._turn = Turn(work)
         self._purpose: Purpose = "compare"
         self._turns, self._length, self._waits = 0, SHORT, 0
         self._work_done = 0.0
@@ -138,7 +138,7 @@ class Counting:
         """
         self.abandon()
         self._purpose, self._turns, self._work_done = purpose, 0, 0.0
-        self._turn, self._length = Turn(self._clock), max(SHORT, SHARE * period)
+        self._turn, self._length = Turn(self._worked), max(SHORT, SHARE * period)
         self._census = Census(0)
         if self.is_affordable(purpose, period):
             self._counter.mark = None if purpose == "end" else []
