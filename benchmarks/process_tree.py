@@ -33,6 +33,10 @@ class Ran:
     """Of its process and of all that it has waited for."""
     peak: int
     """Greatest PSS of all processes together, bytes."""
+    peak_parts: list[int]
+    """Each process's, largest first."""
+    peak_second: float
+    """When that was, from the start."""
     looks: int
     said: str
     """Its standard output."""
@@ -44,6 +48,8 @@ class ProcessTree:
     def __init__(self, root: int) -> None:
         self.root = root
         self.peak = self.looks = 0
+        self.peak_parts: list[int] = []
+        self.peak_time = time.perf_counter()
         self._shared = self._left = 0
         self._known: list[int] = []
 
@@ -55,8 +61,11 @@ class ProcessTree:
         total = sum(resident(process) for process in processes)
         grown = total - self._shared > self.peak + SLACK
         if grown or processes != self._known or self._left <= 0:
-            proportional = sum(proportional_size(process) for process in processes)
-            self.peak = max(self.peak, proportional)
+            parts = [proportional_size(process) for process in processes]
+            proportional = sum(parts)
+            if proportional > self.peak:
+                self.peak, self.peak_parts = proportional, sorted(parts, reverse=True)
+                self.peak_time = time.perf_counter()
             self._shared, self._known, self._left = total - proportional, processes, PATIENCE
 
 
@@ -97,7 +106,15 @@ def run_sampled(
         last = complaints.read_text(encoding="utf-8", errors="replace")[-3000:]
         raise RuntimeError(f"{' '.join(command)} ended with {code} after {seconds:.0f} s: {last}")
     took = _processor_seconds() - spent
-    return Ran(seconds, took, tree.peak, tree.looks, said.read_text(encoding="utf-8", errors="replace"))
+    return Ran(
+        seconds=seconds,
+        processor_seconds=took,
+        peak=tree.peak,
+        peak_parts=tree.peak_parts,
+        peak_second=tree.peak_time - began,
+        looks=tree.looks,
+        said=said.read_text(encoding="utf-8", errors="replace"),
+    )
 
 
 def descendants(root: int) -> list[int]:

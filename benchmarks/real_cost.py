@@ -157,8 +157,9 @@ def run(program: Program, python: Path, place: Path, *, observed: bool) -> dict[
     steps = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(place.glob("steps-*.json"))]
     row = {
         "observed": observed, "seconds": took.seconds, "processor_seconds": took.processor_seconds,
-        "peak_mb": took.peak / 1e6, "looks": took.looks, "load": os.getloadavg()[0],
-        "longest_step": max((max(ranks) for ranks in steps), default=None),
+        "peak_mb": took.peak / 1e6, "peak_parts_mb": [round(part / 1e6, 1) for part in took.peak_parts],
+        "peak_second": took.peak_second, "looks": took.looks, "load": os.getloadavg()[0],
+        "longest_step": max((second for rank in steps for second in rank), default=None),
         "steps": steps, "said": outcome(took),
     }  # fmt: skip
     if observed:

@@ -47,7 +47,7 @@ X, y = make_classification(5000, 20, n_informative=10, random_state=0)
 X = X.astype(np.float32)
 y = y.astype(np.int64)
 net = NeuralNetClassifier(
-    MyModule, max_epochs=60, criterion=nn.CrossEntropyLoss, lr=0.1, iterator_train__shuffle=True, verbose=0,
+    MyModule, max_epochs=120, criterion=nn.CrossEntropyLoss, lr=0.1, iterator_train__shuffle=True, verbose=0,
     callbacks=[EpochScoring(scoring="roc_auc", lower_is_better=False), Times()],
 )  # fmt: skip
 pipe = Pipeline([("scale", StandardScaler()), ("net", net)])

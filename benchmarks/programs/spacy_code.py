@@ -17,11 +17,12 @@ PLACES = ("London", "New York", "Zurich", "Kyoto", "Buenos Aires", "Lagos")
 WORDS = "wrote read met found liked left saw met the paper machine letter book in from near and with".split()
 
 
+watch = Stopwatch()
+
+
 @spacy.registry.callbacks("stopwatch")
 def make_stopwatch():
-    """Note when each update begins; write it when the program ends."""
-    watch = Stopwatch()
-    atexit.register(watch.write)
+    """Note when each update begins; spaCy asks for this twice."""
     return watch.step
 
 
@@ -42,7 +43,9 @@ def documents(nlp, count: int, seed: int) -> DocBin:
     return docs
 
 
-if __name__ == "__main__":
+if __name__ != "__main__":
+    atexit.register(watch.write)
+else:
     blank = spacy.blank("en")
     folder = Path(sys.argv[1])
     documents(blank, 3000, 1).to_disk(folder / "train.spacy")
