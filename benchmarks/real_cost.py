@@ -57,15 +57,15 @@ SMALL_MODEL = ("small_model.py", "{data}")
 PROGRAMS = {
     "sb3-dqn": Program(("{programs}/sb3_dqn.py",)),
     "sb3-ppo": Program(("{programs}/sb3_ppo.py",)),
-    "spacy": Program(SPACY, prepare=("spacy_code.py", "{data}", "1000")),
+    "spacy": Program(SPACY, prepare=("spacy_code.py", "{data}", "700")),
     "lightning": Program(("{programs}/lightning_trainer.py",)),
     "skorch": Program(("{programs}/skorch_net.py",)),
     "sentence-transformers": Program(("{programs}/sentence_model.py",)),
     "ddp": Program(("{programs}/ddp.py",), launcher=TORCHRUN, ranks=2),
     "loader-workers": Program(("{programs}/loader_workers.py",)),
     "records": Program(("{programs}/records.py",)),
-    "transformers-trainer": Program(("{programs}/trainer.py", "{data}", "700"), prepare=SMALL_MODEL),
-    "trl-sft": Program(("{programs}/sft.py", "{data}", "600"), prepare=SMALL_MODEL),
+    "transformers-trainer": Program(("{programs}/trainer.py", "{data}", "1200"), prepare=SMALL_MODEL),
+    "trl-sft": Program(("{programs}/sft.py", "{data}", "1200"), prepare=SMALL_MODEL),
     "gpt": Program(("{programs}/gpt.py",)),
 }
 
@@ -179,7 +179,7 @@ def verdict(place: Path, rank: int) -> dict[str, Any]:
     known["peak_host_mb"] = text["peak"]["host_bytes"] / 1e6
     findings = [finding for finding in text["findings"] if finding["verdict"] not in RIGHT]
     names = ("verdict", "component", "advice", "chain", "explained")
-    known["findings"] = [{name: finding[name] for name in names} for finding in findings]
+    known["findings"] = [{name: finding.get(name) for name in names} for finding in findings]
     return known
 
 

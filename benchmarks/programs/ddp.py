@@ -29,7 +29,7 @@ def main():
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss()
     watch, losses = Stopwatch(), []
-    for epoch in range(50):
+    for epoch in range(60):
         sampler.set_epoch(epoch)
         total = torch.zeros(1)
         for inputs, labels in loader:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from stopwatch import Stopwatch
 
-STEPS, BATCH, BLOCK, WIDTH, HEADS, LAYERS = 600, 8, 64, 96, 4, 3
+STEPS, BATCH, BLOCK, WIDTH, HEADS, LAYERS = 800, 8, 64, 96, 4, 3
 
 
 class Block(nn.Module):

@@ -50,7 +50,7 @@ for step, (user, item, words, rating) in enumerate(loader):
     watch.step()
     if step % 200 == 0:
         losses.append(loss.item())
-    if step == 5000:
+    if step == 8000:
         break
 watch.write()
 print("LOSSES", json.dumps(losses))

@@ -25,7 +25,7 @@ model = DQN(
     target_update_interval=10, train_freq=256, gradient_steps=128, exploration_fraction=0.16,
     exploration_final_eps=0.04, policy_kwargs={"net_arch": [256, 256]}, seed=1, verbose=0,
 )  # fmt: skip
-model.learn(total_timesteps=35_000, log_interval=4, callback=Times())
+model.learn(total_timesteps=28_000, log_interval=4, callback=Times())
 watch.write()
 model.save("dqn_cartpole")
 del model
