@@ -97,11 +97,11 @@ def run_sampled(
             while not select.select([ended], [], [], INTERVAL)[0] and time.perf_counter() - began < limit:
                 tree.look()
             seconds = time.perf_counter() - began
-            if seconds >= limit:
-                os.killpg(process.pid, signal.SIGKILL)
-            code = process.wait()
         finally:
             os.close(ended)
+            if process.poll() is None:  # too slow, or we were interrupted
+                os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait()
     if code:
         last = complaints.read_text(encoding="utf-8", errors="replace")[-3000:]
         raise RuntimeError(f"{' '.join(command)} ended with {code} after {seconds:.0f} s: {last}")

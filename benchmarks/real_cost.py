@@ -4,7 +4,8 @@ Each whole command is run under `holdwater run --quiet --json` and bare, in pair
 in turn; pairs of two bare runs between them give the noise floor. Compared are seconds, the peak of all processes
 together (sampled from outside), the longest steps (a step is compared with the same step of the bare runs), the
 verdict, and what the program says. `--only NAME` measures a part; results are kept by program. With more than one
-pair, a run that is thrown away comes first: it fills the machine's caches.
+pair, a run that is thrown away comes first: it fills the machine's caches. `OMP_NUM_THREADS`, where it is set, holds
+for both; where it is not, the programs compute with a thread a core, as their users' do.
 """
 
 import argparse
@@ -133,6 +134,7 @@ def measure(program: Program, python: Path, folder: Path, pairs: int, *, twins: 
     summary = summarize(rows, same=program.same)
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "commit": commit(), "load": os.getloadavg()[1],
+        "threads": os.environ.get("OMP_NUM_THREADS", "not set"),
         **summary,
         "runs": [{key: value for key, value in row.items() if key not in {"steps", "said"}} for row in rows],
     }  # fmt: skip
