@@ -4,8 +4,8 @@ Each whole command is run under `holdwater run --quiet --json` and bare, in pair
 in turn; pairs of two bare runs between them give the noise floor. Compared are seconds, the peak of all processes
 together (sampled from outside), the longest steps (a step is compared with the same step of the bare runs), the
 verdict, and what the program says. `--only NAME` measures a part; results are kept by program. With more than one
-pair, a run that is thrown away comes first: it fills the machine's caches. `OMP_NUM_THREADS`, where it is set, holds
-for both; where it is not, the programs compute with a thread a core, as their users' do.
+pair, a run that is thrown away comes first: it fills the machine's caches. `OMP_NUM_THREADS`, where it is set,
+holds for both; where it is not, the programs compute with a thread a core, as their users' do.
 """
 
 import argparse
