@@ -15,7 +15,12 @@ from pathlib import Path
 from recording import Bar, record
 
 HERE = Path(__file__).resolve().parent
-PACKAGES = ("transformers==5.17.0", "trl==1.16.0", "peft", "accelerate", "datasets", "mlx[cpu]", "mlx-lm==0.32.2")
+PACKAGES = (
+    "transformers==5.17.0", "trl==1.16.0", "peft", "accelerate", "datasets", "mlx[cpu]", "mlx-lm==0.32.2",
+    # of `real_cost.py`
+    "stable-baselines3==2.9.2", "gymnasium==1.4.0", "spacy==3.8.18", "lightning==2.6.6", "skorch==1.4.0",
+    "scikit-learn==1.9.1", "sentence-transformers==6.2.0",
+)  # fmt: skip
 MLX = (
     "-m", "mlx_lm", "lora", "--model", "{folder}/model", "--train", "--data", "{folder}/data", "--iters", "300",
     "--batch-size", "4", "--num-layers", "2", "--adapter-path", "{folder}/adapters", "--steps-per-report", "10",
@@ -54,14 +59,15 @@ def main() -> bool:
 def make_environment(folder: Path) -> Path:
     """Make an environment with the programs' packages and this holdwater."""
     python = folder / "bin" / "python"
-    if not (folder / ".ready").exists():
+    ready, wanted = folder / ".ready", "\n".join(PACKAGES)
+    if not ready.exists() or ready.read_text(encoding="utf-8") != wanted:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*install, "-r", str(HERE.parent / "requirements" / "dev.txt")], check=True)
         subprocess.run([*install, "torch==2.13.0", *PACKAGES], check=True)
         editable = [*install, "--no-deps", "--no-build-isolation", "--editable", str(HERE.parent)]
         subprocess.run(editable, check=True)
-        (folder / ".ready").touch()
+        ready.write_text(wanted, encoding="utf-8")
     return python
 
 
@@ -90,7 +96,10 @@ def freeze(python: Path) -> list[str]:
     return [
         line
         for line in listed.splitlines()
-        if re.match(r"(transformers|trl|peft|accelerate|datasets|mlx|torch)", line)
+        if re.match(
+            r"(transformers|trl|peft|accelerate|datasets|mlx|torch|stable|gymnasium|spacy|lightning|skorch|sentence-)",
+            line,
+        )
     ]
 
 

@@ -40,7 +40,7 @@ def record(name: str, bars: Mapping[str, Bar], **numbers: Any) -> bool:  # noqa:
     text = {
         "benchmark": name,
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "commit": _commit(),
+        "commit": commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {_processor()}, load {os.getloadavg()[0]:.2f}",
         "versions": {
             "holdwater": holdwater.__version__,
@@ -69,7 +69,7 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit that was measured, with a plus where the tree had changes; a copy without git is told its own."""
     if shutil.which("git") is None:
         return os.environ.get("BENCHMARKED_COMMIT", "unknown")
