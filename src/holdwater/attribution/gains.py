@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from holdwater.attribution.behind import only
 from holdwater.attribution.census import LEAST_GAIN, Either, Note, Seen
-from holdwater.attribution.links import Part
+from holdwater.attribution.links import Part, module_of
 from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, Names
 from holdwater.attribution.paths import Path, Paths
 from holdwater.attribution.sweep import all_objects
@@ -319,7 +319,7 @@ def _weighed(kind: Kind, item: Any, counts: tuple[int, float], fresh: list[Any],
         nodes=int(weight.native * share / NODE_BYTES) if any(map(has_graph, fresh)) else 0,
         views=sum(map(is_small_view, fresh)) > len(fresh) / 2,
         files=int(share * sum(map(mapped, fresh))),
-        handles=int(share * sum(type(part).__module__.partition(".")[0] in _HANDLES for part in fresh)),
+        handles=int(share * sum(module_of(type(part)).partition(".")[0] in _HANDLES for part in fresh)),
         bases=bases_of(fresh, pairs=is_a(item, dict)),
         traits=traits_of(fresh, pairs=is_a(item, dict)),
     )

@@ -57,10 +57,10 @@ def link(holder: Any, level: list[Any]) -> Link:  # noqa: ANN401 - any object
 def root_of(item: object) -> Part | None:
     """A class, a function, a cache: what a person knows by its name wherever it is kept; None for the rest."""
     if type(item) is type or (is_a(item, type) and isinstance(item, type)):
-        return Part("global", item.__qualname__, item.__module__, file_of(item.__module__))
+        return Part("global", item.__qualname__, module_of(item), file_of(module_of(item)))
     if type(item) is types.FunctionType:
         code = item.__code__
-        return Part("global", item.__name__, item.__module__ or "", code.co_filename, code.co_firstlineno)
+        return Part("global", item.__name__, module_of(item), code.co_filename, code.co_firstlineno)
     if type(item) is _Cached:
         return _cache(item)
     return None
@@ -92,6 +92,15 @@ def attributes(item: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any object
     return found
 
 
+def module_of(item: Any) -> str:  # noqa: ANN401 - a class or a function
+    """The name of the module that a class or a function says it is from; empty where that is no text."""
+    try:
+        name = item.__module__
+    except Exception:  # noqa: BLE001 - what raises is passed over
+        return ""
+    return name if type(name) is str else ""
+
+
 def file_of(module: str) -> str | None:
     """A module's source file."""
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -111,7 +120,7 @@ def _in_class(holder: type, level: list[Any]) -> Link | None:
     """A class's own namespace."""
     for held in level:
         if type(held) is dict and held.get("__module__") == holder.__module__ and "__dict__" in held:
-            return held, Part("class attribute", None, _name_of(holder), file_of(holder.__module__))
+            return held, Part("class attribute", None, _name_of(holder), file_of(module_of(holder)))
     return None
 
 
@@ -142,7 +151,7 @@ def _in_generator(generator: Any, level: list[Any]) -> Link | None:  # noqa: ANN
 def _in_instance(holder: Any, level: list[Any]) -> Link | None:  # noqa: ANN401 - any object
     """An attribute of an instance, or its namespace."""
     owner = type(holder)
-    where = (_name_of(owner), file_of(owner.__module__))
+    where = (_name_of(owner), file_of(module_of(owner)))
     for name, value in attributes(holder):
         if any(value is held for held in level):
             return value, Part("attribute", name, *where)
@@ -168,7 +177,7 @@ def _element(holder: Any) -> Part:  # noqa: ANN401 - any object
 
 def _name_of(kind: type) -> str:
     """A class by its module and name."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{module_of(kind)}.{kind.__qualname__}"
 
 
 def _cache(wrapper: Any) -> Part:  # noqa: ANN401 - an lru_cache has no public type
@@ -179,7 +188,7 @@ def _cache(wrapper: Any) -> Part:  # noqa: ANN401 - an lru_cache has no public t
     if isinstance(function, partial):
         function = function.func
     code = getattr(function, "__code__", None)
-    name, module = getattr(wrapper, "__name__", "cache"), getattr(wrapper, "__module__", "") or ""
+    name, module = getattr(wrapper, "__name__", "cache"), module_of(wrapper)
     most = type(wrapper).cache_info(wrapper).maxsize
     if code is None:
         return Part("cache", name, module, most=most)

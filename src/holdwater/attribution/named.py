@@ -6,7 +6,7 @@ from typing import Any
 from holdwater.attribution.behind import only
 from holdwater.attribution.census import LEAST_GAIN, LEAST_LENGTH
 from holdwater.attribution.frames import local_items, running_frames
-from holdwater.attribution.links import Part, attributes
+from holdwater.attribution.links import Part, attributes, module_of
 from holdwater.attribution.user_code import users_modules
 from holdwater.attribution.weights import class_of, follow_graphs, graph_of, is_a, note_storage
 
@@ -52,7 +52,7 @@ class Names:
             chunk: Some objects.
             kinds: Their types.
         """
-        owned = {kind for kind in kinds if _module_of(kind) in self._owners}
+        owned = {kind for kind in kinds if module_of(kind) in self._owners}
         instances = list(only(chunk, owned)) if owned else []
         room = min(self._instances, MOST_AT_A_TIME)
         for item in instances[-room:] if room else ():
@@ -108,14 +108,6 @@ def _plain_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tenso
 def _weights_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tensor
     """The shape of what an optimizer trains; None of other tensors."""
     return _plain_shape(item) if type(item) is class_of("torch.nn", "Parameter") else None
-
-
-def _module_of(kind: type) -> str:
-    """The name of the module that a class says it is from."""
-    try:
-        return str(kind.__module__)
-    except Exception:  # noqa: BLE001 - what raises is passed over
-        return ""
 
 
 def _measure(value: Any, left: int) -> tuple[int, int] | None:  # noqa: ANN401 - any value

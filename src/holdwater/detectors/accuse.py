@@ -63,13 +63,13 @@ def is_garbage(evidence: Evidence, growth: Growth, step: int) -> bool:
         growth: What is suspected.
         step: The newest.
     """
-    since = 0 if growth.onset is None else int(growth.onset)
-    freed = sum(test.collected for test in evidence.experiments if test.step >= since)
-    return is_tested(evidence, growth, step) and freed >= CURED * _grown_by_then(evidence, growth)
+    return is_tested(evidence, growth, step) and _was_garbage(evidence, growth)
 
 
 def is_tested(evidence: Evidence, growth: Growth, step: int) -> bool:
-    """Whether an experiment was made since the growth began, when it was at least half as old as now.
+    """Whether an experiment says what the growth is: one that acquits it, while it is not twice as old.
+
+    What a collection did not free when the growth was young is no garbage later.
 
     Args:
         evidence: With the experiments.
@@ -79,7 +79,16 @@ def is_tested(evidence: Evidence, growth: Growth, step: int) -> bool:
     since = 0 if growth.onset is None else int(growth.onset)
     if not evidence.experiments or evidence.experiments[-1].step < since:
         return False
+    if not _was_garbage(evidence, growth):
+        return True
     return step - since <= STALE * (evidence.experiments[-1].step - since) + ALWAYS_FRESH
+
+
+def _was_garbage(evidence: Evidence, growth: Growth) -> bool:
+    """Whether collections since a growth began freed most of what had grown by the last of them."""
+    since = 0 if growth.onset is None else int(growth.onset)
+    freed = sum(test.collected for test in evidence.experiments if test.step >= since)
+    return freed >= CURED * _grown_by_then(evidence, growth)
 
 
 def is_held_by_datasets(evidence: Evidence) -> bool:
