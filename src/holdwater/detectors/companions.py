@@ -1,9 +1,11 @@
-"""Leave out growth that only goes with another: stacks of threads, objects of device tensors."""
+"""Leave out growth that only goes with another: stacks of threads, objects of device tensors, pinned pages."""
 
 from holdwater.detectors.verdict import Component, Finding
 
 COMPANION = 0.1
 """Private memory of the host that grows by so little of what a leak of the device does belongs to it."""
+SAME = 1.5
+"""Pinned memory is mapped by the driver: the kernel counts the same bytes as shared, or as the driver's own."""
 STACK = 48_000
 """Bytes that a thread that was only started, or a file that was only opened, occupies at most: a stack's first
 pages and its arena's, a buffer."""
@@ -19,12 +21,14 @@ def without_companions(findings: list[Finding]) -> list[Finding]:
     """
     device = max((_rate(finding) for finding in findings if finding.component.startswith("device.")), default=0.0)
     handles = max((_rate(finding) for finding in findings if finding.component == "process.handles"), default=0.0)
+    pinned = max((_rate(finding) for finding in findings if finding.component == "host.pinned"), default=0.0)
 
     def goes_with_another(finding: Finding) -> bool:
-        """Whether it grows by little beside a leak of the device, or by no more than stacks and buffers."""
+        """Whether it grows by little beside a leak of the device, or by no more than stacks, buffers, pins."""
         of_device = finding.component in _PRIVATE and _rate(finding) <= COMPANION * device
         of_handles = finding.component in _OF_HANDLES and _rate(finding) <= STACK * handles
-        return _rate(finding) > 0 and (of_device or of_handles)
+        of_pinned = finding.component in {"host.shared", "host.native"} and _rate(finding) <= SAME * pinned
+        return _rate(finding) > 0 and (of_device or of_handles or of_pinned)
 
     return [finding for finding in findings if not goes_with_another(finding)]
 

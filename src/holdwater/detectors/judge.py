@@ -75,7 +75,9 @@ def judge(
         evidence: What is known beside the curves.
         final: The run has ended.
     """
-    step = Step(int(buckets.last_step[-1]) if len(buckets) else 0)
+    if len(buckets) == 0:
+        return Judgement(Verdict("unknown", Step(0), ()), suspicious=False, accusing=False)
+    step = Step(int(buckets.last_step[-1]))
     case = _Case(buckets, budgets, config, evidence, step, final)
     others = case.judge_others()
     findings = [*case.judge_private(), *others]

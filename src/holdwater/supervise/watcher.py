@@ -258,10 +258,11 @@ class Watcher:
     def _device_other(self, record: LookRecord) -> dict[str, int]:
         """What the process took on the device beyond what its framework reserved; empty where that is not known.
 
-        The driver counts all processes; where it can tell this one from the others, that number is taken.
+        The driver's own count is of all processes, so only NVML's, which is of this one, is taken.
         """
-        used = self._device_used if self._device_used is not None else record.device_used
-        return {} if math.isnan(used) else {"device_other": int(max(used - record.device_reserved, 0))}
+        if self._device_used is None:
+            return {}
+        return {"device_other": int(max(self._device_used - record.device_reserved, 0))}
 
     def _look_outside(self) -> bool:
         """Read the process from outside; False when it is gone."""
