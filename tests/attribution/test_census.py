@@ -12,6 +12,7 @@ import torch
 
 from holdwater.attribution.census import Census, Counter, Note
 from holdwater.attribution.gains import Gains
+from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.turns import Turn
 from holdwater.integrations.counting import Counting
 
@@ -254,6 +255,12 @@ class TestInTurns:
         in_turns(counter, 1, between=drop)
 
         assert not any(alive)
+
+    def test_lists_all_but_the_list_itself(self) -> None:
+        """It would keep itself, and all that it refers to, alive until the next collection."""
+        rows = all_objects()
+
+        assert not any(row is rows for row in rows)
 
     def test_is_not_confused_by_a_container_that_grows_meanwhile(self) -> None:
         """A list that gets longer at each turn."""

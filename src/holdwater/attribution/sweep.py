@@ -23,9 +23,11 @@ WINDOW = 4096
 
 def all_objects() -> list[Any]:
     """All that the collector tracks, the oldest first."""
+    newest = gc.get_objects(generation=0)  # first: later it would hold the list that it is added to, for good
+    newer = gc.get_objects(generation=1)
     objects = gc.get_objects(generation=2)
-    objects += gc.get_objects(generation=1)
-    objects += gc.get_objects(generation=0)
+    objects += newer
+    objects += newest
     return objects
 
 
