@@ -176,6 +176,13 @@ class Hostile:
         raise ValueError("nobody may ask")
 
 
+class Holder:
+    """An instance with an array."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+
 class Overriding(torch.Tensor):
     """A tensor whose class has a say in everything."""
 
@@ -255,6 +262,17 @@ class TestInTurns:
         in_turns(counter, 1, between=drop)
 
         assert not any(alive)
+
+    def test_counts_arrays_of_instances_while_names_are_noted(self) -> None:
+        """Reading an instance's attributes makes a dictionary that comes between it and its arrays."""
+        counter, gains = Counter(), Gains()
+        before = counter.take(1, note=gains.remember).bulk
+        held = [Holder(np.ones(MB // 8)) for _ in range(5)]
+
+        after = counter.take(2, note=gains.remember).bulk
+
+        assert after - before == pytest.approx(5 * MB, rel=0.02)
+        assert len(held) == 5
 
     def test_lists_all_but_the_list_itself(self) -> None:
         """It would keep itself, and all that it refers to, alive until the next collection."""

@@ -205,14 +205,13 @@ class Counter:
             if chunk is None:
                 yield
                 continue
-            kinds = set(map(type, chunk))
-            note.look(chunk, kinds)
             if first:
                 self._constant |= Behind().look(list(only(chunk, _CONSTANT))).bulk
             behind = Behind().look(list(compress(chunk, map(not_, map(_CONSTANT.__contains__, map(type, chunk))))))
             bulk |= behind.bulk
             _measure([*only(chunk, _GROWING), *longer(list(only(chunk, {dict})), LEAST_LENGTH)], lengths, seen)
             _measure(list(longer(behind.dicts, LEAST_LENGTH)), lengths, seen)
+            note.look(chunk, set(map(type, chunk)))  # last: reading attributes makes dictionaries of them
             del chunk, behind
         census.bulk = sum((self._constant | bulk).values())
         return lengths
