@@ -135,7 +135,7 @@ class Comparison(Note):
     def begin(self, seen: Seen) -> None:
         """Gradients and names: they lead to tensors."""
         if self._compares:
-            self._gradients = list(_gradients(seen.tensors))
+            self._gradients += _gradients(seen.tensors)
 
     def look(self, chunk: list[Any], kinds: set[type]) -> None:
         """Instances of the user's classes, and what is behind their attributes."""
