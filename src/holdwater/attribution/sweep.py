@@ -50,14 +50,14 @@ class Sweep:
         self.old = 0 if mark is None else _index(objects, mark)
         """How many of them are older than the mark."""
 
-    def take_out(self, kind: type, *, older: bool) -> list[Any]:
+    def take_out(self, base: type, *, older: bool) -> list[Any]:
         """The objects of a class and its subclasses; in the list nothing is left of them.
 
         Args:
-            kind: The class.
+            base: The class.
             older: Of those that are older than the mark; else of the others.
         """
-        kinds, found = with_subclasses(kind), list[Any]()
+        kinds, found = with_subclasses(base), list[Any]()
         first = 0 if older else self.old
         some = islice(self._objects, first, self.old if older else None)
         marks = bytearray(map(kinds.__contains__, map(type, some)))
@@ -81,7 +81,7 @@ class Sweep:
                 yield None
 
 
-def with_subclasses(base: Any) -> set[type]:  # noqa: ANN401 - a class, perhaps with a metaclass
+def with_subclasses(base: type) -> set[type]:
     """A class and all that are derived from it.
 
     Args:
@@ -90,7 +90,8 @@ def with_subclasses(base: Any) -> set[type]:  # noqa: ANN401 - a class, perhaps 
     found: set[type] = {base}
     waiting: list[type] = [base]
     while waiting:
-        fresh = [kind for kind in type.__subclasses__(waiting.pop()) if kind not in found]
+        below: list[type] = type.__subclasses__(waiting.pop())
+        fresh = [kind for kind in below if kind not in found]
         found.update(fresh)
         waiting += fresh
     return found
