@@ -172,8 +172,8 @@ class Counter:
             datasets: Gives objects whose own weight is asked for.
             note: Is shown what is found.
         """
+        sweep = Sweep(turn, all_objects(), self.mark)  # first: what is made for a count is not to be counted
         seen = Seen(turn, self.lengths or {}, self._storages)
-        sweep = Sweep(turn, all_objects(), self.mark)
         self._storages = {}
         self._note_tensors(sweep, seen, census, note)
         lengths = yield from self._sweep(sweep, seen, census, note)

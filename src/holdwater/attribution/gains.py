@@ -130,12 +130,12 @@ class Comparison(Note):
         self._before = (gains.named, gains.kinds or {})
         self._names = Names()
         self._kinds: Counter[type] = Counter()
-        self._gradients: list[Gain] = []
+        self._gradients: tuple[Gain, ...] = ()  # no list: its place may be another's at the next count
 
     def begin(self, seen: Seen) -> None:
         """Gradients and names: they lead to tensors."""
         if self._compares:
-            self._gradients += _gradients(seen.tensors)
+            self._gradients += tuple(_gradients(seen.tensors))
 
     def look(self, chunk: list[Any], kinds: set[type]) -> None:
         """Instances of the user's classes, and what is behind their attributes."""
