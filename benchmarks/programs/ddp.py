@@ -1,6 +1,6 @@
 """PyTorch's DDP tutorial on two ranks with gloo: a sampler per epoch, a checkpoint by rank 0, an averaged loss.
 
-    torchrun --standalone --nproc-per-node 2 ddp.py
+torchrun --standalone --nproc-per-node 2 ddp.py
 """
 
 import json

@@ -26,7 +26,8 @@ class Block(nn.Module):
     def forward(self, x):
         B, T, C = x.size()
         q, k, v = (
-            part.view(B, T, HEADS, C // HEADS).transpose(1, 2) for part in self.c_attn(self.ln_1(x)).split(C, dim=2)
+            part.view(B, T, HEADS, C // HEADS).transpose(1, 2)
+            for part in self.c_attn(self.ln_1(x)).split(C, dim=2)
         )
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.c_proj(y.transpose(1, 2).contiguous().view(B, T, C))

@@ -50,7 +50,9 @@ else:
     folder = Path(sys.argv[1])
     documents(blank, 3000, 1).to_disk(folder / "train.spacy")
     documents(blank, 400, 2).to_disk(folder / "dev.spacy")
-    config = init_config(lang="en", pipeline=["ner"], optimize="efficiency", gpu=False)  # as `spacy init config` does
+    config = init_config(
+        lang="en", pipeline=["ner"], optimize="efficiency", gpu=False
+    )  # as `spacy init config` does
     config["training"] |= {"max_steps": int(sys.argv[2]), "seed": 1, "eval_frequency": 200}
     config["training"]["before_update"] = {"@callbacks": "stopwatch"}
     config.to_disk(folder / "config.cfg")

@@ -12,6 +12,7 @@ import torch
 
 from holdwater.attribution.census import Census, Counter, Note
 from holdwater.attribution.gains import Gains
+from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.turns import Turn
 from holdwater.integrations.counting import Counting
 
@@ -175,6 +176,13 @@ class Hostile:
         raise ValueError("nobody may ask")
 
 
+class Holder:
+    """An instance with an array."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+
 class Overriding(torch.Tensor):
     """A tensor whose class has a say in everything."""
 
@@ -238,7 +246,7 @@ class TestInTurns:
         assert not any(alive)
 
     def test_keeps_no_old_tensor_alive(self) -> None:
-        """One that was there before the mark is let go of too."""
+        """One that was there before the mark is let go of in the second turn."""
         old = torch.ones(10)
         gone = weakref.ref(old)
         gc.collect()
@@ -253,7 +261,24 @@ class TestInTurns:
 
         in_turns(counter, 1, between=drop)
 
-        assert not any(alive)
+        assert not any(alive[1:])
+
+    def test_counts_arrays_of_instances_while_names_are_noted(self) -> None:
+        """Reading an instance's attributes makes a dictionary that comes between it and its arrays."""
+        counter, gains = Counter(), Gains()
+        before = counter.take(1, note=gains.remember).bulk
+        held = [Holder(np.ones(MB // 8)) for _ in range(5)]
+
+        after = counter.take(2, note=gains.remember).bulk
+
+        assert after - before == pytest.approx(5 * MB, rel=0.02)
+        assert len(held) == 5
+
+    def test_lists_all_but_the_list_itself(self) -> None:
+        """It would keep itself, and all that it refers to, alive until the next collection."""
+        rows = all_objects()
+
+        assert not any(row is rows for row in rows)
 
     def test_is_not_confused_by_a_container_that_grows_meanwhile(self) -> None:
         """A list that gets longer at each turn."""

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from holdwater.attribution.behind import Behind, longer, only, those
 from holdwater.attribution.frames import local_values, running_frames
-from holdwater.attribution.sweep import Sweep, all_objects
+from holdwater.attribution.sweep import Sweep, all_objects, with_subclasses
 from holdwater.attribution.turns import Turn, Turns, at_once
 from holdwater.attribution.weights import (
     Scales,
@@ -99,7 +99,7 @@ class Seen:
     storages: dict[int, int]
     """Storages at the census before: their sizes by address."""
     tensors: list[Any] = field(default_factory=list)
-    """In the first turn only."""
+    """In the first turns only."""
     gains: dict[int, int] = field(default_factory=dict)
     """New elements of containers that were there before, by identity, when all has been seen."""
     containers: dict[int, Any] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Note:
     """Is shown what a census sees; this one ignores it."""
 
     def begin(self, seen: Seen) -> None:
-        """The first turn: all tensors are there."""
+        """Tensors are there: the newer in the first turn, the older in the second."""
 
     def look(self, chunk: list[Any], kinds: set[type]) -> None:
         """Some objects: none is to be kept."""
@@ -172,27 +172,33 @@ class Counter:
             datasets: Gives objects whose own weight is asked for.
             note: Is shown what is found.
         """
-        objects = all_objects()
+        sweep = Sweep(turn, all_objects(), self.mark)  # first: what is made for a count is not to be counted
         seen = Seen(turn, self.lengths or {}, self._storages)
-        seen.tensors = _take_out(objects, "torch", "Tensor")
-        storages, census.nodes = note_tensors(seen.tensors)
-        census.tensors = host_bytes(storages)
-        note.begin(seen)
-        seen.tensors = []
-        sweep = Sweep(turn, objects, self.mark)
-        del objects
+        self._storages = {}
+        self._note_tensors(sweep, seen, census, note)
         lengths = yield from self._sweep(sweep, seen, census, note)
         census.objects = sweep.total
         if self.lengths is not None:
             if turn.over:
                 yield
             yield from self._weigh_gains(seen, census, max(sweep.total - self._objects, 0))
-        self.lengths, self._objects, self._storages = lengths, sweep.total, storages
+        self.lengths, self._objects = lengths, sweep.total
         self.totals = census.tensors, census.bulk
         yield from note.end(seen)
         census.datasets = sum(weigh([dataset]).total for dataset in datasets())
         census.seconds = turn.spent
         return census
+
+    def _note_tensors(self, sweep: Sweep, seen: Seen, census: Census, note: Note, *, older: bool = False) -> None:
+        """Add up what tensors hold, those that are older than the mark in a turn of their own."""
+        base = getattr(sys.modules.get("torch"), "Tensor", None)
+        seen.tensors = [] if base is None else sweep.take_out(base, older=older)
+        storages, nodes = note_tensors(seen.tensors)
+        self._storages |= storages
+        census.nodes += nodes
+        census.tensors = host_bytes(self._storages)
+        note.begin(seen)
+        seen.tensors = []
 
     def _sweep(self, sweep: Sweep, seen: Seen, census: Census, note: Note) -> Turns[dict[int, int]]:
         """Go through all objects: what is behind them, and how long the containers are."""
@@ -200,19 +206,21 @@ class Counter:
         values = [value for frame in running_frames() for value in local_values(frame)]
         bulk = Behind().look([values]).bulk
         del values
-        first = self.lengths is None
+        first, newer = self.lengths is None, True
         for chunk in sweep.chunks():
             if chunk is None:
                 yield
+                if newer:
+                    self._note_tensors(sweep, seen, census, note, older=True)
+                newer = False
                 continue
-            kinds = set(map(type, chunk))
-            note.look(chunk, kinds)
             if first:
                 self._constant |= Behind().look(list(only(chunk, _CONSTANT))).bulk
             behind = Behind().look(list(compress(chunk, map(not_, map(_CONSTANT.__contains__, map(type, chunk))))))
             bulk |= behind.bulk
             _measure([*only(chunk, _GROWING), *longer(list(only(chunk, {dict})), LEAST_LENGTH)], lengths, seen)
             _measure(list(longer(behind.dicts, LEAST_LENGTH)), lengths, seen)
+            note.look(chunk, set(map(type, chunk)))  # last: reading attributes makes dictionaries of them
             del chunk, behind
         census.bulk = sum((self._constant | bulk).values())
         return lengths
@@ -220,7 +228,7 @@ class Counter:
     def _weigh_gains(self, seen: Seen, census: Census, more: int) -> Turns[None]:
         """Weigh what containers have gained, and the objects that are new: some, that stand for the others."""
         own = {id(seen), id(seen.before), id(self.__dict__), id(seen.gains), id(seen.containers)}
-        scales = Scales(Either(own, seen.before), self._storages, bulk=False)
+        scales = Scales(Either(own, seen.before), seen.storages, bulk=False)
         rooms: list[int | None] = []
         weighed = 0.0
         for gain, item in seen.growing():
@@ -290,32 +298,7 @@ def _measure(items: list[Any], lengths: dict[int, int], seen: Seen) -> None:
 def of_kind(objects: list[Any], module: str, name: str) -> list[Any]:
     """The objects of a class and its subclasses; none where the module is not loaded."""
     base = getattr(sys.modules.get(module), name, None)
-    return list(only(objects, _with_subclasses(base))) if base is not None else []
-
-
-def _take_out(objects: list[Any], module: str, name: str) -> list[Any]:
-    """The objects of a class and its subclasses; in the list nothing is left of them."""
-    base = getattr(sys.modules.get(module), name, None)
-    if base is None:
-        return []
-    kinds = _with_subclasses(base)
-    marks = bytearray(map(kinds.__contains__, map(type, objects)))
-    found, place = [], marks.find(1)
-    while place >= 0:
-        found.append(objects[place])
-        objects[place] = None
-        place = marks.find(1, place + 1)
-    return found
-
-
-def _with_subclasses(base: Any) -> set[type]:  # noqa: ANN401 - a class
-    """A class and all that are derived from it."""
-    found, waiting = {base}, [base]
-    while waiting:
-        fresh = [kind for kind in type.__subclasses__(waiting.pop()) if kind not in found]
-        found.update(fresh)
-        waiting += fresh
-    return found
+    return list(only(objects, with_subclasses(base))) if base is not None else []
 
 
 def _room(item: Any, fresh: list[Any]) -> int | None:  # noqa: ANN401 - a container

@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from holdwater.attribution.holders import Holder, column_of, find_holders, held_site, made_site, share_out
+from holdwater.attribution.holders import (
+    Holder,
+    column_of,
+    find_holders,
+    held_site,
+    made_site,
+    one_object_each,
+    share_out,
+)
 from holdwater.attribution.patterns import Grounds, Pattern, find_pattern
 from holdwater.attribution.site import LEAST_EXPLAINED, Explanation, Growing, Site
 from holdwater.attribution.source import parse
@@ -93,12 +101,13 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
     elif column_of(component) == "handles":
         allocated = []  # those are bytes
     else:
-        most = OVER * max(growing.rate, _sum(held))
-        allocated = [site for site in _allocated(recorded, growing) if site.bytes_per_step <= most]
+        allocated = _allocated_within(_allocated(recorded, growing), held, growing)
     if not allocated and not holders and not threads and not component.startswith("device."):
         allocated = _by_the_heap(seen, growing.rate)
     if held and allocated and held[0].bytes_per_step < MINOR * allocated[0].bytes_per_step:
-        held = []  # it holds next to nothing of what is allocated
+        # it holds next to nothing that can be weighed of what is allocated
+        pairs = [pair for pair in zip(holders, held, strict=True) if one_object_each(pair[0].gain, growing, steps)]
+        holders, held = [holder for holder, _ in pairs[:1]], [site for _, site in pairs[:1]]
     if not allocated:
         made = [made_site(holder, site.bytes_per_step, seen) for holder, site in known[:2]]
         allocated = [site for site in made if site is not None]
@@ -140,6 +149,19 @@ def _allocated(recorded: Mapping[str, Any] | None, growing: Growing) -> list[Sit
         if often and lasting:
             found.append(_site(place["file"], place["line"], place["inner"], _place_rate(place, growing)))
     return found
+
+
+def _allocated_within(recorded: list[Site], held: list[Site], growing: Growing) -> list[Site]:
+    """The recorded lines that allocate no more than grows.
+
+    Where there are none, and nothing that is held explains the growth, the line that allocates most: what frees a
+    part of it is not seen.
+    """
+    most = OVER * max(growing.rate, _sum(held))
+    within = [site for site in recorded if site.bytes_per_step <= most]
+    if within or not recorded or _sum(held) >= LEAST_EXPLAINED * growing.rate:
+        return within
+    return [replace(max(recorded, key=lambda site: site.bytes_per_step), bytes_per_step=growing.rate)]
 
 
 def _place_rate(place: Mapping[str, Any], growing: Growing) -> float:

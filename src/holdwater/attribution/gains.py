@@ -137,13 +137,13 @@ class Comparison(Note):
         self._before = (gains.named, gains.kinds or {})
         self._names = Names(gains.short)
         self._kinds: Counter[type] = Counter()
-        self._gradients: list[Gain] = []
+        self._gradients: tuple[Gain, ...] = ()  # no list: its place may be another's at the next count
 
     def begin(self, seen: Seen) -> None:
         """Gradients and names: they lead to tensors."""
         self._names.note_weights(seen.tensors)
         if self._compares:
-            self._gradients = list(_gradients(seen.tensors))
+            self._gradients += tuple(_gradients(seen.tensors))
 
     def look(self, chunk: list[Any], kinds: set[type]) -> None:
         """Instances of the user's classes, and what is behind their attributes."""

@@ -11,6 +11,7 @@ Source: CPython, Modules/gcmodule.c (3.11): generations are lists, and a survivo
 
 import gc
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from holdwater.attribution.turns import Turn
@@ -23,9 +24,11 @@ WINDOW = 4096
 
 def all_objects() -> list[Any]:
     """All that the collector tracks, the oldest first."""
+    newest = gc.get_objects(generation=0)  # first: later it would hold the list that it is added to, for good
+    newer = gc.get_objects(generation=1)
     objects = gc.get_objects(generation=2)
-    objects += gc.get_objects(generation=1)
-    objects += gc.get_objects(generation=0)
+    objects += newer
+    objects += newest
     return objects
 
 
@@ -44,19 +47,54 @@ class Sweep:
         """How many there are."""
         self._turn = turn
         self._objects = objects
-        self._old = 0 if mark is None else _index(objects, mark)
+        self.old = 0 if mark is None else _index(objects, mark)
+        """How many of them are older than the mark."""
+
+    def take_out(self, base: type, *, older: bool) -> list[Any]:
+        """The objects of a class and its subclasses; in the list nothing is left of them.
+
+        Args:
+            base: The class.
+            older: Of those that are older than the mark; else of the others.
+        """
+        kinds, found = with_subclasses(base), list[Any]()
+        first = 0 if older else self.old
+        some = islice(self._objects, first, self.old if older else None)
+        marks = bytearray(map(kinds.__contains__, map(type, some)))
+        place = marks.find(1)
+        while place >= 0:
+            found.append(self._objects[first + place])
+            self._objects[first + place] = None
+            place = marks.find(1, place + 1)
+        return found
 
     def chunks(self) -> Iterator[list[Any] | None]:
-        """Some objects at a time; None where the turn is over, and the caller is to keep nothing."""
+        """Some objects at a time; None where the turn may end, and before those that are older than the mark."""
         objects = self._objects
         while objects:
-            start = max(len(objects) - CHUNK, self._old if len(objects) > self._old else 0, 0)
+            start = max(len(objects) - CHUNK, self.old if len(objects) > self.old else 0, 0)
             chunk = objects[start:]
             del objects[start:]
             yield chunk
-            if self._turn.over and 0 < len(objects) <= self._old:
+            if 0 < len(objects) == self.old or (self._turn.over and 0 < len(objects) < self.old):
                 del chunk
                 yield None
+
+
+def with_subclasses(base: type) -> set[type]:
+    """A class and all that are derived from it.
+
+    Args:
+        base: The class.
+    """
+    found: set[type] = {base}
+    waiting: list[type] = [base]
+    while waiting:
+        below: list[type] = type.__subclasses__(waiting.pop())
+        fresh = [kind for kind in below if kind not in found]
+        found.update(fresh)
+        waiting += fresh
+    return found
 
 
 def _index(objects: list[Any], wanted: object) -> int:

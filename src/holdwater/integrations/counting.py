@@ -196,6 +196,20 @@ class Counting:
             self._spent[self._purpose] += self._worked() - began
         return None
 
+    def as_answer(
+        self, census: Census | None, before: dict[str, float], *, at_end: bool = False
+    ) -> dict[str, Any]:
+        """What a census tells the watching process: nothing where its totals cannot be compared with others.
+
+        Args:
+            census: None while it is not done.
+            before: What was in use in its first turn.
+            at_end: Whether the script had ended.
+        """
+        if census is None or (census.counted == "in part" and not self._part.alone):
+            return {} if census is None else {"counted": census.counted}
+        return {"step": census.step, "before": before, "census": census.as_json() | {"at_end": at_end}}
+
     def abandon(self) -> None:
         """Leave a count undone."""
         work, self._work = self._work, None

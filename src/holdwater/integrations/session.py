@@ -239,7 +239,7 @@ class Session:
             if census is None and not window.over:  # no step has ended in it: it has seen nothing
                 self._count_last(window.number)
                 return
-            answer = {} if census is None else {"before": before, "census": census.as_json()}
+            answer = self._counts.as_answer(census, before)
             self._answers.leave(self.steps, window.number, answer | {"explanation": window.as_json()}, 0.0)
         except Exception as error:  # noqa: BLE001 - as while it ran
             self._abandon()
@@ -248,8 +248,7 @@ class Session:
     def _count(self, asked: int) -> None:
         """Begin to count objects; the answer to a question follows when that is done."""
         self._counting, self._reads_heap = (asked, {}), self._readings.heap_is_cheap
-        accuses = asked > self._answers.answered and (self.folder / f"experiment-{asked}").exists()
-        purpose: Purpose = "explain" if accuses else "compare"
+        purpose: Purpose = "explain" if asked > self._answers.answered else "compare"
         self._counts.begin(self._counts.gains.remember, purpose=purpose, period=self._period())
         self._go_on_counting()
 
@@ -263,11 +262,7 @@ class Session:
             self._answers.book(time.perf_counter() - began)
             return
         self._counting = None
-        answer: dict[str, Any] = {
-            "step": census.step,
-            "before": before,
-            "census": census.as_json() | {"at_end": False},
-        }
+        answer = self._counts.as_answer(census, before)
         self._answers.leave(
             self.steps, asked, answer | self._experiment(asked, census), time.perf_counter() - began
         )
@@ -279,7 +274,7 @@ class Session:
         with self._readings.without_own():
             census = self._take_at_end(gains.compare)
             gains.forget()
-        answer: dict[str, Any] = {"before": before, "census": census.as_json() | {"at_end": True}}
+        answer = self._counts.as_answer(census, before, at_end=True)
         if gains.found:
             answer["explanation"] = seen_at_once(gains, from_step, self.steps)
         self._answers.leave(
@@ -347,7 +342,7 @@ class Session:
         with own if window.adds_memory else contextlib.nullcontext():
             census = window.turn(self.steps, self._events(window), self._take)
         before = {} if self._counting is None else self._counting[1]
-        answer = {} if census is None else {"step": census.step, "before": before, "census": census.as_json()}
+        answer = self._counts.as_answer(census, before)
         if window.over:
             self._window = self._counting = None
             self._answers.leave(
