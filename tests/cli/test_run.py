@@ -245,12 +245,21 @@ for n in range(30):
 
     @pytest.mark.alone
     def test_time_is_the_clock_where_nothing_steps(self, observe: Observe) -> None:
-        """A script without an optimizer is judged by the clock."""
-        done, verdict = observe("import time\nkept = []\nfor _ in range(80):\n"
-                                "    kept.append(bytearray(2_000_000)); time.sleep(0.05)\n")  # fmt: skip
+        """A script without an optimizer is judged by the clock, once it has run for more than half a minute."""
+        done, verdict = observe("import time\nkept = []\nfor _ in range(720):\n"
+                                "    kept.append(bytearray(500_000)); time.sleep(0.05)\n")  # fmt: skip
 
         assert (done.returncode, verdict["steps"], verdict["step_source"]) == (0, 0, "time")
         assert verdict["verdict"] == "leak"
+
+    @pytest.mark.alone
+    def test_loading_is_no_leak(self, observe: Observe) -> None:
+        """A script that loads 160 MB for some seconds, computes, and ends."""
+        done, verdict = observe("import time\nkept = []\nfor _ in range(80):\n"
+                                "    kept.append(bytearray(2_000_000)); time.sleep(0.05)\n", "--fail-on", "leak")  # fmt: skip
+
+        assert done.returncode == 0
+        assert verdict["verdict"] != "leak"
 
     @pytest.mark.slow
     def test_two_ranks_are_two_runs(self, tmp_path: Path) -> None:

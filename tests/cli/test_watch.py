@@ -19,8 +19,8 @@ class TestWatch:
     def test_reports_a_leak_of_a_running_process(self, tmp_path: Path) -> None:
         """By its command line; the process ends while it is watched."""
         script = tmp_path / "finetune_me.py"
-        script.write_text("import time\nkept = []\nfor _ in range(300):\n"
-                          "    kept.append(bytearray(1_000_000)); time.sleep(0.05)\n")  # fmt: skip
+        script.write_text("import time\nkept = []\nfor _ in range(760):\n"
+                          "    kept.append(bytearray(500_000)); time.sleep(0.05)\n")  # fmt: skip
         program = str(Path(sys.executable).with_name("holdwater"))
         process = subprocess.Popen([sys.executable, str(script)])
         time.sleep(0.3)
@@ -28,7 +28,7 @@ class TestWatch:
         found = subprocess.run([program, "watch", "--find"], capture_output=True, text=True, check=False)
         done = subprocess.run(
             [program, "watch", "--name", str(script), "--every", "0.1", "--json", "w.json"],
-            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
 
         assert process.wait(timeout=60) == 0

@@ -9,15 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from holdwater.attribution.holders import (
-    Holder,
-    column_of,
-    find_holders,
-    held_site,
-    made_site,
-    one_object_each,
-    share_out,
-)
+from holdwater.attribution.holders import Holder, column_of, find_holders, held_site, made_site, share_out
 from holdwater.attribution.patterns import Grounds, Pattern, find_pattern
 from holdwater.attribution.site import LEAST_EXPLAINED, Explanation, Growing, Site
 from holdwater.attribution.source import parse
@@ -105,9 +97,7 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
     if not allocated and not holders and not threads and not component.startswith("device."):
         allocated = _by_the_heap(seen, growing.rate)
     if held and allocated and held[0].bytes_per_step < MINOR * allocated[0].bytes_per_step:
-        # it holds next to nothing that can be weighed of what is allocated
-        pairs = [pair for pair in zip(holders, held, strict=True) if one_object_each(pair[0].gain, growing, steps)]
-        holders, held = [holder for holder, _ in pairs[:1]], [site for _, site in pairs[:1]]
+        held = []  # it holds next to nothing of what is allocated
     if not allocated:
         made = [made_site(holder, site.bytes_per_step, seen) for holder, site in known[:2]]
         allocated = [site for site in made if site is not None]
@@ -154,12 +144,13 @@ def _allocated(recorded: Mapping[str, Any] | None, growing: Growing) -> list[Sit
 def _allocated_within(recorded: list[Site], held: list[Site], growing: Growing) -> list[Site]:
     """The recorded lines that allocate no more than grows.
 
-    Where there are none, and nothing that is held explains the growth, the line that allocates most: what frees a
-    part of it is not seen.
+    Where there are none, and nothing that is held explains the growth of native memory, the line that allocates
+    most: what frees a part of it is not seen.
     """
     most = OVER * max(growing.rate, _sum(held))
     within = [site for site in recorded if site.bytes_per_step <= most]
-    if within or not recorded or _sum(held) >= LEAST_EXPLAINED * growing.rate:
+    explained = _sum(held) >= LEAST_EXPLAINED * growing.rate
+    if within or not recorded or explained or growing.component != "host.native":
         return within
     return [replace(max(recorded, key=lambda site: site.bytes_per_step), bytes_per_step=growing.rate)]
 

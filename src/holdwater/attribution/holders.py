@@ -206,25 +206,3 @@ def _ran(seen: Mapping[str, Any], file: str, statement: Statement) -> bool:
     """Whether a statement was seen to run in the steps that were followed line by line."""
     lines = seen.get("ran", {}).get(file, ())
     return any(statement.line <= line <= statement.last for line in lines)
-
-
-def one_object_each(gain: Mapping[str, Any], growing: Growing, steps: int) -> bool:
-    """Whether a container gained one object at each step, no plain number or text: it may keep native memory.
-
-    Args:
-        gain: Of the container.
-        growing: The growth.
-        steps: Between the two counts.
-    """
-    objects = set(gain["elements"]) - _PLAIN_TYPES
-    return (
-        gain["kind"] == "container"
-        and not growing.eventful
-        and bool(objects)
-        and ONE_EACH[0] * steps <= gain["count"] <= ONE_EACH[1] * steps
-    )
-
-
-ONE_EACH = (0.5, 1.25)
-"""Elements a step that are taken for one at each: the first count of a container may have come later."""
-_PLAIN_TYPES = frozenset(("int", "float", "str", "bytes", "bool", "NoneType", "complex", "tuple", "dict", "list"))
