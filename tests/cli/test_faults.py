@@ -23,15 +23,21 @@ def train(steps):
 """
 
 
+BROKEN_COUNT = """
+from holdwater.attribution.census import Counter
+def boom(*_): raise OSError('no objects today')
+Counter.turns = boom
+"""
+"""From here on the objects of this process cannot be counted."""
+
+
 @pytest.mark.alone
 class TestFaults:
     """Objects that cannot be counted, a look that fails, a run folder that is gone, a shape that is none."""
 
     def test_a_count_that_fails_is_told_and_the_leak_still_found(self, observe: Observe) -> None:
         """The collector's list of objects cannot be had."""
-        broken = "import gc\ndef boom(): raise OSError('no objects today')\ngc.get_objects = boom\n"
-
-        done, verdict = observe(broken + LEAK + "train(300); print('trained')\n")
+        done, verdict = observe(BROKEN_COUNT + LEAK + "train(300); print('trained')\n")
 
         assert (done.returncode, done.stdout) == (0, "trained\n")
         assert verdict["verdict"] == "leak"
@@ -72,24 +78,25 @@ train(30)
 
     def test_a_window_that_fails_leaves_nothing_on(self, observe: Observe) -> None:
         """Objects cannot be counted once the recording runs; afterwards nothing records, and nothing traces."""
-        loop = """
-import gc, sys
+        loop = (
+            """
+import sys
 import memray
 from holdwater.integrations import session
 current = session.current()
-while not current._counted_at:
+while not current._counts.counted_at or current._counts.busy:
     train(1)
 (current.folder / "window-99").write_text("")
 current._open_window(99)
-whole = gc.get_objects
-def boom(): raise OSError('no objects today')
-gc.get_objects = boom
+"""
+            + BROKEN_COUNT
+            + """
 while current._window is not None:  # until the count that ends it
     train(1)
-gc.get_objects = whole
 with memray.Tracker('free.bin'):  # refused while another one records
     print('trained', sys.gettrace())
 """
+        )
         done, verdict = observe(LEAK + loop)
 
         assert (done.returncode, done.stdout) == (0, "trained None\n")

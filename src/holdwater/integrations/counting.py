@@ -29,7 +29,7 @@ PER_OBJECT, LISTED = 2e-6, 30e-9
 """Seconds for each object before a price is known: of a whole count, and of listing it."""
 TRACKED = 0.3
 """About so many of the blocks that Python has handed out are objects that its collector tracks."""
-SHORT, LONG = 0.012, 0.04
+SHORT, LONG = 0.02, 0.04
 """Seconds of a turn at first, and after `HURRY` of them."""
 HURRY = 30
 AGE = 2
