@@ -19,7 +19,7 @@ class TestWatch:
     def test_reports_a_leak_of_a_running_process(self, tmp_path: Path) -> None:
         """By its command line; the process ends while it is watched."""
         script = tmp_path / "finetune_me.py"
-        script.write_text("import time\nkept = []\nfor _ in range(760):\n"
+        script.write_text("import time\nkept = []\nfor _ in range(1100):\n"
                           "    kept.append(bytearray(500_000)); time.sleep(0.05)\n")  # fmt: skip
         program = str(Path(sys.executable).with_name("holdwater"))
         process = subprocess.Popen([sys.executable, str(script)])
