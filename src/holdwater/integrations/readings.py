@@ -119,11 +119,6 @@ class Readings:
             for name in before.keys() & self._own.keys():
                 self._own[name] += after[name] - before[name]
 
-    @property
-    def own_bytes(self) -> int:
-        """Resident memory that looking has added so far."""
-        return int(self._own["resident"])
-
     def heap(self) -> "Callable[[], float] | None":
         """What reads the bytes in use on the heap; None where malloc does not say."""
         return (lambda: self._heap.read_pair()[0]) if self._has_heap else None
