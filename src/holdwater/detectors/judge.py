@@ -13,7 +13,7 @@ from holdwater.detectors.companions import without_companions
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.forecast import forecast_limit, level, seconds_per_step
 from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_growth
-from holdwater.detectors.series import Series, device_cache, private_series, retained, shared, take
+from holdwater.detectors.series import Series, children, device_cache, private_series, retained, shared, take
 from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, Rate, Verdict, VerdictKind
 from holdwater.timeline.buckets import Buckets, Floats
 from holdwater.units import Step
@@ -51,7 +51,7 @@ class Judgement:
     accusing: bool
     """A leak of private memory would be named: an experiment should be made first."""
     children: bool = False
-    """What has come up may be in child processes, such as a loader's workers."""
+    """A growth has come up in child processes, such as a loader's workers, that are no more than they were."""
     regions: bool = False
     """What has come up may lie in regions that were mapped before: they should be read."""
     untested: bool = False
@@ -133,14 +133,15 @@ class _Case:
         for series in self._other_series():
             least = LEAST_HANDLES if series.component == "process.handles" else self.config.growth.least_growth
             growth, following = self._grow(series, least_growth=least)
-            self.children |= series.component == "host.children" and growth.suspicious
-            self.suspicious |= self.children
+            inside = series.component == "host.children" and not self._more_children()
+            self.children |= inside and growth.suspicious
+            self.suspicious |= series.component == "host.children" and growth.suspicious and not inside
             if growth.kind == "leak" and not self._is_code(series.component, growth):
-                self.suspicious = True
+                self.suspicious |= not inside
                 kind: VerdictKind = "fragmentation" if series.component in KEPT else "leak"
                 ending = self._find_end(series.component, growth, series.name) if series.name == "file" else None
                 findings.append(ending or self._finding(kind, series.component, growth, following))
-            elif series.name in {"device_allocated", "children"} and growth.kind != "unknown":
+            elif series.component in {"device.active", "host.children"} and growth.kind != "unknown":
                 findings.append(self._finding(growth.kind, series.component, growth, following))
         return findings
 
@@ -307,9 +308,16 @@ class _Case:
         steps = float(self.buckets.last_step[-1] - self.buckets.first_step[0])
         return float(seen[-1] - seen[0]) * 32 >= 0.3 * growth.rate.bytes_per_step * steps
 
+    def _more_children(self) -> bool:
+        """Whether there are more child processes than there were: then it is this process that keeps them."""
+        counts = self.buckets.lows("child_count")
+        seen = counts[~np.isnan(counts)]
+        return len(seen) > 0 and bool(seen[-1] > seen[len(seen) // 3])
+
     def _other_series(self) -> list[Series]:
         """The series beside private memory that were read."""
-        found = [retained(self.buckets), shared(self.buckets), device_cache(self.buckets)]
+        special = (retained, shared, device_cache, children)
+        found = [read(self.buckets) for read in special]
         simple = [take(self.buckets, name, component) for name, component in _OTHERS if self.buckets.seen(name)]
         return [series for series in found if series is not None] + simple
 
@@ -317,7 +325,6 @@ class _Case:
 _RESIDENT_PARTS = {"host.native", "host.python", "host.retained", "host.file", "host.shared", "host.tensors"}
 _OTHERS: tuple[tuple[str, Component], ...] = (
     ("file", "host.file"),
-    ("children", "host.children"),
     ("pinned", "host.pinned"),
     ("device_allocated", "device.active"),
     ("device_other", "device.other"),

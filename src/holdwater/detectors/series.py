@@ -114,3 +114,17 @@ def device_cache(buckets: Buckets) -> Series | None:
         return None
     kept = buckets.lows("device_reserved") - buckets.lows("device_allocated")
     return take(buckets, "device_cache", "device.reserved", kept, kept)
+
+
+def children(buckets: Buckets) -> Series | None:
+    """What child processes take for themselves; all that they hold where no more is known.
+
+    What they hold also grows when pages that a child has from its parent are written to, which ends by itself.
+    """
+    name = "children_own" if buckets.seen("children_own") else "children"
+    if not buckets.seen(name):
+        return None
+    low, mean = buckets.lows(name).copy(), buckets.means(name)
+    first = int(np.argmax(low > 0))
+    low[:first] = mean[:first] = np.nan  # that the first child starts is no growth of it
+    return take(buckets, name, "host.children", low, mean)

@@ -1,20 +1,27 @@
-"""Inside a loader's worker: dormant until a growth of the workers is looked into, then two counts, then dormant.
+"""Inside a loader's worker: dormant until a growth of the workers is looked into, then a few counts, then dormant.
 
 A worker that was forked from the training process inherits this, with the channel and the folder of its session.
-Of several workers one answers. A worker that was spawned anew knows nothing of it, and stays as it is.
+Of several workers one answers. Its counts lie twice as far apart from one to the next, so that growth which comes
+seldom lies between two of them, and each is made in turns of a few milliseconds, one after each batch. A worker
+that was spawned anew knows nothing of it, and stays as it is.
 """
 
+import contextlib
 import json
 import os
+import time
 from typing import Any
 
-from holdwater.attribution.census import Counter
-from holdwater.attribution.gains import Gains
+from holdwater.actions.perform import trim
 from holdwater.attribution.user_code import users_modules
+from holdwater.errors import ActionError
+from holdwater.integrations.counting import Counting
 from holdwater.integrations.session import Session
 
 BATCHES = 16
-"""Batches between the two counts."""
+"""Batches between the first two counts."""
+MOST_COUNTS = 8
+"""Counts for one question: the last two lie 1,024 batches apart."""
 
 
 class WorkerAgent:
@@ -27,53 +34,84 @@ class WorkerAgent:
             session: The one that the workers are forked from.
         """
         self._session = session
-        self._batches = self._began = self._number = 0
-        self._handled = 0
-        self._counter, self._gains = Counter(), Gains()
+        self._batches = self._handled = self._number = 0
+        self._counts: Counting | None = None
+        self._made = self._from = self._next = 0
+        self._ticked_at = 0.0
 
     def tick(self) -> None:
         """A batch was made; an error of ours costs the answer, not the batch."""
         self._batches += 1
         try:
-            if self._number == 0:
+            if self._counts is not None:
+                self._go_on(self._counts)
+            elif self._session.channel.get("workers_asked") > self._handled:
                 self._look_for_a_question()
-            elif self._batches - self._began >= BATCHES:
-                self._answer()
         except Exception:  # noqa: BLE001 - the observer never kills what it observes
-            self._number, self._handled = 0, 1 << 62
+            self._counts, self._handled = None, 1 << 62
 
     def _look_for_a_question(self) -> None:
-        """Begin, if the workers are asked and no other one has begun."""
-        asked = self._session.channel.get("asked")
-        for number in range(self._handled + 1, asked + 1):
-            request = self._session.folder / f"window-{number}"
-            text = request.read_text(encoding="utf-8") if request.exists() else ""
-            if text and json.loads(text).get("workers") and self._is_first(number):
-                self._counter.take(self._batches, note=self._gains.remember)
-                self._number, self._began = number, self._batches
-        self._handled = max(asked, self._handled)
-
-    def _is_first(self, number: int) -> bool:
-        """Whether no other worker has taken up a question."""
+        """Begin, if no other worker has taken up the newest question."""
+        self._handled = self._session.channel.get("workers_asked")
         try:
-            os.close(os.open(self._session.folder / f"worker-{number}.claim", os.O_CREAT | os.O_EXCL))
+            claim = self._session.folder / f"worker-{self._handled}.claim"
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
-            return False
-        return True
+            return
+        from multiprocessing.util import Finalize  # noqa: PLC0415 - in a worker it is loaded
 
-    def _answer(self) -> None:
-        """Count again, and say what has grown."""
-        self._counter.take(self._batches, note=self._gains.compare)
+        self._number, self._made, self._next = self._handled, 0, self._batches
+        self._counts = Counting(list)
+        self._ticked_at = time.perf_counter()
+        Finalize(None, self._end, exitpriority=0)  # it runs when the worker has no more to do
+
+    def _go_on(self, counts: Counting) -> None:
+        """Begin a count where one is due; count for a turn; when a count is done, say what has grown."""
+        now, then = time.perf_counter(), self._ticked_at
+        self._ticked_at = now
+        if not counts.busy and self._batches >= self._next:
+            note = counts.gains.compare if self._made else counts.gains.remember
+            counts.begin(note, purpose="explain", period=now - then)
+        if counts.busy:
+            self._count(counts)
+
+    def _count(self, counts: Counting, *, to_the_end: bool = False) -> None:
+        """Count for a turn, or to the end of the count."""
+        census = counts.go_on(self._batches, to_the_end=to_the_end)
+        if census is None:
+            return
+        if self._made:
+            self._answer(counts, census.step)
+        with contextlib.suppress(ActionError):
+            trim()  # what the count has used is not to hide the growth for a while
+        self._made += 1
+        self._from = census.step
+        self._next = census.step + BATCHES * 2 ** (self._made - 1)
+        if self._made >= MOST_COUNTS:
+            self._counts = None
+
+    def _answer(self, counts: Counting, to: int) -> None:
+        """Say what has grown since the count before."""
         found: dict[str, Any] = {
-            "from_step": self._began,
-            "to_step": self._batches,
-            "gains": [gain.as_json() for gain in self._gains.found],
+            "from_step": self._from,
+            "to_step": to,
+            "gains": [gain.as_json() for gain in counts.gains.found],
             "users_files": [module.__file__ for module in users_modules()],
             "inside": f"inside a loader worker (process {os.getpid()})",
             "missing": [],
         }
-        self._gains.forget()
-        part = self._session.folder / f"worker-{self._number}.part"
+        counts.gains.forget()
+        part = self._session.folder / f"worker-{self._number}-{self._made}.part"
         part.write_text(json.dumps(found), encoding="utf-8")
         part.rename(part.with_suffix(".json"))
-        self._number = 0
+
+    def _end(self) -> None:
+        """The worker has no more to do: make the second count now, if it was not made."""
+        counts = self._counts
+        try:
+            if counts is not None and self._made == 1 and self._batches > self._from:
+                if not counts.busy:
+                    counts.begin(counts.gains.compare, purpose="end", period=0.0)
+                self._count(counts, to_the_end=True)
+        except Exception:  # noqa: BLE001 - as in `tick`
+            self._counts = None

@@ -51,7 +51,7 @@ class Outside:
         self._family = [pid]
         """The process and its descendants, as they were last seen."""
         self._shared_memory = SharedMemoryFiles(pids=lambda: self._family, noted=noted)
-        self._due = 0.0
+        self._due = self._listed = 0.0
         self._began = time.perf_counter()
         self._dear: dict[str, Any] = {}
         self.device: DeviceRoom | None = None
@@ -77,8 +77,14 @@ class Outside:
             spent = time.thread_time()  # on a busy machine most of what a clock shows is waiting
             self._dear = self._read_dear()
             affordable = (time.thread_time() - spent) / DEAR_SHARE
+            self._listed = now
             self._due = now + max(min(affordable, SPACING * (now - self._began)), LEAST_PAUSE)
             fields |= self._dear
+        elif self.children.pids:
+            own = self.children.read_own()
+            fields |= own
+            if not own:
+                self._due = min(self._due, self._listed + LEAST_PAUSE)
         return fields
 
     def library_pages(self) -> int:

@@ -40,6 +40,8 @@ class Look:
     """Freed by the program and kept by malloc."""
     children: Bytes | None = None
     """Resident memory of all descendants, with shared pages divided among their users (PSS)."""
+    children_own: Bytes | None = None
+    """What descendants have taken for themselves, and their share when they were first seen."""
     child_count: int | None = None
     """Descendants: loader workers, compile workers."""
     dev_shm: Bytes | None = None

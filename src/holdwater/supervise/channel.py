@@ -55,6 +55,7 @@ _AT = {
         "goes_on_from",
         "device_size",
         "unified",
+        "workers_asked",
     ))
 }
 _BEGIN = 256

@@ -70,10 +70,12 @@ class Explainer:
         Args:
             wait: The run has ended: wait until it has been read.
         """
-        for path in self._folder.glob("worker-*.json"):
-            self.workers = json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(self._folder.glob("worker-*.json"), key=lambda path: path.stat().st_mtime):
+            seen = json.loads(path.read_text(encoding="utf-8"))
             path.unlink()
-            self._made.clear()
+            if seen["gains"] or self.workers is None:
+                self.workers = seen
+                self._made.clear()
         reading, seen = self._reading, self._reads
         if reading is None or seen is None or (not wait and reading.poll() is None):
             return False

@@ -7,6 +7,7 @@ before it is accused, and a window in which the growth is explained.
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ LONGER, MOST_LONGER = 4, 2
 """Each window after one that has explained nothing is so many times as long, at most so often."""
 WELL_EXPLAINED = 0.5
 """An explanation that accounts for this share is not sought again."""
+MOST_OF_WORKERS = 4
+"""How often a loader's workers are asked."""
 STEPS = 24
 """Steps of a window."""
 SOON = 2.0
@@ -70,6 +73,7 @@ class Inquiry:
         self._channel, self._folder, self._outside = channel, folder, outside
         self._answered = self._asked_at = self._experiment_at = self._window_at = self._windows = 0
         self._put_at = 0.0
+        self._workers_asked = self._workers_asked_at = 0
         self._owes_window = self._counted_last = False
         self._answers: set[str] = set()
 
@@ -91,9 +95,12 @@ class Inquiry:
             steps: Steps that the process has counted.
             final: The script has ended, and waits.
         """
+        if judgement.children and self._channel.state == "running":
+            self._ask_workers(judgement, steps)
         if self.asked >= MOST_QUESTIONS or self.waiting or self._channel.state not in {"running", "ending"}:
             return
         final = final or self._channel.state == "ending"
+        judgement = self._with_silent_children(judgement, steps)
         unexplained = final and judgement.suspicious and self.explainer.seen is None and not self._counted_last
         uncounted = final and judgement.suspicious and not self._counted_at(steps) and not self._counted_last
         if self._wants_experiment(judgement, steps, final=final):
@@ -108,6 +115,27 @@ class Inquiry:
         elif unexplained or uncounted or (judgement.suspicious and self._is_fresh(steps)):
             self._counted_last = final
             self._put(steps, "count", "")
+
+    def _ask_workers(self, judgement: Judgement, steps: int) -> None:
+        """Let one of a loader's workers count what it holds: this process feels nothing of it."""
+        due = steps >= AGAIN * self._workers_asked_at
+        if due and self._workers_asked < MOST_OF_WORKERS and self._explained(judgement) < WELL_EXPLAINED:
+            self._workers_asked += 1
+            self._workers_asked_at = steps
+            self._channel.put("workers_asked", self._workers_asked)
+
+    def _with_silent_children(self, judgement: Judgement, steps: int) -> Judgement:
+        """Where children grow and none of them has answered, this process may know more of them."""
+        silent = self.explainer.workers is None and steps > AGAIN * self._workers_asked_at
+        return replace(judgement, suspicious=judgement.suspicious or (judgement.children and silent))
+
+    def _explained(self, judgement: Judgement) -> float:
+        """The share of the children's growth that is explained."""
+        for finding in judgement.verdict.findings:
+            if finding.component == "host.children":
+                made = self.explainer.explain(finding)
+                return 0.0 if made is None else made.explained
+        return 0.0
 
     def _wants_experiment(self, judgement: Judgement, steps: int, *, final: bool) -> bool:
         """Whether to see what a collection frees: before an accusation, and when the growth is twice as old."""
@@ -201,7 +229,7 @@ def _window(judgement: Judgement, *, longer: int = 0) -> dict[str, Any]:
         judgement: The newest.
         longer: Windows that have explained too little before this one.
     """
-    wanted: dict[str, Any] = {"workers": True} if judgement.children else {}
+    wanted: dict[str, Any] = {}
     rising = [finding for finding in judgement.verdict.findings if finding.rate is not None]
     grave = [finding for finding in rising if finding.verdict in GRAVE]
     if not grave:

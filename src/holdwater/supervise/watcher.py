@@ -278,8 +278,8 @@ class Watcher:
             self._keep(self._terms.with_device(room.size, room.free + room.held), room.size)
         seen |= self._available.read()
         if self._channel is not None and self._channel.state in {"ending", "ended"}:
-            seen.pop("children", None)  # they end with the script: that is no change of theirs
-            seen.pop("child_count", None)
+            for name in ("children", "children_own", "child_count"):
+                seen.pop(name, None)  # they end with the script: that is no change of theirs
         self._pending |= seen
         resident = seen.pop("resident")
         sample = Sample(Step(self._ticks), now, Bytes(resident), None, Look(**seen))
