@@ -1,5 +1,6 @@
 """What has grown between two counts of this very process, and under which name."""
 
+import mmap
 import queue
 import typing
 from collections.abc import Iterator
@@ -86,6 +87,36 @@ class TestReports:
         gain = named(grow(add), "total")
         assert gain.kind == "graph"
         assert gain.nodes >= 40
+
+    def test_a_sum_in_a_dictionary_of_totals(self, namespace: dict[str, Any]) -> None:
+        """By the dictionary's name, though that gets no longer."""
+        weight = torch.ones(3, requires_grad=True)
+        totals = {"train": torch.zeros(3), "best": 0}
+        namespace["totals"] = totals
+
+        def add(_: int) -> None:
+            totals["train"] = totals["train"] + weight * 2
+
+        gain = named(grow(add), "totals")
+        assert gain.kind == "graph"
+        assert gain.nodes >= 40
+
+    def test_mappings_behind_what_is_kept(self) -> None:
+        """Shared pages are no part of a list's own weight, wherever in its elements they lie."""
+        blocks: list[Any] = []
+
+        gain = named(grow(lambda number: blocks.append({"number": (number, mmap.mmap(-1, 1 << 20))})), "blocks")
+
+        assert gain.files == pytest.approx(40 << 20, rel=0.01)
+        assert gain.weight.total < 1 << 20
+
+    def test_a_tensor_in_shared_memory(self) -> None:
+        """Its storage lies there once, however many tensors show it."""
+        rows: list[Any] = []
+
+        gain = named(grow(lambda _: rows.append(list(torch.ones(1000).share_memory_()[:8].split(4)))), "rows")
+
+        assert gain.files == pytest.approx(160_000, rel=0.01)
 
     def test_a_text_and_an_array_that_are_added_to(self, namespace: dict[str, Any]) -> None:
         """By their names."""

@@ -1,12 +1,14 @@
 """A whole run's judgement: words, forecast, the part that grew."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from holdwater.budget import Budget, Budgets
 from holdwater.detectors.forecast import level
 from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
-from holdwater.detectors.judge import JudgeConfig, judge
+from holdwater.detectors.judge import JudgeConfig, Judgement, judge
 from holdwater.detectors.verdict import Component, Finding, Forecast, Verdict
 from holdwater.errors import ConfigError
 from holdwater.probes.sample import DeviceMemory, Look, Sample
@@ -102,6 +104,55 @@ class TestJudge:
 
         assert verdict.kind == "leak"
         assert verdict.findings[0] is leak
+
+
+class TestChildren:
+    """Judged by what they take for themselves."""
+
+    @pytest.mark.parametrize(("own", "kind"), [(0, "flat"), (20_000, "leak")])
+    def test_pages_that_are_shared_with_the_parent_are_no_growth(self, own: int, kind: str) -> None:
+        """The share of a worker in its parent's pages grows as these are written to; what it takes itself counts."""
+        verdict = judged_with_children(lambda step: (own * step, 40_000 * step), count=lambda _: 1)
+
+        found = next(one for one in verdict.verdict.findings if one.component == "host.children")
+        assert found.verdict == kind
+        assert not verdict.suspicious
+
+    def test_that_the_first_child_starts_is_no_growth_of_it(self) -> None:
+        """From nothing to 200 MB at step 200."""
+        verdict = judged_with_children(lambda step: (0, 0), count=lambda step: int(step > 200))
+
+        found = next(one for one in verdict.verdict.findings if one.component == "host.children")
+        assert found.verdict == verdict.verdict.kind == "flat"
+
+    def test_more_and_more_children_are_kept_by_their_parent(self) -> None:
+        """So this process is looked into, and not they."""
+        verdict = judged_with_children(
+            lambda step: (2_500_000 * (step // 50), 0), count=lambda step: 1 + step // 50
+        )
+
+        assert verdict.suspicious
+        assert not verdict.children
+
+    def test_none_are_no_finding(self) -> None:
+        """A run without children is not told that they stayed flat."""
+        verdict = judged_with_children(lambda step: (0, 0), count=lambda _: 0)
+
+        assert "host.children" not in {one.component for one in verdict.verdict.findings}
+
+
+def judged_with_children(grown: Callable[[int], tuple[int, int]], *, count: Callable[[int], int]) -> Judgement:
+    """The judgement of a run whose children grow by so many bytes of their own, and of pages that they share."""
+    timeline = Timeline()
+    for step in range(1, 1001):
+        own, shared = grown(step)
+        there = 200_000_000 * bool(count(step))
+        look = Look(
+            heap_in_use=Bytes(200_000_000), children_own=Bytes(there + own),
+            children=Bytes(there + own + shared), child_count=count(step),
+        )  # fmt: skip
+        timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000), None, look))
+    return judge(timeline.buckets(), BUDGETS, config=JudgeConfig(), final=True)
 
 
 def grown_on_device(budgets: Budgets) -> Finding:

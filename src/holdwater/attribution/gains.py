@@ -17,7 +17,7 @@ from holdwater.attribution.links import Part, module_of
 from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, Names
 from holdwater.attribution.paths import Path, Paths
 from holdwater.attribution.sweep import all_objects
-from holdwater.attribution.traits import bases_of, has_graph, is_small_view, mapped, traits_of
+from holdwater.attribution.traits import bases_of, has_graph, is_small_view, traits_of
 from holdwater.attribution.turns import Turns
 from holdwater.attribution.user_code import is_users
 from holdwater.attribution.weights import (
@@ -318,7 +318,7 @@ def _weighed(kind: Kind, item: Any, counts: tuple[int, float], fresh: list[Any],
         elements=dict(Counter(type(part).__name__ for part in fresh).most_common(3)),
         nodes=int(weight.native * share / NODE_BYTES) if any(map(has_graph, fresh)) else 0,
         views=sum(map(is_small_view, fresh)) > len(fresh) / 2,
-        files=int(share * sum(map(mapped, fresh))),
+        files=int(share * weight.files),
         handles=int(share * sum(module_of(type(part)).partition(".")[0] in _HANDLES for part in fresh)),
         bases=bases_of(fresh, pairs=is_a(item, dict)),
         traits=traits_of(fresh, pairs=is_a(item, dict)),

@@ -120,7 +120,7 @@ def _is_seldom(gain: Mapping[str, Any], steps: int, growing: Growing) -> bool:
         return False
     rises = steps / (growing.every_steps or 1)
     much = MUCH * growing.rate * steps
-    return bool(gain["count"] < SELDOM * rises and sum(gain["weight"].values()) < much)
+    return bool(gain["count"] < SELDOM * rises and sum(gain["weight"].values()) + gain["files"] < much)
 
 
 def _weights(gain: Mapping[str, Any]) -> dict[str, float]:

@@ -20,6 +20,8 @@ LEAST_VALUE = 1024
 """Arrays and texts under a name are looked at from this size on."""
 SHORT = 64
 """A list of at most so many tensors counts as one value."""
+FEW = 16
+"""The values of a dictionary of at most so many are looked at one by one."""
 Named = tuple[tuple[int, int], Part, str, bool]
 """Graph nodes and bytes behind a name, how it is held, the value's type, whether it is shaped as weights are."""
 
@@ -83,6 +85,10 @@ class Names:
         """Note what is behind one name."""
         if type(value) is dict:
             self._note_dict(value)
+            few = list(dict.items(value)) if len(value) <= FEW else ()
+            for inside, item in few:  # totals by name, say
+                if type(inside) is str and type(item) is not dict:
+                    self._note((key, inside), item, part)
             return
         sizes = _measure(value, self._left)
         if sizes is not None:

@@ -166,13 +166,3 @@ def is_small_view(item: Any) -> bool:  # noqa: ANN401 - any element
     except Exception:  # noqa: BLE001 - what raises is passed over
         return False
     return False
-
-
-def mapped(item: object) -> int:
-    """Bytes of a file or of shared memory that an element maps."""
-    array, kind = class_of("numpy", "ndarray"), type(item)
-    if is_a(item, class_of("numpy", "memmap")):
-        return int(array.nbytes.__get__(item))
-    if kind.__name__ == "SharedMemory" and kind.__module__ == "multiprocessing.shared_memory":
-        return int(getattr(item, "size", 0))
-    return 0

@@ -35,10 +35,12 @@ class Weight:
     """Images and graph nodes."""
     device: int = 0
     """Tensor storages on a device."""
+    files: int = 0
+    """Of mapped files and shared memory: these are pages of another kind, and no part of the total."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All of it that is this process's own."""
         return self.tensors + self.python + self.native + self.device
 
     def add(self, other: "Weight", times: float = 1.0) -> None:
@@ -47,6 +49,7 @@ class Weight:
         self.python += int(times * other.python)
         self.native += int(times * other.native)
         self.device += int(times * other.device)
+        self.files += int(times * other.files)
 
 
 def is_a(item: object, kind: type | tuple[type, ...]) -> bool:
@@ -148,6 +151,34 @@ def owner_of(item: Any, array: Any) -> tuple[Any, int]:  # noqa: ANN401 - an arr
     return item, sys.getsizeof(base) if type(base) in {bytes, bytearray} else 0
 
 
+def _base_of(item: Any, array: Any) -> Any:  # noqa: ANN401 - an array and its class
+    """What an array's memory belongs to; None where it is the array's own."""
+    base = array.base.__get__(item)
+    while is_a(base, array):
+        base = array.base.__get__(base)
+    return base.obj if type(base) is memoryview else base
+
+
+def _mapping_of(item: Any) -> tuple[int, int]:  # noqa: ANN401 - any object
+    """The identity of a mapping of a file or of shared memory, and its bytes; 0 for anything else."""
+    try:
+        return id(item), len(item) if is_a(item, class_of("mmap", "mmap")) else 0
+    except Exception:  # noqa: BLE001 - a mapping that was closed
+        return id(item), 0
+
+
+def _shared_storage(item: Any) -> tuple[int, int]:  # noqa: ANN401 - a tensor
+    """The address of a tensor's storage, and its bytes where it lies in shared memory; else 0."""
+    base = class_of("torch", "Tensor")
+    try:
+        if base.device.__get__(item).type != "cpu" or not base.is_shared(item):
+            return 0, 0
+        storage = base.untyped_storage(item)
+        return storage.data_ptr(), storage.nbytes()
+    except Exception:  # noqa: BLE001 - what raises is passed over
+        return 0, 0
+
+
 def newest(item: Any, gain: int) -> list[Any]:  # noqa: ANN401 - a container
     """The elements that a container has gained, as far as its order tells."""
     gain = min(gain, MOST_WALKED)
@@ -200,10 +231,13 @@ class Scales:
                 note_storage(item, storages)
                 functions.append(graph_of(item))
                 weight.python += 100
+                weight.files += self._mapping(*_shared_storage(item))
             elif is_a(item, array):
                 weight.python += self._array(item, array)
+                weight.files += self._mapping(*_mapping_of(_base_of(item, array)))
             else:
                 _weigh_plain(item, weight, bulk=self._bulk)
+                weight.files += self._mapping(*_mapping_of(item))
                 waiting.extend(gc.get_referents(item))
         self._add_storages(weight, functions, storages)
         return weight
@@ -213,6 +247,12 @@ class Scales:
         owner, size = owner_of(item, array)
         fresh = id(owner) not in self._owners and (self._bulk or size < LEAST_BULK)
         self._owners.add(id(owner))
+        return size if fresh else 0
+
+    def _mapping(self, key: int, size: int) -> int:
+        """Bytes of a mapping that was not weighed before."""
+        fresh = size > 0 and key not in self._owners
+        self._owners.add(key)
         return size if fresh else 0
 
     def _add_storages(self, weight: Weight, functions: list[Any], storages: dict[int, int]) -> None:

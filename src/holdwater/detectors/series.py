@@ -125,6 +125,8 @@ def children(buckets: Buckets) -> Series | None:
     if not buckets.seen(name):
         return None
     low, mean = buckets.lows(name).copy(), buckets.means(name)
+    if not (low > 0).any():
+        return None
     first = int(np.argmax(low > 0))
     low[:first] = mean[:first] = np.nan  # that the first child starts is no growth of it
     return take(buckets, name, "host.children", low, mean)
