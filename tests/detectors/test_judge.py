@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from holdwater.budget import Budget, Budgets
+from holdwater.detectors.evidence import Evidence
 from holdwater.detectors.forecast import level
 from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, Judgement, judge
 from holdwater.detectors.verdict import Component, Finding, Forecast, Verdict
 from holdwater.errors import ConfigError
+from holdwater.probes.mappings import Touched
 from holdwater.probes.sample import DeviceMemory, Look, Sample
 from holdwater.testing import make_sample
 from holdwater.timeline.timeline import Timeline
@@ -89,6 +91,22 @@ class TestJudge:
         verdict = judge(timeline.buckets(), BUDGETS, config=JudgeConfig(), final=True).verdict
 
         assert verdict.kind == kind
+
+    @pytest.mark.parametrize(("data", "kind"), [(0, "unknown"), (1_900_000, "leak")])
+    def test_files_that_a_young_run_maps_anew_are_no_code(self, data: int, kind: str) -> None:
+        """2 MB of file pages in 20 steps: of libraries, or of shards that stay mapped."""
+        timeline = Timeline()
+        for step in range(1, 21):
+            look = Look(heap_in_use=Bytes(50_000_000), file=Bytes(50_000_000 + 100_000 * step))
+            timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000 + 100_000 * step), None, look))
+        files = (Touched(since_step=1, inside=0, fresh=2_000_000, room=0, data=data),)
+
+        judgement = judge(
+            timeline.buckets(), BUDGETS, config=JudgeConfig(), evidence=Evidence(files=files), final=True
+        )
+
+        assert judgement.regions
+        assert judgement.verdict.kind == kind
 
     @pytest.mark.parametrize(("rate", "word"), [(5e4, "below"), (2e6, "above")])
     def test_says_on_which_side_of_the_threshold_it_lies(self, rate: float, word: str) -> None:

@@ -74,6 +74,15 @@ class TestTouched:
         assert (found.inside, found.fresh) == (0, 2 * MIB)
         assert not found.has_a_bound
 
+    @pytest.mark.parametrize(("name", "data"), [("/data/shard-3.bin", 2 * MIB), ("/usr/lib/libcudart.so.13", 0)])
+    def test_tells_data_from_code(self, name: str, data: int) -> None:
+        """A library that is loaded late is read in like a file that is mapped anew."""
+        smaps = f"7f0000000000-7f0000200000 r--p 00000000 00:00 1 {name}\nRss: 2048 kB\nAnonymous: 0 kB\n"
+
+        found = touched((), parse_regions(smaps.splitlines()), "file", since_step=0)
+
+        assert (found.fresh, found.data) == (2 * MIB, data)
+
     def test_a_region_that_was_enlarged_is_new_by_so_much(self) -> None:
         """The kernel merges neighbours: a heap that grows is one region that becomes larger."""
         before = (Region(0, 10 * MIB, 10 * MIB, "private"),)

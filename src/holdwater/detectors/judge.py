@@ -8,13 +8,14 @@ from holdwater.budget import Budgets
 from holdwater.detectors import accuse
 from holdwater.detectors.advice import advise
 from holdwater.detectors.bounds import known_end
-from holdwater.detectors.clocks import EVENTS, Following, find_clock, stairs
+from holdwater.detectors.clocks import Following, find_clock
 from holdwater.detectors.companions import without_companions
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.forecast import forecast_limit, level, seconds_per_step
 from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_growth
 from holdwater.detectors.series import Series, children, device_cache, private_series, retained, shared, take
-from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, Rate, Verdict, VerdictKind
+from holdwater.detectors.staircase import climb_at_events, rise_evenly
+from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, Verdict, VerdictKind
 from holdwater.timeline.buckets import Buckets, Floats
 from holdwater.units import Step
 
@@ -26,6 +27,12 @@ KEPT = frozenset(("host.retained", "device.reserved"))
 """What an allocator keeps and nobody uses: its growth is fragmentation, and no leak."""
 MINOR = 0.3
 """A second private part is named only if it grows by this share of the first."""
+EARLY = 0.25
+"""In a short run a part of what a leak must have grown by is worth to be told."""
+STAIRS, FEW_STAIRS = 6, 5
+"""Levels, the first included, between events at which memory grows: for a leak, and to be told in a short run."""
+MOST_OF = 0.5
+"""Growth of which so much is data of files that were mapped meanwhile is not code."""
 CODE = 500e6
 """Bytes of libraries that a process may read in page by page while it is young."""
 
@@ -109,16 +116,9 @@ class _Case:
         for series in private_series(self.buckets):
             if series.name == "outside" and grown:
                 break  # heap that grows into pages that were trimmed looks like growth outside it
-            growth, following = self._grow(series)
-            self.suspicious |= growth.suspicious
-            if growth.rate is None:
-                continue
-            if growth.kind == "leak":
-                self.accusing = True
-                grown.append((growth.rate.bytes_per_step, self._accuse(series, growth, following)))
-            elif growth.suspicious:
-                ending = self._find_end(self._component(series, growth), growth, series.name)
-                grown += [] if ending is None else [(growth.rate.bytes_per_step, ending)]
+            found = self._private(series)
+            if found is not None:
+                grown.append(found)
         grown.sort(key=lambda pair: -pair[0])
         findings: list[Finding] = []
         for rate, finding in grown:
@@ -126,6 +126,26 @@ class _Case:
             if new and rate >= MINOR * grown[0][0]:
                 findings.append(finding)
         return findings
+
+    def _private(self, series: Series) -> tuple[float, Finding] | None:
+        """The finding of one series of private memory, with its rate; None where nothing grows."""
+        growth, following = self._grow(series)
+        self.suspicious |= growth.suspicious
+        if growth.rate is None:
+            return None
+        if growth.kind == "leak":
+            self.accusing = True
+            return growth.rate.bytes_per_step, self._accuse(series, growth, following)
+        if growth.suspicious:
+            ending = self._find_end(self._component(series, growth), growth, series.name)
+            if ending is not None:
+                return growth.rate.bytes_per_step, ending
+        early = self._grows_early(series)
+        if early is None or early.rate is None:
+            return None
+        self.suspicious |= self.final  # a count tells what it is
+        component = self._component(series, early)
+        return early.rate.bytes_per_step, self._finding("warming", component, early, None)
 
     def judge_others(self) -> list[Finding]:
         """Judge the other components: what is kept free, files, shared memory, children, devices, handles."""
@@ -168,7 +188,11 @@ class _Case:
     def _is_code(self, component: Component, growth: Growth) -> bool:
         """Whether what grows may be code that is read in as it is first called, for the process is young."""
         young = self.step - int(self.buckets.first_step[0]) < self.config.growth.least_steps
-        return component == "host.file" and young and growth.risen < CODE
+        if component != "host.file" or not young or growth.risen >= CODE:
+            return False
+        self.regions = True
+        touched = self.evidence.touched_since("file", 0 if growth.onset is None else int(growth.onset))
+        return touched is None or touched.data < MOST_OF * (touched.inside + touched.fresh)
 
     def _grow(self, series: Series, *, least_growth: float | None = None) -> tuple[Growth, Following | None]:
         """Judge one series by its curve, and find the clock of its growth."""
@@ -177,7 +201,7 @@ class _Case:
             config = replace(config, least_growth=least_growth)
         growth = judge_growth(series.steps, series.floors, series.means, final=self.final, config=config)
         if growth.kind in {"warming", "bounded", "unknown", "flat"}:
-            staircase = self._stairs(series, config)
+            staircase = self._climb(series, config, STAIRS)
             if staircase is not None:
                 return staircase
         if growth.kind != "leak":
@@ -185,34 +209,24 @@ class _Case:
         following = find_clock(self.buckets, series.every, int(growth.onset or 0))
         return growth, following
 
-    def _stairs(self, series: Series, config: GrowthConfig) -> tuple[Growth, Following] | None:
+    def _grows_early(self, series: Series) -> Growth | None:
+        """A growth of a short run that is plain, but too little, or of too few events, to be called a leak yet."""
+        config = self.config.growth
+        length = self.step - int(self.buckets.first_step[0])
+        if not config.least_steps_at_end <= length < config.patience:
+            return None
+        config = replace(config, least_growth=EARLY * config.least_growth)
+        growth = judge_growth(series.steps, series.floors, series.means, final=self.final, config=config)
+        if growth.kind == "leak":
+            return growth
+        few = self._climb(series, config, FEW_STAIRS)
+        return rise_evenly(series.steps, series.floors, config) if few is None else few[0]
+
+    def _climb(self, series: Series, config: GrowthConfig, least: int) -> tuple[Growth, Following] | None:
         """A growth that comes by equal stairs, each at an event: a leak although most steps add nothing."""
         if self.step - int(self.buckets.first_step[0]) < config.least_steps_at_end:
             return None
-        for name, clock in EVENTS:
-            if not self.buckets.seen(name):
-                continue
-            levels = stairs(self.buckets, series.every, name)
-            if len(levels) < 6:
-                continue
-            rises = np.diff(levels[1:])
-            grown = float(levels[-1] - levels[1])
-            if (
-                grown < config.least_growth
-                or rises.min() < 0.4 * rises.mean()
-                or rises[-2:].mean() < 0.7 * rises.mean()
-            ):
-                continue
-            following = find_clock(self.buckets, series.every, 0)
-            if following is None or following.clock != clock:
-                continue
-            steps = float(series.steps[-1] - series.steps[0])
-            per_step = grown / steps
-            error = float(rises.std()) / max(np.sqrt(len(rises)), 1.0) * len(rises) / steps
-            rate = Rate(per_step, per_step - 1.96 * error, per_step + 1.96 * error, 0.95)
-            growth = Growth("leak", rate, Step(int(series.steps[0])), float(levels[-1]), grown, suspicious=True)
-            return growth, following
-        return None
+        return climb_at_events(self.buckets, series.steps, series.every, config, least=least)
 
     def _accuse(self, series: Series, growth: Growth, following: Following | None) -> Finding:
         """Name a growth of private memory for what it is."""

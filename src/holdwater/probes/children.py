@@ -90,7 +90,7 @@ class ChildProcesses:
         Returns:
             Empty where that cannot be read, or one of them is gone: they must be listed again.
         """
-        if not all([child.read_own() for child in self._seen.values()]):
+        if not all(list(map(Child.read_own, self._seen.values()))):  # all of them are to be read
             return {}
         return {"children_own": sum(child.first + child.grown for child in self._seen.values())}
 

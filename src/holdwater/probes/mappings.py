@@ -25,6 +25,8 @@ class Region:
     end: int
     resident: int
     kind: Kind
+    code: bool = False
+    """Whether it is of a program or a library: these are read in as they are first called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Touched:
     """In regions that were mapped, or enlarged, since."""
     room: int
     """What the regions that grew can still take."""
+    data: int = 0
+    """The part of `fresh` that is no program's and no library's."""
 
     @property
     def has_a_bound(self) -> bool:
@@ -68,18 +72,20 @@ def parse_regions(lines: Iterable[str]) -> tuple[Region, ...]:
     found: list[Region] = []
     start = end = resident = 0
     kind: Kind | None = None
+    code = False
     for line in lines:
         if line.startswith("Rss:"):
             resident = int(line.split()[1]) * 1024
         elif line.startswith("Anonymous:"):
             if kind is not None:
                 private = int(line.split()[1]) * 1024
-                found.append(Region(start, end, resident - private if kind == "file" else private, kind))
+                found.append(Region(start, end, resident - private if kind == "file" else private, kind, code))
         elif "-" in line[:17] and not line[0].isupper():
             words = line.split(None, 5)
             first, _, last = words[0].partition("-")
             start, end = int(first, 16), int(last, 16)
-            kind = _kind(words[1], words[5].strip() if len(words) > 5 else "")
+            name = words[5].strip() if len(words) > 5 else ""
+            kind, code = _kind(words[1], name), "x" in words[1] or ".so" in name
     return tuple(found)
 
 
@@ -102,7 +108,7 @@ def touched(before: tuple[Region, ...], after: tuple[Region, ...], kind: Kind, *
         since_step: The step of the first reading.
     """
     old = [region for region in before if region.kind == kind]
-    inside = fresh = room = at = 0
+    inside = fresh = data = room = at = 0
     for region in (region for region in after if region.kind == kind):  # both in the order of their addresses
         while at < len(old) and old[at].end <= region.start:
             at += 1
@@ -117,7 +123,8 @@ def touched(before: tuple[Region, ...], after: tuple[Region, ...], kind: Kind, *
             continue
         new = min(grown, region.end - region.start - mapped)
         fresh += new
+        data += 0 if region.code else new
         inside += grown - new
         if grown > new:
             room += region.end - region.start - region.resident
-    return Touched(since_step, inside, fresh, room)
+    return Touched(since_step, inside, fresh, room, data)

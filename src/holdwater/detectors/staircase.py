@@ -1,0 +1,86 @@
+"""Growth that comes by stairs: at each event of a clock, or every so many steps, and nothing between them."""
+
+import numpy as np
+
+from holdwater.detectors.clocks import EVENTS, Following, find_clock, stairs
+from holdwater.detectors.growth import REPORTED_CONFIDENCE, Growth, GrowthConfig
+from holdwater.detectors.verdict import Rate
+from holdwater.timeline.buckets import Buckets, Floats
+from holdwater.units import Step
+
+ALIKE = 0.4
+"""The least stair is at least this part of the mean."""
+LEAST_RISES = 4
+"""Fewer stairs are chance."""
+MOST = 0.7
+"""Of the growth, that lies in them."""
+APART = 2.5
+"""The longest way from one to the next is at most so many times the shortest; to the end of the run, the mean."""
+
+
+def climb_at_events(
+    buckets: Buckets, steps: Floats, every: Floats, config: GrowthConfig, *, least: int
+) -> tuple[Growth, Following] | None:
+    """Find a growth by equal stairs, each at an event.
+
+    Args:
+        buckets: The history.
+        steps: The step of each reading of the series. Shape (values,).
+        every: The series, one value a bucket, NaN where not read. Shape (buckets,).
+        config: When a growth counts.
+        least: Levels between events, the first included, that it takes.
+
+    Returns:
+        The growth as a leak, and its clock; None where there is none.
+    """
+    for name, clock in EVENTS:
+        if not buckets.seen(name):
+            continue
+        levels = stairs(buckets, every, name)
+        if len(levels) < least:
+            continue
+        rises = np.diff(levels[1:])
+        grown = float(levels[-1] - levels[1])
+        fades = rises.min() < ALIKE * rises.mean() or rises[-2:].mean() < 0.7 * rises.mean()
+        if grown < config.least_growth or fades:
+            continue
+        following = find_clock(buckets, every, 0)
+        if following is not None and following.clock == clock:
+            return _grown(steps, float(levels[-1]), grown, rises), following
+    return None
+
+
+def rise_evenly(steps: Floats, floors: Floats, config: GrowthConfig) -> Growth | None:
+    """Find a growth by a few equal stairs, evenly apart, with nothing between them.
+
+    Args:
+        steps: The step of each reading. Shape (values,).
+        floors: The readings. Shape (values,).
+        config: When a growth counts.
+
+    Returns:
+        The growth, as what would be a leak if it went on; None where there is none.
+    """
+    rises = np.diff(floors)
+    total = float(floors[-1] - floors[0]) if len(floors) else 0.0
+    if len(rises) < 4 * LEAST_RISES or total < config.least_growth:
+        return None
+    plain = max(0.3 * float(np.sort(rises)[-LEAST_RISES]), 6 * float(np.median(np.abs(rises))))
+    at = np.flatnonzero(rises > plain)
+    at = at[np.append(True, np.diff(at) > 1)] if len(at) else at  # one that two readings share is one
+    if len(at) < LEAST_RISES:
+        return None
+    sizes = np.array([float(floors[min(index + 2, len(floors) - 1)] - floors[index]) for index in at])
+    apart = np.diff(steps[at])
+    equal = sizes.min() >= ALIKE * sizes.mean() and sizes.sum() >= MOST * total
+    even = apart.max() <= APART * apart.min() and steps[-1] - steps[at[-1]] <= APART * apart.mean()
+    return _grown(steps, float(floors[-1]), total, sizes) if equal and even else None
+
+
+def _grown(steps: Floats, level: float, grown: float, rises: Floats) -> Growth:
+    """Put stairs into a growth by the step."""
+    length = float(steps[-1] - steps[0])
+    error = float(rises.std()) / max(np.sqrt(len(rises)), 1.0) * len(rises) / length
+    per_step = grown / length
+    rate = Rate(per_step, per_step - 1.96 * error, per_step + 1.96 * error, REPORTED_CONFIDENCE)
+    return Growth("leak", rate, Step(int(steps[0])), level, grown, suspicious=True)
