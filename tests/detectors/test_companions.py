@@ -35,6 +35,13 @@ class TestWithoutCompanions:
 
         assert without_companions([growing("host.python", 17_000), threads]) == [threads]
 
+    @pytest.mark.parametrize(("active", "left"), [(50_000, 1), (5_000_000, 2)])
+    def test_leaves_out_what_graphs_give_out_beside_their_pools(self, active: float, left: int) -> None:
+        """50 kB of results for each pool of 20 MB; half as much is a leak of its own."""
+        findings = [growing("device.active", active), growing("device.reserved", 20e6)]
+
+        assert len(without_companions(findings)) == left
+
     @pytest.mark.parametrize("component", ["host.tensors", "host.shared"])
     def test_keeps_what_threads_are_given(self, component: Component) -> None:
         """Tensors are no stacks."""

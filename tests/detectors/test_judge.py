@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from holdwater.budget import Budget, Budgets
-from holdwater.detectors.evidence import Evidence
+from holdwater.detectors.evidence import Evidence, Holdings
 from holdwater.detectors.forecast import level
 from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, Judgement, judge
@@ -182,6 +182,30 @@ def grown_on_device(budgets: Budgets) -> Finding:
         timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000), device, look))
     verdict = judge(timeline.buckets(), budgets, config=JudgeConfig()).verdict
     return next(one for one in verdict.findings if one.component.startswith("device.") and one.verdict == "leak")
+
+
+class TestGraphPools:
+    """What an allocator keeps is fragmentation, unless live graphs keep it."""
+
+    @pytest.mark.parametrize(("pools", "kind"), [(0.0, "fragmentation"), (0.9e9, "leak"), (None, "fragmentation")])
+    def test_by_what_their_pools_have_grown(self, pools: float | None, kind: str) -> None:
+        """1 MB more a step is reserved, and what is in use stays."""
+        timeline = Timeline()
+        for step in range(1, 1001):
+            device = DeviceMemory(Bytes(10**8), Bytes(10**8 + 10**6 * step))
+            look = Look(heap_in_use=Bytes(200_000_000))
+            timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000), device, look))
+        known = [None if pools is None else 0.0, pools]
+        counts = tuple(
+            Holdings(step, 2e8, 0, 0, 0, 0, None, graph_pools=held)
+            for step, held in zip((16, 1000), known, strict=True)
+        )
+
+        verdict = judge(
+            timeline.buckets(), BOTH, config=JudgeConfig(), evidence=Evidence(counts), final=True
+        ).verdict
+
+        assert (verdict.kind, verdict.findings[0].component) == (kind, "device.reserved")
 
 
 class TestForecastByPool:

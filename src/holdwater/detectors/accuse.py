@@ -100,6 +100,20 @@ def is_held_by_datasets(evidence: Evidence) -> bool:
     return last.datasets - first.datasets >= CURED * growth
 
 
+def is_of_graphs(evidence: Evidence, growth: Growth) -> bool:
+    """Whether most of what an allocator keeps more of lies in pools of live CUDA graphs.
+
+    Args:
+        evidence: With the counts.
+        growth: Of what is kept.
+    """
+    known = [(held.step, held.graph_pools) for held in evidence.holdings if held.graph_pools is not None]
+    if len(known) < 2 or growth.rate is None:
+        return False
+    (first, before), (last, now) = known[0], known[-1]
+    return now - before >= CURED * growth.rate.bytes_per_step * (last - first) > 0
+
+
 def first_visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | None:
     """How many rows were given out so far, and how many there are; None without loaders, or long after the end."""
     if not evidence.samples_total or not buckets.seen("samples_seen"):

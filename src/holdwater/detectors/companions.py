@@ -1,4 +1,7 @@
-"""Leave out growth that only goes with another: stacks of threads, objects of device tensors, pinned pages."""
+"""Leave out growth that only goes with another.
+
+Stacks of threads, objects of device tensors, pinned pages, what CUDA graphs give out beside the pools they keep.
+"""
 
 from holdwater.detectors.verdict import Component, Finding
 
@@ -19,6 +22,7 @@ def without_companions(findings: list[Finding]) -> list[Finding]:
     Args:
         findings: Of one judgement.
     """
+    reserved = max((_rate(finding) for finding in findings if finding.component == "device.reserved"), default=0.0)
     device = max((_rate(finding) for finding in findings if finding.component.startswith("device.")), default=0.0)
     handles = max((_rate(finding) for finding in findings if finding.component == "process.handles"), default=0.0)
     pinned = max((_rate(finding) for finding in findings if finding.component == "host.pinned"), default=0.0)
@@ -27,8 +31,9 @@ def without_companions(findings: list[Finding]) -> list[Finding]:
         """Whether it grows by little beside a leak of the device, or by no more than stacks, buffers, pins."""
         of_device = finding.component in _PRIVATE and _rate(finding) <= COMPANION * device
         of_handles = finding.component in _OF_HANDLES and _rate(finding) <= STACK * handles
+        of_pools = finding.component == "device.active" and _rate(finding) <= COMPANION * reserved
         of_pinned = finding.component in {"host.shared", "host.native"} and _rate(finding) <= SAME * pinned
-        return _rate(finding) > 0 and (of_device or of_handles or of_pinned)
+        return _rate(finding) > 0 and (of_device or of_handles or of_pinned or of_pools)
 
     return [finding for finding in findings if not goes_with_another(finding)]
 

@@ -158,7 +158,9 @@ class _Case:
             self.suspicious |= series.component == "host.children" and growth.suspicious and not inside
             if growth.kind == "leak" and not self._is_code(series.component, growth):
                 self.suspicious |= not inside
-                kind: VerdictKind = "fragmentation" if series.component in KEPT else "leak"
+                kind: VerdictKind = "leak"
+                if series.component in KEPT and not accuse.is_of_graphs(self.evidence, growth):
+                    kind = "fragmentation"
                 ending = self._find_end(series.component, growth, series.name) if series.name == "file" else None
                 findings.append(ending or self._finding(kind, series.component, growth, following))
             elif series.component in {"device.active", "host.children"} and growth.kind != "unknown":
