@@ -19,11 +19,13 @@ from typing import Any, Literal
 
 from holdwater.attribution.behind import Behind, longer, only, those
 from holdwater.attribution.frames import local_values, running_frames
+from holdwater.attribution.lengths import greatest_length, lengths_of, note_histories
 from holdwater.attribution.sweep import Sweep, all_objects, with_subclasses
 from holdwater.attribution.turns import Turn, Turns, at_once
 from holdwater.attribution.weights import (
     Scales,
     Weight,
+    class_of,
     follow_graphs,
     graph_of,
     host_bytes,
@@ -43,6 +45,10 @@ MOST_CONTAINERS = 100
 """Containers whose gain is weighed, those with most new elements first."""
 MOST_FRESH, MOST_NEW = 300, 3000
 """New elements of a container, and objects, that are weighed at a time: a few milliseconds."""
+MOST_OF_EACH = 24
+"""New elements of a container by which the others are weighed."""
+MINOR = 0.1
+"""Containers without a greatest length that gained so much of what the others did are passed over."""
 _CONSTANT = frozenset((
     types.FunctionType, types.BuiltinFunctionType, types.GetSetDescriptorType, types.MethodDescriptorType,
     types.WrapperDescriptorType, types.MemberDescriptorType, types.GenericAlias, type,
@@ -69,7 +75,8 @@ class Census:
     datasets: int = 0
     """Bytes held by the datasets of the loaders that were iterated."""
     room: int | None = None
-    """Bytes that the growing containers will take at most, where all of them have a greatest length."""
+    """Bytes that the growing containers will take at most, where nearly all of what is gained is gained by such as
+    have a greatest length."""
     counted: Literal["all", "in part"] = "all"
     """In part: only what names of the program's own lead to, since there are too many objects."""
     objects: int = 0
@@ -150,6 +157,7 @@ class Counter:
         self._storages: dict[int, int] = {}
         self._constant: dict[int, int] = {}
         self._objects = 0
+        self._histories: dict[int, int] = {}
 
     def take(self, step: int, datasets: Iterable[object] = (), *, note: Note | None = None) -> Census:
         """Count what is held now, in one turn.
@@ -220,7 +228,10 @@ class Counter:
             bulk |= behind.bulk
             _measure([*only(chunk, _GROWING), *longer(list(only(chunk, {dict})), LEAST_LENGTH)], lengths, seen)
             _measure(list(longer(behind.dicts, LEAST_LENGTH)), lengths, seen)
-            note.look(chunk, set(map(type, chunk)))  # last: reading attributes makes dictionaries of them
+            kinds = set(map(type, chunk))
+            if any(issubclass(kind, class_of("torch.optim.lbfgs", "LBFGS")) for kind in kinds):
+                note_histories(chunk, self._histories)
+            note.look(chunk, kinds)  # last: reading attributes makes dictionaries of them
             del chunk, behind
         census.bulk = sum((self._constant | bulk).values())
         return lengths
@@ -229,14 +240,17 @@ class Counter:
         """Weigh what containers have gained, and the objects that are new: some, that stand for the others."""
         own = {id(seen), id(seen.before), id(self.__dict__), id(seen.gains), id(seen.containers)}
         scales = Scales(Either(own, seen.before), seen.storages, bulk=False)
-        rooms: list[int | None] = []
+        with_end = without = room = 0.0
         weighed = 0.0
         for gain, item in seen.growing():
             if gain >= LEAST_LENGTH and id(item) not in own:
                 elements = gain * (2 if is_a(item, dict) else 1)
                 fresh = newest(item, gain)
                 weighed += _weigh_some(scales, fresh[:MOST_FRESH], elements, census)
-                rooms.append(_room(item, fresh))
+                each, most = _each(fresh), greatest_length(item, self._histories)
+                with_end += each * elements if most is not None else 0.0
+                without += each * elements if most is None else 0.0
+                room += 0.0 if most is None else each * (most - lengths_of([item])[0])
                 del fresh
             if seen.turn.over:
                 yield
@@ -246,8 +260,8 @@ class Counter:
                 scales.weigh(news, MOST_NEW), max((more - weighed) / len(news), 1.0) if news else 0.0
             )
             del news
-        if rooms and all(room is not None for room in rooms):
-            census.room = sum(room or 0 for room in rooms)
+        if with_end > 0 and without <= MINOR * with_end:
+            census.room = int(room)
 
 
 def _weigh_some(scales: Scales, fresh: list[Any], elements: int, census: Census) -> float:
@@ -287,7 +301,7 @@ def _measure(items: list[Any], lengths: dict[int, int], seen: Seen) -> None:
     """Note the lengths of containers, and which have grown."""
     if len(lengths) > MANY:
         items = list(longer(items, LEAST_OF_MANY))
-    keys, now = list(map(id, items)), list(map(len, items))
+    keys, now = list(map(id, items)), lengths_of(items)
     lengths.update(zip(keys, now, strict=True))
     for key, length, before in zip(keys, now, map(seen.before.get, keys, now), strict=True):
         if length - before >= LEAST_GAIN:
@@ -301,10 +315,7 @@ def of_kind(objects: list[Any], module: str, name: str) -> list[Any]:
     return list(only(objects, with_subclasses(base))) if base is not None else []
 
 
-def _room(item: Any, fresh: list[Any]) -> int | None:  # noqa: ANN401 - a container
-    """What a container will still take until its greatest length; None where it has none."""
-    most = item.maxlen if type(item) is deque else None
-    if most is None or not fresh:
-        return None
-    some = fresh[:MOST_FRESH]
-    return int((most - len(item)) * weigh(some, most=MOST_NEW).total / len(some))
+def _each(fresh: list[Any]) -> float:
+    """Bytes of a new element, by a few."""
+    some = fresh[:MOST_OF_EACH]
+    return weigh(some, most=MOST_NEW).total / len(some) if some else 0.0

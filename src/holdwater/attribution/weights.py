@@ -187,7 +187,7 @@ def newest(item: Any, gain: int) -> list[Any]:  # noqa: ANN401 - a container
             return [part for pair in islice(reversed(dict.items(item)), gain) for part in pair]
         if is_a(item, set):
             return list(islice(set.__iter__(item), gain))
-        return list(islice(reversed(item), gain))
+        return list(islice((part for part in reversed(item) if part is not None), gain))
     except (RuntimeError, KeyError, TypeError):  # another thread changes it
         return []
 

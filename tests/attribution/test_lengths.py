@@ -1,0 +1,74 @@
+"""Containers with a greatest length: they fill, and that is no leak."""
+
+from collections import deque
+from typing import Any
+
+import pytest
+
+from holdwater.attribution.census import Census, Counter
+from holdwater.attribution.lengths import greatest_length, lengths_of, note_histories
+
+torch = pytest.importorskip("torch")
+
+
+def test_a_list_is_as_long_as_its_places_that_are_taken() -> None:
+    """Made whole, filled in any order."""
+    rows: list[Any] = [None] * 1000
+    rows[3] = rows[500] = rows[999] = "row"
+
+    assert lengths_of([rows, [1, 2, 3], deque(range(5))]) == [3, 3, 5]
+    assert greatest_length(rows, {}) == 1000
+
+
+@pytest.mark.parametrize(("item", "most"), [(deque([1], maxlen=7), 7), (deque([1]), None), ([1] * 100, None)])
+def test_the_greatest_length_of_others(item: Any, most: int | None) -> None:
+    """Only what says so has one."""
+    assert greatest_length(item, {}) == most
+
+
+def test_an_optimizers_history() -> None:
+    """L-BFGS keeps as many directions as it was told."""
+    weight = torch.nn.Parameter(torch.ones(4))
+    optimizer = torch.optim.LBFGS([weight], history_size=9, max_iter=3)
+    optimizer.step(lambda: _loss(weight, optimizer))
+    histories: dict[int, int] = {}
+
+    note_histories([weight, optimizer], histories)
+
+    (state,) = optimizer.state.values()
+    assert greatest_length(state["old_dirs"], histories) == 9
+
+
+def _loss(weight: Any, optimizer: Any) -> Any:
+    optimizer.zero_grad()
+    loss = (weight.cos() * torch.arange(4.0)).sum()
+    loss.backward()
+    return loss
+
+
+class TestCensus:
+    """A count says what growing containers will still take, where all of them have a greatest length."""
+
+    @staticmethod
+    def counted(rows: list[Any], fill: Any) -> Census:
+        """The second of two counts."""
+        counter = Counter()
+        counter.take(1)
+        fill(rows)
+        return counter.take(2)
+
+    def test_of_a_list_whose_places_fill(self) -> None:
+        """40 of 100 places were taken, so 60 are left."""
+
+        def fill(rows: list[Any]) -> None:
+            rows[:40] = [bytearray(100_000) for _ in range(40)]
+
+        census = self.counted([None] * 100, fill)
+
+        assert census.room == pytest.approx(6_000_000, rel=0.05)
+
+    def test_not_of_a_list_that_is_added_to(self) -> None:
+        """It has no end."""
+        census = self.counted([], lambda rows: rows.extend(bytearray(100_000) for _ in range(40)))
+
+        assert census.room is None
