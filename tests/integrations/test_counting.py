@@ -52,6 +52,30 @@ class TestPrice:
         assert price.whole == pytest.approx(0.45)
 
 
+class TestUndone:
+    """A count that was left undone is none."""
+
+    def test_the_next_is_compared_with_the_one_before_it(self) -> None:
+        """What has grown since is all there, tensors too."""
+        torch = pytest.importorskip("torch")
+        counting, rows = Counting(list, price=blocks(1000)), []
+        take(counting)
+        at = counting.counted_at
+        rows += [torch.ones(1000) for _ in range(50)]
+        counting.begin(counting.gains.compare, purpose="compare", period=0.01)
+        for step in range(10, 14):
+            counting.go_on(step)
+        assert counting.counted_at != at
+
+        counting.abandon()
+        assert counting.counted_at == at
+        counting.begin(counting.gains.compare, purpose="end", period=0.01)
+        counting.go_on(20, to_the_end=True)
+
+        (gain,) = (gain for gain in counting.gains.found if gain.naming and gain.naming.name == "rows")
+        assert gain.weight.tensors == pytest.approx(200_000, rel=0.05)
+
+
 class TestCountsAll:
     """Where it is cheap enough."""
 

@@ -105,6 +105,8 @@ class Seen:
     """Lengths of containers at the census before, by identity; empty at the first."""
     storages: dict[int, int]
     """Storages at the census before: their sizes by address."""
+    found: dict[int, int] = field(default_factory=dict)
+    """Those of this census: a count that is left undone leaves the one before as it is."""
     tensors: list[Any] = field(default_factory=list)
     """In the first turns only."""
     gains: dict[int, int] = field(default_factory=dict)
@@ -182,7 +184,6 @@ class Counter:
         """
         sweep = Sweep(turn, all_objects(), self.mark)  # first: what is made for a count is not to be counted
         seen = Seen(turn, self.lengths or {}, self._storages)
-        self._storages = {}
         self._note_tensors(sweep, seen, census, note)
         lengths = yield from self._sweep(sweep, seen, census, note)
         census.objects = sweep.total
@@ -190,9 +191,9 @@ class Counter:
             if turn.over:
                 yield
             yield from self._weigh_gains(seen, census, max(sweep.total - self._objects, 0))
-        self.lengths, self._objects = lengths, sweep.total
-        self.totals = census.tensors, census.bulk
         yield from note.end(seen)
+        self.lengths, self._objects, self._storages = lengths, sweep.total, seen.found
+        self.totals = census.tensors, census.bulk
         census.datasets = sum(weigh([dataset]).total for dataset in datasets())
         census.seconds = turn.spent
         return census
@@ -202,9 +203,9 @@ class Counter:
         base = getattr(sys.modules.get("torch"), "Tensor", None)
         seen.tensors = [] if base is None else sweep.take_out(base, older=older)
         storages, nodes = note_tensors(seen.tensors)
-        self._storages |= storages
+        seen.found |= storages
         census.nodes += nodes
-        census.tensors = host_bytes(self._storages)
+        census.tensors = host_bytes(seen.found)
         note.begin(seen)
         seen.tensors = []
 

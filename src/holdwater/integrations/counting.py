@@ -95,7 +95,8 @@ class Counting:
         """
         self.gains = Gains()
         self.counted_at = 0
-        """The step of the newest count that was begun."""
+        """The step of the newest count that was begun, and not left undone."""
+        self._counted_before = 0
         self._datasets, self._clock, self._worked = datasets, clock, work
         self._price = Price() if price is None else price
         self._counter = Counter()
@@ -166,7 +167,8 @@ class Counting:
             self._waits -= 1
             return None
         if self._turns == 0:
-            self._census.step = self.counted_at = step
+            self._counted_before, self.counted_at = self.counted_at, step
+            self._census.step = step
         self._turns += 1
         long = LONG if self._turns > HURRY else SHORT
         self._turn.begin(float("inf") if to_the_end else max(self._length, long))
@@ -215,6 +217,8 @@ class Counting:
         work, self._work = self._work, None
         if work is not None:
             work.close()
+            if self._turns:
+                self.counted_at = self._counted_before
 
 
 def _no_overrides() -> Any:  # noqa: ANN401 - a context of torch

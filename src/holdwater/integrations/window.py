@@ -97,6 +97,8 @@ class Window:
         self._since = Standing(0, 0.0, 0, 0, 0.0)
         self._opened = 0.0
         self._found: dict[str, Any] | None = None
+        self._heap_seen: dict[str, Any] = {}
+        """At which lines the heap has grown, where these were followed before anything was counted."""
         self._recorded: tuple[bool, dict[str, Any]] | None = None
         """What recording has given, once it has ended: what follows is counting."""
 
@@ -137,6 +139,10 @@ class Window:
                 self._capture.mark(event=came)
                 if self._turns == self._steps // 2 if self.clock is None else came and self._came == 1:
                     self._device.mark(step, events)
+            if self._trace is not None:
+                if self._has_traced(self._trace, came=came):
+                    self._keep_heap(self._trace)
+                return None
             if self._recorded is not None or self._is_over():
                 return self._count(step, take)
             self._limit_recording()
@@ -244,6 +250,10 @@ class Window:
         if self._recorded is None:
             self.seconds += max(self._extra, 0.0)
             self._recorded = (self._capture.stop(), self._device.stop(step, self._events))
+            if trace and self._component == "host.native" and not self._waits:
+                self._start_trace([])  # counting may take long, and it is the heap that grows
+                if self._trace is not None:
+                    return None
         recorded, device = self._recorded
         census = take(self._gains.compare)
         if census is None:
@@ -260,11 +270,12 @@ class Window:
             "by_events": self.clock is not None,
             "events": events,
             "native_threads": native_threads(),
+            **self._heap_seen,
             **device,
             **self._unfinished(step, events),
         }
         if trace:
-            self._start_trace()
+            self._start_trace(self._gains.growing)
         self._gains.forget()
         self.seconds += time.perf_counter() - began
         return census
@@ -279,14 +290,14 @@ class Window:
             }
         return {}
 
-    def _start_trace(self) -> None:
+    def _start_trace(self, growing: "list[Any]") -> None:
         """Follow the lines of a few steps, or until the next rise; short steps may take twice as long."""
         period, waits = self._since.period, self._waits
         steps = max(TRACED, math.ceil(LATE * self._every))
         most = steps * period + max(self._allowed - self.seconds, 0.1) if waits else max(2 * TRACED * period, 0.1)
         if self.clock is not None:
             most = self._allowed
-        trace = LineTrace(self._gains.growing, None if waits else self._heap, most_seconds=most)
+        trace = LineTrace(growing, None if waits else self._heap, most_seconds=most)
         self._turns = 0
         if profiler_in_use() is None and trace.start():
             self._trace = trace
@@ -301,11 +312,20 @@ class Window:
             return True
         return came if self.clock is not None else self._turns >= math.ceil(LATE * max(self._every, TRACED))
 
+    def _keep_heap(self, trace: LineTrace) -> None:
+        """Note at which lines the heap has grown, before anything is counted."""
+        self._trace = None
+        trace.stop()
+        self._heap_seen = {"heap": _heap_rows(trace), "traced_steps": self._turns}
+
     def _stop_trace(self) -> None:
         """Note at which lines containers and the heap have grown, and which lines have run."""
-        trace, self._trace = self._trace, None
+        trace = self._trace
         if trace is None or self._found is None:
+            if trace is not None:
+                self._keep_heap(trace)
             return
+        self._trace = None
         trace.stop()
         if trace.gave_up:
             self._missing.append("steps took much longer while lines were followed, so that was given up")
@@ -317,9 +337,14 @@ class Window:
         self._found["lines"] = {
             str(indices[int(at)]): rows for at, rows in lines.items() if int(at) < len(indices)
         }
-        self._found["heap"] = [[*place, rise, trace.spent[place]] for place, rise in trace.heap.items()]
+        self._found["heap"] = _heap_rows(trace)
         self._found["ran"] = {file: sorted(numbers) for file, numbers in trace.ran.items()}
         self._found["traced_steps"] = self._turns
+
+
+def _heap_rows(trace: LineTrace) -> list[list[Any]]:
+    """File, line, net rise in bytes and seconds of each line."""
+    return [[*place, rise, trace.spent[place]] for place, rise in trace.heap.items()]
 
 
 def seen(gains: "Gains", from_step: int, to_step: int) -> dict[str, Any]:
