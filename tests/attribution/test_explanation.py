@@ -127,6 +127,19 @@ class TestExplain:
 
         assert made.sites == ()
 
+    @pytest.mark.parametrize(("count", "bases", "names"), [
+        (100, {"matplotlib.figure.Figure": 1.0}, ["losses"]), (9, {"matplotlib.figure.Figure": 1.0}, []),
+        (100, {"builtins.str": 1.0}, []),
+    ])  # fmt: skip
+    def test_what_cannot_be_weighed_may_hold(self, script: str, count: int, bases: Any, names: list[str]) -> None:
+        """A library's object more for each time that the line has run: it may own what the line allocates."""
+        recorded = {"places": [place(script, 3, 230_000)]}
+        small = gain(script, size=1000, count=count, bases=bases)
+
+        made = explain(seen(script, small), Growing("host.native", 10_000.0), recorded=recorded)
+
+        assert [site.name for site in made.sites if site.role == "held"] == names
+
     def test_ignores_a_line_of_which_only_the_newest_is_left(self, script: str) -> None:
         """What a collection will free."""
         recorded = {"places": [place(script, 3, 230_000) | {"early": 0.1}]}

@@ -28,6 +28,8 @@ MOST_TIME = 0.5
 """A line that takes so much of the time is not told from a thread that allocates beside it."""
 NEAR = 0.25
 """A line's net rise of the heap this near to the rate of the growth is taken for it."""
+_WEIGHED = frozenset(("builtins", "torch", "numpy", "collections", "PIL", "mmap", "array"))
+"""Modules whose objects are weighed with all that they own."""
 
 
 @dataclass(slots=True)
@@ -97,11 +99,27 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
     if not allocated and not holders and not threads and not component.startswith("device."):
         allocated = _by_the_heap(seen, growing.rate)
     if held and allocated and held[0].bytes_per_step < MINOR * allocated[0].bytes_per_step:
-        held = []  # it holds next to nothing of what is allocated
+        known = [pair for pair in known if _may_hold_more(pair[0].gain, recorded, steps)][:1]
+        holders, held = [holder for holder, _ in known], [site for _, site in known]
     if not allocated:
         made = [made_site(holder, site.bytes_per_step, seen) for holder, site in known[:2]]
         allocated = [site for site in made if site is not None]
     return _Found(holders if held else [], held, allocated, threads)
+
+
+def _may_hold_more(gain: Mapping[str, Any], recorded: Mapping[str, Any] | None, steps: int) -> bool:
+    """Whether a container that holds next to nothing of what is allocated may hold it out of sight.
+
+    A library's objects may own native memory that cannot be weighed. One more of them comes whenever the line that
+    allocates most has run.
+    """
+    places = () if recorded is None else recorded.get("places", ())
+    if not places or gain["kind"] != "container":
+        return False
+    opaque = any(share >= 0.5 and name.partition(".")[0] not in _WEIGHED for name, share in gain["bases"].items())
+    most = max(places, key=lambda place: place["bytes"])
+    expected = most["steps"] / most["of_steps"] * steps
+    return opaque and 0.5 * expected <= gain["count"] <= 2 * expected
 
 
 def _pattern(

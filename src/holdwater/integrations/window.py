@@ -250,7 +250,7 @@ class Window:
         if self._recorded is None:
             self.seconds += max(self._extra, 0.0)
             self._recorded = (self._capture.stop(), self._device.stop(step, self._events))
-            if trace and self._component == "host.native" and not self._waits:
+            if trace and self._component in {"", "host.native"} and not self._waits:
                 self._start_trace([])  # counting may take long, and it is the heap that grows
                 if self._trace is not None:
                     return None
