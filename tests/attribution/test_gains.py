@@ -4,6 +4,7 @@ import mmap
 import queue
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +140,21 @@ class TestReports:
         gain = named(grow(add), "previous")
         assert gain.kind == "instances"
         assert gain.count >= 30
+        assert gain.weight.total == pytest.approx(gain.count * 10_000, rel=0.1)
+
+    def test_open_files_behind_what_is_kept(self, namespace: dict[str, Any], tmp_path: Path) -> None:
+        """One for each record, however deep it lies in it."""
+        records: list[Any] = []
+        (tmp_path / "log").touch()
+        namespace["records"] = records
+
+        gain = named(
+            grow(lambda number: records.append({"log": (number, (tmp_path / "log").open("rb"))})), "records"
+        )
+
+        assert gain.handles == 40
+        for record in records:
+            record["log"][1].close()
 
     def test_a_queue_by_its_own_name(self) -> None:
         """Not by the deque in it."""

@@ -6,8 +6,8 @@ tensor that is concatenated to, a chain of objects) is found by the name under w
 """
 
 import sys
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -305,10 +305,19 @@ def in_container(item: Any, gain: int, seen: Seen) -> Gain | None:  # noqa: ANN4
     return _weighed("container", item, (gain, gain * pair / len(fresh)), fresh, seen) if fresh else None
 
 
-def _weighed(kind: Kind, item: Any, counts: tuple[int, float], fresh: list[Any], seen: Seen) -> Gain:  # noqa: ANN401 - any object
+def _weighed(  # noqa: PLR0913 - a sample, what it stands for, and what is left out
+    kind: Kind,
+    item: Any,  # noqa: ANN401 - any object
+    counts: tuple[int, float],
+    fresh: list[Any],
+    seen: Seen,
+    *,
+    skip: Container[int] = (),
+) -> Gain:
     """Weigh a sample, and scale it up: how many there are, and for how many each of the sample stands."""
     count, share = counts
-    weight = weigh(fresh, skip=Either({id(fresh)}, seen.before), known=seen.storages, most=MOST_WALKED)
+    left_out = Either(Either({id(fresh)}, skip), seen.before)
+    weight = weigh(fresh, skip=left_out, known=seen.storages, most=MOST_WALKED)
     scaled = Weight(*(int(part * share) for part in (weight.tensors, weight.python, weight.native, weight.device)))
     return Gain(
         kind=kind,
@@ -319,10 +328,16 @@ def _weighed(kind: Kind, item: Any, counts: tuple[int, float], fresh: list[Any],
         nodes=int(weight.native * share / NODE_BYTES) if any(map(has_graph, fresh)) else 0,
         views=sum(map(is_small_view, fresh)) > len(fresh) / 2,
         files=int(share * weight.files),
-        handles=int(share * sum(module_of(type(part)).partition(".")[0] in _HANDLES for part in fresh)),
+        handles=_handles(fresh, weight, count, share),
         bases=bases_of(fresh, pairs=is_a(item, dict)),
         traits=traits_of(fresh, pairs=is_a(item, dict)),
     )
+
+
+def _handles(fresh: list[Any], weight: Weight, count: int, share: float) -> int:
+    """How many handles a sample of elements stands for: themselves, or at most one behind each."""
+    own = sum(module_of(type(part)).partition(".")[0] in _HANDLES for part in fresh)
+    return int(share * own) if own else min(int(share * weight.handles), count)
 
 
 def _named_gains(
@@ -351,10 +366,14 @@ def _instances(seen: Seen, counts: tuple[dict[int, int], Counter[type]], explain
     }
     objects = list(only(all_objects(), grown)) if grown else []
     for kind, more in grown.items():
-        fresh = list(deque(only(objects, {kind}), maxlen=min(more, 2 * SAMPLE)))
+        alike = list(only(objects, {kind}))
+        fresh = alike[-min(more, 2 * SAMPLE) :]
         fresh = fresh[-SAMPLE - 2 : -2] or fresh
+        others = set(map(id, alike)) - set(map(id, fresh))  # one may hold the next: each is weighed for itself
+        del alike
         if fresh:
-            yield _weighed("instances", fresh[0], (more, more / len(fresh)), fresh, seen), fresh[-1], None
+            stand_for = (more, more / len(fresh))
+            yield _weighed("instances", fresh[0], stand_for, fresh, seen, skip=others), fresh[-1], None
 
 
 def _gradients(tensors: list[Any]) -> Iterator[Gain]:

@@ -37,6 +37,8 @@ class Weight:
     """Tensor storages on a device."""
     files: int = 0
     """Of mapped files and shared memory: these are pages of another kind, and no part of the total."""
+    handles: int = 0
+    """Open files, sockets, threads and processes: a number."""
 
     @property
     def total(self) -> int:
@@ -50,6 +52,7 @@ class Weight:
         self.native += int(times * other.native)
         self.device += int(times * other.device)
         self.files += int(times * other.files)
+        self.handles += int(times * other.handles)
 
 
 def is_a(item: object, kind: type | tuple[type, ...]) -> bool:
@@ -286,6 +289,7 @@ def _weigh_plain(item: Any, weight: Weight, *, bulk: bool) -> None:  # noqa: ANN
     """Add one object that is neither tensor nor array."""
     if is_a(item, class_of("PIL.Image", "Image")):
         weight.native += _image_bytes(item)
+    weight.handles += is_a(item, tuple(class_of(*name) for name in _HANDLES))
     size = size_of(item)
     large = size >= LEAST_BULK and is_a(item, (bytes, bytearray, str))
     weight.python += size if bulk or not large else 0
@@ -300,6 +304,11 @@ class _Nothing:
     """Stands for a class that is not loaded: nothing is an instance of it."""
 
 
+_HANDLES = (
+    ("_io", "FileIO"), ("socket", "socket"), ("threading", "Thread"), ("subprocess", "Popen"),
+    ("multiprocessing.process", "BaseProcess"), ("multiprocessing.connection", "_ConnectionBase"),
+)  # fmt: skip
+"""Classes whose objects are handles of the system, by module and name."""
 _ON_THE_HEAP = 1 << 9
 """The flag of a class that was made by a program (`Py_TPFLAGS_HEAPTYPE`)."""
 _NOT_FOLLOWED = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)

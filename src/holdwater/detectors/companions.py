@@ -3,7 +3,7 @@
 Stacks of threads, objects of device tensors, pinned pages, what CUDA graphs give out beside the pools they keep.
 """
 
-from holdwater.detectors.verdict import Component, Finding
+from holdwater.detectors.verdict import Component, Finding, VerdictKind
 
 COMPANION = 0.1
 """Private memory of the host that grows by so little of what a leak of the device does belongs to it."""
@@ -29,17 +29,18 @@ def without_companions(findings: list[Finding]) -> list[Finding]:
 
     def goes_with_another(finding: Finding) -> bool:
         """Whether it grows by little beside a leak of the device, or by no more than stacks, buffers, pins."""
-        of_device = finding.component in _PRIVATE and _rate(finding) <= COMPANION * device
-        of_handles = finding.component in _OF_HANDLES and _rate(finding) <= STACK * handles
-        of_pools = finding.component == "device.active" and _rate(finding) <= COMPANION * reserved
-        of_pinned = finding.component in {"host.shared", "host.native"} and _rate(finding) <= SAME * pinned
-        return _rate(finding) > 0 and (of_device or of_handles or of_pinned or of_pools)
+        own = _rate(finding, "warming")
+        of_device = finding.component in _PRIVATE and own <= COMPANION * device
+        of_handles = finding.component in _OF_HANDLES and own <= STACK * handles
+        of_pools = finding.component == "device.active" and own <= COMPANION * reserved
+        of_pinned = finding.component in {"host.shared", "host.native"} and own <= SAME * pinned
+        return own > 0 and (of_device or of_handles or of_pinned or of_pools)
 
     return [finding for finding in findings if not goes_with_another(finding)]
 
 
-def _rate(finding: Finding) -> float:
-    """By how many bytes, or handles, a step a leak grows; 0 for what is none."""
-    if finding.verdict not in {"leak", "fragmentation"} or finding.rate is None:
+def _rate(finding: Finding, *also: VerdictKind) -> float:
+    """By how many bytes, or handles, a step a leak (or another verdict) grows; 0 for what is none."""
+    if finding.verdict not in {"leak", "fragmentation", *also} or finding.rate is None:
         return 0.0
     return finding.rate.bytes_per_step

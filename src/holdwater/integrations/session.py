@@ -271,6 +271,7 @@ class Session:
     def _count_last(self, asked: int) -> None:
         """The script has ended: count at once, and say what has grown."""
         began, before = time.perf_counter(), self._readings.in_use() | graph_pools()
+        self._counts.abandon()
         from_step, gains = self._counts.counted_at, self._counts.gains
         with self._readings.without_own():
             census = self._take_at_end(gains.compare)
