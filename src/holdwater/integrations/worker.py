@@ -2,8 +2,9 @@
 
 A worker that was forked from the training process inherits this, with the channel and the folder of its session.
 Of several workers one answers. Its counts lie twice as far apart from one to the next, so that growth which comes
-seldom lies between two of them, and each is made in turns of a few milliseconds, one after each batch. A worker
-that was spawned anew knows nothing of it, and stays as it is.
+seldom lies between two of them, and each is made in turns of a few milliseconds, one after each batch. When one
+has shown what grows, the next waits until it is asked for. A worker that was spawned anew knows nothing of it, and
+stays as it is.
 """
 
 import contextlib
@@ -17,11 +18,14 @@ from holdwater.attribution.user_code import users_modules
 from holdwater.errors import ActionError
 from holdwater.integrations.counting import Counting
 from holdwater.integrations.session import Session
+from holdwater.probes.children import private_resident
 
 BATCHES = 16
 """Batches between the first two counts."""
 MOST_COUNTS = 8
-"""Counts for one question: the last two lie 1,024 batches apart."""
+"""Counts of one worker: the last two lie 1,024 batches apart."""
+SHOWN = 1 << 18
+"""Bytes of gains that show what grows."""
 
 
 class WorkerAgent:
@@ -37,18 +41,20 @@ class WorkerAgent:
         self._batches = self._handled = self._number = 0
         self._counts: Counting | None = None
         self._made = self._from = self._next = 0
-        self._ticked_at = 0.0
+        self._waits = False
+        """Whether the next count waits for another question."""
+        self._ticked_at, self._held = 0.0, 0
 
     def tick(self) -> None:
         """A batch was made; an error of ours costs the answer, not the batch."""
         self._batches += 1
         try:
-            if self._counts is not None:
+            if self._counts is not None and not self._waits:
                 self._go_on(self._counts)
             elif self._session.channel.get("workers_asked") > self._handled:
                 self._look_for_a_question()
         except Exception:  # noqa: BLE001 - the observer never kills what it observes
-            self._counts, self._handled = None, 1 << 62
+            self._give_up()
 
     def _look_for_a_question(self) -> None:
         """Begin, if no other worker has taken up the newest question."""
@@ -60,9 +66,10 @@ class WorkerAgent:
             return
         from multiprocessing.util import Finalize  # noqa: PLC0415 - in a worker it is loaded
 
-        self._number, self._made, self._next = self._handled, 0, self._batches
-        self._counts = Counting(list)
-        self._ticked_at = time.perf_counter()
+        self._number, self._waits, self._ticked_at = self._handled, False, time.perf_counter()
+        if self._counts is not None:
+            return  # it goes on with the counts that it has made
+        self._next, self._counts = self._batches, Counting(list)
         Finalize(None, self._end, exitpriority=0)  # it runs when the worker has no more to do
 
     def _go_on(self, counts: Counting) -> None:
@@ -71,6 +78,8 @@ class WorkerAgent:
         self._ticked_at = now
         if not counts.busy and self._batches >= self._next:
             note = counts.gains.compare if self._made else counts.gains.remember
+            self._held = private_resident(os.getpid()) or 0
+            self._session.channel.put("worker_counts", 1)
             counts.begin(note, purpose="explain", period=now - then)
         if counts.busy:
             self._count(counts)
@@ -84,11 +93,12 @@ class WorkerAgent:
             self._answer(counts, census.step)
         with contextlib.suppress(ActionError):
             trim()  # what the count has used is not to hide the growth for a while
+        self._book()
         self._made += 1
         self._from = census.step
         self._next = census.step + BATCHES * 2 ** (self._made - 1)
         if self._made >= MOST_COUNTS:
-            self._counts = None
+            self._give_up()
 
     def _answer(self, counts: Counting, to: int) -> None:
         """Say what has grown since the count before."""
@@ -101,9 +111,22 @@ class WorkerAgent:
             "missing": [],
         }
         counts.gains.forget()
+        self._waits = sum(gain.weight.total + gain.files for gain in counts.gains.found) >= SHOWN
         part = self._session.folder / f"worker-{self._number}-{self._made}.part"
         part.write_text(json.dumps(found), encoding="utf-8")
         part.rename(part.with_suffix(".json"))
+
+    def _book(self) -> None:
+        """Say by how much this worker is larger for our counts: that is no growth of its own."""
+        channel = self._session.channel
+        grown = (private_resident(os.getpid()) or 0) - self._held
+        channel.put("worker_own", channel.get("worker_own") + max(grown, 0))
+        channel.put("worker_counts", 0)
+
+    def _give_up(self) -> None:
+        """Count no more."""
+        self._counts, self._handled = None, 1 << 62
+        self._session.channel.put("worker_counts", 0)
 
     def _end(self) -> None:
         """The worker has no more to do: make the second count now, if it was not made."""
@@ -115,3 +138,6 @@ class WorkerAgent:
                 self._count(counts, to_the_end=True)
         except Exception:  # noqa: BLE001 - as in `tick`
             self._counts = None
+        channel = self._session.channel
+        channel.put("worker_counts", 0)
+        channel.put("worker_own", 0)  # it goes with this process

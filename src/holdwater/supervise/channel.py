@@ -56,6 +56,8 @@ _AT = {
         "device_size",
         "unified",
         "workers_asked",
+        "worker_counts",
+        "worker_own",
     ))
 }
 _BEGIN = 256

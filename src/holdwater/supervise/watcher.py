@@ -280,6 +280,10 @@ class Watcher:
         if self._channel is not None and self._channel.state in {"ending", "ended"}:
             for name in ("children", "children_own", "child_count"):
                 seen.pop(name, None)  # they end with the script: that is no change of theirs
+        if "children_own" in seen and self._channel is not None:
+            seen["children_own"] -= self._channel.get("worker_own")
+            if self._channel.get("worker_counts"):
+                seen.pop("children_own")  # it is larger for what the count needs
         self._pending |= seen
         resident = seen.pop("resident")
         sample = Sample(Step(self._ticks), now, Bytes(resident), None, Look(**seen))
