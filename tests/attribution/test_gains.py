@@ -142,6 +142,17 @@ class TestReports:
         assert gain.count >= 30
         assert gain.weight.total == pytest.approx(gain.count * 10_000, rel=0.1)
 
+    def test_elements_that_lead_to_very_many_objects(self, namespace: dict[str, Any]) -> None:
+        """Some are weighed whole, and stand for the others."""
+        rows: list[Any] = []
+        namespace["rows"] = rows
+
+        def add(number: int) -> None:
+            rows.append([{"row": row, "text": f"{number} {row}"} for row in range(1000)])
+
+        each = 1000 * (184 + 56) + 8856  # a dictionary, its text, and its place in the list
+        assert named(grow(add), "rows").weight.python == pytest.approx(40 * each, rel=0.2)
+
     def test_open_files_behind_what_is_kept(self, namespace: dict[str, Any], tmp_path: Path) -> None:
         """One for each record, however deep it lies in it."""
         records: list[Any] = []

@@ -245,9 +245,10 @@ class Counter:
         weighed = 0.0
         for gain, item in seen.growing():
             if gain >= LEAST_LENGTH and id(item) not in own:
-                elements = gain * (2 if is_a(item, dict) else 1)
+                unit = 2 if is_a(item, dict) else 1
+                elements = gain * unit
                 fresh = newest(item, gain)
-                weighed += _weigh_some(scales, fresh[:MOST_FRESH], elements, census)
+                weighed += _weigh_some(scales, fresh[:MOST_FRESH], elements, unit, census)
                 each, most = _each(fresh), greatest_length(item, self._histories)
                 with_end += each * elements if most is not None else 0.0
                 without += each * elements if most is None else 0.0
@@ -265,12 +266,14 @@ class Counter:
             census.room = int(room)
 
 
-def _weigh_some(scales: Scales, fresh: list[Any], elements: int, census: Census) -> float:
+def _weigh_some(scales: Scales, fresh: list[Any], elements: int, unit: int, census: Census) -> float:
     """Weigh some of a container's new elements for all of them; return how many objects they are together."""
     if not fresh:
         return 0.0
-    before, times = len(scales.seen), max(elements / len(fresh), 1.0)
-    census.gained.add(scales.weigh(fresh, MOST_NEW), times)
+    before = len(scales.seen)
+    weight, number = scales.weigh_some(fresh, MOST_NEW, unit=unit)
+    times = max(elements / number, 1.0)
+    census.gained.add(weight, times)
     return times * (len(scales.seen) - before)
 
 
@@ -318,5 +321,7 @@ def of_kind(objects: list[Any], module: str, name: str) -> list[Any]:
 
 def _each(fresh: list[Any]) -> float:
     """Bytes of a new element, by a few."""
-    some = fresh[:MOST_OF_EACH]
-    return weigh(some, most=MOST_NEW).total / len(some) if some else 0.0
+    if not fresh:
+        return 0.0
+    weight, number = Scales().weigh_some(fresh[:MOST_OF_EACH], MOST_NEW)
+    return weight.total / number

@@ -22,13 +22,13 @@ from holdwater.attribution.turns import Turns
 from holdwater.attribution.user_code import is_users
 from holdwater.attribution.weights import (
     NODE_BYTES,
+    Scales,
     Weight,
     class_of,
     follow_graphs,
     graph_of,
     is_a,
     newest,
-    weigh,
 )
 
 Kind = Literal["container", "graph", "value", "instances", "gradients"]
@@ -317,7 +317,9 @@ def _weighed(  # noqa: PLR0913 - a sample, what it stands for, and what is left 
     """Weigh a sample, and scale it up: how many there are, and for how many each of the sample stands."""
     count, share = counts
     left_out = Either(Either({id(fresh)}, skip), seen.before)
-    weight = weigh(fresh, skip=left_out, known=seen.storages, most=MOST_WALKED)
+    unit = 2 if is_a(item, dict) and kind == "container" else 1
+    weight, number = Scales(left_out, seen.storages).weigh_some(fresh, MOST_WALKED, unit=unit)
+    share *= len(fresh) / number
     scaled = Weight(*(int(part * share) for part in (weight.tensors, weight.python, weight.native, weight.device)))
     return Gain(
         kind=kind,

@@ -245,6 +245,23 @@ class Scales:
         self._add_storages(weight, functions, storages)
         return weight
 
+    def weigh_some(self, roots: list[Any], most: int, *, unit: int = 1) -> tuple[Weight, int]:
+        """Weigh as many objects as can be, each with all that it leads to.
+
+        Args:
+            roots: The objects.
+            most: Objects that are walked, about; the first root is walked whole if it leads to 20,000 at most.
+            unit: So many roots belong together.
+
+        Returns:
+            What some of the roots weigh, and how many these are.
+        """
+        trial = Scales(self._skip, self._storages, bulk=self._bulk)
+        trial.weigh(roots[:unit], MOST_WALKED)
+        each = max(len(trial.seen), 1)
+        number = min(max(most // each, 1) * unit, len(roots))
+        return self.weigh(roots[:number], max(most, each)), number
+
     def _array(self, item: Any, array: Any) -> int:  # noqa: ANN401 - an array and its class
         """Bytes of an array whose memory was not weighed before."""
         owner, size = owner_of(item, array)
