@@ -35,6 +35,8 @@ class Holder:
     """The heaviest of them."""
     weights: dict[str, float]
     nodes: float
+    count: float
+    """Elements gained."""
     place: Place | None
 
 
@@ -49,10 +51,13 @@ def find_holders(seen: Mapping[str, Any], growing: Growing) -> list[Holder]:
     column = column_of(growing.component)
     found: dict[tuple[str, str], Holder] = {}
     for index, gain in enumerate(seen.get("gains", ())):
-        if gain["naming"] is not None and not _is_seldom(gain, steps, growing):
+        if gain["naming"] is not None:
             _book(found, seen, index, gain)
     users = seen.get("users_files", ())
-    matching = [holder for holder in found.values() if column == "total" or holder.weights[column] > 0]
+    matching = [
+        holder for holder in found.values()
+        if (column == "total" or holder.weights[column] > 0) and not _is_seldom(holder, steps, growing)
+    ]  # fmt: skip
     return sorted(matching, key=lambda holder: _rank(holder, growing, users))
 
 
@@ -114,13 +119,13 @@ def made_site(holder: Holder, size: float, seen: Mapping[str, Any]) -> Site | No
     return Site("allocated", file, made.line, made.function, None, None, size, made.text, "source", ran)
 
 
-def _is_seldom(gain: Mapping[str, Any], steps: int, growing: Growing) -> bool:
-    """Whether a container grew too seldom to have followed the steps, and by too little to matter."""
-    if growing.follows != "step" or gain["kind"] != "container" or gain["handles"]:
+def _is_seldom(holder: Holder, steps: int, growing: Growing) -> bool:
+    """Whether containers under a name grew too seldom to have followed the steps, and by too little to matter."""
+    if growing.follows != "step" or holder.gain["kind"] != "container" or holder.gain["handles"]:
         return False
     rises = steps / (growing.every_steps or 1)
     much = MUCH * growing.rate * steps
-    return bool(gain["count"] < SELDOM * rises and sum(gain["weight"].values()) + gain["files"] < much)
+    return bool(holder.count < SELDOM * rises and holder.weights["total"] + holder.weights["files"] < much)
 
 
 def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
@@ -142,13 +147,14 @@ def _book(found: dict[tuple[str, str], Holder], seen: Mapping[str, Any], index: 
     key = (gain["naming"]["name"], gain["naming"]["owner"])
     weights, holder = _weights(gain), found.get(key)
     if holder is None:
-        found[key] = Holder(key[0], gain, weights, gain["nodes"], _stored_at(seen, index, gain))
+        found[key] = Holder(key[0], gain, weights, gain["nodes"], gain["count"], _stored_at(seen, index, gain))
     elif (
         holder.gain["kind"] == gain["kind"]
     ):  # else the same, seen in two ways: a list, and graphs behind its name
         for name, size in weights.items():
             holder.weights[name] += size
         holder.nodes += gain["nodes"]
+        holder.count += gain["count"]
         holder.place = holder.place or _stored_at(seen, index, gain)
 
 

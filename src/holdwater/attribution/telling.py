@@ -32,9 +32,8 @@ def tell(holders: Sequence[Holder], sites: Sequence[Site], growing: Growing, ste
         kept.append(format_rate(held.bytes_per_step))
     lines.append(f"which keeps {' and '.join(kept)}")
     total = holders[0].weights["files" if growing.component in {"host.file", "host.shared"} else "total"]
-    if total and holders[0].gain["count"]:
-        each = total / holders[0].gain["count"]
-        lines[-1] += f" ({format_size(each)} for each of {holders[0].gain['count']} that were added)"
+    if total and holders[0].count:
+        lines[-1] += f" ({format_size(total / holders[0].count)} for each of {holders[0].count} that were added)"
     return lines
 
 
