@@ -242,6 +242,8 @@ class Scales:
                 _weigh_plain(item, weight, bulk=self._bulk)
                 weight.files += self._mapping(*_mapping_of(item))
                 waiting.extend(gc.get_referents(item))
+                if is_a(item, dict):  # the collector is not told of keys that are texts
+                    waiting.extend(list(dict.keys(item)))
         self._add_storages(weight, functions, storages)
         return weight
 

@@ -30,7 +30,7 @@ PER_OBJECT, LISTED = 2e-6, 30e-9
 TRACKED = 0.3
 """About so many of the blocks that Python has handed out are objects that its collector tracks."""
 SHORT, LONG = 0.02, 0.04
-"""Seconds of a turn at first, and after `HURRY` of them."""
+"""Seconds of a turn at first, and after `HURRY` of them or where a growth is to be explained: the script may end."""
 HURRY = 30
 AGE = 2
 """What has outlived so many steps may be held on to while it is counted; see `Sweep`."""
@@ -170,7 +170,7 @@ class Counting:
             self._counted_before, self.counted_at = self.counted_at, step
             self._census.step = step
         self._turns += 1
-        long = LONG if self._turns > HURRY else SHORT
+        long = LONG if self._turns > HURRY or self._purpose == "explain" else SHORT
         self._turn.begin(float("inf") if to_the_end else max(self._length, long))
         census = self._one_turn(self._work)
         if census is not None:
