@@ -241,9 +241,7 @@ class Scales:
             else:
                 _weigh_plain(item, weight, bulk=self._bulk)
                 weight.files += self._mapping(*_mapping_of(item))
-                waiting.extend(gc.get_referents(item))
-                if is_a(item, dict):  # the collector is not told of keys that are texts
-                    waiting.extend(list(dict.keys(item)))
+                waiting.extend(_referents(item))
         self._add_storages(weight, functions, storages)
         return weight
 
@@ -302,6 +300,12 @@ def weigh(
 def host_bytes(storages: dict[int, int]) -> int:
     """Bytes of the storages that lie on the host."""
     return sum(size for address, size in storages.items() if address >= 0)
+
+
+def _referents(item: Any) -> list[Any]:  # noqa: ANN401 - any object
+    """What an object refers to; of keys that are texts the collector is not told."""
+    found = gc.get_referents(item)
+    return [*found, *list(dict.keys(item))] if is_a(item, dict) else found
 
 
 def _weigh_plain(item: Any, weight: Weight, *, bulk: bool) -> None:  # noqa: ANN401 - any object

@@ -30,7 +30,7 @@ PER_OBJECT, LISTED = 2e-6, 30e-9
 TRACKED = 0.3
 """About so many of the blocks that Python has handed out are objects that its collector tracks."""
 SHORT, LONG = 0.02, 0.04
-"""Seconds of a turn at first, and after `HURRY` of them or where a growth is to be explained: the script may end."""
+"""Seconds of a turn: at first, and after `HURRY` of them, or to explain a growth: the script may end."""
 HURRY = 30
 AGE = 2
 """What has outlived so many steps may be held on to while it is counted; see `Sweep`."""
