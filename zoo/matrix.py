@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from typing import Any
 
 from zoo.columns import COLUMNS, Column, Plan, Truth, read_plans, truth, vary, why_not
 from zoo.labels import HERE, Label, read_folder, read_labels, what_is_missing
-from zoo.scores import BARS, Mark, Share, add_batch, mark, missed, score
+from zoo.scores import BARS, Mark, Share, add_batch, add_column, mark, missed, score
 from zoo.tools import Said, ask_holdwater
 
 _BUSY = """
@@ -103,9 +104,17 @@ def main() -> int:
         print()
     for column in dict.fromkeys(cell.column for cell in cells):
         chosen = [cell for cell in cells if cell.column == column]
-        shares = score(marks_of(chosen, results))
+        marks = marks_of(chosen, results)
+        if not marks:
+            continue
+        shares, price = score(marks), prices(chosen, results)
         low += missed(shares)
-        print(summary(column.name, chosen, shares))
+        print(f"{summary(column.name, chosen, shares)}\n{'':12} {price}")
+        if options.record is not None:
+            name = options.name or column.name
+            facts = {"commit": results.commit, "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine()}
+            left = [cell.reason for cell in chosen if cell.reason is not None]
+            add_column(options.record, name, shares, **facts, **asdict(price), left_out=Counter(left))
     if options.batch:
         shares = score(marks_of(cells, results))
         date = f"{datetime.now(UTC):%Y-%m-%d}"
@@ -137,6 +146,45 @@ def marks_of(cells: Sequence[Cell], results: Results) -> list[Mark]:
     """The marks of those cells that were run."""
     found = [results.get(cell) for cell in cells if cell.reason is None]
     return [Mark(**result["mark"]) for result in found if result is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What explanations have cost in some runs."""
+
+    dearest_explanation: float
+    """Seconds of counts, experiments and windows together, in the dearest run."""
+    too_dear: int
+    """Runs in which that is more than 5 s and 1 % of the run."""
+    latest_explanation: int
+    """The most steps from a verdict to its explanation."""
+    runs: int
+
+    def __str__(self) -> str:
+        """As it is printed."""
+        return (
+            f"explanations: {self.dearest_explanation:.1f} s in the dearest run, above 5 s and 1 % in "
+            f"{self.too_dear} of {self.runs}; at most {self.latest_explanation} steps after the verdict"
+        )
+
+
+def prices(cells: Sequence[Cell], results: Results) -> Prices:
+    """Add up what explanations have cost in those cells that were run."""
+    found = [result["said"] for cell in cells if (result := results.get(cell)) is not None]
+    told = [(said, said["facts"]["overhead"]) for said in found if said["facts"].get("overhead")]
+    spent = [(over["attribution_seconds"], over["run_seconds"]) for _, over in told]
+    late = [
+        said["facts"]["explained_step"] - said["detected_step"]
+        for said, _ in told
+        if said["facts"].get("explained_step") and said["detected_step"] is not None
+    ]
+    dear = sum(seconds > max(5.0, 0.01 * run) for seconds, run in spent)
+    return Prices(max((one for one, _ in spent), default=0.0), dear, max([0, *late]), len(spent))
+
+
+def machine() -> str:
+    """Where this ran, in words."""
+    return f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {os.getloadavg()[1]:.1f}"
 
 
 def summary(name: str, cells: Sequence[Cell], shares: dict[str, Share]) -> str:
@@ -256,6 +304,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch", metavar="NAME", help="add the scores to the table of batches, under this name")
     table = HERE.parent / "benchmarks" / "results" / "batches.json"
     parser.add_argument("--table", type=Path, default=table, metavar="FILE", help=f"that table (default: {table})")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="keep the scores in this file as well")
+    parser.add_argument("--name", help="under which they are kept (default: the column's)")
     parser.add_argument("--truth", action="store_true", help="run nothing; print what is right in each column")
     options = parser.parse_args()
     unknown = set(options.columns.split(",")) - {column.name for column in COLUMNS}

@@ -119,6 +119,24 @@ def add_batch(file: Path, name: str, shares: Mapping[str, Share], **facts: Any) 
     return in_words(rows)
 
 
+def add_column(file: Path, name: str, shares: Mapping[str, Share], **facts: Any) -> None:  # noqa: ANN401 - JSON
+    """Keep a column's scores in a file, in place of what was there under its name.
+
+    Args:
+        file: Such as `benchmarks/results/zoo_matrix.json`; it is made where there is none.
+        name: Of the column.
+        shares: Its scores.
+        facts: What belongs to them.
+    """
+    table = (
+        json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"benchmark": file.stem, "columns": {}}
+    )
+    low = missed(shares)
+    bars = {what: what not in low for what in BARS}
+    table["columns"][name] = facts | {"scores": {key: list(one) for key, one in shares.items()}, "reached": bars}
+    file.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
 def in_words(rows: list[dict[str, Any]]) -> str:
     """The table of batches in Markdown."""
     heads = ["leaks found", "look-alikes passed", "component right", "line right", "holder right"]

@@ -89,6 +89,7 @@ def ask_holdwater(label: Label, folder: Path, steps: int | None = None) -> Said:
             "pattern": first.get("pattern"),
             "missing": first.get("missing"),
             "explained_step": first.get("explained_step"),
+            "every_steps": (first.get("rate") or {}).get("every_steps"),
             "sites": [[site["role"], site["line"], site["name"]] for site in first.get("sites", ())],
         },
     )
