@@ -111,14 +111,12 @@ def main() -> int:
         low += missed(shares)
         print(f"{summary(column.name, chosen, shares)}\n{'':12} {price}")
         if options.record is not None:
-            name = options.name or column.name
-            facts = {"commit": results.commit, "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine()}
-            left = [cell.reason for cell in chosen if cell.reason is not None]
-            add_column(options.record, name, shares, **facts, **asdict(price), left_out=Counter(left))
+            left_out = Counter(cell.reason for cell in chosen if cell.reason is not None)
+            facts = where(results.commit) | asdict(price) | {"left_out": left_out}
+            add_column(options.record, options.name or column.name, shares, **facts)
     if options.batch:
         shares = score(marks_of(cells, results))
-        date = f"{datetime.now(UTC):%Y-%m-%d}"
-        print(add_batch(options.table, options.batch, shares, commit=results.commit, date=date))
+        print(add_batch(options.table, options.batch, shares, **where(results.commit)))
     return int(bool(low))
 
 
@@ -182,9 +180,10 @@ def prices(cells: Sequence[Cell], results: Results) -> Prices:
     return Prices(max((one for one, _ in spent), default=0.0), dear, max([0, *late]), len(spent))
 
 
-def machine() -> str:
-    """Where this ran, in words."""
-    return f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {os.getloadavg()[1]:.1f}"
+def where(commit: str) -> dict[str, str]:
+    """What was run, when, and on which machine."""
+    machine = f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {os.getloadavg()[1]:.1f}"
+    return {"commit": commit, "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine}
 
 
 def summary(name: str, cells: Sequence[Cell], shares: dict[str, Share]) -> str:

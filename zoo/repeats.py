@@ -2,9 +2,9 @@
 
 `python -m zoo.repeats [--runs 10] [--jobs N] --results FILE.json`
 
-Ten leaks and ten look-alikes, the first by a hash of their names; the first five of the twenty run beside a program
-that takes all cores. What is in the file for this commit is not run again. Growth that comes every few steps, or at
-events, is to have its period in the finding: that is looked up too.
+Ten leaks and ten look-alikes, the first by a hash of their names; the first five of the twenty run beside a
+program that takes all cores. What is in the file for this commit is not run again. Growth that comes every few
+steps, or at events, is to have its period in the finding: that is looked up too.
 """
 
 import argparse
