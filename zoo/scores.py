@@ -128,13 +128,12 @@ def add_column(file: Path, name: str, shares: Mapping[str, Share], **facts: Any)
         shares: Its scores.
         facts: What belongs to them.
     """
-    table = (
-        json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"benchmark": file.stem, "columns": {}}
-    )
+    columns: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["columns"] if file.exists() else {}
     low = missed(shares)
     bars = {what: what not in low for what in BARS}
-    table["columns"][name] = facts | {"scores": {key: list(one) for key, one in shares.items()}, "reached": bars}
-    file.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    columns[name] = facts | {"scores": {key: list(one) for key, one in shares.items()}, "reached": bars}
+    text = json.dumps({"benchmark": file.stem, "columns": columns}, indent=1)
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 def in_words(rows: list[dict[str, Any]]) -> str:
