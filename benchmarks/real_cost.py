@@ -153,8 +153,9 @@ def run(program: Program, python: Path, place: Path, *, observed: bool) -> dict[
     words = [word.format(data=place.parent / "data", programs=PROGRAMS_FOLDER) for word in program.words]
     watch = ["-m", "holdwater", "run", "--quiet", "--json", "v.json"] if observed else []
     given = os.environ.get("PYTHONPATH")
+    path = [str(HERE.parent / "src"), *([given] if given else [])]
     environment = os.environ | OFFLINE | {
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent / "src"), *([given] if given else [])]), "HF_HOME": str(place / "hf"), "TMPDIR": str(place)
+        "PYTHONPATH": os.pathsep.join(path), "HF_HOME": str(place / "hf"), "TMPDIR": str(place)
     }  # fmt: skip
     took = run_sampled([str(python), *program.launcher, *watch, *words], place, environment)
     steps = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(place.glob("steps-*.json"))]
