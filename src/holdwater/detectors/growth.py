@@ -64,7 +64,7 @@ class GrowthConfig:
     """A run shorter than this is called no leak before it ends."""
     least_steps_at_end: int = 0
     """A run shorter than this is called no leak when it has ended either."""
-    patience: int = 2000
+    patience: int = 7500
     """Before so many steps only a line that is straight to a tenth is called a leak, unless the run has ended."""
     least_values: int = 24
     """Fewer readings than this are not judged."""
@@ -103,6 +103,8 @@ class GrowthConfig:
 
 
 DEFAULT = GrowthConfig()
+PATIENT_TICKS = 2000
+"""Where time is the clock, the patience: minutes, not steps, are waited for."""
 SETTLED_SECONDS = 30.0
 """Where no steps are counted, imports and loading look like growth: a leak is named after so many seconds."""
 
@@ -114,7 +116,9 @@ def by_time(seconds_per_step: float) -> GrowthConfig:
         seconds_per_step: The length of a step, which is a tick.
     """
     ticks = round(SETTLED_SECONDS / seconds_per_step)
-    return GrowthConfig(least_steps=max(ticks, DEFAULT.least_steps), least_steps_at_end=ticks)
+    return GrowthConfig(
+        least_steps=max(ticks, DEFAULT.least_steps), least_steps_at_end=ticks, patience=PATIENT_TICKS
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,25 +13,32 @@ SPACING = 1 / 800
 of them lie at most this and one step apart: never further than the larger of one step and 1/400 of the time."""
 FURTHEST, FURTHEST_WITHIN = 0.5, 600.0
 """Seconds between two readings at most, within the first ten minutes."""
-YOUNG, YOUNG_SHARE = 5.0, 0.02
-"""All readings together may take 2 % of the first seconds: a short run is to be judged too."""
+FIRST, FIRST_SHARE = 1.0, 0.06
+"""All readings together may take 60 ms of the first second: a run of a second is to be judged too."""
+YOUNG, YOUNG_SHARE = 5.0, 0.012
+"""They may take 1.2 % of the seconds that follow."""
 MINUTE, MINUTE_SHARE, SLOWING = 60.0, 0.01, 0.45
 """They may take 1 % of the first minute, and later so much that ten minutes cost 0.28 % and an hour 0.1 %: the
 allowance grows by the power 0.45 of the time."""
-_LATER_SHARE = (MINUTE_SHARE * MINUTE - YOUNG_SHARE * YOUNG) / (MINUTE - YOUNG)
+_YOUNG_SECONDS = FIRST_SHARE * FIRST + YOUNG_SHARE * (YOUNG - FIRST)
+_LATER_SHARE = (MINUTE_SHARE * MINUTE - _YOUNG_SECONDS) / (MINUTE - YOUNG)
 
 
 def allowance(seconds: float) -> float:
     """Seconds that all readings together may take of a run of this length."""
+    if seconds <= FIRST:
+        return FIRST_SHARE * seconds
     if seconds <= YOUNG:
-        return YOUNG_SHARE * seconds
+        return FIRST_SHARE * FIRST + YOUNG_SHARE * (seconds - FIRST)
     if seconds <= MINUTE:
-        return YOUNG_SHARE * YOUNG + _LATER_SHARE * (seconds - YOUNG)
+        return _YOUNG_SECONDS + _LATER_SHARE * (seconds - YOUNG)
     return MINUTE_SHARE * MINUTE * math.pow(seconds / MINUTE, SLOWING)
 
 
 def share_now(seconds: float) -> float:
     """The part of the next moment that readings may take, when so many seconds have passed."""
+    if seconds <= FIRST:
+        return FIRST_SHARE
     if seconds <= YOUNG:
         return YOUNG_SHARE
     if seconds <= MINUTE:
