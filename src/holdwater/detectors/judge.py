@@ -129,10 +129,7 @@ class _Case:
 
     def _private(self, series: Series) -> tuple[float, Finding] | None:
         """The finding of one series of private memory, with its rate; None where nothing grows."""
-        sure = (
-            2.0 if series.name == "python_blocks" else 1.0
-        )  # bytes of blocks are an estimate, often twice too large
-        growth, following = self._grow(series, least_growth=sure * self.config.growth.least_growth)
+        growth, following = self._grow(series)
         self.suspicious |= growth.suspicious
         if growth.rate is None:
             return None
