@@ -3,7 +3,7 @@
 import numpy as np
 
 from holdwater.detectors.evidence import Holdings
-from holdwater.detectors.series import BLOCK_BYTES
+from holdwater.detectors.series import LOADED_BLOCK_BYTES
 from holdwater.timeline.buckets import Buckets
 
 
@@ -35,7 +35,7 @@ def split_resident(buckets: Buckets, held: Holdings) -> dict[str, int]:
     outside = anonymous - in_use - kept
     tensors = min(float(held.tensors), in_use)
     large = min(float(held.bulk), in_use - tensors)
-    small = min(BLOCK_BYTES * (held.python_blocks or 0.0), outside)
+    small = min(LOADED_BLOCK_BYTES * (held.python_blocks or 0.0), outside)
     libraries = min(outside - small, held.library_pages)
     parts = {
         "host.python": large + small,

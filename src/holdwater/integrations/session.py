@@ -333,7 +333,8 @@ class Session:
             period = (now - counted_then) / since
         self._window, self._reads_heap = window, self._readings.heap_is_cheap
         events, before = self._events(window), clocks.get(window.clock or "", 0)
-        standing = Standing(counts.counted_at, period, events, before, now - self._began)
+        spent = self.channel.get_seconds("attribution_seconds")
+        standing = Standing(counts.counted_at, period, events, before, now - self._began, spent)
         with self._readings.without_own(heap=self._reads_heap):
             window.open(self.steps, standing)
 

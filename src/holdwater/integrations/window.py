@@ -40,7 +40,10 @@ TRACED = 3
 MOST_EXTRA = 2.0
 """Seconds that a window may cost the training, its counts left out, before it is closed."""
 PATIENCE, PATIENT_SHARE = 5.0, 0.01
-"""Seconds that one which waits may cost, and the part of the run so far, if that is more."""
+"""Seconds that one which waits may cost, less what was spent before; and the part of the run so far, if that is
+more."""
+LEAST_EXTRA = 0.5
+"""Seconds that any may cost."""
 SPAN = 2.2
 """A window spans so many times the steps from one rise to the next."""
 LATE = 1.1
@@ -64,6 +67,8 @@ class Standing(NamedTuple):
     """Where it stood at the newest count."""
     seconds: float
     """Of the run so far."""
+    spent: float = 0.0
+    """Seconds that looking into the process has cost so far."""
 
 
 class Window:
@@ -219,9 +224,10 @@ class Window:
     @property
     def _allowed(self) -> float:
         """Seconds that it may cost: one that waits in a long run may cost more."""
+        left = max(PATIENCE - self._since.spent, LEAST_EXTRA)
         if not self._waits:
-            return MOST_EXTRA
-        return max(PATIENCE, PATIENT_SHARE * (self._since.seconds + time.perf_counter() - self._opened))
+            return min(MOST_EXTRA, left)
+        return max(left, PATIENT_SHARE * (self._since.seconds + time.perf_counter() - self._opened))
 
     def _is_over(self) -> bool:
         """Whether enough steps, and events of the clock that the growth follows, have gone by."""
