@@ -42,6 +42,12 @@ class TestWithoutCompanions:
 
         assert len(without_companions(findings)) == left
 
+    def test_keeps_what_is_in_use_beside_fragmentation(self) -> None:
+        """Tensors that grow leave blocks behind, larger than themselves: they are the cause."""
+        findings = [growing("device.active", 50_000), growing("device.reserved", 20e6, "fragmentation")]
+
+        assert without_companions(findings) == findings
+
     @pytest.mark.parametrize("component", ["host.tensors", "host.shared"])
     def test_keeps_what_threads_are_given(self, component: Component) -> None:
         """Tensors are no stacks."""

@@ -30,18 +30,14 @@ class DeviceRecord:
         self._first_step = self._first_event = 0
         self._began = 0
 
-    def start(self, *, reserved: bool) -> None:
-        """Begin, if the process has started CUDA.
-
-        Args:
-            reserved: Record why memory is reserved too; dearer than what is in use alone.
-        """
+    def start(self) -> None:
+        """Begin, if the process has started CUDA: what is in use, and why memory is reserved."""
         torch = sys.modules.get("torch")
         if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
             return
         self._cuda = torch.cuda
         record = self._cuda.memory._record_memory_history  # noqa: SLF001 - the documented way, underscore and all
-        record("all" if reserved else "state", context="alloc", stacks="python", max_entries=MOST_EVENTS)
+        record("all", context="alloc", stacks="python", max_entries=MOST_EVENTS)
 
     def mark(self, step: int, events: int = 0) -> None:
         """Take the first snapshot.

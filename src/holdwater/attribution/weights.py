@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from holdwater.probes.devices import graph_pools
+
 MOST_NODES = 20_000
 """Graph nodes that one census follows: 25 ms, for it is done between two steps."""
 MOST_WALKED = 20_000
@@ -209,6 +211,7 @@ class Scales:
         self._skip, self._bulk = skip, bulk
         self._storages: dict[int, int] = dict.fromkeys(known, 0)
         self._owners = set[int]()
+        self._pools: dict[tuple[int, ...], int] | None = None
         self.seen = set[int]()
         """Identities of what was weighed."""
 
@@ -239,8 +242,7 @@ class Scales:
                 weight.python += self._array(item, array)
                 weight.files += self._mapping(*_mapping_of(_base_of(item, array)))
             else:
-                _weigh_plain(item, weight, bulk=self._bulk)
-                weight.files += self._mapping(*_mapping_of(item))
+                self._weigh_other(item, weight)
                 waiting.extend(_referents(item))
         self._add_storages(weight, functions, storages)
         return weight
@@ -268,6 +270,25 @@ class Scales:
         fresh = id(owner) not in self._owners and (self._bulk or size < LEAST_BULK)
         self._owners.add(id(owner))
         return size if fresh else 0
+
+    def _weigh_other(self, item: Any, weight: Weight) -> None:  # noqa: ANN401 - any object
+        """Add one object that is neither tensor nor array."""
+        _weigh_plain(item, weight, bulk=self._bulk)
+        weight.device += self._graph_pool(item)
+        weight.files += self._mapping(*_mapping_of(item))
+
+    def _graph_pool(self, item: Any) -> int:  # noqa: ANN401 - any object
+        """Bytes that a CUDA graph keeps in a pool of its own that was not weighed before; 0 for anything else."""
+        base = class_of("torch._C", "_CUDAGraph")
+        if not is_a(item, base):
+            return 0
+        try:
+            pool = tuple(base.pool(item))
+        except Exception:  # noqa: BLE001 - one that was not captured has none
+            return 0
+        if self._pools is None:
+            self._pools = graph_pools()
+        return self._pools.pop(pool, 0)
 
     def _mapping(self, key: int, size: int) -> int:
         """Bytes of a mapping that was not weighed before."""

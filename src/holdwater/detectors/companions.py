@@ -22,7 +22,8 @@ def without_companions(findings: list[Finding]) -> list[Finding]:
     Args:
         findings: Of one judgement.
     """
-    reserved = max((_rate(finding) for finding in findings if finding.component == "device.reserved"), default=0.0)
+    pools = [one for one in findings if one.component == "device.reserved" and one.verdict == "leak"]
+    reserved = max(map(_rate, pools), default=0.0)
     device = max((_rate(finding) for finding in findings if finding.component.startswith("device.")), default=0.0)
     handles = max((_rate(finding) for finding in findings if finding.component == "process.handles"), default=0.0)
     pinned = max((_rate(finding) for finding in findings if finding.component == "host.pinned"), default=0.0)

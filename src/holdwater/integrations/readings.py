@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.actions.perform import trim
 from holdwater.errors import ActionError
-from holdwater.probes.devices import Pinned, find_device, is_unified
+from holdwater.probes.devices import Pinned, find_device, graph_pools, is_unified
 from holdwater.probes.heap import Heap
 from holdwater.probes.pace import Pace
 from holdwater.probes.statm import Statm
@@ -136,6 +136,11 @@ class Readings:
             found |= self._read_heap()
             self._heap_price = time.perf_counter() - began
         return {name: found[name] - self._own[name] for name in _OWN if name in found}
+
+    def in_use_and_pools(self) -> dict[str, float]:
+        """The same, and what live CUDA graphs keep: for a count."""
+        found = self.in_use()
+        return found if self._device is None else found | {"graph_pools": float(sum(graph_pools().values()))}
 
     def experiment(self) -> dict[str, Any]:
         """Collect, then trim, and say what each freed: both are safe, and neither changes a result."""

@@ -16,7 +16,6 @@ from holdwater.integrations.counting import Counting, Purpose
 from holdwater.integrations.endings import GoOn, StopRun, StopShort, say
 from holdwater.integrations.readings import Readings
 from holdwater.integrations.window import Standing, Window, seen_at_once
-from holdwater.probes.devices import graph_pools
 from holdwater.probes.record import LookRecord
 from holdwater.supervise.channel import Channel, Source
 
@@ -234,7 +233,7 @@ class Session:
             if window is None:
                 self._count_last(asked)
                 return
-            before = self._readings.in_use() | graph_pools()
+            before = self._readings.in_use_and_pools()
             census = window.close(self.steps, self._take_at_end)
             self._window = None
             if census is None and not window.over:  # no step has ended in it: it has seen nothing
@@ -270,7 +269,7 @@ class Session:
 
     def _count_last(self, asked: int) -> None:
         """The script has ended: count at once, and say what has grown."""
-        began, before = time.perf_counter(), self._readings.in_use() | graph_pools()
+        began, before = time.perf_counter(), self._readings.in_use_and_pools()
         self._counts.abandon()
         from_step, gains = self._counts.counted_at, self._counts.gains
         with self._readings.without_own():
@@ -300,7 +299,7 @@ class Session:
         """The question that is counted for, and what was in use when its first turn began."""
         asked, before = self._counting or (0, {})
         if self._counts.begins:
-            before = self._readings.in_use() | graph_pools()
+            before = self._readings.in_use_and_pools()
             self._counted = time.perf_counter(), {name: int(getattr(self, name)) for name in _CLOCKS}
         self._counting = (asked, before)
         return self._counting

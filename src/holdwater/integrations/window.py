@@ -125,7 +125,7 @@ class Window:
             reasons = [self._capture.load(), self._capture.start()]
             self._missing += [reason for reason in reasons if reason is not None]
         if not self._component.startswith("host."):
-            self._device.start(reserved=self._component == "device.reserved")
+            self._device.start()
         self._opened = time.perf_counter()
         self.seconds += self._opened - began
 

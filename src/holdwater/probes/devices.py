@@ -198,25 +198,28 @@ def find_device() -> DeviceProbe | None:
     return next((probe for make in DEVICES if (probe := make()).unavailable() is None), None)
 
 
-def graph_pools() -> dict[str, float]:
-    """Bytes that live CUDA graphs keep in pools of their own, in use or not (1 to 20 ms).
+def graph_pools() -> dict[tuple[int, ...], int]:
+    """Bytes that live CUDA graphs keep in pools of their own, in use or not, by the pool's number (1 to 20 ms).
 
     Such memory is nobody else's until its graph goes, so its growth is no fragmentation.
 
     Returns:
-        `graph_pools`; empty where CUDA is not in use, or the allocator cannot be asked now.
+        Empty where CUDA is not in use, or the allocator cannot be asked now.
     """
     torch = loaded("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return {}
     if torch.cuda.is_current_stream_capturing():
         return {}
+    found: dict[tuple[int, ...], int] = {}
     try:
-        segments = torch.cuda.memory_snapshot()
+        for segment in torch.cuda.memory_snapshot():
+            pool = tuple(segment.get("segment_pool_id", (0, 0)))
+            if pool != (0, 0):
+                found[pool] = found.get(pool, 0) + segment["total_size"]
     except RuntimeError:
         return {}
-    own = [segment for segment in segments if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0)]
-    return {"graph_pools": float(sum(segment["total_size"] for segment in own))}
+    return found
 
 
 def is_unified(device: str) -> bool:
