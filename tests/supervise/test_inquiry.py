@@ -1,12 +1,15 @@
 """What a process is asked, and when: dear questions are few, and an accusation is never made unasked."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from holdwater.detectors.judge import Judgement
 from holdwater.detectors.verdict import Clock, Component, Finding, Rate, Verdict
+from holdwater.probes.children import ChildProcesses
 from holdwater.supervise.channel import Channel, create_channel
 from holdwater.supervise.inquiry import Inquiry
 from holdwater.units import Step
@@ -16,6 +19,7 @@ class StillOutside:
     """A process of which nothing is known from outside."""
 
     pid = 1
+    children = ChildProcesses(psutil.Process())
 
     @staticmethod
     def library_pages() -> int:
@@ -129,6 +133,20 @@ class TestAsk:
         inquiry.ask(judgement(suspicious=False), 66, final=False)
 
         assert asked(tmp_path) == ["experiment-1", "window-2"]
+
+    def test_asks_workers_at_once_and_not_the_process(self, inquiry: Inquiry, tmp_path: Path) -> None:
+        """It is they that grow; it is asked later where none of them has answered."""
+        growing = replace(judgement(suspicious=False, component="host.children"), children=True)
+        channel = Channel(tmp_path / "pulse")
+
+        inquiry.ask(growing, 64, final=False)
+        assert (channel.get("workers_asked"), asked(tmp_path)) == (1, [])
+
+        inquiry.ask(growing, 80, final=False)
+        assert (channel.get("workers_asked"), asked(tmp_path)) == (1, [])
+
+        inquiry.ask(growing, 200, final=False)
+        assert channel.get("workers_asked") == 2
 
     def test_asks_nothing_while_it_waits(self, inquiry: Inquiry, tmp_path: Path) -> None:
         """The process answers when it can."""

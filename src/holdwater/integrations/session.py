@@ -239,7 +239,7 @@ class Session:
             if census is None and not window.over:  # no step has ended in it: it has seen nothing
                 self._count_last(window.number)
                 return
-            answer = self._counts.as_answer(census, before)
+            answer = self._counts.as_answer(census, before, at_end=True)
             self._answers.leave(self.steps, window.number, answer | {"explanation": window.as_json()}, 0.0)
         except Exception as error:  # noqa: BLE001 - as while it ran
             self._abandon()

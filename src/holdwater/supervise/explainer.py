@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.attribution.explanation import explain
-from holdwater.attribution.site import Explanation, Growing
+from holdwater.attribution.site import LEAST_EXPLAINED, Explanation, Growing
 from holdwater.detectors.verdict import Finding, Verdict
 from holdwater.probes.children import FORK, Child
 from holdwater.units import format_size
 
 EXPLAINED = frozenset(("leak", "fragmentation", "warming", "bounded"))
 """Verdicts whose findings are explained."""
+MOST_KEPT = 3
+"""Windows before the last that are remembered: one that the end of the script has closed may have seen nothing."""
 LONGEST_READING = 60.0
 """Seconds after which a recording is not waited for at the end of a run."""
 
@@ -46,6 +48,8 @@ class Explainer:
         self._reading: subprocess.Popen[str] | None = None
         self._reads: dict[str, Any] | None = None
         self._made: dict[tuple[str, str, float], Explanation] = {}
+        self._earlier: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
+        """What was seen in windows before the last, and what was recorded there, the newest first."""
 
     def take(self, seen: dict[str, Any]) -> None:
         """Take in what the process has seen, and begin to read its recording."""
@@ -109,10 +113,19 @@ class Explainer:
         if key not in self._made:
             self._made = {old: made for old, made in self._made.items() if old[0] != finding.component}
             growing = _growing(finding, inside=inside is not None)
-            recorded = self.recorded if inside is None else None
-            made = explain(seen, growing, recorded=recorded)
+            made = self._best(seen, growing) if inside is None else explain(seen, growing)
             self._made[key] = self._by_children(finding, made) or made
         return self._made[key]
+
+    def _best(self, seen: dict[str, Any], growing: Growing) -> Explanation:
+        """What the last window explains; where that is too little, the best of it and those before."""
+        made = explain(seen, growing, recorded=self.recorded)
+        for before, recorded in self._earlier:
+            if made.explained >= LEAST_EXPLAINED:
+                break
+            earlier = explain(before, growing, recorded=recorded)
+            made = max((made, earlier), key=lambda one: one.explained)
+        return made
 
     def _by_children(self, finding: Finding, made: Explanation | None) -> Explanation | None:
         """Say which of the children grow, where it is they; None where that says nothing."""
@@ -135,6 +148,8 @@ class Explainer:
 
     def _use(self, seen: dict[str, Any], recorded: dict[str, Any] | None) -> None:
         """Explain with this from now on."""
+        if self.seen is not None:
+            self._earlier = [(self.seen, self.recorded), *self._earlier][:MOST_KEPT]
         self.seen, self.recorded = seen, recorded
         self._made.clear()
 
