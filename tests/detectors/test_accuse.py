@@ -1,5 +1,6 @@
 """What a growth is made of, and whether a collection would cure it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,18 @@ def held(step: int, in_use: float, **kinds: int) -> Holdings:
 def experiment(step: int, collected: float) -> Experiment:
     """A collection that freed so much."""
     return Experiment(step=step, collected=collected, collected_tensors=0, trimmed=0, collector_on=True)
+
+
+class TestDatasets:
+    """A growth that the loaders' datasets hold."""
+
+    def test_what_grew_while_objects_were_counted_is_left_out(self) -> None:
+        """Datasets are weighed at the end of a count: 17 MB more than when it began, 8 MB the next time."""
+        first = replace(held(18, 42e6, datasets=59_000_000), later=59e6)
+        last = replace(held(38, 76e6, datasets=76_000_000), later=76e6)
+
+        assert is_held_by_datasets(Evidence((first, last)))
+        assert not is_held_by_datasets(Evidence((replace(first, later=None), replace(last, later=None))))
 
 
 class TestGarbage:

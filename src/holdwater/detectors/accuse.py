@@ -97,7 +97,9 @@ def is_held_by_datasets(evidence: Evidence) -> bool:
     if pair is None:
         return False
     first, last, growth = pair
-    return last.datasets - first.datasets >= CURED * growth
+    if first.later is not None and last.later is not None:
+        growth = last.later - first.later
+    return last.datasets - first.datasets >= CURED * growth > 0
 
 
 def is_of_graphs(evidence: Evidence, growth: Growth) -> bool:

@@ -26,6 +26,8 @@ class Holdings:
     python_blocks: float | None = None
     library_pages: float = 0.0
     """Private pages of libraries and stacks: relocated and written to when they were loaded."""
+    later: float | None = None
+    """As `in_use`, when datasets were weighed: a count is made over some steps, and they come last."""
     graph_pools: float | None = None
     """What live CUDA graphs keep in pools of their own; None where that is not known."""
 
@@ -96,6 +98,7 @@ class Evidence:
                 room=census["room"],
                 python_blocks=before.get("python_blocks"),
                 library_pages=library_pages,
+                later=before.get("later"),
                 graph_pools=before.get("graph_pools"),
             )
             let_go = census.get("at_end", False) and bool(holdings) and held.has_let_go_of(holdings[-1])

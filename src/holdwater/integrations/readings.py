@@ -142,6 +142,11 @@ class Readings:
         found = self.in_use()
         return found if self._device is None else found | {"graph_pools": float(sum(graph_pools().values()))}
 
+    def later(self) -> dict[str, float]:
+        """What is in use when a count is done: datasets are weighed last, and it was begun some steps before."""
+        found = self.in_use()
+        return {"later": found.get("heap_in_use", found["resident"])}
+
     def experiment(self) -> dict[str, Any]:
         """Collect, then trim, and say what each freed: both are safe, and neither changes a result."""
         enabled = gc.isenabled()

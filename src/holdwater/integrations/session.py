@@ -262,7 +262,7 @@ class Session:
             self._answers.book(time.perf_counter() - began)
             return
         self._counting = None
-        answer = self._counts.as_answer(census, before)
+        answer = self._counts.as_answer(census, before | self._readings.later())
         self._answers.leave(
             self.steps, asked, answer | self._experiment(asked, census), time.perf_counter() - began
         )
@@ -344,7 +344,8 @@ class Session:
         with own if window.adds_memory else contextlib.nullcontext():
             census = window.turn(self.steps, self._events(window), self._take)
         before = {} if self._counting is None else self._counting[1]
-        answer = self._counts.as_answer(census, before)
+        later = {} if census is None else self._readings.later()
+        answer = self._counts.as_answer(census, before | later)
         if window.over:
             self._window = self._counting = None
             self._answers.leave(
