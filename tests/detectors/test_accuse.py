@@ -26,7 +26,7 @@ def experiment(step: int, collected: float) -> Experiment:
     return Experiment(step=step, collected=collected, collected_tensors=0, trimmed=0, collector_on=True)
 
 
-class TestDatasets:
+class TestDatasetsInTurns:
     """A growth that the loaders' datasets hold."""
 
     def test_what_grew_while_objects_were_counted_is_left_out(self) -> None:
