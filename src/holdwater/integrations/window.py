@@ -50,6 +50,8 @@ LATE = 1.1
 """The next rise is waited for so many times the steps between two."""
 MOST_RECORDED = 1 << 27
 """Bytes of a recording: a longer one would take too long to be read."""
+MOST_AT_ONCE = 1 << 25
+"""Bytes after which one that waits for nothing is over: three million allocations take 3 s to be read."""
 WEIGH_EVERY = 16
 """Steps between two looks at the size of a recording."""
 
@@ -234,7 +236,8 @@ class Window:
         elapsed = time.perf_counter() - self._opened
         if elapsed > max(LONGEST, WAITS * self._since.seconds):
             return True
-        if not self._waits and self._turns >= FEWEST and self._extra > self._allowed:
+        dear = self._extra > self._allowed or self._capture.size > MOST_AT_ONCE
+        if dear and not self._waits and self._turns >= FEWEST:
             return True
         return self._turns >= self._steps and (self.clock is None or self._came >= self._events_wanted)
 

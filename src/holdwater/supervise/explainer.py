@@ -25,7 +25,7 @@ EXPLAINED = frozenset(("leak", "fragmentation", "warming", "bounded"))
 MOST_KEPT = 3
 """Windows before the last that are remembered: one that the end of the script has closed may have seen nothing."""
 LONGEST_READING = 60.0
-"""Seconds after which a recording is not waited for at the end of a run."""
+"""Seconds after which a recording that is said to be read is given up."""
 
 
 class Explainer:
@@ -68,11 +68,11 @@ class Explainer:
         )
         self._reads = seen
 
-    def poll(self, *, wait: bool = False) -> bool:
+    def poll(self, *, wait: float | None = None) -> bool:
         """Take in a recording that has been read; return whether there is something new.
 
         Args:
-            wait: The run has ended: wait until it has been read.
+            wait: The run has ended: so many seconds may be waited until it has been read; None does not end it.
         """
         for path in sorted(self._folder.glob("worker-*.json"), key=lambda path: path.stat().st_mtime):
             seen = json.loads(path.read_text(encoding="utf-8"))
@@ -81,16 +81,16 @@ class Explainer:
                 self.workers = seen
                 self._made.clear()
         reading, seen = self._reading, self._reads
-        if reading is None or seen is None or (not wait and reading.poll() is None):
+        if reading is None or seen is None or (wait is None and reading.poll() is None):
             return False
         self._reading = None
         try:
-            text, _ = reading.communicate(timeout=LONGEST_READING)
+            text, _ = reading.communicate(timeout=LONGEST_READING if wait is None else wait)
             recorded = json.loads(text)
         except (subprocess.TimeoutExpired, ValueError):
             reading.kill()
             reading.communicate()
-            recorded = {"error": "it could not be read"}
+            recorded = {"error": "it was not read in time"}
         if "error" in recorded:
             seen["missing"].append(f"the recording of allocations is lost: {recorded.pop('error')}")
         with contextlib.suppress(OSError):

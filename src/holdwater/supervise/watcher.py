@@ -34,6 +34,8 @@ TICK = 0.1
 """Seconds of one step where a script counts none."""
 LEAST_STEPS = 24
 """Fewer counted steps than this are judged by time."""
+PATIENCE, PATIENT_SHARE = 10.0, 0.01
+"""Seconds, or the part of the run if that is more, that the explanation of a leak is waited for at its end."""
 MOST_ERRORS = 12
 """Errors of our own that are kept."""
 
@@ -211,9 +213,16 @@ class Watcher:
             self._take_answers()
             self.judge(final=True)
             if self.inquiry is not None:
-                self.inquiry.explainer.poll(wait=True)
+                self.inquiry.explainer.poll(wait=self._patience)
         except Exception as error:  # noqa: BLE001 - a verdict is left in any case
             self.note_error(error)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that an explanation is waited for when the script has ended: only a leak is worth any."""
+        if self.verdict.kind not in {"leak", "fragmentation"}:
+            return 0.0
+        return max(PATIENCE, PATIENT_SHARE * (time.perf_counter() - self._began))
 
     def _drain(self) -> None:
         """Put the new records of the process into the history."""
