@@ -111,13 +111,14 @@ class TestAsk:
         assert json.loads((tmp_path / "window-1").read_text())["every_steps"] == 50
 
     def test_asks_again_where_nothing_is_explained_yet(self, inquiry: Inquiry, tmp_path: Path) -> None:
-        """Half as many steps later, and for longer; not at once."""
+        """Half as many steps later, and for longer; not at once, and only for a leak."""
         inquiry.ask(judgement(), 64, final=False)
         answer(tmp_path, 2, 1, step=90)
         inquiry.take_answers()
-        inquiry.ask(judgement(), 90, final=False)
-        before = asked(tmp_path)
+        inquiry.ask(judgement(accusing=True, untested=False), 90, final=False)
         inquiry.ask(judgement(), 100, final=False)
+        before = asked(tmp_path)
+        inquiry.ask(judgement(accusing=True, untested=False), 100, final=False)
 
         assert before == ["window-1"]
         assert asked(tmp_path) == ["window-1", "window-2"]

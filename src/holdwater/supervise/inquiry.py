@@ -40,7 +40,8 @@ ALLOWED_WINDOWS = 3.5
 """Seconds that counts and windows may have taken together where another window is opened: it may take 1.5 more."""
 ALLOWED_SHARE = 0.01
 """In a long run counting may take this share of it."""
-GRAVE = frozenset(("leak", "fragmentation", "warming"))
+ACCUSED = frozenset(("leak", "fragmentation"))
+GRAVE = ACCUSED | {"warming"}
 """Verdicts of a growth that a window looks into."""
 CLOCKS = {
     "evaluation": "evaluations",
@@ -101,8 +102,9 @@ class Inquiry:
             return
         final = final or self._channel.state == "ending"
         judgement = self._with_silent_children(judgement, steps)
-        unexplained = final and judgement.suspicious and self.explainer.seen is None and not self._counted_last
-        uncounted = final and judgement.suspicious and not self._counted_at(steps) and not self._counted_last
+        told = judgement.accusing or _names(judgement, GRAVE)
+        unexplained = final and told and self.explainer.seen is None and not self._counted_last
+        uncounted = final and told and not self._counted_at(steps) and not self._counted_last
         if self._wants_experiment(judgement, steps, final=final):
             self._experiment_at = steps
             self._owes_window = self._windows == 0  # what an experiment frees may hide the growth for a while
@@ -153,9 +155,10 @@ class Inquiry:
             return False
         if self._windows == 0:
             return True
+        if not _names(judgement, ACCUSED):
+            return False  # what may be healthy pays for one
         explained = self.explainer.explained(judgement.verdict)
-        named = any(one.rate is not None and one.verdict in GRAVE for one in judgement.verdict.findings)
-        later, most = (AGAIN, MOST_WINDOWS) if named and explained < LEAST_EXPLAINED else (2, FEW_WINDOWS)
+        later, most = (AGAIN, MOST_WINDOWS) if explained < LEAST_EXPLAINED else (2, FEW_WINDOWS)
         enough = steps >= later * self._window_at and self._windows < most
         return explained < WELL_EXPLAINED and enough and self._is_affordable(ALLOWED_WINDOWS)
 
@@ -218,6 +221,11 @@ class Inquiry:
                 "freed_bytes": int(answer["experiment"][freed]),
                 "seconds": answer["seconds"] / 2,
             })
+
+
+def _names(judgement: Judgement, kinds: frozenset[str]) -> bool:
+    """Whether a growth is named, as one of these verdicts."""
+    return any(one.rate is not None and one.verdict in kinds for one in judgement.verdict.findings)
 
 
 def _window(judgement: Judgement, *, longer: int = 0) -> dict[str, Any]:
