@@ -184,6 +184,23 @@ def grown_on_device(budgets: Budgets) -> Finding:
     return next(one for one in verdict.findings if one.component.startswith("device.") and one.verdict == "leak")
 
 
+class TestPinned:
+    """Memory that is pinned for a device is shared, as the kernel counts it."""
+
+    @pytest.mark.parametrize(("pinned", "component"), [(1_000_000, "host.pinned"), (0, "host.shared")])
+    def test_is_named_where_it_grows_as_much(self, pinned: int, component: str) -> None:
+        """It is read seldom: at every 200th step."""
+        timeline = Timeline()
+        for step in range(1, 1001):
+            seldom = Bytes(pinned * step) if step % 200 == 0 or step == 1 else None
+            look = Look(heap_in_use=Bytes(200_000_000), shared_memory=Bytes(1_000_000 * step), pinned=seldom)
+            timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000 + 1_000_000 * step), None, look))
+
+        verdict = judge(timeline.buckets(), BUDGETS, config=JudgeConfig(), final=True).verdict
+
+        assert [one.component for one in verdict.findings if one.verdict == "leak"] == [component]
+
+
 class TestGraphPools:
     """What an allocator keeps is fragmentation, unless live graphs keep it."""
 

@@ -149,7 +149,7 @@ class _Case:
 
     def judge_others(self) -> list[Finding]:
         """Judge the other components: what is kept free, files, shared memory, children, devices, handles."""
-        findings = []
+        findings: list[Finding] = []
         for series in self._other_series():
             least = LEAST_HANDLES if series.component == "process.handles" else self.config.growth.least_growth
             growth, following = self._grow(series, least_growth=least)
@@ -162,7 +162,9 @@ class _Case:
                 if series.component in KEPT and not accuse.is_of_graphs(self.evidence, growth):
                     kind = "fragmentation"
                 ending = self._find_end(series.component, growth, series.name) if series.name == "file" else None
-                findings.append(ending or self._finding(kind, series.component, growth, following))
+                component: Component = "host.pinned" if self._is_pinned(series, growth) else series.component
+                if all(component != one.component for one in findings):
+                    findings.append(ending or self._finding(kind, component, growth, following))
             elif series.component in {"device.active", "host.children"} and growth.kind != "unknown":
                 findings.append(self._finding(growth.kind, series.component, growth, following))
         return findings
@@ -323,6 +325,14 @@ class _Case:
             return False
         steps = float(self.buckets.last_step[-1] - self.buckets.first_step[0])
         return float(seen[-1] - seen[0]) * 32 >= 0.3 * growth.rate.bytes_per_step * steps
+
+    def _is_pinned(self, series: Series, growth: Growth) -> bool:
+        """Whether shared memory that grows is pinned for a device: the kernel counts such pages as shared."""
+        if series.component != "host.shared" or growth.rate is None or not self.buckets.seen("pinned"):
+            return False
+        onset = 0 if growth.onset is None else int(growth.onset)
+        pinned = take(self.buckets, "pinned", "host.pinned").rise(onset)
+        return pinned >= MOST_OF * growth.rate.bytes_per_step * (self.step - onset) > 0
 
     def _more_children(self) -> bool:
         """Whether there are more child processes than there were: then it is this process that keeps them."""
