@@ -56,6 +56,8 @@ class Readings:
         self._first: float | None = None
         """When the first reading was made: before it a script imports for seconds."""
         self._own = dict.fromkeys(_OWN, 0.0)
+        self._least_own: dict[str, float] = {}
+        """Below zero where experiments have freed what is added again."""
         has_proc = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - pathlib is slow to import
         self._cheapest = Pace(_PARTS["resident"], cheapest=True)
         self._dear: list[tuple[Pace, Callable[[], Reading]]] = [
@@ -110,6 +112,7 @@ class Readings:
 
         Args:
             heap: In the heap too. What is added in one turn may be freed in another: the same for all of them.
+                What is freed beyond what was added is the program's own, such as garbage that we have met.
         """
         before = self.in_use(heap=heap)
         try:
@@ -117,7 +120,8 @@ class Readings:
         finally:
             after = self.in_use(heap=heap)
             for name in before.keys() & self._own.keys():
-                self._own[name] += after[name] - before[name]
+                own = self._own[name] + after[name] - before[name]
+                self._own[name] = max(own, self._least_own.get(name, 0.0))
 
     def heap(self) -> "Callable[[], float] | None":
         """What reads the bytes in use on the heap; None where malloc does not say."""
@@ -153,7 +157,9 @@ class Readings:
         first = self.in_use()
         gc.collect()
         second = self.in_use()
-        self._own["python_blocks"] += second["python_blocks"] - first["python_blocks"]  # it leaves no mark
+        freed = second["python_blocks"] - first["python_blocks"]
+        self._own["python_blocks"] += freed  # it leaves no mark
+        self._least_own["python_blocks"] = self._least_own.get("python_blocks", 0.0) + min(freed, 0.0)
         with contextlib.suppress(ActionError):  # a C library without it frees nothing
             trim()
         third = self.in_use()

@@ -15,8 +15,8 @@ FURTHEST, FURTHEST_WITHIN = 0.5, 600.0
 """Seconds between two readings at most, within the first ten minutes."""
 FIRST, FIRST_SHARE = 1.0, 0.06
 """All readings together may take 60 ms of the first second: a run of a second is to be judged too."""
-YOUNG, YOUNG_SHARE = 5.0, 0.012
-"""They may take 1.2 % of the seconds that follow."""
+YOUNG, YOUNG_SHARE = 5.0, 0.02
+"""They may take 2 % of the four seconds that follow."""
 MINUTE, MINUTE_SHARE, SLOWING = 60.0, 0.01, 0.45
 """They may take 1 % of the first minute, and later so much that ten minutes cost 0.28 % and an hour 0.1 %: the
 allowance grows by the power 0.45 of the time."""
