@@ -38,7 +38,7 @@ def bar_rows(names: str) -> str:
     for name in names.split():
         result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
         rows += [
-            f"| {what} | {bar['measured']} | {bar['goal']} | `benchmarks/{name}.py` |"
+            f"| {what} | {bar['measured']} | {bar['goal']} | `{result.get('by', f'benchmarks/{name}.py')}` |"
             for what, bar in result["bars"].items()
         ]
     return "\n".join(["| what | measured | goal | by |", "|---|---|---|---|", *rows]) + "\n"

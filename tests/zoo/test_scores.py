@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zoo.columns import Truth
 from zoo.labels import Line, read_labels
-from zoo.scores import Mark, Share, add_batch, mark, missed, score
+from zoo.scores import BARS, Mark, Share, add_batch, add_column, goals_of, mark, missed, score
 from zoo.tools import Said
 
 LEAK = Said(
@@ -102,3 +102,17 @@ class TestScores:
         ]
         assert rows[0]["leaks found"] == [3, 4]
         assert "| first | 1 | abc | 3 of 4 | 1 of 1 | 2 of 3 | 1 of 2 | 0 of 2 |" in text
+
+
+def test_columns_keep_one_another_and_their_own_goals(tmp_path: Path) -> None:
+    """Two columns in one file, each against what is asked of it."""
+    shares = {what: Share(9, 10) for what in BARS}
+
+    add_column(tmp_path / "zoo_matrix.json", "as-is", shares, commit="abc")
+    add_column(tmp_path / "zoo_matrix.json", "gpu-as-is", shares | {"leaks found": Share(10, 10)}, commit="abc")
+    table = json.loads((tmp_path / "zoo_matrix.json").read_text(encoding="utf-8"))
+
+    assert list(table["columns"]) == ["as-is", "gpu-as-is"]
+    assert [bar["goal"] for bar in table["bars"].values()] == ["97%, 97%, 95%, 95%", "95%, 95%, 100%, 90%"]
+    assert not any(bar["reached"] for bar in table["bars"].values())
+    assert not missed({what: Share(97, 100) for what in BARS}, goals_of("generated-held-out"))
