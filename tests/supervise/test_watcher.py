@@ -3,12 +3,16 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from holdwater.budget import MachineMemory, Terms
+from holdwater.detectors.verdict import Verdict, VerdictKind
+from holdwater.probes.children import Child
 from holdwater.probes.outside import DeviceRoom, Outside
 from holdwater.probes.record import NOT_READ, LookRecord
 from holdwater.supervise.channel import Channel, create_channel
 from holdwater.supervise.watcher import Watcher
-from holdwater.units import Bytes
+from holdwater.units import Bytes, Step
 
 GB = 10**9
 HOST = MachineMemory(total=Bytes(256 * GB), available=Bytes(100 * GB))
@@ -46,6 +50,42 @@ def tell(
 def pressed(watcher: Watcher) -> list[str]:
     """The components that were found to press on their budgets."""
     return [one.component for one in watcher._pressure.added_to(watcher.verdict).findings]
+
+
+class TestCountsInAWorker:
+    """A worker that counts what it holds is larger for it."""
+
+    @pytest.mark.parametrize(("counts", "own", "left"), [(1, 0, None), (0, 4_000_000, 96_000_000)])
+    def test_are_left_out_while_it_lives(self, tmp_path: Path, counts: int, own: int, left: int | None) -> None:
+        """While it counts nothing is read; later, without what the counts have left."""
+        assert self.read(tmp_path, 7, counts, own, alive=7) == left
+
+    @pytest.mark.parametrize(("counts", "own"), [(1, 0), (0, 4_000_000)])
+    def test_are_none_of_the_others_when_it_is_gone(self, tmp_path: Path, counts: int, own: int) -> None:
+        """It was killed in a count: the children are read all the same."""
+        assert self.read(tmp_path, 7, counts, own, alive=8) == 100_000_000
+
+    @staticmethod
+    def read(folder: Path, pid: int, counts: int, own: int, *, alive: int) -> int | None:
+        """What is taken of 100 MB of children, of which one lives."""
+        watcher, script = new_watcher(folder)
+        for name, value in (("worker_pid", pid), ("worker_counts", counts), ("worker_own", own)):
+            script.put(name, value)
+        watcher._outside.children._seen = {alive: Child(alive, "a loader worker", 0, 0)}
+        seen = {"children_own": 100_000_000}
+
+        watcher._leave_out_counts(seen)
+
+        return seen.get("children_own")
+
+
+@pytest.mark.parametrize(("kind", "least"), [("leak", 10.0), ("warming", 0.0), ("flat", 0.0)])
+def test_only_a_leaks_explanation_is_waited_for(tmp_path: Path, kind: VerdictKind, least: float) -> None:
+    """A healthy script's end is not held up by a recording that is still being read."""
+    watcher, _ = new_watcher(tmp_path)
+    watcher.verdict = Verdict(kind, Step(9), ())
+
+    assert least <= watcher._patience <= least + 1
 
 
 class TestDevice:

@@ -79,7 +79,7 @@ class WorkerAgent:
         if not counts.busy and self._batches >= self._next:
             note = counts.gains.compare if self._made else counts.gains.remember
             self._held = private_resident(os.getpid()) or 0
-            self._session.channel.put("worker_counts", 1)
+            self._begin_a_count()
             counts.begin(note, purpose="explain", period=now - then)
         if counts.busy:
             self._count(counts)
@@ -116,6 +116,14 @@ class WorkerAgent:
         part.write_text(json.dumps(found), encoding="utf-8")
         part.rename(part.with_suffix(".json"))
 
+    def _begin_a_count(self) -> None:
+        """Say that this worker counts: it will be larger for it."""
+        channel, pid = self._session.channel, os.getpid()
+        if channel.get("worker_pid") != pid:
+            channel.put("worker_own", 0)  # that was another's
+            channel.put("worker_pid", pid)
+        channel.put("worker_counts", 1)
+
     def _book(self) -> None:
         """Say by how much this worker is larger for our counts: that is no growth of its own."""
         channel = self._session.channel
@@ -126,7 +134,9 @@ class WorkerAgent:
     def _give_up(self) -> None:
         """Count no more."""
         self._counts, self._handled = None, 1 << 62
-        self._session.channel.put("worker_counts", 0)
+        channel = self._session.channel
+        if channel.get("worker_pid") == os.getpid():
+            channel.put("worker_counts", 0)
 
     def _end(self) -> None:
         """The worker has no more to do: make the second count now, if it was not made."""
@@ -139,5 +149,5 @@ class WorkerAgent:
         except Exception:  # noqa: BLE001 - as in `tick`
             self._counts = None
         channel = self._session.channel
-        channel.put("worker_counts", 0)
-        channel.put("worker_own", 0)  # it goes with this process
+        if channel.get("worker_pid") == os.getpid():
+            channel.put("worker_pid", 0)  # what our counts have added goes with this process

@@ -56,6 +56,7 @@ _AT = {
         "device_size",
         "unified",
         "workers_asked",
+        "worker_pid",
         "worker_counts",
         "worker_own",
     ))

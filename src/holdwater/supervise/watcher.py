@@ -289,16 +289,23 @@ class Watcher:
         if self._channel is not None and self._channel.state in {"ending", "ended"}:
             for name in ("children", "children_own", "child_count"):
                 seen.pop(name, None)  # they end with the script: that is no change of theirs
-        if "children_own" in seen and self._channel is not None:
-            seen["children_own"] -= self._channel.get("worker_own")
-            if self._channel.get("worker_counts"):
-                seen.pop("children_own")  # it is larger for what the count needs
+        self._leave_out_counts(seen)
         self._pending |= seen
         resident = seen.pop("resident")
         sample = Sample(Step(self._ticks), now, Bytes(resident), None, Look(**seen))
         self.by_time.append(sample)
         self._note_pressure(sample)
         return True
+
+    def _leave_out_counts(self, seen: dict[str, Any]) -> None:
+        """Leave out what our counts add to a worker, as long as that worker lives."""
+        channel = self._channel
+        if channel is None or "children_own" not in seen:
+            return
+        if channel.get("worker_pid") in self._outside.children.pids:
+            seen["children_own"] -= channel.get("worker_own")
+            if channel.get("worker_counts"):
+                seen.pop("children_own")  # it is larger for what the count needs
 
     def _is_unsettled(self) -> bool:
         """Whether a device that the process uses has no budget yet."""
