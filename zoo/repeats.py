@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from zoo.columns import Column, Plan, read_plans
 from zoo.labels import Label, read_labels
-from zoo.matrix import Cell, Results, commit, run_column
+from zoo.matrix import Cell, Results, commit, run_column, where
 from zoo.tools import ask_holdwater
 
 EACH = 10
@@ -86,6 +86,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="of each program (default: 10)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="scripts at a time (default: 1)")
     parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="where results are kept")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="keep the scores in this file as well")
     parser.add_argument("--only", choices=("quiet", "beside"), help="a part of the runs")
     options = parser.parse_args()
     results, plans = Results(options.results, commit()), read_plans()
@@ -99,11 +100,12 @@ def main() -> int:
         due = [cell for row in cells.values() for cell in row if cell.column.beside == beside]
         if options.only is None or (options.only == "beside") == beside:
             run_column(due, results, ask=ask_holdwater, jobs=options.jobs)
-    return int(report(cells, results))
+    return int(report(cells, results, options.record))
 
 
-def report(cells: Mapping[str, Sequence[Cell]], results: Results) -> bool:
-    """Print a row for each program; whether too few runs agree."""
+def report(cells: Mapping[str, Sequence[Cell]], results: Results, record: Path | None = None) -> bool:
+    """Print a row for each program, and keep all of it in a file if one is given; whether too few runs agree."""
+    programs: dict[str, dict[str, int]] = {}
     agree = of = 0
     periods: list[bool] = []
     for name, row in cells.items():
@@ -113,12 +115,19 @@ def report(cells: Mapping[str, Sequence[Cell]], results: Results) -> bool:
         periods += [known for one in found if (known := has_period(row[0].plan, one["said"])) is not None]
         where = "beside a busy program" if row[0].column.beside else ""
         said = "; ".join(f"{count} x {json.dumps(one)}" for one, count in Counter(answers).most_common())
+        programs[name] = {json.dumps(one): count for one, count in Counter(answers).most_common()}
         print(f"{name:40} {agreeing(answers)} of {len(answers)} {where}  {said}")
     missed = agree < SAME * of
     print(
         f"\nthe same verdict and first site: {agree} of {of} (goal: {SAME:.1%}{', MISSED' if missed else ''}); "
         f"with its period: {sum(periods)} of {len(periods)} runs whose growth comes every few steps"
     )
+    if record is not None:
+        same = {"goal": f"{SAME:.1%}", "measured": f"{agree} of {of}", "reached": not missed}
+        had = {"goal": "all", "measured": f"{sum(periods)} of {len(periods)}", "reached": all(periods)}
+        bars = {"runs with the same verdict and first site": same, "growth with its period in the finding": had}
+        table = {"benchmark": record.stem, "by": "python -m zoo.repeats", **where(results.commit), "bars": bars}
+        record.write_text(json.dumps(table | {"programs": programs}, indent=1) + "\n", encoding="utf-8")
     return missed
 
 
