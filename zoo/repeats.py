@@ -113,10 +113,10 @@ def report(cells: Mapping[str, Sequence[Cell]], results: Results, record: Path |
         answers = [answer(result) for result in found]
         agree, of = agree + agreeing(answers), of + len(answers)
         periods += [known for one in found if (known := has_period(row[0].plan, one["said"])) is not None]
-        where = "beside a busy program" if row[0].column.beside else ""
+        busy = "beside a busy program" if row[0].column.beside else ""
         said = "; ".join(f"{count} x {json.dumps(one)}" for one, count in Counter(answers).most_common())
         programs[name] = {json.dumps(one): count for one, count in Counter(answers).most_common()}
-        print(f"{name:40} {agreeing(answers)} of {len(answers)} {where}  {said}")
+        print(f"{name:40} {agreeing(answers)} of {len(answers)} {busy}  {said}")
     missed = agree < SAME * of
     print(
         f"\nthe same verdict and first site: {agree} of {of} (goal: {SAME:.1%}{', MISSED' if missed else ''}); "
