@@ -48,6 +48,14 @@ class TestMappedFiles:
 
         assert (finding.verdict, finding.component) == ("leak", "host.file")
 
+    def test_a_reading_that_shows_little_of_the_growth_says_nothing(self) -> None:
+        """It is too old: what was mapped since is not in it; the address space says that files are mapped anew."""
+        touched = Touched(since_step=1, inside=2 * MB, fresh=0, room=300 * MB)
+
+        finding = judged(file_rate=100_000, virtual_rate=100_000, evidence=Evidence(files=(touched,)))
+
+        assert (finding.verdict, finding.component) == ("leak", "host.file")
+
     def test_reads_of_a_mapped_file_are_bounded(self) -> None:
         """A corpus that is read once: its regions say how much is left."""
         touched = Touched(since_step=1, inside=90 * MB, fresh=MB, room=300 * MB)

@@ -56,6 +56,24 @@ class TestRegionHistory:
 
         assert len(regions.touched("private")) <= 12
 
+    def test_what_functions_have_let_go_of_at_the_end_is_not_forgotten(self) -> None:
+        """The script has returned from its main function, and the array that was being filled is gone."""
+        readings = iter([4 * MIB, 20 * MIB, 2 * MIB])
+        regions = RegionHistory(1, read=lambda _: (Region(0, 100 * MIB, next(readings), "private"),))
+        regions.look(10)
+        regions.look(20)
+        regions.look(30, at_end=True)
+
+        assert [one.inside for one in regions.touched("private")] == [16 * MIB]
+
+    def test_what_has_grown_at_the_end_is_read(self) -> None:
+        """The script holds it in a global."""
+        regions, _ = history()
+        regions.look(10)
+        regions.look(30, at_end=True)
+
+        assert [one.inside for one in regions.touched("private")] == [MIB]
+
     def test_is_affordable_within_its_share(self) -> None:
         """Two readings of a second are too much for the first minute, and little for an hour."""
         regions, clock = history(price=1.0)

@@ -19,6 +19,9 @@ from holdwater.units import Step, format_size
 MAPPED_SHARE = 0.25
 """Growth that needs no more new address space than this part of itself lies in what was mapped before."""
 
+ACCOUNTED = 0.5
+"""Readings of the regions that show less of a growth than this are too old, or too young, to say what it is."""
+
 
 def known_end(
     buckets: Buckets, evidence: Evidence, component: Component, growth: Growth, *, series: str
@@ -84,7 +87,7 @@ def _by_regions(
     """A growth within regions that had been mapped before it began."""
     onset = 0 if growth.onset is None else int(growth.onset)
     touched = evidence.touched_since(kind, onset)
-    if touched is not None:
+    if touched is not None and touched.inside + touched.fresh >= ACCOUNTED * growth.risen:
         if not touched.has_a_bound:
             return None
         plateau = _plateau(buckets, growth, float(touched.room))

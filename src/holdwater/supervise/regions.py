@@ -7,8 +7,9 @@ from holdwater.probes.mappings import Kind, Region, Touched, read_regions, touch
 
 MOST = 12
 """Readings that are kept, each at a step twice as large as the one before."""
-SHARE = 0.01
-"""Of the time passed, that reading may take: it is the watching process's time on a processor."""
+SHARE, ALLOWANCE = 0.01, 0.1
+"""Of the time passed, that reading may take, and seconds that it may take in any run: it is the watching process's
+time on a processor."""
 
 
 class RegionHistory:
@@ -38,19 +39,20 @@ class RegionHistory:
 
     @property
     def is_affordable(self) -> bool:
-        """Whether another reading keeps within the share; the first two always do."""
-        return len(self._kept) < 2 or self._spent < SHARE * (self._elapsed() - self._began)
+        """Whether another reading keeps within what reading may take; the first two always do."""
+        return len(self._kept) < 2 or self._spent < max(ALLOWANCE, SHARE * (self._elapsed() - self._began))
 
-    def look(self, step: int) -> None:
+    def look(self, step: int, *, at_end: bool = False) -> None:
         """Read the regions now.
 
         Args:
             step: The newest step of the process.
+            at_end: The script has ended: where functions have let go of what they held, the reading before counts.
         """
         began = self._processor()
         regions = self._read(self._pid)
         self._spent += self._processor() - began
-        if not regions:
+        if not regions or (at_end and _resident(regions) < _resident(self.newest)):
             return
         self.newest = regions
         if not self._kept or step >= 2 * self._kept[-1][0]:
@@ -60,3 +62,8 @@ class RegionHistory:
         """What became resident since each reading that was kept, the oldest first; the newest is none of them."""
         earlier = [(step, regions) for step, regions in self._kept if regions is not self.newest]
         return tuple(touched(regions, self.newest, kind, since_step=step) for step, regions in earlier)
+
+
+def _resident(regions: tuple[Region, ...]) -> int:
+    """Bytes that are resident in regions."""
+    return sum(region.resident for region in regions)
