@@ -97,6 +97,16 @@ class TestComposition:
         assert found is not None
         assert found.component == "host.tensors"
 
+    def test_garbage_that_was_no_tensor_belonged_to_python(self) -> None:
+        """20 MB of arrays in cycles that were collected between two counts: the last shows nothing of them."""
+        tests = (Experiment(64, collected=2e7, collected_tensors=0, trimmed=0, collector_on=False),)
+        counts = (held(16, 1e8), held(64, 1.2e8, bulk=20_000_000), held(140, 1.01e8, bulk=1_000_000))
+
+        found = composition(Evidence(counts, tests))
+
+        assert found is not None
+        assert found.component == "host.python"
+
     def test_is_silent_without_two_counts(self) -> None:
         """One can be compared with nothing."""
         assert composition(Evidence((held(16, 1e8),))) is None
