@@ -90,6 +90,16 @@ class TestPython:
 
         assert second.bulk - first.bulk == pytest.approx(4 * MB, rel=0.01)
 
+    def test_counts_what_a_new_function_holds(self) -> None:
+        """A hook that keeps a batch as a default; those that were there before are not looked at again."""
+        counter = Counter()
+        before = counter.take(1).bulk
+        hooks = [lambda held=bytes(1_000_000 + number): held for number in range(4)]
+        gc.collect()  # it no longer tracks the tuples of the defaults
+
+        assert counter.take(2).bulk - before > 3_900_000
+        assert len(hooks) == 4
+
     def test_weighs_what_a_list_has_gained(self) -> None:
         """A thousand small dictionaries."""
         rows: list[object] = [None] * 10

@@ -57,6 +57,15 @@ def named(found: list[Gain], name: str) -> Gain:
 class TestReports:
     """Containers, graphs behind names, values, instances."""
 
+    def test_lists_of_which_each_has_gained_one(self, namespace: dict[str, Any]) -> None:
+        """Four that grow in turn, between two counts that lie four steps apart."""
+        parts = {key: [bytes(50_000)] for key in range(4)}
+        namespace["parts"] = parts
+
+        found = grow(lambda number: parts[number].append(bytes(60_000 + number)), count=4)
+
+        assert sum(gain.weight.python for gain in found if gain.count == 1 and gain.type == "list") > 240_000
+
     def test_a_list_of_tensors(self) -> None:
         """By its name, with the bytes of the storages."""
         rows: list[Any] = []

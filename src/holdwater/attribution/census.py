@@ -40,7 +40,7 @@ LEAST_LENGTH = 8
 MANY, LEAST_OF_MANY = 200_000, 64
 """Where more containers than this are remembered, the others are from this length on: each takes 100 bytes."""
 LEAST_GAIN = 2
-"""New elements of a container from which on it has grown."""
+"""New graph nodes, instances, or entries of a dictionary under a name, from which on there are more."""
 MOST_CONTAINERS = 100
 """Containers whose gain is weighed, those with most new elements first."""
 MOST_FRESH, MOST_NEW = 300, 3000
@@ -54,6 +54,8 @@ _CONSTANT = frozenset((
     types.WrapperDescriptorType, types.MemberDescriptorType, types.GenericAlias, type,
 ))  # fmt: skip
 """Kinds of objects whose referents stay what they are."""
+RECENT = 40_000
+"""Among so many of the newest objects they are looked at all the same: a new function may hold what grows."""
 _GROWING = frozenset((list, set, deque, OrderedDict, defaultdict))
 """Containers that are remembered however short; dictionaries are not, there are so many."""
 CONTAINERS = _GROWING | {dict}
@@ -215,7 +217,7 @@ class Counter:
         values = [value for frame in running_frames() for value in local_values(frame)]
         bulk = Behind().look([values]).bulk
         del values
-        first, newer = self.lengths is None, True
+        first, newer, looked = self.lengths is None, True, 0
         for chunk in sweep.chunks():
             if chunk is None:
                 yield
@@ -225,7 +227,8 @@ class Counter:
                 continue
             if first:
                 self._constant |= Behind().look(list(only(chunk, _CONSTANT))).bulk
-            behind = Behind().look(list(compress(chunk, map(not_, map(_CONSTANT.__contains__, map(type, chunk))))))
+            looked += len(chunk)
+            behind = Behind().look(chunk if looked <= RECENT else _variable(chunk))
             bulk |= behind.bulk
             _measure([*only(chunk, _GROWING), *longer(list(only(chunk, {dict})), LEAST_LENGTH)], lengths, seen)
             _measure(list(longer(behind.dicts, LEAST_LENGTH)), lengths, seen)
@@ -301,6 +304,11 @@ def note_tensors(tensors: list[Any]) -> tuple[dict[int, int], int]:
     return storages, follow_graphs(functions, storages)
 
 
+def _variable(chunk: list[Any]) -> list[Any]:
+    """The objects whose referents may change."""
+    return list(compress(chunk, map(not_, map(_CONSTANT.__contains__, map(type, chunk)))))
+
+
 def _measure(items: list[Any], lengths: dict[int, int], seen: Seen) -> None:
     """Note the lengths of containers, and which have grown."""
     if len(lengths) > MANY:
@@ -308,7 +316,7 @@ def _measure(items: list[Any], lengths: dict[int, int], seen: Seen) -> None:
     keys, now = list(map(id, items)), lengths_of(items)
     lengths.update(zip(keys, now, strict=True))
     for key, length, before in zip(keys, now, map(seen.before.get, keys, now), strict=True):
-        if length - before >= LEAST_GAIN:
+        if length - before >= (LEAST_GAIN if before == 0 else 1):  # of several that grow in turn each gains little
             seen.gains[key] = length - before
     seen.note_gains(items)
 

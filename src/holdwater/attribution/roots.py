@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from holdwater.attribution.behind import only
-from holdwater.attribution.census import CONTAINERS, LEAST_GAIN, Census, Counter, Seen
+from holdwater.attribution.census import CONTAINERS, Census, Counter, Seen
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.gains import Comparison, Gain, in_container
 from holdwater.attribution.links import Part, attributes, file_of
@@ -141,7 +141,7 @@ class PartCounter:
         """Note a container's length, and weigh what it has gained."""
         length, before = len(item), seen.before.get(id(item))
         self._found.lengths[id(item)] = length
-        if before is not None and length - before >= LEAST_GAIN:
+        if before is not None and length > before:
             gain = in_container(item, length - before, seen)
             if gain is not None:
                 gain.path = path
