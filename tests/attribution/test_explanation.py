@@ -202,6 +202,15 @@ class TestExplain:
         assert made.pattern is not None
         assert made.pattern.name == "native-memory-not-freed"
 
+    def test_finds_a_line_by_the_heap_where_what_was_recorded_is_next_to_nothing(self, script: str) -> None:
+        """Memory that a library takes past the recording, beside 200 bytes a step that were recorded."""
+        recorded, heap = {"places": [place(script, 2, 24 * 200)]}, [[script, 3, 180_000.0]]
+        growing = Growing("host.native", 60_000.0)
+
+        made = explain(seen(script, heap=heap, traced_steps=3), growing, recorded=recorded)
+
+        assert [(site.role, site.line) for site in made.sites] == [("allocated", 3)]
+
     def test_finds_a_line_by_the_heap_where_nothing_else_shows(self, script: str) -> None:
         """It rises by about the rate at each step; another line by ten times as much."""
         heap = [[script, 3, 180_000.0], [script, 4, 2_000_000.0]]

@@ -96,8 +96,8 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
         allocated = []  # those are bytes
     else:
         allocated = _allocated_within(_allocated(recorded, growing), held, growing)
-    if not allocated and not holders and not threads and not component.startswith("device."):
-        allocated = _by_the_heap(seen, growing.rate)
+    if max(_sum(allocated), _sum(held)) < LEAST_EXPLAINED * growing.rate and not threads:
+        allocated = _by_the_heap(seen, growing) or allocated
     if held and allocated and held[0].bytes_per_step < MINOR * allocated[0].bytes_per_step:
         known = [pair for pair in known if _may_hold_more(pair[0].gain, recorded, steps)][:1]
         holders, held = [holder for holder, _ in known], [site for _, site in known]
@@ -198,10 +198,11 @@ def _on_the_device(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
     return [_site(file, line, None, size * scale) for file, line, size in seen.get(what, ())]
 
 
-def _by_the_heap(seen: Mapping[str, Any], rate: float) -> list[Site]:
-    """The line at which the heap rises by about the rate of the growth."""
-    steps = seen.get("traced_steps", 0)
-    if not steps or rate <= 0:
+def _by_the_heap(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
+    """The line at which the heap rises by about the rate of the growth, where it is memory of the host."""
+    steps, rate = seen.get("traced_steps", 0), growing.rate
+    on_the_host = not growing.component.startswith("device.") and column_of(growing.component) != "handles"
+    if not steps or rate <= 0 or not on_the_host:
         return []
     rows = seen.get("heap", ())
     near = [row for row in rows if abs(row[2] / steps - rate) <= NEAR * rate]
