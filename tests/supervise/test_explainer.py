@@ -76,6 +76,21 @@ class TestWindows:
 class TestWorkers:
     """A loader's workers say what they hold; an answer without gains replaces none with some."""
 
+    def test_one_that_explains_little_does_not_replace_one_that_explains_much(
+        self, script: str, tmp_path: Path
+    ) -> None:
+        """Counts lie farther and farther apart, and the last may have met a lull."""
+        explainer = Explainer(tmp_path)
+        for number, size in ((2, 900_000), (3, 10_000)):
+            text = json.dumps(seen(script, size=size, inside="inside a loader worker (process 7)"))
+            (tmp_path / f"worker-1-{number}.json").write_text(text, encoding="utf-8")
+            explainer.poll()
+
+        made = explainer.explain(leak("host.children"))
+
+        assert made is not None
+        assert made.explained == 0.9
+
     def test_the_newest_that_has_seen_something(self, script: str, tmp_path: Path) -> None:
         """In the order in which they were left."""
         explainer = Explainer(tmp_path)

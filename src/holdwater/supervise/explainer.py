@@ -27,6 +27,9 @@ MOST_KEPT = 3
 LONGEST_READING = 60.0
 """Seconds after which a recording that is said to be read is given up."""
 
+Seen = tuple[dict[str, Any], dict[str, Any] | None]
+"""What was seen in a window, and what was recorded there; None where nothing was."""
+
 
 class Explainer:
     """The newest thing that the process has seen, and what it explains."""
@@ -42,13 +45,13 @@ class Explainer:
         """What the process saw in its last window."""
         self.recorded: dict[str, Any] | None = None
         """What its allocations were; None where they were not recorded, or are still being read."""
-        self.workers: dict[str, Any] | None = None
-        """What a loader's worker saw in itself."""
+        self.workers: list[dict[str, Any]] = []
+        """What loader workers saw in themselves, the newest first."""
         self._folder, self._growers = folder, growers
         self._reading: subprocess.Popen[str] | None = None
         self._reads: dict[str, Any] | None = None
         self._made: dict[tuple[str, str, float], Explanation] = {}
-        self._earlier: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
+        self._earlier: list[Seen] = []
         """What was seen in windows before the last, and what was recorded there, the newest first."""
 
     def take(self, seen: dict[str, Any]) -> None:
@@ -77,8 +80,8 @@ class Explainer:
         for path in sorted(self._folder.glob("worker-*.json"), key=lambda path: path.stat().st_mtime):
             seen = json.loads(path.read_text(encoding="utf-8"))
             path.unlink()
-            if seen["gains"] or self.workers is None:
-                self.workers = seen
+            if seen["gains"] or not self.workers:
+                self.workers = [seen, *self.workers][: MOST_KEPT + 1]
                 self._made.clear()
         reading, seen = self._reading, self._reads
         if reading is None or seen is None or (wait is None and reading.poll() is None):
@@ -101,31 +104,25 @@ class Explainer:
     def explain(self, finding: Finding) -> Explanation | None:
         """What is known of a finding's growth; None where nothing was looked into, or nothing grows."""
         rate = finding.rate.bytes_per_step if finding.rate is not None else 0.0
-        inside = self.workers if finding.component == "host.children" else None
-        seen = self.seen if inside is None else inside
+        inside = self.workers if finding.component == "host.children" else []
         if finding.verdict not in EXPLAINED or rate <= 0:
             return None
         if finding.verdict == "bounded" and finding.forecast is None:
             return None  # it has stopped: what grows a little still is not what has grown
-        if seen is None:
+        windows: list[Seen] = [(seen, None) for seen in inside] if inside else self._windows
+        if not windows:
             return self._by_children(finding, None)
         key = (finding.component, finding.follows, rate)
         if key not in self._made:
             self._made = {old: made for old, made in self._made.items() if old[0] != finding.component}
-            growing = _growing(finding, inside=inside is not None)
-            made = self._best(seen, growing) if inside is None else explain(seen, growing)
+            made = _best(windows, _growing(finding, inside=bool(inside)))
             self._made[key] = self._by_children(finding, made) or made
         return self._made[key]
 
-    def _best(self, seen: dict[str, Any], growing: Growing) -> Explanation:
-        """What the last window explains; where that is too little, the best of it and those before."""
-        made = explain(seen, growing, recorded=self.recorded)
-        for before, recorded in self._earlier:
-            if made.explained >= LEAST_EXPLAINED:
-                break
-            earlier = explain(before, growing, recorded=recorded)
-            made = max((made, earlier), key=lambda one: one.explained)
-        return made
+    @property
+    def _windows(self) -> list[Seen]:
+        """The last window, and those before, the newest first."""
+        return [] if self.seen is None else [(self.seen, self.recorded), *self._earlier]
 
     def _by_children(self, finding: Finding, made: Explanation | None) -> Explanation | None:
         """Say which of the children grow, where it is they; None where that says nothing."""
@@ -135,7 +132,7 @@ class Explainer:
         names = (self.seen or {}).get("processes", {})
         chain = tuple(_grower(child, names.get(str(child.pid))) for child in grown)
         made = made or Explanation(int(finding.detected_step), (), 0.0, answer="not explained yet")
-        first, last = (made.chain, chain) if self.workers is not None else (chain, made.chain)
+        first, last = (made.chain, chain) if self.workers else (chain, made.chain)
         return replace(made, chain=(*first, *last))
 
     def explained(self, verdict: Verdict) -> float:
@@ -148,10 +145,20 @@ class Explainer:
 
     def _use(self, seen: dict[str, Any], recorded: dict[str, Any] | None) -> None:
         """Explain with this from now on."""
-        if self.seen is not None:
-            self._earlier = [(self.seen, self.recorded), *self._earlier][:MOST_KEPT]
+        self._earlier = self._windows[:MOST_KEPT]
         self.seen, self.recorded = seen, recorded
         self._made.clear()
+
+
+def _best(windows: list[Seen], growing: Growing) -> Explanation:
+    """What the last window explains; where that is too little, the best of it and those before."""
+    (seen, recorded), *earlier = windows
+    made = explain(seen, growing, recorded=recorded)
+    for before, recorded in earlier:
+        if made.explained >= LEAST_EXPLAINED:
+            break
+        made = max((made, explain(before, growing, recorded=recorded)), key=lambda one: one.explained)
+    return made
 
 
 def _growing(finding: Finding, *, inside: bool) -> Growing:

@@ -128,7 +128,7 @@ class Inquiry:
 
     def _with_silent_children(self, judgement: Judgement, steps: int) -> Judgement:
         """Where children grow and none of them has answered, this process may know more of them."""
-        silent = self.explainer.workers is None and steps > AGAIN * self._workers_asked_at
+        silent = not self.explainer.workers and steps > AGAIN * self._workers_asked_at
         return replace(judgement, suspicious=judgement.suspicious or (judgement.children and silent))
 
     def _explained(self, judgement: Judgement) -> float:
