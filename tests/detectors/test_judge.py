@@ -113,6 +113,18 @@ class TestJudge:
         """The default threshold is 1 MB a step."""
         assert f"{word} the threshold of +1.00 MB/step" in judged(rate).findings[0].advice
 
+    def test_a_little_beside_a_growth_that_may_end_goes_with_it(self) -> None:
+        """Objects of 40 MB have come in two stages, and the heap beside them is a straight line of 2 MB."""
+        timeline = Timeline()
+        for step in range(1, 601):
+            risen = float(np.interp(step, (216, 325, 480, 540), (0, 10e6, 12e6, 38e6)))
+            look = Look(heap_in_use=Bytes(200_000_000 + 3500 * step), python_blocks=int(1e6 + risen / 64))
+            timeline.append(Sample(Step(step), 0.1 * step, Bytes(int(300e6 + risen + 3500 * step)), None, look))
+
+        verdict = judge(timeline.buckets(), BUDGETS, config=JudgeConfig(), final=True).verdict
+
+        assert verdict.kind in {"warming", "bounded"}
+
     def test_the_gravest_finding_names_the_run(self) -> None:
         """A flat part does not excuse a leaking one."""
         flat = Finding(verdict="flat", component="host.native", detected_step=Step(1), advice="")

@@ -49,6 +49,8 @@ LEAST_RISES = 5
 """Of few readings, so many must have risen one after another."""
 SETTLED = 0.15
 """Memory that has kept its level over this part of the run has settled."""
+PLAIN = 16
+"""Growth of so many times the least does not come in steps of an allocator's that are as long as that."""
 GrowthKind = Literal["leak", "warming", "bounded", "cyclic", "flat", "unknown"]
 
 
@@ -184,7 +186,8 @@ def judge_growth(
         if not _rises(rise, config, final=final):
             continue
         suspicious = True
-        if length >= config.least(final=final) and (is_straight(rise) if early else goes_on(rise, final=final)):
+        goes = not _has_settled(rise, config) and (is_straight(rise) if early else goes_on(rise, final=final))
+        if goes and length >= config.least(final=final):
             onset = _onset(steps, values, rise)
             unsteady, lasted = _unsteadiness(rise), float(rise.x[-1] - rise.x[0])
             end = rise.line.end + rise.line.value * float(steps[-1] - rise.x[-1])
@@ -339,6 +342,11 @@ def _settled_share(rise: Rise, grain: float, moved: float) -> float:
     level = float(np.median(rise.y[-max(len(rise.y) // 16, 2) :]))
     off = np.flatnonzero(np.abs(rise.y - level) > max(grain / 2, 0.04 * moved))
     return 1.0 if len(off) == 0 else 1 - (int(off[-1]) + 1) / len(rise.y)
+
+
+def _has_settled(rise: Rise, config: GrowthConfig) -> bool:
+    """Whether memory has kept its level at the end of a rise, where a line would have gone on."""
+    return rise.growth >= PLAIN * config.least_growth and _settled_share(rise, 0.0, rise.growth) >= SETTLED
 
 
 def _comes_and_goes(floors: Floats, grain: float) -> bool:

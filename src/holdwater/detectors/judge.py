@@ -27,6 +27,8 @@ KEPT = frozenset(("host.retained", "device.reserved"))
 """What an allocator keeps and nobody uses: its growth is fragmentation, and no leak."""
 MINOR = 0.3
 """A second private part is named only if it grows by this share of the first."""
+PART = 0.1
+"""What has grown by less than this part of a growth of which it is not known whether it ends goes with that."""
 SHORT, EARLY = 2000, 0.25
 """In a run of fewer steps a part of what a leak must have grown by is worth to be told."""
 STAIRS, FEW_STAIRS = 6, 5
@@ -109,6 +111,8 @@ class _Case:
     children: bool = False
     regions: bool = False
     untested: bool = False
+    undecided: float = 0.0
+    """Bytes by which that part of private memory has grown most of which it is not known whether it will end."""
 
     def judge_private(self) -> list[Finding]:
         """Judge what this process alone uses; only what grows is a finding."""
@@ -122,6 +126,8 @@ class _Case:
         grown.sort(key=lambda pair: -pair[0])
         findings: list[Finding] = []
         for rate, finding in grown:
+            if rate * (self.step - int(finding.onset_step or 0)) < PART * self.undecided:
+                continue
             new = all(finding.component != other.component for other in findings)
             if new and rate >= MINOR * grown[0][0]:
                 findings.append(finding)
@@ -131,6 +137,8 @@ class _Case:
         """The finding of one series of private memory, with its rate; None where nothing grows."""
         growth, following = self._grow(series)
         self.suspicious |= growth.suspicious
+        if growth.kind == "warming":
+            self.undecided = max(self.undecided, series.rise(0))
         if growth.rate is None:
             return None
         if growth.kind == "leak":
@@ -175,6 +183,8 @@ class _Case:
         growth, following = self._grow(series)
         if growth.kind == "leak" and self._is_code(self._largest_part(growth), growth):
             growth = replace(growth, kind="unknown")
+        elif growth.kind == "leak" and self.undecided >= MOST_OF * series.rise(0):
+            growth = replace(growth, kind="warming")  # it is that part of it
         named = [finding for finding in others if finding.component.startswith("host.")]
         accused = any(finding.verdict in {"leak", "fragmentation", "warming", "cyclic"} for finding in named)
         ending = any(isinstance(finding.forecast, Plateau) for finding in named)
