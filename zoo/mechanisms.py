@@ -281,6 +281,7 @@ ARRAY_VIEW = Mechanism(
         Style("np.linspace(0.0, 1.0, $n)[:: $n // 4]", 8, hashable=False),
     ),
     "$value.copy()",
+    events=2000,
     least=16e3,
 )
 TENSOR_VIEW = Mechanism(
@@ -292,6 +293,7 @@ TENSOR_VIEW = Mechanism(
         Style("$batch.new_ones($n)[-4:]", 4, pure=False),
     ),
     "$value.clone()",
+    events=2000,
     least=16e3,
 )
 SUMMED = Mechanism("summed loss", "host.native", (Style("", 6000),), "", fewest=1900, fixed=True, own=True)
