@@ -36,6 +36,7 @@ class RegionHistory:
         self._spent = 0.0
         self._kept: list[tuple[int, tuple[Region, ...]]] = []
         self.newest: tuple[Region, ...] = ()
+        self._compared: dict[Kind, tuple[Touched, ...]] = {}
 
     @property
     def is_affordable(self) -> bool:
@@ -55,13 +56,18 @@ class RegionHistory:
         if not regions or (at_end and _resident(regions) < _resident(self.newest)):
             return
         self.newest = regions
+        self._compared.clear()
         if not self._kept or step >= 2 * self._kept[-1][0]:
             self._kept = [*self._kept, (step, regions)][-MOST:]
 
     def touched(self, kind: Kind) -> tuple[Touched, ...]:
         """What became resident since each reading that was kept, the oldest first; the newest is none of them."""
-        earlier = [(step, regions) for step, regions in self._kept if regions is not self.newest]
-        return tuple(touched(regions, self.newest, kind, since_step=step) for step, regions in earlier)
+        if kind not in self._compared:
+            earlier = [(step, regions) for step, regions in self._kept if regions is not self.newest]
+            self._compared[kind] = tuple(
+                touched(regions, self.newest, kind, since_step=step) for step, regions in earlier
+            )
+        return self._compared[kind]
 
 
 def _resident(regions: tuple[Region, ...]) -> int:
