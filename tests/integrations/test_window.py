@@ -52,6 +52,19 @@ for step in range(20000):
     time.sleep(0.002)
 """
 
+GARBAGE = """
+import gc, time, torch
+torch.set_num_threads(1)
+gc.disable()
+model = torch.nn.Linear(64, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+for step in range(20000):
+    model(torch.randn(8, 64)).mean().backward(); optimizer.step(); optimizer.zero_grad()
+    cycle = [torch.zeros(20_000)]
+    cycle.append(cycle)
+    time.sleep(0.002)
+"""
+
 
 def line_of(script: str, text: str) -> int:
     """The number of the line that holds a text."""
@@ -60,6 +73,12 @@ def line_of(script: str, text: str) -> int:
 
 def look_into(folder: Path, script: str, *, after: int, request: dict[str, Any]) -> dict[str, Any]:
     """Run a script, open a window in it after some steps, and return what it has seen."""
+    answers = ask(folder, script, [(after, "window", request)])
+    return next(answer["explanation"] for answer in answers if "explanation" in answer)
+
+
+def ask(folder: Path, script: str, questions: list[tuple[int, str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Run a script, ask it something after so many steps, and return its answers in order."""
     file = folder / "train.py"
     file.write_text(script, encoding="utf-8")
     create_channel(folder / "pulse")
@@ -67,16 +86,17 @@ def look_into(folder: Path, script: str, *, after: int, request: dict[str, Any])
     command = [sys.executable, runner.__file__, str(folder), "0", str(file)]
     process = subprocess.Popen(command, env=os.environ.copy(), stdout=subprocess.DEVNULL)
     try:
-        _wait(lambda: channel.get("steps") >= after, process)
-        (folder / "window-1").write_text(json.dumps(request), encoding="utf-8")
-        channel.put("asked", 1)
-        _wait(lambda: channel.get("answered") >= 1, process)
+        for number, (after, kind, request) in enumerate(questions, 1):
+            _wait(lambda: channel.get("steps") >= after, process)  # noqa: B023 - at once
+            (folder / f"{kind}-{number}").write_text(json.dumps(request), encoding="utf-8")
+            channel.put("asked", number)
+            _wait(lambda: channel.get("answered") >= number, process)  # noqa: B023 - at once
     finally:
         process.kill()
         process.wait()
         channel.close()
     answers = [json.loads(path.read_text()) for path in folder.glob("answer-*.json")]
-    return next(answer["explanation"] for answer in answers if "explanation" in answer)
+    return sorted(answers, key=lambda answer: int(answer["step"]))
 
 
 def _wait(holds: Any, process: "subprocess.Popen[bytes]") -> None:
@@ -132,3 +152,12 @@ class TestWindow:
             ("allocated", line_of(EVALUATED, "scores = ")),
         }
         assert made.explained == pytest.approx(1.0, abs=0.1)
+
+    def test_counts_no_more_for_an_experiment_where_enough_was_counted(self, tmp_path: Path) -> None:
+        """The second is made at once, and says what a collection has freed, and that it was tensors."""
+        *_, first, second = ask(tmp_path, GARBAGE, [(60, "experiment", {}), (200, "experiment", {})])
+
+        assert "census" in first
+        assert "census" not in second
+        assert second["experiment"]["collected"] > 50 * 80_000
+        assert second["experiment"]["collected_tensors"] > 0.8 * second["experiment"]["collected"]

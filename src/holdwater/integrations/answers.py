@@ -57,18 +57,21 @@ class Answers:
         spent = self._channel.get_seconds("attribution_seconds") + seconds
         self._channel.put_seconds("attribution_seconds", spent)
 
-    def experiment(self, asked: int, census: "Census", readings: "Readings") -> dict[str, Any]:
-        """What a collection and a trim free, if that was asked for; else nothing.
+    def experiment(self, asked: int, census: "Census | None", readings: "Readings") -> dict[str, Any]:
+        """What a collection and a trim free, if the question is not answered yet; else nothing.
 
         Args:
             asked: The number of the question.
-            census: What was held before.
+            census: What was held before; None counts the tensors alone.
             readings: Make the experiment.
         """
-        if not asked > self.answered or not (self._folder / f"experiment-{asked}").exists():
+        from holdwater.attribution.census import Census  # noqa: PLC0415 - only where it is asked for
+
+        if not asked > self.answered:
             return {}
+        before = Census.tensors_now() if census is None else census.tensors
         found = readings.experiment()
-        freed = census.tensors - census.tensors_now() if found["collected"] > GRAIN else 0
+        freed = before - Census.tensors_now() if found["collected"] > GRAIN else 0
         found["collected_tensors"] = max(freed, 0)
         return {"experiment": found}
 

@@ -96,6 +96,8 @@ class Counting:
         self.gains = Gains()
         self.counted_at = 0
         """The step of the newest count that was begun, and not left undone."""
+        self.made = 0
+        """Whole counts that were made while the training ran."""
         self._counted_before = 0
         self._datasets, self._clock, self._worked = datasets, clock, work
         self._price = Price() if price is None else price
@@ -177,6 +179,7 @@ class Counting:
             self._work = None
             census.seconds, census.turns = self._work_done, self._turns
             if census.counted == "all":
+                self.made += 1
                 self._price.note(census)
         return census
 

@@ -40,6 +40,8 @@ NEVER = math.inf
 ROOM = 100_000_000
 """Bytes of the budget that must be left for objects to be counted: a forked process writes to each one that it
 counts, and so gets a page of its own for it."""
+ENOUGH = 2
+"""Counts that tell what a growth is made of: an experiment needs no other."""
 PATIENCE = 3.0
 """Seconds that the end of a script waits for the watcher's last question."""
 
@@ -196,6 +198,8 @@ class Session:
                 self._go_on_counting()
             elif asked > self._answers.answered and (self.folder / f"window-{asked}").exists():
                 self._open_window(asked)
+            elif asked > self._answers.answered and self._counts.made >= ENOUGH and self._is_experiment(asked):
+                self._answers.leave(self.steps, asked, self._experiment(asked, None), time.perf_counter() - began)
             else:
                 self._count(asked)
         except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
@@ -282,8 +286,14 @@ class Session:
             self.steps, asked, answer | self._experiment(asked, census), time.perf_counter() - began
         )
 
-    def _experiment(self, asked: int, census: "Census") -> dict[str, Any]:
-        """What a collection and a trim free, if that was asked for."""
+    def _is_experiment(self, asked: int) -> bool:
+        """Whether a question asks for what a collection and a trim free."""
+        return (self.folder / f"experiment-{asked}").exists()
+
+    def _experiment(self, asked: int, census: "Census | None") -> dict[str, Any]:
+        """What a collection and a trim free, if that was asked for; without a census where enough was counted."""
+        if not self._is_experiment(asked):
+            return {}
         found = self._answers.experiment(asked, census, self._readings)
         self._garbage += found.get("experiment", {}).get("collected", 0.0)
         return found
