@@ -1,5 +1,7 @@
 """What a process holds, on request."""
 
+import gc
+
 import pytest
 
 from holdwater import inventory
@@ -37,6 +39,7 @@ class TestInventory:
 
     def test_adds_up_optimizer_state_by_group(self) -> None:
         """Two moments and a step for each parameter; a frozen one that has a state is said."""
+        gc.collect()  # optimizers of other tests
         layer = torch.nn.Linear(100, 100)
         optimizer = torch.optim.AdamW([{"params": [layer.weight]}, {"params": [layer.bias]}])
         layer(torch.ones(1, 100)).sum().backward()

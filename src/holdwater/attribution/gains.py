@@ -40,6 +40,8 @@ SECONDS = 0.7
 """After so long no more is weighed, and no more holders are sought."""
 MOST_PATHS = 12
 """Gains for which the holder is sought, the heaviest first."""
+LIGHT = 0.01
+"""Gains of less than this part of the heaviest are none that explain it."""
 SAMPLE = 24
 """Elements of a container that are weighed."""
 MOST_ROWS = 40
@@ -238,11 +240,12 @@ class Comparison(Note):
             yield
             paths.note_roots()
         until, done = seen.turn.spent + SECONDS, 0
+        least = LIGHT * max((_importance(gain) for gain, *_ in rows), default=0.0)
         while done < len(rows) and seen.turn.spent < until and len(gains.found) < MOST_PATHS:
             gain, target, part = rows[done]
             rows[done] = (gain, None, part)
             done += 1
-            if target is None and part is None:
+            if (target is None and part is None) or _importance(gain) < least:
                 continue
             path = Path((part,)) if part is not None else (yield from paths.search(target, seen.turn))
             self._take(gain, target, path)
@@ -271,6 +274,8 @@ def _is_noise(path: Path) -> bool:
     if any((part.file or "").startswith(_HERE) or part.owner.startswith(_OURS) for part in path.parts):
         return True
     naming = path.naming
+    if naming is not None and naming.name == "_abc_impl":  # which classes were asked for
+        return True
     return naming is not None and naming.owner.partition(".")[0] in _STANDARD and not is_users(naming.file or "")
 
 

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ LATE = 1.1
 MOST_PLACES = 24
 """Places that are reported."""
 MOST_THREADS = 4
+NICE = 5
+"""By how much the reading process gives way to the training."""
 LARGE = 4096
 """Blocks from this size on leave gaps that others may not fit into."""
 FREES = frozenset(("FREE", "MUNMAP", "PYMALLOC_FREE"))
@@ -212,6 +215,8 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=0)
     parser.add_argument("--by-events", action="store_true")
     options = parser.parse_args()
+    if hasattr(os, "nice"):
+        os.nice(NICE)
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     began = time.perf_counter()
