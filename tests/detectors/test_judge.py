@@ -125,6 +125,19 @@ class TestJudge:
 
         assert verdict.kind in {"warming", "bounded"}
 
+    def test_what_may_be_a_leak_says_how_often_it_comes(self) -> None:
+        """2 MB every 40 steps of the later half, too few to be called a leak yet: a window has to wait for two."""
+        timeline = Timeline()
+        for step in range(1, 1001):
+            grown = 2_000_000 * (max(step - 500, 0) // 40)
+            look = Look(heap_in_use=Bytes(200_000_000 + grown), file=Bytes(50_000_000))
+            timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000 + grown), None, look))
+
+        (finding, *_) = judge(timeline.buckets(), BUDGETS, config=JudgeConfig()).verdict.findings
+
+        assert finding.rate is not None
+        assert (finding.verdict, finding.rate.every_steps) == ("warming", 40)
+
     def test_the_gravest_finding_names_the_run(self) -> None:
         """A flat part does not excuse a leaking one."""
         flat = Finding(verdict="flat", component="host.native", detected_step=Step(1), advice="")

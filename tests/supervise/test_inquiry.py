@@ -80,11 +80,11 @@ class TestAsk:
     """One question at a time."""
 
     def test_opens_a_window_on_suspicion(self, inquiry: Inquiry, tmp_path: Path) -> None:
-        """For the side that grows."""
+        """For the side that grows; while the growth may be healthy, it may cost a second."""
         inquiry.ask(judgement(), 64, final=False)
 
         assert asked(tmp_path) == ["window-1"]
-        assert json.loads((tmp_path / "window-1").read_text()) == {"component": "host.tensors"}
+        assert json.loads((tmp_path / "window-1").read_text()) == {"component": "host.tensors", "seconds": 1.0}
 
     def test_counts_first_where_a_loader_gives_out_rows(self, inquiry: Inquiry, tmp_path: Path) -> None:
         """The dataset may hold them: two counts tell that sooner than a window."""
@@ -123,6 +123,18 @@ class TestAsk:
         assert before == ["window-1"]
         assert asked(tmp_path) == ["window-1", "window-2"]
         assert json.loads((tmp_path / "window-2").read_text())["steps"] == 96
+
+    def test_looks_again_into_garbage_that_nothing_collects(self, inquiry: Inquiry, tmp_path: Path) -> None:
+        """It is told as warming for a while, though a line rises; what only warms up is not looked into again."""
+        garbage = replace(judgement(), accusing=True, untested=False)
+        inquiry.ask(garbage, 64, final=False)
+        answer(tmp_path, 2, 1, step=90)
+        inquiry.take_answers()
+        inquiry.ask(judgement(), 100, final=False)
+        before = asked(tmp_path)
+        inquiry.ask(garbage, 100, final=False)
+
+        assert (before, asked(tmp_path)) == (["window-1"], ["window-1", "window-2"])
 
     def test_makes_an_experiment_before_an_accusation_then_opens_the_window(
         self, inquiry: Inquiry, tmp_path: Path

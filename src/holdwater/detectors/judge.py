@@ -152,8 +152,8 @@ class _Case:
         if early is None or early.rate is None:
             return None
         self.suspicious |= self.final  # a count tells what it is
-        component = self._component(series, early)
-        return early.rate.bytes_per_step, self._finding("warming", component, early, None)
+        component, following = self._component(series, early), find_clock(self.buckets, series.every, 0)
+        return early.rate.bytes_per_step, self._finding("warming", component, early, following)
 
     def judge_others(self) -> list[Finding]:
         """Judge the other components: what is kept free, files, shared memory, children, devices, handles."""
@@ -197,7 +197,8 @@ class _Case:
         kind: VerdictKind = "bounded" if growth.kind == "leak" else growth.kind
         if kind in {"flat", "bounded"} and len(heap) and self._grow(heap)[0].kind == "cyclic":
             kind = "cyclic"
-        return self._finding(kind, self._largest_part(growth), growth, None)
+        following = following if kind == "warming" else None
+        return self._finding(kind, self._largest_part(growth), growth, following)
 
     def _is_code(self, component: Component, growth: Growth) -> bool:
         """Whether what grows may be code that is read in as it is first called, for the process is young."""
@@ -218,7 +219,7 @@ class _Case:
             staircase = self._climb(series, config, STAIRS)
             if staircase is not None:
                 return staircase
-        if growth.kind != "leak":
+        if growth.kind != "leak" and not growth.suspicious:
             return growth, None
         following = find_clock(self.buckets, series.every, int(growth.onset or 0))
         return growth, following

@@ -94,6 +94,7 @@ class Window:
         self._events_wanted = int(request.get("events", 0))
         self._every = int(request.get("every_steps") or 0)
         self._wanted = int(request.get("steps", STEPS))
+        self._most = float(request.get("seconds", math.inf))
         self._component = str(request.get("component", ""))
         self._gains, self._heap = gains, heap
         self._capture = Capture(folder / f"allocations-{number}")
@@ -228,8 +229,10 @@ class Window:
         """Seconds that it may cost: one that waits in a long run may cost more."""
         left = max(PATIENCE - self._since.spent, LEAST_EXTRA)
         if not self._waits:
-            return min(MOST_EXTRA, left)
-        return max(left, PATIENT_SHARE * (self._since.seconds + time.perf_counter() - self._opened))
+            return min(MOST_EXTRA, left, self._most)
+        return min(
+            self._most, max(left, PATIENT_SHARE * (self._since.seconds + time.perf_counter() - self._opened))
+        )
 
     def _is_over(self) -> bool:
         """Whether enough steps, and events of the clock that the growth follows, have gone by."""
@@ -306,7 +309,8 @@ class Window:
         most = steps * period + max(self._allowed - self.seconds, 0.1) if waits else max(2 * TRACED * period, 0.1)
         if self.clock is not None:
             most = self._allowed
-        trace = LineTrace(growing, None if waits else self._heap, most_seconds=most)
+        heap = self._heap if not waits or self._component == "host.native" else None
+        trace = LineTrace(growing, heap, most_seconds=most)
         self._turns = 0
         if profiler_in_use() is None and trace.start():
             self._trace = trace

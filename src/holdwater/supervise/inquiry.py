@@ -34,13 +34,15 @@ STEPS = 24
 """Steps of a window."""
 SOON = 2.0
 """Seconds for which an answer is waited for eagerly."""
-ALLOWANCE = 2.0
+ALLOWANCE = 1.2
 """Seconds of the process that counting may take in any run."""
 ALLOWED_WINDOWS = 3.5
 """Seconds that counts and windows may have taken together where another window is opened: it may take 1.5 more."""
 ALLOWED_SHARE = 0.01
 """In a long run counting may take this share of it."""
 ACCUSED = frozenset(("leak", "fragmentation"))
+IN_DOUBT = 1.0
+"""Seconds that a window may cost while the growth may still be healthy, its count left out."""
 GRAVE = ACCUSED | {"warming"}
 """Verdicts of a growth that a window looks into."""
 CLOCKS = {
@@ -155,7 +157,7 @@ class Inquiry:
             return False
         if self._windows == 0:
             return True
-        if not _names(judgement, ACCUSED):
+        if not _names(judgement, GRAVE if judgement.accusing else ACCUSED):
             return False  # what may be healthy pays for one
         explained = self.explainer.explained(judgement.verdict)
         later, most = (AGAIN, MOST_WINDOWS) if explained < LEAST_EXPLAINED else (2, FEW_WINDOWS)
@@ -237,7 +239,7 @@ def _window(judgement: Judgement, *, longer: int = 0) -> dict[str, Any]:
         judgement: The newest.
         longer: Windows that have explained too little before this one.
     """
-    wanted: dict[str, Any] = {}
+    wanted: dict[str, Any] = {} if _names(judgement, ACCUSED) else {"seconds": IN_DOUBT}
     rising = [finding for finding in judgement.verdict.findings if finding.rate is not None]
     grave = [finding for finding in rising if finding.verdict in GRAVE]
     if not grave:
