@@ -211,6 +211,17 @@ class TestExplain:
 
         assert [(site.role, site.line) for site in made.sites] == [("allocated", 3)]
 
+    def test_finds_a_line_by_the_heap_at_the_event_that_was_waited_for(self, script: str) -> None:
+        """It took 3 MB at the one event, not by the step; where none was waited for, one line of 3 MB is chance."""
+        growing = Growing("host.native", 30_000.0, "evaluation", per_event=3e6)
+        facts = {"heap": [[script, 3, 3_000_000.0], [script, 2, 90_000.0]], "traced_steps": 70}
+
+        waited = explain(seen(script, by_events=True, **facts), growing)
+        at_once = explain(seen(script, **facts), growing)
+
+        assert [(site.role, site.line) for site in waited.sites] == [("allocated", 3)]
+        assert at_once.sites == ()
+
     def test_finds_a_line_by_the_heap_where_nothing_else_shows(self, script: str) -> None:
         """It rises by about the rate at each step; another line by ten times as much."""
         heap = [[script, 3, 180_000.0], [script, 4, 2_000_000.0]]

@@ -205,11 +205,18 @@ def _by_the_heap(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
     if not steps or rate <= 0 or not on_the_host:
         return []
     rows = seen.get("heap", ())
-    near = [row for row in rows if abs(row[2] / steps - rate) <= NEAR * rate]
+    near = [(row, found) for row in rows if abs((found := _by_step(row[2], seen, growing)) - rate) <= NEAR * rate]
     if seen.get("native_threads"):  # the heap is every thread's
-        near = [row for row in near if not _takes_the_time(row, rows)]
-    near.sort(key=lambda row: abs(row[2] / steps - rate))
-    return [_site(file, line, None, size / steps) for file, line, size, *_ in near[:2]]
+        near = [(row, found) for row, found in near if not _takes_the_time(row, rows)]
+    near.sort(key=lambda pair: abs(pair[1] - rate))
+    return [_site(file, line, None, found) for (file, line, *_), found in near[:2]]
+
+
+def _by_step(size: float, seen: Mapping[str, Any], growing: Growing) -> float:
+    """What a line adds in a step; where lines were followed until the next rise had come, it is that rise."""
+    rise = growing.per_event if growing.per_event is not None else growing.rate * (growing.every_steps or 0)
+    waited = seen.get("by_events") or seen.get("every_steps")
+    return growing.rate * size / rise if waited and rise > 0 else float(size / seen["traced_steps"])
 
 
 def _takes_the_time(row: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
