@@ -145,7 +145,7 @@ def _label(mechanism: Mechanism, text: Text, plan: Plan, bound_and_twin: tuple[s
     follows = FOLLOWS.get(plan.clock, "step")
     if bound == "none":
         facts["component"] = mechanism.component
-        if plan.clock != "seconds" or plan.pattern == "bursts":
+        if plan.clock != "seconds":
             facts["follows"] = follows
     facts |= {"case": "generated", "pair": twin}
     tables = [facts]

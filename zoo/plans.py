@@ -71,6 +71,12 @@ class Plan:
         return self.events * self.units * self.style.unit
 
 
+PATTERNS = ("even", "uneven", "pauses", "bursts")
+"""How a program's steps follow one another."""
+STEADY = PATTERNS[:2]
+"""Where something happens every so many seconds: in a pause it happens once, and its number is not known."""
+
+
 def log_uniform(rng: random.Random, low: float, high: float) -> float:
     """Draw a number of which each size is as likely."""
     return math.exp(rng.uniform(math.log(low), math.log(max(low, high))))
@@ -126,7 +132,7 @@ def draw_plan(rng: random.Random, axes: Axes) -> Plan:
         steps=steps,
         seconds=pace * steps,
         pace=pace,
-        pattern="none" if pace < 0.001 else rng.choice(("even", "uneven", "pauses", "bursts")),
+        pattern="none" if pace < 0.001 else rng.choice(STEADY if clock == "seconds" else PATTERNS),
         onset=onset,
         period=period,
         events=events,
