@@ -98,6 +98,23 @@ class TestReports:
         assert gain.kind == "graph"
         assert gain.nodes >= 40
 
+    def test_a_sum_whose_graph_is_too_large_to_be_followed(self) -> None:
+        """Only what was added to it is: 20,000 nodes were there before; the weights that each saves are old."""
+        weight = torch.nn.Parameter(torch.ones(100_000))
+        total = torch.zeros(1)
+
+        def add(_: int) -> None:
+            nonlocal total
+            total = total + (weight[:10] * weight[10:20]).sum()
+
+        for number in range(5000):
+            add(number)
+
+        gain = named(grow(add), "total")
+        assert gain.kind == "graph"
+        assert 160 <= gain.nodes <= 320
+        assert gain.weight.tensors < 100_000
+
     def test_a_sum_in_a_dictionary_of_totals(self, namespace: dict[str, Any]) -> None:
         """By the dictionary's name, though that gets no longer."""
         weight = torch.ones(3, requires_grad=True)

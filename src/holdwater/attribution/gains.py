@@ -14,7 +14,7 @@ from typing import Any, Literal
 from holdwater.attribution.behind import only
 from holdwater.attribution.census import LEAST_GAIN, Either, Note, Seen
 from holdwater.attribution.links import Part, module_of
-from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, Names
+from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, Names, Sizes
 from holdwater.attribution.paths import Path, Paths
 from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.traits import bases_of, has_graph, is_small_view, traits_of
@@ -99,7 +99,7 @@ class Gains:
         """The heaviest containers themselves, for as long as somebody watches them: see `forget`."""
         self.counted = "all"
         """How much of the process the newest count has looked at, as `Census.counted`."""
-        self.named: dict[tuple[Any, str], tuple[int, int]] = {}
+        self.named: dict[tuple[Any, str], Sizes] = {}
         """Graph nodes and bytes behind each name, at the newest count."""
         self.kinds: dict[int, int] | None = None
         """How many instances there were of the user's classes, by identity: one that is dropped is not kept."""
@@ -137,7 +137,7 @@ class Comparison(Note):
         """
         self._gains, self._compares = gains, compares and gains.kinds is not None
         self._before = (gains.named, gains.kinds or {})
-        self._names = Names(gains.short)
+        self._names = Names(gains.short, gains.named)
         self._kinds: Counter[type] = Counter()
         self._gradients: tuple[Gain, ...] = ()  # no list: its place may be another's at the next count
 
@@ -158,8 +158,8 @@ class Comparison(Note):
         self._names.look_at_names()
         named = self._names.found
         if self._compares:
-            rows = [*self._gradients_of(), *_named_gains(self._before[0], named)]
-            yield from self._compare(seen, rows)
+            gradients: list[Row] = [(gain, None, _GRADIENT) for gain in self._gradients]
+            yield from self._compare(seen, [*gradients, *_named_gains(self._before[0], named)])
         self._keep(named, "all")
 
     def end_in_part(self, seen: Seen, grown: list[tuple[Gain, Any]]) -> Turns[None]:
@@ -201,11 +201,6 @@ class Comparison(Note):
             self._gains.found.append(gain)
             if gain.kind == "container":
                 self._gains.growing.append(item)
-
-    def _gradients_of(self) -> Iterator[Row]:
-        """Gradients with the parts that name them."""
-        for gain in self._gradients:
-            yield gain, None, Part("attribute", "grad", "torch.nn.parameter.Parameter")
 
     def _compare(self, seen: Seen, rows: list[Row]) -> Turns[None]:
         """Weigh what has grown, put it in order, and find who holds it."""
@@ -274,9 +269,9 @@ def _is_noise(path: Path) -> bool:
     if any((part.file or "").startswith(_HERE) or part.owner.startswith(_OURS) for part in path.parts):
         return True
     naming = path.naming
-    if naming is not None and naming.name == "_abc_impl":  # which classes were asked for
-        return True
-    return naming is not None and naming.owner.partition(".")[0] in _STANDARD and not is_users(naming.file or "")
+    if naming is None or naming.name == "_abc_impl":  # which classes were asked for
+        return naming is not None
+    return naming.owner.partition(".")[0] in _STANDARD and not is_users(naming.file or "")
 
 
 def _is_chain(path: Path, kind: str) -> bool:
@@ -347,18 +342,16 @@ def _handles(fresh: list[Any], weight: Weight, count: int, share: float) -> int:
     return int(share * own) if own else min(int(share * weight.handles), count)
 
 
-def _named_gains(
-    before: dict[tuple[Any, str], tuple[int, int]], now: dict[tuple[Any, str], Named]
-) -> Iterator[Row]:
+def _named_gains(before: dict[tuple[Any, str], Sizes], now: dict[tuple[Any, str], Named]) -> Iterator[Row]:
     """Names behind which there is more than before."""
-    for key, ((nodes, size), part, kind, like_weights) in now.items():
-        nodes_before, size_before = before.get(key, (nodes, size))
-        more_nodes, more = nodes - nodes_before, size - size_before
+    for key, (sizes, part, kind, like_weights) in now.items():
+        old = before.get(key, sizes)
+        more_nodes, more = sizes.nodes - old.nodes, sizes.bytes - old.bytes
         if more_nodes >= LEAST_GAIN:
             weight = Weight(tensors=max(more, 0), native=NODE_BYTES * more_nodes)
             traits = ["of weights"] if like_weights else []
             yield Gain("graph", kind, more_nodes, weight, nodes=more_nodes, traits=traits), None, part
-        elif more >= LEAST_VALUE and size > 1.05 * size_before:
+        elif more >= LEAST_VALUE and sizes.bytes > 1.05 * old.bytes:
             tensors = kind in {"Tensor", "Parameter", "list", "tuple"}
             weight = Weight(tensors=more) if tensors else Weight(python=more)
             yield Gain("value", kind, 1, weight), None, part
@@ -399,6 +392,7 @@ def _gradients(tensors: list[Any]) -> Iterator[Gain]:
         yield Gain("gradients", "Tensor", len(graphs), weight, nodes=nodes)
 
 
+_GRADIENT = Part("attribute", "grad", "torch.nn.parameter.Parameter")
 _HERE = __file__.rpartition("attribution")[0]
 _OURS = ("holdwater.", "memray.", "memray")
 """Modules that are there because somebody looks."""

@@ -1,14 +1,14 @@
 """What grows in place of its name: a sum that carries its graph, a tensor or text that is concatenated to."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from holdwater.attribution.behind import only
 from holdwater.attribution.census import LEAST_GAIN, LEAST_LENGTH
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.links import Part, attributes, module_of
 from holdwater.attribution.user_code import users_modules
-from holdwater.attribution.weights import class_of, follow_graphs, graph_of, is_a, note_storage
+from holdwater.attribution.weights import class_of, follow_graphs, graph_of, is_a, note_storage, sequence_of
 
 MOST_NAMED_NODES = 15_000
 """Graph nodes that are counted behind names."""
@@ -22,18 +22,33 @@ SHORT = 64
 """A list of at most so many tensors counts as one value."""
 FEW = 16
 """The values of a dictionary of at most so many are looked at one by one."""
-Named = tuple[tuple[int, int], Part, str, bool]
-"""Graph nodes and bytes behind a name, how it is held, the value's type, whether it is shaped as weights are."""
+MANY = MOST_NAMED_NODES // 2
+"""A graph of so many nodes is not followed again: only what was added to it is."""
+
+
+class Sizes(NamedTuple):
+    """What is behind a name."""
+
+    nodes: int
+    """Of graphs."""
+    bytes: int
+    newest: int = 0
+    """The number of the newest node."""
+
+
+Named = tuple[Sizes, Part, str, bool]
+"""What is behind a name, how it is held, the value's type, whether it is shaped as weights are."""
 
 
 class Names:
     """Graph nodes and bytes behind each name of the user's own code."""
 
-    def __init__(self, short: dict[int, int]) -> None:
+    def __init__(self, short: dict[int, int], before: Mapping[tuple[Any, str], Sizes]) -> None:
         """Begin with nothing found.
 
         Args:
             short: Lengths of short dictionaries at the count before, by identity.
+            before: What was behind names then.
         """
         self.found: dict[tuple[Any, str], Named] = {}
         """By the name's owner, and the name."""
@@ -41,8 +56,9 @@ class Names:
         """Lengths of dictionaries that a census takes for too short to be remembered, by identity."""
         self.lengthened: dict[int, tuple[int, Any]] = {}
         """Dictionaries that were short before and are longer now, with their gains."""
-        self._short_before = short
+        self._short_before, self._before = short, before
         self._weights: set[tuple[int, ...]] = set()
+        self._places: dict[int, int] = {}
         self._left = MOST_NAMED_NODES
         self._instances = MOST_INSTANCES
         self._owners = {module.__name__: module.__file__ for module in users_modules()}
@@ -66,12 +82,16 @@ class Names:
         return iter(instances)
 
     def note_weights(self, tensors: list[Any]) -> None:
-        """Note the shapes of what optimizers train.
+        """Note the shapes of what optimizers train, and where it lies.
 
         Args:
             tensors: All that live.
         """
-        self._weights = {shape for item in tensors if (shape := _weights_shape(item)) is not None}
+        for item in tensors:
+            shape = _weights_shape(item)
+            if shape is not None:
+                self._weights.add(shape)
+                note_storage(item, self._places)
 
     def look_at_names(self) -> None:
         """Look at the names of the user's modules, and of running functions."""
@@ -90,9 +110,8 @@ class Names:
                 if type(inside) is str and type(item) is not dict:
                     self._note((key, inside), item, part)
             return
-        sizes = _measure(value, self._left)
+        sizes = self._measure(value, self._before.get(key))
         if sizes is not None:
-            self._left -= sizes[0]
             like = type(value) in {list, tuple} and all(_plain_shape(item) in self._weights for item in value)
             self.found[key] = (sizes, part, type(value).__name__, like)
 
@@ -104,6 +123,36 @@ class Names:
         if before is not None and len(value) - before >= LEAST_GAIN:
             self.lengthened[id(value)] = (len(value) - before, value)
 
+    def _measure(self, value: Any, before: Sizes | None) -> Sizes | None:  # noqa: ANN401 - any value
+        """What is behind a value; None for what does not grow in place of its name."""
+        tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
+        if is_a(value, tensor):
+            return self._measure_tensors([value], before)
+        if type(value) in {list, tuple} and 0 < len(value) <= SHORT and all(is_a(part, tensor) for part in value):
+            return self._measure_tensors(list(value), before)
+        if type(value) in {str, bytes, bytearray}:
+            return Sizes(0, len(value)) if len(value) >= LEAST_VALUE else None
+        if is_a(value, array):
+            size = int(array.nbytes.__get__(value))
+            return Sizes(0, size) if size >= LEAST_VALUE else None
+        return None
+
+    def _measure_tensors(self, tensors: list[Any], before: Sizes | None) -> Sizes:
+        """Graph nodes, and bytes of storages, their own and those that the graphs have saved."""
+        storages: dict[int, int] = {}
+        functions = [graph for graph in map(graph_of, tensors) if graph is not None]
+        newest = max(map(sequence_of, functions), default=0)
+        known = before if before is not None and before.nodes >= MANY and before.newest else None
+        since = None if known is None else known.newest
+        nodes = follow_graphs(functions, storages, max(self._left, 0), since=since) if functions else 0
+        self._left -= nodes
+        if known is not None and functions:
+            added = sum(size for place, size in storages.items() if place not in self._places)
+            return Sizes(known.nodes + nodes, known.bytes + added, newest)
+        for tensor in tensors:
+            note_storage(tensor, storages)
+        return Sizes(nodes, sum(storages.values()), newest)
+
 
 def _plain_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tensor
     """The shape of a plain tensor; None of a subclass's, whose own code would be called."""
@@ -114,31 +163,6 @@ def _plain_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tenso
 def _weights_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tensor
     """The shape of what an optimizer trains; None of other tensors."""
     return _plain_shape(item) if type(item) is class_of("torch.nn", "Parameter") else None
-
-
-def _measure(value: Any, left: int) -> tuple[int, int] | None:  # noqa: ANN401 - any value
-    """Graph nodes and bytes behind a value; None for what does not grow in place of its name."""
-    tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
-    if is_a(value, tensor):
-        return _measure_tensors([value], left)
-    if type(value) in {list, tuple} and 0 < len(value) <= SHORT and all(is_a(part, tensor) for part in value):
-        return _measure_tensors(list(value), left)
-    if type(value) in {str, bytes, bytearray}:
-        return (0, len(value)) if len(value) >= LEAST_VALUE else None
-    if is_a(value, array):
-        size = int(array.nbytes.__get__(value))
-        return (0, size) if size >= LEAST_VALUE else None
-    return None
-
-
-def _measure_tensors(tensors: list[Any], left: int) -> tuple[int, int]:
-    """Graph nodes, and bytes of storages, their own and those that the graphs have saved."""
-    storages: dict[int, int] = {}
-    functions = [graph for graph in map(graph_of, tensors) if graph is not None]
-    nodes = follow_graphs(functions, storages, most=max(left, 0)) if functions else 0
-    for tensor in tensors:
-        note_storage(tensor, storages)
-    return nodes, sum(storages.values())
 
 
 def _local_names() -> Iterator[tuple[Any, str, Any, Part]]:
