@@ -57,8 +57,25 @@ class Answers:
         spent = self._channel.get_seconds("attribution_seconds") + seconds
         self._channel.put_seconds("attribution_seconds", spent)
 
+    def note_work(self, seconds: float) -> None:
+        """Note how long a processor has worked for it: beside busy programs that is less than what it took.
+
+        Args:
+            seconds: Of this thread.
+        """
+        worked = self._channel.get_seconds("attribution_work") + seconds
+        self._channel.put_seconds("attribution_work", worked)
+
+    def is_experiment(self, asked: int) -> bool:
+        """Whether a question that is not answered yet asks for what a collection and a trim free.
+
+        Args:
+            asked: Its number.
+        """
+        return asked > self.answered and (self._folder / f"experiment-{asked}").exists()
+
     def experiment(self, asked: int, census: "Census | None", readings: "Readings") -> dict[str, Any]:
-        """What a collection and a trim free, if the question is not answered yet; else nothing.
+        """What a collection and a trim free, if that was asked for; else nothing.
 
         Args:
             asked: The number of the question.
@@ -67,7 +84,7 @@ class Answers:
         """
         from holdwater.attribution.census import Census  # noqa: PLC0415 - only where it is asked for
 
-        if not asked > self.answered:
+        if not self.is_experiment(asked):
             return {}
         before = Census.tensors_now() if census is None else census.tensors
         found = readings.experiment()

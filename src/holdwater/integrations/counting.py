@@ -32,6 +32,8 @@ TRACKED = 0.3
 SHORT, LONG = 0.02, 0.04
 """Seconds of a turn: at first, and after `HURRY` of them, or to explain a growth: the script may end."""
 HURRY = 30
+ENOUGH = 2
+"""Whole counts that can be compared."""
 AGE = 2
 """What has outlived so many steps may be held on to while it is counted; see `Sweep`."""
 SHARE = 0.05
@@ -116,6 +118,11 @@ class Counting:
     def busy(self) -> bool:
         """Whether a count has been begun, and is not done."""
         return self._work is not None
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether counts tell what a growth is made of: an experiment needs no other."""
+        return self.made >= ENOUGH
 
     def is_affordable(self, purpose: Purpose, period: float = 0.0) -> bool:
         """Whether a whole count is within what counts may take.

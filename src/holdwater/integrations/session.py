@@ -40,8 +40,6 @@ NEVER = math.inf
 ROOM = 100_000_000
 """Bytes of the budget that must be left for objects to be counted: a forked process writes to each one that it
 counts, and so gets a page of its own for it."""
-ENOUGH = 2
-"""Counts that tell what a growth is made of: an experiment needs no other."""
 PATIENCE = 3.0
 """Seconds that the end of a script waits for the watcher's last question."""
 
@@ -60,8 +58,8 @@ class Session:
     """Of a supervised script's loaders."""
     room: "Callable[[], int] | None" = None
     """Bytes of the host's budget that are left to a supervised script."""
-    _counted: "tuple[float, dict[str, int]]" = (math.inf, {})
-    """When objects were counted last, and where the clocks stood then."""
+    _counted: "tuple[float, float, dict[str, int]]" = (math.inf, 0.0, {})
+    """When objects were counted last, what the process had worked by then, and where the clocks stood."""
 
     def __init__(self, folder: Path, *, last_step: int | None = None, counts: bool = True) -> None:
         """Take up the channel in a folder that the watcher made.
@@ -187,8 +185,7 @@ class Session:
 
     def _answer(self) -> float:
         """Count objects, and do what else was asked for; return the seconds spent."""
-        began = time.perf_counter()
-        asked = self.channel.get("asked")
+        began, worked, asked = time.perf_counter(), time.thread_time(), self.channel.get("asked")
         try:
             if self._is_tight():
                 self._decline(asked)
@@ -198,13 +195,14 @@ class Session:
                 self._go_on_counting()
             elif asked > self._answers.answered and (self.folder / f"window-{asked}").exists():
                 self._open_window(asked)
-            elif asked > self._answers.answered and self._counts.made >= ENOUGH and self._is_experiment(asked):
-                self._answers.leave(self.steps, asked, self._experiment(asked, None), time.perf_counter() - began)
+            elif self._counts.has_enough and self._answers.is_experiment(asked):
+                self._answers.leave(self.steps, asked, self._experiment(asked), time.perf_counter() - began)
             else:
                 self._count(asked)
         except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
             self._abandon()
             self._answers.leave(self.steps, asked, {"error": repr(error)}, 0.0)
+        self._answers.note_work(time.thread_time() - worked)
         return time.perf_counter() - began
 
     def _is_tight(self) -> bool:
@@ -286,14 +284,8 @@ class Session:
             self.steps, asked, answer | self._experiment(asked, census), time.perf_counter() - began
         )
 
-    def _is_experiment(self, asked: int) -> bool:
-        """Whether a question asks for what a collection and a trim free."""
-        return (self.folder / f"experiment-{asked}").exists()
-
-    def _experiment(self, asked: int, census: "Census | None") -> dict[str, Any]:
+    def _experiment(self, asked: int, census: "Census | None" = None) -> dict[str, Any]:
         """What a collection and a trim free, if that was asked for; without a census where enough was counted."""
-        if not self._is_experiment(asked):
-            return {}
         found = self._answers.experiment(asked, census, self._readings)
         self._garbage += found.get("experiment", {}).get("collected", 0.0)
         return found
@@ -310,7 +302,8 @@ class Session:
         asked, before = self._counting or (0, {})
         if self._counts.begins:
             before = self._readings.in_use_and_pools()
-            self._counted = time.perf_counter(), {name: int(getattr(self, name)) for name in _CLOCKS}
+            clocks = {name: int(getattr(self, name)) for name in _CLOCKS}
+            self._counted = time.perf_counter(), time.process_time(), clocks
         self._counting = (asked, before)
         return self._counting
 
@@ -336,14 +329,14 @@ class Session:
             self._count(0)
             if counts.busy:
                 return
-        now, (counted_then, clocks) = time.perf_counter(), self._counted
-        period, since = self._period(), self.steps - counts.counted_at
+        now, (counted_then, worked, clocks) = time.perf_counter(), self._counted
+        period, work, since = self._period(), None, self.steps - counts.counted_at
         if since >= WELL_TIMED and counted_then < now:  # the longer the time, the better it is known
-            period = (now - counted_then) / since
+            period, work = (now - counted_then) / since, (time.process_time() - worked) / since
         self._window, self._reads_heap = window, self._readings.heap_is_cheap
         events, before = self._events(window), clocks.get(window.clock or "", 0)
-        spent = self.channel.get_seconds("attribution_seconds")
-        standing = Standing(counts.counted_at, period, events, before, now - self._began, spent)
+        spent = self.channel.get_seconds("attribution_work")
+        standing = Standing(counts.counted_at, period, events, before, now - self._began, spent, work)
         with self._readings.without_own(heap=self._reads_heap):
             window.open(self.steps, standing)
 

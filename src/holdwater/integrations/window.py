@@ -70,7 +70,9 @@ class Standing(NamedTuple):
     seconds: float
     """Of the run so far."""
     spent: float = 0.0
-    """Seconds that looking into the process has cost so far."""
+    """Seconds of a processor that looking into the process has taken so far."""
+    work: float | None = None
+    """Seconds that the process worked in a step so far; None where that is not known well."""
 
 
 class Window:
@@ -103,7 +105,7 @@ class Window:
         self._missing: list[str] = []
         self._began_at = self._steps = self._turns = self._events = 0
         self._since = Standing(0, 0.0, 0, 0, 0.0)
-        self._opened = 0.0
+        self._opened = self._worked = 0.0
         self._found: dict[str, Any] | None = None
         self._heap_seen: dict[str, Any] = {}
         """At which lines the heap has grown, where these were followed before anything was counted."""
@@ -129,7 +131,7 @@ class Window:
             self._missing += [reason for reason in reasons if reason is not None]
         if not self._component.startswith("host."):
             self._device.start()
-        self._opened = time.perf_counter()
+        self._opened, self._worked = time.perf_counter(), time.process_time()
         self.seconds += self._opened - began
 
     def turn(self, step: int, events: int, take: "Callable[[Any], Census | None]") -> "Census | None":
@@ -221,8 +223,11 @@ class Window:
 
     @property
     def _extra(self) -> float:
-        """Seconds that the steps so far took beyond what they took before."""
-        return time.perf_counter() - self._opened - self._turns * self._since.period
+        """Seconds that steps took beyond what they took before; beside busy programs they do not work longer."""
+        longer = time.perf_counter() - self._opened - self._turns * self._since.period
+        if self._since.work is None:
+            return longer
+        return min(longer, time.process_time() - self._worked - self._turns * self._since.work)
 
     @property
     def _allowed(self) -> float:

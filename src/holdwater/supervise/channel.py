@@ -59,6 +59,7 @@ _AT = {
         "worker_pid",
         "worker_counts",
         "worker_own",
+        "attribution_work",
     ))
 }
 _BEGIN = 256

@@ -35,9 +35,9 @@ STEPS = 24
 SOON = 2.0
 """Seconds for which an answer is waited for eagerly."""
 ALLOWANCE = 1.2
-"""Seconds of the process that counting may take in any run."""
+"""Seconds of the process's work that counting may take in any run."""
 ALLOWED_WINDOWS = 3.5
-"""Seconds that counts and windows may have taken together where another window is opened: it may take 1.5 more."""
+"""Seconds of work of counts and windows together up to which another window is opened: it may take 1.5 more."""
 ALLOWED_SHARE = 0.01
 """In a long run counting may take this share of it."""
 ACCUSED = frozenset(("leak", "fragmentation"))
@@ -173,7 +173,7 @@ class Inquiry:
         """Whether what was asked so far has cost little enough."""
         channel = self._channel
         allowed = max(least, ALLOWED_SHARE * channel.get_seconds("last_step_at"))
-        return channel.get_seconds("attribution_seconds") < allowed
+        return channel.get_seconds("attribution_work") < allowed
 
     def _put(self, steps: int, kind: str, text: str) -> None:
         """Put a question."""
