@@ -51,21 +51,23 @@ def composition(evidence: Evidence) -> Composition | None:
     tensors = min(max(last.tensors + freed - first.tensors, 0) / growth, 1.0)
     between = [held for held in evidence.holdings if first.step < held.step <= last.step]
     small = sum(held.gained_python for held in between)
-    others = last.bulk + _freed_of_python(evidence, first.step, last.step) - first.bulk
+    others = last.bulk + _freed_of_python(evidence, first.step, last.step, growth) - first.bulk
     python = min(max(others + small, 0) / growth, 1.0 - tensors)
     return Composition(tensors, python, max(1.0 - tensors - python, 0.0))
 
 
-def _freed_of_python(evidence: Evidence, since: int, until: int) -> float:
+def _freed_of_python(evidence: Evidence, since: int, until: int, growth: float) -> float:
     """Bytes of garbage that were no tensors: what Python's collector frees belonged to Python objects.
 
     Args:
         evidence: With the experiments.
         since: The step from which on they count.
         until: The step before which they count.
+        growth: In bytes; less than half of it may be garbage of the start-up.
     """
     tests = [test for test in evidence.experiments if since <= test.step < until]
-    return sum(max(test.collected - test.collected_tensors, 0.0) for test in tests)
+    freed = sum(max(test.collected - test.collected_tensors, 0.0) for test in tests)
+    return freed if freed >= CURED * growth else 0.0
 
 
 def is_garbage(evidence: Evidence, growth: Growth, step: int) -> bool:

@@ -126,7 +126,8 @@ class _Case:
         grown.sort(key=lambda pair: -pair[0])
         findings: list[Finding] = []
         for rate, finding in grown:
-            if rate * (self.step - int(finding.onset_step or 0)) < PART * self.undecided:
+            since = self.step - int(finding.onset_step or 0)
+            if finding.verdict == "leak" and rate * since < PART * self.undecided:
                 continue
             new = all(finding.component != other.component for other in findings)
             if new and rate >= MINOR * grown[0][0]:
