@@ -80,7 +80,7 @@ class Watcher:
         self._began = time.perf_counter()
         self._read = self._ticks = 0
         self._last_step = -1
-        self._shared = 0.0
+        self._shared = self._shared_before = 0.0
         self._device_used: float | None = None
         self._taken = 0
         self._pending: dict[str, int] = {}
@@ -247,7 +247,8 @@ class Watcher:
             pending.pop(name, None)
         pending |= record.readings(_OF_A_LOOK)
         pending["anonymous"] = int(record.resident - record.file_and_shared)
-        pending["file"] = int(max(record.file_and_shared - self._shared, 0))
+        if self._shared == self._shared_before:  # else what was read from outside is the better one
+            pending["file"] = int(max(record.file_and_shared - self._shared, 0))
         device = None
         if not math.isnan(record.device_allocated):
             device = DeviceMemory(Bytes(int(record.device_allocated)), Bytes(int(record.device_reserved)))
@@ -280,7 +281,7 @@ class Watcher:
         if seen is None:
             return False
         self._ticks = max(round(now / self.tick), 1)
-        self._shared = seen.get("shared_memory", 0)
+        self._shared_before, self._shared = self._shared, seen.get("shared_memory", 0)
         self._device_used = seen.get("device_used") or None
         room = self._outside.device
         if room is not None and self._is_unsettled():
