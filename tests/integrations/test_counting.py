@@ -92,7 +92,7 @@ class TestCountsAll:
 
         assert census.counted == "all"
         assert census.turns > 2
-        assert max(lengths[:HURRY]) <= SHORT + 0.005
+        assert max(lengths[:HURRY]) <= SHORT + 0.006
         assert max(lengths) <= LONG + 0.005
 
     def test_longer_turns_where_steps_are_long(self) -> None:
