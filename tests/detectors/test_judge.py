@@ -209,6 +209,22 @@ def grown_on_device(budgets: Budgets) -> Finding:
     return next(one for one in verdict.findings if one.component.startswith("device.") and one.verdict == "leak")
 
 
+class TestShared:
+    """Shared memory."""
+
+    def test_is_counted_for_before_it_is_a_leak(self) -> None:
+        """A run of 66 steps ends before anything is called so, and has let go of all when it has ended."""
+        timeline = Timeline()
+        for step in range(1, 67):
+            look = Look(shared_memory=Bytes(700_000 * step), file=Bytes(50_000_000))
+            timeline.append(Sample(Step(step), 1.4 * step, Bytes(300_000_000 + 700_000 * step), None, look))
+
+        judgement = judge(timeline.buckets(), BUDGETS, config=JudgeConfig())
+
+        assert judgement.suspicious
+        assert judgement.verdict.kind != "leak"
+
+
 class TestPinned:
     """Memory that is pinned for a device is shared, as the kernel counts it."""
 

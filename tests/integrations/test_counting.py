@@ -52,6 +52,21 @@ class TestPrice:
         assert price.whole == pytest.approx(0.45)
 
 
+class TestOld:
+    """What a count is compared with."""
+
+    def test_a_count_before_garbage_was_freed_says_nothing(self) -> None:
+        """There are fewer objects now than it has seen, whatever has been added since."""
+        counting = Counting(list, price=blocks(1000))
+        take(counting)
+        young = counting.is_old(counting.counted_at + 10)
+        counting.outdated = True
+        old = counting.is_old(counting.counted_at + 10)
+        take(counting)
+
+        assert (young, old, counting.is_old(counting.counted_at + 10)) == (False, True, False)
+
+
 class TestUndone:
     """A count that was left undone is none."""
 

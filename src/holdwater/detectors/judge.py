@@ -19,6 +19,8 @@ from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, V
 from holdwater.timeline.buckets import Buckets, Floats
 from holdwater.units import Step
 
+LOOKED_INTO = frozenset(("host.children", "host.shared", "process.handles"))
+"""What hardly grows in a healthy run: objects are counted as soon as it does, for a short run may end."""
 LEAST_HANDLES = 24.0
 """Open files or threads that must have been added before their growth counts."""
 GARBAGE_PATIENCE = 5000
@@ -164,7 +166,7 @@ class _Case:
             growth, following = self._grow(series, least_growth=least)
             inside = series.component == "host.children" and not self._more_children()
             self.children |= inside and growth.suspicious
-            self.suspicious |= series.component == "host.children" and growth.suspicious and not inside
+            self.suspicious |= series.component in LOOKED_INTO and growth.suspicious and not inside
             if growth.kind == "leak" and not self._is_code(series.component, growth):
                 self.suspicious |= not inside
                 kind: VerdictKind = "leak"

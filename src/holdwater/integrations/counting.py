@@ -32,6 +32,8 @@ TRACKED = 0.3
 SHORT, LONG = 0.02, 0.04
 """Seconds of a turn: at first, and after `HURRY` of them, or to explain a growth: the script may end."""
 HURRY = 30
+FAR = 256
+"""A count so many steps ago is too old to be compared with."""
 ENOUGH = 2
 """Whole counts that can be compared."""
 AGE = 2
@@ -98,6 +100,8 @@ class Counting:
         self.gains = Gains()
         self.counted_at = 0
         """The step of the newest count that was begun, and not left undone."""
+        self.outdated = False
+        """Whether much of what the newest count has seen was freed since."""
         self.made = 0
         """Whole counts that were made while the training ran."""
         self._counted_before = 0
@@ -124,6 +128,14 @@ class Counting:
         """Whether counts tell what a growth is made of: an experiment needs no other."""
         return self.made >= ENOUGH
 
+    def is_old(self, step: int) -> bool:
+        """Whether the newest count is no more to be compared with.
+
+        Args:
+            step: The newest.
+        """
+        return self.outdated or step - self.counted_at > FAR
+
     def is_affordable(self, purpose: Purpose, period: float = 0.0) -> bool:
         """Whether a whole count is within what counts may take.
 
@@ -147,6 +159,7 @@ class Counting:
             period: Seconds of a step.
         """
         self.abandon()
+        self.outdated = False
         self._purpose, self._turns, self._work_done = purpose, 0, 0.0
         self._turn, self._length = Turn(self._worked), max(SHORT, SHARE * period)
         self._census = Census(0)

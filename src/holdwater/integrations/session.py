@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdwater.integrations.answers import Answers
+from holdwater.integrations.answers import GRAIN, Answers
 from holdwater.integrations.counting import Counting, Purpose
 from holdwater.integrations.endings import GoOn, StopRun, StopShort, say
 from holdwater.integrations.readings import Readings
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 FIRST_CENSUS = 16
 """The look at which objects are counted for the first time, so that there is something to compare with."""
-FAR = 256
-"""A count so many steps ago is too old to be compared with."""
 WELL_TIMED = 32
 """So many steps say well what a step takes."""
 _CLOCKS = ("samples_seen", "epochs", "evaluations", "checkpoints", "shapes")
@@ -287,7 +285,9 @@ class Session:
     def _experiment(self, asked: int, census: "Census | None" = None) -> dict[str, Any]:
         """What a collection and a trim free, if that was asked for; without a census where enough was counted."""
         found = self._answers.experiment(asked, census, self._readings)
-        self._garbage += found.get("experiment", {}).get("collected", 0.0)
+        freed = found.get("experiment", {}).get("collected", 0.0)
+        self._garbage += freed
+        self._counts.outdated |= freed > GRAIN
         return found
 
     def _take(self, note: "Comparison", purpose: Purpose = "explain") -> "Census | None":
@@ -324,7 +324,7 @@ class Session:
         """Look into a growth for a few dozen steps."""
         counts = self._counts
         window = Window(self.folder, asked, counts.gains, heap=self._readings.heap())
-        if (self.steps - counts.counted_at > FAR or window.is_patient) and self._counted_for != asked:
+        if (counts.is_old(self.steps) or window.is_patient) and self._counted_for != asked:
             self._counted_for = asked
             self._count(0)
             if counts.busy:
