@@ -1,5 +1,6 @@
 """Counting in part: what names lead to, in pairs that it finds and that it leaves alone."""
 
+import builtins
 from typing import Any
 
 import pytest
@@ -24,9 +25,9 @@ class Trainer:
 TABLE: dict[str, Any] = {"rows": [0] * 10}
 
 
-def grow(make: Any) -> tuple[list[Gain], Census]:
+def grow(make: Any, datasets: Any = tuple) -> tuple[list[Gain], Census]:
     """Count in part, do something forty times, and count again."""
-    parts, gains = PartCounter(Counter()), Gains()
+    parts, gains = PartCounter(Counter(), datasets), Gains()
     at_once(parts.turns(Turn(), Census(1), gains.remember))
     for number in range(40):
         make(number)
@@ -54,6 +55,18 @@ class TestFinds:
         assert gain.weight.tensors == pytest.approx(160_000, rel=0.05)
         assert census.gained.tensors >= 152_000
         assert census.counted == "in part"
+
+    def test_a_list_of_a_dataset_that_a_library_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a loader's worker no name of the program's own leads to it."""
+        monkeypatch.setattr(builtins, "kept_by_a_library", Trainer(), raising=False)
+
+        def dataset() -> Any:
+            return vars(builtins)["kept_by_a_library"]
+
+        found, _ = grow(lambda _: dataset().history.append(torch.ones(1000)), datasets=lambda: [dataset()])
+
+        (gain,) = (gain for gain in found if gain.naming is not None and gain.naming.name == "history")
+        assert [part.name for part in gain.path] == ["dataset", "history"]
 
     def test_a_list_of_a_class(self) -> None:
         """And one in a table of a module."""

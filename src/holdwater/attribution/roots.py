@@ -8,7 +8,7 @@ the collector's list nor the millions of records that make counting dear. Each n
 import gc
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -51,15 +51,16 @@ class _Found:
 class PartCounter:
     """Takes censuses in part, and remembers the lengths of containers from one to the next."""
 
-    def __init__(self, whole: Counter) -> None:
+    def __init__(self, whole: Counter, datasets: Callable[[], Iterable[object]] = tuple) -> None:
         """Begin where whole counts have come to.
 
         Args:
             whole: Takes whole censuses: what either has counted is what the next is compared with.
+            datasets: Gives the datasets that are iterated: the user's objects too, though a library holds them.
         """
         self.alone = False
         """Whether there was no whole count before the first in part: their totals are not comparable."""
-        self._whole = whole
+        self._whole, self._datasets = whole, datasets
         self._found = _Found()
 
     def turns(self, turn: Turn, census: Census, note: Comparison) -> Turns[Census]:
@@ -74,7 +75,7 @@ class PartCounter:
         seen = Seen(turn, self._whole.lengths or {}, {})
         done = set[Any]()
         while True:
-            for key, value, part in _names():
+            for key, value, part in _names(self._datasets()):
                 if key in done or len(found.seen) > MOST_OBJECTS:
                     continue
                 done.add(key)
@@ -148,8 +149,10 @@ class PartCounter:
                 self._found.grown.append((gain, item))
 
 
-def _names() -> Iterator[tuple[Any, Any, Part]]:
-    """What names hold, with a key of each: variables of running functions, then globals of the user's modules."""
+def _names(datasets: Iterable[object]) -> Iterator[tuple[Any, Any, Part]]:
+    """What names hold, with a key of each: datasets, variables of running functions, globals of the program's."""
+    for dataset in datasets:
+        yield ("dataset", id(dataset)), dataset, Part("attribute", "dataset", "torch.utils.data.DataLoader")
     for frame in running_frames():
         code = frame.f_code
         if is_users(code.co_filename):

@@ -85,6 +85,7 @@ class Counting:
         self,
         datasets: "Callable[[], Iterable[object]]",
         *,
+        by_names: bool = False,
         price: Price | None = None,
         clock: "Callable[[], float]" = time.perf_counter,
         work: "Callable[[], float]" = time.thread_time,
@@ -93,6 +94,7 @@ class Counting:
 
         Args:
             datasets: Gives the datasets that are iterated, which are weighed.
+            by_names: Only ever follow names: in a forked process each object that is looked at costs its page.
             price: Foresees what counts cost.
             clock: Seconds, on a clock that never goes backwards.
             work: Seconds that this thread has worked: beside busy programs turns take longer, but so do steps.
@@ -108,7 +110,8 @@ class Counting:
         self._datasets, self._clock, self._worked = datasets, clock, work
         self._price = Price() if price is None else price
         self._counter = Counter()
-        self._part = PartCounter(self._counter)
+        self._part = PartCounter(self._counter, datasets)
+        self._by_names = by_names
         self._began = clock()
         self._spent: dict[Purpose, float] = dict.fromkeys(ALLOWED, 0.0)
         self._work: Turns[Census] | None = None
@@ -163,7 +166,7 @@ class Counting:
         self._purpose, self._turns, self._work_done = purpose, 0, 0.0
         self._turn, self._length = Turn(self._worked), max(SHORT, SHARE * period)
         self._census = Census(0)
-        if self.is_affordable(purpose, period):
+        if not self._by_names and self.is_affordable(purpose, period):
             self._counter.mark = None if purpose == "end" else []
             self._waits = 0 if purpose == "end" else AGE
             self._work = self._counter.turns(self._turn, self._census, self._datasets, note)

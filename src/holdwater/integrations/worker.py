@@ -10,6 +10,7 @@ stays as it is.
 import contextlib
 import json
 import os
+import sys
 import time
 from typing import Any
 
@@ -69,7 +70,7 @@ class WorkerAgent:
         self._number, self._waits, self._ticked_at = self._handled, False, time.perf_counter()
         if self._counts is not None:
             return  # it goes on with the counts that it has made
-        self._next, self._counts = self._batches, Counting(list)
+        self._next, self._counts = self._batches, Counting(_datasets, by_names=True)
         Finalize(None, self._end, exitpriority=0)  # it runs when the worker has no more to do
 
     def _go_on(self, counts: Counting) -> None:
@@ -151,3 +152,10 @@ class WorkerAgent:
         channel = self._session.channel
         if channel.get("worker_pid") == os.getpid():
             channel.put("worker_pid", 0)  # what our counts have added goes with this process
+
+
+def _datasets() -> list[object]:
+    """The dataset of this worker."""
+    loading = sys.modules.get("torch.utils.data")
+    info = None if loading is None else loading.get_worker_info()
+    return [] if info is None else [info.dataset]
