@@ -1,6 +1,7 @@
 """Counting in part: what names lead to, in pairs that it finds and that it leaves alone."""
 
 import builtins
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,6 +21,12 @@ class Trainer:
 
     def __init__(self) -> None:
         self.history: list[Any] = [0] * 10
+
+
+@cache
+def remembered(number: int) -> bytes:
+    """5 kB for each number."""
+    return bytes(5000 + number)
 
 
 TABLE: dict[str, Any] = {"rows": [0] * 10}
@@ -67,6 +74,15 @@ class TestFinds:
 
         (gain,) = (gain for gain in found if gain.naming is not None and gain.naming.name == "history")
         assert [part.name for part in gain.path] == ["dataset", "history"]
+
+    def test_a_cache_of_a_function(self) -> None:
+        """Its table has no name; the function has: it is the variable `make` as well."""
+        found, _ = grow(remembered)
+
+        (gain,) = (
+            gain for gain in found if gain.naming is not None and gain.naming.name in {"make", "remembered"}
+        )
+        assert gain.weight.python > 39 * 5000
 
     def test_a_list_of_a_class(self) -> None:
         """And one in a table of a module."""

@@ -199,13 +199,13 @@ def _of_function(function: types.FunctionType, path: tuple[Part, ...], level: in
 
 
 def _attributes(item: Any, path: tuple[Part, ...], level: int) -> Iterator[Held]:  # noqa: ANN401 - any object
-    """The attributes of an instance; without any, what it refers to, such as a cache's table."""
+    """The attributes of an instance; of one without any, and of a cache, the containers that it refers to."""
     kind = type(item)
     named = attributes(item)
     where = (f"{kind.__module__}.{kind.__qualname__}", file_of(str(kind.__module__)))
     for name, value in reversed(named):
         yield value, (*path, Part("attribute", name, *where)), level
-    if not named:
+    if not named or is_a(item, class_of("functools", "_lru_cache_wrapper")):
         held = gc.get_referents(item)
         part = Part("element", None, kind.__name__)
         for value in only(held, CONTAINERS):
