@@ -125,6 +125,17 @@ class TestJudge:
 
         assert verdict.kind in {"warming", "bounded"}
 
+    def test_a_leak_of_a_process_that_has_shrunk_is_one(self) -> None:
+        """It began with 900 MB, gave 700 of them back, and leaks 100 kB a step of which malloc knows nothing."""
+        timeline = Timeline()
+        for step in range(1, 3001):
+            resident = 900_000_000 if step < 20 else 200_000_000 + 100_000 * step
+            timeline.append(Sample(Step(step), 0.1 * step, Bytes(resident), None, Look()))
+
+        verdict = judge(timeline.buckets(), BUDGETS, config=JudgeConfig(), final=True).verdict
+
+        assert verdict.kind == "leak"
+
     def test_what_may_be_a_leak_says_how_often_it_comes(self) -> None:
         """2 MB every 40 steps of the later half, too few to be called a leak yet: a window has to wait for two."""
         timeline = Timeline()

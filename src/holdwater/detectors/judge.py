@@ -29,7 +29,7 @@ KEPT = frozenset(("host.retained", "device.reserved"))
 """What an allocator keeps and nobody uses: its growth is fragmentation, and no leak."""
 MINOR = 0.3
 """A second private part is named only if it grows by this share of the first."""
-PART = 0.1
+COMPANION = 0.1
 """What has grown by less than this part of a growth of which it is not known whether it ends goes with that."""
 SHORT, EARLY = 2000, 0.25
 """In a run of fewer steps a part of what a leak must have grown by is worth to be told."""
@@ -129,7 +129,7 @@ class _Case:
         findings: list[Finding] = []
         for rate, finding in grown:
             since = self.step - int(finding.onset_step or 0)
-            if finding.verdict == "leak" and rate * since < PART * self.undecided:
+            if finding.verdict == "leak" and rate * since < COMPANION * self.undecided:
                 continue
             new = all(finding.component != other.component for other in findings)
             if new and rate >= MINOR * grown[0][0]:
@@ -186,7 +186,7 @@ class _Case:
         growth, following = self._grow(series)
         if growth.kind == "leak" and self._is_code(self._largest_part(growth), growth):
             growth = replace(growth, kind="unknown")
-        elif growth.kind == "leak" and self.undecided >= MOST_OF * series.rise(0):
+        elif growth.kind == "leak" and self.undecided >= MOST_OF * max(series.rise(0), 1.0):
             growth = replace(growth, kind="warming")  # it is that part of it
         named = [finding for finding in others if finding.component.startswith("host.")]
         accused = any(finding.verdict in {"leak", "fragmentation", "warming", "cyclic"} for finding in named)
