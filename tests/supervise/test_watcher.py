@@ -27,7 +27,13 @@ def new_watcher(folder: Path, *, memory: int | None = None, host: int | None = N
 
 
 def tell(
-    watcher: Watcher, script: Channel, *, resident: float, reserved: float = NOT_READ, allocated: float = NOT_READ
+    watcher: Watcher,
+    script: Channel,
+    *,
+    resident: float,
+    file_and_shared: float = 0.0,
+    reserved: float = NOT_READ,
+    allocated: float = NOT_READ,
 ) -> None:
     """Let the script make one step more and say what it holds, in GB; and let the watcher take that in."""
     step = script.get("steps") + 1
@@ -38,7 +44,7 @@ def tell(
             seconds=0.1 * step,
             cost=1e-5,
             resident=resident * GB,
-            file_and_shared=0.0,
+            file_and_shared=file_and_shared * GB,
             virtual=0.0,
             device_allocated=GB * (reserved if allocated != allocated else allocated),  # noqa: PLR0124 - NaN
             device_reserved=GB * reserved,
@@ -86,6 +92,24 @@ def test_only_a_leaks_explanation_is_waited_for(tmp_path: Path, kind: VerdictKin
     watcher.verdict = Verdict(kind, Step(9), ())
 
     assert least <= watcher._patience <= least + 1
+
+
+class TestFilePages:
+    """The process counts pages of files and shared memory together; what is shared is read from outside."""
+
+    @pytest.mark.parametrize(("before", "file"), [(0.5, 0.25), (0.4, None)])
+    def test_are_the_rest_while_shared_memory_stays(
+        self, tmp_path: Path, before: float, file: float | None
+    ) -> None:
+        """Where it has changed since it was read before, it may have changed again: the rest would be anything."""
+        watcher, script = new_watcher(tmp_path)
+        watcher._shared_before, watcher._shared = before * GB, 0.5 * GB
+
+        for _ in range(3):
+            tell(watcher, script, resident=2, file_and_shared=0.75)
+
+        found = watcher.by_step.buckets().lows("file") if watcher.by_step.buckets().seen("file") else []
+        assert [value / GB for value in found] == ([] if file is None else [file] * 3)
 
 
 class TestDevice:
