@@ -108,8 +108,9 @@ class TestFilePages:
         for _ in range(3):
             tell(watcher, script, resident=2, file_and_shared=0.75)
 
-        found = watcher.by_step.buckets().lows("file") if watcher.by_step.buckets().seen("file") else []
-        assert [value / GB for value in found] == ([] if file is None else [file] * 3)
+        buckets = watcher.by_step.buckets()
+        found = list(buckets.lows("file") / GB) if buckets.seen("file") else []
+        assert found == ([] if file is None else [file] * 3)
 
 
 class TestDevice:
