@@ -12,7 +12,7 @@ from holdwater.detectors.evidence import Evidence
 from holdwater.detectors.forecast import forecast_visits
 from holdwater.detectors.growth import Growth
 from holdwater.detectors.verdict import Clock, Component, Finding, Plateau
-from holdwater.probes.mappings import Kind
+from holdwater.probes.mappings import Kind, Touched
 from holdwater.timeline.buckets import Buckets
 from holdwater.units import Step, format_size
 
@@ -87,7 +87,7 @@ def _by_regions(
     """A growth within regions that had been mapped before it began."""
     onset = 0 if growth.onset is None else int(growth.onset)
     touched = evidence.touched_since(kind, onset)
-    if touched is not None and touched.inside + touched.fresh >= ACCOUNTED * growth.risen:
+    if touched is not None and _accounts_for(touched, growth, int(buckets.last_step[-1])):
         if not touched.has_a_bound:
             return None
         plateau = _plateau(buckets, growth, float(touched.room))
@@ -103,8 +103,21 @@ def _by_regions(
     return _bounded(buckets, component, growth, plateau, f"{what}: {end}")
 
 
+def _accounts_for(touched: Touched, growth: Growth, step: int) -> bool:
+    """Whether readings of the regions show most of what has grown since the first of them.
+
+    Args:
+        touched: What they show.
+        growth: How memory grows.
+        step: The newest.
+    """
+    since = max(touched.since_step, 0 if growth.onset is None else int(growth.onset))
+    rate = 0.0 if growth.rate is None else growth.rate.bytes_per_step
+    return touched.inside + touched.fresh >= ACCOUNTED * rate * (step - since)
+
+
 def needs_no_address_space(buckets: Buckets, growth: Growth) -> bool:
-    """Whether resident memory has grown while hardly any address space was added; False where that is not known.
+    """Whether hardly any address space was added in the later half of a growth; False where that is not known.
 
     Args:
         buckets: The history.
@@ -115,8 +128,9 @@ def needs_no_address_space(buckets: Buckets, growth: Growth) -> bool:
     if growth.onset is None or growth.rate is None or not seen.any():
         return False
     steps, sizes = buckets.last_step[seen], virtual[seen]
-    added = sizes[-1] - sizes[max(int(np.searchsorted(steps, int(growth.onset), side="right")) - 1, 0)]
-    grown = growth.rate.bytes_per_step * float(steps[-1] - int(growth.onset))
+    middle = (int(growth.onset) + float(steps[-1])) / 2  # libraries are loaded meanwhile, most of them early
+    start = max(int(np.searchsorted(steps, middle, side="right")) - 1, 0)
+    added, grown = sizes[-1] - sizes[start], growth.rate.bytes_per_step * float(steps[-1] - steps[start])
     return bool(added < MAPPED_SHARE * grown)
 
 

@@ -159,7 +159,8 @@ class Watcher:
             self._regions.look(self._now)
         judgement = self._judge(final=final)
         if judgement.regions and (final or self._regions.is_affordable):
-            self._regions.look(self._now, at_end=final)
+            ended = self._channel is not None and self._channel.state in {"ending", "ended"}
+            self._regions.look(self._now, at_end=final or ended)
             judgement = self._judge(final=final)
         self.verdict = self._dated(self._pressure.added_to(judgement.verdict))
         if self.inquiry is not None:
