@@ -235,6 +235,22 @@ class TestIgnores:
 
         assert [gain for gain in grow(replace) if gain.naming is not None and gain.naming.name == "rows"] == []
 
+    def test_a_large_graph_that_is_made_anew(self) -> None:
+        """The loss of a deep model has 10,000 nodes in each step, and all of them are new."""
+        weight = torch.ones(3, requires_grad=True)
+        loss = torch.zeros(3)
+
+        def compute(_: int) -> None:
+            nonlocal loss
+            loss = weight * 2
+            for _ in range(10_000):
+                loss = loss + 1
+
+        compute(0)
+
+        found = grow(compute, count=2)
+        assert [gain for gain in found if gain.naming is not None and gain.naming.name == "loss"] == []
+
     def test_tables_of_the_interpreter(self) -> None:
         """Such as what `typing` caches."""
         found = grow(lambda number: typing.Literal[number + 1_000_000])

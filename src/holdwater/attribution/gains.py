@@ -269,8 +269,10 @@ def _is_noise(path: Path) -> bool:
     if any((part.file or "").startswith(_HERE) or part.owner.startswith(_OURS) for part in path.parts):
         return True
     naming = path.naming
-    if naming is None or naming.name == "_abc_impl":  # which classes were asked for
-        return naming is not None
+    if naming is None:
+        return False
+    if naming.name == "_abc_impl":  # notes which classes were asked for
+        return True
     return naming.owner.partition(".")[0] in _STANDARD and not is_users(naming.file or "")
 
 

@@ -8,7 +8,15 @@ from holdwater.attribution.census import LEAST_GAIN, LEAST_LENGTH
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.links import Part, attributes, module_of
 from holdwater.attribution.user_code import users_modules
-from holdwater.attribution.weights import class_of, follow_graphs, graph_of, is_a, note_storage, sequence_of
+from holdwater.attribution.weights import (
+    Border,
+    class_of,
+    follow_graphs,
+    graph_of,
+    is_a,
+    note_storage,
+    sequence_of,
+)
 
 MOST_NAMED_NODES = 15_000
 """Graph nodes that are counted behind names."""
@@ -143,10 +151,10 @@ class Names:
         functions = [graph for graph in map(graph_of, tensors) if graph is not None]
         newest = max(map(sequence_of, functions), default=0)
         known = before if before is not None and before.nodes >= MANY and before.newest else None
-        since = None if known is None else known.newest
-        nodes = follow_graphs(functions, storages, max(self._left, 0), since=since) if functions else 0
+        border = None if known is None else Border(known.newest)
+        nodes = follow_graphs(functions, storages, max(self._left, 0), border=border) if functions else 0
         self._left -= nodes
-        if known is not None and functions:
+        if known is not None and border is not None and border.met:
             added = sum(size for place, size in storages.items() if place not in self._places)
             return Sizes(known.nodes + nodes, known.bytes + added, newest)
         for tensor in tensors:

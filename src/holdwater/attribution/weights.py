@@ -98,7 +98,7 @@ def size_of(item: object) -> int:
 
 
 def follow_graphs(
-    functions: list[Any], storages: dict[int, int], most: int = MOST_NODES, *, since: int | None = None
+    functions: list[Any], storages: dict[int, int], most: int = MOST_NODES, *, border: "Border | None" = None
 ) -> int:
     """Walk the graphs behind tensors, note the storages that they keep, and count their nodes.
 
@@ -106,14 +106,14 @@ def follow_graphs(
         functions: Where to begin.
         storages: Sizes of storages by address; what the nodes have saved is added.
         most: Nodes that are walked at most.
-        since: Only nodes that were made after the one of this number; None walks all.
+        border: Older nodes are not walked; None walks all.
     """
     seen: set[Any] = set()
     saved_names: dict[type, list[str]] = {}
     waiting = list(functions)
     while waiting and len(seen) < most:
         node = waiting.pop()
-        if node in seen or (since is not None and not since < sequence_of(node) < _NO_NUMBER):
+        if node in seen or (border is not None and border.is_reached(node)):
             continue
         seen.add(node)
         kind = type(node)
@@ -124,6 +124,22 @@ def follow_graphs(
             _note_saved(node, name, storages)
         waiting.extend(function for function, _ in node.next_functions if function is not None)
     return len(seen)
+
+
+@dataclass(slots=True)
+class Border:
+    """Where the older part of a graph begins."""
+
+    newest: int
+    """The number of its newest node."""
+    met: bool = False
+    """Whether a walk has come to it: a graph that was made anew has no older part."""
+
+    def is_reached(self, node: Any) -> bool:  # noqa: ANN401 - a node of a graph
+        """Whether a node is not to be walked: it belongs to the older part, or accumulates a gradient."""
+        number = sequence_of(node)
+        self.met |= number <= self.newest
+        return number <= self.newest or number >= _NO_NUMBER
 
 
 def sequence_of(node: Any) -> int:  # noqa: ANN401 - a node of a graph
