@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from holdwater.attribution.explanation import explain
+from holdwater.attribution.gains import Gains
 from holdwater.attribution.recorded import read
 from holdwater.attribution.site import Explanation, Growing
 from holdwater.integrations import script as runner
+from holdwater.integrations.window import Standing, Window
 from holdwater.supervise.channel import Channel, create_channel
 
 EVERY = """
@@ -114,6 +116,41 @@ def explained(folder: Path, seen: dict[str, Any], growing: Growing) -> Explanati
     if seen["allocations"] is not None:
         recorded = read(folder / seen["allocations"], every=seen["every_steps"], by_events=seen["by_events"])
     return explain(seen, growing, recorded=recorded)
+
+
+class TestUnfinished:
+    """Two rises are seen, or nothing is said."""
+
+    @pytest.mark.parametrize(("steps", "unfinished"), [(99, True), (100, False)])
+    def test_a_window_spans_two_rises(self, tmp_path: Path, steps: int, unfinished: bool) -> None:
+        """Of growth that comes every 50 steps."""
+        (tmp_path / "window-1").write_text(json.dumps({"every_steps": 50}), encoding="utf-8")
+        window = Window(tmp_path, 1, Gains(), heap=None)
+
+        assert ("unfinished" in window._unfinished(steps, 0)) == unfinished
+
+    @pytest.mark.parametrize(("events", "unfinished"), [(1, True), (2, False)])
+    def test_a_window_spans_two_events(self, tmp_path: Path, events: int, unfinished: bool) -> None:
+        """Of the clock that it waits for."""
+        request = {"clock": "evaluations", "events": 2}
+        (tmp_path / "window-1").write_text(json.dumps(request), encoding="utf-8")
+        window = Window(tmp_path, 1, Gains(), heap=None)
+
+        assert ("unfinished" in window._unfinished(500, events)) == unfinished
+
+
+class TestCost:
+    """What a window costs is its work: beside busy programs each step takes longer."""
+
+    @pytest.mark.parametrize(("work", "dear"), [(None, True), (0.0, False)])
+    def test_of_a_second_of_waiting_is_none(self, tmp_path: Path, work: float | None, dear: bool) -> None:
+        """Where it is not known how much steps have worked, all of it counts."""
+        (tmp_path / "window-1").write_text("{}", encoding="utf-8")
+        window = Window(tmp_path, 1, Gains(), heap=None)
+        window._since = Standing(0, 0.0, 0, 0, 0.0, 0.0, work)
+        window._opened, window._worked = time.perf_counter() - 1.0, time.process_time()
+
+        assert (window._extra > 0.5) == dear
 
 
 @pytest.mark.alone

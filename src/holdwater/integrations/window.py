@@ -298,11 +298,13 @@ class Window:
         return census
 
     def _unfinished(self, step: int, events: int) -> dict[str, str]:
-        """Why too little was seen, where that is so: neither the window nor the counts span a rise."""
-        if self.clock is not None and max(events, self._came) < 1:
-            return {"unfinished": f"it was closed before one of the {self.clock} came that the growth follows"}
-        if self._every and step - self._since.counted_at < self._every:
-            return {"unfinished": f"it was closed before the growth came, which comes every {self._every} steps"}
+        """Why too little was seen, where that is so: neither the window nor the counts span two rises."""
+        if self.clock is not None and max(events, self._came) < self._events_wanted:
+            return {"unfinished": f"it was closed before the second of the {self.clock} that the growth follows"}
+        if self._every and step - self._since.counted_at < 2 * self._every:
+            return {
+                "unfinished": f"it was closed before the growth, which comes every {self._every} steps, came twice"
+            }
         return {}
 
     def _start_trace(self, growing: "list[Any]") -> None:
