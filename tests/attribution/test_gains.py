@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from holdwater.attribution import paths
 from holdwater.attribution.census import Counter
-from holdwater.attribution.gains import Gain, Gains, Row, _let_go
+from holdwater.attribution.gains import Gain, Gains, Row, _is_noise, _let_go
+from holdwater.attribution.links import Part
 from holdwater.attribution.weights import Weight
 
 torch = pytest.importorskip("torch")
@@ -234,6 +236,27 @@ class TestIgnores:
             rows = [number]
 
         assert [gain for gain in grow(replace) if gain.naming is not None and gain.naming.name == "rows"] == []
+
+    def test_what_is_next_to_nothing_beside_another(self, namespace: dict[str, Any]) -> None:
+        """A list of numbers beside one of 40 MB: who holds it is not sought."""
+        heavy: list[bytes] = []
+        light: list[int] = []
+        namespace["heavy"], namespace["light"] = heavy, light
+
+        def add(number: int) -> None:
+            heavy.append(bytes(1_000_000 + number))
+            light.append(number)
+
+        found = {gain.naming.name for gain in grow(add) if gain.naming is not None}
+        assert "heavy" in found
+        assert "light" not in found
+
+    def test_notes_of_abstract_classes(self) -> None:
+        """Which classes were asked for: they grow by one with each."""
+        part = Part("class attribute", "_abc_impl", "collections.abc.Mapping", "abc.py")
+
+        assert _is_noise(paths.Path((part,)))
+        assert not _is_noise(paths.Path((Part("attribute", "rows", "__main__.Trainer", "train.py"),)))
 
     def test_a_large_graph_that_is_made_anew(self) -> None:
         """The loss of a deep model has 10,000 nodes in each step, and all of them are new."""

@@ -107,6 +107,15 @@ class TestComposition:
         assert found is not None
         assert found.component == "host.python"
 
+    def test_garbage_of_the_start_up_says_nothing(self) -> None:
+        """400 kB were collected once, and 10 MB of native memory have grown."""
+        tests = (Experiment(64, collected=4e5, collected_tensors=0, trimmed=0, collector_on=True),)
+
+        found = composition(Evidence((held(16, 1e8), held(64, 1.05e8), held(140, 1.1e8)), tests))
+
+        assert found is not None
+        assert (found.component, found.python) == ("host.native", 0.0)
+
     def test_is_silent_without_two_counts(self) -> None:
         """One can be compared with nothing."""
         assert composition(Evidence((held(16, 1e8),))) is None

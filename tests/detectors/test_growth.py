@@ -221,3 +221,15 @@ class TestByTime:
         found = judge_growth(ticks, 1e8 + 2e6 * ticks, final=final, config=by_time(0.1))
 
         assert (found.kind == "leak") == leaks
+
+
+class TestSettled:
+    """A rise by unequal steps that keeps its level at the end has stopped."""
+
+    @pytest.mark.parametrize(("filled", "kind"), [(0.8, "bounded"), (1.0, "leak")])
+    def test_a_rise_that_keeps_its_level_is_none(self, filled: float, kind: str) -> None:
+        """32 entries of 2 MB, the last of them at 80 % of the run, or at its end."""
+        steps = np.arange(1.0, 1001.0)
+        memory = 300 * MB + 2 * MB * np.floor(32 * np.minimum(steps / (1000 * filled), 1.0))
+
+        assert judge_growth(steps, memory, final=True).kind == kind

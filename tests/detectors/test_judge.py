@@ -125,6 +125,18 @@ class TestJudge:
 
         assert verdict.kind in {"warming", "bounded"}
 
+    def test_a_leak_beside_a_growth_that_has_ended_is_one(self) -> None:
+        """A cache of 40 MB was full at step 250 of 3,000; a straight line of 3.5 kB a step has gone on."""
+        timeline = Timeline()
+        for step in range(1, 3001):
+            risen = 40e6 * min(step / 250, 1.0)
+            look = Look(heap_in_use=Bytes(200_000_000 + 3500 * step), python_blocks=int(1e6 + risen / 64))
+            timeline.append(Sample(Step(step), 0.1 * step, Bytes(int(300e6 + risen + 3500 * step)), None, look))
+
+        verdict = judge(timeline.buckets(), BUDGETS, config=JudgeConfig(), final=True).verdict
+
+        assert (verdict.kind, verdict.findings[0].component) == ("leak", "host.native")
+
     def test_a_leak_of_a_process_that_has_shrunk_is_one(self) -> None:
         """It began with 900 MB, gave 700 of them back, and leaks 100 kB a step of which malloc knows nothing."""
         timeline = Timeline()
@@ -234,6 +246,15 @@ class TestShared:
 
         assert judgement.suspicious
         assert judgement.verdict.kind != "leak"
+
+    def test_what_stays_is_not_counted_for(self) -> None:
+        """Blocks that were made at the start."""
+        timeline = Timeline()
+        for step in range(1, 67):
+            look = Look(shared_memory=Bytes(40_000_000), file=Bytes(50_000_000))
+            timeline.append(Sample(Step(step), 1.4 * step, Bytes(300_000_000), None, look))
+
+        assert not judge(timeline.buckets(), BUDGETS, config=JudgeConfig()).suspicious
 
 
 class TestPinned:

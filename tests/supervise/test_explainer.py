@@ -73,6 +73,12 @@ class TestWindows:
         assert made.explained == 0.5
 
 
+def answer(folder: Path, number: int, script: str, size: int) -> None:
+    """Leave what a loader's worker has seen: a list that has gained so many bytes."""
+    text = json.dumps(seen(script, size=size, inside="inside a loader worker (process 7)"))
+    (folder / f"worker-1-{number}.json").write_text(text, encoding="utf-8")
+
+
 class TestWorkers:
     """A loader's workers say what they hold; an answer without gains replaces none with some."""
 
@@ -82,8 +88,7 @@ class TestWorkers:
         """Counts lie farther and farther apart, and the last may have met a lull."""
         explainer = Explainer(tmp_path)
         for number, size in ((2, 900_000), (3, 10_000)):
-            text = json.dumps(seen(script, size=size, inside="inside a loader worker (process 7)"))
-            (tmp_path / f"worker-1-{number}.json").write_text(text, encoding="utf-8")
+            answer(tmp_path, number, script, size)
             explainer.poll()
 
         made = explainer.explain(leak("host.children"))
@@ -95,8 +100,7 @@ class TestWorkers:
         """In the order in which they were left."""
         explainer = Explainer(tmp_path)
         for number, size in ((2, 1_000_000), (3, 0)):
-            text = json.dumps(seen(script, size=size, inside="inside a loader worker (process 7)"))
-            (tmp_path / f"worker-1-{number}.json").write_text(text, encoding="utf-8")
+            answer(tmp_path, number, script, size)
         explainer.poll()
 
         made = explainer.explain(leak("host.children"))

@@ -124,6 +124,21 @@ class TestAsk:
         assert asked(tmp_path) == ["window-1", "window-2"]
         assert json.loads((tmp_path / "window-2").read_text())["steps"] == 96
 
+    @pytest.mark.parametrize(("worked", "windows"), [(1.0, ["window-1", "window-2"]), (4.0, ["window-1"])])
+    def test_what_was_spent_is_work(
+        self, inquiry: Inquiry, tmp_path: Path, worked: float, windows: list[str]
+    ) -> None:
+        """Ten seconds by the clock, of which a busy machine had most."""
+        inquiry.ask(judgement(), 64, final=False)
+        answer(tmp_path, 2, 1, step=90)
+        inquiry.take_answers()
+        channel = Channel(tmp_path / "pulse")
+        channel.put_seconds("attribution_seconds", 10.0)
+        channel.put_seconds("attribution_work", worked)
+        inquiry.ask(judgement(accusing=True, untested=False), 100, final=False)
+
+        assert asked(tmp_path) == windows
+
     def test_looks_again_into_garbage_that_nothing_collects(self, inquiry: Inquiry, tmp_path: Path) -> None:
         """It is told as warming for a while, though a line rises; what only warms up is not looked into again."""
         garbage = replace(judgement(), accusing=True, untested=False)

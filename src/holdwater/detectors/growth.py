@@ -50,7 +50,7 @@ LEAST_RISES = 5
 SETTLED = 0.15
 """Memory that has kept its level over this part of the run has settled."""
 PLAIN = 16
-"""Growth of so many times the least does not come in steps of an allocator's that are as long as that."""
+"""Only growth of so many times the least can be seen to have settled: less comes in an allocator's large steps."""
 GrowthKind = Literal["leak", "warming", "bounded", "cyclic", "flat", "unknown"]
 
 

@@ -36,7 +36,7 @@ SHORT, EARLY = 2000, 0.25
 STAIRS, FEW_STAIRS = 6, 5
 """Levels, the first included, between events at which memory grows: for a leak, and to be told in a short run."""
 MOST_OF = 0.5
-"""Growth of which so much is data of files that were mapped meanwhile is not code."""
+"""What makes up so much of a growth is taken for what grows: data files that are no code, pinned pages, a part."""
 CODE = 500e6
 """Bytes of libraries that a process may read in page by page while it is young."""
 

@@ -33,7 +33,7 @@ def climb_at_events(
     Returns:
         The growth as a leak, and its clock; None where there is none.
     """
-    if not np.nanmax(every, initial=-np.inf) - np.nanmin(every, initial=np.inf) >= config.least_growth:
+    if np.nanmax(every, initial=-np.inf) - np.nanmin(every, initial=np.inf) < config.least_growth:
         return None
     for name, clock in EVENTS:
         if not buckets.seen(name):
