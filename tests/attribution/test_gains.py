@@ -176,7 +176,7 @@ class TestReports:
         namespace["rows"] = rows
 
         def add(number: int) -> None:
-            rows.append([{"row": row, "text": f"{number} {row}"} for row in range(1000)])
+            rows.append(tuple({"row": row, "text": f"{number} {row}"} for row in range(1000)))
 
         each = 1000 * (184 + 56) + 8856  # a dictionary, its text, and its place in the list
         assert named(grow(add), "rows").weight.python == pytest.approx(40 * each, rel=0.2)
