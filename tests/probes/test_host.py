@@ -1,6 +1,7 @@
 """Readings of the host: right on files made for the purpose, plausible on this machine."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,19 @@ class TestSharedMemoryFiles:
 
             assert probe.read() == {"dev_shm": 0}
         assert counted >= 100_000
+
+    def test_counts_a_file_that_the_kernel_dates_back_to_its_last_tick(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """New files bear the time of a clock that goes in steps of up to 10 ms."""
+        with (tmp_path / "one").open("wb") as file:
+            file.write(b"x" * 100_000)
+            file.flush()
+            made = os.fstat(file.fileno()).st_ctime
+            monkeypatch.setattr(time, "time", lambda: made + 0.008)
+            probe = SharedMemoryFiles(tmp_path)
+
+            assert probe.read()["dev_shm"] >= 100_000
 
     def test_keeps_counting_what_was_seen_to_be_its_own(self, tmp_path: Path) -> None:
         """A file that is closed and never unlinked."""

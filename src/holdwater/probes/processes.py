@@ -81,7 +81,7 @@ class SharedMemoryFiles:
         """
         self._folder, self._noted = folder, noted
         self._pids = _own_processes if pids is None else pids
-        self._since = time.time()
+        self._since = time.time() - FILE_CLOCK
         self._ours: set[int] = set()
         """Inodes."""
         self._look_again = 0.0
@@ -130,6 +130,9 @@ class SharedMemoryFiles:
         self._ours |= {status.st_ino for name, status in new if name in names or name.startswith(by_torch)}
         self._look_again = began + (time.monotonic() - began) / CLAIM_SHARE
 
+
+FILE_CLOCK = 0.01
+"""Seconds by which a new file's time may lie in the past: it is that of the kernel's last tick (100 a second)."""
 
 CLAIM_SHARE = 0.005
 """The part of the time that looking for a file's owner may take."""
