@@ -97,6 +97,19 @@ class TestExplain:
         assert not any(link.startswith(("allocated at", "stored in")) for link in made.chain)
         assert "the source stores it at train.py:4" in made.chain[1]
 
+    def test_explains_pages_of_files_by_what_maps_them(self, script: str) -> None:
+        """Not by memory of malloc, of the same line or of another."""
+        recorded = {"places": [
+            place(script, 3, 330_000) | {"mapped": 230_000}, place(script, 4, 230_000) | {"mapped": 0},
+        ]}  # fmt: skip
+        growing = Growing("host.file", 10_000.0)
+
+        made = explain(seen(script, gain(script, size=0, files=1_000_000)), growing, recorded=recorded)
+
+        assert [(site.role, site.line, site.share) for site in made.sites] == [
+            ("held", 4, 1.0), ("allocated", 3, 1.0),
+        ]  # fmt: skip
+
     def test_prefers_a_line_that_ran(self, tmp_path: Path) -> None:
         """Of two lines that store under a name, the one in a branch that never ran is not named."""
         script = tmp_path / "two.py"

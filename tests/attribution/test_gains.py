@@ -147,6 +147,26 @@ class TestReports:
 
         assert gain.files == pytest.approx(160_000, rel=0.01)
 
+    def test_tensors_of_a_mapped_checkpoint(self, tmp_path: Path) -> None:
+        """Their pages are the file's."""
+        states: list[Any] = []
+        torch.save({"weight": torch.ones(100_000)}, tmp_path / "state.pt")
+
+        gain = named(grow(lambda _: states.append(torch.load(tmp_path / "state.pt", mmap=True))), "states")
+
+        assert gain.files == pytest.approx(40 * 400_000, rel=0.01)
+        assert gain.weight.tensors == 0
+
+    def test_tensors_of_a_checkpoint_that_was_read(self, tmp_path: Path) -> None:
+        """These are the process's own."""
+        states: list[Any] = []
+        torch.save({"weight": torch.ones(100_000)}, tmp_path / "state.pt")
+
+        gain = named(grow(lambda _: states.append(torch.load(tmp_path / "state.pt"))), "states")
+
+        assert gain.files == 0
+        assert gain.weight.tensors == pytest.approx(40 * 400_000, rel=0.01)
+
     def test_a_text_and_an_array_that_are_added_to(self, namespace: dict[str, Any]) -> None:
         """By their names."""
         text = "x" * 2000

@@ -6,7 +6,7 @@ from typing import Any
 from holdwater.attribution.capture import EVENT_MARK, MARK
 from holdwater.attribution.recorded import Recording
 
-FREE, MALLOC = 1, 2
+FREE, MALLOC, MMAP = 1, 2, 3
 USERS = "/home/somebody/train.py"
 
 
@@ -34,11 +34,11 @@ class Story:
     records: list[Record] = field(default_factory=list)
     address: int = 0
 
-    def allocate(self, line: int, size: int, *, tid: int = 1, name: str = "") -> int:
+    def allocate(self, line: int, size: int, *, tid: int = 1, name: str = "", kind: int = MALLOC) -> int:
         """At a line of the user's, or at line 0 in native code."""
         self.address += 1
         stack = [("work", USERS, line)] if line else []
-        self.records.append(Record(MALLOC, self.address, size, tid, line, name, stack))
+        self.records.append(Record(kind, self.address, size, tid, line, name, stack))
         return self.address
 
     def free(self, address: int) -> None:
@@ -80,6 +80,17 @@ class TestRecording:
         assert lines(found) == {7: 9000}
         assert (found["places"][0]["steps"], found["places"][0]["of_steps"]) == (9, 9)
         assert found["places"][0]["early"] > 0.4
+
+    def test_tells_what_was_mapped(self) -> None:
+        """A file that is mapped, or shared memory, beside memory of malloc at the same line."""
+        story = Story()
+        for _ in range(10):
+            story.allocate(7, 100)
+            story.allocate(7, 5000, kind=MMAP)
+            story.end_step()
+
+        (place,) = story.read(mapping=MMAP)["places"]
+        assert (place["bytes"], place["mapped"]) == (9 * 5100, 9 * 5000)
 
     def test_says_when_all_that_is_left_is_young(self) -> None:
         """What a collection frees every few steps is there at the end, and was not at the beginning."""

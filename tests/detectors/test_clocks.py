@@ -41,6 +41,17 @@ def test_finds_the_clock(grown: list[float], clock: Clock, per_event: float) -> 
     assert found.per_event == pytest.approx(per_event, rel=0.05)
 
 
+def test_ignores_what_is_freed_at_the_end() -> None:
+    """A list that goes as its function returns."""
+    buckets = history([2e6 * ((step + 1) // 25) for step in range(400)] + [0.0, 0.0])
+
+    found = find_clock(buckets, buckets.lows("resident"), 0)
+
+    assert found is not None
+    assert found.clock == "evaluation"
+    assert found.per_event == pytest.approx(2e6, rel=0.1)
+
+
 def test_finds_growth_by_the_second() -> None:
     """Steps are now slow, now fast; memory goes by the clock on the wall."""
     pace = np.where(np.arange(400) // 50 % 2, 0.01, 0.1)

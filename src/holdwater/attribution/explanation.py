@@ -154,7 +154,7 @@ def _allocated(recorded: Mapping[str, Any] | None, growing: Growing) -> list[Sit
     for place in () if recorded is None else recorded.get("places", ()):
         often = place["steps"] >= RECURS or growing.follows not in {"step", "unknown"}
         lasting = growing.eventful or place.get("early", 1.0) >= LASTING
-        if often and lasting:
+        if often and lasting and (column_of(growing.component) != "files" or place.get("mapped", 1)):
             found.append(_site(place["file"], place["line"], place["inner"], _place_rate(place, growing)))
     return found
 
@@ -175,9 +175,10 @@ def _allocated_within(recorded: list[Site], held: list[Site], growing: Growing) 
 
 def _place_rate(place: Mapping[str, Any], growing: Growing) -> float:
     """By how much a place's allocations grow a step; by events, what each brings, as often as they come."""
+    size = place.get("mapped", 0) if column_of(growing.component) == "files" else place["bytes"]
     if place.get("of_events") and growing.per_event:
-        return float(place["bytes"] / place["of_events"] * growing.rate / growing.per_event)
-    return float(place["bytes"] / place["of_steps"])
+        return float(size / place["of_events"] * growing.rate / growing.per_event)
+    return float(size / place["of_steps"])
 
 
 def _threads(recorded: Mapping[str, Any] | None, growing: Growing) -> list[dict[str, Any]]:

@@ -52,6 +52,8 @@ class _Place:
 
     inner: str = ""
     bytes: int = 0
+    mapped: int = 0
+    """The part of the bytes that the kernel was asked for by the line itself (`mmap`)."""
     count: int = 0
     early: int = 0
     """Bytes of the first half of the steps that count."""
@@ -67,6 +69,8 @@ class Recording:
     """Steps from one rise of the growth to the next; 0 where it comes at each."""
     by_events: bool = False
     """Whether the growth follows events that were marked."""
+    mapping: int = -1
+    """The kind of memray's records of `mmap`."""
     marks: int = 0
     events: int = 0
     loop: int | None = None
@@ -144,6 +148,7 @@ class Recording:
         place.steps.add(row.event if self.by_events else row.step // max(self.every, 1))
         if self._stays(row):
             place.bytes += row.record.size
+            place.mapped += row.record.size if row.record.allocator == self.mapping else 0
             place.count += 1
             place.early += row.record.size if row.step * 2 < self.marks - self._outlives + 1 else 0
 
@@ -152,6 +157,7 @@ class Recording:
         of_steps = max(self.marks - (0 if self.by_events else self._outlives) + 1, 1)
         return {
             "bytes": place.bytes,
+            "mapped": place.mapped,
             "count": place.count,
             "steps": len(place.steps),
             "early": round(place.early / max(place.bytes, 1), 3),
@@ -170,14 +176,15 @@ def read(file: Path, *, every: int = 0, by_events: bool = False) -> dict[str, An
 
     Returns:
         `steps`, `events`: marks seen; `places`: the user's lines whose allocations stayed, the largest first, each
-        with `file`, `line`, `function`, `bytes` and `count` over all `of_steps` (or `of_events`), `steps` in which
-        it happened, `early`, the share of the first half, and `inner`, the function that was called there last;
+        with `file`, `line`, `function`, `bytes`, of these `mapped`, and `count` over all `of_steps` (or
+        `of_events`), `steps` in which it happened, `early`, the share of the first half, and `inner`, the function
+        that was called there last;
         `threads`: native threads whose allocations stayed, with `tid` and `name`; `new_sizes`: large sizes that
         the first half of the recording has not seen.
     """
     import memray  # noqa: PLC0415 - an extra
 
-    recording = Recording(every, by_events)
+    recording = Recording(every, by_events, int(memray.AllocatorType.MMAP))
     frees = frozenset(int(kind) for kind in memray.AllocatorType if kind.name in FREES)
     reader = memray.FileReader(file)
     recording.take(reader.get_allocation_records(), frees)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from holdwater.attribution.mapped import bytes_of_files
 from holdwater.probes.devices import graph_pools
 
 MOST_NODES = 20_000
@@ -331,7 +332,9 @@ class Scales:
         weight.native += NODE_BYTES * follow_graphs(graphs, storages)
         fresh = {address: size for address, size in storages.items() if address not in self._storages}
         self._storages |= fresh
-        weight.tensors += host_bytes(fresh)
+        of_files = bytes_of_files(fresh)
+        weight.tensors += host_bytes(fresh) - of_files
+        weight.files += of_files
         weight.device += sum(fresh.values()) - host_bytes(fresh)
 
 

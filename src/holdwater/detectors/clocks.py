@@ -6,6 +6,7 @@ Growth follows an event if nearly all of it falls into the few buckets in which 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from holdwater.detectors.verdict import Clock
 from holdwater.timeline.buckets import Buckets, Floats
@@ -49,7 +50,7 @@ def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None
     Returns:
         The clock; None where the growth is none or too short.
     """
-    keep = ~np.isnan(values) & (buckets.last_step >= since)
+    keep = _before_the_end(np.flatnonzero(~np.isnan(values) & (buckets.last_step >= since)), values)
     y = values[keep]
     if len(y) < 8 or y[-1] <= y[0]:
         return None
@@ -70,6 +71,12 @@ def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None
     count, risen = int(steps[-1] - steps[0]), float(y[-1] - y[0])
     every = steps_between_rises(steps, y)
     return Following("step", risen / max(count, 1) * (every or 1), count // (every or 1), every)
+
+
+def _before_the_end(keep: npt.NDArray[np.intp], values: Floats) -> npt.NDArray[np.intp]:
+    """The readings up to the greatest, if that is a late one: what a script frees as it ends says nothing."""
+    greatest = int(np.argmax(values[keep])) + 1 if len(keep) else 0
+    return keep[:greatest] if 2 * greatest >= len(keep) else keep
 
 
 def steps_between_rises(steps: Floats, values: Floats) -> int | None:
