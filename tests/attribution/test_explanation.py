@@ -110,6 +110,29 @@ class TestExplain:
             ("held", 4, 1.0), ("allocated", 3, 1.0),
         ]  # fmt: skip
 
+    def test_finds_what_a_library_keeps_by_its_class(self, tmp_path: Path) -> None:
+        """Threads lie in a table of Python's own, whose name no statement of the user's resembles."""
+        script = tmp_path / "watch.py"
+        script.write_text("import threading\nwatcher = threading.Thread(target=watch)\nwatcher.start()\n", "utf-8")
+        table = {"role": "global", "name": "_active", "owner": "threading", "file": "/usr/threading.py", "line": 1}
+        kept = gain(str(script), naming=table, path=[table], elements={"int": 24, "Thread": 24}, handles=100)
+
+        made = explain(seen(str(script), kept), Growing("process.handles", 1.0))
+
+        assert [(site.role, site.line, site.known_by) for site in made.sites][:1] == [("held", 2, "source")]
+
+    def test_ignores_calls_that_make_such_elements_where_the_users_own_name_holds_them(
+        self, tmp_path: Path
+    ) -> None:
+        """Its own statements count: here there is none."""
+        script = tmp_path / "watch.py"
+        script.write_text("import threading\nwatcher = threading.Thread(target=watch)\n", "utf-8")
+        kept = gain(str(script), "kept", elements={"Thread": 24}, handles=100)
+
+        made = explain(seen(str(script), kept), Growing("process.handles", 1.0))
+
+        assert all(site.line != 2 for site in made.sites)
+
     def test_prefers_a_line_that_ran(self, tmp_path: Path) -> None:
         """Of two lines that store under a name, the one in a branch that never ran is not named."""
         script = tmp_path / "two.py"

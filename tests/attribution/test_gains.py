@@ -3,6 +3,7 @@
 import mmap
 import queue
 import typing
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from holdwater.attribution import paths
 from holdwater.attribution.census import Counter
-from holdwater.attribution.gains import Gain, Gains, Row, _is_noise, _let_go
+from holdwater.attribution.gain import Gain
+from holdwater.attribution.gains import Gains, Row, _is_noise, _let_go
 from holdwater.attribution.links import Part
 from holdwater.attribution.weights import Weight
 
@@ -129,6 +131,20 @@ class TestReports:
         gain = named(grow(add), "totals")
         assert gain.kind == "graph"
         assert gain.nodes >= 40
+
+    def test_gradients_whose_graphs_own_their_weights(self) -> None:
+        """Each weight that is made anew stays with its gradient, though no name leads to it."""
+
+        def add(_: int) -> None:
+            weight = torch.nn.Parameter(torch.ones(1000))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                (weight**2).sum().backward(create_graph=True)
+
+        gain = named(grow(add), "grad")
+        assert gain.kind == "gradients"
+        assert gain.count == 40
+        assert gain.weight.tensors >= 40 * 8000
 
     def test_mappings_behind_what_is_kept(self) -> None:
         """Shared pages are no part of a list's own weight, wherever in its elements they lie."""

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from holdwater.attribution.census import Census, Counter
-from holdwater.attribution.gains import Gain, Gains
+from holdwater.attribution.gain import Gain
+from holdwater.attribution.gains import Gains
 from holdwater.attribution.roots import MOST_BELOW, PartCounter
 from holdwater.attribution.turns import Turn, at_once
 

@@ -81,6 +81,8 @@ class TestStores:
     def test_finds_calls_by_keyword_and_by_likeness(self, source: Source) -> None:
         """A keyword that is plainly False does not count."""
         assert [found.line for found in source.calls_with("create_graph")] == [line_of("create_graph=True")]
+        assert [found.line for found in source.calls_of(["ones", "Thread"])] == [line_of("torch.ones")]
+        assert source.calls_of(["Thread"]) == []
         assert [found.line for found in source.calls_like("_forward_hooks")] == [line_of("register_forward_hook")]
 
 

@@ -154,6 +154,51 @@ class TestExplain:
         assert finding["sites"][0]["name"] == "decoded"
         assert finding["chain"][0].startswith("inside a loader worker")
 
+    def test_looks_inside_a_process_of_multiprocessing(self, observe: Observe) -> None:
+        """It keeps what it is sent; a second one, and the training process, do not."""
+        script = """
+            import multiprocessing
+            import numpy as np
+            import torch
+
+            class Recorder:
+                def __init__(self, keep):
+                    self.keep, self.frames = keep, []
+                def record(self, frame):
+                    if self.keep:
+                        self.frames.append(frame)
+                    return float(frame.mean())
+
+            def serve(pipe, keep):
+                recorder = Recorder(keep)
+                while (frame := pipe.recv()) is not None:
+                    pipe.send(recorder.record(frame))
+
+            def start(keep):
+                ours, theirs = context.Pipe()
+                context.Process(target=serve, args=(theirs, keep), daemon=True).start()
+                return ours
+
+            context = multiprocessing.get_context("fork")
+            pipes = [start(True), start(False)]
+            model = torch.nn.Linear(8, 1)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for step in range(1200):
+                for pipe in pipes:
+                    pipe.send(np.random.rand(6000))
+                model(torch.full((4, 8), sum(pipe.recv() for pipe in pipes))).mean().backward()
+                optimizer.step()
+                sum(i * i for i in range(60000))
+        """
+
+        _, verdict = observe(script)
+
+        finding = next(one for one in verdict["findings"] if one["component"] == "host.children")
+        assert finding["verdict"] == "leak"
+        assert finding["sites"][0]["name"] == "frames"
+        assert finding["explained"] > 0.5
+        assert finding["chain"][0].startswith("inside the process `ForkProcess-1` of multiprocessing")
+
     def test_names_the_call_that_registers_a_hook(self, observe: Observe) -> None:
         """A lambda is registered at each step: the table of hooks holds it, and the user's own call puts it there."""
         script = """

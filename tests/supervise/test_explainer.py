@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from holdwater.detectors.verdict import Component, Finding, Rate
+from holdwater.probes.children import Child
 from holdwater.supervise.explainer import Explainer
 from holdwater.units import Step
 
@@ -95,6 +96,21 @@ class TestWorkers:
 
         assert made is not None
         assert made.explained == 0.9
+
+    def test_its_own_part_of_what_several_processes_have_grown_by(self, script: str, tmp_path: Path) -> None:
+        """One of two that grow alike is to explain half of the growth, and a loader's worker all of it."""
+        children = [Child(pid, "a fork of the training process", 0, 10_000_000) for pid in (7, 8)]
+        explainer = Explainer(tmp_path, lambda: children)
+        shares = []
+        for pid in (7, None):
+            told = json.dumps(seen(script, size=500_000, inside="inside a process (process 7)") | {"pid": pid})
+            (tmp_path / "worker-1-1.json").write_text(told, encoding="utf-8")
+            explainer.poll()
+            explainer.workers = explainer.workers[:1]
+            made = explainer.explain(leak("host.children"))
+            shares.append(None if made is None else made.explained)
+
+        assert shares == [1.0, 0.5]
 
     def test_the_newest_that_has_seen_something(self, script: str, tmp_path: Path) -> None:
         """In the order in which they were left."""

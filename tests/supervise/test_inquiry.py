@@ -9,7 +9,7 @@ import pytest
 
 from holdwater.detectors.judge import Judgement
 from holdwater.detectors.verdict import Clock, Component, Finding, Rate, Verdict
-from holdwater.probes.children import ChildProcesses
+from holdwater.probes.children import FORK, LOADER, Child, ChildProcesses
 from holdwater.supervise.channel import Channel, create_channel
 from holdwater.supervise.inquiry import Inquiry
 from holdwater.units import Step
@@ -175,6 +175,20 @@ class TestAsk:
 
         inquiry.ask(growing, 200, final=False)
         assert channel.get("workers_asked") == 2
+
+    @pytest.mark.parametrize(("kind", "wanted"), [(FORK, 4242), (LOADER, 0)])
+    def test_means_the_process_that_has_grown_most(
+        self, inquiry: Inquiry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, wanted: int
+    ) -> None:
+        """Of a loader's workers any may answer."""
+        grown = [Child(4242, kind, 0, 9_000_000)]
+        monkeypatch.setattr(StillOutside.children, "growers", lambda _=3: grown)
+
+        inquiry.ask(
+            replace(judgement(suspicious=False, component="host.children"), children=True), 64, final=False
+        )
+
+        assert Channel(tmp_path / "pulse").get("worker_wanted") == wanted
 
     def test_asks_nothing_while_it_waits(self, inquiry: Inquiry, tmp_path: Path) -> None:
         """The process answers when it can."""

@@ -8,13 +8,14 @@ tensor that is concatenated to, a chain of objects) is found by the name under w
 import sys
 from collections import Counter
 from collections.abc import Container, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from holdwater.attribution.behind import only
 from holdwater.attribution.census import LEAST_GAIN, Either, Note, Seen
+from holdwater.attribution.gain import Gain, Kind
+from holdwater.attribution.gradients import GRADIENT, gradients_gained
 from holdwater.attribution.links import Part, module_of
-from holdwater.attribution.named import LEAST_VALUE, MOST_NAMED_NODES, Named, Names, Sizes
+from holdwater.attribution.named import LEAST_VALUE, Named, Names, Sizes
 from holdwater.attribution.paths import Path, Paths
 from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.traits import bases_of, has_graph, is_small_view, traits_of
@@ -24,14 +25,10 @@ from holdwater.attribution.weights import (
     NODE_BYTES,
     Scales,
     Weight,
-    class_of,
-    follow_graphs,
-    graph_of,
     is_a,
     newest,
 )
 
-Kind = Literal["container", "graph", "value", "instances", "gradients"]
 MOST_CONTAINERS = 100
 """Containers whose gain is weighed, those with most new elements first."""
 MOST_WALKED = 2000
@@ -54,39 +51,6 @@ _STANDARD = frozenset((
 ))  # fmt: skip
 """Modules whose own tables grow when something is imported."""
 _HANDLES = ("threading", "subprocess", "socket", "_io", "multiprocessing", "select", "concurrent")
-
-
-@dataclass(slots=True)
-class Gain:
-    """Something that has grown, by how much, and who holds it."""
-
-    kind: Kind
-    type: str
-    """Of the container, the value or the instances."""
-    count: int
-    """Elements, graph nodes or instances gained."""
-    weight: Weight
-    """Bytes gained."""
-    elements: dict[str, int] = field(default_factory=dict)
-    """Types of the new elements, of a sample."""
-    nodes: int = 0
-    """Graph nodes gained."""
-    files: int = 0
-    """Bytes of mapped files and shared memory behind the new elements."""
-    views: bool = False
-    """Whether the new elements are small views of much larger arrays or tensors."""
-    handles: int = 0
-    """New elements that are threads, processes, files or sockets."""
-    bases: dict[str, float] = field(default_factory=dict)
-    """Classes that the new elements are instances of, with the share of them."""
-    traits: list[str] = field(default_factory=list)
-    """What else was seen of them: see `traits`; `of weights`, `chain`."""
-    path: tuple[Part, ...] = ()
-    naming: Part | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """For the watching process."""
-        return asdict(self)
 
 
 class Gains:
@@ -145,7 +109,7 @@ class Comparison(Note):
         """Gradients and names: they lead to tensors."""
         self._names.note_weights(seen.tensors)
         if self._compares:
-            self._gradients += tuple(_gradients(seen.tensors))
+            self._gradients += tuple(gradients_gained(seen.tensors, seen.storages))
 
     def look(self, chunk: list[Any], kinds: set[type]) -> None:
         """Instances of the user's classes, and what is behind their attributes."""
@@ -158,7 +122,7 @@ class Comparison(Note):
         self._names.look_at_names()
         named = self._names.found
         if self._compares:
-            gradients: list[Row] = [(gain, None, _GRADIENT) for gain in self._gradients]
+            gradients: list[Row] = [(gain, None, GRADIENT) for gain in self._gradients]
             yield from self._compare(seen, [*gradients, *_named_gains(self._before[0], named)])
         self._keep(named, "all")
 
@@ -378,23 +342,6 @@ def _instances(seen: Seen, counts: tuple[dict[int, int], Counter[type]], explain
             yield _weighed("instances", fresh[0], stand_for, fresh, seen, skip=others), fresh[-1], None
 
 
-def _gradients(tensors: list[Any]) -> Iterator[Gain]:
-    """Gradients that have a graph behind them, and so keep the step that made them."""
-    base = class_of("torch", "Tensor")
-    graphs = []
-    for item in tensors:
-        if base.is_leaf.__get__(item) and base.requires_grad.__get__(item):
-            gradient = base.grad.__get__(item)
-            graph = None if gradient is None else graph_of(gradient)
-            graphs += [] if graph is None else [graph]
-    if graphs:
-        storages: dict[int, int] = {}
-        nodes = follow_graphs(graphs, storages, most=MOST_NAMED_NODES)
-        weight = Weight(tensors=sum(storages.values()), native=NODE_BYTES * nodes)
-        yield Gain("gradients", "Tensor", len(graphs), weight, nodes=nodes)
-
-
-_GRADIENT = Part("attribute", "grad", "torch.nn.parameter.Parameter")
 _HERE = __file__.rpartition("attribution")[0]
 _OURS = ("holdwater.", "memray.", "memray")
 """Modules that are there because somebody looks."""

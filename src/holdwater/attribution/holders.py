@@ -4,6 +4,7 @@ Where a container was seen to grow, that line is the statement; else the source 
 could be, and the lines that were seen to run are preferred. What was only read is marked as such.
 """
 
+import builtins
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -201,9 +202,11 @@ def _by_the_source(
         found = found or source.stores(naming["name"], scope=scope)
         if found and (file == naming["file"] or found[0].kind != "name"):
             yield file, found
+    known = naming["file"] in files
+    made = [name for name in gain["elements"] if not known and not hasattr(builtins, name)]
     for file in ordered:  # a library keeps it, under a name that the user's files never write
         source = parse(file)
-        found = [] if source is None else source.calls_like(naming["name"])
+        found = [] if source is None else source.calls_like(naming["name"]) or source.calls_of(made)
         if found:
             yield file, found
 

@@ -16,7 +16,8 @@ from typing import Any
 from holdwater.attribution.behind import only
 from holdwater.attribution.census import CONTAINERS, Census, Counter, Seen
 from holdwater.attribution.frames import local_items, running_frames
-from holdwater.attribution.gains import Comparison, Gain, in_container
+from holdwater.attribution.gain import Gain
+from holdwater.attribution.gains import Comparison, in_container
 from holdwater.attribution.links import Part, attributes, file_of
 from holdwater.attribution.turns import Turn, Turns
 from holdwater.attribution.user_code import is_users, users_modules

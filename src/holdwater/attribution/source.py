@@ -1,7 +1,7 @@
 """The statements of a file that store something under a name, or make what is stored, by its syntax tree."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -109,6 +109,15 @@ class Source:
         ]
         likely = sorted((row for row in found if row[0] > 0), key=lambda row: -row[0])
         return [self._describe(statement, inside) for _, statement, inside in likely]
+
+    def calls_of(self, names: Iterable[str]) -> list[Statement]:
+        """The statements that call something by one of these names: a class, say."""
+        wanted = frozenset(names)
+        return [
+            self._describe(statement, inside)
+            for statement, inside in self._statements
+            if not wanted.isdisjoint(_called(statement))
+        ]
 
     def makes(self, store: Statement, name: str) -> Statement:
         """The statement that makes what another one stores: itself, or where its variable was set.

@@ -130,7 +130,8 @@ def needs_no_address_space(buckets: Buckets, growth: Growth) -> bool:
     steps, sizes = buckets.last_step[seen], virtual[seen]
     middle = (int(growth.onset) + float(steps[-1])) / 2  # libraries are loaded meanwhile, most of them early
     start = max(int(np.searchsorted(steps, middle, side="right")) - 1, 0)
-    added, grown = sizes[-1] - sizes[start], growth.rate.bytes_per_step * float(steps[-1] - steps[start])
+    added = sizes[start:].max() - sizes[start]  # not the last: a script gives back at its end
+    grown = growth.rate.bytes_per_step * float(steps[-1] - steps[start])
     return bool(added < MAPPED_SHARE * grown)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from holdwater.integrations import session as sessions
 from holdwater.integrations.imports import Hook, after_import
+from holdwater.integrations.messages import watch_messages
 from holdwater.integrations.mlx_clock import MlxClock
 from holdwater.integrations.session import GoOn, Session, StopRun, StopShort
 from holdwater.integrations.shared_memory import watch_shared_memory
@@ -124,6 +125,7 @@ def _hooks(session: Session) -> dict[str, Hook]:
             ("torch._dynamo.utils", lambda module: watch_compiler(session, module)),
             ("mlx.optimizers.optimizers", mlx.watch_optimizers),
             ("mlx.core", mlx.watch_compile),
+            ("multiprocessing.connection", lambda module: watch_messages(session, module)),
             ("multiprocessing.shared_memory", lambda module: watch_shared_memory(session.folder, module)),
         )
     }

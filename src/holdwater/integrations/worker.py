@@ -1,10 +1,11 @@
-"""Inside a loader's worker: dormant until a growth of the workers is looked into, then a few counts, then dormant.
+"""Inside a forked child: dormant until a growth of the children is looked into, then a few counts, then dormant.
 
-A worker that was forked from the training process inherits this, with the channel and the folder of its session.
-Of several workers one answers. Its counts lie twice as far apart from one to the next, so that growth which comes
-seldom lies between two of them, and each is made in turns of a few milliseconds, one after each batch. When one
-has shown what grows, the next waits until it is asked for. A worker that was spawned anew knows nothing of it, and
-stays as it is.
+A process that was forked from the training process inherits this, with the channel and the folder of its session:
+a loader's worker, or a process of multiprocessing that receives messages. Of several loader workers one answers;
+of other processes the one that has grown most. Its counts lie twice as far apart from one to the next, so that
+growth which comes seldom lies between two of them, and each is made in turns of a few milliseconds, one after each
+batch or message. When one has shown what grows, the next waits until it is asked for. A process that was spawned
+anew knows nothing of it, and stays as it is.
 """
 
 import contextlib
@@ -22,23 +23,24 @@ from holdwater.integrations.session import Session
 from holdwater.probes.children import private_resident
 
 BATCHES = 16
-"""Batches between the first two counts."""
+"""Batches (or messages) between the first two counts."""
 MOST_COUNTS = 8
-"""Counts of one worker: the last two lie 1,024 batches apart."""
+"""Counts of one process: the last two lie 1,024 batches apart."""
 SHOWN = 1 << 18
 """Bytes of gains that show what grows."""
 
 
 class WorkerAgent:
-    """Counts what one worker holds, when somebody asks."""
+    """Counts what one forked child holds, when somebody asks."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, loader: bool = True) -> None:
         """Prepare, in the training process.
 
         Args:
-            session: The one that the workers are forked from.
+            session: The one that the children are forked from.
+            loader: They are a loader's workers, and any of them may answer.
         """
-        self._session = session
+        self._session, self._loader = session, loader
         self._batches = self._handled = self._number = 0
         self._counts: Counting | None = None
         self._made = self._from = self._next = 0
@@ -47,7 +49,7 @@ class WorkerAgent:
         self._ticked_at, self._held = 0.0, 0
 
     def tick(self) -> None:
-        """A batch was made; an error of ours costs the answer, not the batch."""
+        """A batch was made, or a message received; an error of ours costs the answer, not the batch."""
         self._batches += 1
         try:
             if self._counts is not None and not self._waits:
@@ -58,8 +60,10 @@ class WorkerAgent:
             self._give_up()
 
     def _look_for_a_question(self) -> None:
-        """Begin, if no other worker has taken up the newest question."""
+        """Begin, if this process is meant and no other worker has taken up the newest question."""
         self._handled = self._session.channel.get("workers_asked")
+        if self._session.channel.get("worker_wanted") != (0 if self._loader else os.getpid()):
+            return
         try:
             claim = self._session.folder / f"worker-{self._handled}.claim"
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
@@ -87,7 +91,8 @@ class WorkerAgent:
 
     def _count(self, counts: Counting, *, to_the_end: bool = False) -> None:
         """Count for a turn, or to the end of the count."""
-        census = counts.go_on(self._batches, to_the_end=to_the_end)
+        step = self._batches if self._loader else self._session.channel.get("steps")
+        census = counts.go_on(step, to_the_end=to_the_end)
         if census is None:
             return
         if self._made:
@@ -97,7 +102,7 @@ class WorkerAgent:
         self._book()
         self._made += 1
         self._from = census.step
-        self._next = census.step + BATCHES * 2 ** (self._made - 1)
+        self._next = self._batches + BATCHES * 2 ** (self._made - 1)
         if self._made >= MOST_COUNTS:
             self._give_up()
 
@@ -108,7 +113,8 @@ class WorkerAgent:
             "to_step": to,
             "gains": [gain.as_json() for gain in counts.gains.found],
             "users_files": [module.__file__ for module in users_modules()],
-            "inside": f"inside a loader worker (process {os.getpid()})",
+            "inside": f"inside {self._name()} (process {os.getpid()})",
+            "pid": None if self._loader else os.getpid(),
             "missing": [],
         }
         counts.gains.forget()
@@ -116,6 +122,14 @@ class WorkerAgent:
         part = self._session.folder / f"worker-{self._number}-{self._made}.part"
         part.write_text(json.dumps(found), encoding="utf-8")
         part.rename(part.with_suffix(".json"))
+
+    def _name(self) -> str:
+        """What this process is, for people."""
+        if self._loader:
+            return "a loader worker"
+        from multiprocessing import current_process  # noqa: PLC0415 - in a child of it it is loaded
+
+        return f"the process `{current_process().name}` of multiprocessing"
 
     def _begin_a_count(self) -> None:
         """Say that this worker counts: it will be larger for it."""
@@ -143,7 +157,7 @@ class WorkerAgent:
         """The worker has no more to do: make the second count now, if it was not made."""
         counts = self._counts
         try:
-            if counts is not None and self._made == 1 and self._batches > self._from:
+            if counts is not None and self._made == 1 and self._batches > self._next - BATCHES:
                 if not counts.busy:
                     counts.begin(counts.gains.compare, purpose="end", period=0.0)
                 self._count(counts, to_the_end=True)

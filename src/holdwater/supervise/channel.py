@@ -60,6 +60,7 @@ _AT = {
         "worker_counts",
         "worker_own",
         "attribution_work",
+        "worker_wanted",
     ))
 }
 _BEGIN = 256

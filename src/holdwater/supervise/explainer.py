@@ -115,7 +115,7 @@ class Explainer:
         key = (finding.component, finding.follows, rate)
         if key not in self._made:
             self._made = {old: made for old, made in self._made.items() if old[0] != finding.component}
-            made = _best(windows, _growing(finding, inside=bool(inside)))
+            made = _best(windows, lambda seen: self._growing(finding, seen, inside=bool(inside)))
             self._made[key] = self._by_children(finding, made) or made
         return self._made[key]
 
@@ -135,6 +135,22 @@ class Explainer:
         first, last = (made.chain, chain) if self.workers else (chain, made.chain)
         return replace(made, chain=(*first, *last))
 
+    def _growing(self, finding: Finding, seen: dict[str, Any], *, inside: bool) -> Growing:
+        """What is to be explained; what a child has counted in itself is weighed there, as objects."""
+        rate = finding.rate
+        return Growing(
+            component="host.python" if inside else finding.component,
+            rate=0.0 if rate is None else rate.bytes_per_step * self._part_of(seen.get("pid")),
+            follows=finding.follows,
+            every_steps=None if rate is None else rate.every_steps,
+            per_event=None if rate is None else rate.per_event,
+        )
+
+    def _part_of(self, pid: int | None) -> float:
+        """The part of the children's growth that one of them has; all of it where that is not known."""
+        grown = {child.pid: child.grown for child in self._growers()} if pid is not None else {}
+        return grown[pid] / sum(grown.values()) if pid in grown else 1.0
+
     def explained(self, verdict: Verdict) -> float:
         """The share of the gravest finding's growth that is explained."""
         for finding in verdict.findings:
@@ -150,27 +166,15 @@ class Explainer:
         self._made.clear()
 
 
-def _best(windows: list[Seen], growing: Growing) -> Explanation:
+def _best(windows: list[Seen], growing: Callable[[dict[str, Any]], Growing]) -> Explanation:
     """What the last window explains; where that is too little, the best of it and those before."""
     (seen, recorded), *earlier = windows
-    made = explain(seen, growing, recorded=recorded)
+    made = explain(seen, growing(seen), recorded=recorded)
     for before, recorded in earlier:
         if made.explained >= LEAST_EXPLAINED:
             break
-        made = max((made, explain(before, growing, recorded=recorded)), key=lambda one: one.explained)
+        made = max((made, explain(before, growing(before), recorded=recorded)), key=lambda one: one.explained)
     return made
-
-
-def _growing(finding: Finding, *, inside: bool) -> Growing:
-    """What is to be explained; what a child has counted in itself is weighed there, as objects."""
-    rate = finding.rate
-    return Growing(
-        component="host.python" if inside else finding.component,
-        rate=0.0 if rate is None else rate.bytes_per_step,
-        follows=finding.follows,
-        every_steps=None if rate is None else rate.every_steps,
-        per_event=None if rate is None else rate.per_event,
-    )
 
 
 def _grower(child: Child, name: str | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from holdwater.attribution.site import LEAST_EXPLAINED
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.judge import Judgement
+from holdwater.probes.children import LOADER
 from holdwater.probes.outside import Outside
 from holdwater.supervise.channel import Channel
 from holdwater.supervise.explainer import Explainer
@@ -121,11 +122,13 @@ class Inquiry:
             self._put(steps, "count", "")
 
     def _ask_workers(self, judgement: Judgement, steps: int) -> None:
-        """Let one of a loader's workers count what it holds: this process feels nothing of it."""
+        """Let a loader's worker, or the child that has grown most, count what it holds: it costs no step."""
         due = steps >= AGAIN * self._workers_asked_at
         if due and self._workers_asked < MOST_OF_WORKERS and self._explained(judgement) < WELL_EXPLAINED:
             self._workers_asked += 1
             self._workers_asked_at = steps
+            grown = self._outside.children.growers(1)
+            self._channel.put("worker_wanted", grown[0].pid if grown and grown[0].kind != LOADER else 0)
             self._channel.put("workers_asked", self._workers_asked)
 
     def _with_silent_children(self, judgement: Judgement, steps: int) -> Judgement:

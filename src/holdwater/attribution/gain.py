@@ -1,0 +1,42 @@
+"""One thing that has grown between two counts."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from holdwater.attribution.links import Part
+from holdwater.attribution.weights import Weight
+
+Kind = Literal["container", "graph", "value", "instances", "gradients"]
+
+
+@dataclass(slots=True)
+class Gain:
+    """Something that has grown, by how much, and who holds it."""
+
+    kind: Kind
+    type: str
+    """Of the container, the value or the instances."""
+    count: int
+    """Elements, graph nodes or instances gained."""
+    weight: Weight
+    """Bytes gained."""
+    elements: dict[str, int] = field(default_factory=dict)
+    """Types of the new elements, of a sample."""
+    nodes: int = 0
+    """Graph nodes gained."""
+    files: int = 0
+    """Bytes of mapped files and shared memory behind the new elements."""
+    views: bool = False
+    """Whether the new elements are small views of much larger arrays or tensors."""
+    handles: int = 0
+    """New elements that are threads, processes, files or sockets."""
+    bases: dict[str, float] = field(default_factory=dict)
+    """Classes that the new elements are instances of, with the share of them."""
+    traits: list[str] = field(default_factory=list)
+    """What else was seen of them: see `traits`; `of weights`, `chain`."""
+    path: tuple[Part, ...] = ()
+    naming: Part | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the watching process."""
+        return asdict(self)
