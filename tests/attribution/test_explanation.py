@@ -133,6 +133,23 @@ class TestExplain:
 
         assert all(site.line != 2 for site in made.sites)
 
+    def test_names_what_keeps_the_holes_of_a_fragmented_heap(self, script: str) -> None:
+        """Blocks that are kept weigh next to nothing beside the free memory between them."""
+        kept = gain(script, size=160_000, count=100)
+
+        made = explain(seen(script, kept), Growing("host.retained", 20_000.0))
+
+        assert [(site.role, site.name, site.share) for site in made.sites] == [("held", "losses", 1.0)]
+        assert made.chain[-1] == "which keeps 100 blocks of 1.60 kB: +20.0 kB/step of free memory between them"
+
+    def test_ignores_small_objects_where_a_heap_is_fragmented(self, script: str) -> None:
+        """Those lie in Python's own pools."""
+        kept = gain(script, size=16_000, count=100)
+
+        made = explain(seen(script, kept), Growing("host.retained", 20_000.0))
+
+        assert (made.sites, made.answer) == ((), "not explained yet")
+
     def test_prefers_a_line_that_ran(self, tmp_path: Path) -> None:
         """Of two lines that store under a name, the one in a branch that never ran is not named."""
         script = tmp_path / "two.py"

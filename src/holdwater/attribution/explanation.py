@@ -28,6 +28,8 @@ MOST_TIME = 0.5
 """A line that takes so much of the time is not told from a thread that allocates beside it."""
 NEAR = 0.25
 """A line's net rise of the heap this near to the rate of the growth is taken for it."""
+POOLED = 512
+"""Python's own allocator takes objects up to this size."""
 _WEIGHED = frozenset(("builtins", "torch", "numpy", "collections", "PIL", "mmap", "array"))
 """Modules whose objects are weighed with all that they own."""
 
@@ -98,6 +100,8 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
         allocated = _allocated_within(_allocated(recorded, growing), held, growing)
     if max(_sum(allocated), _sum(held)) < LEAST_EXPLAINED * growing.rate and not threads:
         allocated = _by_the_heap(seen, growing) or allocated
+    if component == "host.retained" and max(_sum(allocated), _sum(held)) < LEAST_EXPLAINED * growing.rate:
+        return _between_what_is_kept(known, allocated, growing)
     if held and allocated and held[0].bytes_per_step < MINOR * allocated[0].bytes_per_step:
         known = [pair for pair in known if _may_hold_more(pair[0].gain, recorded, steps)][:1]
         holders, held = [holder for holder, _ in known], [site for _, site in known]
@@ -105,6 +109,19 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
         made = [made_site(holder, site.bytes_per_step, seen) for holder, site in known[:2]]
         allocated = [site for site in made if site is not None]
     return _Found(holders if held else [], held, allocated, threads)
+
+
+def _between_what_is_kept(known: list[tuple[Holder, Site]], allocated: list[Site], growing: Growing) -> _Found:
+    """Free memory that malloc cannot give back lies between blocks that are kept: the container that gains such.
+
+    Objects of 512 bytes or less are no blocks of malloc: they lie in Python's own pools.
+    """
+    kept = [
+        (holder, replace(site, bytes_per_step=growing.rate))
+        for holder, site in known
+        if holder.gain["kind"] == "container" and holder.weights["total"] > POOLED * holder.count > 0
+    ][:1]
+    return _Found([holder for holder, _ in kept], [site for _, site in kept], allocated, [])
 
 
 def _may_hold_more(gain: Mapping[str, Any], recorded: Mapping[str, Any] | None, steps: int) -> bool:

@@ -7,6 +7,9 @@ from holdwater.attribution.holders import Holder
 from holdwater.attribution.site import Growing, Site
 from holdwater.units import format_rate, format_size
 
+HOLES = 0.5
+"""Elements that weigh less than this part of what grows are told with the holes between them."""
+
 
 def tell(holders: Sequence[Holder], sites: Sequence[Site], growing: Growing, steps: int) -> list[str]:
     """The way as people read it: made here, stored there under this name, which keeps so much.
@@ -34,6 +37,9 @@ def tell(holders: Sequence[Holder], sites: Sequence[Site], growing: Growing, ste
     total = holders[0].weights["files" if growing.component in {"host.file", "host.shared"} else "total"]
     if total and holders[0].count:
         lines[-1] += f" ({format_size(total / holders[0].count)} for each of {holders[0].count} that were added)"
+    if growing.component == "host.retained" and total < HOLES * held.bytes_per_step * steps:
+        holes = f"{format_rate(held.bytes_per_step)} of free memory between them"
+        lines[-1] = f"which keeps {holders[0].count} blocks of {format_size(total / holders[0].count)}: {holes}"
     return lines
 
 
