@@ -9,6 +9,7 @@ tensors that Python holds: what only a graph keeps is found there.
 
 import gc
 import sys
+import time
 import types
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Container, Iterable
@@ -171,7 +172,7 @@ class Counter:
             datasets: Objects whose own weight is asked for.
             note: Is shown what was found, before it is forgotten.
         """
-        return at_once(self.turns(Turn(), Census(step), lambda: datasets, note or Note()))
+        return at_once(self.turns(Turn(time.thread_time), Census(step), lambda: datasets, note or Note()))
 
     def turns(
         self, turn: Turn, census: Census, datasets: Callable[[], Iterable[object]], note: Note
