@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from holdwater.integrations.answers import GRAIN, Answers
 from holdwater.integrations.counting import Counting, Purpose
 from holdwater.integrations.endings import GoOn, StopRun, StopShort, say
+from holdwater.integrations.processes import named_processes
 from holdwater.integrations.readings import Readings
 from holdwater.integrations.window import Standing, Window, seen_at_once
 from holdwater.probes.record import LookRecord
@@ -121,12 +122,11 @@ class Session:
         self._write(began, self._cost)
         self._looks += 1
         answering = 0.0
-        if (
-            self._window is not None
-            or self._counts.busy
-            or self._looks == self._first_census
-            or self.channel.get("asked") > self._answers.answered
-        ):
+        unasked = (
+            self._looks == self._first_census and not named_processes()
+        )  # pages that they share would be copied
+        asked = self.channel.get("asked") > self._answers.answered
+        if unasked or asked or self._window is not None or self._counts.busy:
             answering = self._answer()
         now = time.perf_counter()
         self._looked_at = (self.steps, began)
