@@ -20,6 +20,10 @@ class Tracker:
         self.history: list[int] = []
         self.tables = {"losses": [1.0]}
 
+    def close_all(self) -> None:
+        """Let go."""
+        self.history.clear()
+
 
 class Slotted:
     """Has no dictionary."""
@@ -127,6 +131,12 @@ class TestNames:
             return next(item for item in gc.get_referents(batches) if type(item) is list)
 
         assert find(saved) == ("local", "batches")
+
+    def test_names_the_list_in_which_a_method_lies(self) -> None:
+        """And not the attribute by which a method holds its instance."""
+        KEPT.append(Tracker().close_all)
+
+        assert find(lambda: KEPT[-1].__self__) == ("global", "KEPT")
 
     def test_names_the_attribute_of_a_cycle_that_nobody_holds(self) -> None:
         """It is reachable from itself alone."""

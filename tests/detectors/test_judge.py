@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from holdwater.budget import Budget, Budgets
-from holdwater.detectors.evidence import Evidence, Holdings
+from holdwater.detectors.evidence import NO_EVIDENCE, Evidence, Holdings
 from holdwater.detectors.forecast import level
+from holdwater.detectors.growth import Growth
 from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
-from holdwater.detectors.judge import JudgeConfig, Judgement, judge
+from holdwater.detectors.judge import JudgeConfig, Judgement, _Case, judge
 from holdwater.detectors.verdict import Component, Finding, Forecast, Verdict
 from holdwater.errors import ConfigError
 from holdwater.probes.mappings import Touched
@@ -147,6 +148,18 @@ class TestJudge:
         verdict = judge(timeline.buckets(), BUDGETS, config=JudgeConfig(), final=True).verdict
 
         assert verdict.kind == "leak"
+
+    @pytest.mark.parametrize(("last", "component"), [(700, "host.retained"), (2000, "host.native")])
+    def test_a_part_that_has_stopped_is_none_of_a_growth(self, last: int, component: str) -> None:
+        """The heap grew by 80 kB a step to step 700 or on, and what malloc keeps by 7 kB a step to the end."""
+        timeline = Timeline()
+        for step in range(1, 2001):
+            heap, kept = 80_000 * max(min(step, last) - 400, 0), 7_000 * max(step - 400, 0)
+            look = Look(heap_in_use=Bytes(200_000_000 + heap), heap_kept=Bytes(1_000_000 + kept))
+            timeline.append(Sample(Step(step), 0.1 * step, Bytes(300_000_000 + heap + kept), None, look))
+        case = _Case(timeline.buckets(), BUDGETS, JudgeConfig(), NO_EVIDENCE, Step(2000), final=True)
+
+        assert case._largest_part(Growth("leak", None, Step(400), 0.0, 0.0)) == component
 
     def test_what_may_be_a_leak_says_how_often_it_comes(self) -> None:
         """2 MB every 40 steps of the later half, too few to be called a leak yet: a window has to wait for two."""

@@ -44,8 +44,9 @@ class Path:
 
 
 def _is_wrappers(part: Part) -> bool:
-    """Whether a part is an attribute of a container that is written in Python, such as a queue."""
-    return part.role == "attribute" and part.owner.rpartition(".")[0] in WRAPPERS
+    """Whether a part is an attribute of a container that is written in Python, such as a queue, or of a method."""
+    of_container = part.role == "attribute" and part.owner.rpartition(".")[0] in WRAPPERS
+    return of_container or part.name == "__self__"
 
 
 class Paths:

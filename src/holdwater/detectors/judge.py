@@ -321,8 +321,8 @@ class _Case:
         return forecast_limit(growth, held, limit, seconds_per_step(self.buckets))
 
     def _largest_part(self, growth: Growth) -> Component:
-        """The part of resident memory that rose most since the growth began."""
-        since = 0 if growth.onset is None else int(growth.onset)
+        """The part of resident memory that rose most in the later half of the growth: one that stopped is none."""
+        since = 0 if growth.onset is None else (int(growth.onset) + self.step) // 2
         candidates = [*private_series(self.buckets), *self._other_series()]
         inside = [part for part in candidates if part.component in _RESIDENT_PARTS and len(part)]
         rises = sorted(((part.rise(since), part.component) for part in inside), reverse=True)
