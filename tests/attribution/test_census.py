@@ -14,7 +14,7 @@ from holdwater.attribution.census import Census, Counter, Note
 from holdwater.attribution.gains import Gains
 from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.turns import Turn
-from holdwater.integrations.counting import Counting
+from holdwater.observe.agent.counting import Counting
 
 MB = 1_000_000
 

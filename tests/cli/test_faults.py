@@ -82,7 +82,7 @@ train(30)
             """
 import sys
 import memray
-from holdwater.integrations import session
+from holdwater.observe.agent import session
 current = session.current()
 while not current._counts.counted_at or current._counts.busy:
     train(1)

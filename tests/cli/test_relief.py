@@ -13,7 +13,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PROGRAM = str(Path(sys.executable).with_name("holdwater"))
 SCRIPT = """
 import os, torch, holdwater
-from holdwater.supervise.life import LifeFacts
+from holdwater.process.restart_context import LifeFacts
 model = torch.nn.Linear(4, 1)
 holdwater.resumable("model", model)
 print("relief", LifeFacts.taken().relieve, flush=True)

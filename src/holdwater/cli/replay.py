@@ -13,8 +13,8 @@ from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
 from holdwater.guard.summary import SCHEMA, summarise_findings
+from holdwater.observe.watcher import TICK
 from holdwater.store.history import read_history
-from holdwater.supervise.watcher import TICK
 from holdwater.units import Bytes
 
 KEPT = ("steps", "step_source", "actions", "overhead", "peak", "budget", "budgets")

@@ -17,10 +17,10 @@ from holdwater.cli.checks import (
     free_run_folder,
     make_folder,
 )
-from holdwater.cli.supervision import add_supervision, is_supervised
 from holdwater.errors import ConfigError
-from holdwater.supervise.channel import create_channel
-from holdwater.supervise.process import ScriptProcess, die_as, hold_signals, script_command
+from holdwater.process.channel import create_channel
+from holdwater.process.spawn import ScriptProcess, die_as, hold_signals, script_command
+from holdwater.supervise.flags import add_supervision, is_supervised
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
@@ -85,7 +85,7 @@ def _observe(
     """Run the script once; return its judgement and its exit code."""
     create_channel(place / "pulse")
     process = ScriptProcess(script_command(place, words, last_step=options.steps), os.environ)
-    from holdwater.cli.observed import Observed  # noqa: PLC0415 - numpy loads while the script starts
+    from holdwater.observe.observed_run import Observed  # noqa: PLC0415 - numpy loads while the script starts
     from holdwater.store.run_store import RunStore  # noqa: PLC0415
 
     rank = int(os.environ.get("RANK", "0") or 0)
@@ -101,7 +101,7 @@ def _supervise(
 ) -> dict[str, Any]:
     """Run the script in one process after another; return the judgement of all, and the exit code."""
     hold_signals()
-    from holdwater.cli.supervised import SupervisedRun  # noqa: PLC0415 - numpy starts threads
+    from holdwater.supervise.scripts import SupervisedRun  # noqa: PLC0415 - numpy starts threads
 
     return SupervisedRun(options, words, terms, out, place).run()
 

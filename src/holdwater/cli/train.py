@@ -13,9 +13,9 @@ from holdwater.cli.checks import LEAK_FOUND, check_writable
 from holdwater.config import Config, Profile, choose_profile, gather, load_profile
 from holdwater.config.keys import KEYS
 from holdwater.errors import HoldwaterError
+from holdwater.process.restart_context import LifeFacts, leave_at_once
+from holdwater.process.spawn import hold_signals
 from holdwater.store.checkpoints import MANIFEST
-from holdwater.supervise.life import LifeFacts, leave_at_once
-from holdwater.supervise.process import hold_signals
 from holdwater.supervise.supervisor import another_supervises
 
 if TYPE_CHECKING:

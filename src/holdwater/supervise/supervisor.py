@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from holdwater.policy.restarts import Answer, End, RestartConfig, Restarts
 from holdwater.probes.kills import count_kills
-from holdwater.supervise.channel import Channel
-from holdwater.supervise.fork_server import ForkServer
-from holdwater.supervise.process import ForkedProcess
+from holdwater.process.channel import Channel
+from holdwater.process.fork_server import ForkServer
+from holdwater.process.spawn import ForkedProcess
 
 log = logging.getLogger("holdwater")
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.config import Config
 from holdwater.policy.restarts import RestartConfig
+from holdwater.process.channel import Channel, create_channel
+from holdwater.process.restart_context import LifeFacts, reason_file
+from holdwater.process.spawn import die_as
 from holdwater.store.quick import QuickFolder
-from holdwater.supervise.channel import Channel, create_channel
-from holdwater.supervise.life import LifeFacts, reason_file
-from holdwater.supervise.process import die_as
 from holdwater.supervise.supervisor import Launch, Life, Supervisor
 from holdwater.train.run_folder import RunFolder
 from holdwater.train.tuning import PRELOADED_MODEL

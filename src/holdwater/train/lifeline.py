@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from holdwater.actions.perform import Outcome
 from holdwater.errors import CheckpointError
 from holdwater.guard.guard import Guard
+from holdwater.process.restart_context import LifeFacts, reason_file
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
-from holdwater.supervise.life import LifeFacts, reason_file
 from holdwater.units import Step
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from holdwater.actions.perform import Outcome
 from holdwater.errors import CheckpointError, DataError
 from holdwater.guard.guard import Guard
-from holdwater.integrations.out_of_memory import is_out_of_memory, release
-from holdwater.integrations.recovering_step import OneSampleTooLarge, RecoveringStep
+from holdwater.oom.out_of_memory import is_out_of_memory, release
+from holdwater.oom.recovering_step import OneSampleTooLarge, RecoveringStep
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.lifeline import LifeLine
 from holdwater.train.schedule import learning_rate

@@ -22,12 +22,12 @@ from holdwater.errors import CheckpointError, ConfigError, HoldwaterError, RunFo
 from holdwater.guard.guard import Guard
 from holdwater.guard.settings import GuardSettings
 from holdwater.guard.summary import join_summaries
-from holdwater.integrations.recovering_step import HalfUpdated
+from holdwater.oom.recovering_step import HalfUpdated
+from holdwater.process.restart_context import LifeFacts, only_here, stop_soon
 from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder, read_checkpoint
 from holdwater.store.history import read_history
 from holdwater.store.lock import hold
 from holdwater.store.run_store import amend_summary
-from holdwater.supervise.life import LifeFacts, only_here, stop_soon
 from holdwater.train.callbacks import find_callback
 from holdwater.train.lifeline import LifeLine
 from holdwater.train.loop import Loop, recovering_step

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from holdwater.errors import CheckpointError, RunFolderError
-from holdwater.integrations.recovering_step import Loop as LentLoop
-from holdwater.integrations.torch_state import (
+from holdwater.oom.recovering_step import Loop as LentLoop
+from holdwater.resume.torch_state import (
     exactness,
     random_states,
     restore_exactness,

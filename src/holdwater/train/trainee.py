@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from holdwater.errors import DataError
-from holdwater.integrations.recovering_step import Loop as LentLoop
+from holdwater.oom.recovering_step import Loop as LentLoop
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from holdwater.errors import ConfigError, RunFolderError
-from holdwater.supervise.life import is_first_process
+from holdwater.process.restart_context import is_first_process
 from holdwater.train.settings import TuneSettings
 
 log = logging.getLogger("holdwater")

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from holdwater.errors import ConfigError, ModelError
-from holdwater.integrations.out_of_memory import is_out_of_memory
-from holdwater.supervise.life import is_first_process
+from holdwater.oom.out_of_memory import is_out_of_memory
+from holdwater.process.restart_context import is_first_process
 from holdwater.train.tuning.hub import hub_is_away
 from holdwater.train.tuning.losses import chunked_cross_entropy
 from holdwater.train.tuning.packing import Packed

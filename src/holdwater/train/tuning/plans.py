@@ -14,7 +14,7 @@ from holdwater.budget import Budget, MachineMemory, Room, find_budget
 from holdwater.errors import ConfigError, ModelError, RunFolderError
 from holdwater.probes.devices import BESIDE
 from holdwater.probes.machine import read_machine
-from holdwater.supervise.life import LifeFacts
+from holdwater.process.restart_context import LifeFacts
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.tuning.decoder.decoder import StepPlan
 from holdwater.train.tuning.decoder.shape import why_not

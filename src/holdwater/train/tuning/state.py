@@ -18,14 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from holdwater.errors import CheckpointError
-from holdwater.integrations.recovering_step import Loop as LentLoop
-from holdwater.integrations.torch_state import (
+from holdwater.oom.recovering_step import Loop as LentLoop
+from holdwater.oom.torch_step import RandomStates, why_inexact
+from holdwater.resume.torch_state import (
     random_states,
     restore_exactness,
     restore_random_states,
     seed_everything,
 )
-from holdwater.integrations.torch_step import RandomStates, why_inexact
 from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings, TuneSettings

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from holdwater.integrations.out_of_memory import is_out_of_memory
+from holdwater.oom.out_of_memory import is_out_of_memory
 from holdwater.train.tuning.decoder.decoder import Inputs
 from holdwater.train.tuning.examples import Example
 from holdwater.train.tuning.packing import Packed, pack

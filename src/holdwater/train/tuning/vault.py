@@ -16,7 +16,7 @@ from torch import Tensor
 
 from holdwater.errors import HoldwaterError
 from holdwater.probes.devices import BESIDE
-from holdwater.supervise.life import LifeFacts
+from holdwater.process.restart_context import LifeFacts
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.units import Bytes
 

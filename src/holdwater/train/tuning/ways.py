@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from holdwater.errors import ModelError
-from holdwater.integrations.out_of_memory import is_out_of_memory
-from holdwater.supervise.life import is_first_process
+from holdwater.oom.out_of_memory import is_out_of_memory
+from holdwater.process.restart_context import is_first_process
 from holdwater.train.flat import FlatAdamW, FlatWeights, Take
 from holdwater.train.settings import TrainSettings
 from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
