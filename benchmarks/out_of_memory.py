@@ -27,12 +27,12 @@ from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train import run as training
 from holdwater.train.flat import FlatAdamW
 from holdwater.train.loop import Loop
-from holdwater.train.model import GPT
+from holdwater.train.pretrain.fused_step import WrittenOut, _WrittenOutBlock
+from holdwater.train.pretrain.model import GPT
+from holdwater.train.pretrain.state import new_state
+from holdwater.train.pretrain.text import tokenise
 from holdwater.train.run_folder import RunFolder
 from holdwater.train.settings import TrainSettings
-from holdwater.train.state import new_state
-from holdwater.train.text import tokenise
-from holdwater.train.written_out import WrittenOut, _WrittenOutBlock
 from recording import Bar, record
 
 STEPS = 12

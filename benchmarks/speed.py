@@ -17,10 +17,10 @@ from holdwater.config import gather
 from holdwater.guard.guard import Guard
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.loop import Loop, recovering_step
-from holdwater.train.screen import Pace, PlainScreen, Progress
+from holdwater.train.pretrain.state import new_state
+from holdwater.train.pretrain.text import find_files, read_text, tokenise
+from holdwater.train.progress import Pace, PlainScreen, Progress
 from holdwater.train.settings import train_settings
-from holdwater.train.state import new_state
-from holdwater.train.text import find_files, read_text, tokenise
 from peer import PlainLoop
 from recording import Bar, record
 

@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 import torch
 
 from holdwater.errors import ConfigError
-from holdwater.train.tuning.decoder.decoder import StepPlan
-from holdwater.train.tuning.decoder.frozen import Place
-from holdwater.train.tuning.examples import Example
-from holdwater.train.tuning.lora import LoraConfig, add_adapters
-from holdwater.train.tuning.packing import Packed, pack
-from holdwater.train.tuning.plans import choose_settings, planned_of
-from holdwater.train.tuning.ways import choose_way
+from holdwater.train.finetune.data.examples import Example
+from holdwater.train.finetune.data.packing import Packed, pack
+from holdwater.train.finetune.fused.decoder import StepPlan
+from holdwater.train.finetune.fused.frozen import Place
+from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
+from holdwater.train.finetune.planner.plan import choose_settings, planned_of
+from holdwater.train.finetune.step.backends import choose_way
 from holdwater.units import Bytes
 from recording import Bar, record
 

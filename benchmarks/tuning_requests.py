@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from holdwater.train.tuning.decoder.frozen import Place
-from holdwater.train.tuning.lora import LoraConfig, add_adapters
-from holdwater.train.tuning.plans import planned_of
-from holdwater.train.tuning.ways import choose_way
+from holdwater.train.finetune.fused.frozen import Place
+from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
+from holdwater.train.finetune.planner.plan import planned_of
+from holdwater.train.finetune.step.backends import choose_way
 from tuning_memory import OWN, Case, model_of, rows_of, settings_of, step_of, tuning_of, write_config
 
 ROUND = 512

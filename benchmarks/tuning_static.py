@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from holdwater.train.tuning.decoder.decoder import StepPlan
-from holdwater.train.tuning.decoder.frozen import Place
-from holdwater.train.tuning.examples import Example
-from holdwater.train.tuning.lora import LoraConfig, add_adapters
-from holdwater.train.tuning.packing import Packed, pack
-from holdwater.train.tuning.ways import written_out
+from holdwater.train.finetune.data.examples import Example
+from holdwater.train.finetune.data.packing import Packed, pack
+from holdwater.train.finetune.fused.decoder import StepPlan
+from holdwater.train.finetune.fused.frozen import Place
+from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
+from holdwater.train.finetune.step.backends import written_out
 from recording import Bar, record
 from tuning_speed import build
 

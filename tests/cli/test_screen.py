@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from holdwater.budget import Budget, Budgets, InUse
-from holdwater.train.screen import memory_against_budget
+from holdwater.train.progress import memory_against_budget
 from holdwater.units import Bytes
 
 GB = 10**9

@@ -16,7 +16,7 @@ from holdwater.errors import ConfigError
 from holdwater.units import Bytes, format_size
 
 if TYPE_CHECKING:
-    from holdwater.train.tuning.planning import Choice
+    from holdwater.train.finetune.planner.fused import Choice
 
 SCHEMA = 1
 
@@ -43,9 +43,9 @@ def run(options: argparse.Namespace) -> int:
     if config["model"] is None:
         raise ConfigError("model is not given, but plan predicts fine-tuning; write --model FOLDER")
     check_writable("--json", options.json)
-    from holdwater.train.keep import keeps_weights  # noqa: PLC0415
+    from holdwater.train.finetune.planner.plan import choose_settings, planned_of, room_for_steps  # noqa: PLC0415
     from holdwater.train.settings import train_settings  # noqa: PLC0415 - brings torch
-    from holdwater.train.tuning.plans import choose_settings, planned_of, room_for_steps  # noqa: PLC0415
+    from holdwater.train.supervised import keeps_weights  # noqa: PLC0415
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     settings = train_settings(config, Path())

@@ -70,8 +70,8 @@ def run(options: argparse.Namespace) -> int:
     config = gather_config(options)
     check_writable("--json", options.json)
     hold_signals()
-    from holdwater.train.keep import keep_training  # noqa: PLC0415 - brings numpy, which starts threads
     from holdwater.train.run_folder import find_run_folder  # noqa: PLC0415
+    from holdwater.train.supervised import keep_training  # noqa: PLC0415 - brings numpy, which starts threads
 
     return keep_training(sys.argv, find_run_folder(config["out"], options.resume), config)
 

@@ -8,7 +8,7 @@ judgement.
 
 Source of the threshold: Pocock (1977), "Group sequential methods in the design and analysis of clinical
 trials", Biometrika 64: one boundary for all looks; here they come at growing intervals, so that a million
-steps need 40, and the boundary was set by simulation (`holdwater.evaluation`).
+steps need 40, and the boundary was set by simulation (`benchmarks/simulated`).
 """
 
 from dataclasses import dataclass

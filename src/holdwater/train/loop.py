@@ -11,11 +11,11 @@ from holdwater.guard.guard import Guard
 from holdwater.oom.out_of_memory import is_out_of_memory, release
 from holdwater.oom.recovering_step import OneSampleTooLarge, RecoveringStep
 from holdwater.store.checkpoints import CheckpointFolder
-from holdwater.train.lifeline import LifeLine
+from holdwater.train.progress import Progress, Screen
 from holdwater.train.schedule import learning_rate
-from holdwater.train.screen import Progress, Screen
 from holdwater.train.settings import TrainSettings
-from holdwater.train.trainee import Trainee
+from holdwater.train.supervisor_link import LifeLine
+from holdwater.train.trainable import Trainee
 from holdwater.units import Step
 
 Result = TypeVar("Result")

@@ -29,14 +29,14 @@ from holdwater.store.history import read_history
 from holdwater.store.lock import hold
 from holdwater.store.run_store import amend_summary
 from holdwater.train.callbacks import find_callback
-from holdwater.train.lifeline import LifeLine
 from holdwater.train.loop import Loop, recovering_step
+from holdwater.train.pretrain.state import new_state
+from holdwater.train.pretrain.text import find_files, read_text, tokenise
+from holdwater.train.progress import Pace, open_screen
 from holdwater.train.run_folder import RunFolder
-from holdwater.train.screen import Pace, open_screen
 from holdwater.train.settings import TrainSettings, train_settings
-from holdwater.train.state import new_state
-from holdwater.train.text import find_files, read_text, tokenise
-from holdwater.train.trainee import Trainee
+from holdwater.train.supervisor_link import LifeLine
+from holdwater.train.trainable import Trainee
 
 log = logging.getLogger("holdwater")
 
@@ -162,7 +162,7 @@ def _check_merged(settings: TrainSettings) -> None:
 def _new_trainee(settings: TrainSettings) -> Trainee:
     """What is trained: the adapters of a model that was named, or a model from scratch."""
     if settings.tuning is not None:
-        from holdwater.train.tuning.state import new_tuning  # noqa: PLC0415 - brings Transformers
+        from holdwater.train.finetune.state import new_tuning  # noqa: PLC0415 - brings Transformers
 
         return new_tuning(settings, settings.tuning)
     text = read_text(find_files(settings.data))
@@ -175,7 +175,7 @@ def _merge(settings: TrainSettings, checkpoints: CheckpointFolder) -> None:
     """Write the model with the adapters of the last checkpoint, if that was asked for."""
     if settings.tuning is None or settings.merged is None:
         return
-    from holdwater.train.tuning.merging import write_merged  # noqa: PLC0415 - brings Transformers
+    from holdwater.train.finetune.model.merging import write_merged  # noqa: PLC0415 - brings Transformers
 
     newest = checkpoints.newest(log.warning)
     if newest is not None:

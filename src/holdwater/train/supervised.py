@@ -1,0 +1,154 @@
+"""Keep a training run going in one process after another, until it has made its last step."""
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdwater.config import Config
+from holdwater.policy.restarts import RestartConfig
+from holdwater.process.channel import Channel, create_channel
+from holdwater.process.restart_context import LifeFacts, reason_file
+from holdwater.process.spawn import die_as
+from holdwater.store.quick import QuickFolder
+from holdwater.supervise.supervisor import Launch, Life, Supervisor
+from holdwater.train.finetune import PRELOADED_MODEL
+from holdwater.train.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import subprocess
+
+log = logging.getLogger("holdwater")
+
+MODULES = ("holdwater.cli.main", "holdwater.cli.train", "holdwater.train.run", "rich.live", "rich.progress_bar")
+"""What a training process imports."""
+TUNING = (
+    "transformers", "transformers.models.auto.modeling_auto", "holdwater.train.finetune.state",
+    "holdwater.train.finetune.preload",
+)  # fmt: skip
+"""What it imports besides to fine-tune a large model; none of it touches a device."""
+TURN = 0.25
+"""Seconds between two looks at the process."""
+
+
+def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int:
+    """Train under a supervisor.
+
+    Args:
+        argv: The command, as the user typed it.
+        folder: Where the run lies.
+        config: The gathered configuration.
+
+    Returns:
+        The exit code of the last process.
+    """
+    quick = QuickFolder(folder.out)
+    if not folder.resume or folder.checkpoint is not None:
+        quick.empty()
+    with tempfile.TemporaryDirectory(prefix="holdwater-") as place:
+        pulse = Path(place) / "pulse"
+        create_channel(pulse)
+        kept = _Kept(Channel(pulse), pulse, quick.path, folder.out)
+        keeper = _start_keeper(config, Path(place) / "keeper", quick.path / "weights")
+        kept.keeper = "" if keeper is None else str(Path(place) / "keeper")
+        launch = Launch(
+            target="holdwater.cli.main:run_and_exit",
+            argv=argv,
+            modules=MODULES if config["model"] is None else MODULES + TUNING,
+            environment=kept.environment,
+            settled={} if config["model"] is None else {PRELOADED_MODEL: config["model"]},
+        )
+        supervisor = Supervisor(
+            launch,
+            kept.channel,
+            config=RestartConfig(in_all=config["max_restarts"]),
+            hang_timeout=config["hang_timeout"],
+        )
+        try:
+            code = _keep(supervisor, kept)
+        finally:
+            supervisor.close()
+            if keeper is not None:
+                keeper.communicate()  # closes its input, which ends it
+            shutil.rmtree(quick.path / "weights", ignore_errors=True)
+    quick.remove()
+    return die_as(code, sys.stdout.flush)
+
+
+class _Kept:
+    """What processes of a run tell one another."""
+
+    def __init__(self, channel: Channel, pulse: Path, quick: Path, out: Path) -> None:
+        self.channel = channel
+        self.ended: dict[str, Any] | None = None
+        """How the newest process ended, if it was recycled."""
+        self.keeper = ""
+        """The socket of the keeper of frozen weights, if there is one."""
+        self._pulse, self._quick, self._out = pulse, quick, out
+
+    def environment(self, life: Life) -> Mapping[str, str]:
+        """The environment of a life."""
+        facts = LifeFacts(
+            number=life.number,
+            pulse=str(self._pulse),
+            quick=str(self._quick),
+            out=str(self._out),
+            supervisor=os.getpid(),
+            relieve=life.relieve,
+            ended=self.ended,
+            keeper=self.keeper,
+        )
+        return os.environ | facts.as_environment()
+
+    def note_end(self) -> None:
+        """Note how a process that was recycled ended."""
+        channel, reason = self.channel, reason_file(self._pulse).read_text(encoding="utf-8")
+        self.ended = {
+            "step": channel.get("steps"),
+            "reason": reason,
+            "in_use": channel.get("in_use"),
+            "at": channel.get_seconds("last_step_at"),
+        }
+
+
+def keeps_weights(config: Config) -> bool:
+    """Whether processes of the run will be replaced, so that a keeper may hold its frozen weights meanwhile.
+
+    Args:
+        config: The gathered configuration.
+    """
+    return bool(config["model"] and (config["reload_interval_steps"] or config["reload_memory_threshold_gb"]))
+
+
+def _start_keeper(config: Config, door: Path, weights: Path) -> "subprocess.Popen[bytes] | None":
+    """Start a keeper of frozen weights where processes will be replaced and steps are written out."""
+    if not keeps_weights(config):
+        return None
+    on_cuda = config["device"] == "cuda" or (config["device"] == "auto" and Path("/dev/nvidiactl").exists())
+    if not on_cuda and config["quantize"] is None:
+        return None  # the model's own code takes the steps there
+    from holdwater.train.finetune.weight_server.server import start_keeper  # noqa: PLC0415 - for fine-tuning only
+
+    return start_keeper(door, weights, device="cuda" if on_cuda else "cpu")
+
+
+def _keep(supervisor: Supervisor, kept: _Kept) -> int:
+    """Start one process after another; return the exit code of the last."""
+    while True:
+        process = supervisor.start()
+        while process.wait(TURN):
+            supervisor.turn()
+        answer = supervisor.answer()
+        if not answer.again:
+            if answer.cause not in {"done", "asked to stop"}:
+                log.error("the training process is not started again: %s", answer.reason)
+            return answer.exit_code
+        kept.ended = None
+        if answer.cause == "recycled":
+            kept.note_end()
+        else:
+            log.warning("the training process is started again: %s", answer.reason)
