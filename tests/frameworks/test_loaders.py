@@ -37,7 +37,7 @@ class Stream(IterableDataset[Any]):
 @pytest.fixture
 def loaders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loaders:
     """What watches the loaders of a session; torch is as it was after the test."""
-    create_channel(tmp_path / "pulse")
+    create_channel(tmp_path / "channel")
     module = torch.utils.data.dataloader
     for owner, name in (
         (module._BaseDataLoaderIter, "_next_index"),

@@ -30,8 +30,8 @@ class StillOutside:
 @pytest.fixture
 def inquiry(tmp_path: Path) -> Inquiry:
     """Questions to a process that runs, and has been counted once."""
-    create_channel(tmp_path / "pulse")
-    channel = Channel(tmp_path / "pulse")
+    create_channel(tmp_path / "channel")
+    channel = Channel(tmp_path / "channel")
     channel.state = "running"
     made = Inquiry(channel, tmp_path, StillOutside())  # type: ignore[arg-type] # as much of it as is needed
     answer(tmp_path, 1, 0, step=16)
@@ -49,7 +49,7 @@ def answer(folder: Path, number: int, question: int, *, step: int, collected: fl
         }  # fmt: skip
     (folder / f"answer-{number}.json").write_text(json.dumps(body), encoding="utf-8")
     if question:
-        Channel(folder / "pulse").put("answered", question)
+        Channel(folder / "channel").put("answered", question)
 
 
 def judgement(
@@ -88,7 +88,7 @@ class TestAsk:
 
     def test_counts_first_where_a_loader_gives_out_rows(self, inquiry: Inquiry, tmp_path: Path) -> None:
         """The dataset may hold them: two counts tell that sooner than a window."""
-        Channel(tmp_path / "pulse").put("samples_total", 663)
+        Channel(tmp_path / "channel").put("samples_total", 663)
 
         inquiry.ask(judgement(), 30, final=False)
         answer(tmp_path, 2, 1, step=31)
@@ -132,7 +132,7 @@ class TestAsk:
         inquiry.ask(judgement(), 64, final=False)
         answer(tmp_path, 2, 1, step=90)
         inquiry.take_answers()
-        channel = Channel(tmp_path / "pulse")
+        channel = Channel(tmp_path / "channel")
         channel.put_seconds("attribution_seconds", 10.0)
         channel.put_seconds("attribution_work", worked)
         inquiry.ask(judgement(accusing=True, untested=False), 100, final=False)
@@ -165,7 +165,7 @@ class TestAsk:
     def test_asks_workers_at_once_and_not_the_process(self, inquiry: Inquiry, tmp_path: Path) -> None:
         """It is they that grow; it is asked later where none of them has answered."""
         growing = replace(judgement(suspicious=False, component="host.children"), children=True)
-        channel = Channel(tmp_path / "pulse")
+        channel = Channel(tmp_path / "channel")
 
         inquiry.ask(growing, 64, final=False)
         assert (channel.get("workers_asked"), asked(tmp_path)) == (1, [])
@@ -188,7 +188,7 @@ class TestAsk:
             replace(judgement(suspicious=False, component="host.children"), children=True), 64, final=False
         )
 
-        assert Channel(tmp_path / "pulse").get("worker_wanted") == wanted
+        assert Channel(tmp_path / "channel").get("worker_wanted") == wanted
 
     def test_asks_nothing_while_it_waits(self, inquiry: Inquiry, tmp_path: Path) -> None:
         """The process answers when it can."""
@@ -205,7 +205,7 @@ class TestAsk:
 
     def test_opens_no_window_when_the_script_has_ended(self, inquiry: Inquiry, tmp_path: Path) -> None:
         """There are no more steps: objects are counted once."""
-        Channel(tmp_path / "pulse").state = "ending"
+        Channel(tmp_path / "channel").state = "ending"
 
         inquiry.ask(judgement(suspicious=True), 64, final=True)
         answer(tmp_path, 2, 1, step=64, collected=0.0)

@@ -20,10 +20,10 @@ HOST = MachineMemory(total=Bytes(256 * GB), available=Bytes(100 * GB))
 
 def new_watcher(folder: Path, *, memory: int | None = None, host: int | None = None) -> tuple[Watcher, Channel]:
     """A watcher of this process and the script's side of its channel; budgets in GB."""
-    create_channel(folder / "pulse")
+    create_channel(folder / "channel")
     asked = [None if size is None else Bytes(size * GB) for size in (memory, host)]
     terms = Terms(machine=HOST, max_memory=asked[0], max_host_memory=asked[1])
-    return Watcher(Outside(os.getpid()), terms, channel=Channel(folder / "pulse")), Channel(folder / "pulse")
+    return Watcher(Outside(os.getpid()), terms, channel=Channel(folder / "channel")), Channel(folder / "channel")
 
 
 def tell(

@@ -21,8 +21,8 @@ def record(step: int) -> LookRecord:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """An empty channel."""
-    create_channel(tmp_path / "pulse")
-    return tmp_path / "pulse"
+    create_channel(tmp_path / "channel")
+    return tmp_path / "channel"
 
 
 class TestChannel:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from holdwater.probes.statm import Statm
-from holdwater.process.restart_context import LifeFacts
+from holdwater.process.restart_context import RestartContext
 from holdwater.supervise.budget_callback import Ending, Recycling
 
 MB = 1_000_000
@@ -46,10 +46,10 @@ def recycling(tmp_path: Path, *, limit: int, of_device: int | None = None, besid
         of_device: Of the device's, if it was given.
         beside: Of the host's memory beside a device; as without one if None.
     """
-    (tmp_path / "pulse").touch()
+    (tmp_path / "channel").touch()
     settings = {"limit": limit, "device_limit": of_device, "beside_device": beside}
-    life = LifeFacts(number=0, pulse=str(tmp_path / "pulse"), quick="", out="", settings=settings)
-    return Recycling(life, resumable=False)
+    restart = RestartContext(number=0, channel_path=str(tmp_path / "channel"), quick="", out="", settings=settings)
+    return Recycling(restart, resumable=False)
 
 
 def steps(ladder: Recycling, count: int, each: Any = lambda: None) -> Ending | None:

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     planned = planned_of(settings, settings.tuning)
     given, limit = config["max_memory"], None
     if given is not None:
-        limit, _ = room_for_steps(given, with_keeper=keeps_weights(config))
+        limit, _ = room_for_steps(given, with_weight_server=keeps_weights(config))
     choice = choose_settings(planned, rows=settings.batch_size, limit=limit)
     Console().print(_table(choice, config["max_memory"]))
     print(f"{choice.why}; {planned.parameters:,} weights are trained")  # noqa: T201 - what a command is for

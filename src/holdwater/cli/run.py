@@ -83,7 +83,7 @@ def _observe(
     options: argparse.Namespace, words: list[str], terms: Terms, out: Path, place: Path
 ) -> dict[str, Any]:
     """Run the script once; return its judgement and its exit code."""
-    create_channel(place / "pulse")
+    create_channel(place / "channel")
     process = ScriptProcess(script_command(place, words, last_step=options.steps), os.environ)
     from holdwater.observe.observed_run import Observed  # noqa: PLC0415 - numpy loads while the script starts
     from holdwater.store.run_store import RunStore  # noqa: PLC0415

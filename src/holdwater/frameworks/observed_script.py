@@ -21,7 +21,7 @@ from holdwater.observe.agent.messages import watch_messages
 from holdwater.observe.agent.script import run_words
 from holdwater.observe.agent.session import Session
 from holdwater.observe.agent.shared_memory import watch_shared_memory
-from holdwater.process.restart_context import LifeFacts
+from holdwater.process.restart_context import RestartContext
 
 
 def main() -> None:
@@ -29,26 +29,26 @@ def main() -> None:
     run_words(attach)
 
 
-def attach(session: Session, life: LifeFacts | None) -> dict[str, Hook]:
+def attach(session: Session, restart: RestartContext | None) -> dict[str, Hook]:
     """Prepare a session for what a script may import, and return what is done then.
 
     Args:
         session: Of this process.
-        life: Why this process was started; None where no other may follow it.
+        restart: Why this process was started; None where no other may follow it.
     """
-    if life is not None:
-        _keep_budget(session, life)
+    if restart is not None:
+        _keep_budget(session, restart)
     return _hooks(session)
 
 
-def _keep_budget(session: Session, life: LifeFacts) -> None:
+def _keep_budget(session: Session, restart: RestartContext) -> None:
     """Look after the budget of a script that a fresh process could not go on with."""
     from holdwater.frameworks.loader_workers import LoaderWorkers  # noqa: PLC0415 - in the fork server already
     from holdwater.supervise.budget_callback import Recycling  # noqa: PLC0415
 
     session.workers = LoaderWorkers(session.folder)
 
-    recycling = Recycling(life, resumable=False)
+    recycling = Recycling(restart, resumable=False)
     recycling.look_after(session)
 
     def keep(step: int) -> str | None:
@@ -56,7 +56,7 @@ def _keep_budget(session: Session, life: LifeFacts) -> None:
         ending = recycling.end(step)
         return None if ending is None else ending.reason
 
-    session.keeper = keep
+    session.budget_callback = keep
 
 
 def _hooks(session: Session) -> dict[str, Hook]:

@@ -56,7 +56,7 @@ class Observed:
             asks: Whether to ask the process what it holds; a growth that is explained already needs no more.
         """
         self.process, self.store = process, store
-        self.channel = Channel(place / "pulse")
+        self.channel = Channel(place / "channel")
         folder = place if asks else None
         outside = Outside(process.pid, noted=place / NOTED)
         self.watcher = Watcher(outside, terms, channel=self.channel, folder=folder)

@@ -30,7 +30,7 @@ def ask_inventory(pid: int, *, seconds: float = 60.0) -> dict[str, Any]:
         ProbeError: It does not answer.
     """
     folder = _folder_of(pid)
-    channel = Channel(folder / "pulse")
+    channel = Channel(folder / "channel")
     wanted = channel.get("wanted") + 1
     channel.put("wanted", wanted)
     until = time.perf_counter() + seconds
@@ -54,7 +54,7 @@ def _folder_of(pid: int) -> Path:
             f"the process {pid} cannot be read: {error}; `holdwater watch --find` lists some"
         ) from error
     for word in (word for command in commands for word in command):
-        if word.startswith("/") and (Path(word) / "pulse").exists():
+        if word.startswith("/") and (Path(word) / "channel").exists():
             return Path(word)
     raise ConfigError(
         f"--explain needs a process that was started by `holdwater run`, and {pid} was not; start it so, "

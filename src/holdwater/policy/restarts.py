@@ -47,7 +47,7 @@ class Answer:
     """For people."""
     exit_code: int = 0
     """If nothing follows."""
-    relieve: bool = False
+    after_out_of_memory: bool = False
     """The next process should use less memory, or be recycled earlier."""
 
 
@@ -99,7 +99,7 @@ class Restarts:
         if self.deaths > self._config.in_all:
             how += f"; it has been started again {self._config.in_all} times already"
             return Answer(again=False, cause=cause, reason=how, exit_code=_code(end))
-        return Answer(again=True, cause=cause, reason=how, relieve=end.out_of_memory)
+        return Answer(again=True, cause=cause, reason=how, after_out_of_memory=end.out_of_memory)
 
     def _answer_recycling(self, end: End) -> Answer:
         """A run whose processes are recycled without getting further would never end."""
@@ -125,7 +125,7 @@ def relieved(limit: int, deaths: int) -> int:
     return int(limit * max(RELIEF**deaths, LEAST_SHARE))
 
 
-def relieved_budgets(budgets: Budgets, deaths: int) -> Budgets:
+def lowered_budgets(budgets: Budgets, deaths: int) -> Budgets:
     """Each pool's budget, as small as a process is to keep it.
 
     Args:

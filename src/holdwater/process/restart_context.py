@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Self
 
 from holdwater.process.channel import Channel
 
-VARIABLE = "HOLDWATER_LIFE"
+VARIABLE = "HOLDWATER_RESTART"
 """The environment variable that tells it; children of the process are not to see it."""
 
 ONE_CALL = 1.0
@@ -33,12 +33,12 @@ NEED_CLOSING = frozenset((
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LifeFacts:
+class RestartContext:
     """One process of a supervised run."""
 
     number: int
     """The first is 0."""
-    pulse: str
+    channel_path: str
     """The channel's file."""
     quick: str
     """A folder in memory, for checkpoints that the next process goes on from."""
@@ -46,11 +46,11 @@ class LifeFacts:
     """The folder of the run."""
     supervisor: int = 0
     """The number of the supervisor's process."""
-    relieve: int = 0
+    out_of_memory_restarts: int = 0
     """How often a process of this run was short of memory."""
     ended: Mapping[str, Any] | None = None
     """How the process before ended: `step`, `reason`, `in_use` (bytes), `at` (seconds on the system's clock)."""
-    keeper: str = ""
+    weight_server: str = ""
     """The socket of the process that holds frozen weights; empty where there is none."""
     explained: bool = False
     """What grows is known already: it need not be looked for."""
@@ -70,7 +70,7 @@ class LifeFacts:
         Args:
             environment: Of this process, if None.
         """
-        global _taken  # noqa: PLW0603 - a process is one life
+        global _taken  # noqa: PLW0603 - a process is started once
         text = (os.environ if environment is None else environment).pop(VARIABLE, None)
         _taken = None if text is None else json.loads(text)
         return cls.taken()
@@ -82,34 +82,34 @@ class LifeFacts:
 
     def open_channel(self) -> Channel:
         """The run's channel."""
-        return Channel(Path(self.pulse))
+        return Channel(Path(self.channel_path))
 
 
 def is_first_process() -> bool:
     """Whether no process of this run was here before: what is told once is told now."""
-    life = LifeFacts.taken()
-    return life is None or life.number == 0
+    restart = RestartContext.taken()
+    return restart is None or restart.number == 0
 
 
 _taken: dict[str, Any] | None = None
 
 
-def reason_file(pulse: str | Path) -> Path:
+def reason_file(channel_path: str | Path) -> Path:
     """Where a process that is to be replaced says why.
 
     Args:
-        pulse: The channel's file.
+        channel_path: The channel's file.
     """
-    return Path(pulse).with_name("reason")
+    return Path(channel_path).with_name("reason")
 
 
-def actions_file(pulse: str | Path) -> Path:
+def actions_file(channel_path: str | Path) -> Path:
     """Where a process says what it has done about memory, an action a line.
 
     Args:
-        pulse: The channel's file.
+        channel_path: The channel's file.
     """
-    return Path(pulse).with_name("actions.jsonl")
+    return Path(channel_path).with_name("actions.jsonl")
 
 
 def only_here(stop: Callable[[int], None]) -> Callable[[int, object], None]:
@@ -162,23 +162,23 @@ def stop_soon(
     return handle
 
 
-def leave_at_once(life: LifeFacts | None, step: int) -> NoReturn:
+def leave_at_once(restart: RestartContext | None, step: int) -> NoReturn:
     """End this process so that another goes on; it is started while the kernel still takes this one's memory back.
 
     What was asked to happen at the end of this process happens, no more.
 
     Args:
-        life: What the supervisor has said; None only tells that nobody waits.
+        restart: What the supervisor has said; None only tells that nobody waits.
         step: The last step.
     """
     _let_threads_end()
     atexit._run_exitfuncs()  # noqa: SLF001 - as `multiprocessing` ends its own children
     flush_files()
-    if life is not None:
-        life.open_channel().put("recycled", step)
+    if restart is not None:
+        restart.open_channel().put("recycled", step)
         if hasattr(signal, "SIGIO"):
             with contextlib.suppress(OSError):
-                os.kill(life.supervisor, signal.SIGIO)
+                os.kill(restart.supervisor, signal.SIGIO)
     os._exit(0)
 
 

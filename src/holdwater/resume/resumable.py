@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from holdwater.errors import CheckpointError, ConfigError
 from holdwater.observe.agent import session as sessions
-from holdwater.process.restart_context import LifeFacts, only_here, reason_file, stop_soon
+from holdwater.process.restart_context import RestartContext, only_here, reason_file, stop_soon
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.store.lock import hold
 from holdwater.supervise.budget_callback import Recycling
@@ -32,18 +32,18 @@ STOPPED = 75
 class Resumption:
     """The registered states of this process, and where they are kept."""
 
-    def __init__(self, life: LifeFacts | None) -> None:
+    def __init__(self, restart: RestartContext | None) -> None:
         self.things: dict[str, Any] = {}
-        self.life = life
+        self.restart = restart
         self.begun = False
         self._held = ExitStack()
-        self._recycling = None if life is None else Recycling(life)
+        self._recycling = None if restart is None else Recycling(restart)
         self._stop: str | None = None
         self._saved_at = time.monotonic()
-        if life is not None:
-            self._quick = CheckpointFolder(Path(life.quick) / "checkpoints", keep=1)
+        if restart is not None:
+            self._quick = CheckpointFolder(Path(restart.quick) / "checkpoints", keep=1)
             self._durable = CheckpointFolder(
-                Path(life.out) / "checkpoints", keep=int(life.settings.get("keep_checkpoints", 3))
+                Path(restart.out) / "checkpoints", keep=int(restart.settings.get("keep_checkpoints", 3))
             )
 
     def register(self, name: str, thing: object) -> None:
@@ -74,14 +74,14 @@ class Resumption:
         """
         self.begun = True
         session = sessions.current()
-        if self.life is None or session is None:
+        if self.restart is None or session is None:
             return 0
         self._take_signals()
-        self._held.enter_context(hold(Path(self.life.out)))
+        self._held.enter_context(hold(Path(self.restart.out)))
         session.channel.put("resumable", 1)
         if self._recycling is not None:
             self._recycling.look_after(session)
-        session.keeper = None  # this loop looks after memory itself
+        session.budget_callback = None  # this loop looks after memory itself
         found = [one for one in (self._quick.newest(sessions.say), self._durable.newest(sessions.say)) if one]
         newest = max(found, key=lambda one: one.step, default=None)
         if newest is None:
@@ -102,8 +102,8 @@ class Resumption:
         Raises:
             SystemExit: The run was asked to stop; its state is kept.
         """
-        session, life, recycling = sessions.current(), self.life, self._recycling
-        if life is None or session is None or recycling is None:
+        session, restart, recycling = sessions.current(), self.restart, self._recycling
+        if restart is None or session is None or recycling is None:
             sessions.step()
             return
         step_of_a_life(session, recycling.in_use)
@@ -123,26 +123,26 @@ class Resumption:
 
     def _end_stopped(self, step: int) -> NoReturn:
         """End the script: the run was stopped, and its state is kept."""
-        out = "" if self.life is None else self.life.out
+        out = "" if self.restart is None else self.restart.out
         sessions.say(f"stopped at step {step}: {self._stop}; go on with --resume --out {out}")
         raise SystemExit(STOPPED)
 
     def finish(self, step: int) -> None:
         """The loop is over: keep its last state."""
-        if self.life is not None:
+        if self.restart is not None:
             self._save(self._durable, step)
 
     def _leave(self, step: int, reason: str, *, saved: bool) -> NoReturn:
         """Leave the state for the next process, unless a checkpoint holds it already, and end."""
-        session, life = sessions.current(), self.life
-        if session is None or life is None:
+        session, restart = sessions.current(), self.restart
+        if session is None or restart is None:
             raise RuntimeError("no supervisor has started this process")
         try:
             if not saved:
                 self._save(self._quick, step)
         except CheckpointError:
             self._save(self._durable, step)
-        reason_file(life.pulse).write_text(reason, encoding="utf-8")
+        reason_file(restart.channel_path).write_text(reason, encoding="utf-8")
         session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
         self._held.close()
         raise sessions.GoOn
@@ -215,7 +215,7 @@ def current() -> Resumption:
     """The states of this process."""
     global _resumption  # noqa: PLW0603 - a process has one
     if _resumption is None:
-        _resumption = Resumption(LifeFacts.taken())
+        _resumption = Resumption(RestartContext.taken())
     return _resumption
 
 

@@ -16,12 +16,12 @@ from holdwater.errors import ProbeError
 from holdwater.observe.agent.session import Session
 from holdwater.policy.decision import Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
-from holdwater.policy.restarts import relieved_budgets
+from holdwater.policy.restarts import lowered_budgets
 from holdwater.probes.cgroup import Cgroup
 from holdwater.probes.devices import DeviceProbe, find_device, is_unified, loaded
 from holdwater.probes.sample import DeviceMemory, Sample
 from holdwater.probes.statm import Statm
-from holdwater.process.restart_context import LifeFacts, actions_file
+from holdwater.process.restart_context import RestartContext, actions_file
 from holdwater.units import Bytes, Step
 
 if TYPE_CHECKING:
@@ -125,19 +125,19 @@ class _StepPeak:
 class Recycling:
     """Looks at the memory after each step (2 µs), and judges it when it has changed."""
 
-    def __init__(self, life: LifeFacts, *, resumable: bool = True) -> None:
+    def __init__(self, restart: RestartContext, *, resumable: bool = True) -> None:
         """Take up the limits.
 
         Args:
-            life: What the supervisor says.
+            restart: What the supervisor says.
             resumable: Whether a fresh process could go on; else the run can only be stopped.
         """
         self._workers: ReplaceableWorkers | None = None
         self._asked: list[Decision] = []
         self._resumable = resumable
-        self._actions = actions_file(life.pulse)
-        settings = life.settings
-        self._relieve = life.relieve
+        self._actions = actions_file(restart.channel_path)
+        settings = restart.settings
+        self._out_of_memory_restarts = restart.out_of_memory_restarts
         self._beside = settings.get("beside_device")
         self._device = _Device(settings.get("device_limit"))
         self._keep(int(settings["limit"]))
@@ -164,7 +164,9 @@ class Recycling:
         """
         self._group_budget = limit  # a budget that was lowered leaves as much less in the group
         host = Budget(Bytes(limit), "given", "the supervisor's budget")
-        self._budgets = relieved_budgets(Budgets(host, self._device.budget, self._device.unified), self._relieve)
+        self._budgets = lowered_budgets(
+            Budgets(host, self._device.budget, self._device.unified), self._out_of_memory_restarts
+        )
 
     def look_after(self, session: Session) -> None:
         """Take up the loaders of a script, and tell its session what is left.

@@ -15,12 +15,12 @@ from holdwater.guard.summary import join_summaries
 from holdwater.observe.observed_run import Observed
 from holdwater.policy.restarts import RestartConfig
 from holdwater.process.channel import Channel, create_channel
-from holdwater.process.restart_context import LifeFacts, actions_file, reason_file
+from holdwater.process.restart_context import RestartContext, actions_file, reason_file
 from holdwater.process.spawn import ForkedProcess
 from holdwater.store.quick import QuickFolder
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.preimport import prepare
-from holdwater.supervise.supervisor import Launch, Life, Supervisor
+from holdwater.supervise.supervisor import Launch, Supervisor, TrainerProcess
 from holdwater.units import Step, parse_size
 
 log = logging.getLogger("holdwater")
@@ -97,7 +97,7 @@ class SupervisedRun:
 
     def _start(self) -> ForkedProcess:
         """Start the next process."""
-        supervisor, number = self._supervisor, self._supervisor.life.number + 1
+        supervisor, number = self._supervisor, self._supervisor.trainer.number + 1
         channel = supervisor.channel if number == 0 else self._new_channel(number)
         supervisor.argv = ["script.py", str(self._folder(number)), str(self._last_step), *self._words]
         return supervisor.start(channel)
@@ -105,7 +105,7 @@ class SupervisedRun:
     def _live(self, process: ForkedProcess) -> ForkedProcess | None:
         """Watch one process to its end; return the next one, which has started meanwhile, if there is one."""
         following: list[ForkedProcess] = []
-        channel, folder = self._supervisor.channel, self._folder(self._supervisor.life.number)
+        channel, folder = self._supervisor.channel, self._folder(self._supervisor.trainer.number)
         asks = self._known is None
         observed = Observed(
             process,
@@ -177,7 +177,7 @@ class SupervisedRun:
 
     def _note_actions(self, folder: Path) -> None:
         """Note what the process has done about its memory."""
-        file = actions_file(folder / "pulse")
+        file = actions_file(folder / "channel")
         for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
             row = json.loads(line)
             self._store.outcome(Outcome(**row))
@@ -190,31 +190,33 @@ class SupervisedRun:
         if recycled:
             self._ended = {
                 "step": channel.get("steps"),
-                "reason": reason_file(self._folder(self._supervisor.life.number) / "pulse").read_text("utf-8"),
+                "reason": reason_file(self._folder(self._supervisor.trainer.number) / "channel").read_text(
+                    "utf-8"
+                ),
                 "in_use": channel.get("in_use"),
                 "at": channel.get_seconds("left_at"),
             }
 
     def _folder(self, number: int) -> Path:
         """Where a process leaves what it says."""
-        return self._place / f"life-{number}"
+        return self._place / f"process-{number}"
 
     def _new_channel(self, number: int) -> Channel:
         """The channel of a process."""
         folder = self._folder(number)
         folder.mkdir()
-        create_channel(folder / "pulse")
-        return Channel(folder / "pulse")
+        create_channel(folder / "channel")
+        return Channel(folder / "channel")
 
-    def _environment(self, life: Life) -> Mapping[str, str]:
+    def _environment(self, trainer: TrainerProcess) -> Mapping[str, str]:
         """The environment of a process."""
-        facts = LifeFacts(
-            number=life.number,
-            pulse=str(self._folder(life.number) / "pulse"),
+        facts = RestartContext(
+            number=trainer.number,
+            channel_path=str(self._folder(trainer.number) / "channel"),
             quick=str(self._quick.path),
             out=str(self._out.resolve()),
             supervisor=os.getpid(),
-            relieve=life.relieve,
+            out_of_memory_restarts=trainer.out_of_memory_restarts,
             explained=self._known is not None,
             settings=self._settings,
         )

@@ -14,7 +14,7 @@ from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.progress import Progress, Screen
 from holdwater.train.schedule import learning_rate
 from holdwater.train.settings import TrainSettings
-from holdwater.train.supervisor_link import LifeLine
+from holdwater.train.supervisor_link import SupervisorLink
 from holdwater.train.trainable import Trainee
 from holdwater.units import Step
 
@@ -35,7 +35,7 @@ class Loop:
     screen: Screen
     callback: Callable[[Guard], None] | None = None
     """Called with the guard after each step."""
-    line: LifeLine | None = None
+    line: SupervisorLink | None = None
     """To the supervisor, if there is one."""
 
     def run(self) -> None:

@@ -23,7 +23,7 @@ from holdwater.guard.guard import Guard
 from holdwater.guard.settings import GuardSettings
 from holdwater.guard.summary import join_summaries
 from holdwater.oom.recovering_step import HalfUpdated
-from holdwater.process.restart_context import LifeFacts, only_here, stop_soon
+from holdwater.process.restart_context import RestartContext, only_here, stop_soon
 from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder, read_checkpoint
 from holdwater.store.history import read_history
 from holdwater.store.lock import hold
@@ -35,7 +35,7 @@ from holdwater.train.pretrain.text import find_files, read_text, tokenise
 from holdwater.train.progress import Pace, open_screen
 from holdwater.train.run_folder import RunFolder
 from holdwater.train.settings import TrainSettings, train_settings
-from holdwater.train.supervisor_link import LifeLine
+from holdwater.train.supervisor_link import SupervisorLink
 from holdwater.train.trainable import Trainee
 
 log = logging.getLogger("holdwater")
@@ -63,7 +63,7 @@ def train(
     *,
     command: Sequence[str],
     callback: str | None = None,
-    life: LifeFacts | None = None,
+    restart: RestartContext | None = None,
 ) -> Result:
     """Train a model as configured.
 
@@ -72,7 +72,7 @@ def train(
         folder: Where the run lies.
         command: What the user typed, for the record.
         callback: `module:function`, called with the guard after each step.
-        life: What a supervisor says of this process; None without one.
+        restart: What a supervisor says of this process; None without one.
 
     Returns:
         The exit code and the judgement.
@@ -87,7 +87,7 @@ def train(
     with hold(folder.out):
         try:
             function = None if callback is None else find_callback(callback)
-            return _train(config, folder, command, function, None if life is None else LifeLine(life))
+            return _train(config, folder, command, function, None if restart is None else SupervisorLink(restart))
         except HoldwaterError:
             folder.forget()
             raise
@@ -98,7 +98,7 @@ def _train(
     folder: RunFolder,
     command: Sequence[str],
     function: Callable[[Guard], None] | None,
-    line: LifeLine | None,
+    line: SupervisorLink | None,
 ) -> Result:
     """Train in a folder that no other process uses."""
     settings = train_settings(config, folder.out)
@@ -118,9 +118,9 @@ def _train(
         checkpoint=lambda: loop.save(),  # noqa: PLW0108 - the loop is made below
         recycle=None if line is None else lambda: line.agree(guard),
     )
-    deaths = 0 if line is None else line.life.relieve
+    deaths = 0 if line is None else line.restart.out_of_memory_restarts
     guard = Guard(_guard_settings(config, settings, state.step, deaths), levers=levers)
-    guard.facts = _facts(command, settings, state) | ({} if line is None else {"run": line.life.pulse})
+    guard.facts = _facts(command, settings, state) | ({} if line is None else {"run": line.restart.channel_path})
     with guard:
         if line is None or line.is_first:
             _say_limits(guard)
@@ -190,7 +190,7 @@ def _leave(loop: Loop, exit_code: int, out: Path) -> Result:
         return Result(0, {}, recycled_at=loop.state.step)
     summary = guard.summary()
     if line is not None and not line.is_first:
-        summary = whole_run(out, line.life.pulse)
+        summary = whole_run(out, line.restart.channel_path)
         amend_summary(out, summary)
     write_report(out)
     return Result(exit_code, summary | loop.state.proof)
@@ -205,7 +205,7 @@ def _write_config(config: Config, path: Path) -> None:
 
 
 def _resume(
-    state: Trainee, checkpoints: CheckpointFolder, folder: RunFolder, line: LifeLine | None, *, threads: int
+    state: Trainee, checkpoints: CheckpointFolder, folder: RunFolder, line: SupervisorLink | None, *, threads: int
 ) -> None:
     """Go on from the newest whole checkpoint, or from the named one; start afresh where there is none."""
     named = folder.checkpoint is not None and (line is None or line.is_first)
@@ -244,7 +244,7 @@ def _begin_anew(state: Trainee, folder: RunFolder) -> None:
 
 
 def _load(state: Trainee, checkpoint: Checkpoint) -> bool:
-    """Load a checkpoint; one whose weights are no longer with the keeper is removed, and False returned."""
+    """Load a checkpoint; one whose weights are no longer with the weight server is removed, and False returned."""
     try:
         remarks = state.load(checkpoint)
     except CheckpointError as error:

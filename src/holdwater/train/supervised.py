@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from holdwater.config import Config
 from holdwater.policy.restarts import RestartConfig
 from holdwater.process.channel import Channel, create_channel
-from holdwater.process.restart_context import LifeFacts, reason_file
+from holdwater.process.restart_context import RestartContext, reason_file
 from holdwater.process.spawn import die_as
 from holdwater.store.quick import QuickFolder
-from holdwater.supervise.supervisor import Launch, Life, Supervisor
+from holdwater.supervise.supervisor import Launch, Supervisor, TrainerProcess
 from holdwater.train.finetune import PRELOADED_MODEL
 from holdwater.train.run_folder import RunFolder
 
@@ -50,11 +50,11 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
     if not folder.resume or folder.checkpoint is not None:
         quick.empty()
     with tempfile.TemporaryDirectory(prefix="holdwater-") as place:
-        pulse = Path(place) / "pulse"
-        create_channel(pulse)
-        kept = _Kept(Channel(pulse), pulse, quick.path, folder.out)
-        keeper = _start_keeper(config, Path(place) / "keeper", quick.path / "weights")
-        kept.keeper = "" if keeper is None else str(Path(place) / "keeper")
+        channel_path = Path(place) / "channel"
+        create_channel(channel_path)
+        kept = _Kept(Channel(channel_path), channel_path, quick.path, folder.out)
+        weight_server = _start_weight_server(config, Path(place) / "weights.socket", quick.path / "weights")
+        kept.weight_server = "" if weight_server is None else str(Path(place) / "weights.socket")
         launch = Launch(
             target="holdwater.cli.main:run_and_exit",
             argv=argv,
@@ -72,8 +72,8 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
             code = _keep(supervisor, kept)
         finally:
             supervisor.close()
-            if keeper is not None:
-                keeper.communicate()  # closes its input, which ends it
+            if weight_server is not None:
+                weight_server.communicate()  # closes its input, which ends it
             shutil.rmtree(quick.path / "weights", ignore_errors=True)
     quick.remove()
     return die_as(code, sys.stdout.flush)
@@ -82,25 +82,25 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
 class _Kept:
     """What processes of a run tell one another."""
 
-    def __init__(self, channel: Channel, pulse: Path, quick: Path, out: Path) -> None:
+    def __init__(self, channel: Channel, channel_path: Path, quick: Path, out: Path) -> None:
         self.channel = channel
         self.ended: dict[str, Any] | None = None
         """How the newest process ended, if it was recycled."""
-        self.keeper = ""
-        """The socket of the keeper of frozen weights, if there is one."""
-        self._pulse, self._quick, self._out = pulse, quick, out
+        self.weight_server = ""
+        """The socket of the weight server, if there is one."""
+        self._pulse, self._quick, self._out = channel_path, quick, out
 
-    def environment(self, life: Life) -> Mapping[str, str]:
-        """The environment of a life."""
-        facts = LifeFacts(
-            number=life.number,
-            pulse=str(self._pulse),
+    def environment(self, trainer: TrainerProcess) -> Mapping[str, str]:
+        """The environment of a training process."""
+        facts = RestartContext(
+            number=trainer.number,
+            channel_path=str(self._pulse),
             quick=str(self._quick),
             out=str(self._out),
             supervisor=os.getpid(),
-            relieve=life.relieve,
+            out_of_memory_restarts=trainer.out_of_memory_restarts,
             ended=self.ended,
-            keeper=self.keeper,
+            weight_server=self.weight_server,
         )
         return os.environ | facts.as_environment()
 
@@ -116,7 +116,7 @@ class _Kept:
 
 
 def keeps_weights(config: Config) -> bool:
-    """Whether processes of the run will be replaced, so that a keeper may hold its frozen weights meanwhile.
+    """Whether processes of the run will be replaced, so that a weight server may keep its frozen weights.
 
     Args:
         config: The gathered configuration.
@@ -124,16 +124,16 @@ def keeps_weights(config: Config) -> bool:
     return bool(config["model"] and (config["reload_interval_steps"] or config["reload_memory_threshold_gb"]))
 
 
-def _start_keeper(config: Config, door: Path, weights: Path) -> "subprocess.Popen[bytes] | None":
-    """Start a keeper of frozen weights where processes will be replaced and steps are written out."""
+def _start_weight_server(config: Config, door: Path, weights: Path) -> "subprocess.Popen[bytes] | None":
+    """Start a weight server where processes will be replaced and steps are written out."""
     if not keeps_weights(config):
         return None
     on_cuda = config["device"] == "cuda" or (config["device"] == "auto" and Path("/dev/nvidiactl").exists())
     if not on_cuda and config["quantize"] is None:
         return None  # the model's own code takes the steps there
-    from holdwater.train.finetune.weight_server.server import start_keeper  # noqa: PLC0415 - for fine-tuning only
+    from holdwater.train.finetune.weight_server.server import start_weight_server  # noqa: PLC0415 - for fine-tuning only
 
-    return start_keeper(door, weights, device="cuda" if on_cuda else "cpu")
+    return start_weight_server(door, weights, device="cuda" if on_cuda else "cpu")
 
 
 def _keep(supervisor: Supervisor, kept: _Kept) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from holdwater.actions.perform import Outcome
 from holdwater.errors import CheckpointError
 from holdwater.guard.guard import Guard
-from holdwater.process.restart_context import LifeFacts, reason_file
+from holdwater.process.restart_context import RestartContext, reason_file
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.units import Step
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("holdwater")
 
 
-class LifeLine:
+class SupervisorLink:
     """One process of a supervised run."""
 
-    def __init__(self, life: LifeFacts) -> None:
+    def __init__(self, restart: RestartContext) -> None:
         """Take up the channel.
 
         Args:
-            life: What the supervisor says of this process.
+            restart: What the supervisor says of this process.
         """
-        self.life = life
-        self.is_first = life.number == 0
+        self.restart = restart
+        self.is_first = restart.number == 0
         self.goes_on = not self.is_first
         """Whether a process of this run has been here before."""
-        self._quick = CheckpointFolder(Path(life.quick) / "checkpoints", keep=1)
-        self._channel = life.open_channel()
-        self._unmeasured = life.ended
+        self._quick = CheckpointFolder(Path(restart.quick) / "checkpoints", keep=1)
+        self._channel = restart.open_channel()
+        self._unmeasured = restart.ended
 
     def tell(self, step: int, guard: Guard | None = None) -> None:
         """Tell the supervisor which step has ended, and when."""
@@ -85,7 +85,7 @@ class LifeLine:
             state: Of the step that has just ended.
         """
         try:
-            if not state.rest(self._quick):
+            if not state.park(self._quick):
                 state.save(self._quick, best=False)
         except CheckpointError:
             return False
@@ -93,4 +93,4 @@ class LifeLine:
 
     def leave(self, reason: str) -> None:
         """Leave word why another process is to go on."""
-        reason_file(self.life.pulse).write_text(reason, encoding="utf-8")
+        reason_file(self.restart.channel_path).write_text(reason, encoding="utf-8")

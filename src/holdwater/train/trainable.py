@@ -120,7 +120,7 @@ class Trainee(Protocol):
         """Let the model write; its randomness is not the run's own."""
         ...
 
-    def rest(self, folder: CheckpointFolder) -> bool:
+    def park(self, folder: CheckpointFolder) -> bool:
         """Leave what is trained where it lies, for a process that goes on at once; False where nobody keeps it."""
         ...
 

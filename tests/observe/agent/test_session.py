@@ -11,7 +11,7 @@ from holdwater.process.channel import create_channel
 
 def counts_of(folder: Path, monkeypatch: pytest.MonkeyPatch, processes: dict[str, str]) -> int:
     """The step of the newest count after some looks; 0 where none was made."""
-    create_channel(folder / "pulse")
+    create_channel(folder / "channel")
     monkeypatch.setattr(sessions, "named_processes", lambda: processes)
     session = Session(folder)
     for _ in range(3 * FIRST_CENSUS):

@@ -83,8 +83,8 @@ def ask(folder: Path, script: str, questions: list[tuple[int, str, dict[str, Any
     """Run a script, ask it something after so many steps, and return its answers in order."""
     file = folder / "train.py"
     file.write_text(script, encoding="utf-8")
-    create_channel(folder / "pulse")
-    channel = Channel(folder / "pulse")
+    create_channel(folder / "channel")
+    channel = Channel(folder / "channel")
     command = [sys.executable, runner.__file__, str(folder), "0", str(file)]
     process = subprocess.Popen(command, env=os.environ.copy(), stdout=subprocess.DEVNULL)
     try:

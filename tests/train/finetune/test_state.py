@@ -11,7 +11,7 @@ from holdwater.errors import CheckpointError, ConfigError, DataError, RunFolderE
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.train.finetune.identity import mixed, name_of
 from holdwater.train.finetune.state import TuneState, new_tuning
-from holdwater.train.finetune.weight_server.client import Vault
+from holdwater.train.finetune.weight_server.client import WeightClient
 from holdwater.train.pretrain.state import compare
 from holdwater.train.settings import train_settings
 from tests.small_models import make_model
@@ -30,8 +30,8 @@ def made(
     return new_tuning(settings, settings.tuning)
 
 
-class Elsewhere(Vault):
-    """A keeper's memory, as far as a state can tell."""
+class Elsewhere(WeightClient):
+    """A weight server's memory, as far as a state can tell."""
 
     keeps, forgotten = True, False
 
@@ -56,23 +56,23 @@ class TestNewTuning:
         self, tmp_path: Path, quantize: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A model whose own code takes the steps has its weights in its own process."""
-        monkeypatch.setattr("holdwater.train.finetune.state.open_vault", lambda *_: Elsewhere())
+        monkeypatch.setattr("holdwater.train.finetune.state.open_weight_client", lambda *_: Elsewhere())
 
         state = made(tmp_path, train_seq_length=16, quantize=quantize)
 
-        assert state.vault.keeps == (quantize is not None)
-        assert state.rest(CheckpointFolder(tmp_path / "quick")) == (quantize is not None)
+        assert state.weight_client.keeps == (quantize is not None)
+        assert state.park(CheckpointFolder(tmp_path / "quick")) == (quantize is not None)
 
     def test_weights_of_a_process_that_left_no_checkpoint_are_not_gone_on_with(self, tmp_path: Path) -> None:
         """They are forgotten, and this process ends."""
         state = made(tmp_path, train_seq_length=16)
         state.begin_anew()
-        state.vault = Elsewhere()
-        state.vault.facts = {"name": "one"}
+        state.weight_client = Elsewhere()
+        state.weight_client.facts = {"name": "one"}
 
         with pytest.raises(CheckpointError, match="no whole checkpoint: they are loaded anew"):
             state.begin_anew()
-        assert state.vault.forgotten
+        assert state.weight_client.forgotten
 
     def test_generated_text_begins_behind_the_prompt(self, tmp_path: Path) -> None:
         """And an arrow says where."""

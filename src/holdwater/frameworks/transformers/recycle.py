@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdwater.observe.agent import session as sessions
-from holdwater.process.restart_context import LifeFacts, reason_file
+from holdwater.process.restart_context import RestartContext, reason_file
 from holdwater.resume.resumable import STOPPED
 from holdwater.supervise.budget_callback import Ending, Recycling
 from holdwater.supervise.replaceable_steps import go_on_from, step_of_a_life
@@ -33,19 +33,19 @@ class RecycleCallback(TrainerCallback):
 
     def __init__(self) -> None:
         """Prepare; without a supervisor nothing is done."""
-        self._life = LifeFacts.taken()
-        self._recycling = None if self._life is None else Recycling(self._life)
+        self._restart = RestartContext.taken()
+        self._recycling = None if self._restart is None else Recycling(self._restart)
         self._ending: Ending | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Tell the supervisor from which step this process goes on."""
         del args, control, kwargs
         session = sessions.current()
-        if self._life is not None and session is not None:
+        if self._restart is not None and session is not None:
             session.channel.put("resumable", 1)
             if self._recycling is not None:
                 self._recycling.look_after(session)
-            session.keeper = None
+            session.budget_callback = None
             go_on_from(session, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -68,14 +68,14 @@ class RecycleCallback(TrainerCallback):
             SystemExit: It stops, for its budget is spent; the checkpoint can be gone on from.
         """
         del args, control, kwargs
-        session, life = sessions.current(), self._life
-        if self._ending is None or session is None or life is None:
+        session, restart = sessions.current(), self._restart
+        if self._ending is None or session is None or restart is None:
             return
         session.steps = state.global_step
         if not self._ending.recycled:
             sessions.say(f"stopped at step {state.global_step}: {self._ending.reason}")
             raise SystemExit(STOPPED)
-        reason_file(life.pulse).write_text(self._ending.reason, encoding="utf-8")
+        reason_file(restart.channel_path).write_text(self._ending.reason, encoding="utf-8")
         session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
         raise sessions.GoOn
 

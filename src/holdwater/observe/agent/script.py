@@ -13,11 +13,11 @@ from typing import Any
 from holdwater.observe.agent import session as sessions
 from holdwater.observe.agent.imports import Hook, after_import
 from holdwater.observe.agent.session import GoOn, Session, StopRun, StopShort
-from holdwater.process.restart_context import LifeFacts, leave_at_once
+from holdwater.process.restart_context import RestartContext, leave_at_once
 
 STOPPED = 75
 """The exit code of a script that was stopped because its budget was spent."""
-Attach = Callable[[Session, LifeFacts | None], Mapping[str, Hook]]
+Attach = Callable[[Session, RestartContext | None], Mapping[str, Hook]]
 """Prepares a session for what the script may import, and returns what is done then, by the module's name."""
 
 
@@ -29,17 +29,17 @@ def run_words(attach: Attach) -> None:
     """
     folder, last_step = Path(sys.argv[1]), int(sys.argv[2])
     words = sys.argv[3:]
-    life = LifeFacts.take()
-    session = sessions.begin(folder, last_step=last_step or None, counts=life is None or not life.explained)
-    after_import(attach(session, life))
+    restart = RestartContext.take()
+    session = sessions.begin(folder, last_step=last_step or None, counts=restart is None or not restart.explained)
+    after_import(attach(session, restart))
     try:
         _run(words)
     except GoOn:
         session.channel.state = "ended"
-        leave_at_once(life, session.steps)
+        leave_at_once(restart, session.steps)
     except BaseException as error:
         _finish(session)
-        if life is not None:
+        if restart is not None:
             _note_shortage(session, error)
         if isinstance(error, StopRun | StopShort):
             sys.exit(STOPPED if isinstance(error, StopShort) else 0)

@@ -46,7 +46,7 @@ PATIENCE = 3.0
 class Session:
     """Counts and looks, from the first step to the last."""
 
-    keeper: "Callable[[int], str | None] | None" = None
+    budget_callback: "Callable[[int], str | None] | None" = None
     """Looks after the budget of a supervised script; says why the script is to be stopped, if it is."""
 
     _reads_heap = True
@@ -64,12 +64,12 @@ class Session:
         """Take up the channel in a folder that the watcher made.
 
         Args:
-            folder: Holds the channel `pulse`, and takes the answers.
+            folder: Holds the channel `channel_path`, and takes the answers.
             last_step: The step after which the script is ended; None lets it run.
             counts: Whether to count objects without being asked, so that there is something to compare with.
         """
         self.folder = folder
-        self.channel = Channel(folder / "pulse")
+        self.channel = Channel(folder / "channel")
         self.pid = os.getpid()
         self.steps = 0
         self.source: Source = "time"
@@ -106,8 +106,8 @@ class Session:
                 self.look()
             except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
                 self._give_up(error)
-        if self.keeper is not None:
-            self._keep_budget(self.keeper)
+        if self.budget_callback is not None:
+            self._keep_budget(self.budget_callback)
         if self._last_step is not None and self.steps >= self._last_step:
             self.channel.put("stopped", 1)
             raise StopRun
@@ -142,11 +142,11 @@ class Session:
         try:
             reason = keep(self.steps)
         except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
-            self.keeper = None
+            self.budget_callback = None
             say(f"the budget of this run is not looked after any more: {error!r}")
         self._keeping += time.perf_counter() - began
         if reason is not None:
-            self.keeper = None
+            self.budget_callback = None
             say(f"stopped at step {self.steps}: {reason}")
             raise StopShort
 

@@ -55,7 +55,7 @@ from holdwater.train.finetune.planner.plan import check_plan, settle
 from holdwater.train.finetune.step.allocator_calls import AllocatorCalls
 from holdwater.train.finetune.step.backends import choose_way
 from holdwater.train.finetune.step.captured import StaticStep
-from holdwater.train.finetune.weight_server.client import Vault, VaultError, open_vault
+from holdwater.train.finetune.weight_server.client import WeightClient, WeightServerError, open_weight_client
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.pretrain.state import compare, copy_tensors, facts, go_on, writer
 from holdwater.train.settings import TrainSettings, TuneSettings
@@ -90,7 +90,7 @@ class TuneState:
     """All examples, learned and held out."""
     static: StaticStep | None
     """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
-    vault: Vault
+    weight_client: WeightClient
     """Where frozen weights lie, and what is trained while one process hands over to another."""
     micro_batch: int
     """Rows that are propagated at once, at most."""
@@ -234,7 +234,7 @@ class TuneState:
         parts = (written[: len(begin)], written[len(begin) :])
         return " → ".join(str(tokenizer.decode(part, skip_special_tokens=True)) for part in parts)
 
-    def rest(self, folder: CheckpointFolder) -> bool:
+    def park(self, folder: CheckpointFolder) -> bool:
         """Leave what is trained where it lies, for a process that goes on at once; False where nobody keeps it.
 
         Args:
@@ -243,19 +243,19 @@ class TuneState:
         Raises:
             CheckpointError: That cannot be written.
         """
-        if not self.vault.keeps:
+        if not self.weight_client.keeps:
             return False
         token = f"{self.step}-{uuid.uuid4()}"
         try:
-            self.vault.rest(token)
-        except VaultError as error:
+            self.weight_client.park(token)
+        except WeightServerError as error:
             log.warning("%s: a checkpoint is written instead", error)
             return False
         files = {"random.safetensors": writer(random_states())}
         try:
             folder.write(self.step, files, facts(self, self.identity) | {RESTING: token}, best=False)
         except CheckpointError:
-            self.vault.rest(None)
+            self.weight_client.park(None)
             raise
         return True
 
@@ -288,9 +288,9 @@ class TuneState:
             else:
                 load_adapters(self.loaded.model, checkpoint.folder)
             copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
-        elif token != self.vault.resting:
-            raise CheckpointError(f"the keeper does not hold what {checkpoint.folder} stands for")
-        self.vault.rest(None)
+        elif token != self.weight_client.parked:
+            raise CheckpointError(f"the weight server does not hold what {checkpoint.folder} stands for")
+        self.weight_client.park(None)
         if self.static is not None:
             self.static.refresh()
 
@@ -323,10 +323,10 @@ class TuneState:
         """Refuse weights that an earlier process may have trained: without a checkpoint nobody knows how far.
 
         Raises:
-            CheckpointError: A keeper holds some; the next process loads them anew.
+            CheckpointError: A weight server holds some; the next process loads them anew.
         """
-        if self.vault.facts is not None:
-            self.vault.forget()
+        if self.weight_client.facts is not None:
+            self.weight_client.forget()
             raise CheckpointError("a process has left its weights, and no whole checkpoint: they are loaded anew")
 
     def load(self, checkpoint: Checkpoint) -> list[str]:
@@ -347,7 +347,7 @@ class TuneState:
         try:
             self._load_trained(checkpoint)
             restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
-        except (OSError, SafetensorError, KeyError, RuntimeError, VaultError) as error:
+        except (OSError, SafetensorError, KeyError, RuntimeError, WeightServerError) as error:
             raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
         if RESTING in checkpoint.state:
             shutil.rmtree(checkpoint.folder, ignore_errors=True)  # what it stands for is changed from now on
@@ -369,20 +369,20 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
         ConfigError: The adapters cannot be made so.
     """
     path = data_file(settings.data)
-    vault = open_vault(settings, tuning)
+    weight_client = open_weight_client(settings, tuning)
     step, choice = settle(settings, tuning)
     seed_everything(settings.seed)
     lora = LoraConfig.of(tuning) if tuning.lora_rank else None
     whole = lora is None or settings.device == "cpu"  # weights that are trained need every bit
-    device = "cpu" if vault.facts is None else "meta"
+    device = "cpu" if weight_client.facts is None else "meta"
     loaded = load_model(tuning.model, device=device, dtype=torch.float32 if whole else torch.bfloat16)
     corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
     learned, held_out = split(corpus, settings)
-    name = name_of(loaded.model) if vault.facts is None else str(vault.facts["name"])
+    name = name_of(loaded.model) if weight_client.facts is None else str(weight_client.facts["name"])
     check_length(loaded.model, settings.train_seq_length)
     if lora is not None:
         add_adapters(loaded.model, lora)
-    way = choose_way(loaded.model, settings, Place(settings.device, tuning.quantize, vault, name), step)
+    way = choose_way(loaded.model, settings, Place(settings.device, tuning.quantize, weight_client, name), step)
     PackedBatches(
         held_out, size=1, length=settings.train_seq_length, seed=settings.seed
     ).draw()  # can be evaluated
@@ -394,8 +394,9 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     if tuning.distrust == "added":
         say_added_term(corpus, tuning.distrust_alpha)
     batches = Ahead(examples, device="cpu" if way.static else settings.device)
+    captures = way.static is not None and settings.device == "cuda"
     return TuneState(
         settings, tuning, loaded, lora, way.weights, way.optimizer, examples, batches, held_out, identity,
-        corpus=corpus, static=way.static, vault=way.vault, micro_batch=way.rows or settings.batch_size,
-        choice=choice, calls=AllocatorCalls(enabled=way.static is not None and settings.device == "cuda"),
+        corpus=corpus, static=way.static, weight_client=way.weight_client, choice=choice,
+        micro_batch=way.rows or settings.batch_size, calls=AllocatorCalls(enabled=captures),
     )  # fmt: skip

@@ -144,7 +144,7 @@ class TrainState:
             "random": random_states(),
         }
 
-    def rest(self, folder: CheckpointFolder) -> bool:  # noqa: ARG002 - of a trainee
+    def park(self, folder: CheckpointFolder) -> bool:  # noqa: ARG002 - of a trainee
         """False: nobody keeps what is trained."""
         return False
 

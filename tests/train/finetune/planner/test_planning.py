@@ -128,9 +128,9 @@ class TestRoom:
     """What steps may take, by the definition that the guard keeps."""
 
     def test_what_was_given_is_the_devices(self) -> None:
-        """All of it; a keeper of weights has a context of its own, in `plan` as in `train`."""
-        alone, _ = room_for_steps(Bytes(8_200_000_000), with_keeper=False)
-        kept, _ = room_for_steps(Bytes(8_200_000_000), with_keeper=True)
+        """All of it; a weight server has a context of its own, in `plan` as in `train`."""
+        alone, _ = room_for_steps(Bytes(8_200_000_000), with_weight_server=False)
+        kept, _ = room_for_steps(Bytes(8_200_000_000), with_weight_server=True)
 
         assert (alone, kept) == (8_200_000_000, 8_200_000_000 - CONTEXT)
 
@@ -139,7 +139,7 @@ class TestRoom:
         small = replace(MACHINE, available=Bytes(20 * 10**9))
         monkeypatch.setattr(plans, "read_machine", lambda **_: small)
 
-        limit, budget = room_for_steps(None, with_keeper=False)
+        limit, budget = room_for_steps(None, with_weight_server=False)
 
         assert budget is not None
         assert (budget.limit, limit) == (64 * 10**9, int(64 * 10**9 * FILLED))

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from holdwater.train.finetune.fused.frozen import Frozen, Place
-from holdwater.train.finetune.weight_server.client import KeptVault, Vault, VaultError
-from holdwater.train.finetune.weight_server.server import start_keeper
+from holdwater.train.finetune.weight_server.client import ServedWeights, WeightClient, WeightServerError
+from holdwater.train.finetune.weight_server.server import start_weight_server
 
 
 @pytest.fixture
 def door(tmp_path: Path) -> Iterator[Path]:
-    """The socket of a keeper."""
-    path = tmp_path / "keeper"
-    process = start_keeper(path, tmp_path / "weights", device="cpu")
+    """The socket of a weight server."""
+    path = tmp_path / "weights.socket"
+    process = start_weight_server(path, tmp_path / "weights", device="cpu")
     yield path
     process.communicate(timeout=10)
 
@@ -38,16 +38,16 @@ class TestKeeper:
     @pytest.mark.parametrize("bits", [None, 4, 8])
     def test_weights_are_there_for_the_next_trainer(self, door: Path, bits: int | None) -> None:
         """Which needs none of its own: its layers have no memory."""
-        with closing(KeptVault(door, "mine")) as vault:
-            assert vault.facts is None
-            wanted = Frozen("0.gates", layers(0.5), 4, Place("cpu", bits, vault))
-            vault.whole({"step": 7})
+        with closing(ServedWeights(door, "mine")) as weight_client:
+            assert weight_client.facts is None
+            wanted = Frozen("0.gates", layers(0.5), 4, Place("cpu", bits, weight_client))
+            weight_client.whole({"step": 7})
         with torch.device("meta"):
             empty = layers(0.0)
 
-        with closing(KeptVault(door, "mine")) as vault:
-            assert vault.facts == {"step": 7}
-            found = Frozen("0.gates", empty, 4, Place("cpu", bits, vault))
+        with closing(ServedWeights(door, "mine")) as weight_client:
+            assert weight_client.facts == {"step": 7}
+            found = Frozen("0.gates", empty, 4, Place("cpu", bits, weight_client))
 
         for one in (wanted, found):
             if bits is not None:
@@ -61,63 +61,63 @@ class TestKeeper:
         """By a signal that nobody can catch."""
         script = (
             "import os, signal, torch; from pathlib import Path\n"
-            "from holdwater.train.finetune.weight_server.client import KeptVault\n"
-            f"vault = KeptVault(Path({str(door)!r}), 'mine')\n"
-            "vault.place('one', (1000,), torch.empty(0), device='cpu').fill_(3.0)\n"
-            "vault.whole({})\n"
+            "from holdwater.train.finetune.weight_server.client import ServedWeights\n"
+            f"weight_client = ServedWeights(Path({str(door)!r}), 'mine')\n"
+            "weight_client.place('one', (1000,), torch.empty(0), device='cpu').fill_(3.0)\n"
+            "weight_client.whole({})\n"
             "os.kill(os.getpid(), signal.SIGKILL)\n"
         )
         killed = subprocess.run([sys.executable, "-c", script], check=False)
 
-        with closing(KeptVault(door, "mine")) as vault:
+        with closing(ServedWeights(door, "mine")) as weight_client:
             assert killed.returncode == -signal.SIGKILL
-            assert vault.facts == {}
-            assert vault.place("one", (1000,), torch.empty(0), device="cpu").sum().item() == 3000
+            assert weight_client.facts == {}
+            assert weight_client.place("one", (1000,), torch.empty(0), device="cpu").sum().item() == 3000
 
     def test_weights_that_are_not_whole_are_loaded_again(self, door: Path) -> None:
         """A trainer that died while it loaded has left no weights."""
-        with closing(KeptVault(door, "mine")) as vault:
-            vault.place("one", (10,), torch.empty(0), device="cpu")
+        with closing(ServedWeights(door, "mine")) as weight_client:
+            weight_client.place("one", (10,), torch.empty(0), device="cpu")
 
-        with closing(KeptVault(door, "mine")) as vault:
-            assert vault.facts is None
+        with closing(ServedWeights(door, "mine")) as weight_client:
+            assert weight_client.facts is None
 
     def test_weights_that_are_forgotten_are_loaded_again(self, door: Path) -> None:
         """By any process, for nobody knows how far they were trained."""
-        with closing(KeptVault(door, "mine")) as vault:
-            vault.whole({"name": "one"})
-            vault.rest("token")
-        with closing(KeptVault(door, "mine")) as vault:
-            assert (vault.facts, vault.resting) == ({"name": "one"}, "token")
-            vault.forget()
+        with closing(ServedWeights(door, "mine")) as weight_client:
+            weight_client.whole({"name": "one"})
+            weight_client.park("token")
+        with closing(ServedWeights(door, "mine")) as weight_client:
+            assert (weight_client.facts, weight_client.parked) == ({"name": "one"}, "token")
+            weight_client.forget()
 
-        with closing(KeptVault(door, "mine")) as vault:
-            assert (vault.facts, vault.resting) == (None, None)
+        with closing(ServedWeights(door, "mine")) as weight_client:
+            assert (weight_client.facts, weight_client.parked) == (None, None)
 
     def test_refuses_weights_of_another_model_or_size(self, door: Path) -> None:
         """With the reason."""
-        with closing(KeptVault(door, "mine")) as vault:
-            vault.place("one", (10,), torch.empty(0), device="cpu")
-            with pytest.raises(VaultError, match="one has 40 bytes, not 44"):
-                vault.place("one", (11,), torch.empty(0), device="cpu")
-            vault.whole({})
+        with closing(ServedWeights(door, "mine")) as weight_client:
+            weight_client.place("one", (10,), torch.empty(0), device="cpu")
+            with pytest.raises(WeightServerError, match="one has 40 bytes, not 44"):
+                weight_client.place("one", (11,), torch.empty(0), device="cpu")
+            weight_client.whole({})
 
-        with pytest.raises(VaultError, match="weights of another model"):
-            KeptVault(door, "another")
+        with pytest.raises(WeightServerError, match="weights of another model"):
+            ServedWeights(door, "another")
 
     def test_ends_when_its_supervisor_is_gone(self, tmp_path: Path) -> None:
         """Its standard input closes, whatever the supervisor died of."""
-        process = start_keeper(tmp_path / "keeper", tmp_path / "weights", device="cpu")
-        with closing(KeptVault(tmp_path / "keeper", "mine")) as vault:
+        process = start_weight_server(tmp_path / "weights.socket", tmp_path / "weights", device="cpu")
+        with closing(ServedWeights(tmp_path / "weights.socket", "mine")) as weight_client:
             process.communicate(timeout=10)
 
             assert process.returncode == 0
-            with pytest.raises(VaultError, match=r"is gone|does not answer"):
-                vault.place("one", (10,), torch.empty(0), device="cpu")
+            with pytest.raises(WeightServerError, match=r"is gone|does not answer"):
+                weight_client.place("one", (10,), torch.empty(0), device="cpu")
 
     def test_without_a_keeper_weights_lie_in_the_process(self) -> None:
         """And nothing is known of them."""
-        vault = Vault()
+        weight_client = WeightClient()
 
-        assert vault.facts is None
-        assert vault.place("one", (2, 3), torch.empty(0), device="cpu").shape == (2, 3)
+        assert weight_client.facts is None
+        assert weight_client.place("one", (2, 3), torch.empty(0), device="cpu").shape == (2, 3)

@@ -57,8 +57,8 @@ class Decoder:
         """Take a model's weights over; the model itself goes on with views of them.
 
         Args:
-            model: With adapters; without memory where the vault knows its weights. In few bits it cannot go on
-                itself.
+            model: With adapters; without memory where the weight client knows its weights. In few bits it cannot
+                go on itself.
             where: The frozen weights are put.
         """
         self.shape = DecoderShape.of(model.config)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from holdwater.train.finetune.fused.quantized import Quantized, dequantize, quantize, sized
-from holdwater.train.finetune.weight_server.client import Vault
+from holdwater.train.finetune.weight_server.client import WeightClient
 from holdwater.train.flat import point_at
 
 
@@ -20,7 +20,7 @@ class Place:
     device: str
     bits: int | None = None
     """Of a frozen weight, 4 or 8; None leaves them as they are."""
-    vault: Vault = Vault()  # noqa: RUF009 - it holds nothing
+    weight_client: WeightClient = WeightClient()  # noqa: RUF009 - it holds nothing
     """Whose memory they lie in."""
     name: str = ""
     """What tells the model from others."""
@@ -32,8 +32,8 @@ class Place:
             name: The same in each process.
             weight: Of a module.
         """
-        place = self.vault.place(name, tuple(weight.shape), weight, device=self.device)
-        if self.vault.facts is None:
+        place = self.weight_client.place(name, tuple(weight.shape), weight, device=self.device)
+        if self.weight_client.facts is None:
             place.copy_(weight.data)
         point_at(weight, place)
         return place
@@ -46,8 +46,8 @@ class Place:
             size: Elements.
         """
         like = torch.empty(0, dtype=torch.float32)
-        place = self.vault.place(f"trained.{name}", (size,), like, device=self.device)
-        return place.zero_() if self.vault.facts is None else place
+        place = self.weight_client.place(f"trained.{name}", (size,), like, device=self.device)
+        return place.zero_() if self.weight_client.facts is None else place
 
 
 class Frozen:
@@ -69,10 +69,12 @@ class Frozen:
         self.quantized: Quantized | None = None
         """The frozen weights in few bits; None where they are kept as they are."""
         if where.bits is None:
-            self._whole = where.vault.place(name, (self.outer + rank, self.inner), like, device=where.device)
+            self._whole = where.weight_client.place(
+                name, (self.outer + rank, self.inner), like, device=where.device
+            )
             parts = [self._whole[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
             for base, part in zip(bases, parts, strict=True):
-                if where.vault.facts is None:
+                if where.weight_client.facts is None:
                     part.copy_(base.weight.data)
                 point_at(base.weight, part)
             self.first = self._whole[self.outer :]
@@ -114,14 +116,14 @@ class Frozen:
 
 def _few(name: str, bases: Sequence[Any], where: Place, bits: int) -> Quantized:
     """The weights in few bits, in their place."""
-    vault, device = where.vault, where.device
-    known = vault.facts is not None
+    weight_client, device = where.weight_client, where.device
+    known = weight_client.facts is not None
     count = sum(base.weight.numel() for base in bases)
     made = sized(count, bits) if known else quantize(torch.cat([base.weight.data for base in bases]), bits, device)
     placed = []
     for field in fields(made):
         part: Tensor = getattr(made, field.name)
-        place = vault.place(f"{name}.{field.name}", tuple(part.shape), part, device=device)
+        place = weight_client.place(f"{name}.{field.name}", tuple(part.shape), part, device=device)
         placed.append(place if known else place.copy_(part))
     return Quantized(*placed)
 

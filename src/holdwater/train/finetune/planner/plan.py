@@ -14,7 +14,7 @@ from holdwater.budget import Budget, MachineMemory, Room, find_budget
 from holdwater.errors import ConfigError, ModelError, RunFolderError
 from holdwater.probes.devices import BESIDE
 from holdwater.probes.machine import read_machine
-from holdwater.process.restart_context import LifeFacts
+from holdwater.process.restart_context import RestartContext
 from holdwater.train.finetune.fused.decoder import StepPlan
 from holdwater.train.finetune.fused.shape import why_not
 from holdwater.train.finetune.model.hub import hub_is_away
@@ -121,8 +121,10 @@ def settle(settings: TrainSettings, tuning: TuneSettings) -> tuple[StepPlan, Cho
 
 def _plan(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
     """Choose how steps are taken, and say so; None where they cannot be planned."""
-    life = LifeFacts.taken()
-    limit, budget = room_for_steps(tuning.max_memory, with_keeper=life is not None and bool(life.keeper))
+    restart = RestartContext.taken()
+    limit, budget = room_for_steps(
+        tuning.max_memory, with_weight_server=restart is not None and bool(restart.weight_server)
+    )
     try:
         choice = choose_settings(planned_of(settings, tuning), rows=settings.batch_size, limit=limit)
     except NotPlanned as error:
@@ -136,17 +138,17 @@ def _plan(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
     return choice
 
 
-def room_for_steps(max_memory: Bytes | None, *, with_keeper: bool) -> tuple[Bytes, Budget | None]:
+def room_for_steps(max_memory: Bytes | None, *, with_weight_server: bool) -> tuple[Bytes, Budget | None]:
     """What the steps of a run may take of a CUDA device, by the definition of its budget that the guard keeps.
 
     Args:
         max_memory: The device's budget, if it was given; None finds one on the device that is there.
-        with_keeper: Whether a keeper of frozen weights will have a context of its own on the device.
+        with_weight_server: Whether a weight server will have a context of its own on the device.
 
     Returns:
         The bytes, and the budget if it was found.
     """
-    context = CONTEXT if with_keeper else 0
+    context = CONTEXT if with_weight_server else 0
     if max_memory is not None:
         return Bytes(max_memory - context), None
     budget = find_budget(room_of(read_machine(device="cuda")))

@@ -19,7 +19,7 @@ from holdwater.train.finetune.model.lora import is_adapted
 from holdwater.train.finetune.step.autograd import OwnCode
 from holdwater.train.finetune.step.captured import StaticStep
 from holdwater.train.finetune.step.quantized_linear import put_in_few_bits
-from holdwater.train.finetune.weight_server.client import Vault
+from holdwater.train.finetune.weight_server.client import WeightClient
 from holdwater.train.flat import FlatAdamW, FlatWeights, Take
 from holdwater.train.settings import TrainSettings
 from holdwater.units import Bytes, format_size
@@ -37,7 +37,7 @@ class Way:
     """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
     rows: int | None = None
     """Rows of a micro-batch, where fewer fit than were asked for; None takes them all."""
-    vault: Vault = field(default_factory=Vault)
+    weight_client: WeightClient = field(default_factory=WeightClient)
     """Whose memory the weights lie in."""
 
 
@@ -104,10 +104,10 @@ def written_out(model: Any, settings: TrainSettings, where: Place, step: StepPla
     decoder.bind()
     decoder.prepare(settings.train_seq_length, step)
     optimizer = _optimizer(weights, settings, where.take_trained)
-    where.vault.whole({"name": where.name})
+    where.weight_client.whole({"name": where.name})
     update = partial(_update(weights, optimizer, decoder), largest_norm=settings.gradient_clip)
     tokens = step.rows * settings.train_seq_length
-    return Way(weights, optimizer, StaticStep(decoder, update, tokens=tokens), step.rows, where.vault)
+    return Way(weights, optimizer, StaticStep(decoder, update, tokens=tokens), step.rows, where.weight_client)
 
 
 def _tell(text: str, *arguments: object) -> None:

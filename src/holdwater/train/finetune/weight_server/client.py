@@ -1,4 +1,4 @@
-"""Where frozen weights lie: in memory of this process, or in that of a keeper, which outlives it."""
+"""Where frozen weights lie: in memory of this process, or in that of a weight server, which outlives it."""
 
 import base64
 import contextlib
@@ -16,27 +16,27 @@ from torch import Tensor
 
 from holdwater.errors import HoldwaterError
 from holdwater.probes.devices import BESIDE
-from holdwater.process.restart_context import LifeFacts
+from holdwater.process.restart_context import RestartContext
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.units import Bytes
 
 log = logging.getLogger("holdwater")
 
 PATIENCE = 60.0
-"""Seconds in which a keeper must have come up."""
+"""Seconds in which a weight server must have come up."""
 TURN = 0.02
 
 
-class VaultError(HoldwaterError):
-    """A keeper is not there, or refuses: the weights are loaded as if there were none."""
+class WeightServerError(HoldwaterError):
+    """A weight server is not there, or refuses: the weights are loaded as if there were none."""
 
 
-class Vault:
+class WeightClient:
     """Memory of this process."""
 
     facts: dict[str, Any] | None = None
     """What the process before has told of weights that are whole; None where they must be loaded."""
-    resting: str | None = None
+    parked: str | None = None
     """The token under which the process before has left what is trained; None where it is not left here."""
     keeps = False
     """Whether another process finds here what this one leaves."""
@@ -63,7 +63,7 @@ class Vault:
     def forget(self) -> None:
         """Say that the weights are no longer whole: the next process loads them."""
 
-    def rest(self, token: str | None) -> None:
+    def park(self, token: str | None) -> None:
         """Say that what is trained stays as it is.
 
         Args:
@@ -71,35 +71,35 @@ class Vault:
         """
 
 
-class KeptVault(Vault):
-    """Memory of a keeper."""
+class ServedWeights(WeightClient):
+    """Memory of a weight server."""
 
     keeps = True
 
     def __init__(self, path: Path, identity: str) -> None:
-        """Go to a keeper.
+        """Go to a weight server.
 
         Args:
             path: Of its socket.
             identity: Tells these weights, and how they are laid out, from others.
 
         Raises:
-            VaultError: It does not come up, or holds other weights.
+            WeightServerError: It does not come up, or holds other weights.
         """
         self._socket = _connect(path)
         self._words = self._socket.makefile("rw", encoding="utf-8")
         try:
             known = self._ask(say="begin", identity=identity)
-        except VaultError:
+        except WeightServerError:
             self.close()
             raise
-        self.facts, self.resting = known["facts"], known["rest"]
+        self.facts, self.parked = known["facts"], known["park"]
 
     def place(self, name: str, shape: tuple[int, ...], like: Tensor, *, device: str) -> Tensor:
         """As above.
 
         Raises:
-            VaultError: The keeper is gone, or refuses.
+            WeightServerError: The weight server is gone, or refuses.
         """
         count = math.prod(shape)
         if count == 0:
@@ -117,7 +117,7 @@ class KeptVault(Vault):
         """As above.
 
         Raises:
-            VaultError: The keeper is gone.
+            WeightServerError: The weight server is gone.
         """
         if self.facts is None:
             if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -128,20 +128,20 @@ class KeptVault(Vault):
         """As above.
 
         Raises:
-            VaultError: The keeper is gone.
+            WeightServerError: The weight server is gone.
         """
         self._ask(say="forget")
 
-    def rest(self, token: str | None) -> None:
+    def park(self, token: str | None) -> None:
         """As above.
 
         Raises:
-            VaultError: The keeper is gone.
+            WeightServerError: The weight server is gone.
         """
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
-        self._ask(say="rest", token=token)
-        self.resting = None
+        self._ask(say="park", token=token)
+        self.parked = None
 
     def close(self) -> None:
         """Leave: another trainer may come."""
@@ -156,33 +156,33 @@ class KeptVault(Vault):
             self._words.flush()
             line = self._words.readline()
         except OSError as error:
-            raise VaultError(f"the keeper of the weights does not answer ({error.strerror or error})") from error
+            raise WeightServerError(f"the weight server does not answer ({error.strerror or error})") from error
         if not line:
-            raise VaultError("the keeper of the weights is gone")
+            raise WeightServerError("the weight server is gone")
         answer: dict[str, Any] = json.loads(line)
         if "refused" in answer:
-            raise VaultError(f"the keeper of the weights refuses: {answer['refused']}")
+            raise WeightServerError(f"the weight server refuses: {answer['refused']}")
         return answer
 
 
-def open_vault(settings: TrainSettings, tuning: TuneSettings) -> Vault:
-    """The keeper's memory where a supervisor has started one; else this process's own.
+def open_weight_client(settings: TrainSettings, tuning: TuneSettings) -> WeightClient:
+    """The weight server's memory where a supervisor has started one; else this process's own.
 
     Args:
         settings: Of the run.
         tuning: Which model, which adapters.
     """
-    life = LifeFacts.taken()
-    if life is None or not life.keeper:
-        return Vault()
+    restart = RestartContext.taken()
+    if restart is None or not restart.weight_server:
+        return WeightClient()
     try:
-        vault = KeptVault(Path(life.keeper), _identity(settings, tuning))
-    except VaultError as error:
+        weight_client = ServedWeights(Path(restart.weight_server), _identity(settings, tuning))
+    except WeightServerError as error:
         log.warning("%s: the weights are loaded from their files", error)
-        return Vault()
-    if vault.facts is not None:
+        return WeightClient()
+    if weight_client.facts is not None:
         log.debug("the frozen weights are where the process before has left them")
-    return vault
+    return weight_client
 
 
 def _identity(settings: TrainSettings, tuning: TuneSettings) -> str:
@@ -195,7 +195,7 @@ def _identity(settings: TrainSettings, tuning: TuneSettings) -> str:
 
 
 def _connect(path: Path) -> socket.socket:
-    """Connect to a keeper that may still be coming up."""
+    """Connect to a weight server that may still be coming up."""
     end = time.monotonic() + PATIENCE
     while True:
         door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -205,7 +205,7 @@ def _connect(path: Path) -> socket.socket:
         except OSError as error:
             door.close()
             if time.monotonic() > end:
-                raise VaultError(f"the keeper of the weights does not come up ({error.strerror})") from error
+                raise WeightServerError(f"the weight server does not come up ({error.strerror})") from error
             time.sleep(TURN)
         else:
             return door

@@ -75,7 +75,7 @@ class DeviceMemory:
         return [{"bytes": base64.b64encode(one).decode()} if isinstance(one, bytes) else one for one in shared]
 
 
-class Keeper:
+class WeightServer:
     """Answers one trainer after another."""
 
     def __init__(self, memory: Memory) -> None:
@@ -88,7 +88,7 @@ class Keeper:
         self._sizes: dict[str, int] = {}
         self._identity = ""
         self._facts: dict[str, Any] | None = None
-        self._rest: str | None = None
+        self._parked: str | None = None
         self._one_at_a_time = threading.Lock()
 
     def answer(self, word: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Keeper:
 
         Args:
             word: With `say`: `begin` (whose weights, by `identity`), `place` (memory of `size` bytes by `name`),
-                `whole` (the weights are all there; `facts` are told to the next trainer), `rest` (what is trained
+                `whole` (the weights are all there; `facts` are told to the next trainer), `park` (what is trained
                 stays as it is from now on, under a `token`; None: it is changed from now on), `forget` (the
                 weights are no longer whole: the next trainer fills them again).
         """
@@ -114,21 +114,21 @@ class Keeper:
             self._facts = dict(word["facts"])
             return {}
         if say == "forget":
-            self._facts = self._rest = None
+            self._facts = self._parked = None
             return {}
-        if say == "rest":
-            self._rest = word["token"]
+        if say == "park":
+            self._parked = word["token"]
             return {}
-        return {"refused": f"{say} is no word of a keeper"}
+        return {"refused": f"{say} is no request that a weight server knows"}
 
     def _begin(self, identity: str) -> dict[str, Any]:
         """A trainer has come."""
         if self._facts is None:
             self._identity = identity  # whatever an unfinished trainer has left is filled again
-            return {"facts": None, "rest": None}
+            return {"facts": None, "park": None}
         if identity != self._identity:
             return {"refused": "these are weights of another model, or laid out in another way"}
-        return {"facts": self._facts, "rest": self._rest}
+        return {"facts": self._facts, "park": self._parked}
 
     def _place(self, name: str, size: int) -> dict[str, Any]:
         """Hand memory out, and make it if need be."""
@@ -140,11 +140,11 @@ class Keeper:
         return {"handle": self._memory.handle(name)}
 
 
-def serve(keeper: Keeper, path: Path) -> None:
+def serve(weight_server: WeightServer, path: Path) -> None:
     """Answer trainers at a socket for ever: one that hangs does not keep the next one waiting.
 
     Args:
-        keeper: Answers them.
+        weight_server: Answers them.
         path: Of the socket.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
@@ -152,19 +152,19 @@ def serve(keeper: Keeper, path: Path) -> None:
         door.listen(4)
         while True:
             visitor, _ = door.accept()
-            threading.Thread(target=_listen, args=(keeper, visitor), daemon=True).start()
+            threading.Thread(target=_listen, args=(weight_server, visitor), daemon=True).start()
 
 
-def _listen(keeper: Keeper, visitor: socket.socket) -> None:
+def _listen(weight_server: WeightServer, visitor: socket.socket) -> None:
     """Answer one trainer until it is gone."""
     with contextlib.suppress(OSError), visitor, visitor.makefile("rw", encoding="utf-8") as words:
         for line in words:
-            words.write(json.dumps(keeper.answer(json.loads(line))) + "\n")
+            words.write(json.dumps(weight_server.answer(json.loads(line))) + "\n")
             words.flush()
 
 
-def start_keeper(door: Path, weights: Path, *, device: str) -> "subprocess.Popen[bytes]":
-    """Start a keeper as a process of its own.
+def start_weight_server(door: Path, weights: Path, *, device: str) -> "subprocess.Popen[bytes]":
+    """Start a weight server as a process of its own.
 
     Args:
         door: Of its socket.
@@ -189,7 +189,7 @@ def main() -> None:
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     memory: Memory = DeviceMemory() if device == "cuda" else SharedMemory(weights)
-    serve(Keeper(memory), door)
+    serve(WeightServer(memory), door)
 
 
 if __name__ == "__main__":
