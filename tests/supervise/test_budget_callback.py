@@ -48,7 +48,9 @@ def recycling(tmp_path: Path, *, limit: int, of_device: int | None = None, besid
     """
     (tmp_path / "channel").touch()
     settings = {"limit": limit, "device_limit": of_device, "beside_device": beside}
-    restart = RestartContext(number=0, channel_path=str(tmp_path / "channel"), quick="", out="", settings=settings)
+    restart = RestartContext(
+        number=0, channel_path=str(tmp_path / "channel"), in_memory="", out="", settings=settings
+    )
     return Recycling(restart, resumable=False)
 
 

@@ -1,4 +1,4 @@
-"""What a process that a supervisor has started knows of itself: where channel and quick checkpoints lie."""
+"""What a process that a supervisor has started knows of itself: where channel and in-memory checkpoints lie."""
 
 import atexit
 import contextlib
@@ -40,7 +40,7 @@ class RestartContext:
     """The first is 0."""
     channel_path: str
     """The channel's file."""
-    quick: str
+    in_memory: str
     """A folder in memory, for checkpoints that the next process goes on from."""
     out: str
     """The folder of the run."""

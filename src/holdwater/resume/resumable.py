@@ -41,7 +41,7 @@ class Resumption:
         self._stop: str | None = None
         self._saved_at = time.monotonic()
         if restart is not None:
-            self._quick = CheckpointFolder(Path(restart.quick) / "checkpoints", keep=1)
+            self._in_memory = CheckpointFolder(Path(restart.in_memory) / "checkpoints", keep=1)
             self._durable = CheckpointFolder(
                 Path(restart.out) / "checkpoints", keep=int(restart.settings.get("keep_checkpoints", 3))
             )
@@ -82,7 +82,7 @@ class Resumption:
         if self._recycling is not None:
             self._recycling.look_after(session)
         session.budget_callback = None  # this loop looks after memory itself
-        found = [one for one in (self._quick.newest(sessions.say), self._durable.newest(sessions.say)) if one]
+        found = [one for one in (self._in_memory.newest(sessions.say), self._durable.newest(sessions.say)) if one]
         newest = max(found, key=lambda one: one.step, default=None)
         if newest is None:
             self._save(self._durable, 0)
@@ -139,7 +139,7 @@ class Resumption:
             raise RuntimeError("no supervisor has started this process")
         try:
             if not saved:
-                self._save(self._quick, step)
+                self._save(self._in_memory, step)
         except CheckpointError:
             self._save(self._durable, step)
         reason_file(restart.channel_path).write_text(reason, encoding="utf-8")

@@ -17,7 +17,7 @@ from holdwater.policy.restarts import RestartConfig
 from holdwater.process.channel import Channel, create_channel
 from holdwater.process.restart_context import RestartContext, actions_file, reason_file
 from holdwater.process.spawn import ForkedProcess
-from holdwater.store.quick import QuickFolder
+from holdwater.store.in_memory_checkpoint import InMemoryFolder
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.preimport import prepare
 from holdwater.supervise.supervisor import Launch, Supervisor, TrainerProcess
@@ -59,7 +59,7 @@ class SupervisedRun:
             "keep_checkpoints": options.keep_checkpoints,
         }
         self._last_step = options.steps
-        self._quick = QuickFolder(out)
+        self._in_memory = InMemoryFolder(out)
         self._store = RunStore(out)
         self._summaries: list[dict[str, Any]] = []
         self._ended: dict[str, Any] | None = None
@@ -87,7 +87,7 @@ class SupervisedRun:
         while process is not None:
             process = self._live(process)
         self._supervisor.close()
-        self._quick.remove()
+        self._in_memory.remove()
         summary = join_summaries(self._summaries)
         summary["actions"] = sorted([*summary["actions"], *self._measured], key=lambda action: action["step"])
         if self._observed is not None:
@@ -150,7 +150,10 @@ class SupervisedRun:
 
     def _goes_on_from(self) -> int:
         """The step of the newest checkpoint, as far as the folders' names tell."""
-        folders = [*(self._quick.path / "checkpoints").glob("step-*"), *(self._out / "checkpoints").glob("step-*")]
+        folders = [
+            *(self._in_memory.path / "checkpoints").glob("step-*"),
+            *(self._out / "checkpoints").glob("step-*"),
+        ]
         return max((int(path.name.removeprefix("step-")) for path in folders), default=0)
 
     def _turn(self, channel: Channel) -> None:
@@ -213,7 +216,7 @@ class SupervisedRun:
         facts = RestartContext(
             number=trainer.number,
             channel_path=str(self._folder(trainer.number) / "channel"),
-            quick=str(self._quick.path),
+            in_memory=str(self._in_memory.path),
             out=str(self._out.resolve()),
             supervisor=os.getpid(),
             out_of_memory_restarts=trainer.out_of_memory_restarts,

@@ -14,7 +14,7 @@ from holdwater.policy.restarts import RestartConfig
 from holdwater.process.channel import Channel, create_channel
 from holdwater.process.restart_context import RestartContext, reason_file
 from holdwater.process.spawn import die_as
-from holdwater.store.quick import QuickFolder
+from holdwater.store.in_memory_checkpoint import InMemoryFolder
 from holdwater.supervise.supervisor import Launch, Supervisor, TrainerProcess
 from holdwater.train.finetune import PRELOADED_MODEL
 from holdwater.train.run_folder import RunFolder
@@ -46,14 +46,14 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
     Returns:
         The exit code of the last process.
     """
-    quick = QuickFolder(folder.out)
+    in_memory = InMemoryFolder(folder.out)
     if not folder.resume or folder.checkpoint is not None:
-        quick.empty()
+        in_memory.empty()
     with tempfile.TemporaryDirectory(prefix="holdwater-") as place:
         channel_path = Path(place) / "channel"
         create_channel(channel_path)
-        kept = _Kept(Channel(channel_path), channel_path, quick.path, folder.out)
-        weight_server = _start_weight_server(config, Path(place) / "weights.socket", quick.path / "weights")
+        kept = _Kept(Channel(channel_path), channel_path, in_memory.path, folder.out)
+        weight_server = _start_weight_server(config, Path(place) / "weights.socket", in_memory.path / "weights")
         kept.weight_server = "" if weight_server is None else str(Path(place) / "weights.socket")
         launch = Launch(
             target="holdwater.cli.main:run_and_exit",
@@ -74,28 +74,28 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
             supervisor.close()
             if weight_server is not None:
                 weight_server.communicate()  # closes its input, which ends it
-            shutil.rmtree(quick.path / "weights", ignore_errors=True)
-    quick.remove()
+            shutil.rmtree(in_memory.path / "weights", ignore_errors=True)
+    in_memory.remove()
     return die_as(code, sys.stdout.flush)
 
 
 class _Kept:
     """What processes of a run tell one another."""
 
-    def __init__(self, channel: Channel, channel_path: Path, quick: Path, out: Path) -> None:
+    def __init__(self, channel: Channel, channel_path: Path, in_memory: Path, out: Path) -> None:
         self.channel = channel
         self.ended: dict[str, Any] | None = None
         """How the newest process ended, if it was recycled."""
         self.weight_server = ""
         """The socket of the weight server, if there is one."""
-        self._pulse, self._quick, self._out = channel_path, quick, out
+        self._channel_path, self._in_memory, self._out = channel_path, in_memory, out
 
     def environment(self, trainer: TrainerProcess) -> Mapping[str, str]:
         """The environment of a training process."""
         facts = RestartContext(
             number=trainer.number,
-            channel_path=str(self._pulse),
-            quick=str(self._quick),
+            channel_path=str(self._channel_path),
+            in_memory=str(self._in_memory),
             out=str(self._out),
             supervisor=os.getpid(),
             out_of_memory_restarts=trainer.out_of_memory_restarts,
@@ -106,7 +106,7 @@ class _Kept:
 
     def note_end(self) -> None:
         """Note how a process that was recycled ended."""
-        channel, reason = self.channel, reason_file(self._pulse).read_text(encoding="utf-8")
+        channel, reason = self.channel, reason_file(self._channel_path).read_text(encoding="utf-8")
         self.ended = {
             "step": channel.get("steps"),
             "reason": reason,

@@ -32,7 +32,7 @@ class SupervisorLink:
         self.is_first = restart.number == 0
         self.goes_on = not self.is_first
         """Whether a process of this run has been here before."""
-        self._quick = CheckpointFolder(Path(restart.quick) / "checkpoints", keep=1)
+        self._in_memory = CheckpointFolder(Path(restart.in_memory) / "checkpoints", keep=1)
         self._channel = restart.open_channel()
         self._unmeasured = restart.ended
 
@@ -67,8 +67,8 @@ class SupervisorLink:
         Args:
             checkpoints: The run's own.
         """
-        quick = self._quick.newest(log.warning)
-        newest = checkpoints.newest(log.warning, after=-1 if quick is None else quick.step) or quick
+        in_memory = self._in_memory.newest(log.warning)
+        newest = checkpoints.newest(log.warning, after=-1 if in_memory is None else in_memory.step) or in_memory
         step = 0 if newest is None else newest.step
         self.tell(step)
         self._channel.put("goes_on_from", step)
@@ -85,8 +85,8 @@ class SupervisorLink:
             state: Of the step that has just ended.
         """
         try:
-            if not state.park(self._quick):
-                state.save(self._quick, best=False)
+            if not state.park(self._in_memory):
+                state.save(self._in_memory, best=False)
         except CheckpointError:
             return False
         return True

@@ -61,7 +61,7 @@ class TestNewTuning:
         state = made(tmp_path, train_seq_length=16, quantize=quantize)
 
         assert state.weight_client.keeps == (quantize is not None)
-        assert state.park(CheckpointFolder(tmp_path / "quick")) == (quantize is not None)
+        assert state.park(CheckpointFolder(tmp_path / "in_memory")) == (quantize is not None)
 
     def test_weights_of_a_process_that_left_no_checkpoint_are_not_gone_on_with(self, tmp_path: Path) -> None:
         """They are forgotten, and this process ends."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from holdwater.store.checkpoints import CheckpointFolder
-from holdwater.store.quick import QuickFolder
+from holdwater.store.in_memory_checkpoint import InMemoryFolder
 
 
 def write(folder: CheckpointFolder, step: int) -> None:
@@ -32,22 +32,22 @@ def run_folder(tmp_path: Path, name: str) -> Path:
 
 def test_is_removed_when_the_run_has_ended(tmp_path: Path, root: Path) -> None:
     """Nothing stays."""
-    quick = QuickFolder(run_folder(tmp_path, "run"), root=root)
-    write(quick.checkpoints, 3)
+    in_memory = InMemoryFolder(run_folder(tmp_path, "run"), root=root)
+    write(in_memory.checkpoints, 3)
 
-    quick.remove()
+    in_memory.remove()
 
     assert not list(root.iterdir())
 
 
 def test_what_a_dead_run_has_left_is_rescued_and_swept(tmp_path: Path, root: Path) -> None:
     """By the next start of any run: its newest checkpoint goes to its own folder."""
-    dead = QuickFolder(run_folder(tmp_path, "dead"), root=root)
+    dead = InMemoryFolder(run_folder(tmp_path, "dead"), root=root)
     write(dead.checkpoints, 7)
     assert dead._lock is not None
     dead._lock.close()
 
-    QuickFolder(run_folder(tmp_path, "next"), root=root).remove()
+    InMemoryFolder(run_folder(tmp_path, "next"), root=root).remove()
 
     assert not dead.path.exists()
     found = CheckpointFolder(tmp_path / "dead" / "checkpoints").newest(print)
@@ -58,11 +58,11 @@ def test_what_a_dead_run_has_left_is_rescued_and_swept(tmp_path: Path, root: Pat
 def test_a_living_run_is_left_alone(tmp_path: Path, root: Path) -> None:
     """By another run, and by a second one in the same folder."""
     out = run_folder(tmp_path, "run")
-    living = QuickFolder(out, root=root)
+    living = InMemoryFolder(out, root=root)
     write(living.checkpoints, 5)
 
-    QuickFolder(run_folder(tmp_path, "other"), root=root).remove()
-    second = QuickFolder(out, root=root)
+    InMemoryFolder(run_folder(tmp_path, "other"), root=root).remove()
+    second = InMemoryFolder(out, root=root)
     second.empty()
     second.remove()
 

@@ -17,7 +17,7 @@ PREFIX = "holdwater-"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - memory is what is wanted; the folder below is this user's alone
 
 
-class QuickFolder:
+class InMemoryFolder:
     """The folder of one run, in memory where the system has a file system there."""
 
     def __init__(self, out: Path, *, root: Path | None = None) -> None:
