@@ -27,7 +27,7 @@ from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train import run as training
 from holdwater.train.flat import FlatAdamW
 from holdwater.train.loop import Loop
-from holdwater.train.pretrain.fused_step import WrittenOut, _WrittenOutBlock
+from holdwater.train.pretrain.fused_step import FusedStep, _FusedBlock
 from holdwater.train.pretrain.model import GPT
 from holdwater.train.pretrain.state import new_state
 from holdwater.train.pretrain.text import tokenise
@@ -38,8 +38,8 @@ from recording import Bar, record
 STEPS = 12
 POINTS = ("forward", "backward", "optimizer", "evaluation", "callback", "checkpoint")
 PLACES: dict[str, tuple[type, str]] = {
-    "forward": (WrittenOut, "propagate"),
-    "backward": (_WrittenOutBlock, "backward"),
+    "forward": (FusedStep, "propagate"),
+    "backward": (_FusedBlock, "backward"),
     "optimizer": (FlatAdamW, "step"),
     "evaluation": (GPT, "loss"),
     "checkpoint": (CheckpointFolder, "_fill"),

@@ -125,12 +125,12 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from holdwater.train.finetune import state
     from holdwater.train.finetune.model.loading import Loaded
     from holdwater.train.finetune.model.lora import load_adapters
-    from holdwater.train.finetune.step.backends import choose_way
+    from holdwater.train.finetune.step.backends import choose_backend
 
     model = build(options.small, "cpu" if options.small else "cuda")
     model.config.save_pretrained(folder / "built")  # for the plan; the weights are those in memory
     model.config.use_cache = False
-    real, learn = choose_way, loop.Loop.learn
+    real, learn = choose_backend, loop.Loop.learn
 
     def begin(model: Any, *others: Any) -> Any:
         """Begin with the adapters that all begin with."""
@@ -146,7 +146,7 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     loaded = Loaded(model, tokenizer(options.small), str(folder / "built"))
     with (
         mock.patch.object(state, "load_model", lambda *_, **__: loaded),
-        mock.patch.object(state, "choose_way", begin),
+        mock.patch.object(state, "choose_backend", begin),
         mock.patch.object(loop.Loop, "learn", noted),
         mock.patch.object(loop, "learning_rate", lambda *_, **__: RATE),
     ):

@@ -13,7 +13,7 @@ from holdwater.train.finetune.fused.decoder import Decoder, StepPlan
 from holdwater.train.finetune.fused.frozen import Place
 from holdwater.train.finetune.model.loading import packed_loss
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
-from holdwater.train.finetune.step.backends import choose_way
+from holdwater.train.finetune.step.backends import choose_backend
 from holdwater.train.finetune.step.captured import StaticStep
 from holdwater.train.flat import FlatAdamW, FlatWeights
 
@@ -253,17 +253,17 @@ def own_losses(*, captured: bool, again: bool, whole: bool) -> tuple[list[float]
     settings: Any = SimpleNamespace(
         train_seq_length=128, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=1
     )
-    way = choose_way(model, settings, Place("cuda"), StepPlan(rows=1, recomputed=3 if again else 0))
-    assert way.static is not None
-    way.static.recording.enabled = captured
+    backend = choose_backend(model, settings, Place("cuda"), StepPlan(rows=1, recomputed=3 if again else 0))
+    assert backend.static is not None
+    backend.static.recording.enabled = captured
     rows, losses, asked = batch(60, 68), [], 0
     for number in range(8):
         if number == 4:
             asked = torch.cuda.memory_stats()["allocation.all.allocated"]
-        way.static.clear()
-        way.static.propagate(rows, 1.0, seed=number)
-        way.static.update(1e-3)
-        losses.append(way.static.loss())
+        backend.static.clear()
+        backend.static.propagate(rows, 1.0, seed=number)
+        backend.static.update(1e-3)
+        losses.append(backend.static.loss())
     return losses, torch.cuda.memory_stats()["allocation.all.allocated"] - asked
 
 

@@ -43,7 +43,7 @@ def seen(script: str, *, size: int, inside: str | None = None) -> dict[str, Any]
 def leak(component: Component = "host.python") -> Finding:
     """10 kB a step."""
     return Finding(
-        verdict="leak", component=component, detected_step=Step(250), advice="", rate=Rate(1e4, 9e3, 1.1e4, 0.95)
+        verdict="leak", component=component, detected_step=Step(250), message="", rate=Rate(1e4, 9e3, 1.1e4, 0.95)
     )
 
 

@@ -63,7 +63,7 @@ def judgement(
 ) -> Judgement:
     """A growth of 1 MB a step."""
     finding = Finding(
-        verdict="leak" if accusing else "warming", component=component, detected_step=Step(64), advice="",
+        verdict="leak" if accusing else "warming", component=component, detected_step=Step(64), message="",
         rate=Rate(1e6, 9e5, 1.1e6, 0.95, every_steps=every_steps), follows=follows,
     )  # fmt: skip
     return Judgement(Verdict.of((finding,), Step(64)), suspicious, accusing, untested=untested)

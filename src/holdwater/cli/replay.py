@@ -97,5 +97,5 @@ def _config(then: dict[str, Any]) -> JudgeConfig:
 def _text(verdict: Verdict, then: dict[str, Any]) -> str:
     """The new judgement, for people."""
     lines = [f"verdict: {verdict.kind} (then: {then.get('verdict', 'none')}), at step {verdict.step}"]
-    lines += [f"  {finding.component}: {finding.verdict}: {finding.advice}" for finding in verdict.findings]
+    lines += [f"  {finding.component}: {finding.verdict}: {finding.message}" for finding in verdict.findings]
     return "\n".join(lines)

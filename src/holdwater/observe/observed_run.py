@@ -30,7 +30,7 @@ EAGER = 0.005
 """Seconds between two turns while an answer should come any moment."""
 
 
-class Observed:
+class ObservedRun:
     """One script, its process and what is known of it."""
 
     def __init__(  # noqa: PLR0913 - the parts of a run, by name

@@ -44,7 +44,7 @@ class Kept(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loop(Generic[Batch]):
+class StepFunctions(Generic[Batch]):
     """What a training loop lends."""
 
     propagate: Callable[[Batch, float], float | None]
@@ -73,7 +73,7 @@ class Loop(Generic[Batch]):
 class RecoveringStep(Generic[Batch]):
     """Takes steps of a loop."""
 
-    def __init__(self, loop: Loop[Batch], *, micro_batch: int, factor: float = 0.5) -> None:
+    def __init__(self, loop: StepFunctions[Batch], *, micro_batch: int, factor: float = 0.5) -> None:
         """Prepare.
 
         Args:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from holdwater.oom.recovering_step import Kept, Loop, RecoveringStep
+from holdwater.oom.recovering_step import Kept, RecoveringStep, StepFunctions
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
@@ -133,7 +133,7 @@ def torch_step(  # noqa: PLR0913 - what a training step is made of, by name
     parts = _Parts(model, optimizer, loss, clip, scaler)
     kept: list[Kept] = [RandomStates(), Buffers(model)]
     kept += [] if scaler is None else [ScalerState(scaler)]
-    lent: Loop[Any] = Loop(
+    functions: StepFunctions[Any] = StepFunctions(
         propagate=parts.propagate,
         rows=rows_of,
         cut=cut,
@@ -144,7 +144,7 @@ def torch_step(  # noqa: PLR0913 - what a training step is made of, by name
         kept=kept,
         inexact=why_inexact(model),
     )
-    return RecoveringStep(lent, micro_batch=micro_batch, factor=factor)
+    return RecoveringStep(functions, micro_batch=micro_batch, factor=factor)
 
 
 def rows_of(batch: Any) -> int:  # noqa: ANN401 - tensors, however they are kept

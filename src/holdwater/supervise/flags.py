@@ -11,7 +11,7 @@ from holdwater.supervise.supervisor import another_supervises
 log = logging.getLogger("holdwater")
 
 
-def add_supervision(parser: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
+def add_supervision_flags(parser: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
     """Add the flags.
 
     Args:

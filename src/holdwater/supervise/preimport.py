@@ -28,7 +28,7 @@ WRITERS = frozenset(("setdefault", "update", "pop", "clear", "popitem", "__setit
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class Preimport:
     """What the process that is forked from imports, and with what in its environment."""
 
     modules: list[str]
@@ -36,7 +36,7 @@ class Prepared:
     """What the script itself sets before its imports: they would not see it otherwise."""
 
 
-def prepare(words: Sequence[str]) -> Prepared:
+def prepare(words: Sequence[str]) -> Preimport:
     """Find the packages that a script imports, as far as they are known to be worth it.
 
     Args:
@@ -50,15 +50,15 @@ def prepare(words: Sequence[str]) -> Prepared:
         with tokenize.open(path) as file:
             tree = ast.parse(file.read())
     except (OSError, SyntaxError, ValueError, ImportError):
-        return Prepared(list(OURS), {})
+        return Preimport(list(OURS), {})
     environment = settled_environment(tree)
     if environment is None:
         log.info(
             "the script changes its environment in a way that cannot be foreseen: each process imports everything "
             "itself, which takes seconds; set constants at its beginning, or outside"
         )
-        return Prepared(list(OURS), {})
-    return Prepared(_modules(tree), environment)
+        return Preimport(list(OURS), {})
+    return Preimport(_modules(tree), environment)
 
 
 def _modules(tree: ast.Module) -> list[str]:

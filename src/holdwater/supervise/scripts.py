@@ -12,7 +12,7 @@ from typing import Any
 from holdwater.actions.perform import Outcome
 from holdwater.budget import Terms
 from holdwater.guard.summary import join_summaries
-from holdwater.observe.observed_run import Observed
+from holdwater.observe.observed_run import ObservedRun
 from holdwater.policy.restarts import RestartConfig
 from holdwater.process.channel import Channel, create_channel
 from holdwater.process.restart_context import RestartContext, actions_file, reason_file
@@ -66,14 +66,14 @@ class SupervisedRun:
         self._measured: list[dict[str, Any]] = []
         self._known: dict[str, Any] | None = None
         self._exit_code = 0
-        self._observed: Observed | None = None
-        prepared = prepare(words)
+        self._observed: ObservedRun | None = None
+        preimport = prepare(words)
         self._supervisor = Supervisor(
             Launch(
                 target="holdwater.frameworks.observed_script:main",
                 argv=(),
-                modules=prepared.modules,
-                settled=prepared.environment,
+                modules=preimport.modules,
+                settled=preimport.environment,
                 environment=self._environment,
             ),
             self._new_channel(0),
@@ -107,7 +107,7 @@ class SupervisedRun:
         following: list[ForkedProcess] = []
         channel, folder = self._supervisor.channel, self._folder(self._supervisor.trainer.number)
         asks = self._known is None
-        observed = Observed(
+        observed = ObservedRun(
             process,
             folder,
             self._terms,
@@ -128,7 +128,7 @@ class SupervisedRun:
         self._summaries.append(summary)
         return following[0] if following else None
 
-    def _go_on(self, observed: Observed) -> list[ForkedProcess]:
+    def _go_on(self, observed: ObservedRun) -> list[ForkedProcess]:
         """Decide what follows a process that has ended, and start the next one if that is it."""
         answer = self._supervisor.answer()
         self._exit_code = answer.exit_code

@@ -15,7 +15,7 @@ from holdwater.train.progress import Progress, Screen
 from holdwater.train.schedule import learning_rate
 from holdwater.train.settings import TrainSettings
 from holdwater.train.supervisor_link import SupervisorLink
-from holdwater.train.trainable import Trainee
+from holdwater.train.trainable import Trainable
 from holdwater.units import Step
 
 Result = TypeVar("Result")
@@ -27,7 +27,7 @@ class Loop:
     """Trains a state to its last step."""
 
     settings: TrainSettings
-    state: Trainee
+    state: Trainable
     step: RecoveringStep[Any]
     """Takes the optimizer steps."""
     checkpoints: CheckpointFolder
@@ -184,7 +184,7 @@ class Loop:
             self.guard.mark("epoch", number=int(self.state.epochs))
 
 
-def recovering_step(settings: TrainSettings, state: Trainee, *, deaths: int = 0) -> RecoveringStep[Any]:
+def recovering_step(settings: TrainSettings, state: Trainable, *, deaths: int = 0) -> RecoveringStep[Any]:
     """Take the steps of a state so that they outlive a lack of memory.
 
     Args:
@@ -193,6 +193,6 @@ def recovering_step(settings: TrainSettings, state: Trainee, *, deaths: int = 0)
         deaths: Processes of this run that were killed for want of memory: this one begins with smaller parts.
     """
     factor = settings.batch_size_reduction_factor
-    step = RecoveringStep(state.lent(), micro_batch=state.micro_batch, factor=factor)
+    step = RecoveringStep(state.step_functions(), micro_batch=state.micro_batch, factor=factor)
     step.micro_batch = max(int(state.micro_batch * factor**deaths), 1)
     return step

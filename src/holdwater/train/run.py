@@ -36,7 +36,7 @@ from holdwater.train.progress import Pace, open_screen
 from holdwater.train.run_folder import RunFolder
 from holdwater.train.settings import TrainSettings, train_settings
 from holdwater.train.supervisor_link import SupervisorLink
-from holdwater.train.trainable import Trainee
+from holdwater.train.trainable import Trainable
 
 log = logging.getLogger("holdwater")
 
@@ -104,7 +104,7 @@ def _train(
     settings = train_settings(config, folder.out)
     torch.set_num_threads(settings.threads)
     _check_merged(settings)
-    state = _new_trainee(settings)
+    state = _new_trainable(settings)
     checkpoints = CheckpointFolder(folder.checkpoints, keep=settings.keep_checkpoints)
     if folder.resume or (line is not None and line.goes_on):
         _resume(state, checkpoints, folder, line, threads=settings.threads)
@@ -159,7 +159,7 @@ def _check_merged(settings: TrainSettings) -> None:
         raise RunFolderError(f"--merged {folder} is there already; name another folder")
 
 
-def _new_trainee(settings: TrainSettings) -> Trainee:
+def _new_trainable(settings: TrainSettings) -> Trainable:
     """What is trained: the adapters of a model that was named, or a model from scratch."""
     if settings.tuning is not None:
         from holdwater.train.finetune.state import new_tuning  # noqa: PLC0415 - brings Transformers
@@ -205,7 +205,12 @@ def _write_config(config: Config, path: Path) -> None:
 
 
 def _resume(
-    state: Trainee, checkpoints: CheckpointFolder, folder: RunFolder, line: SupervisorLink | None, *, threads: int
+    state: Trainable,
+    checkpoints: CheckpointFolder,
+    folder: RunFolder,
+    line: SupervisorLink | None,
+    *,
+    threads: int,
 ) -> None:
     """Go on from the newest whole checkpoint, or from the named one; start afresh where there is none."""
     named = folder.checkpoint is not None and (line is None or line.is_first)
@@ -233,7 +238,7 @@ def _resume(
         log.info("going on from step %d (%s)", state.step, checkpoint.folder)
 
 
-def _begin_anew(state: Trainee, folder: RunFolder) -> None:
+def _begin_anew(state: Trainable, folder: RunFolder) -> None:
     """Start afresh; where what an earlier process has trained is in the way, the next process does."""
     try:
         state.begin_anew()
@@ -243,7 +248,7 @@ def _begin_anew(state: Trainee, folder: RunFolder) -> None:
     log.info("%s has no whole checkpoint: the run starts afresh", folder.out)
 
 
-def _load(state: Trainee, checkpoint: Checkpoint) -> bool:
+def _load(state: Trainable, checkpoint: Checkpoint) -> bool:
     """Load a checkpoint; one whose weights are no longer with the weight server is removed, and False returned."""
     try:
         remarks = state.load(checkpoint)
@@ -323,7 +328,7 @@ def _guard_settings(config: Config, settings: TrainSettings, step: int, deaths: 
     )
 
 
-def _facts(command: Sequence[str], settings: TrainSettings, state: Trainee) -> dict[str, Any]:
+def _facts(command: Sequence[str], settings: TrainSettings, state: Trainable) -> dict[str, Any]:
     """What the store says of this process."""
     return {
         "command": list(command),

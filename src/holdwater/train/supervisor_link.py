@@ -14,7 +14,7 @@ from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.units import Step
 
 if TYPE_CHECKING:
-    from holdwater.train.trainable import Trainee
+    from holdwater.train.trainable import Trainable
 
 log = logging.getLogger("holdwater")
 
@@ -78,7 +78,7 @@ class SupervisorLink:
         """Agree to be replaced after this step: note what this process holds, for the next one to compare with."""
         self._channel.put("in_use", sum(guard.observer.in_use()))
 
-    def save(self, state: "Trainee") -> bool:
+    def save(self, state: "Trainable") -> bool:
         """Write a checkpoint into memory; False where there is no room for it.
 
         Args:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from holdwater.errors import DataError
-from holdwater.oom.recovering_step import Loop as LentLoop
+from holdwater.oom.recovering_step import StepFunctions
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 
 
@@ -64,7 +64,7 @@ class Ahead:
         self._place = self._batches.state()
 
 
-class Trainee(Protocol):
+class Trainable(Protocol):
     """A model in training, with all that a checkpoint holds."""
 
     step: int
@@ -108,7 +108,7 @@ class Trainee(Protocol):
         """What this process has counted to show that its steps take no memory, for the verdict; may be empty."""
         ...
 
-    def lent(self) -> LentLoop[Any]:
+    def step_functions(self) -> StepFunctions[Any]:
         """What a step is made of."""
         ...
 

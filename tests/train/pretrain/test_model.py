@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from holdwater.train.flat import FlatAdamW, FlatWeights
-from holdwater.train.pretrain.fused_step import WrittenOut
+from holdwater.train.pretrain.fused_step import FusedStep
 from holdwater.train.pretrain.model import GPT, PRESETS, Shape
 from holdwater.train.schedule import learning_rate
 
@@ -53,7 +53,7 @@ class TestWrittenOut:
 
         expected = plain.loss(tokens, targets)
         expected.backward()  # type: ignore[no-untyped-call]
-        loss = WrittenOut(flat, batch=rows, time=length).propagate(tokens, targets)
+        loss = FusedStep(flat, batch=rows, time=length).propagate(tokens, targets)
 
         torch.testing.assert_close(loss, expected)
         for (name, weight), other in zip(flat.named_parameters(), plain.parameters(), strict=True):
@@ -66,8 +66,8 @@ class TestWrittenOut:
         FlatWeights.of(halves)
         tokens, targets = batch(4)
 
-        WrittenOut(whole, batch=4, time=16).propagate(tokens, targets)
-        half = WrittenOut(halves, batch=2, time=16)
+        FusedStep(whole, batch=4, time=16).propagate(tokens, targets)
+        half = FusedStep(halves, batch=2, time=16)
         for part in (slice(0, 2), slice(2, 4)):
             half.propagate(tokens[part], targets[part], share=0.5)
 
@@ -78,7 +78,7 @@ class TestWrittenOut:
         """Thirty steps of both end at the same weights, to rounding."""
         plain, flat = new_model().double(), new_model().double()
         ours, theirs = FlatWeights.of(flat), FlatWeights.of(plain)
-        written_out = WrittenOut(flat, batch=3, time=16)
+        written_out = FusedStep(flat, batch=3, time=16)
         optimizers = [FlatAdamW(weights, weight_decay=0.1) for weights in (ours, theirs)]
         tokens, targets = batch()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from holdwater.oom.recovering_step import Loop, RecoveringStep
+from holdwater.oom.recovering_step import RecoveringStep, StepFunctions
 from holdwater.oom.torch_step import Buffers, RandomStates, cut, rows_of, why_inexact
 
 IGNORED = -100
@@ -87,7 +87,7 @@ class RecoveringTraining:
         """What takes the micro-batches of this trainer."""
         self._gradients = Gradients(model)
         self._first_label = 0 if getattr(getattr(model, "config", None), "is_encoder_decoder", False) else 1
-        lent: Loop[Any] = Loop(
+        functions: StepFunctions[Any] = StepFunctions(
             propagate=lambda part, share: self._propagate(model, part, share),
             rows=rows_of,
             cut=cut,
@@ -98,7 +98,7 @@ class RecoveringTraining:
             kept=[RandomStates(), Buffers(model)],
             inexact=why_inexact(model),
         )
-        return RecoveringStep(lent, micro_batch=rows)
+        return RecoveringStep(functions, micro_batch=rows)
 
     def _propagate(self, model: nn.Module, part: Any, share: float) -> Any:  # noqa: ANN401
         """Let the trainer propagate a part; return its loss as if it were the whole."""

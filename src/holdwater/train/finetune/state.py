@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from holdwater.errors import CheckpointError
-from holdwater.oom.recovering_step import Loop as LentLoop
+from holdwater.oom.recovering_step import StepFunctions
 from holdwater.oom.torch_step import RandomStates, why_inexact
 from holdwater.resume.torch_state import (
     random_states,
@@ -53,7 +53,7 @@ from holdwater.train.finetune.model.lora import (
 from holdwater.train.finetune.planner.fused import Choice
 from holdwater.train.finetune.planner.plan import check_plan, settle
 from holdwater.train.finetune.step.allocator_calls import AllocatorCalls
-from holdwater.train.finetune.step.backends import choose_way
+from holdwater.train.finetune.step.backends import choose_backend
 from holdwater.train.finetune.step.captured import StaticStep
 from holdwater.train.finetune.weight_server.client import WeightClient, WeightServerError, open_weight_client
 from holdwater.train.flat import FlatAdamW, FlatWeights
@@ -136,11 +136,11 @@ class TuneState:
         """Steps of this process, and how many of them asked the allocator for nothing."""
         return self.calls.counts()
 
-    def lent(self) -> LentLoop[Packed]:
+    def step_functions(self) -> StepFunctions[Packed]:
         """What a step is made of."""
         if self.static is not None:
-            return self._lent_static(self.static)
-        return LentLoop(
+            return self._static_step_functions(self.static)
+        return StepFunctions(
             propagate=self.propagate,
             rows=lambda batch: len(batch.tokens),
             cut=lambda batch, begin, end: batch.part(begin, end),
@@ -152,7 +152,7 @@ class TuneState:
             kept=[RandomStates()],
         )
 
-    def _lent_static(self, static: StaticStep) -> LentLoop[Packed]:
+    def _static_step_functions(self, static: StaticStep) -> StepFunctions[Packed]:
         """What a step is made of whose memory never moves."""
 
         def propagate(batch: Packed, share: float) -> None:
@@ -173,7 +173,7 @@ class TuneState:
                 check_plan(self.choice)
             return found
 
-        return LentLoop(
+        return StepFunctions(
             propagate=propagate,
             rows=lambda batch: len(batch.tokens),
             cut=lambda batch, begin, end: batch.part(begin, end),
@@ -382,21 +382,23 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     check_length(loaded.model, settings.train_seq_length)
     if lora is not None:
         add_adapters(loaded.model, lora)
-    way = choose_way(loaded.model, settings, Place(settings.device, tuning.quantize, weight_client, name), step)
+    backend = choose_backend(
+        loaded.model, settings, Place(settings.device, tuning.quantize, weight_client, name), step
+    )
     PackedBatches(
         held_out, size=1, length=settings.train_seq_length, seed=settings.seed
     ).draw()  # can be evaluated
     examples = PackedBatches(
         learned, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed,
-        weighs=tuning.distrust == "weighted", prepared=way.static is not None,
+        weighs=tuning.distrust == "weighted", prepared=backend.static is not None,
     )  # fmt: skip
     identity = settings.identity() | {"examples": fingerprint(path), "model": name}
     if tuning.distrust == "added":
         say_added_term(corpus, tuning.distrust_alpha)
-    batches = Ahead(examples, device="cpu" if way.static else settings.device)
-    captures = way.static is not None and settings.device == "cuda"
+    batches = Ahead(examples, device="cpu" if backend.static else settings.device)
+    captures = backend.static is not None and settings.device == "cuda"
     return TuneState(
-        settings, tuning, loaded, lora, way.weights, way.optimizer, examples, batches, held_out, identity,
-        corpus=corpus, static=way.static, weight_client=way.weight_client, choice=choice,
-        micro_batch=way.rows or settings.batch_size, calls=AllocatorCalls(enabled=captures),
+        settings, tuning, loaded, lora, backend.weights, backend.optimizer, examples, batches, held_out, identity,
+        corpus=corpus, static=backend.static, weight_client=backend.weight_client, choice=choice,
+        micro_batch=backend.rows or settings.batch_size, calls=AllocatorCalls(enabled=captures),
     )  # fmt: skip

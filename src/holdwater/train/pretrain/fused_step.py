@@ -62,7 +62,7 @@ class _Norm(_Linear):
         return into  # type: ignore[no-any-return] # the table of operations has no types
 
 
-class _WrittenOutBlock:
+class _FusedBlock:
     """One block, forward and backward, for one shape of input. Rows are (batch × time)."""
 
     def __init__(self, block: Block, batch: int, time: int) -> None:
@@ -121,7 +121,7 @@ class _WrittenOutBlock:
         return query, key, value
 
 
-class WrittenOut:
+class FusedStep:
     """Loss and gradients of a GPT whose weights and gradients were laid out flat."""
 
     def __init__(self, model: GPT, *, batch: int, time: int) -> None:
@@ -136,7 +136,7 @@ class WrittenOut:
         assert embedding.grad is not None  # noqa: S101 - FlatWeights laid it out
         self._embedding, self._embedding_grad = embedding.detach(), embedding.grad
         self._positions = model.positions[:time]
-        self._blocks = [_WrittenOutBlock(block, batch, time) for block in model.blocks if isinstance(block, Block)]
+        self._blocks = [_FusedBlock(block, batch, time) for block in model.blocks if isinstance(block, Block)]
         self._norm = _Norm.of(model.norm)
         self._shape = (batch, time, embedding.shape[1])
         self._logits = embedding.new_empty(batch * time, embedding.shape[0])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from holdwater.errors import CheckpointError, RunFolderError
-from holdwater.oom.recovering_step import Loop as LentLoop
+from holdwater.oom.recovering_step import StepFunctions
 from holdwater.resume.torch_state import (
     exactness,
     random_states,
@@ -21,11 +21,11 @@ from holdwater.resume.torch_state import (
 )
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.train.flat import FlatAdamW, FlatWeights
-from holdwater.train.pretrain.fused_step import WrittenOut
+from holdwater.train.pretrain.fused_step import FusedStep
 from holdwater.train.pretrain.model import GPT, PRESETS
 from holdwater.train.pretrain.text import Batches, Tokens
 from holdwater.train.settings import TrainSettings
-from holdwater.train.trainable import Trainee
+from holdwater.train.trainable import Trainable
 
 PROMPT = "def "
 """How generated text begins, where the vocabulary has these characters."""
@@ -43,7 +43,7 @@ class TrainState:
     batches: Batches
     identity: dict[str, object]
     """What a checkpoint must agree with."""
-    written_out: dict[int, WrittenOut] | None = None
+    written_out: dict[int, FusedStep] | None = None
     """The faster way to the same gradients, on a CPU, by the number of sequences; None elsewhere."""
     rate: float = 0.0
     """The learning rate of the step that is being taken."""
@@ -66,9 +66,9 @@ class TrainState:
         """Nothing: these steps are not captured."""
         return {}
 
-    def lent(self) -> LentLoop[tuple[Tensor, Tensor]]:
+    def step_functions(self) -> StepFunctions[tuple[Tensor, Tensor]]:
         """What a step is made of. The model draws nothing at random and has no batch statistics."""
-        return LentLoop(
+        return StepFunctions(
             propagate=lambda batch, share: self.propagate(*batch, share=share),
             rows=lambda batch: len(batch[0]),
             cut=lambda batch, begin, end: (batch[0][begin:end], batch[1][begin:end]),
@@ -126,13 +126,13 @@ class TrainState:
         (loss * share).backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
-    def _written_out(self, rows: int, time: int) -> WrittenOut:
+    def _written_out(self, rows: int, time: int) -> FusedStep:
         """The written-out pass for a number of sequences; few sizes are kept."""
         known = self.written_out or {}
         if rows not in known:
             if len(known) > 1:
                 known.clear()
-            known[rows] = WrittenOut(self.model, batch=rows, time=time)
+            known[rows] = FusedStep(self.model, batch=rows, time=time)
             self.written_out = known
         return known[rows]
 
@@ -144,7 +144,7 @@ class TrainState:
             "random": random_states(),
         }
 
-    def park(self, folder: CheckpointFolder) -> bool:  # noqa: ARG002 - of a trainee
+    def park(self, folder: CheckpointFolder) -> bool:  # noqa: ARG002 - of a trainable
         """False: nobody keeps what is trained."""
         return False
 
@@ -226,34 +226,34 @@ def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
             )
 
 
-def facts(trainee: Trainee, identity: Mapping[str, object]) -> dict[str, Any]:
+def facts(trainable: Trainable, identity: Mapping[str, object]) -> dict[str, Any]:
     """What a checkpoint holds beside tensors, as JSON.
 
     Args:
-        trainee: In training.
+        trainable: In training.
         identity: What a run that goes on from it must agree with.
     """
     return {
         "identity": identity,
         "exactness": exactness(),
-        "batches": trainee.batches.state(),
-        "best": trainee.best if trainee.best_step >= 0 else None,
-        "best_step": trainee.best_step,
+        "batches": trainable.batches.state(),
+        "best": trainable.best if trainable.best_step >= 0 else None,
+        "best_step": trainable.best_step,
     }
 
 
-def go_on(trainee: Trainee, checkpoint: Checkpoint) -> None:
+def go_on(trainable: Trainable, checkpoint: Checkpoint) -> None:
     """Go on from those facts.
 
     Args:
-        trainee: Its tensors are those of the checkpoint.
+        trainable: Its tensors are those of the checkpoint.
         checkpoint: A whole one.
     """
-    trainee.batches.restore(checkpoint.state["batches"])
+    trainable.batches.restore(checkpoint.state["batches"])
     best = checkpoint.state["best"]
-    trainee.best = float("inf") if best is None else float(best)
-    trainee.best_step = int(checkpoint.state["best_step"])
-    trainee.step = checkpoint.step
+    trainable.best = float("inf") if best is None else float(best)
+    trainable.best_step = int(checkpoint.state["best_step"])
+    trainable.step = checkpoint.step
 
 
 @torch.no_grad()
@@ -272,7 +272,7 @@ def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
     optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay)
     batches = Batches(tokens.train, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed)
     identity = settings.identity() | {"text": tokens.fingerprint}
-    written_out: dict[int, WrittenOut] | None = {} if settings.device == "cpu" else None
+    written_out: dict[int, FusedStep] | None = {} if settings.device == "cpu" else None
     return TrainState(settings, tokens, model, weights, optimizer, batches, identity, written_out)
 
 

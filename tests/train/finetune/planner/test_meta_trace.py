@@ -19,12 +19,12 @@ from holdwater.train.finetune.planner.meta_autocast import (
     EXACT,
     PRODUCTS,
     WIDENED,
-    Narrowed,
+    MetaAutocast,
     leave_positions,
 )
 from holdwater.train.finetune.planner.meta_trace import Event, trace
-from holdwater.train.finetune.step.autograd import OwnCode
-from holdwater.train.finetune.step.quantized_linear import put_in_few_bits
+from holdwater.train.finetune.step.autograd import AutogradStep
+from holdwater.train.finetune.step.quantized_linear import quantize_linear_layers
 from holdwater.train.flat import FlatWeights
 from tests.small_models import make_model
 
@@ -43,7 +43,7 @@ def events_of(
     if not whole:
         add_adapters(model, LoraConfig(rank=2))
     if bits is not None:
-        put_in_few_bits(model, bits, device)
+        quantize_linear_layers(model, bits, device)
     weights, tokens = FlatWeights.of(model), ROWS * LENGTH
 
     def zeros(kind: torch.dtype, *size: int) -> torch.Tensor:
@@ -57,8 +57,8 @@ def events_of(
     if whole and device == "meta":
         leave_positions(model)
     autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16, cache_enabled=False)
-    narrow = None if not whole else Narrowed if device == "meta" else autocast
-    own = OwnCode(model, weights, length=LENGTH, narrow=narrow, again=again)
+    narrow = None if not whole else MetaAutocast if device == "meta" else autocast
+    own = AutogradStep(model, weights, length=LENGTH, narrow=narrow, again=again)
     known = [*model.parameters(), *model.buffers(), weights.decayed, weights.undecayed, *weights.grads]
     parts = (inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans)
     traced = trace(lambda: own.propagate(inputs, add=False), [*known, *parts])
@@ -121,7 +121,7 @@ def test_types_are_those_of_a_devices_autocast(
     made: Callable[[torch.Tensor], torch.Tensor], kind: torch.dtype
 ) -> None:
     """As PyTorch's own lists have them."""
-    with Narrowed():
+    with MetaAutocast():
         assert made(torch.empty(4, 4, device="meta")).dtype == kind
 
 

@@ -12,9 +12,9 @@ from holdwater.train.finetune.fused.decoder import Inputs
 from holdwater.train.finetune.model.loading import last_logits
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from holdwater.train.finetune.model.plain_head import has_plain_head
-from holdwater.train.finetune.planner.autograd import OwnPlanned
+from holdwater.train.finetune.planner.autograd import AutogradPlanned
 from holdwater.train.finetune.planner.plan import NotPlanned, choose_settings
-from holdwater.train.finetune.step.autograd import OwnCode
+from holdwater.train.finetune.step.autograd import AutogradStep
 from holdwater.train.flat import FlatWeights
 from tests.small_models import make_model
 
@@ -32,7 +32,7 @@ def gradient(folder: Path, *, again: bool, whole: bool = False) -> torch.Tensor:
             torch.nn.init.normal_(weight, std=0.02)
     weights = FlatWeights.of(model)
     narrow = partial(torch.autocast, "cpu", dtype=torch.bfloat16, cache_enabled=False) if whole else None
-    own = OwnCode(model, weights, length=16, narrow=narrow, again=again)
+    own = AutogradStep(model, weights, length=16, narrow=narrow, again=again)
     for add in (False, True):
         batch = pack([[Example(list(range(5, 15)), [True] * 10), Example([7, 8, 9], [True] * 3)]], 16)
         tokens, targets, counts = (part.flatten() for part in (batch.tokens, batch.targets, batch.weights))
@@ -72,7 +72,7 @@ def test_what_draws_random_numbers_is_not_computed_again(
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     add_adapters(model, LoraConfig(rank=2, dropout=dropout))
-    planned = OwnPlanned(model.to(torch.bfloat16), length=16, bits=None)
+    planned = AutogradPlanned(model.to(torch.bfloat16), length=16, bits=None)
 
     assert planned.can_compute_again(2) is can
 
@@ -86,7 +86,7 @@ def test_a_weight_that_is_frozen_by_itself_is_no_adapter(tmp_path: Path) -> None
         model = transformers.AutoModelForCausalLM.from_config(config)
     model.model.norm.weight.requires_grad_(requires_grad=False)
 
-    assert OwnPlanned(model, length=16, bits=None).whole
+    assert AutogradPlanned(model, length=16, bits=None).whole
 
 
 @pytest.mark.parametrize("family", ["Llama", "GPT2", "Gemma2"])
@@ -113,7 +113,7 @@ def test_a_mixture_whose_weights_are_all_trained_is_not_planned(tmp_path: Path) 
         if not whole:
             add_adapters(model, LoraConfig(rank=2))
             model.to(torch.bfloat16)
-        planned.append(OwnPlanned(model, length=16, bits=None))
+        planned.append(AutogradPlanned(model, length=16, bits=None))
 
     assert choose_settings(planned[1], rows=2, limit=None).step.rows == 2
     with pytest.raises(NotPlanned, match=r"does not run without memory .*; try it with a few steps"):

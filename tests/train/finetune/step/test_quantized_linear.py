@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from holdwater.train.finetune.model.lora import LoraConfig, LoraLinear, add_adapters
-from holdwater.train.finetune.step.quantized_linear import FewBitsLinear, put_in_few_bits
+from holdwater.train.finetune.step.quantized_linear import QuantizedLinear, quantize_linear_layers
 from tests.small_models import make_model
 
 
@@ -22,7 +22,7 @@ class TestFewBitsLinear:
         torch.manual_seed(0)
         base = Conv1D(48, 64) if transposed else torch.nn.Linear(64, 48)
         base.bias.data.normal_()
-        layer = FewBitsLinear(base.requires_grad_(requires_grad=False), bits, "cpu")
+        layer = QuantizedLinear(base.requires_grad_(requires_grad=False), bits, "cpu")
         base.weight.data = layer.whole()
         rows = torch.randn(2, 5, 64, requires_grad=True)
         again = rows.detach().clone().requires_grad_()
@@ -38,7 +38,7 @@ class TestFewBitsLinear:
 
     def test_keeps_neither_the_weight_nor_its_input(self) -> None:
         """Between the product and the way back."""
-        layer = FewBitsLinear(torch.nn.Linear(64, 64).requires_grad_(requires_grad=False), 4, "cpu")
+        layer = QuantizedLinear(torch.nn.Linear(64, 64).requires_grad_(requires_grad=False), 4, "cpu")
 
         assert sum(one.nbytes for one in layer.buffers()) < 64 * 64 * 0.6
         kept: list[torch.Tensor] = []
@@ -60,10 +60,10 @@ def test_a_head_with_an_adapter_stays_as_it_is(tmp_path: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(make_model(tmp_path, "Llama"))
     add_adapters(model, LoraConfig(rank=2, targets=("lm_head", "q_proj")))
 
-    put_in_few_bits(model, 4, "cpu")
+    quantize_linear_layers(model, 4, "cpu")
 
     assert isinstance(model.lm_head.base, torch.nn.Linear)
-    assert isinstance(model.model.layers[0].self_attn.q_proj.base, FewBitsLinear)
+    assert isinstance(model.model.layers[0].self_attn.q_proj.base, QuantizedLinear)
 
 
 @pytest.mark.parametrize("family", ["GPT2", "Llama"])
@@ -76,10 +76,10 @@ def test_all_linear_layers_but_the_head_are_replaced(tmp_path: Path, family: str
     tokens = torch.arange(20)[None]
     before = model(tokens).logits
 
-    count, share = put_in_few_bits(model, 8, "cpu")
+    count, share = quantize_linear_layers(model, 8, "cpu")
 
     assert 0.2 < share < 1
     assert count == (8 if family == "GPT2" else 14)
-    assert not isinstance(model.get_output_embeddings(), FewBitsLinear)
-    assert all(isinstance(one.base, FewBitsLinear) for one in model.modules() if isinstance(one, LoraLinear))
+    assert not isinstance(model.get_output_embeddings(), QuantizedLinear)
+    assert all(isinstance(one.base, QuantizedLinear) for one in model.modules() if isinstance(one, LoraLinear))
     assert torch.allclose(model(tokens).logits, before, atol=0.05)

@@ -20,10 +20,10 @@ from holdwater.train.finetune.fused.decoder import Inputs, StepPlan
 from holdwater.train.finetune.model.lora import LoraLinear, is_adapted
 from holdwater.train.finetune.planner import CachingAllocator, Peak
 from holdwater.train.finetune.planner.fused import CONTEXT, WORKSPACE, Choice, nothing_fits, told_rows
-from holdwater.train.finetune.planner.meta_autocast import Narrowed, leave_positions
+from holdwater.train.finetune.planner.meta_autocast import MetaAutocast, leave_positions
 from holdwater.train.finetune.planner.meta_trace import Event, Trace, trace
-from holdwater.train.finetune.step.autograd import OwnCode
-from holdwater.train.finetune.step.quantized_linear import FewBitsLinear, put_in_few_bits
+from holdwater.train.finetune.step.autograd import AutogradStep
+from holdwater.train.finetune.step.quantized_linear import QuantizedLinear, quantize_linear_layers
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.units import Bytes
 
@@ -35,7 +35,7 @@ class _Traces(NamedTuple):
     evaluation: Trace
 
 
-class OwnPlanned:
+class AutogradPlanned:
     """A model on no device that takes its steps by its own code."""
 
     def __init__(self, model: Any, *, length: int, bits: int | None) -> None:  # noqa: ANN401
@@ -49,8 +49,8 @@ class OwnPlanned:
         if self.whole:
             leave_positions(model)
         if bits is not None:
-            put_in_few_bits(model, bits, "meta")
-        layers = [one for one in model.modules() if isinstance(one, FewBitsLinear)]
+            quantize_linear_layers(model, bits, "meta")
+        layers = [one for one in model.modules() if isinstance(one, QuantizedLinear)]
         few = {id(one): one.nbytes for one in chain.from_iterable(layer.buffers() for layer in layers)}
         self._few = list(few.values())
         """Sizes of weights in few bits, which are made on the device."""
@@ -125,8 +125,8 @@ class OwnPlanned:
         if self._model.is_gradient_checkpointing:
             self._model.gradient_checkpointing_disable()
             self._model.disable_input_require_grads()
-        narrow = Narrowed if self.whole else None
-        own = OwnCode(self._model, self._weights, length=self.length, narrow=narrow, again=again)
+        narrow = MetaAutocast if self.whole else None
+        own = AutogradStep(self._model, self._weights, length=self.length, narrow=narrow, again=again)
         tokens = rows * self.length
 
         def empty(kind: torch.dtype, *size: int) -> Tensor:
@@ -184,7 +184,7 @@ def replay(allocator: CachingAllocator, events: Iterable[Event], workspaces: Seq
     return at_peak or list(live.values())
 
 
-def choose_own(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice:
+def choose_autograd(planned: AutogradPlanned, *, rows: int, limit: Bytes | None) -> Choice:
     """As `choose_settings`: the largest micro-batch that fits; layers are computed again where none does."""
     parts = [part for part in range(rows, 0, -1) if rows % part == 0]
 
@@ -203,7 +203,7 @@ def choose_own(planned: OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice
     raise ConfigError(nothing_fits(limit or Bytes(0), least, bits=planned.bits, whole=planned.whole))
 
 
-def _why(planned: OwnPlanned, step: StepPlan, rows: int) -> str:
+def _why(planned: AutogradPlanned, step: StepPlan, rows: int) -> str:
     """What was chosen, in words."""
     said = told_rows(step.rows, planned.length, rows)
     again = ", all layers computed again on the way back" if step.recomputed else ""

@@ -42,7 +42,7 @@ ALIKE = frozenset((
 """Need operands of one type: the widest of them."""
 
 
-class Narrowed(TorchFunctionMode):
+class MetaAutocast(TorchFunctionMode):
     """Lets products be in bfloat16 and what needs precision in float32, as autocast without its cache does."""
 
     def __torch_function__(

@@ -20,7 +20,7 @@ from holdwater.train.finetune.fused.shape import why_not
 from holdwater.train.finetune.model.hub import hub_is_away
 from holdwater.train.finetune.model.loading import told
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
-from holdwater.train.finetune.planner.autograd import OwnPlanned, choose_own
+from holdwater.train.finetune.planner.autograd import AutogradPlanned, choose_autograd
 from holdwater.train.finetune.planner.fused import CONTEXT, Choice, Planned, choose
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.units import Bytes, format_size
@@ -39,7 +39,7 @@ class NotPlanned(ConfigError):  # noqa: N818 - says what it is
     """Nothing is known of a model's steps beforehand."""
 
 
-def planned_of(settings: TrainSettings, tuning: TuneSettings) -> Planned | OwnPlanned:
+def planned_of(settings: TrainSettings, tuning: TuneSettings) -> Planned | AutogradPlanned:
     """Build a model without memory, as it will be trained on a CUDA device.
 
     Args:
@@ -54,11 +54,11 @@ def planned_of(settings: TrainSettings, tuning: TuneSettings) -> Planned | OwnPl
         add_adapters(model, LoraConfig.of(tuning))
     written_out = not why_not(model, length=settings.train_seq_length)
     model.to(torch.bfloat16 if tuning.lora_rank else torch.float32)
-    kind = Planned if written_out else OwnPlanned
+    kind = Planned if written_out else AutogradPlanned
     return kind(model, length=settings.train_seq_length, bits=tuning.quantize)
 
 
-def choose_settings(planned: Planned | OwnPlanned, *, rows: int, limit: Bytes | None) -> Choice:
+def choose_settings(planned: Planned | AutogradPlanned, *, rows: int, limit: Bytes | None) -> Choice:
     """Choose the fastest way to take steps that fits.
 
     Args:
@@ -73,7 +73,7 @@ def choose_settings(planned: Planned | OwnPlanned, *, rows: int, limit: Bytes | 
     if isinstance(planned, Planned):
         return choose(planned, rows=rows, limit=limit)
     try:
-        return choose_own(planned, rows=rows, limit=limit)
+        return choose_autograd(planned, rows=rows, limit=limit)
     except ConfigError:
         raise
     except Exception as error:  # whatever the code of a model may raise

@@ -15,7 +15,7 @@ from holdwater.train.finetune.model.plain_head import has_plain_head
 from holdwater.train.flat import FlatWeights
 
 
-class OwnCode:
+class AutogradStep:
     """A model of any kind, with adapters or all its weights in training."""
 
     def __init__(

@@ -16,9 +16,9 @@ from holdwater.train.finetune.fused.decoder import Decoder, StepPlan
 from holdwater.train.finetune.fused.frozen import Place
 from holdwater.train.finetune.fused.shape import why_not
 from holdwater.train.finetune.model.lora import is_adapted
-from holdwater.train.finetune.step.autograd import OwnCode
+from holdwater.train.finetune.step.autograd import AutogradStep
 from holdwater.train.finetune.step.captured import StaticStep
-from holdwater.train.finetune.step.quantized_linear import put_in_few_bits
+from holdwater.train.finetune.step.quantized_linear import quantize_linear_layers
 from holdwater.train.finetune.weight_server.client import WeightClient
 from holdwater.train.flat import FlatAdamW, FlatWeights, Take
 from holdwater.train.settings import TrainSettings
@@ -28,7 +28,7 @@ log = logging.getLogger("holdwater")
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class StepBackend:
     """What a step needs."""
 
     weights: FlatWeights
@@ -41,7 +41,7 @@ class Way:
     """Whose memory the weights lie in."""
 
 
-def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan) -> Way:  # noqa: ANN401
+def choose_backend(model: Any, settings: TrainSettings, where: Place, step: StepPlan) -> StepBackend:  # noqa: ANN401
     """Put a model on its device, and get its steps ready.
 
     Args:
@@ -56,7 +56,7 @@ def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan
     """
     reason = why_not(model, length=settings.train_seq_length, device=settings.device)
     try:
-        return _way(model, settings, where, step, written=not reason)
+        return _backend(model, settings, where, step, written=not reason)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -66,31 +66,31 @@ def choose_way(model: Any, settings: TrainSettings, where: Place, step: StepPlan
         ) from None
 
 
-def _way(model: Any, settings: TrainSettings, where: Place, step: StepPlan, *, written: bool) -> Way:  # noqa: ANN401
-    """As `choose_way`; the model's own code takes steps that are not written out."""
+def _backend(model: Any, settings: TrainSettings, where: Place, step: StepPlan, *, written: bool) -> StepBackend:  # noqa: ANN401
+    """As `choose_backend`; the model's own code takes steps that are not written out."""
     on_cuda = settings.device == "cuda"
     if written and (on_cuda or where.bits is not None):
         _tell("each step is written out%s", ", and captured" if on_cuda else "")
-        return written_out(model, settings, where, step)
+        return fused_backend(model, settings, where, step)
     if where.bits is not None:
-        count, share = put_in_few_bits(model, where.bits, settings.device)
+        count, share = quantize_linear_layers(model, where.bits, settings.device)
         _tell("the weights of %d linear layers, %.0f%% of all, are in %d bits", count, 100 * share, where.bits)
     weights = FlatWeights.of(model.to(settings.device))
     if not on_cuda:
         _tell("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", settings.device)
-        return Way(weights, _optimizer(weights, settings), None)
+        return StepBackend(weights, _optimizer(weights, settings), None)
     torch.cuda.empty_cache()  # what laying weights out has left
     optimizer = _optimizer(weights, settings)
     _tell("each step is captured from the model's own code")
     autocast = partial(torch.autocast, "cuda", dtype=torch.bfloat16, cache_enabled=False)
     narrow = None if is_adapted(model) else autocast  # weights that are trained are in float32
-    own = OwnCode(model, weights, length=settings.train_seq_length, narrow=narrow, again=step.recomputed > 0)
+    own = AutogradStep(model, weights, length=settings.train_seq_length, narrow=narrow, again=step.recomputed > 0)
     update = partial(_step, optimizer, largest_norm=settings.gradient_clip)
     tokens = step.rows * settings.train_seq_length
-    return Way(weights, optimizer, StaticStep(own, update, tokens=tokens), step.rows)
+    return StepBackend(weights, optimizer, StaticStep(own, update, tokens=tokens), step.rows)
 
 
-def written_out(model: Any, settings: TrainSettings, where: Place, step: StepPlan) -> Way:  # noqa: ANN401
+def fused_backend(model: Any, settings: TrainSettings, where: Place, step: StepPlan) -> StepBackend:  # noqa: ANN401
     """Take steps with every buffer and every kernel by name.
 
     Args:
@@ -107,7 +107,9 @@ def written_out(model: Any, settings: TrainSettings, where: Place, step: StepPla
     where.weight_client.whole({"name": where.name})
     update = partial(_update(weights, optimizer, decoder), largest_norm=settings.gradient_clip)
     tokens = step.rows * settings.train_seq_length
-    return Way(weights, optimizer, StaticStep(decoder, update, tokens=tokens), step.rows, where.weight_client)
+    return StepBackend(
+        weights, optimizer, StaticStep(decoder, update, tokens=tokens), step.rows, where.weight_client
+    )
 
 
 def _tell(text: str, *arguments: object) -> None:

@@ -14,7 +14,7 @@ from holdwater.train.finetune.fused.quantized import BLOCK, Quantized, quantize
 from holdwater.train.finetune.model.lora import is_linear, is_transposed
 
 
-class FewBitsLinear(nn.Module):
+class QuantizedLinear(nn.Module):
     """A linear layer whose frozen weight is made whole for each product, and once more on the way back."""
 
     def __init__(self, base: nn.Module, bits: int, device: str) -> None:
@@ -56,7 +56,7 @@ class _Product(torch.autograd.Function):
     """The product with a weight that is not kept whole in between."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, layer: FewBitsLinear) -> Tensor:  # noqa: ANN401 - autograd's own
+    def forward(ctx: Any, rows: Tensor, layer: QuantizedLinear) -> Tensor:  # noqa: ANN401 - autograd's own
         """Make the output; nothing is kept but the layer."""
         ctx.layer = layer
         weight = layer.whole()
@@ -69,7 +69,7 @@ class _Product(torch.autograd.Function):
         return grads[0] @ (weight.t() if ctx.layer.transposed else weight), None
 
 
-def put_in_few_bits(model: Any, bits: int, device: str) -> tuple[int, float]:  # noqa: ANN401 - of Transformers
+def quantize_linear_layers(model: Any, bits: int, device: str) -> tuple[int, float]:  # noqa: ANN401 - of Transformers
     """Put the weights of a model's linear layers in few bits, one after another; its head stays as it is.
 
     Args:
@@ -92,5 +92,5 @@ def put_in_few_bits(model: Any, bits: int, device: str) -> tuple[int, float]:  #
     for name, module in chosen:
         parent, _, child = name.rpartition(".")
         turned += module.weight.numel()
-        setattr(model.get_submodule(parent), child, FewBitsLinear(module, bits, device))
+        setattr(model.get_submodule(parent), child, QuantizedLinear(module, bits, device))
     return len(chosen), turned / frozen
