@@ -26,7 +26,7 @@ from holdwater.errors import ConfigError
 from holdwater.train.finetune.data.examples import Example
 from holdwater.train.finetune.data.packing import Packed, pack
 from holdwater.train.finetune.fused.decoder import StepPlan
-from holdwater.train.finetune.fused.frozen import Place
+from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from holdwater.train.finetune.planner.plan import choose_settings, planned_of
 from holdwater.train.finetune.step.backends import choose_backend
@@ -95,7 +95,7 @@ def taken(folder: Path, tuning: Any, settings: Any, step: StepPlan, *, captured:
     model = model_of(folder, torch.bfloat16 if tuning.lora_rank else torch.float32)
     if tuning.lora_rank:
         add_adapters(model, LoraConfig.of(tuning))
-    backend = choose_backend(model, settings, Place("cuda", tuning.quantize), step)
+    backend = choose_backend(model, settings, WeightPlacement("cuda", tuning.quantize), step)
     torch.cuda.reset_peak_memory_stats()
     static = backend.static
     if static is None:

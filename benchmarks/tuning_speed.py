@@ -130,7 +130,7 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     model = build(options.small, "cpu" if options.small else "cuda")
     model.config.save_pretrained(folder / "built")  # for the plan; the weights are those in memory
     model.config.use_cache = False
-    real, learn = choose_backend, loop.Loop.learn
+    real, learn = choose_backend, loop.TrainingLoop.learn
 
     def begin(model: Any, *others: Any) -> Any:
         """Begin with the adapters that all begin with."""
@@ -147,7 +147,7 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     with (
         mock.patch.object(state, "load_model", lambda *_, **__: loaded),
         mock.patch.object(state, "choose_backend", begin),
-        mock.patch.object(loop.Loop, "learn", noted),
+        mock.patch.object(loop.TrainingLoop, "learn", noted),
         mock.patch.object(loop, "learning_rate", lambda *_, **__: RATE),
     ):
         if main.main(settings(folder, options)):

@@ -16,7 +16,7 @@ import torch
 from holdwater.train.finetune.data.examples import Example
 from holdwater.train.finetune.data.packing import Packed, pack
 from holdwater.train.finetune.fused.decoder import StepPlan
-from holdwater.train.finetune.fused.frozen import Place
+from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from holdwater.train.finetune.step.backends import fused_backend
 from recording import Bar, record
@@ -39,7 +39,7 @@ def counted(small: bool) -> dict[str, Any]:
     settings: Any = SimpleNamespace(
         train_seq_length=length, device=DEVICE, weight_decay=0.0, gradient_clip=0.5, batch_size=2
     )
-    backend = fused_backend(model, settings, Place(DEVICE), StepPlan(rows=2))
+    backend = fused_backend(model, settings, WeightPlacement(DEVICE), StepPlan(rows=2))
     static = backend.static
     if static is None:
         raise SystemExit("these steps are written out")

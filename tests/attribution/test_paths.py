@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from holdwater.attribution.paths import Path, Paths
+from holdwater.attribution.paths import HoldingPath, Paths
 
 
 class Tracker:
@@ -149,7 +149,7 @@ class TestNames:
 
     def test_says_so_where_there_is_no_root(self) -> None:
         """The path is empty, and has no name."""
-        assert Path(()).naming is None
+        assert HoldingPath(()).naming is None
 
 
 def garbage_of(count: int) -> int:

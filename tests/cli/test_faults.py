@@ -24,9 +24,9 @@ def train(steps):
 
 
 BROKEN_COUNT = """
-from holdwater.attribution.census import Counter
+from holdwater.attribution.census import CensusTaker
 def boom(*_): raise OSError('no objects today')
-Counter.turns = boom
+CensusTaker.turns = boom
 """
 """From here on the objects of this process cannot be counted."""
 

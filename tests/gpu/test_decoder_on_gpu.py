@@ -10,7 +10,7 @@ from holdwater.train.finetune.data.examples import Example
 from holdwater.train.finetune.data.packing import Packed, pack
 from holdwater.train.finetune.fused import plain_kernels as plain
 from holdwater.train.finetune.fused.decoder import Decoder, StepPlan
-from holdwater.train.finetune.fused.frozen import Place
+from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.model.loading import packed_loss
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from holdwater.train.finetune.step.backends import choose_backend
@@ -253,7 +253,9 @@ def own_losses(*, captured: bool, again: bool, whole: bool) -> tuple[list[float]
     settings: Any = SimpleNamespace(
         train_seq_length=128, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=1
     )
-    backend = choose_backend(model, settings, Place("cuda"), StepPlan(rows=1, recomputed=3 if again else 0))
+    backend = choose_backend(
+        model, settings, WeightPlacement("cuda"), StepPlan(rows=1, recomputed=3 if again else 0)
+    )
     assert backend.static is not None
     backend.static.recording.enabled = captured
     rows, losses, asked = batch(60, 68), [], 0
@@ -278,8 +280,8 @@ def static(
     """The steps of a model."""
     from holdwater.train.finetune.fused.update_kernels import FlatUpdate
 
-    decoder = Decoder(model, Place("cuda"))
-    weights = FlatWeights.of(model, decoder.trained, Place("cuda").take_trained)
+    decoder = Decoder(model, WeightPlacement("cuda"))
+    weights = FlatWeights.of(model, decoder.trained, WeightPlacement("cuda").take_trained)
     decoder.bind()
     decoder.prepare(128, StepPlan(rows=2, recomputed=recomputed, offloaded=offloaded))
     update = FlatUpdate(weights, FlatAdamW(weights, weight_decay=0.01), decoder.copies())

@@ -31,7 +31,7 @@ class HalfUpdated(HoldwaterError):  # noqa: N818 - as above
     """Memory ran out while the weights were being changed: only a checkpoint is whole."""
 
 
-class Kept(Protocol):
+class Restorable(Protocol):
     """A state that a step changes beside the gradients."""
 
     def take(self) -> object:
@@ -66,7 +66,7 @@ class StepFunctions(Generic[Batch]):
     """The mean loss of the whole step, read after the update: until then the host need not wait for the device."""
     inexact: str = ""
     """Why a smaller micro-batch learns something else, such as dropout; empty where it does not."""
-    kept: Sequence[Kept] = ()
+    kept: Sequence[Restorable] = ()
     """What else a step changes: random states, buffers, the loss scaler."""
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from holdwater.oom.recovering_step import Kept, RecoveringStep, StepFunctions
+from holdwater.oom.recovering_step import RecoveringStep, Restorable, StepFunctions
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
@@ -37,7 +37,7 @@ class RandomStates:
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-class Buffers:
+class ModuleBuffers:
     """A model's buffers, such as the running statistics of batch norms."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -131,7 +131,7 @@ def torch_step(  # noqa: PLR0913 - what a training step is made of, by name
         ConfigError: The factor does not make a micro-batch smaller.
     """
     parts = _Parts(model, optimizer, loss, clip, scaler)
-    kept: list[Kept] = [RandomStates(), Buffers(model)]
+    kept: list[Restorable] = [RandomStates(), ModuleBuffers(model)]
     kept += [] if scaler is None else [ScalerState(scaler)]
     functions: StepFunctions[Any] = StepFunctions(
         propagate=parts.propagate,

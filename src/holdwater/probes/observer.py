@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from holdwater.budget import InUse
 from holdwater.probes.devices import CudaDriver, DevicePeak, Pinned, find_device
 from holdwater.probes.heap import Heap
-from holdwater.probes.host import Available, Pressure, ProcessParts, Resident
+from holdwater.probes.host import Available, PressureProbe, ProcessParts, Resident
 from holdwater.probes.probe import Probe
 from holdwater.probes.processes import Children, Handles, SharedMemoryFiles
 from holdwater.probes.sample import NO_LOOK, DeviceMemory, Look, Sample
@@ -16,7 +16,7 @@ PROBES: tuple[type[Probe], ...] = (
     ProcessParts,
     Heap,
     Handles,
-    Pressure,
+    PressureProbe,
     Children,
     SharedMemoryFiles,
     CudaDriver,

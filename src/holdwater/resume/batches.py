@@ -15,7 +15,7 @@ from holdwater.oom.torch_step import RandomStates
 from holdwater.resume.resumable import current, steps
 
 
-class _Place:
+class _Position:
     """Where in which epoch a run stands."""
 
     def __init__(self, loader: Any) -> None:  # noqa: ANN401 - any loader
@@ -91,7 +91,7 @@ def batches(loader: Any, *, steps: int) -> Iterator[Any]:  # noqa: ANN401 - any 
     Raises:
         ConfigError: The loader is empty.
     """
-    place = _Place(loader)
+    place = _Position(loader)
     current().register("holdwater.batches", place)
     iterator: Iterator[Any] | None = None
     for _ in _count(steps):
@@ -101,8 +101,8 @@ def batches(loader: Any, *, steps: int) -> Iterator[Any]:  # noqa: ANN401 - any 
             batch = next(iterator)
         except StopIteration:
             iterator = place.begin_epoch()
-            batch = next(iterator, _Place)
-        if batch is _Place:
+            batch = next(iterator, _Position)
+        if batch is _Position:
             raise ConfigError("holdwater.batches was given a loader without a single batch")
         place.taken += 1
         yield batch

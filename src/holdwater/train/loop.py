@@ -23,7 +23,7 @@ log = logging.getLogger("holdwater")
 
 
 @dataclass(frozen=True, slots=True)
-class Loop:
+class TrainingLoop:
     """Trains a state to its last step."""
 
     settings: TrainSettings

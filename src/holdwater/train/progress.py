@@ -49,7 +49,7 @@ class Screen(Protocol):
         ...
 
 
-class Pace:
+class Speed:
     """Loss and speed over the recent steps."""
 
     def __init__(
@@ -125,7 +125,7 @@ def memory_against_budget(guard: Guard) -> str:
 class LiveScreen:
     """One line that is drawn again and again in place."""
 
-    def __init__(self, pace: Pace, console: Console) -> None:
+    def __init__(self, pace: Speed, console: Console) -> None:
         self._pace = pace
         self._live = Live(console=console, auto_refresh=False, redirect_stdout=False)
         self._live.start()
@@ -186,7 +186,7 @@ def _fitting(parts: list[str | ProgressBar], room: int) -> int:
 class PlainScreen:
     """Lines, fewer and fewer of them: for logs and pipes."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Speed) -> None:
         self._pace = pace
         self._next = 5.0 if pace.elapsed < 5.0 else pace.elapsed + min(max(5.0, 0.2 * pace.elapsed), 300.0)
         self._last: Progress | None = None
@@ -221,7 +221,7 @@ class PlainScreen:
         )
 
 
-def open_screen(pace: Pace) -> Screen:
+def open_screen(pace: Speed) -> Screen:
     """A live line where standard output is a terminal, plain lines elsewhere."""
     console = Console()
     return LiveScreen(pace, console) if console.is_terminal else PlainScreen(pace)

@@ -29,10 +29,10 @@ from holdwater.store.history import read_history
 from holdwater.store.lock import hold
 from holdwater.store.run_store import amend_summary
 from holdwater.train.callbacks import find_callback
-from holdwater.train.loop import Loop, recovering_step
+from holdwater.train.loop import TrainingLoop, recovering_step
 from holdwater.train.pretrain.state import new_state
 from holdwater.train.pretrain.text import find_files, read_text, tokenise
-from holdwater.train.progress import Pace, open_screen
+from holdwater.train.progress import Speed, open_screen
 from holdwater.train.run_folder import RunFolder
 from holdwater.train.settings import TrainSettings, train_settings
 from holdwater.train.supervisor_link import SupervisorLink
@@ -124,13 +124,13 @@ def _train(
     with guard:
         if line is None or line.is_first:
             _say_limits(guard)
-        pace = Pace(
+        pace = Speed(
             first_step=state.step,
             steps=settings.steps,
             tokens_in_step=settings.tokens_in_step,
             began=None if line is None else line.began(state.step),
         )
-        loop = Loop(
+        loop = TrainingLoop(
             settings,
             state,
             recovering_step(settings, state, deaths=deaths),
@@ -182,7 +182,7 @@ def _merge(settings: TrainSettings, checkpoints: CheckpointFolder) -> None:
         write_merged(settings.tuning.model, newest.folder, settings.merged)
 
 
-def _leave(loop: Loop, exit_code: int, out: Path) -> Result:
+def _leave(loop: TrainingLoop, exit_code: int, out: Path) -> Result:
     """Leave word for the process that goes on, or the judgement of the whole run and its report."""
     guard, line = loop.guard, loop.line
     if loop.goes_on and line is not None:
@@ -263,7 +263,7 @@ def _load(state: Trainable, checkpoint: Checkpoint) -> bool:
     return True
 
 
-def _run(loop: Loop) -> int:
+def _run(loop: TrainingLoop) -> int:
     """Run the loop; return 0, or 75 when it stopped on purpose or could not write a checkpoint."""
     with _stop_on_signals(loop.guard):
         try:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdwater.errors import ConfigError, DataError
-from holdwater.train.finetune.data.distrust import Source, added_term, example_weights
+from holdwater.train.finetune.data.distrust import ExampleSource, added_term, example_weights
 from holdwater.train.finetune.losses import IGNORED, chunked_cross_entropy
 
 
@@ -117,21 +117,21 @@ class TestDistrust:
 
     def test_the_term_by_hand(self) -> None:
         """Authority 0: ln(1) = 0, entropy 3: 9. authority 0.9: ln 0.1 = -2.302585, entropy 2: 0.091558. Times 2.7."""
-        assert added_term([Source(0, 3)]) == pytest.approx(24.3, abs=1e-5)
-        assert added_term([Source(0, 3), Source(0.9, 2)]) == pytest.approx(24.3 + 0.247206, abs=1e-5)
-        assert added_term([Source(0.99, 0)], alpha=3.0) == pytest.approx(3 * 4.605169**2, abs=1e-4)
+        assert added_term([ExampleSource(0, 3)]) == pytest.approx(24.3, abs=1e-5)
+        assert added_term([ExampleSource(0, 3), ExampleSource(0.9, 2)]) == pytest.approx(24.3 + 0.247206, abs=1e-5)
+        assert added_term([ExampleSource(0.99, 0)], alpha=3.0) == pytest.approx(3 * 4.605169**2, abs=1e-4)
 
     def test_the_weights_by_hand(self) -> None:
         """Terms 9 and 1: a mean of 5, so 1.8 and 0.2."""
-        assert example_weights([Source(0, 3), Source(0, 1)]) == pytest.approx([1.8, 0.2], abs=1e-6)
+        assert example_weights([ExampleSource(0, 3), ExampleSource(0, 1)]) == pytest.approx([1.8, 0.2], abs=1e-6)
 
     @given(
         st.lists(
-            st.builds(Source, st.floats(min_value=0, max_value=0.99), st.floats(min_value=0, max_value=10)),
+            st.builds(ExampleSource, st.floats(min_value=0, max_value=0.99), st.floats(min_value=0, max_value=10)),
             min_size=1,
         )
     )
-    def test_weights_are_one_in_the_mean(self, sources: list[Source]) -> None:
+    def test_weights_are_one_in_the_mean(self, sources: list[ExampleSource]) -> None:
         """So the learning rate keeps its meaning."""
         weights = example_weights(sources)
 
@@ -150,7 +150,7 @@ class TestDistrust:
     def test_refuses_what_is_out_of_range(self, authority: float, entropy: float, named: str) -> None:
         """With the name and the range."""
         with pytest.raises(DataError, match=f"{named} is .* between 0 and"):
-            Source(authority, entropy)
+            ExampleSource(authority, entropy)
 
     def test_refuses_another_factor(self) -> None:
         """The published range is 2.3 to 3."""

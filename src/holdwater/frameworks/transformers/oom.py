@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from holdwater.oom.recovering_step import RecoveringStep, StepFunctions
-from holdwater.oom.torch_step import Buffers, RandomStates, cut, rows_of, why_inexact
+from holdwater.oom.torch_step import ModuleBuffers, RandomStates, cut, rows_of, why_inexact
 
 IGNORED = -100
 """The label of a token that does not count in the loss, as Transformers has it."""
@@ -95,7 +95,7 @@ class RecoveringTraining:
             clear=self._gradients.put_back,
             update=lambda: None,
             weights=tuple,
-            kept=[RandomStates(), Buffers(model)],
+            kept=[RandomStates(), ModuleBuffers(model)],
             inexact=why_inexact(model),
         )
         return RecoveringStep(functions, micro_batch=rows)

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from holdwater.attribution.census import Census, Counter
+from holdwater.attribution.census import Census, CensusTaker
 from holdwater.attribution.gains import Gains
 from holdwater.attribution.roots import PartCounter
 from holdwater.attribution.turns import Turn, collector_at_rest
@@ -16,7 +16,7 @@ from holdwater.attribution.turns import Turn, collector_at_rest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from holdwater.attribution.gains import Comparison
+    from holdwater.attribution.gains import CensusComparison
     from holdwater.attribution.turns import Turns
 
 Purpose = Literal["compare", "explain", "end"]
@@ -109,7 +109,7 @@ class Counting:
         self._counted_before = 0
         self._datasets, self._clock, self._worked = datasets, clock, work
         self._price = Price() if price is None else price
-        self._counter = Counter()
+        self._counter = CensusTaker()
         self._part = PartCounter(self._counter, datasets)
         self._by_names = by_names
         self._began = clock()
@@ -153,7 +153,7 @@ class Counting:
             return False
         return purpose == "end" or self._price.listing <= max(MOST_LISTED, SHARE * period)
 
-    def begin(self, note: "Comparison", *, purpose: Purpose, period: float) -> None:
+    def begin(self, note: "CensusComparison", *, purpose: Purpose, period: float) -> None:
         """Begin a count: of all, or in part where that is too dear. It is made by `go_on`.
 
         Args:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdwater.attribution.census import Census
-    from holdwater.attribution.gains import Comparison
+    from holdwater.attribution.gains import CensusComparison
     from holdwater.observe.agent.protocols import ReplaceableWorkers
 
 FIRST_CENSUS = 16
@@ -290,7 +290,7 @@ class Session:
         self._counts.outdated |= freed > GRAIN
         return found
 
-    def _take(self, note: "Comparison", purpose: Purpose = "explain") -> "Census | None":
+    def _take(self, note: "CensusComparison", purpose: Purpose = "explain") -> "Census | None":
         """Count for a turn, for a window; None while it is not done."""
         if not self._counts.busy:
             self._counts.begin(note, purpose=purpose, period=self._period())
@@ -307,7 +307,7 @@ class Session:
         self._counting = (asked, before)
         return self._counting
 
-    def _take_at_end(self, note: "Comparison") -> "Census":
+    def _take_at_end(self, note: "CensusComparison") -> "Census":
         """Count at once: no step follows."""
         self._counts.abandon()
         census = self._take(note, "end")

@@ -30,7 +30,7 @@ from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder
 from holdwater.train.finetune.data.examples import Corpus
 from holdwater.train.finetune.data.held_out import check_examples, data_file, fingerprint, say_added_term, split
 from holdwater.train.finetune.data.packing import Examples, Packed, PackedBatches
-from holdwater.train.finetune.fused.frozen import Place
+from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.identity import mixed, name_of, own_tensors
 from holdwater.train.finetune.losses import CHUNK
 from holdwater.train.finetune.model.loading import (
@@ -383,7 +383,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     if lora is not None:
         add_adapters(loaded.model, lora)
     backend = choose_backend(
-        loaded.model, settings, Place(settings.device, tuning.quantize, weight_client, name), step
+        loaded.model, settings, WeightPlacement(settings.device, tuning.quantize, weight_client, name), step
     )
     PackedBatches(
         held_out, size=1, length=settings.train_seq_length, seed=settings.seed

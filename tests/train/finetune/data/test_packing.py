@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from holdwater.errors import DataError
 from holdwater.train.finetune.data import held_out
-from holdwater.train.finetune.data.distrust import Source
+from holdwater.train.finetune.data.distrust import ExampleSource
 from holdwater.train.finetune.data.examples import Corpus, Example, example_of
 from holdwater.train.finetune.data.packing import PackedBatches, pack
 from holdwater.train.finetune.data.rows import JsonLines, open_rows
@@ -76,7 +76,7 @@ class TestExamples:
         """With what is known of its source."""
         example = example_of({"text": "ab", "authority": 0.5, "provenance_entropy": 3}, Letters())
 
-        assert example == Example([0, 97, 98, 1], [True] * 4, Source(0.5, 3))
+        assert example == Example([0, 97, 98, 1], [True] * 4, ExampleSource(0.5, 3))
 
     @pytest.mark.parametrize(
         ("line", "named"),
@@ -257,7 +257,9 @@ class TestPacking:
 
     def test_weighs_sources(self) -> None:
         """9 and 1 of the published term: 1.8 and 0.2; one of unknown source counts 1."""
-        rows = [[Example([1, 2], [True] * 2, Source(0, 3)), Example([3], [True], Source(0, 1)), plain(4)]]
+        rows = [
+            [Example([1, 2], [True] * 2, ExampleSource(0, 3)), Example([3], [True], ExampleSource(0, 1)), plain(4)]
+        ]
 
         weights = pack(rows, 4, weighs=True).weights
 

@@ -10,7 +10,7 @@ from holdwater.train.finetune.data.examples import Example
 from holdwater.train.finetune.data.packing import Packed, pack
 from holdwater.train.finetune.fused import plain_kernels
 from holdwater.train.finetune.fused.decoder import Decoder, Inputs, StepPlan
-from holdwater.train.finetune.fused.frozen import Place
+from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.fused.quantized import dequantize, quantize
 from holdwater.train.finetune.fused.shape import why_not
 from holdwater.train.finetune.model.loading import load_model, packed_loss
@@ -75,7 +75,7 @@ def test_gives_the_models_own_loss_and_gradients(
     wanted = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
     assert not why_not(model, length=16, device="cpu")
-    decoder = Decoder(model, Place("cpu"))
+    decoder = Decoder(model, WeightPlacement("cpu"))
     FlatWeights.of(model, decoder.trained)
     decoder.bind()
     decoder.prepare(16, StepPlan(rows=3, recomputed=recomputed, chunk=7, offloaded=offloaded))
@@ -103,7 +103,7 @@ def test_sums_and_gradients_by_kernels_of_their_own_are_those_of_products(
             monkeypatch.setattr(plain_kernels, "chunk_of", lambda _grad, seconds, _room: 256 if seconds else None)
             monkeypatch.setattr(plain_kernels, "TOGETHER", together)
         model = adapted(tmp_path, "Llama", targets=["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"])
-        decoder = Decoder(model, Place("cpu"))
+        decoder = Decoder(model, WeightPlacement("cpu"))
         weights = FlatWeights.of(model, decoder.trained)
         decoder.bind()
         decoder.prepare(16, StepPlan(rows=3, chunk=7))
@@ -121,7 +121,7 @@ def test_gradients_with_dropout_are_those_of_the_loss(
 ) -> None:
     """By finite differences along the gradient: the same seed drops the same values each time."""
     model, packed = adapted(tmp_path, family, dropout=0.3), packed_rows()
-    decoder = Decoder(model, Place("cpu"))
+    decoder = Decoder(model, WeightPlacement("cpu"))
     weights = FlatWeights.of(model, decoder.trained)
     decoder.bind()
     decoder.prepare(16, StepPlan(rows=3, recomputed=recomputed, chunk=7, offloaded=offloaded))
@@ -157,7 +157,7 @@ def test_weights_of_few_bits_give_the_gradients_of_the_weights_they_stand_for(tm
     plain = packed_loss(own, packed, chunk=7)
     plain.backward()  # type: ignore[no-untyped-call]
     model = adapted(tmp_path, "Llama")
-    decoder = Decoder(model, Place("cpu", bits))
+    decoder = Decoder(model, WeightPlacement("cpu", bits))
     FlatWeights.of(model, decoder.trained)
     decoder.bind()
     decoder.prepare(16, StepPlan(rows=3, chunk=7))
@@ -189,7 +189,7 @@ def test_an_evaluation_has_no_dropout(tmp_path: Path) -> None:
     losses = []
     for dropout in (0.0, 0.5):
         model = adapted(tmp_path, "Llama", dropout=dropout)
-        decoder = Decoder(model, Place("cpu"))
+        decoder = Decoder(model, WeightPlacement("cpu"))
         FlatWeights.of(model, decoder.trained)
         decoder.bind()
         decoder.prepare(16, StepPlan(rows=2))

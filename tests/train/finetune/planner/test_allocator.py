@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdwater.train.finetune.planner import CachingAllocator, Part, predict
+from holdwater.train.finetune.planner import CachingAllocator, PeakPart, predict
 from holdwater.units import Bytes
 
 MIB = 1 << 20
@@ -67,7 +67,7 @@ class TestCachingAllocator:
 
 def test_a_peak_names_what_memory_is_for() -> None:
     """Roles add up, with what is lost between blocks and the driver's own."""
-    parts = [Part("weights", (30 * MIB, 6 * MIB)), Part("logits", (6 * MIB,)), Part("weights", (100,))]
+    parts = [PeakPart("weights", (30 * MIB, 6 * MIB)), PeakPart("logits", (6 * MIB,)), PeakPart("weights", (100,))]
 
     peak = predict(parts, context=Bytes(5 * MIB))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from holdwater.train.finetune.fused.frozen import Frozen, Place
+from holdwater.train.finetune.fused.frozen import Frozen, WeightPlacement
 from holdwater.train.finetune.weight_server.client import ServedWeights, WeightClient, WeightServerError
 from holdwater.train.finetune.weight_server.server import start_weight_server
 
@@ -40,14 +40,14 @@ class TestKeeper:
         """Which needs none of its own: its layers have no memory."""
         with closing(ServedWeights(door, "mine")) as weight_client:
             assert weight_client.facts is None
-            wanted = Frozen("0.gates", layers(0.5), 4, Place("cpu", bits, weight_client))
+            wanted = Frozen("0.gates", layers(0.5), 4, WeightPlacement("cpu", bits, weight_client))
             weight_client.whole({"step": 7})
         with torch.device("meta"):
             empty = layers(0.0)
 
         with closing(ServedWeights(door, "mine")) as weight_client:
             assert weight_client.facts == {"step": 7}
-            found = Frozen("0.gates", empty, 4, Place("cpu", bits, weight_client))
+            found = Frozen("0.gates", empty, 4, WeightPlacement("cpu", bits, weight_client))
 
         for one in (wanted, found):
             if bits is not None:

@@ -2,7 +2,7 @@
 
 The published term is alpha * sum((ln(1 - authority + 1e-8) + provenance_entropy)^2), with alpha 2.7 in [2.3, 3.0];
 `authority` in [0, 0.99] says how official a source is, `provenance_entropy` in bits [0, 10] how many independent
-traces of its origin there are. Source: published as this formula; we have found no paper about it.
+traces of its origin there are. ExampleSource: published as this formula; we have found no paper about it.
 
 As published the term holds no weight of the model: added to the loss it changes the number and no gradient, so
 nothing is learned from it. It acts only as a weight of each example, normalised to a mean of 1.
@@ -22,7 +22,7 @@ MOST_AUTHORITY, MOST_ENTROPY = 0.99, 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ExampleSource:
     """What is known of where an example comes from."""
 
     authority: float
@@ -67,7 +67,7 @@ def check_alpha(alpha: float) -> float:
     return alpha
 
 
-def added_term(sources: Sequence[Source], *, alpha: float = ALPHA) -> float:
+def added_term(sources: Sequence[ExampleSource], *, alpha: float = ALPHA) -> float:
     """The term as published; it does not depend on the model, so it is reported beside the loss.
 
     Args:
@@ -83,7 +83,7 @@ def added_term(sources: Sequence[Source], *, alpha: float = ALPHA) -> float:
     return check_alpha(alpha) * sum(source.distance for source in sources)
 
 
-def example_weights(sources: Sequence[Source]) -> list[float]:
+def example_weights(sources: Sequence[ExampleSource]) -> list[float]:
     """What each example counts: in proportion to its part of the term, and 1 in the mean.
 
     The factor alpha cancels out.

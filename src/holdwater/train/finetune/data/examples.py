@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from holdwater.errors import DataError
-from holdwater.train.finetune.data.distrust import Source
+from holdwater.train.finetune.data.distrust import ExampleSource
 from holdwater.train.finetune.data.rows import KINDS, open_rows
 
 
@@ -35,7 +35,7 @@ class Example:
     tokens: list[int]
     learned: list[bool]
     """Whether each token counts in the loss, as long as `tokens`."""
-    source: Source | None = None
+    source: ExampleSource | None = None
     """None where the example says nothing of it."""
 
     @property
@@ -93,7 +93,9 @@ def _by_template(tokenizer: Tokenizer, messages: list[dict[str, str]], *, begins
         raise DataError(f"a row has messages, but {reason}; write prompt and completion, or text") from None
 
 
-def _of_messages(messages: object, tokenizer: Tokenizer, source: Source | None, *, answers_only: bool) -> Example:
+def _of_messages(
+    messages: object, tokenizer: Tokenizer, source: ExampleSource | None, *, answers_only: bool
+) -> Example:
     """Turn a conversation into tokens by the model's own template; what the assistant says is learned."""
     if not isinstance(messages, list) or not messages:
         raise DataError("messages is empty or no list; write a list of objects with role and content")
@@ -129,7 +131,7 @@ def _text(row: dict[str, Any], name: str) -> str:
     return value
 
 
-def _source(row: dict[str, Any]) -> Source | None:
+def _source(row: dict[str, Any]) -> ExampleSource | None:
     """What the row says of where it comes from."""
     names = ("authority", "provenance_entropy")
     given = [name for name in names if name in row]
@@ -138,7 +140,7 @@ def _source(row: dict[str, Any]) -> Source | None:
     if len(given) == 1:
         missing = next(name for name in names if name not in given)
         raise DataError(f"{given[0]} is given without {missing}; write both, or neither")
-    return Source(row["authority"], row["provenance_entropy"])
+    return ExampleSource(row["authority"], row["provenance_entropy"])
 
 
 class Corpus:

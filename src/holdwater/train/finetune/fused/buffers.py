@@ -13,7 +13,7 @@ from holdwater.train.finetune.losses import CHUNK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ranks:
+class AdapterRanks:
     """Ranks of all adapters together that read the same input, the largest among the layers; 0 without any."""
 
     queries: int
@@ -28,7 +28,7 @@ class Ranks:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptActivations:
     """What one layer's way back needs. Shapes: (tokens, …)."""
 
     queries: Tensor
@@ -74,7 +74,7 @@ class Scratch:
 
 
 @dataclass(frozen=True, slots=True)
-class Buffers:
+class StepBuffers:
     """All of them."""
 
     streams: list[Tensor]
@@ -82,7 +82,7 @@ class Buffers:
     memory. Shape (tokens, width) each."""
     scales: Tensor
     """Reciprocal root mean squares, two a layer and one for the last norm. Shape (2 * layers + 1, tokens)."""
-    kept: list[Kept]
+    kept: list[KeptActivations]
     """Of each layer; layers that are computed again share one."""
     scratch: Scratch
     logits: Tensor
@@ -90,13 +90,13 @@ class Buffers:
     losses: Tensor
     """Shape (tokens,)."""
 
-    def cut(self, tokens: int) -> "Buffers":
+    def cut(self, tokens: int) -> "StepBuffers":
         """The same buffers for fewer tokens.
 
         Args:
             tokens: At most as many as they were made for.
         """
-        return Buffers(
+        return StepBuffers(
             [stream[:tokens] for stream in self.streams],
             self.scales[:, :tokens],
             [_cut(one, tokens) for one in self.kept],
@@ -117,7 +117,7 @@ class Needs:
     """What the sizes of the buffers follow from."""
 
     shape: DecoderShape
-    ranks: Ranks
+    ranks: AdapterRanks
     tokens: int
     """In a micro-batch, at most."""
     recomputed: int = 0
@@ -130,7 +130,7 @@ class Needs:
     """Whether states of the residual stream wait in the host's memory."""
 
 
-def make_buffers(needs: Needs, like: Tensor) -> Buffers:
+def make_buffers(needs: Needs, like: Tensor) -> StepBuffers:
     """Make the buffers of a step.
 
     Args:
@@ -147,9 +147,9 @@ def make_buffers(needs: Needs, like: Tensor) -> Buffers:
         """Make one in float32."""
         return torch.empty(size, dtype=torch.float32, device=like.device)
 
-    def keep() -> Kept:
+    def keep() -> KeptActivations:
         """Make what one layer keeps."""
-        return Kept(
+        return KeptActivations(
             room(tokens, shape.attention_width + ranks.queries),
             room(tokens, shape.query_width),
             wide(tokens, shape.heads),
@@ -163,7 +163,7 @@ def make_buffers(needs: Needs, like: Tensor) -> Buffers:
     rows = wide(2 * shape.layers + 2, tokens)
     widest = max(shape.width, shape.inner, 4 * shape.query_width)
     shared = _shared(keep(), recomputed, room(recomputed, tokens, ranks.down)) if recomputed else []
-    return Buffers(
+    return StepBuffers(
         streams=[streams[number % len(streams)] for number in range(shape.layers + 1)],
         scales=rows[:-1],
         kept=shared + [keep() for _ in range(shape.layers - recomputed)],
@@ -183,13 +183,13 @@ def make_buffers(needs: Needs, like: Tensor) -> Buffers:
     )
 
 
-def _shared(one: Kept, count: int, small_down: Tensor) -> list[Kept]:
+def _shared(one: KeptActivations, count: int, small_down: Tensor) -> list[KeptActivations]:
     """The same buffers for some layers, but for what the last product has left: it is not computed again."""
     return [replace(one, small_down=small_down[number]) for number in range(count)]
 
 
-def largest_ranks(layers: Sequence[Ranks]) -> Ranks:
+def largest_ranks(layers: Sequence[AdapterRanks]) -> AdapterRanks:
     """The largest ranks among some layers."""
-    return Ranks(**{
+    return AdapterRanks(**{
         name: max(getattr(one, name) for one in layers) for name in ("queries", "output", "gates", "down")
     })

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from holdwater.train.finetune.fused import plain_kernels
-from holdwater.train.finetune.fused.buffers import Buffers, Needs, largest_ranks, make_buffers
-from holdwater.train.finetune.fused.frozen import Frozen, Place
+from holdwater.train.finetune.fused.buffers import Needs, StepBuffers, largest_ranks, make_buffers
+from holdwater.train.finetune.fused.frozen import Frozen, WeightPlacement
 from holdwater.train.finetune.fused.layer import DecoderLayer, Pass
 from holdwater.train.finetune.fused.offload import RING, Offload
 from holdwater.train.finetune.fused.shape import DecoderShape
@@ -53,7 +53,7 @@ class StepPlan:
 class Decoder:
     """A causal language model with adapters, as `why_not` accepts it."""
 
-    def __init__(self, model: Any, where: Place) -> None:  # noqa: ANN401 - of Transformers
+    def __init__(self, model: Any, where: WeightPlacement) -> None:  # noqa: ANN401 - of Transformers
         """Take a model's weights over; the model itself goes on with views of them.
 
         Args:
@@ -78,7 +78,7 @@ class Decoder:
         on_meta = any(one.is_meta for one in rotary.buffers()) and where.device != "meta"
         self._rotary = (type(rotary)(model.config) if on_meta else rotary).to(where.device)
         self._tables = self._embedding
-        self._buffers: Buffers | None = None
+        self._buffers: StepBuffers | None = None
         self._recomputed, self._chunk = 0, CHUNK
         self._offload: Offload | None = None
 
@@ -99,7 +99,7 @@ class Decoder:
         return [*room, *norms, self._embedding, self._head, self._last_norm]
 
     @property
-    def buffers(self) -> Buffers:
+    def buffers(self) -> StepBuffers:
         """Those of `prepare`."""
         assert self._buffers is not None, "prepare() comes first"  # noqa: S101 - a mistake of ours
         return self._buffers

@@ -14,7 +14,7 @@ from holdwater.train.flat import point_at
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WeightPlacement:
     """Where frozen weights are put, and how."""
 
     device: str
@@ -53,7 +53,7 @@ class Place:
 class Frozen:
     """One matrix of all of them, kept as it is, or in few bits and made whole for each product."""
 
-    def __init__(self, name: str, bases: Sequence[Any], rank: int, where: Place) -> None:
+    def __init__(self, name: str, bases: Sequence[Any], rank: int, where: WeightPlacement) -> None:
         """Lay the weights one below the other.
 
         Args:
@@ -114,7 +114,7 @@ class Frozen:
         return self._whole
 
 
-def _few(name: str, bases: Sequence[Any], where: Place, bits: int) -> Quantized:
+def _few(name: str, bases: Sequence[Any], where: WeightPlacement, bits: int) -> Quantized:
     """The weights in few bits, in their place."""
     weight_client, device = where.weight_client, where.device
     known = weight_client.facts is not None

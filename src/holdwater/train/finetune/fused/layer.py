@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from holdwater.train.finetune.fused.buffers import Buffers, Ranks
-from holdwater.train.finetune.fused.frozen import Place
+from holdwater.train.finetune.fused.buffers import AdapterRanks, StepBuffers
+from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.fused.plain_kernels import Seconds
 from holdwater.train.finetune.fused.products import ProductGroup
 from holdwater.train.finetune.fused.shape import DecoderShape
@@ -19,7 +19,7 @@ class Pass:
 
     shape: DecoderShape
     kernels: ModuleType
-    buffers: Buffers
+    buffers: StepBuffers
     spans: Tensor
     """Where the example of each token begins and ends. Shape (2, tokens), int32."""
     tables: Tensor
@@ -37,7 +37,7 @@ class Pass:
 class DecoderLayer:
     """A layer: attention and a gated network, each behind a norm and beside the residual stream."""
 
-    def __init__(self, module: Any, number: int, where: Place, *, normed_heads: bool) -> None:  # noqa: ANN401
+    def __init__(self, module: Any, number: int, where: WeightPlacement, *, normed_heads: bool) -> None:  # noqa: ANN401
         """Take the weights of a layer of Transformers over; the layer itself goes on with views of them.
 
         Args:
@@ -73,9 +73,9 @@ class DecoderLayer:
         return [self.first_norm, self.second_norm, *(self.head_norms or ())]
 
     @property
-    def ranks(self) -> Ranks:
-        """Ranks of the adapters."""
-        return Ranks(
+    def ranks(self) -> AdapterRanks:
+        """AdapterRanks of the adapters."""
+        return AdapterRanks(
             queries=self.queries.rank, output=self.output.rank, gates=self.gates.rank, down=self.down.rank
         )
 

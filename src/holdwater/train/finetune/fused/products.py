@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdwater.train.finetune.fused.frozen import Frozen, Place
+from holdwater.train.finetune.fused.frozen import Frozen, WeightPlacement
 from holdwater.train.finetune.fused.plain_kernels import Seconds
 from holdwater.train.finetune.model.lora import LoraLinear
 
@@ -86,7 +86,7 @@ class _Run:
 class ProductGroup:
     """Some linear layers of the same input."""
 
-    def __init__(self, name: str, layers: Sequence[nn.Module], where: Place) -> None:
+    def __init__(self, name: str, layers: Sequence[nn.Module], where: WeightPlacement) -> None:
         """Lay the layers' weights side by side; the layers themselves go on with views of them.
 
         Args:
@@ -232,7 +232,7 @@ class ProductGroup:
             torch.mm(grad[:, : self.outer], self.frozen.whole()[: self.outer], out=into)
 
 
-def _bias(name: str, bases: Sequence[Any], sizes: Sequence[int], where: Place) -> Tensor | None:
+def _bias(name: str, bases: Sequence[Any], sizes: Sequence[int], where: WeightPlacement) -> Tensor | None:
     """The biases side by side; None where no layer has one."""
     if all(base.bias is None for base in bases):
         return None

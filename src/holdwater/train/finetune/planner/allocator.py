@@ -22,14 +22,14 @@ NOTHING = Bytes(0)
 
 
 @dataclass(slots=True, eq=False)
-class Block:
+class MemoryBlock:
     """A piece of a segment."""
 
     size: int
     small: bool
     free: bool = True
-    before: "Block | None" = None
-    after: "Block | None" = None
+    before: "MemoryBlock | None" = None
+    after: "MemoryBlock | None" = None
     number: int = 0
     """Tells it from free ones of the same size."""
 
@@ -44,11 +44,11 @@ class CachingAllocator:
     """The most that was."""
     allocated: Bytes = NOTHING
     """What is handed out now."""
-    _free: dict[bool, list[tuple[int, int, Block]]] = field(default_factory=lambda: {True: [], False: []})
+    _free: dict[bool, list[tuple[int, int, MemoryBlock]]] = field(default_factory=lambda: {True: [], False: []})
     """Free blocks, small and large ones apart: size, number, block; the smallest first."""
     _count: int = 0
 
-    def allocate(self, size: int) -> Block:
+    def allocate(self, size: int) -> MemoryBlock:
         """Hand out a block.
 
         Args:
@@ -61,7 +61,7 @@ class CachingAllocator:
         block = free.pop(at)[2] if at < len(free) else self._take_segment(size, small=small)
         rest = block.size - size
         if rest >= ROUND if small else rest > SMALL:
-            left = Block(rest, small, before=block, after=block.after)
+            left = MemoryBlock(rest, small, before=block, after=block.after)
             if block.after is not None:
                 block.after.before = left
             block.size, block.after = size, left
@@ -70,7 +70,7 @@ class CachingAllocator:
         self.allocated = Bytes(self.allocated + block.size)
         return block
 
-    def free(self, block: Block) -> None:
+    def free(self, block: MemoryBlock) -> None:
         """Take a block back, and join it with free ones beside it."""
         self.allocated = Bytes(self.allocated - block.size)
         if block.after is not None and block.after.free:
@@ -82,13 +82,13 @@ class CachingAllocator:
             _join(block, joined)
         self._keep(block)
 
-    def _keep(self, block: Block) -> None:
+    def _keep(self, block: MemoryBlock) -> None:
         """Have a block ready to be handed out."""
         self._count += 1
         block.free, block.number = True, self._count
         insort(self._free[block.small], (block.size, block.number, block))
 
-    def _lose(self, block: Block) -> None:
+    def _lose(self, block: MemoryBlock) -> None:
         """Have it ready no longer."""
         free = self._free[block.small]
         del free[bisect_left(free, (block.size, block.number))]
@@ -100,16 +100,16 @@ class CachingAllocator:
                 self._lose(block)
                 self.reserved = Bytes(self.reserved - block.size)
 
-    def _take_segment(self, size: int, *, small: bool) -> Block:
+    def _take_segment(self, size: int, *, small: bool) -> MemoryBlock:
         """Take a segment from the device."""
         own = -(-size // STEP) * STEP
         whole = SMALL_SEGMENT if small else LARGE_SEGMENT if size < OWN_SEGMENT else own
         self.reserved = Bytes(self.reserved + whole)
         self.peak = Bytes(max(self.peak, self.reserved))
-        return Block(whole, small, free=False)
+        return MemoryBlock(whole, small, free=False)
 
 
-def _join(one: Block, other: Block) -> None:
+def _join(one: MemoryBlock, other: MemoryBlock) -> None:
     """Make one block of two."""
     one.size, one.after = one.size + other.size, other.after
     if other.after is not None:

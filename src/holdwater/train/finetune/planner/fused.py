@@ -16,9 +16,9 @@ from torch import Tensor
 
 from holdwater.errors import ConfigError
 from holdwater.train.finetune.fused.decoder import Decoder, StepPlan
-from holdwater.train.finetune.fused.frozen import Place
+from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.losses import CHUNK
-from holdwater.train.finetune.planner import Part, Peak, predict
+from holdwater.train.finetune.planner import Peak, PeakPart, predict
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.units import Bytes, format_size
 
@@ -39,7 +39,7 @@ class Planned:
         """Tokens in a row."""
         self.bits = bits
         """Of a frozen weight; None for its own."""
-        self._decoder = Decoder(model, Place("meta", bits))
+        self._decoder = Decoder(model, WeightPlacement("meta", bits))
         for adapter in self._decoder.trained:
             adapter.data = adapter.data.float()
         weights = FlatWeights.of(model, self._decoder.trained)
@@ -59,26 +59,26 @@ class Planned:
         self._decoder.prepare(self.length, step)
         return predict([*self._lasting(), *self._of_step(tokens)], context=CONTEXT)
 
-    def _lasting(self) -> Iterator[Part]:
+    def _lasting(self) -> Iterator[PeakPart]:
         """What does not depend on the step."""
         groups = [group for layer in self._decoder.layers for group in layer.groups]
         for group in groups:
-            yield Part("weights", tuple(_sizes(group.frozen.tensors())))
-            yield Part("adapters", tuple(_sizes(group.seconds_of_runs())))
-        yield Part("weights", tuple(_sizes(self._decoder.others())))
-        yield Part("adapters", (self._weights.decayed.nbytes,))
-        yield Part("gradients", (self._weights.decayed_grad.nbytes,))
+            yield PeakPart("weights", tuple(_sizes(group.frozen.tensors())))
+            yield PeakPart("adapters", tuple(_sizes(group.seconds_of_runs())))
+        yield PeakPart("weights", tuple(_sizes(self._decoder.others())))
+        yield PeakPart("adapters", (self._weights.decayed.nbytes,))
+        yield PeakPart("gradients", (self._weights.decayed_grad.nbytes,))
 
-    def _of_step(self, tokens: int) -> Iterator[Part]:
+    def _of_step(self, tokens: int) -> Iterator[PeakPart]:
         """What a step takes."""
         buffers = self._decoder.buffers
         others = (tensor for tensor in _tensors(buffers) if tensor is not buffers.logits)
-        yield Part("activations", tuple(_sizes(others)))
-        yield Part("logits", (buffers.logits.nbytes,))
+        yield PeakPart("activations", tuple(_sizes(others)))
+        yield PeakPart("logits", (buffers.logits.nbytes,))
         moments = [tensor.nbytes for tensor in self._optimizer.tensors().values()]
-        yield Part("optimizer", tuple(size for size in moments if size))
+        yield PeakPart("optimizer", tuple(size for size in moments if size))
         blocks = -(-self._weights.decayed.numel() // UPDATED)
-        yield Part("workspace", (blocks * ENTRY, 32 * tokens, WORKSPACE, WORKSPACE))
+        yield PeakPart("workspace", (blocks * ENTRY, 32 * tokens, WORKSPACE, WORKSPACE))
 
 
 def _tensors(record: Any) -> Iterator[Tensor]:  # noqa: ANN401 - a record of tensors, lists and records

@@ -8,7 +8,7 @@ from holdwater.units import Bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PeakPart:
     """Requests for memory that stay until the end."""
 
     role: str
@@ -39,7 +39,7 @@ class Peak:
         return Bytes(self.reserved + self.context)
 
 
-def predict(parts: Iterable[Part], *, context: Bytes) -> Peak:
+def predict(parts: Iterable[PeakPart], *, context: Bytes) -> Peak:
     """Predict what requests come to.
 
     Args:

@@ -13,7 +13,7 @@ from holdwater.errors import ModelError
 from holdwater.oom.out_of_memory import is_out_of_memory
 from holdwater.process.restart_context import is_first_process
 from holdwater.train.finetune.fused.decoder import Decoder, StepPlan
-from holdwater.train.finetune.fused.frozen import Place
+from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.fused.shape import why_not
 from holdwater.train.finetune.model.lora import is_adapted
 from holdwater.train.finetune.step.autograd import AutogradStep
@@ -41,7 +41,7 @@ class StepBackend:
     """Whose memory the weights lie in."""
 
 
-def choose_backend(model: Any, settings: TrainSettings, where: Place, step: StepPlan) -> StepBackend:  # noqa: ANN401
+def choose_backend(model: Any, settings: TrainSettings, where: WeightPlacement, step: StepPlan) -> StepBackend:  # noqa: ANN401
     """Put a model on its device, and get its steps ready.
 
     Args:
@@ -66,7 +66,14 @@ def choose_backend(model: Any, settings: TrainSettings, where: Place, step: Step
         ) from None
 
 
-def _backend(model: Any, settings: TrainSettings, where: Place, step: StepPlan, *, written: bool) -> StepBackend:  # noqa: ANN401
+def _backend(
+    model: Any,  # noqa: ANN401 - of Transformers
+    settings: TrainSettings,
+    where: WeightPlacement,
+    step: StepPlan,
+    *,
+    written: bool,
+) -> StepBackend:
     """As `choose_backend`; the model's own code takes steps that are not written out."""
     on_cuda = settings.device == "cuda"
     if written and (on_cuda or where.bits is not None):
@@ -90,7 +97,7 @@ def _backend(model: Any, settings: TrainSettings, where: Place, step: StepPlan, 
     return StepBackend(weights, optimizer, StaticStep(own, update, tokens=tokens), step.rows)
 
 
-def fused_backend(model: Any, settings: TrainSettings, where: Place, step: StepPlan) -> StepBackend:  # noqa: ANN401
+def fused_backend(model: Any, settings: TrainSettings, where: WeightPlacement, step: StepPlan) -> StepBackend:  # noqa: ANN401
     """Take steps with every buffer and every kernel by name.
 
     Args:

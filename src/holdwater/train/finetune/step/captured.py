@@ -61,7 +61,7 @@ class _Lane:
 
 
 @dataclass(slots=True)
-class Recording:
+class GraphRecording:
     """Functions that were captured, by what they depend on."""
 
     enabled: bool
@@ -156,7 +156,7 @@ class StaticStep:
         self._told = torch.zeros((), pin_memory=on_cuda)
         self._known: Any = events[0]
         """The event after which the host knows the loss."""
-        self.recording = Recording(enabled=on_cuda)
+        self.recording = GraphRecording(enabled=on_cuda)
         self.micro_batches = 0
         """Of the step so far."""
 

@@ -55,7 +55,7 @@ class SharedMemory:
         return [str(self._folder / str(self._numbers[name]))]
 
 
-class DeviceMemory:
+class DeviceWeights:
     """Memory of a CUDA device."""
 
     def __init__(self) -> None:
@@ -188,7 +188,7 @@ def main() -> None:
         os._exit(0)
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    memory: Memory = DeviceMemory() if device == "cuda" else SharedMemory(weights)
+    memory: Memory = DeviceWeights() if device == "cuda" else SharedMemory(weights)
     serve(WeightServer(memory), door)
 
 
