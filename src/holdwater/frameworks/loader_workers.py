@@ -8,7 +8,6 @@ whose workers are forked. Source: PyTorch documentation, `torch.utils.data`, "Mu
 
 import os
 import pickle
-import random
 import signal
 import sys
 import time
@@ -21,7 +20,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from holdwater.observe.agent.protocols import Replaced
-from holdwater.probes.devices import loaded
+from holdwater.random_states import RandomStates
 
 LEAST_GROWTH = 16 << 20
 """Bytes that a worker must have grown by to be worth replacing."""
@@ -172,13 +171,13 @@ def hand_over(fetch: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         if isinstance(index, Retirement):
             _retire(index)
         if _inherited:
-            _set_random_states(_inherited.pop())
+            RandomStates().put(_inherited.pop())
         return fetch(fetcher, index)
 
     return fetch_or_retire
 
 
-_inherited: list[dict[str, Any]] = []
+_inherited: list[tuple[Any, ...]] = []
 """In a successor: the random states that its first batch is made with."""
 
 
@@ -226,30 +225,12 @@ def _has_ended(pid: int) -> bool:
 def _retire(order: Retirement) -> NoReturn:
     """In the old worker: leave the random states, and stay until the batches have arrived."""
     part, parent = Path(order.place + ".part"), os.getppid()
-    part.write_bytes(pickle.dumps(_random_states()))
+    part.write_bytes(pickle.dumps(RandomStates().take()))
     part.rename(order.place + ".states")
     leave = Path(order.place + ".leave")
     while os.getppid() == parent and leave.parent.exists() and not leave.exists():
         time.sleep(POLL)
     os._exit(0)
-
-
-def _random_states() -> dict[str, Any]:
-    """Of Python, PyTorch, and NumPy where it is used."""
-    torch, numpy = sys.modules["torch"], loaded("numpy")
-    return {
-        "python": random.getstate(),
-        "torch": torch.get_rng_state(),
-        "numpy": None if numpy is None else numpy.random.get_state(),
-    }
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    """Put them back."""
-    random.setstate(states["python"])
-    sys.modules["torch"].set_rng_state(states["torch"])
-    if states["numpy"] is not None:
-        sys.modules["numpy"].random.set_state(states["numpy"])
 
 
 def _outstanding(iterator: Any, number: int) -> frozenset[int]:  # noqa: ANN401

@@ -5,36 +5,17 @@ for batch in loader:
     loss = step.take([batch])
 """
 
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from holdwater.oom.recovering_step import RecoveringStep, Restorable, StepFunctions
+from holdwater.random_states import RandomStates
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-
-
-class RandomStates:
-    """The random states of Python, NumPy and PyTorch, on the CPU and on the devices that have been started."""
-
-    def take(self) -> tuple[Any, ...]:
-        """Copy them."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-        return torch.get_rng_state(), cuda, random.getstate(), np.random.get_state()  # noqa: NPY002 - others use it
-
-    def put(self, state: tuple[Any, ...]) -> None:
-        """Put them back."""
-        cpu, cuda, python, numpy = state
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
 
 
 class ModuleBuffers:

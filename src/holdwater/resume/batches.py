@@ -11,7 +11,7 @@ from typing import Any
 from torch import Generator
 
 from holdwater.errors import ConfigError
-from holdwater.oom.torch_step import RandomStates
+from holdwater.random_states import RandomStates
 from holdwater.resume.resumable import current, steps
 
 

@@ -160,8 +160,9 @@ class Resumption:
         """
         from safetensors.torch import save_file  # noqa: PLC0415 - imports torch
 
+        from holdwater.random_states import random_states  # noqa: PLC0415
+        from holdwater.resume.exactness import exactness  # noqa: PLC0415
         from holdwater.resume.state_codec import encode, state_of  # noqa: PLC0415
-        from holdwater.resume.torch_state import exactness, random_states  # noqa: PLC0415
 
         tensors: dict[str, Any] = {}
         states = {
@@ -178,8 +179,9 @@ class Resumption:
         """Put everything back."""
         from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
 
+        from holdwater.random_states import restore_random_states  # noqa: PLC0415
+        from holdwater.resume.exactness import restore_exactness  # noqa: PLC0415
         from holdwater.resume.state_codec import decode, set_state  # noqa: PLC0415
-        from holdwater.resume.torch_state import restore_exactness, restore_random_states  # noqa: PLC0415
 
         states = checkpoint.state["states"]
         if states.keys() != self.things.keys():

@@ -21,7 +21,7 @@ WORTH_IT = frozenset((
     "diffusers", "sentence_transformers", "mlx", "mlx_lm", "matplotlib",
 ))  # fmt: skip
 """Packages that take long to import, run no tensor operation while they are, and touch no device."""
-LAZY = {"torch": ("torch._dynamo", "holdwater.resume.state_codec", "holdwater.resume.torch_state")}
+LAZY = {"torch": ("torch._dynamo", "holdwater.resume.state_codec", "holdwater.resume.exactness", "numpy")}
 """What they import only when it is used."""
 WRITERS = frozenset(("setdefault", "update", "pop", "clear", "popitem", "__setitem__", "putenv", "unsetenv"))
 """Methods that change the environment."""

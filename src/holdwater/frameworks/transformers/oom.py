@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from holdwater.oom.recovering_step import RecoveringStep, StepFunctions
-from holdwater.oom.torch_step import ModuleBuffers, RandomStates, cut, rows_of, why_inexact
+from holdwater.oom.torch_step import ModuleBuffers, cut, rows_of, why_inexact
+from holdwater.random_states import RandomStates
 
 IGNORED = -100
 """The label of a token that does not count in the loss, as Transformers has it."""

@@ -19,13 +19,9 @@ from safetensors.torch import load_file
 
 from holdwater.errors import CheckpointError
 from holdwater.oom.recovering_step import StepFunctions
-from holdwater.oom.torch_step import RandomStates, why_inexact
-from holdwater.resume.torch_state import (
-    random_states,
-    restore_exactness,
-    restore_random_states,
-    seed_everything,
-)
+from holdwater.oom.torch_step import why_inexact
+from holdwater.random_states import RandomStates, random_states, restore_random_states, seed_everything
+from holdwater.resume.exactness import restore_exactness
 from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder
 from holdwater.train.finetune.data.examples import Corpus
 from holdwater.train.finetune.data.held_out import check_examples, data_file, fingerprint, say_added_term, split

@@ -12,13 +12,8 @@ from torch import Tensor
 
 from holdwater.errors import CheckpointError, RunFolderError
 from holdwater.oom.recovering_step import StepFunctions
-from holdwater.resume.torch_state import (
-    exactness,
-    random_states,
-    restore_exactness,
-    restore_random_states,
-    seed_everything,
-)
+from holdwater.random_states import random_states, restore_random_states, seed_everything
+from holdwater.resume.exactness import exactness, restore_exactness
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.pretrain.fused_step import FusedStep

@@ -7,12 +7,8 @@ import sys
 import numpy as np
 import torch
 
-from holdwater.resume.torch_state import (
-    exactness,
-    random_states,
-    restore_exactness,
-    restore_random_states,
-)
+from holdwater.random_states import random_states, restore_random_states
+from holdwater.resume.exactness import exactness, restore_exactness
 
 
 def draw() -> list[float]:
@@ -51,7 +47,7 @@ def test_restoring_what_is_set_already_imports_nothing() -> None:
     """A resume needs no more memory than the run: PyTorch's setter alone imports 70 MB of compiler."""
     code = (
         "import sys\n"
-        "from holdwater.resume.torch_state import exactness, restore_exactness\n"
+        "from holdwater.resume.exactness import exactness, restore_exactness\n"
         "restore_exactness(exactness())\n"
         "print('torch._inductor' in sys.modules)\n"
     )

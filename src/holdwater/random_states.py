@@ -1,25 +1,56 @@
-"""PyTorch's random states and settings as tensors, so that a resumed run goes on exactly.
+"""The random states of a process: Python's, NumPy's, and PyTorch's on the CPU and on each device.
 
 Source: PyTorch documentation, "Reproducibility".
 """
 
 import random
-from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+class RandomStates:
+    """Copies them within a process, and puts them back; what it copies can be pickled."""
+
+    def take(self) -> tuple[Any, ...]:
+        """Copy them; of devices only where they have been started."""
+        import numpy as np  # noqa: PLC0415 - a script's start is not to wait for it
+        import torch  # noqa: PLC0415 - the ground knows no framework until it is asked
+
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+        return torch.get_rng_state(), cuda, random.getstate(), np.random.get_state()  # noqa: NPY002 - others use it
+
+    def put(self, state: tuple[Any, ...]) -> None:
+        """Put them back."""
+        import numpy as np  # noqa: PLC0415 - as above
+        import torch  # noqa: PLC0415 - as above
+
+        cpu, cuda, python, numpy = state
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def seed_everything(seed: int) -> None:
     """Seed every source of randomness of this process."""
+    import numpy as np  # noqa: PLC0415 - as above
+    import torch  # noqa: PLC0415 - as above
+
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - others use it
     torch.manual_seed(seed)
 
 
-def random_states() -> dict[str, Tensor]:
+def random_states() -> "dict[str, Tensor]":
     """Copy every random state of this process: Python, NumPy, PyTorch on the CPU and on each device."""
+    import numpy as np  # noqa: PLC0415 - as above
+    import torch  # noqa: PLC0415 - as above
+
     version, internal, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - others use it
     states = {
@@ -37,8 +68,11 @@ def random_states() -> dict[str, Tensor]:
     return states
 
 
-def restore_random_states(states: Mapping[str, Tensor]) -> None:
+def restore_random_states(states: "Mapping[str, Tensor]") -> None:
     """Put every random state back; states of devices that are not there are left out."""
+    import numpy as np  # noqa: PLC0415 - as above
+    import torch  # noqa: PLC0415 - as above
+
     torch.set_rng_state(states["torch"])
     version, *internal = states["python"].tolist()
     gauss = float(states["python_gauss"][0])
@@ -52,28 +86,3 @@ def restore_random_states(states: Mapping[str, Tensor]) -> None:
             torch.cuda.set_rng_state(states[f"cuda_{index}"], index)
     if "mps" in states and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])
-
-
-def exactness() -> dict[str, object]:
-    """What the bits of a result depend on besides the states: versions, threads, deterministic settings."""
-    return {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "interop_threads": torch.get_num_interop_threads(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "matmul_precision": torch.get_float32_matmul_precision(),
-    }
-
-
-def restore_exactness(recorded: Mapping[str, object]) -> list[str]:
-    """Set threads and deterministic settings as they were; return in words what could not be restored."""
-    torch.set_num_threads(int(str(recorded["threads"])))
-    if torch.are_deterministic_algorithms_enabled() != recorded["deterministic"]:  # the call imports 70 MB
-        torch.use_deterministic_algorithms(bool(recorded["deterministic"]))
-    torch.set_float32_matmul_precision(str(recorded["matmul_precision"]))
-    now = exactness()
-    return [
-        f"{name} was {recorded[name]} and is {now[name]}: the rest of the run may differ in its last bits"
-        for name in recorded
-        if name in now and recorded[name] != now[name] and name != "interop_threads"
-    ]
