@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.budget import Budget, Budgets
-from holdwater.cli.checks import LEAK_FOUND, check_writable
+from holdwater.cli.checks import check_writable
 from holdwater.detectors.evidence import Evidence
 from holdwater.detectors.growth import by_time
 from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
+from holdwater.exit_codes import LEAK_FOUND
 from holdwater.guard.summary import SCHEMA, summarise_findings
 from holdwater.observe.watcher import TICK
 from holdwater.store.history import read_history

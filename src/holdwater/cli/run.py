@@ -10,7 +10,6 @@ from typing import Any
 
 from holdwater.budget import Terms
 from holdwater.cli.checks import (
-    LEAK_FOUND,
     add_budgets,
     check_writable,
     choose_terms,
@@ -18,6 +17,7 @@ from holdwater.cli.checks import (
     make_folder,
 )
 from holdwater.errors import ConfigError
+from holdwater.exit_codes import LEAK_FOUND
 from holdwater.process.channel import create_channel
 from holdwater.process.spawn import ScriptProcess, die_as, hold_signals, script_command
 from holdwater.supervise.flags import add_supervision_flags, is_supervised

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdwater.cli.checks import LEAK_FOUND, check_writable
+from holdwater.cli.checks import check_writable
 from holdwater.config import Config, Profile, choose_profile, gather, load_profile
 from holdwater.config.keys import KEYS
 from holdwater.errors import HoldwaterError
+from holdwater.exit_codes import LEAK_FOUND
 from holdwater.process.restart_context import RestartContext, leave_at_once
 from holdwater.process.spawn import hold_signals
 from holdwater.store.checkpoints import MANIFEST

@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from holdwater.errors import CheckpointError, ConfigError
+from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
 from holdwater.process.restart_context import RestartContext, only_here, reason_file, stop_soon
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.store.lock import hold
 from holdwater.supervise.budget_callback import Recycling
 from holdwater.supervise.replaceable_steps import go_on_from, step_of_a_life
-
-STOPPED = 75
-"""The exit code of a run that stopped on purpose and can be resumed."""
 
 
 class Resumption:

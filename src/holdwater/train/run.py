@@ -19,6 +19,7 @@ import holdwater
 from holdwater.actions.levers import Levers
 from holdwater.config import Config
 from holdwater.errors import CheckpointError, ConfigError, HoldwaterError, RunFolderError, StoreError
+from holdwater.exit_codes import SPOILT, STOPPED
 from holdwater.guard.guard import Guard
 from holdwater.guard.settings import GuardSettings
 from holdwater.guard.summary import join_summaries
@@ -39,11 +40,6 @@ from holdwater.train.supervisor_link import SupervisorLink
 from holdwater.train.trainable import Trainable
 
 log = logging.getLogger("holdwater")
-
-SPOILT = 1
-"""The exit code of a process whose weights are not whole: its supervisor starts another one."""
-RESUMABLE = 75
-"""The exit code of a run that stopped on purpose and can be resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +288,7 @@ def _run(loop: TrainingLoop) -> int:
             loop.guard.stop_reason,
             loop.settings.out,
         )
-        return RESUMABLE
+        return STOPPED
     return 0
 
 

@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
 from holdwater.process.restart_context import RestartContext, reason_file
-from holdwater.resume.resumable import STOPPED
 from holdwater.supervise.budget_callback import Ending, Recycling
 from holdwater.supervise.replaceable_steps import go_on_from, step_of_a_life
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
+from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
 from holdwater.observe.agent.imports import Hook, after_import
 from holdwater.observe.agent.session import GoOn, Session, StopRun, StopShort
 from holdwater.process.restart_context import RestartContext, leave_at_once
 
-STOPPED = 75
-"""The exit code of a script that was stopped because its budget was spent."""
 Attach = Callable[[Session, RestartContext | None], Mapping[str, Hook]]
 """Prepares a session for what the script may import, and returns what is done then, by the module's name."""
 
