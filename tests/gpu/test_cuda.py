@@ -47,7 +47,7 @@ class TestCuda:
         """A weight server of weights: against the budget it is the run's own."""
         torch.empty(MB, device="cuda")
         before = Cuda().read()
-        monkeypatch.setattr(devices.BESIDE, "held", Bytes(700 * MB))
+        monkeypatch.setattr(devices.EXTERNAL, "held", Bytes(700 * MB))
         held = Cuda().read()
 
         assert before is not None

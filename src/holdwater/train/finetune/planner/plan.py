@@ -12,7 +12,7 @@ import torch
 
 from holdwater.budget import Budget, MachineMemory, Room, find_budget
 from holdwater.errors import ConfigError, ModelError, RunFolderError
-from holdwater.probes.devices import BESIDE
+from holdwater.probes.devices import EXTERNAL
 from holdwater.probes.machine import read_machine
 from holdwater.process.restart_context import RestartContext
 from holdwater.train.finetune.fused.decoder import StepPlan
@@ -170,7 +170,7 @@ def check_plan(choice: Choice) -> None:
     Args:
         choice: How steps are taken.
     """
-    taken, planned = torch.cuda.max_memory_reserved() + BESIDE.held, choice.peak.reserved
+    taken, planned = torch.cuda.max_memory_reserved() + EXTERNAL.held, choice.peak.reserved
     log.info(
         "the first steps took %s on the device, and %s were planned (%+.1f%%)",
         format_size(taken),

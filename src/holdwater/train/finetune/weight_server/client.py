@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from holdwater.errors import HoldwaterError
-from holdwater.probes.devices import BESIDE
+from holdwater.probes.devices import EXTERNAL
 from holdwater.process.restart_context import RestartContext
 from holdwater.train.settings import TrainSettings, TuneSettings
-from holdwater.units import Bytes
 
 log = logging.getLogger("holdwater")
 
@@ -108,7 +107,7 @@ class ServedWeights(WeightClient):
         if len(handle) == 1:
             return torch.from_file(handle[0], shared=True, size=count, dtype=like.dtype).view(shape)
         parts = [base64.b64decode(one["bytes"]) if isinstance(one, dict) else one for one in handle]
-        BESIDE.held = Bytes(BESIDE.held + count * like.dtype.itemsize)
+        EXTERNAL.take(count * like.dtype.itemsize)
         torch.cuda.init()  # type: ignore[no-untyped-call]
         storage = torch.UntypedStorage._new_shared_cuda(*parts)  # noqa: SLF001 - its only name
         return torch.empty(0, dtype=like.dtype, device=device).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]
