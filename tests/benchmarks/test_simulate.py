@@ -49,7 +49,7 @@ class TestLooks:
 
     @pytest.mark.parametrize("kind", HEALTHY)
     def test_calls_no_healthy_run_a_leak(self, kind: str) -> None:
-        """One of each shape, with noise that resembles itself."""
+        """One of each shape, with autocorrelated noise."""
         outcome = look_all_the_way(healthy(kind, 10_000, Noise(0.9), np.random.default_rng(5)))
 
         assert outcome.said_leak_at is None

@@ -1,4 +1,4 @@
-"""What a process is asked, and when: dear questions are few, and an accusation is never made unasked."""
+"""What a process is asked, and when: expensive questions are few, and an accusation is never made unasked."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Sampling: cheap readings always, dear ones when they are due, failures once."""
+"""Sampling: cheap readings always, expensive ones when they are due, failures once."""
 
 from collections.abc import Mapping
 

@@ -2,7 +2,7 @@
 
 From the globals of the user's modules, the variables of running functions and the attributes of classes it goes
 a few levels down, to the newest elements first. It finds containers that grow by their names, and touches neither
-the collector's list nor the millions of records that make counting dear. Each name is walked within one turn.
+the collector's list nor the millions of records that make counting expensive. Each name is walked within one turn.
 """
 
 import gc

@@ -1,6 +1,6 @@
 """What a process is asked when its memory is suspicious, and what it has answered.
 
-Questions are dear for the process, so they are few: a count of its objects, an experiment (collect and trim)
+Questions are expensive for the process, so they are few: a count of its objects, an experiment (collect and trim)
 before it is accused, and a window in which the growth is explained.
 """
 

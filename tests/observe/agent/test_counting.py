@@ -125,7 +125,7 @@ class TestCountsAll:
 
 
 class TestCountsInPart:
-    """Where a whole count would be too dear."""
+    """Where a whole count would be too expensive."""
 
     def test_many_objects(self) -> None:
         """Six million would take twelve seconds."""

@@ -142,15 +142,15 @@ class TestUnfinished:
 class TestCost:
     """What a window costs is its work: beside busy programs each step takes longer."""
 
-    @pytest.mark.parametrize(("work", "dear"), [(None, True), (0.0, False)])
-    def test_of_a_second_of_waiting_is_none(self, tmp_path: Path, work: float | None, dear: bool) -> None:
+    @pytest.mark.parametrize(("work", "expensive"), [(None, True), (0.0, False)])
+    def test_of_a_second_of_waiting_is_none(self, tmp_path: Path, work: float | None, expensive: bool) -> None:
         """Where it is not known how much steps have worked, all of it counts."""
         (tmp_path / "window-1").write_text("{}", encoding="utf-8")
         window = Window(tmp_path, 1, Gains(), heap=None)
         window._since = Standing(0, 0.0, 0, 0, 0.0, 0.0, work)
         window._opened, window._worked = time.perf_counter() - 1.0, time.process_time()
 
-        assert (window._extra > 0.5) == dear
+        assert (window._extra > 0.5) == expensive
 
 
 @pytest.mark.alone

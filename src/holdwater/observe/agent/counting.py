@@ -72,7 +72,7 @@ class Price:
         return LISTED * self.objects
 
     def note(self, census: Census) -> None:
-        """Learn from a whole count; one beside a busy program is dearer than it would be, so half of it."""
+        """Learn from a whole count; beside a busy program it costs more, so half of it."""
         if census.objects:
             self._tracked = census.objects / max(self._blocks(), 1)
             self._each += 0.5 * (census.seconds / census.objects - self._each)
@@ -154,7 +154,7 @@ class Counting:
         return purpose == "end" or self._price.listing <= max(MOST_LISTED, SHARE * period)
 
     def begin(self, note: "CensusComparison", *, purpose: Purpose, period: float) -> None:
-        """Begin a count: of all, or in part where that is too dear. It is made by `go_on`.
+        """Begin a count: of all, or in part where that is too expensive. It is made by `go_on`.
 
         Args:
             note: Is shown what is found.

@@ -28,8 +28,8 @@ _PARTS = {"resident": 0.25, "heap": 0.2, "blocks": 0.1, "handles": 0.05, "device
 """The parts of the readings' allowance."""
 _BESIDE = 3.0
 """A look costs so many times what reading resident memory does: it is also written down."""
-DEAR = 1e-3
-"""Seconds from which on reading the heap is too dear to be done at every turn of a count."""
+EXPENSIVE = 1e-3
+"""Seconds from which on reading the heap is too expensive to be done at every turn of a count."""
 SEEK_EVERY = 1.0
 """Seconds between two questions whether a device has come into use."""
 
@@ -104,7 +104,7 @@ class Readings:
     @property
     def heap_is_cheap(self) -> bool:
         """Whether the heap can be read at every turn of a count: with many free chunks it takes up to 10 ms."""
-        return self._heap_price < DEAR
+        return self._heap_price < EXPENSIVE
 
     @contextlib.contextmanager
     def without_own(self, *, heap: bool = True) -> "Iterator[None]":

@@ -244,13 +244,13 @@ class Window:
         elapsed = time.perf_counter() - self._opened
         if elapsed > max(LONGEST, WAITS * self._since.seconds):
             return True
-        dear = self._extra > self._allowed or self._capture.size > MOST_AT_ONCE
-        if dear and not self._waits and self._turns >= FEWEST:
+        expensive = self._extra > self._allowed or self._capture.size > MOST_AT_ONCE
+        if expensive and not self._waits and self._turns >= FEWEST:
             return True
         return self._turns >= self._steps and (self.clock is None or self._came >= self._events_wanted)
 
     def _limit_recording(self) -> None:
-        """End a recording that has become too dear, or too long; what grows is counted all the same."""
+        """End a recording that has become too expensive, or too long; what grows is counted all the same."""
         if not self._waits or self._turns % WEIGH_EVERY:
             return
         if self._extra > self._allowed:

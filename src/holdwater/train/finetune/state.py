@@ -1,4 +1,4 @@
-"""The adapters of a large model in training: everything that a checkpoint holds, and the way back.
+"""The adapters of a large model in training: everything that a checkpoint holds, and how it is restored.
 
 A checkpoint folder is an adapter of PEFT: it can be loaded there as it is.
 """

@@ -1,4 +1,4 @@
-"""The state of a training run: everything that a checkpoint holds, and the way back."""
+"""The state of a training run: everything that a checkpoint holds, and how it is restored."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -86,7 +86,7 @@ def read_text(files: list[Path]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A text as numbers, and the way back."""
+    """A text as numbers, and how to turn them back."""
 
     train: Tensor
     """Shape (tokens,), of the smallest integer type that holds the vocabulary."""

@@ -62,7 +62,7 @@ def events_of(
     known = [*model.parameters(), *model.buffers(), weights.decayed, weights.undecayed, *weights.grads]
     parts = (inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans)
     traced = trace(lambda: own.propagate(inputs, add=False), [*known, *parts])
-    assert len(traced.workspaces) == 2, "one on the way there, one on the way back"
+    assert len(traced.workspaces) == 2, "one on the way there, one in the backward pass"
     return traced.events
 
 
@@ -325,7 +325,7 @@ def test_attention_on_the_way_back_adds_up_in_float32() -> None:
     numbers = 2 * 4 * 16
     sizes = Counter(event.size for event in found.events if event.size)
     assert sizes[numbers * (8 + 1) * 4] == 1
-    assert sizes[numbers * 4] == 1, "the sums under the softmax, kept for the way back"
+    assert sizes[numbers * 4] == 1, "the sums under the softmax, kept for the backward pass"
     assert sizes[numbers * 8 * 2] == 1 + 1 + 3, "the result, the gradient that comes in, three that go out"
 
 
@@ -346,7 +346,7 @@ def test_a_workspace_comes_with_the_first_product_of_each_way() -> None:
     assert made == [1]
     assert found.workspaces[0] == asked[1] + 1, "behind rows + 1 and the first product"
     assert len(found.workspaces) == 2
-    assert found.workspaces[1] > asked[4], "behind the sum, on the way back"
+    assert found.workspaces[1] > asked[4], "behind the sum, in the backward pass"
 
 
 def test_a_workspace_keeps_its_segment() -> None:

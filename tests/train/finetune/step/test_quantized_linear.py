@@ -37,7 +37,7 @@ class TestFewBitsLinear:
         assert torch.allclose(rows.grad, again.grad, atol=1e-4)
 
     def test_keeps_neither_the_weight_nor_its_input(self) -> None:
-        """Between the product and the way back."""
+        """Between the product and the backward pass."""
         layer = QuantizedLinear(torch.nn.Linear(64, 64).requires_grad_(requires_grad=False), 4, "cpu")
 
         assert sum(one.nbytes for one in layer.buffers()) < 64 * 64 * 0.6

@@ -29,7 +29,7 @@ class AdapterRanks:
 
 @dataclass(frozen=True, slots=True)
 class KeptActivations:
-    """What one layer's way back needs. Shapes: (tokens, …)."""
+    """What one layer's backward pass needs. Shapes: (tokens, …)."""
 
     queries: Tensor
     """Queries, keys and values, turned by their positions unless heads are normalised; then what the adapters'
@@ -121,7 +121,7 @@ class Needs:
     tokens: int
     """In a micro-batch, at most."""
     recomputed: int = 0
-    """Layers whose inside is computed again on the way back, from the first one on: they share their buffers."""
+    """Layers whose inside is computed again in the backward pass, the first ones: they share buffers."""
     chunk: int = CHUNK
     """Tokens whose logits exist at once."""
     dropout: bool = False

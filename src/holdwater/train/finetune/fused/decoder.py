@@ -43,7 +43,7 @@ class StepPlan:
     rows: int
     """Of a micro-batch."""
     recomputed: int = 0
-    """Layers whose inside is computed again on the way back, from the first one on."""
+    """Layers whose inside is computed again in the backward pass, from the first one on."""
     chunk: int = CHUNK
     """Tokens whose logits exist at once."""
     offloaded: bool = False

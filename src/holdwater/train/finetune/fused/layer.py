@@ -1,4 +1,4 @@
-"""One layer of a decoder with frozen weights: forward, and the way back to the adapters and to its input."""
+"""One layer of a decoder with frozen weights: forward, and the backward pass to the adapters and to its input."""
 
 from dataclasses import dataclass
 from types import ModuleType
@@ -31,7 +31,7 @@ class Pass:
     learning: bool
     """Whether adapters have their dropout."""
     recomputed: int
-    """Layers whose inside is computed again on the way back, from the first one on."""
+    """Layers whose inside is computed again in the backward pass, from the first one on."""
 
 
 class DecoderLayer:
@@ -104,7 +104,7 @@ class DecoderLayer:
         )  # fmt: skip
 
     def forward_to_gates(self, one: Pass) -> None:
-        """The part of `forward` that the way back may need once more."""
+        """The part of `forward` that the backward pass may need once more."""
         buffers, kernels, shape = one.buffers, one.kernels, one.shape
         kept, scratch = buffers.kept[self.number], buffers.scratch
         rows, heads = kept.queries[:, : self.queries.width], (shape.heads, shape.kv_heads)
@@ -145,7 +145,7 @@ class DecoderLayer:
         one.kernels.norm(stream, None, self.first_norm, one.shape.epsilon, stream, normed, scales)
 
     def _backward_network(self, one: Pass) -> None:
-        """The way back through the gated network and the norm before it."""
+        """The backward pass through the gated network and the norm before it."""
         buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
         scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
         grad = scratch.grad[:, : self.down.width]
@@ -163,7 +163,7 @@ class DecoderLayer:
         self._first_back(self.gates, gates, scratch.normed, one)
 
     def _backward_attention(self, one: Pass) -> None:
-        """The way back through attention and the norm before it; the first layer's input needs no gradient."""
+        """The backward pass through attention and the norm before it; no gradient of the first input."""
         buffers, kernels, shape, kept = one.buffers, one.kernels, one.shape, one.buffers.kept[self.number]
         scratch, heads = buffers.scratch, (shape.heads, shape.kv_heads)
         grad = scratch.grad[:, : self.output.width]

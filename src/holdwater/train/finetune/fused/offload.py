@@ -1,6 +1,6 @@
 """The residual stream kept in the host's memory: three of its states are on the device, others come back in time.
 
-A state is sent away while the next layers run, and fetched two layers before the way back needs it.
+A state is sent away while the next layers run, and fetched two layers before the backward pass needs it.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
-"""The way back through the second matrices of adapters, for few tokens: two launches for a group of layers.
+"""The backward pass through the second matrices of adapters, for few tokens: two launches for a group of layers.
 
 Products with a side as narrow as a rank leave most of a device idle, and launching one costs more than its
 work. Here some programs of a launch make the gradients of the second matrices, and others, beside them, parts of
-the sums that the first matrices' way back begins with; a second launch adds these up.
+the sums that the first matrices' backward pass begins with; a second launch adds these up.
 """
 
 from collections.abc import Sequence

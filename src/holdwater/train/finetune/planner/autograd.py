@@ -67,7 +67,7 @@ class AutogradPlanned:
         self._traced = cache(self._trace)
 
     def can_compute_again(self, rows: int) -> bool:
-        """Whether layers may be computed again on the way back: they offer it, and draw no random numbers.
+        """Whether layers may be computed again in the backward pass: they offer it, and draw no random numbers.
 
         Other numbers would be drawn then, for their state cannot be read while a step is captured.
 
@@ -206,5 +206,5 @@ def choose_autograd(planned: AutogradPlanned, *, rows: int, limit: Bytes | None)
 def _why(planned: AutogradPlanned, step: StepPlan, rows: int) -> str:
     """What was chosen, in words."""
     said = told_rows(step.rows, planned.length, rows)
-    again = ", all layers computed again on the way back" if step.recomputed else ""
+    again = ", all layers computed again in the backward pass" if step.recomputed else ""
     return f"{said}{again}, by the model's own code"

@@ -189,9 +189,9 @@ def _why(planned: Planned, step: StepPlan, rows: int) -> str:
     """What was chosen, in words."""
     said = [told_rows(step.rows, planned.length, rows)]
     said.append(
-        f"{step.recomputed} of {planned.layers} layers computed again on the way back"
+        f"{step.recomputed} of {planned.layers} layers computed again in the backward pass"
         if step.recomputed
-        else "nothing computed again on the way back"
+        else "nothing computed again in the backward pass"
     )
     if step.offloaded:
         said.append("the residual stream waiting in the host's memory")

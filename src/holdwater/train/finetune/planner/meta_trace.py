@@ -44,7 +44,7 @@ class Trace:
     """Whether it drew random numbers."""
     workspaces: list[int]
     """Events before which the library of matrix products takes a workspace, which it keeps: there are two threads,
-    one for the way back."""
+    one for the backward pass."""
 
 
 class Recorder(TorchDispatchMode):
@@ -60,7 +60,7 @@ class Recorder(TorchDispatchMode):
         self.workspaces: list[int] = []
         """Numbers of the events that follow the first product of a thread."""
         self._threads: set[bool] = set()
-        """That have made a product: whether it was on the way back."""
+        """That have made a product: whether it was in the backward pass."""
         self._alone = _holders_of_a_sum()
 
     def know(self, tensor: Tensor) -> None:
@@ -70,7 +70,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run an operation, and note what it has made."""
         # autograd adds a gradient to another in its memory where it can, but never while a mode looks on
-        sums = func is torch.ops.aten.add.Tensor and _is_on_the_way_back() and not torch.is_grad_enabled()
+        sums = func is torch.ops.aten.add.Tensor and _is_in_backward() and not torch.is_grad_enabled()
         if sums and _holders(args[0]) == self._alone:
             func = torch.ops.aten.add_.Tensor
         out = func(*args, **(kwargs or {}))
@@ -84,7 +84,7 @@ class Recorder(TorchDispatchMode):
 
     def _note_product(self) -> None:
         """Note where a thread makes its first product."""
-        on_the_way_back = _is_on_the_way_back()
+        on_the_way_back = _is_in_backward()
         if on_the_way_back not in self._threads:
             self._threads.add(on_the_way_back)
             self.workspaces.append(len(self.events))
@@ -107,7 +107,7 @@ class Recorder(TorchDispatchMode):
             self.events.append(Event(number, 0))
 
 
-def _is_on_the_way_back() -> bool:
+def _is_in_backward() -> bool:
     """Whether autograd runs this thread."""
     return torch._C._current_graph_task_id() != -1  # noqa: SLF001 - its only name
 
@@ -164,7 +164,7 @@ def trace(function: Callable[[], object], known: list[Tensor]) -> Trace:
 
 
 class _Attention(torch.autograd.Function):
-    """Attention as a device computes it: in blocks, with a mask turned into numbers and kept for the way back."""
+    """Attention as a device computes it: in blocks, with a mask as numbers, kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:  # noqa: ANN401

@@ -34,7 +34,7 @@ class AutogradStep:
             weights: Its trained ones, laid out.
             length: Tokens in a row.
             narrow: Makes products of another type than the weights', as autocast does; None takes theirs.
-            again: Whether its layers are computed again on the way back, which draw no random numbers.
+            again: Whether its layers are computed again in the backward pass, which draw no random numbers.
         """
         if again:  # the states of random numbers could not be read while a step is captured
             how: dict[str, object] = {"use_reentrant": False, "preserve_rng_state": False}

@@ -15,7 +15,7 @@ from holdwater.train.finetune.model.lora import is_linear, is_transposed
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer whose frozen weight is made whole for each product, and once more on the way back."""
+    """A linear layer whose frozen weight is made whole for each product, and once more in the backward pass."""
 
     def __init__(self, base: nn.Module, bits: int, device: str) -> None:
         """Take the place of a layer.
