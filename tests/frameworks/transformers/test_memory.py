@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -37,7 +38,8 @@ def test_logs_every_few_steps_and_a_summary(callback: Any, caplog: pytest.LogCap
 
     lines = [record.getMessage() for record in caplog.records]
     assert [line.split(":")[0] for line in lines[:2]] == ["step 10", "step 20"]
-    assert "resident" in lines[0]
+    assert all(re.search(r"resident \d[\d.]* [MG]B", line) for line in lines[:2]), lines
+    assert sum(line.startswith("step ") for line in lines) == 2
     assert one.summary["steps"] == 20
     assert any("graph nodes kept" in line for line in lines)
 
