@@ -109,7 +109,7 @@ def judge(scored: list[dict[str, Any]], costs: list[dict[str, float]]) -> dict[s
     both = sum(row["line"] and row["name"] for row in scored)
     first = sum(row["first"] for row in scored)
     late = [row["steps_after_verdict"] for row in scored if row["steps_after_verdict"] is not None]
-    dear = sum(row["seconds"] > row["allowed"] for row in costs)
+    expensive = sum(row["seconds"] > row["allowed"] for row in costs)
     worst = max(row["seconds"] for row in costs)
     return {
         f"guilty line or holder's name right, of {count}": Bar(
@@ -121,7 +121,7 @@ def judge(scored: list[dict[str, Any]], costs: list[dict[str, float]]) -> dict[s
             f"{max(late)} (median {np.median(late):.0f})", "at most 60", max(late) <= 60
         ),
         f"runs that cost more than 1 % and 5 s, of {len(costs)}": Bar(
-            f"{dear} (worst {worst:.1f} s)", "none", dear == 0
+            f"{expensive} (worst {worst:.1f} s)", "none", expensive == 0
         ),
     }
 

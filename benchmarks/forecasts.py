@@ -12,12 +12,12 @@ import numpy as np
 
 from holdwater.detectors.forecast import forecast_limit, forecast_visits
 from holdwater.detectors.growth import judge_growth
-from holdwater.evaluation.shapes import GRAIN, Noise
-from holdwater.evaluation.simulate import thin
 from holdwater.probes.sample import Look, Sample
 from holdwater.timeline.timeline import Timeline
 from holdwater.units import Bytes, Step
 from recording import Bar, record
+from simulated.shapes import GRAIN, Noise
+from simulated.simulate import thin
 
 NOISES = (Noise(0.0), Noise(0.5), Noise(0.9), Noise(0.99), Noise(0.0, tails=2.5), Noise(0.9, tails=3.0))
 RUNS = 900

@@ -26,20 +26,20 @@ from holdwater.config import gather
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train import run as training
 from holdwater.train.flat import FlatAdamW
-from holdwater.train.loop import Loop
-from holdwater.train.model import GPT
+from holdwater.train.loop import TrainingLoop
+from holdwater.train.pretrain.fused_step import FusedStep, _FusedBlock
+from holdwater.train.pretrain.model import GPT
+from holdwater.train.pretrain.state import new_state
+from holdwater.train.pretrain.text import tokenise
 from holdwater.train.run_folder import RunFolder
 from holdwater.train.settings import TrainSettings
-from holdwater.train.state import new_state
-from holdwater.train.text import tokenise
-from holdwater.train.written_out import WrittenOut, _WrittenOutBlock
 from recording import Bar, record
 
 STEPS = 12
 POINTS = ("forward", "backward", "optimizer", "evaluation", "callback", "checkpoint")
 PLACES: dict[str, tuple[type, str]] = {
-    "forward": (WrittenOut, "propagate"),
-    "backward": (_WrittenOutBlock, "backward"),
+    "forward": (FusedStep, "propagate"),
+    "backward": (_FusedBlock, "backward"),
     "optimizer": (FlatAdamW, "step"),
     "evaluation": (GPT, "loss"),
     "checkpoint": (CheckpointFolder, "_fill"),
@@ -75,9 +75,9 @@ def train(folder: Path, flags: dict[str, str], shortage: Shortage | None) -> dic
     config = gather(flags=flags, environment={}, file=None)
     seen: dict[int, str] = {}
     steps: list[int] = []
-    learn = Loop.learn
+    learn = TrainingLoop.learn
 
-    def learn_and_note(self: Loop, step: int) -> tuple[float, float]:
+    def learn_and_note(self: TrainingLoop, step: int) -> tuple[float, float]:
         """Note which samples a step has learnt from: the place in the order after it."""
         result = learn(self, step)
         place = str(self.state.batches.state()).encode()
@@ -88,7 +88,7 @@ def train(folder: Path, flags: dict[str, str], shortage: Shortage | None) -> dic
     callback = shortage if shortage is not None and shortage.point == "callback" else None
     folder.mkdir()
     with contextlib.ExitStack() as patches:
-        patches.enter_context(mock.patch.object(Loop, "learn", learn_and_note))
+        patches.enter_context(mock.patch.object(TrainingLoop, "learn", learn_and_note))
         patches.enter_context(
             mock.patch.object(training, "find_callback", return_value=lambda _: shortage and shortage())
         )

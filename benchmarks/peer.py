@@ -7,7 +7,7 @@ each step, as ours does.
 import torch
 from torch import Tensor, nn
 
-from holdwater.train.model import GPT, PRESETS
+from holdwater.train.pretrain.model import GPT, PRESETS
 
 
 class PlainLoop:

@@ -30,7 +30,7 @@ import json as _json, os as _os, signal as _signal, sys as _sys, time as _time
 
 def _long(seconds, blocks):
     """Count steps for so many seconds; with blocks, switch the observer off and on, and time each step."""
-    session = _sys.modules["holdwater.integrations.session"].current() if blocks else None
+    session = _sys.modules["holdwater.observe.agent.session"].current() if blocks else None
     end, times, step = _time.perf_counter() + seconds, {False: [], True: []}, 0
     off, switch = False, _time.perf_counter() + 2
     block = []

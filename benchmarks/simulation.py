@@ -12,10 +12,11 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
-from holdwater.evaluation.shapes import HEALTHY, NOISES, Noise, healthy, leak, oracle_score
-from holdwater.evaluation.simulate import look_all_the_way, read_steps, wilson
 from recording import Bar, record
+from simulated.shapes import HEALTHY, NOISES, Noise, healthy, leak, oracle_score
+from simulated.simulate import look_all_the_way, read_steps
 
 SHORT, SHORT_RUNS = 10_000, 3024
 LONG, LONG_RUNS = 1_000_000, 400
@@ -71,7 +72,7 @@ def main() -> bool:
 def _alarms(found: list[tuple[str, Noise, int | None, str]], most: float) -> tuple[Bar, dict[str, Any]]:
     """Count false alarms, by shape and by noise."""
     alarms = [row for row in found if row[2] is not None]
-    low, high = wilson(len(alarms), len(found))
+    low, high = binomtest(len(alarms), len(found)).proportion_ci(method="wilson")
     text = f"{len(alarms)} ({100 * low:.2f} to {100 * high:.2f} %)"
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     for kind, _, _, final in found:

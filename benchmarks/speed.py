@@ -16,11 +16,11 @@ import torch
 from holdwater.config import gather
 from holdwater.guard.guard import Guard
 from holdwater.store.checkpoints import CheckpointFolder
-from holdwater.train.loop import Loop, recovering_step
-from holdwater.train.screen import Pace, PlainScreen, Progress
+from holdwater.train.loop import TrainingLoop, recovering_step
+from holdwater.train.pretrain.state import new_state
+from holdwater.train.pretrain.text import find_files, read_text, tokenise
+from holdwater.train.progress import PlainScreen, Progress, Speed
 from holdwater.train.settings import train_settings
-from holdwater.train.state import new_state
-from holdwater.train.text import find_files, read_text, tokenise
 from peer import PlainLoop
 from recording import Bar, record
 
@@ -53,9 +53,9 @@ def main() -> bool:
         tokens = tokenise(read_text(find_files(None)), "byte", validation_share=0.05, length=64)
         state = new_state(settings, tokens)
         with Guard(out=folder) as guard:
-            pace = Pace(first_step=0, steps=settings.steps, tokens_in_step=settings.tokens_in_step)
+            pace = Speed(first_step=0, steps=settings.steps, tokens_in_step=settings.tokens_in_step)
             screen = PlainScreen(pace)
-            loop = Loop(
+            loop = TrainingLoop(
                 settings,
                 state,
                 recovering_step(settings, state),

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdwater.train.tuning.lora import LoraConfig, add_adapters
+from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from recording import Bar, record
 
 ROOT = Path(__file__).parent.parent

@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 import torch
 
 from holdwater.errors import ConfigError
-from holdwater.train.tuning.decoder.decoder import StepPlan
-from holdwater.train.tuning.decoder.frozen import Place
-from holdwater.train.tuning.examples import Example
-from holdwater.train.tuning.lora import LoraConfig, add_adapters
-from holdwater.train.tuning.packing import Packed, pack
-from holdwater.train.tuning.plans import choose_settings, planned_of
-from holdwater.train.tuning.ways import choose_way
+from holdwater.train.finetune.data.examples import Example
+from holdwater.train.finetune.data.packing import Packed, pack
+from holdwater.train.finetune.fused.decoder import StepPlan
+from holdwater.train.finetune.fused.frozen import WeightPlacement
+from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
+from holdwater.train.finetune.planner.plan import choose_settings, planned_of
+from holdwater.train.finetune.step.backends import choose_backend
 from holdwater.units import Bytes
 from recording import Bar, record
 
@@ -95,9 +95,9 @@ def taken(folder: Path, tuning: Any, settings: Any, step: StepPlan, *, captured:
     model = model_of(folder, torch.bfloat16 if tuning.lora_rank else torch.float32)
     if tuning.lora_rank:
         add_adapters(model, LoraConfig.of(tuning))
-    way = choose_way(model, settings, Place("cuda", tuning.quantize), step)
+    backend = choose_backend(model, settings, WeightPlacement("cuda", tuning.quantize), step)
     torch.cuda.reset_peak_memory_stats()
-    static = way.static
+    static = backend.static
     if static is None:
         raise SystemExit("these steps are static")
     static.recording.enabled = captured

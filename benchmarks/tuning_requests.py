@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from holdwater.train.tuning.decoder.frozen import Place
-from holdwater.train.tuning.lora import LoraConfig, add_adapters
-from holdwater.train.tuning.plans import planned_of
-from holdwater.train.tuning.ways import choose_way
+from holdwater.train.finetune.fused.frozen import WeightPlacement
+from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
+from holdwater.train.finetune.planner.plan import planned_of
+from holdwater.train.finetune.step.backends import choose_backend
 from tuning_memory import OWN, Case, model_of, rows_of, settings_of, step_of, tuning_of, write_config
 
 ROUND = 512
@@ -32,7 +32,7 @@ def device_requests(folder: Path, case: Case) -> list[dict[str, Any]]:
     model = model_of(folder, torch.float32 if case.whole else torch.bfloat16)
     if not case.whole:
         add_adapters(model, LoraConfig.of(tuning))
-    static = choose_way(model, settings, Place("cuda", tuning.quantize), step).static
+    static = choose_backend(model, settings, WeightPlacement("cuda", tuning.quantize), step).static
     if static is None:
         raise SystemExit("these steps are static")
     static.recording.enabled = False

@@ -122,15 +122,15 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     import tuning_speed  # the module that --callback imports
     from holdwater.cli import main
     from holdwater.train import loop
-    from holdwater.train.tuning import state
-    from holdwater.train.tuning.lora import load_adapters
-    from holdwater.train.tuning.models import Loaded
-    from holdwater.train.tuning.ways import choose_way
+    from holdwater.train.finetune import state
+    from holdwater.train.finetune.model.loading import Loaded
+    from holdwater.train.finetune.model.lora import load_adapters
+    from holdwater.train.finetune.step.backends import choose_backend
 
     model = build(options.small, "cpu" if options.small else "cuda")
     model.config.save_pretrained(folder / "built")  # for the plan; the weights are those in memory
     model.config.use_cache = False
-    real, learn = choose_way, loop.Loop.learn
+    real, learn = choose_backend, loop.TrainingLoop.learn
 
     def begin(model: Any, *others: Any) -> Any:
         """Begin with the adapters that all begin with."""
@@ -146,8 +146,8 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     loaded = Loaded(model, tokenizer(options.small), str(folder / "built"))
     with (
         mock.patch.object(state, "load_model", lambda *_, **__: loaded),
-        mock.patch.object(state, "choose_way", begin),
-        mock.patch.object(loop.Loop, "learn", noted),
+        mock.patch.object(state, "choose_backend", begin),
+        mock.patch.object(loop.TrainingLoop, "learn", noted),
         mock.patch.object(loop, "learning_rate", lambda *_, **__: RATE),
     ):
         if main.main(settings(folder, options)):
@@ -242,9 +242,9 @@ def products(_folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def batches(folder: Path, options: argparse.Namespace) -> list[list[int]]:
     """The rows in the order in which `holdwater train` takes them."""
-    from holdwater.train.tuning.examples import Corpus
-    from holdwater.train.tuning.held_out import split
-    from holdwater.train.tuning.packing import PackedBatches
+    from holdwater.train.finetune.data.examples import Corpus
+    from holdwater.train.finetune.data.held_out import split
+    from holdwater.train.finetune.data.packing import PackedBatches
 
     corpus = Corpus(folder / "rows.jsonl", tokenizer(options.small), answers_only=False)
     learned, _ = split(corpus, mock.Mock(validation_share=0.05, seed=SEED))
@@ -254,7 +254,7 @@ def batches(folder: Path, options: argparse.Namespace) -> list[list[int]]:
 
 def make_adapters(folder: Path, small: bool) -> None:
     """The values that adapters begin with, as PEFT writes them."""
-    from holdwater.train.tuning.lora import LoraConfig, adapters, add_adapters, save_adapters
+    from holdwater.train.finetune.model.lora import LoraConfig, adapters, add_adapters, save_adapters
 
     model, lora = build(small, "meta"), LoraConfig(rank=RANK)
     add_adapters(model, lora)

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from holdwater.train.tuning.decoder.decoder import StepPlan
-from holdwater.train.tuning.decoder.frozen import Place
-from holdwater.train.tuning.examples import Example
-from holdwater.train.tuning.lora import LoraConfig, add_adapters
-from holdwater.train.tuning.packing import Packed, pack
-from holdwater.train.tuning.ways import written_out
+from holdwater.train.finetune.data.examples import Example
+from holdwater.train.finetune.data.packing import Packed, pack
+from holdwater.train.finetune.fused.decoder import StepPlan
+from holdwater.train.finetune.fused.frozen import WeightPlacement
+from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
+from holdwater.train.finetune.step.backends import fused_backend
 from recording import Bar, record
 from tuning_speed import build
 
@@ -39,8 +39,8 @@ def counted(small: bool) -> dict[str, Any]:
     settings: Any = SimpleNamespace(
         train_seq_length=length, device=DEVICE, weight_decay=0.0, gradient_clip=0.5, batch_size=2
     )
-    way = written_out(model, settings, Place(DEVICE), StepPlan(rows=2))
-    static = way.static
+    backend = fused_backend(model, settings, WeightPlacement(DEVICE), StepPlan(rows=2))
+    static = backend.static
     if static is None:
         raise SystemExit("these steps are written out")
     vocabulary = model.config.vocab_size

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"(<!-- (help|bar): ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (help|bar|rows): ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
 
@@ -44,11 +44,21 @@ def bar_rows(names: str) -> str:
     return "\n".join(["| what | measured | goal | by |", "|---|---|---|---|", *rows]) + "\n"
 
 
+def picked_rows(wanted: str) -> str:
+    """Some rows of the same table: `NAME: WORDS; ...` takes the bar of a result whose title holds the words."""
+    rows = []
+    for one in wanted.split("; "):
+        name, _, words = one.partition(": ")
+        found = [row for row in bar_rows(name).splitlines()[2:] if words in row.split("|")[1]]
+        rows.append(found[0] if found else f"| no bar of {name} holds {words!r} | | | |")
+    return "\n".join(["| what | measured | goal | by |", "|---|---|---|---|", *rows]) + "\n"
+
+
 def fill(match: re.Match[str]) -> str:
     """Make one block anew; help texts are those of Python 3.11 (argparse words them anew now and then)."""
     if match.group(2) == "help" and sys.version_info[:2] != (3, 11):
         return match.group(0)
-    make = help_text if match.group(2) == "help" else bar_rows
+    make = {"help": help_text, "bar": bar_rows, "rows": picked_rows}[match.group(2)]
     return match.group(1) + make(match.group(3)) + match.group(5)
 
 

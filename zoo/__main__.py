@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from holdwater.evaluation.simulate import wilson
+from scipy.stats import binomtest
+
 from zoo.labels import Label, read_labels, what_is_missing
 from zoo.tools import TOOLS, Said, names_the_line
 
@@ -93,7 +94,7 @@ def _line(label: Label, said: dict[str, Said]) -> str:
 
 def _interval(count: int, of: int) -> str:
     """A 95 % interval, in percent."""
-    low, high = wilson(count, of) if of else (0.0, 1.0)
+    low, high = binomtest(count, of).proportion_ci(method="wilson") if of else (0.0, 1.0)
     return f"{100 * low:.0f} to {100 * high:.0f} %"
 
 

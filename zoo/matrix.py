@@ -176,8 +176,8 @@ def prices(cells: Sequence[Cell], results: Results) -> Prices:
         for said, _ in told
         if said["facts"].get("explained_step") and said["detected_step"] is not None
     ]
-    dear = sum(seconds > max(5.0, 0.01 * run) for seconds, run in spent)
-    return Prices(max((one for one, _ in spent), default=0.0), dear, max([0, *late]), len(spent))
+    expensive = sum(seconds > max(5.0, 0.01 * run) for seconds, run in spent)
+    return Prices(max((one for one, _ in spent), default=0.0), expensive, max([0, *late]), len(spent))
 
 
 def where(commit: str) -> dict[str, str]:

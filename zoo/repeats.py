@@ -23,7 +23,7 @@ from zoo.tools import ask_holdwater
 
 EACH = 10
 """Leaks, and look-alikes."""
-BESIDE = 5
+EXTERNAL = 5
 """Programs that run beside a busy one."""
 SAME = 195 / 200
 """The part of the runs that must agree with the most frequent answer to their program."""
@@ -94,7 +94,7 @@ def main() -> int:
     cells: dict[str, list[Cell]] = {label.script.stem: [] for label in labels}
     for place, label in enumerate(labels):
         for run in range(options.runs):
-            column = Column(f"run-{run}", beside=place < BESIDE)
+            column = Column(f"run-{run}", beside=place < EXTERNAL)
             cells[label.script.stem].append(Cell(label, plans.get(label.script.stem), column))
     for beside in (False, True):
         due = [cell for row in cells.values() for cell in row if cell.column.beside == beside]

@@ -5,7 +5,7 @@ import sys
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
-from holdwater.integrations.trainer import RecycleCallback, last_checkpoint
+from holdwater.frameworks.transformers.recycle import RecycleCallback, last_checkpoint
 
 torch.manual_seed(0)
 torch.set_num_threads(1)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdwater.attribution.inventory import inventory
     from holdwater.guard.guard import Guard
-    from holdwater.integrations.batches import batches
-    from holdwater.integrations.resume import resumable, steps
-    from holdwater.integrations.session import step
+    from holdwater.observe.agent.session import step
+    from holdwater.resume.batches import batches
+    from holdwater.resume.resumable import resumable, steps
     from holdwater.units import Bytes, format_size, parse_size
 
 __all__ = [
@@ -28,13 +28,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "Bytes": "holdwater.units",
     "Guard": "holdwater.guard.guard",
-    "batches": "holdwater.integrations.batches",
+    "batches": "holdwater.resume.batches",
     "format_size": "holdwater.units",
     "inventory": "holdwater.attribution.inventory",
     "parse_size": "holdwater.units",
-    "resumable": "holdwater.integrations.resume",
-    "step": "holdwater.integrations.session",
-    "steps": "holdwater.integrations.resume",
+    "resumable": "holdwater.resume.resumable",
+    "step": "holdwater.observe.agent.session",
+    "steps": "holdwater.resume.resumable",
 }
 """Where each public name lives; it is imported when it is first used, so that `import holdwater` costs nothing."""
 

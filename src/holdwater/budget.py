@@ -23,7 +23,7 @@ class InUse(NamedTuple):
     host: int = 0
     """Bytes resident."""
     device: int = 0
-    """Bytes reserved on the device, with what a keeper of weights holds there for this run."""
+    """Bytes reserved on the device, with what a weight server holds there for this run."""
 
     def since(self, before: "InUse") -> "InUse":
         """What was freed since then; less than nothing where more is in use."""

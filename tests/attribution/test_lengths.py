@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from holdwater.attribution.census import Census, Counter
+from holdwater.attribution.census import Census, CensusTaker
 from holdwater.attribution.lengths import greatest_length, lengths_of, note_histories
 
 torch = pytest.importorskip("torch")
@@ -52,7 +52,7 @@ class TestCensus:
     @staticmethod
     def counted(rows: list[Any], fill: Any) -> Census:
         """The second of two counts."""
-        counter = Counter()
+        counter = CensusTaker()
         counter.take(1)
         fill(rows)
         return counter.take(2)

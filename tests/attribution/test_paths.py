@@ -1,5 +1,6 @@
 """Who holds an object: the way from a root that a person recognises, and its last name."""
 
+import ctypes
 import functools
 import gc
 import itertools
@@ -8,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from holdwater.attribution.paths import Path, Paths
+from holdwater.attribution.paths import Paths
 
 
 class Tracker:
@@ -148,8 +149,19 @@ class TestNames:
             gc.enable()
 
     def test_says_so_where_there_is_no_root(self) -> None:
-        """The path is empty, and has no name."""
-        assert Path(()).naming is None
+        """An object that only C code refers to."""
+        address = id(held := Tracker())
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+        del held
+
+        def get() -> object:
+            """By its address."""
+            return ctypes.cast(address, ctypes.py_object).value
+
+        try:
+            assert find(get) == (None, None)
+        finally:
+            ctypes.pythonapi.Py_DecRef(ctypes.py_object(get()))
 
 
 def garbage_of(count: int) -> int:

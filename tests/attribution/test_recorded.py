@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdwater.attribution.capture import EVENT_MARK, MARK
-from holdwater.attribution.recorded import Recording
+from holdwater.attribution.recorded import AllocationRecording
 
 FREE, MALLOC, MMAP = 1, 2, 3
 USERS = "/home/somebody/train.py"
@@ -52,7 +52,7 @@ class Story:
 
     def read(self, **how: Any) -> dict[str, Any]:
         """As the watching process reads it."""
-        recording = Recording(**how)
+        recording = AllocationRecording(**how)
         recording.take(self.records, frozenset((FREE,)))
         return recording.as_json()
 

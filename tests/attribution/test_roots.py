@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from holdwater.attribution.census import Census, Counter
+from holdwater.attribution.census import Census, CensusTaker
 from holdwater.attribution.gain import Gain
 from holdwater.attribution.gains import Gains
 from holdwater.attribution.roots import MOST_BELOW, PartCounter
@@ -35,7 +35,7 @@ TABLE: dict[str, Any] = {"rows": [0] * 10}
 
 def grow(make: Any, datasets: Any = tuple) -> tuple[list[Gain], Census]:
     """Count in part, do something forty times, and count again."""
-    parts, gains = PartCounter(Counter(), datasets), Gains()
+    parts, gains = PartCounter(CensusTaker(), datasets), Gains()
     at_once(parts.turns(Turn(), Census(1), gains.remember))
     for number in range(40):
         make(number)

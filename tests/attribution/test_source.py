@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from holdwater.attribution.source import Source
+from holdwater.attribution.source import SourceFile
 
 TEXT = """
 import torch
@@ -42,10 +42,10 @@ def train(model, rows):
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Source:
+def source(tmp_path: Path) -> SourceFile:
     """The text above, parsed."""
     (tmp_path / "train.py").write_text(TEXT, encoding="utf-8")
-    return Source(str(tmp_path / "train.py"))
+    return SourceFile(str(tmp_path / "train.py"))
 
 
 def line_of(text: str) -> int:
@@ -68,17 +68,17 @@ class TestStores:
             ("mask", None, "@lru_cache"),
         ],
     )
-    def test_finds_the_statement(self, source: Source, name: str, scope: str | None, line: str) -> None:
+    def test_finds_the_statement(self, source: SourceFile, name: str, scope: str | None, line: str) -> None:
         """By a call, an entry, an addition, a name made from itself, a decorator."""
         number = line_of(line) if line != "history.append(" else line_of("        history.append(")
 
         assert source.stores(name, scope=scope)[0].line == number
 
-    def test_ignores_other_names(self, source: Source) -> None:
+    def test_ignores_other_names(self, source: SourceFile) -> None:
         """A name that nothing is stored under."""
         assert source.stores("batches") == []
 
-    def test_finds_calls_by_keyword_and_by_likeness(self, source: Source) -> None:
+    def test_finds_calls_by_keyword_and_by_likeness(self, source: SourceFile) -> None:
         """A keyword that is plainly False does not count."""
         assert [found.line for found in source.calls_with("create_graph")] == [line_of("create_graph=True")]
         assert [found.line for found in source.calls_of(["ones", "Thread"])] == [line_of("torch.ones")]
@@ -89,7 +89,7 @@ class TestStores:
 class TestMakes:
     """Views and names are followed back; what makes its own memory is not."""
 
-    def test_follows_views_to_what_they_are_views_of(self, source: Source) -> None:
+    def test_follows_views_to_what_they_are_views_of(self, source: SourceFile) -> None:
         """`loss.detach()` is the memory of `loss`, `hidden[0]` that of `hidden`."""
         (stored, *_) = source.stores("history", scope="train")
         (entry, *_) = source.stores("totals")
@@ -97,7 +97,7 @@ class TestMakes:
         assert source.makes(stored, "history").line == line_of("loss = hidden.pow")
         assert source.makes(entry, "totals").line == line_of("hidden = model(batch)")
 
-    def test_finds_the_statement_of_any_of_its_lines(self, source: Source) -> None:
+    def test_finds_the_statement_of_any_of_its_lines(self, source: SourceFile) -> None:
         """A call that is written on three lines."""
         found = source.at(line_of("loss.detach()"))
 

@@ -70,6 +70,7 @@ class TestLineTrace:
 
         work(trace, 2)
 
+        assert not trace.gave_up
         assert keep.__code__.co_firstlineno + 2 in trace.ran[__file__]
         assert never_called.__code__.co_firstlineno + 2 not in trace.ran[__file__]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from holdwater.cli.prepared import OURS, prepare
+from holdwater.supervise.preimport import OURS, prepare
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PROGRAM = str(Path(sys.executable).with_name("holdwater"))

@@ -88,7 +88,7 @@ class TestExplain:
         """Killed a moment after the window was closed."""
         script = SCRIPT + (
             "from pathlib import Path\n"
-            "from holdwater.integrations import session\n"
+            "from holdwater.observe.agent import session\n"
             "folder = session.current().folder\n"
             "for _ in range(4000):\n"
             "    train(1)\n"

@@ -24,9 +24,9 @@ def train(steps):
 
 
 BROKEN_COUNT = """
-from holdwater.attribution.census import Counter
+from holdwater.attribution.census import CensusTaker
 def boom(*_): raise OSError('no objects today')
-Counter.turns = boom
+CensusTaker.turns = boom
 """
 """From here on the objects of this process cannot be counted."""
 
@@ -82,7 +82,7 @@ train(30)
             """
 import sys
 import memray
-from holdwater.integrations import session
+from holdwater.observe.agent import session
 current = session.current()
 while not current._counts.counted_at or current._counts.busy:
     train(1)

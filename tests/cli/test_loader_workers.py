@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from holdwater.integrations.loader_workers import can_be_replaced
+from holdwater.frameworks.loader_workers import can_be_replaced
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SCRIPT = """

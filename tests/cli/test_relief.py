@@ -13,10 +13,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PROGRAM = str(Path(sys.executable).with_name("holdwater"))
 SCRIPT = """
 import os, torch, holdwater
-from holdwater.supervise.life import LifeFacts
+from holdwater.process.restart_context import RestartContext
 model = torch.nn.Linear(4, 1)
 holdwater.resumable("model", model)
-print("relief", LifeFacts.taken().relieve, flush=True)
+print("relief", RestartContext.taken().out_of_memory_restarts, flush=True)
 for step in holdwater.steps(40):
     model(torch.ones(2, 4)).sum().backward()
     if step == 20 and not os.path.exists("died"):

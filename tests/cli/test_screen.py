@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from holdwater.budget import Budget, Budgets, InUse
-from holdwater.train.screen import memory_against_budget
+from holdwater.train.progress import memory_against_budget
 from holdwater.units import Bytes
 
 GB = 10**9
@@ -71,6 +71,8 @@ def test_a_pipe_gets_plain_lines(holdwater: Run, text_file: Path) -> None:
     done = holdwater(*FLAGS, "--data", str(text_file))
 
     assert "\x1b" not in done.stdout
+    assert "\r" not in done.stdout
+    assert len(re.findall(r"^step \d+/600 ", done.stdout, re.MULTILINE)) >= 3
     assert re.search(r"step 600/600  loss \d\.\d+ .* steps/s .* tokens/s .* memory \d+ MB / 4\.00 GB", done.stdout)
 
 

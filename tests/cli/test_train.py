@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,8 @@ class TestTrain:
         )  # fmt: skip
 
         assert done.returncode == 0, done.stderr
+        steps, tokens = re.findall(r" (\d+) steps/s +([\d,]+) tokens/s", done.stdout)[-1]
+        assert int(tokens.replace(",", "")) / int(steps) == pytest.approx(2 * 3 * 16, rel=0.05)
 
 
 class TestResume:

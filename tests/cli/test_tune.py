@@ -162,7 +162,7 @@ class TestTune:
     def test_a_death_that_left_no_checkpoint_is_followed_by_a_fresh_start(
         self, holdwater: Run, tmp_path: Path
     ) -> None:
-        """A keeper holds what the dead process trained: the run is to end as one that never died."""
+        """A weight server holds what the dead process trained: the run is to end as one that never died."""
         make_model(tmp_path / "model", "Llama")
         (tmp_path / "deadly.py").write_text(
             "import os, pathlib, shutil\n"

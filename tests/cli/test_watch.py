@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from holdwater.supervise.candidates import training_process
+from holdwater.observe.candidates import training_process
 
 
 @pytest.mark.alone

@@ -94,7 +94,7 @@ class TestMemoryAllocatedWhole:
         finding = judged(private_rate=100_000, virtual_rate=0, evidence=Evidence(private=(touched,)))
 
         assert finding.verdict == "bounded"
-        assert "touched little by little" in finding.advice
+        assert "touched little by little" in finding.message
 
     def test_reports_native_memory_that_is_mapped(self) -> None:
         """A library that maps memory of its own each step."""

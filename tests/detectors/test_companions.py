@@ -10,7 +10,7 @@ from holdwater.units import Step
 def growing(component: Component, rate: float, verdict: VerdictKind = "leak") -> Finding:
     """A finding that grows by so much each step."""
     return Finding(
-        verdict=verdict, component=component, detected_step=Step(9), advice="", rate=Rate(rate, rate, rate, 0.95)
+        verdict=verdict, component=component, detected_step=Step(9), message="", rate=Rate(rate, rate, rate, 0.95)
     )
 
 

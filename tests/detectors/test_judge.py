@@ -112,7 +112,7 @@ class TestJudge:
     @pytest.mark.parametrize(("rate", "word"), [(5e4, "below"), (2e6, "above")])
     def test_says_on_which_side_of_the_threshold_it_lies(self, rate: float, word: str) -> None:
         """The default threshold is 1 MB a step."""
-        assert f"{word} the threshold of +1.00 MB/step" in judged(rate).findings[0].advice
+        assert f"{word} the threshold of +1.00 MB/step" in judged(rate).findings[0].message
 
     def test_a_little_beside_a_growth_that_may_end_goes_with_it(self) -> None:
         """Objects of 40 MB have come in two stages, and the heap beside them is a straight line of 2 MB."""
@@ -176,8 +176,8 @@ class TestJudge:
 
     def test_the_gravest_finding_names_the_run(self) -> None:
         """A flat part does not excuse a leaking one."""
-        flat = Finding(verdict="flat", component="host.native", detected_step=Step(1), advice="")
-        leak = Finding(verdict="leak", component="host.children", detected_step=Step(1), advice="")
+        flat = Finding(verdict="flat", component="host.native", detected_step=Step(1), message="")
+        leak = Finding(verdict="leak", component="host.children", detected_step=Step(1), message="")
 
         verdict = Verdict.of((flat, leak), Step(1))
 

@@ -44,10 +44,10 @@ class TestCuda:
         assert after.reserved <= held.reserved - 400 * MB
 
     def test_counts_what_another_process_of_the_run_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A keeper of weights: against the budget it is the run's own."""
+        """A weight server of weights: against the budget it is the run's own."""
         torch.empty(MB, device="cuda")
         before = Cuda().read()
-        monkeypatch.setattr(devices.BESIDE, "held", Bytes(700 * MB))
+        monkeypatch.setattr(devices.EXTERNAL, "held", Bytes(700 * MB))
         held = Cuda().read()
 
         assert before is not None

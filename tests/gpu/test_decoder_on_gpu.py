@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 import torch
 
+from holdwater.train.finetune.data.examples import Example
+from holdwater.train.finetune.data.packing import Packed, pack
+from holdwater.train.finetune.fused import plain_kernels as plain
+from holdwater.train.finetune.fused.decoder import Decoder, StepPlan
+from holdwater.train.finetune.fused.frozen import WeightPlacement
+from holdwater.train.finetune.model.loading import packed_loss
+from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
+from holdwater.train.finetune.step.backends import choose_backend
+from holdwater.train.finetune.step.captured import StaticStep
 from holdwater.train.flat import FlatAdamW, FlatWeights
-from holdwater.train.tuning.decoder import plain_kernels as plain
-from holdwater.train.tuning.decoder.decoder import Decoder, StepPlan
-from holdwater.train.tuning.decoder.frozen import Place
-from holdwater.train.tuning.examples import Example
-from holdwater.train.tuning.lora import LoraConfig, add_adapters
-from holdwater.train.tuning.models import packed_loss
-from holdwater.train.tuning.packing import Packed, pack
-from holdwater.train.tuning.static_step import StaticStep
-from holdwater.train.tuning.ways import choose_way
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,7 +38,7 @@ def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
 def fast() -> Any:
     """The kernels of the device."""
     torch.manual_seed(0)
-    from holdwater.train.tuning.decoder import triton_kernels
+    from holdwater.train.finetune.fused import triton_kernels
 
     return triton_kernels
 
@@ -253,17 +253,19 @@ def own_losses(*, captured: bool, again: bool, whole: bool) -> tuple[list[float]
     settings: Any = SimpleNamespace(
         train_seq_length=128, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=1
     )
-    way = choose_way(model, settings, Place("cuda"), StepPlan(rows=1, recomputed=3 if again else 0))
-    assert way.static is not None
-    way.static.recording.enabled = captured
+    backend = choose_backend(
+        model, settings, WeightPlacement("cuda"), StepPlan(rows=1, recomputed=3 if again else 0)
+    )
+    assert backend.static is not None
+    backend.static.recording.enabled = captured
     rows, losses, asked = batch(60, 68), [], 0
     for number in range(8):
         if number == 4:
             asked = torch.cuda.memory_stats()["allocation.all.allocated"]
-        way.static.clear()
-        way.static.propagate(rows, 1.0, seed=number)
-        way.static.update(1e-3)
-        losses.append(way.static.loss())
+        backend.static.clear()
+        backend.static.propagate(rows, 1.0, seed=number)
+        backend.static.update(1e-3)
+        losses.append(backend.static.loss())
     return losses, torch.cuda.memory_stats()["allocation.all.allocated"] - asked
 
 
@@ -276,10 +278,10 @@ def static(
     model: Any, *, captured: bool = True, recomputed: int = 0, offloaded: bool = False
 ) -> tuple[StaticStep, FlatWeights]:
     """The steps of a model."""
-    from holdwater.train.tuning.decoder.update_kernels import FlatUpdate
+    from holdwater.train.finetune.fused.update_kernels import FlatUpdate
 
-    decoder = Decoder(model, Place("cuda"))
-    weights = FlatWeights.of(model, decoder.trained, Place("cuda").take_trained)
+    decoder = Decoder(model, WeightPlacement("cuda"))
+    weights = FlatWeights.of(model, decoder.trained, WeightPlacement("cuda").take_trained)
     decoder.bind()
     decoder.prepare(128, StepPlan(rows=2, recomputed=recomputed, offloaded=offloaded))
     update = FlatUpdate(weights, FlatAdamW(weights, weight_decay=0.01), decoder.copies())
@@ -411,8 +413,8 @@ class TestWhole:
     @pytest.mark.parametrize("bits", [4, 8])
     def test_weights_of_few_bits_are_made_whole_as_in_plain_torch(self, bits: int) -> None:
         """Of a size that fills no last block of programs."""
-        from holdwater.train.tuning.decoder.quantized import dequantize, quantize
-        from holdwater.train.tuning.decoder.quantized_kernels import dequantize as fast_dequantize
+        from holdwater.train.finetune.fused.quantized import dequantize, quantize
+        from holdwater.train.finetune.fused.quantized_kernels import dequantize as fast_dequantize
 
         weight = torch.randn(333, 640, device="cuda").bfloat16()
         small, made = quantize(weight, bits, "cuda"), [torch.empty_like(weight) for _ in range(2)]

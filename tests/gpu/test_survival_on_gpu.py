@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holdwater.integrations.torch_step import torch_step
+from holdwater.oom.torch_step import torch_step
 
 pytestmark = [
     pytest.mark.gpu,

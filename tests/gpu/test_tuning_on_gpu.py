@@ -68,7 +68,7 @@ class TestRebirth:
         assert straight_verdict["static_step"]["steps"] == 23
         assert straight_verdict["static_step"]["in_a_row"] >= 15
         assert "written out, and captured" in said[1]
-        assert "keeper" not in said[1]  # nothing to complain of
+        assert "weight_server" not in said[1]  # nothing to complain of
 
     @pytest.mark.parametrize("bits", ["4", "8"])
     def test_a_model_of_another_kind_is_captured_beside_weights_of_few_bits(
@@ -99,4 +99,4 @@ class TestRebirth:
 
         assert tensors(tmp_path / "killed") == tensors(tmp_path / "straight")
         assert "SIGKILL after step 13" in said
-        assert "keeper" not in said  # it has refused nothing: the frozen weights were there
+        assert "weight_server" not in said  # it has refused nothing: the frozen weights were there

@@ -105,8 +105,10 @@ class TestPressure:
         """The reason is said once, and the run goes on."""
         guard = rehearse({0: 50 * GB, 20: 9 * GB})
 
-        assert guard.step_number == 30
+        assert (guard.step_number, guard.stop_reason) == (30, None)
         assert "Levers(checkpoint=...)" in str(guard.outcomes[-1].error)
+        said = {record.message for record in caplog.records if "checkpoint" in record.message}
+        assert len(said) == 1, said
 
     @pytest.mark.parametrize(("threshold", "acts"), [(0.01, True), (1.0, False)])
     def test_the_threshold_percentage_acts_or_does_not(self, threshold: float, acts: bool) -> None:

@@ -139,7 +139,7 @@ class TestRestarts:
 
     def test_a_lack_of_memory_asks_for_relief(self) -> None:
         """The next process is told."""
-        assert Restarts(RestartConfig()).answer(end(-9, 10, out_of_memory=True)).relieve
+        assert Restarts(RestartConfig()).answer(end(-9, 10, out_of_memory=True)).after_out_of_memory
 
     def test_relief_is_a_smaller_budget(self) -> None:
         """By a tenth for each death, and never less than half."""

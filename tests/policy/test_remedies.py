@@ -28,7 +28,7 @@ def leak(rate: float) -> Verdict:
         verdict="leak",
         component="host.native",
         detected_step=Step(200),
-        advice="memory grows",
+        message="memory grows",
         rate=Rate(rate, rate, rate, 0.95),
     )
     return Verdict("leak", Step(200), (finding,))

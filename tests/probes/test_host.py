@@ -10,7 +10,7 @@ import pytest
 from holdwater.errors import ProbeError
 from holdwater.probes.cgroup import Cgroup
 from holdwater.probes.heap import Heap, replaced_allocator
-from holdwater.probes.host import Available, Pressure, ProcessParts, Resident, read_kib_table
+from holdwater.probes.host import Available, PressureProbe, ProcessParts, Resident, read_kib_table
 from holdwater.probes.processes import SharedMemoryFiles
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
@@ -79,11 +79,11 @@ class TestTables:
         path = tmp_path / "memory"
         path.write_text("some avg10=1.25 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00\n")
 
-        assert Pressure(path).read() == {"pressure": 1.25}
+        assert PressureProbe(path).read() == {"pressure": 1.25}
 
     def test_pressure_says_why_it_is_unavailable(self, tmp_path: Path) -> None:
         """A kernel without PSI has no such file."""
-        assert "No such file" in str(Pressure(tmp_path / "memory").unavailable())
+        assert "No such file" in str(PressureProbe(tmp_path / "memory").unavailable())
 
 
 class TestCgroup:

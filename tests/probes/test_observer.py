@@ -1,4 +1,4 @@
-"""Sampling: cheap readings always, dear ones when they are due, failures once."""
+"""Sampling: cheap readings always, expensive ones when they are due, failures once."""
 
 from collections.abc import Mapping
 
@@ -114,6 +114,6 @@ class TestObserver:
             probe = make()
             reason = probe.unavailable()
             if reason is None:
-                assert set(probe.read()) <= set(Look.__slots__), probe.name
+                assert set() < set(probe.read()) <= set(Look.__slots__), probe.name
             else:
                 assert len(reason) > 8, probe.name

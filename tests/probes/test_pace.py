@@ -81,7 +81,7 @@ class TestTheCheapestReading:
         assert len(run.read_at) == 301
 
     def test_of_a_high_price_is_read_by_thousands_in_ten_hours(self) -> None:
-        """However dear it is."""
+        """However expensive it is."""
         run = Run(price=1.0)
         run.read()
         while run.now < 36_000:

@@ -7,7 +7,7 @@ Sources: PyTorch documentation, `torch.cuda.set_per_process_memory_fraction`,
 from dataclasses import dataclass
 
 from holdwater.budget import Budget
-from holdwater.probes.devices import BESIDE, loaded
+from holdwater.probes.devices import EXTERNAL, loaded
 from holdwater.units import format_size
 
 MLX_CACHE_SHARE = 0.25
@@ -38,7 +38,7 @@ def _limit_cuda(budget: Budget) -> tuple[LimitChange, ...]:
         return ()  # a guard never starts a device: workers that are forked later could not use it
     size = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     old = torch.cuda.get_per_process_memory_fraction()
-    new = min(old, max(budget.limit - BESIDE.held, 0) / size)
+    new = min(old, max(budget.limit - EXTERNAL.held, 0) / size)
     if new < old:
         torch.cuda.set_per_process_memory_fraction(new)
     return (LimitChange("CUDA memory of this process", _fraction(old, size), _fraction(new, size)),)

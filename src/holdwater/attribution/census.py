@@ -149,7 +149,7 @@ class Note:
         yield from ()
 
 
-class Counter:
+class CensusTaker:
     """Takes censuses, and remembers the lengths of containers from one to the next."""
 
     def __init__(self) -> None:

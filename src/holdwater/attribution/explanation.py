@@ -35,7 +35,7 @@ _WEIGHED = frozenset(("builtins", "torch", "numpy", "collections", "PIL", "mmap"
 
 
 @dataclass(slots=True)
-class _Found:
+class _Sites:
     """What the parts of an explanation are made of."""
 
     holders: list[Holder]
@@ -82,7 +82,7 @@ def explain(
     )
 
 
-def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any] | None, steps: int) -> _Found:
+def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any] | None, steps: int) -> _Sites:
     """What holds and what allocates."""
     component = growing.component
     holders = find_holders(seen, growing)
@@ -108,10 +108,10 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
     if not allocated:
         made = [made_site(holder, site.bytes_per_step, seen) for holder, site in known[:2]]
         allocated = [site for site in made if site is not None]
-    return _Found(holders if held else [], held, allocated, threads)
+    return _Sites(holders if held else [], held, allocated, threads)
 
 
-def _between_what_is_kept(known: list[tuple[Holder, Site]], allocated: list[Site], growing: Growing) -> _Found:
+def _between_what_is_kept(known: list[tuple[Holder, Site]], allocated: list[Site], growing: Growing) -> _Sites:
     """Free memory that malloc cannot give back lies between blocks that are kept: the container that gains such.
 
     Objects of 512 bytes or less are no blocks of malloc: they lie in Python's own pools.
@@ -121,7 +121,7 @@ def _between_what_is_kept(known: list[tuple[Holder, Site]], allocated: list[Site
         for holder, site in known
         if holder.gain["kind"] == "container" and holder.weights["total"] > POOLED * holder.count > 0
     ][:1]
-    return _Found([holder for holder, _ in kept], [site for _, site in kept], allocated, [])
+    return _Sites([holder for holder, _ in kept], [site for _, site in kept], allocated, [])
 
 
 def _may_hold_more(gain: Mapping[str, Any], recorded: Mapping[str, Any] | None, steps: int) -> bool:
@@ -140,7 +140,7 @@ def _may_hold_more(gain: Mapping[str, Any], recorded: Mapping[str, Any] | None, 
 
 
 def _pattern(
-    seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any] | None, found: _Found
+    seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any] | None, found: _Sites
 ) -> Pattern | None:
     """The known cause, if what it rests on was seen."""
     free = {size for size, _ in seen.get("device_free", ())}
@@ -252,7 +252,7 @@ def _site(file: str, line: int, name: str | None, size: float) -> Site:
     return Site(role, file, line, statement.function, name, None, size, statement.text)
 
 
-def _in_order(parts: _Found) -> list[Site]:
+def _in_order(parts: _Sites) -> list[Site]:
     """Holders and allocations by turns, the heaviest first; minor ones left out."""
     held, allocated = (
         [site for site in sites if site.bytes_per_step >= MINOR * sites[0].bytes_per_step]

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from holdwater.attribution.links import Part
+from holdwater.attribution.links import PathPart
 from holdwater.attribution.weights import Weight
 
 Kind = Literal["container", "graph", "value", "instances", "gradients"]
@@ -34,8 +34,8 @@ class Gain:
     """Classes that the new elements are instances of, with the share of them."""
     traits: list[str] = field(default_factory=list)
     """What else was seen of them: see `traits`; `of weights`, `chain`."""
-    path: tuple[Part, ...] = ()
-    naming: Part | None = None
+    path: tuple[PathPart, ...] = ()
+    naming: PathPart | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For the watching process."""

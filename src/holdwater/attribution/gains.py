@@ -14,9 +14,9 @@ from holdwater.attribution.behind import only
 from holdwater.attribution.census import LEAST_GAIN, Either, Note, Seen
 from holdwater.attribution.gain import Gain, Kind
 from holdwater.attribution.gradients import GRADIENT, gradients_gained
-from holdwater.attribution.links import Part, module_of
+from holdwater.attribution.links import PathPart, module_of
 from holdwater.attribution.named import LEAST_VALUE, Named, Names, Sizes
-from holdwater.attribution.paths import Path, Paths
+from holdwater.attribution.paths import HoldingPath, Paths
 from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.traits import bases_of, has_graph, is_small_view, traits_of
 from holdwater.attribution.turns import Turns
@@ -71,25 +71,25 @@ class Gains:
         """Lengths of short dictionaries under names of the user's own, by identity."""
 
     @property
-    def remember(self) -> "Comparison":
+    def remember(self) -> "CensusComparison":
         """Takes in a census that others will be compared with."""
-        return Comparison(self, compares=False)
+        return CensusComparison(self, compares=False)
 
     @property
-    def compare(self) -> "Comparison":
+    def compare(self) -> "CensusComparison":
         """Compares a census with the one before: `found` and `growing` say what has grown."""
-        return Comparison(self, compares=True)
+        return CensusComparison(self, compares=True)
 
     def forget(self) -> None:
         """Let go of the containers."""
         self.growing = []
 
 
-Row = tuple[Gain, Any, Part | None]
+Row = tuple[Gain, Any, PathPart | None]
 """A gain, the object whose holder is sought, or how it is held."""
 
 
-class Comparison(Note):
+class CensusComparison(Note):
     """One count, seen as it is made."""
 
     def __init__(self, gains: Gains, *, compares: bool) -> None:
@@ -146,7 +146,7 @@ class Comparison(Note):
             gains.found, gains.growing = [], []
             for gain, item, part in rows[:MOST_ROWS]:
                 if len(gains.found) < MOST_PATHS:
-                    self._take(gain, item, Path(gain.path if part is None else (part,)))
+                    self._take(gain, item, HoldingPath(gain.path if part is None else (part,)))
         self._keep(named, "in part")
 
     def _keep(self, named: dict[tuple[Any, str], Named], counted: str) -> None:
@@ -156,7 +156,7 @@ class Comparison(Note):
         self._gains.short = self._names.short
         self._gains.counted = counted
 
-    def _take(self, gain: Gain, item: Any, path: Path) -> None:  # noqa: ANN401 - a container, or nothing
+    def _take(self, gain: Gain, item: Any, path: HoldingPath) -> None:  # noqa: ANN401 - a container, or nothing
         """Take in one gain, unless it is the interpreter's own or ours."""
         if not _is_noise(path):
             gain.path, gain.naming = path.parts, path.naming
@@ -206,7 +206,7 @@ class Comparison(Note):
             done += 1
             if (target is None and part is None) or _importance(gain) < least:
                 continue
-            path = Path((part,)) if part is not None else (yield from paths.search(target, seen.turn))
+            path = HoldingPath((part,)) if part is not None else (yield from paths.search(target, seen.turn))
             self._take(gain, target, path)
             del target
             if seen.turn.over:
@@ -228,7 +228,7 @@ def _importance(gain: Gain) -> float:
     return gain.weight.total + gain.files + 4096 * gain.handles + gain.count
 
 
-def _is_noise(path: Path) -> bool:
+def _is_noise(path: HoldingPath) -> bool:
     """Whether holdwater itself holds something, or it is a table of the interpreter's own."""
     if any((part.file or "").startswith(_HERE) or part.owner.startswith(_OURS) for part in path.parts):
         return True
@@ -240,7 +240,7 @@ def _is_noise(path: Path) -> bool:
     return naming.owner.partition(".")[0] in _STANDARD and not is_users(naming.file or "")
 
 
-def _is_chain(path: Path, kind: str) -> bool:
+def _is_chain(path: HoldingPath, kind: str) -> bool:
     """Whether instances of a class are held by instances of the same."""
     return any(part.role == "attribute" and part.owner.rpartition(".")[2] == kind for part in path.parts)
 

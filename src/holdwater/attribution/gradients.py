@@ -4,11 +4,11 @@ from collections.abc import Container, Iterator
 from typing import Any
 
 from holdwater.attribution.gain import Gain
-from holdwater.attribution.links import Part
+from holdwater.attribution.links import PathPart
 from holdwater.attribution.named import MOST_NAMED_NODES
 from holdwater.attribution.weights import NODE_BYTES, Weight, class_of, follow_graphs, graph_of, note_storage
 
-GRADIENT = Part("attribute", "grad", "torch.nn.parameter.Parameter")
+GRADIENT = PathPart("attribute", "grad", "torch.nn.parameter.Parameter")
 """How a weight holds its gradient."""
 
 

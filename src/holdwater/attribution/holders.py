@@ -18,7 +18,7 @@ MUCH = 0.3
 """Unless they account for this share of the growth."""
 
 
-class Place(NamedTuple):
+class StoringStatement(NamedTuple):
     """The statement that stores something."""
 
     file: str
@@ -38,7 +38,7 @@ class Holder:
     nodes: float
     count: float
     """Elements gained."""
-    place: Place | None
+    place: StoringStatement | None
 
 
 def find_holders(seen: Mapping[str, Any], growing: Growing) -> list[Holder]:
@@ -169,22 +169,22 @@ def _rank(holder: Holder, growing: Growing, users_files: Sequence[str]) -> tuple
     return -matched * trust, -sizes["total"]
 
 
-def _stored_at(seen: Mapping[str, Any], index: int, gain: Mapping[str, Any]) -> Place | None:
+def _stored_at(seen: Mapping[str, Any], index: int, gain: Mapping[str, Any]) -> StoringStatement | None:
     """The statement that stores: where the container was seen to grow, else where the source says so."""
     naming, files = gain["naming"], seen.get("users_files", ())
     if naming["role"] == "cache" and naming["file"] in files:
         source = parse(naming["file"])
         statement = None if source is None else source.at(naming["line"] or 0)
-        return None if statement is None else Place(naming["file"], statement, "seen", ran=True)
+        return None if statement is None else StoringStatement(naming["file"], statement, "seen", ran=True)
     rows = () if naming["role"] == "cache" else seen.get("lines", {}).get(str(index), ())
     for file, line, _ in sorted(rows, key=lambda row: -row[2]):
         source = parse(file)
         statement = None if source is None else source.at(line)
         if statement is not None:
-            return Place(file, statement, "seen", ran=True)
+            return StoringStatement(file, statement, "seen", ran=True)
     for file, statements in _by_the_source(naming, files, gain):
         likeliest = next((one for one in statements if _ran(seen, file, one)), statements[0])
-        return Place(file, likeliest, "source", _ran(seen, file, likeliest))
+        return StoringStatement(file, likeliest, "source", _ran(seen, file, likeliest))
     return None
 
 

@@ -20,7 +20,7 @@ MOST_KEYS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PathPart:
     """One step of a path: how an object is held by the one before it."""
 
     role: Role
@@ -35,7 +35,7 @@ class Part:
     """Of a cache its greatest length; None where it has none."""
 
 
-Link = tuple[Any, Part]
+Link = tuple[Any, PathPart]
 """What is held, and how."""
 
 
@@ -54,13 +54,13 @@ def link(holder: Any, level: list[Any]) -> Link:  # noqa: ANN401 - any object
     return found if found is not None else (_first(holder, level), _element(holder))
 
 
-def root_of(item: object) -> Part | None:
+def root_of(item: object) -> PathPart | None:
     """A class, a function, a cache: what a person knows by its name wherever it is kept; None for the rest."""
     if type(item) is type or (is_a(item, type) and isinstance(item, type)):
-        return Part("global", item.__qualname__, module_of(item), file_of(module_of(item)))
+        return PathPart("global", item.__qualname__, module_of(item), file_of(module_of(item)))
     if type(item) is types.FunctionType:
         code = item.__code__
-        return Part("global", item.__name__, module_of(item), code.co_filename, code.co_firstlineno)
+        return PathPart("global", item.__name__, module_of(item), code.co_filename, code.co_firstlineno)
     if type(item) is _Cached:
         return _cache(item)
     return None
@@ -112,7 +112,7 @@ def _in_dict(table: dict[Any, Any], level: list[Any]) -> Link | None:
     for held in level:
         key = key_of(table, held)
         if key is not None:
-            return held, Part("element", key if type(key) is str else None, "dict")
+            return held, PathPart("element", key if type(key) is str else None, "dict")
     return None
 
 
@@ -120,7 +120,7 @@ def _in_class(holder: type, level: list[Any]) -> Link | None:
     """A class's own namespace."""
     for held in level:
         if type(held) is dict and held.get("__module__") == holder.__module__ and "__dict__" in held:
-            return held, Part("class attribute", None, _name_of(holder), file_of(module_of(holder)))
+            return held, PathPart("class attribute", None, _name_of(holder), file_of(module_of(holder)))
     return None
 
 
@@ -130,9 +130,9 @@ def _in_function(function: types.FunctionType, level: list[Any]) -> Link | None:
     where = (function.__qualname__, code.co_filename, code.co_firstlineno)
     for held in level:
         if held is function.__closure__:
-            return held, Part("closure", None, *where)
+            return held, PathPart("closure", None, *where)
         if held is function.__defaults__ or held is function.__kwdefaults__:
-            return held, Part("default", None, *where)
+            return held, PathPart("default", None, *where)
     return None
 
 
@@ -144,7 +144,7 @@ def _in_generator(generator: Any, level: list[Any]) -> Link | None:  # noqa: ANN
     code = frame.f_code
     for name, value in local_items(frame):
         if any(value is held for held in level):
-            return value, Part("local", name, code.co_name, code.co_filename, code.co_firstlineno)
+            return value, PathPart("local", name, code.co_name, code.co_filename, code.co_firstlineno)
     return None
 
 
@@ -154,13 +154,13 @@ def _in_instance(holder: Any, level: list[Any]) -> Link | None:  # noqa: ANN401 
     where = (_name_of(owner), file_of(module_of(owner)))
     for name, value in attributes(holder):
         if any(value is held for held in level):
-            return value, Part("attribute", name, *where)
+            return value, PathPart("attribute", name, *where)
     try:
         namespace = object.__getattribute__(holder, "__dict__")
     except (AttributeError, TypeError):
         return None
     if type(namespace) is dict and any(namespace is held for held in level):
-        return namespace, Part("attribute", None, *where)
+        return namespace, PathPart("attribute", None, *where)
     return None
 
 
@@ -170,9 +170,9 @@ def _first(holder: Any, level: list[Any]) -> Any:  # noqa: ANN401 - any object
     return next((value for value in level if id(value) in held), level[0])
 
 
-def _element(holder: Any) -> Part:  # noqa: ANN401 - any object
+def _element(holder: Any) -> PathPart:  # noqa: ANN401 - any object
     """An element without a name."""
-    return Part("element", None, _name_of(type(holder)).removeprefix("builtins."))
+    return PathPart("element", None, _name_of(type(holder)).removeprefix("builtins."))
 
 
 def _name_of(kind: type) -> str:
@@ -180,7 +180,7 @@ def _name_of(kind: type) -> str:
     return f"{module_of(kind)}.{kind.__qualname__}"
 
 
-def _cache(wrapper: Any) -> Part:  # noqa: ANN401 - an lru_cache has no public type
+def _cache(wrapper: Any) -> PathPart:  # noqa: ANN401 - an lru_cache has no public type
     """A function's cache."""
     function = wrapper
     while hasattr(function, "__wrapped__"):
@@ -191,8 +191,8 @@ def _cache(wrapper: Any) -> Part:  # noqa: ANN401 - an lru_cache has no public t
     name, module = getattr(wrapper, "__name__", "cache"), module_of(wrapper)
     most = type(wrapper).cache_info(wrapper).maxsize
     if code is None:
-        return Part("cache", name, module, most=most)
-    return Part("cache", name, module, code.co_filename, code.co_firstlineno, most)
+        return PathPart("cache", name, module, most=most)
+    return PathPart("cache", name, module, code.co_filename, code.co_firstlineno, most)
 
 
 _FINDERS: tuple[tuple[Any, Any], ...] = (

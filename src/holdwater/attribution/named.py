@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from holdwater.attribution.behind import only
 from holdwater.attribution.census import LEAST_GAIN, LEAST_LENGTH
 from holdwater.attribution.frames import local_items, running_frames
-from holdwater.attribution.links import Part, attributes, module_of
+from holdwater.attribution.links import PathPart, attributes, module_of
 from holdwater.attribution.user_code import users_modules
 from holdwater.attribution.weights import (
     Border,
@@ -44,7 +44,7 @@ class Sizes(NamedTuple):
     """The number of the newest node."""
 
 
-Named = tuple[Sizes, Part, str, bool]
+Named = tuple[Sizes, PathPart, str, bool]
 """What is behind a name, how it is held, the value's type, whether it is shaped as weights are."""
 
 
@@ -85,7 +85,7 @@ class Names:
             kind = type(item)
             where = (f"{kind.__module__}.{kind.__qualname__}", self._owners[kind.__module__])
             for name, value in attributes(item):
-                self._note((id(item), name), value, Part("attribute", name, *where))
+                self._note((id(item), name), value, PathPart("attribute", name, *where))
         self._instances -= min(len(instances), room)
         return iter(instances)
 
@@ -105,11 +105,13 @@ class Names:
         """Look at the names of the user's modules, and of running functions."""
         for module in users_modules():
             for name, value in list(vars(module).items()):
-                self._note((module.__name__, name), value, Part("global", name, module.__name__, module.__file__))
+                self._note(
+                    (module.__name__, name), value, PathPart("global", name, module.__name__, module.__file__)
+                )
         for owner, name, value, part in _local_names():
             self._note((owner, name), value, part)
 
-    def _note(self, key: tuple[Any, str], value: Any, part: Part) -> None:  # noqa: ANN401 - any value
+    def _note(self, key: tuple[Any, str], value: Any, part: PathPart) -> None:  # noqa: ANN401 - any value
         """Note what is behind one name."""
         if type(value) is dict:
             self._note_dict(value)
@@ -173,9 +175,9 @@ def _weights_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a ten
     return _plain_shape(item) if type(item) is class_of("torch.nn", "Parameter") else None
 
 
-def _local_names() -> Iterator[tuple[Any, str, Any, Part]]:
+def _local_names() -> Iterator[tuple[Any, str, Any, PathPart]]:
     """Variables of all running functions but our own."""
     for frame in running_frames():
         code = frame.f_code
         for name, value in local_items(frame):
-            yield code, name, value, Part("local", name, code.co_name, code.co_filename, code.co_firstlineno)
+            yield code, name, value, PathPart("local", name, code.co_name, code.co_filename, code.co_firstlineno)

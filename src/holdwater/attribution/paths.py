@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from holdwater.attribution.frames import local_items, running_frames
-from holdwater.attribution.links import Part, attributes, file_of, key_of, link, root_of
+from holdwater.attribution.links import PathPart, attributes, file_of, key_of, link, root_of
 from holdwater.attribution.turns import Turn, Turns, at_once
 from holdwater.attribution.user_code import is_users, users_modules
 from holdwater.attribution.weights import is_a
@@ -29,13 +29,13 @@ WRAPPERS = ("queue", "_queue", "collections", "weakref", "multiprocessing.queues
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class HoldingPath:
     """The parts from a root to an object, the root first; without a root where none was found."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[PathPart, ...]
 
     @property
-    def naming(self) -> Part | None:
+    def naming(self) -> PathPart | None:
         """The last part with a name: under it the object is kept; None where nothing has one."""
         for part in reversed(self.parts):
             if part.name is not None and part.role != "element" and not _is_wrappers(part):
@@ -43,7 +43,7 @@ class Path:
         return None
 
 
-def _is_wrappers(part: Part) -> bool:
+def _is_wrappers(part: PathPart) -> bool:
     """Whether a part is an attribute of a container that is written in Python, such as a queue, or of a method."""
     of_container = part.role == "attribute" and part.owner.rpartition(".")[0] in WRAPPERS
     return of_container or part.name == "__self__"
@@ -60,18 +60,18 @@ class Paths:
         """
         self._own = set(own) | {id(self)}
         self._modules: dict[int, types.ModuleType] = {}
-        self._locals: dict[int, Part] = {}
-        self._named: dict[int, tuple[Part, ...]] = {}
+        self._locals: dict[int, PathPart] = {}
+        self._named: dict[int, tuple[PathPart, ...]] = {}
         self.note_roots()
 
     def note_roots(self) -> None:
         """Note what modules, running functions and the user's instances hold now."""
         self._modules = {id(vars(module)): module for module in list(sys.modules.values()) if _is_module(module)}
         self._locals, self._named = {}, {}
-        instances: list[tuple[Any, Part]] = []
+        instances: list[tuple[Any, PathPart]] = []
         for module in users_modules():
             for name, value in list(vars(module).items()):
-                part = Part("global", name, module.__name__, module.__file__)
+                part = PathPart("global", name, module.__name__, module.__file__)
                 self._named.setdefault(id(value), (part,))
                 instances.append((value, part))
         for frame in running_frames():
@@ -80,7 +80,7 @@ class Paths:
             self._note_instance(value, part)
         self._own |= {id(self._modules), id(self._locals), id(self._named), id(self._own)}
 
-    def _note_instance(self, value: Any, part: Part) -> None:  # noqa: ANN401 - any object
+    def _note_instance(self, value: Any, part: PathPart) -> None:  # noqa: ANN401 - any object
         """Note the attributes of an instance of a class of the user's own that has a name."""
         kind = type(value)
         file = file_of(kind.__module__) if type(kind.__module__) is str else None
@@ -88,19 +88,19 @@ class Paths:
             return
         where = (f"{kind.__module__}.{kind.__qualname__}", file)
         for name, held in attributes(value):
-            self._named.setdefault(id(held), (part, Part("attribute", name, *where)))
+            self._named.setdefault(id(held), (part, PathPart("attribute", name, *where)))
 
-    def _note_frame(self, frame: types.FrameType, instances: list[tuple[Any, Part]]) -> None:
+    def _note_frame(self, frame: types.FrameType, instances: list[tuple[Any, PathPart]]) -> None:
         """Note the local variables of a running function; those of the user's own functions win."""
         code = frame.f_code
         for name, value in local_items(frame):
             noted = self._locals.get(id(value))
             if noted is None or not is_users(noted.file or ""):
-                part = Part("local", name, code.co_name, code.co_filename, code.co_firstlineno)
+                part = PathPart("local", name, code.co_name, code.co_filename, code.co_firstlineno)
                 self._locals[id(value)] = part
                 instances.append((value, part))
 
-    def find(self, target: object) -> Path:
+    def find(self, target: object) -> HoldingPath:
         """The shortest path from a root to an object, one in the user's own code before others.
 
         Args:
@@ -108,7 +108,7 @@ class Paths:
         """
         return at_once(self.search(target, Turn()))
 
-    def search(self, target: object, turn: Turn) -> Turns[Path]:
+    def search(self, target: object, turn: Turn) -> Turns[HoldingPath]:
         """The same in turns: each level takes about 40 ns for each object there is.
 
         While it goes on, up to `WIDEST` objects that lead to the target are held on to.
@@ -119,32 +119,32 @@ class Paths:
         """
         root = self._root(target)
         if root is not None:
-            return Path((root,))
+            return HoldingPath((root,))
         if id(target) in self._named:
-            return Path(self._named[id(target)])
+            return HoldingPath(self._named[id(target)])
         climb = _Climb(self, target)
         for _ in range(DEEPEST):
             roots = climb.up()
             if roots:
                 item, part = min(roots, key=lambda pair: not is_users(pair[1].file or ""))
-                return Path((part, *climb.down(item)))
+                return HoldingPath((part, *climb.down(item)))
             if not climb.level:
                 break
             if turn.over:
                 yield
                 self.note_roots()
-        return Path(climb.around() or climb.down(climb.last))
+        return HoldingPath(climb.around() or climb.down(climb.last))
 
-    def _root(self, item: object) -> Part | None:
+    def _root(self, item: object) -> PathPart | None:
         """How a root holds an object; None where none does directly."""
         return self._locals.get(id(item)) or root_of(item)
 
-    def _in_module(self, namespace: Any, level: list[Any]) -> list[tuple[Any, Part]]:  # noqa: ANN401 - a dict
+    def _in_module(self, namespace: Any, level: list[Any]) -> list[tuple[Any, PathPart]]:  # noqa: ANN401 - a dict
         """Which objects a module holds, and by which global name."""
         module = self._modules[id(namespace)]
         names = ((held, key_of(namespace, held)) for held in level)
         return [
-            (held, Part("global", name, module.__name__, file_of(module.__name__)))
+            (held, PathPart("global", name, module.__name__, file_of(module.__name__)))
             for held, name in names
             if name is not None
         ]
@@ -155,18 +155,18 @@ class _Climb:
 
     def __init__(self, paths: Paths, target: object) -> None:
         self._paths = paths
-        self._above: dict[int, tuple[Any, Any, Part]] = {}
+        self._above: dict[int, tuple[Any, Any, PathPart]] = {}
         self.level: list[Any] = [target]
         self.last: Any = target
         self._target = target
-        self._cycle: tuple[Any, Part] | None = None
+        self._cycle: tuple[Any, PathPart] | None = None
         self._seen = {id(target), id(self), id(self._above)} | paths._own  # noqa: SLF001 - its own search
         self._seen |= {id(self.__dict__), id(self._seen)}
 
-    def up(self) -> list[tuple[Any, Part]]:
+    def up(self) -> list[tuple[Any, PathPart]]:
         """Go up one level; return the objects that a root holds, and how."""
         level, nexts = self.level, list[Any]()
-        roots: list[tuple[Any, Part]] = []
+        roots: list[tuple[Any, PathPart]] = []
         self._seen |= {id(level), id(nexts), id(roots)}
         for item in gc.get_referrers(*level):
             if id(item) in self._paths._modules:  # noqa: SLF001 - its own search
@@ -189,16 +189,16 @@ class _Climb:
         self.last = nexts[0] if nexts else self.last
         return roots
 
-    def around(self) -> tuple[Part, ...]:
+    def around(self) -> tuple[PathPart, ...]:
         """The parts from the target back to itself, where it holds itself and nobody else does."""
         if self._cycle is None:
             return ()
         held, part = self._cycle
         return self.down(held, part) if part.name is None else (part, *self.down(held))
 
-    def down(self, item: Any, waiting: Part | None = None) -> tuple[Part, ...]:  # noqa: ANN401 - any object
+    def down(self, item: Any, waiting: PathPart | None = None) -> tuple[PathPart, ...]:  # noqa: ANN401 - any object
         """The parts from an object down to the target; a namespace and its entry are one part."""
-        parts: list[Part] = []
+        parts: list[PathPart] = []
         while id(item) in self._above:
             holder, item, part = self._above[id(item)]
             if part.role in {"closure", "default"}:
@@ -213,7 +213,7 @@ class _Climb:
         return tuple(parts)
 
 
-def _variable(function: Any, note: tuple[Any, Any, Part] | None) -> str | None:  # noqa: ANN401 - a function
+def _variable(function: Any, note: tuple[Any, Any, PathPart] | None) -> str | None:  # noqa: ANN401 - a function
     """The name of the variable whose cell a closure holds, or of the parameter whose default an object is."""
     if note is None:
         return None

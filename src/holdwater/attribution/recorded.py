@@ -47,7 +47,7 @@ class Live(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Place:
+class _AllocatedAt:
     """What one line, or one thread, has left."""
 
     inner: str = ""
@@ -62,7 +62,7 @@ class _Place:
 
 
 @dataclass(slots=True)
-class Recording:
+class AllocationRecording:
     """What a recording's records add up to."""
 
     every: int = 0
@@ -101,13 +101,13 @@ class Recording:
 
     def as_json(self) -> dict[str, Any]:
         """See `read`."""
-        lines: dict[Line, _Place] = {}
-        threads: dict[int, _Place] = {}
+        lines: dict[Line, _AllocatedAt] = {}
+        threads: dict[int, _AllocatedAt] = {}
         for row, line, inner in self._by_line():
             if line is not None:
-                self._book(lines.setdefault(line, _Place(inner)), row)
+                self._book(lines.setdefault(line, _AllocatedAt(inner)), row)
             elif row.record.tid != self.loop and not row.record.stack_trace():
-                self._book(threads.setdefault(row.record.tid, _Place(_name(row.record))), row)
+                self._book(threads.setdefault(row.record.tid, _AllocatedAt(_name(row.record))), row)
         return {
             "steps": self.marks,
             "events": self.events,
@@ -143,7 +143,7 @@ class Recording:
                     known[key] = _users_line(row.record.stack_trace())
                 yield row, *known[key]
 
-    def _book(self, place: _Place, row: Live) -> None:
+    def _book(self, place: _AllocatedAt, row: Live) -> None:
         """Add an allocation to its place."""
         place.steps.add(row.event if self.by_events else row.step // max(self.every, 1))
         if self._stays(row):
@@ -152,7 +152,7 @@ class Recording:
             place.count += 1
             place.early += row.record.size if row.step * 2 < self.marks - self._outlives + 1 else 0
 
-    def _row(self, place: _Place) -> dict[str, Any]:
+    def _row(self, place: _AllocatedAt) -> dict[str, Any]:
         """A place's numbers."""
         of_steps = max(self.marks - (0 if self.by_events else self._outlives) + 1, 1)
         return {
@@ -184,7 +184,7 @@ def read(file: Path, *, every: int = 0, by_events: bool = False) -> dict[str, An
     """
     import memray  # noqa: PLC0415 - an extra
 
-    recording = Recording(every, by_events, int(memray.AllocatorType.MMAP))
+    recording = AllocationRecording(every, by_events, int(memray.AllocatorType.MMAP))
     frees = frozenset(int(kind) for kind in memray.AllocatorType if kind.name in FREES)
     reader = memray.FileReader(file)
     recording.take(reader.get_allocation_records(), frees)
@@ -193,7 +193,7 @@ def read(file: Path, *, every: int = 0, by_events: bool = False) -> dict[str, An
     return found
 
 
-def _largest(places: dict[Any, _Place], most: int) -> list[tuple[Any, _Place]]:
+def _largest(places: dict[Any, _AllocatedAt], most: int) -> list[tuple[Any, _AllocatedAt]]:
     """The places that have left most."""
     left = [(key, place) for key, place in places.items() if place.bytes]
     return sorted(left, key=lambda pair: -pair[1].bytes)[:most]

@@ -2,7 +2,7 @@
 
 From the globals of the user's modules, the variables of running functions and the attributes of classes it goes
 a few levels down, to the newest elements first. It finds containers that grow by their names, and touches neither
-the collector's list nor the millions of records that make counting dear. Each name is walked within one turn.
+the collector's list nor the millions of records that make counting expensive. Each name is walked within one turn.
 """
 
 import gc
@@ -14,11 +14,11 @@ from itertools import islice
 from typing import Any
 
 from holdwater.attribution.behind import only
-from holdwater.attribution.census import CONTAINERS, Census, Counter, Seen
+from holdwater.attribution.census import CONTAINERS, Census, CensusTaker, Seen
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.gain import Gain
-from holdwater.attribution.gains import Comparison, in_container
-from holdwater.attribution.links import Part, attributes, file_of
+from holdwater.attribution.gains import CensusComparison, in_container
+from holdwater.attribution.links import PathPart, attributes, file_of
 from holdwater.attribution.turns import Turn, Turns
 from holdwater.attribution.user_code import is_users, users_modules
 from holdwater.attribution.weights import LEAST_BULK, class_of, host_bytes, is_a, newest, note_storage, owner_of
@@ -34,12 +34,12 @@ NEWEST = 64
 _TEXTS = frozenset((str, bytes, bytearray))
 _LEAVES = (types.ModuleType, types.CodeType, types.BuiltinFunctionType, types.FrameType)
 
-Held = tuple[Any, tuple[Part, ...], int]
+Held = tuple[Any, tuple[PathPart, ...], int]
 """An object, the way to it, and its level."""
 
 
 @dataclass(slots=True)
-class _Found:
+class _Met:
     """What one count has met."""
 
     seen: set[int] = field(default_factory=set)
@@ -52,7 +52,7 @@ class _Found:
 class PartCounter:
     """Takes censuses in part, and remembers the lengths of containers from one to the next."""
 
-    def __init__(self, whole: Counter, datasets: Callable[[], Iterable[object]] = tuple) -> None:
+    def __init__(self, whole: CensusTaker, datasets: Callable[[], Iterable[object]] = tuple) -> None:
         """Begin where whole counts have come to.
 
         Args:
@@ -62,9 +62,9 @@ class PartCounter:
         self.alone = False
         """Whether there was no whole count before the first in part: their totals are not comparable."""
         self._whole, self._datasets = whole, datasets
-        self._found = _Found()
+        self._found = _Met()
 
-    def turns(self, turn: Turn, census: Census, note: Comparison) -> Turns[Census]:
+    def turns(self, turn: Turn, census: Census, note: CensusComparison) -> Turns[Census]:
         """Count in turns what names lead to.
 
         Args:
@@ -72,7 +72,7 @@ class PartCounter:
             census: Takes what is found; its step is the one that ended last.
             note: Compares it with the count before.
         """
-        self._found = found = _Found()
+        self._found = found = _Met()
         seen = Seen(turn, self._whole.lengths or {}, {})
         done = set[Any]()
         while True:
@@ -90,7 +90,7 @@ class PartCounter:
         census.counted, census.objects = "in part", len(found.seen)
         self._add_up(census)
         yield from note.end_in_part(seen, found.grown)
-        self._whole.lengths, self._found = (self._whole.lengths or {}) | found.lengths, _Found()
+        self._whole.lengths, self._found = (self._whole.lengths or {}) | found.lengths, _Met()
         census.seconds = turn.spent
         return census
 
@@ -106,7 +106,7 @@ class PartCounter:
             tensors += gain.weight.tensors
         self._whole.totals = census.tensors, census.bulk = tensors, bulk
 
-    def _walk(self, root: Any, part: Part, seen: Seen, note: Comparison) -> None:  # noqa: ANN401 - any object
+    def _walk(self, root: Any, part: PathPart, seen: Seen, note: CensusComparison) -> None:  # noqa: ANN401 - any object
         """Look at what one name leads to."""
         found, instances = self._found, []
         waiting: deque[Held] = deque([(root, (part,), 0)])
@@ -139,7 +139,7 @@ class PartCounter:
             return True
         return False
 
-    def _note_container(self, item: Any, path: tuple[Part, ...], seen: Seen) -> None:  # noqa: ANN401 - a container
+    def _note_container(self, item: Any, path: tuple[PathPart, ...], seen: Seen) -> None:  # noqa: ANN401 - a container
         """Note a container's length, and weigh what it has gained."""
         length, before = len(item), seen.before.get(id(item))
         self._found.lengths[id(item)] = length
@@ -150,29 +150,29 @@ class PartCounter:
                 self._found.grown.append((gain, item))
 
 
-def _names(datasets: Iterable[object]) -> Iterator[tuple[Any, Any, Part]]:
+def _names(datasets: Iterable[object]) -> Iterator[tuple[Any, Any, PathPart]]:
     """What names hold, with a key of each: datasets, variables of running functions, globals of the program's."""
     for dataset in datasets:
-        yield ("dataset", id(dataset)), dataset, Part("attribute", "dataset", "torch.utils.data.DataLoader")
+        yield ("dataset", id(dataset)), dataset, PathPart("attribute", "dataset", "torch.utils.data.DataLoader")
     for frame in running_frames():
         code = frame.f_code
         if is_users(code.co_filename):
             for name, value in local_items(frame):
-                part = Part("local", name, code.co_name, code.co_filename, code.co_firstlineno)
+                part = PathPart("local", name, code.co_name, code.co_filename, code.co_firstlineno)
                 yield (code, name), value, part
     for module in users_modules():
         for name, value in reversed(list(vars(module).items())):
-            yield (module.__name__, name), value, Part("global", name, module.__name__, module.__file__)
+            yield (module.__name__, name), value, PathPart("global", name, module.__name__, module.__file__)
 
 
-def _children(item: Any, path: tuple[Part, ...], level: int) -> Iterator[Held]:  # noqa: ANN401 - any object
+def _children(item: Any, path: tuple[PathPart, ...], level: int) -> Iterator[Held]:  # noqa: ANN401 - any object
     """What an object holds, the newest first, and under which names."""
     kind = type(item)
     if is_a(item, dict):
         for key, value in islice(reversed(dict.items(item)), NEWEST):
-            yield value, (*path, Part("element", key if type(key) is str else None, "dict")), level
+            yield value, (*path, PathPart("element", key if type(key) is str else None, "dict")), level
     elif kind in CONTAINERS or kind is tuple:
-        element = Part("element", None, kind.__name__)
+        element = PathPart("element", None, kind.__name__)
         yield from ((value, (*path, element), level) for value in newest(item, NEWEST))
     elif is_a(item, type):
         yield from _class_attributes(item, path, level)
@@ -182,32 +182,32 @@ def _children(item: Any, path: tuple[Part, ...], level: int) -> Iterator[Held]: 
         yield from _attributes(item, path, level)
 
 
-def _class_attributes(item: type, path: tuple[Part, ...], level: int) -> Iterator[Held]:
+def _class_attributes(item: type, path: tuple[PathPart, ...], level: int) -> Iterator[Held]:
     """The attributes of a class of the user's own."""
     file = file_of(str(item.__module__))
     if is_users(file or ""):
         for name, value in list(type.__dict__["__dict__"].__get__(item).items()):
-            yield value, (*path, Part("class attribute", name, item.__qualname__, file)), level
+            yield value, (*path, PathPart("class attribute", name, item.__qualname__, file)), level
 
 
-def _of_function(function: types.FunctionType, path: tuple[Part, ...], level: int) -> Iterator[Held]:
+def _of_function(function: types.FunctionType, path: tuple[PathPart, ...], level: int) -> Iterator[Held]:
     """What a function's closure and defaults hold."""
     where = (function.__qualname__, function.__code__.co_filename)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        yield from ((held, (*path, Part("closure", name, *where)), level) for held in gc.get_referents(cell))
+        yield from ((held, (*path, PathPart("closure", name, *where)), level) for held in gc.get_referents(cell))
     for value in function.__defaults__ or ():
-        yield value, (*path, Part("default", None, *where)), level
+        yield value, (*path, PathPart("default", None, *where)), level
 
 
-def _attributes(item: Any, path: tuple[Part, ...], level: int) -> Iterator[Held]:  # noqa: ANN401 - any object
+def _attributes(item: Any, path: tuple[PathPart, ...], level: int) -> Iterator[Held]:  # noqa: ANN401 - any object
     """The attributes of an instance; of one without any, and of a cache, the containers that it refers to."""
     kind = type(item)
     named = attributes(item)
     where = (f"{kind.__module__}.{kind.__qualname__}", file_of(str(kind.__module__)))
     for name, value in reversed(named):
-        yield value, (*path, Part("attribute", name, *where)), level
+        yield value, (*path, PathPart("attribute", name, *where)), level
     if not named or is_a(item, class_of("functools", "_lru_cache_wrapper")):
         held = gc.get_referents(item)
-        part = Part("element", None, kind.__name__)
+        part = PathPart("element", None, kind.__name__)
         for value in only(held, CONTAINERS):
             yield value, (*path, part), level

@@ -37,7 +37,7 @@ class Statement:
     """How it stores: `call`, `entry`, `again` (the name is made anew from itself), `name`, or `decorator`."""
 
 
-class Source:
+class SourceFile:
     """A parsed file."""
 
     def __init__(self, file: str) -> None:
@@ -157,10 +157,10 @@ class Source:
 
 
 @lru_cache(maxsize=64)
-def parse(file: str) -> Source | None:
+def parse(file: str) -> SourceFile | None:
     """A parsed file; None where it cannot be read or parsed."""
     try:
-        return Source(file)
+        return SourceFile(file)
     except (OSError, SyntaxError, ValueError):
         return None
 

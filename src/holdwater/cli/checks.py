@@ -10,9 +10,6 @@ from holdwater.errors import ConfigError, RunFolderError
 from holdwater.probes.machine import read_machine
 from holdwater.units import parse_size
 
-LEAK_FOUND = 3
-"""The exit code with `--fail-on leak` when a leak was found."""
-
 
 def check_writable(flag: str, path: Path | None) -> None:
     """Find out before a long run whether its verdict can be written.

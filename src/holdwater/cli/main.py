@@ -11,11 +11,8 @@ from typing import TextIO
 
 import holdwater
 from holdwater.errors import HoldwaterError
+from holdwater.exit_codes import MISTAKE, STOPPED
 
-STOPPED = 75
-"""The exit code of a run that was stopped on purpose."""
-MISTAKE = 2
-"""The exit code of a mistake in the call or the configuration."""
 COMMANDS = ("train", "run", "watch", "plan", "report", "replay", "doctor", "verify-resume")
 """Each is a module of this package, imported when it is called."""
 

@@ -16,7 +16,7 @@ from holdwater.errors import ConfigError
 from holdwater.units import Bytes, format_size
 
 if TYPE_CHECKING:
-    from holdwater.train.tuning.planning import Choice
+    from holdwater.train.finetune.planner.fused import Choice
 
 SCHEMA = 1
 
@@ -43,9 +43,9 @@ def run(options: argparse.Namespace) -> int:
     if config["model"] is None:
         raise ConfigError("model is not given, but plan predicts fine-tuning; write --model FOLDER")
     check_writable("--json", options.json)
-    from holdwater.train.keep import keeps_weights  # noqa: PLC0415
+    from holdwater.train.finetune.planner.plan import choose_settings, planned_of, room_for_steps  # noqa: PLC0415
     from holdwater.train.settings import train_settings  # noqa: PLC0415 - brings torch
-    from holdwater.train.tuning.plans import choose_settings, planned_of, room_for_steps  # noqa: PLC0415
+    from holdwater.train.supervised import keeps_weights  # noqa: PLC0415
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     settings = train_settings(config, Path())
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     planned = planned_of(settings, settings.tuning)
     given, limit = config["max_memory"], None
     if given is not None:
-        limit, _ = room_for_steps(given, with_keeper=keeps_weights(config))
+        limit, _ = room_for_steps(given, with_weight_server=keeps_weights(config))
     choice = choose_settings(planned, rows=settings.batch_size, limit=limit)
     Console().print(_table(choice, config["max_memory"]))
     print(f"{choice.why}; {planned.parameters:,} weights are trained")  # noqa: T201 - what a command is for

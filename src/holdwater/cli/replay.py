@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.budget import Budget, Budgets
-from holdwater.cli.checks import LEAK_FOUND, check_writable
+from holdwater.cli.checks import check_writable
 from holdwater.detectors.evidence import Evidence
 from holdwater.detectors.growth import by_time
 from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
+from holdwater.exit_codes import LEAK_FOUND
 from holdwater.guard.summary import SCHEMA, summarise_findings
+from holdwater.observe.watcher import TICK
 from holdwater.store.history import read_history
-from holdwater.supervise.watcher import TICK
 from holdwater.units import Bytes
 
 KEPT = ("steps", "step_source", "actions", "overhead", "peak", "budget", "budgets")
@@ -97,5 +98,5 @@ def _config(then: dict[str, Any]) -> JudgeConfig:
 def _text(verdict: Verdict, then: dict[str, Any]) -> str:
     """The new judgement, for people."""
     lines = [f"verdict: {verdict.kind} (then: {then.get('verdict', 'none')}), at step {verdict.step}"]
-    lines += [f"  {finding.component}: {finding.verdict}: {finding.advice}" for finding in verdict.findings]
+    lines += [f"  {finding.component}: {finding.verdict}: {finding.message}" for finding in verdict.findings]
     return "\n".join(lines)

@@ -10,17 +10,17 @@ from typing import Any
 
 from holdwater.budget import Terms
 from holdwater.cli.checks import (
-    LEAK_FOUND,
     add_budgets,
     check_writable,
     choose_terms,
     free_run_folder,
     make_folder,
 )
-from holdwater.cli.supervision import add_supervision, is_supervised
 from holdwater.errors import ConfigError
-from holdwater.supervise.channel import create_channel
-from holdwater.supervise.process import ScriptProcess, die_as, hold_signals, script_command
+from holdwater.exit_codes import LEAK_FOUND
+from holdwater.process.channel import create_channel
+from holdwater.process.spawn import ScriptProcess, die_as, hold_signals, script_command
+from holdwater.supervise.flags import add_supervision_flags, is_supervised
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
     parser.add_argument("--steps", type=int, default=0, metavar="N", help="end the run with 0 after N steps")
     parser.add_argument("--quiet", action="store_true", help="print nothing of our own")
-    add_supervision(parser)
+    add_supervision_flags(parser)
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="SCRIPT [ARGS ...]", help="what to run")
     parser.set_defaults(run=run)
@@ -83,13 +83,13 @@ def _observe(
     options: argparse.Namespace, words: list[str], terms: Terms, out: Path, place: Path
 ) -> dict[str, Any]:
     """Run the script once; return its judgement and its exit code."""
-    create_channel(place / "pulse")
+    create_channel(place / "channel")
     process = ScriptProcess(script_command(place, words, last_step=options.steps), os.environ)
-    from holdwater.cli.observed import Observed  # noqa: PLC0415 - numpy loads while the script starts
+    from holdwater.observe.observed_run import ObservedRun  # noqa: PLC0415 - numpy loads while the script starts
     from holdwater.store.run_store import RunStore  # noqa: PLC0415
 
     rank = int(os.environ.get("RANK", "0") or 0)
-    observed = Observed(process, place, terms, RunStore(out, rank=rank), words=words)
+    observed = ObservedRun(process, place, terms, RunStore(out, rank=rank), words=words)
     observed.follow()
     summary = observed.summary() | {"exit_code": observed.exit_code}
     observed.close(_complete(dict(summary), options))
@@ -101,7 +101,7 @@ def _supervise(
 ) -> dict[str, Any]:
     """Run the script in one process after another; return the judgement of all, and the exit code."""
     hold_signals()
-    from holdwater.cli.supervised import SupervisedRun  # noqa: PLC0415 - numpy starts threads
+    from holdwater.supervise.scripts import SupervisedRun  # noqa: PLC0415 - numpy starts threads
 
     return SupervisedRun(options, words, terms, out, place).run()
 

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdwater.cli.checks import LEAK_FOUND, check_writable
+from holdwater.cli.checks import check_writable
 from holdwater.config import Config, Profile, choose_profile, gather, load_profile
 from holdwater.config.keys import KEYS
 from holdwater.errors import HoldwaterError
+from holdwater.exit_codes import LEAK_FOUND
+from holdwater.process.restart_context import RestartContext, leave_at_once
+from holdwater.process.spawn import hold_signals
 from holdwater.store.checkpoints import MANIFEST
-from holdwater.supervise.life import LifeFacts, leave_at_once
-from holdwater.supervise.process import hold_signals
 from holdwater.supervise.supervisor import another_supervises
 
 if TYPE_CHECKING:
@@ -64,19 +65,19 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train under a supervisor, unless this is what it has started already; return the exit code."""
-    life = LifeFacts.take()
-    if life is not None or options.no_supervise or not hasattr(os, "fork") or another_supervises(os.environ):
-        return _train(options, life)
+    restart = RestartContext.take()
+    if restart is not None or options.no_supervise or not hasattr(os, "fork") or another_supervises(os.environ):
+        return _train(options, restart)
     config = gather_config(options)
     check_writable("--json", options.json)
     hold_signals()
-    from holdwater.train.keep import keep_training  # noqa: PLC0415 - brings numpy, which starts threads
     from holdwater.train.run_folder import find_run_folder  # noqa: PLC0415
+    from holdwater.train.supervised import keep_training  # noqa: PLC0415 - brings numpy, which starts threads
 
     return keep_training(sys.argv, find_run_folder(config["out"], options.resume), config)
 
 
-def _train(options: argparse.Namespace, life: LifeFacts | None) -> int:
+def _train(options: argparse.Namespace, restart: RestartContext | None) -> int:
     """Train in this process; return the exit code."""
     config = gather_config(options)
     try:
@@ -86,16 +87,16 @@ def _train(options: argparse.Namespace, life: LifeFacts | None) -> int:
             f'training needs {error.name}, which is not installed; pip install "holdwater[torch]"'
         ) from error
     check_writable("--json", options.json)
-    folder = _folder(config, options, life)
+    folder = _folder(config, options, restart)
     if folder.settings is not None and options.config is None:
         options.config = folder.settings  # a run goes on with the settings that it began with; flags still win
-        if life is None or life.number == 0:
+        if restart is None or restart.number == 0:
             log.info("settings as in %s", folder.settings)
-    config = _with_profile(gather_config(options), options, quiet=life is not None and life.number > 0)
+    config = _with_profile(gather_config(options), options, quiet=restart is not None and restart.number > 0)
     command = ["holdwater", *sys.argv[1:]]
-    result = train(config, folder, command=command, callback=options.callback, life=life)
+    result = train(config, folder, command=command, callback=options.callback, restart=restart)
     if result.recycled_at is not None:
-        leave_at_once(life, result.recycled_at)
+        leave_at_once(restart, result.recycled_at)
     code = result.exit_code
     if code == 0 and options.fail_on == "leak" and result.summary.get("verdict") == "leak":
         code = LEAK_FOUND
@@ -108,16 +109,16 @@ def _train(options: argparse.Namespace, life: LifeFacts | None) -> int:
     return code
 
 
-def _folder(config: Config, options: argparse.Namespace, life: LifeFacts | None) -> "RunFolder":
+def _folder(config: Config, options: argparse.Namespace, restart: RestartContext | None) -> "RunFolder":
     """The folder of the run; where a supervisor has found it, that one."""
     from holdwater.train.run_folder import RunFolder, find_run_folder  # noqa: PLC0415
 
-    if life is None or (life.number == 0 and options.resume is not None):
+    if restart is None or (restart.number == 0 and options.resume is not None):
         return find_run_folder(config["out"], options.resume)
-    if life.number == 0:
-        return replace(find_run_folder(Path(life.out), None), unnamed=config["out"] is None)
+    if restart.number == 0:
+        return replace(find_run_folder(Path(restart.out), None), unnamed=config["out"] is None)
     branch = Path(options.resume or "")
-    return RunFolder(Path(life.out), checkpoint=branch if (branch / MANIFEST).exists() else None, resume=True)
+    return RunFolder(Path(restart.out), checkpoint=branch if (branch / MANIFEST).exists() else None, resume=True)
 
 
 def gather_config(options: argparse.Namespace, profile: Profile | None = None) -> Config:

@@ -10,7 +10,7 @@ from typing import Any
 
 from holdwater.cli.checks import check_writable
 from holdwater.errors import CheckpointError, ConfigError, HoldwaterError
-from holdwater.store.compare import Comparison, compare_runs
+from holdwater.store.compare import StateComparison, compare_runs
 
 REFUTED = 1
 """The exit code where the two runs differ."""
@@ -88,7 +88,7 @@ def _verify(words: list[str], place: Path, every: int) -> dict[str, Any]:
     return result | {"text": f"not exact: first at step {found.step}, {found.what}: {found.how}; {why}"}
 
 
-def _left_out(comparison: Comparison) -> str:
+def _left_out(comparison: StateComparison) -> str:
     """What was not compared, for people."""
     if not comparison.unseeded:
         return ""
@@ -120,7 +120,7 @@ def _run(words: list[str], out: Path, every: int, *, interrupted: bool) -> Path:
     return out
 
 
-def _compare(one: Path, other: Path) -> Comparison:
+def _compare(one: Path, other: Path) -> StateComparison:
     """Compare two runs.
 
     Args:

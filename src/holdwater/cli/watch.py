@@ -11,16 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from holdwater.budget import Budgets
-from holdwater.cli.checks import LEAK_FOUND, add_budgets, check_writable, choose_terms, free_run_folder
+from holdwater.cli.checks import add_budgets, check_writable, choose_terms, free_run_folder
 from holdwater.errors import ConfigError, ProbeError
+from holdwater.exit_codes import LEAK_FOUND
 from holdwater.guard.account import Overhead
 from holdwater.guard.summary import summarise
+from holdwater.observe.candidates import Candidate, find_training, training_process
+from holdwater.observe.recorder import Record
+from holdwater.observe.request import ask_inventory
+from holdwater.observe.watcher import Watcher
 from holdwater.probes.outside import Outside
 from holdwater.store.run_store import RunStore
-from holdwater.supervise.candidates import Candidate, find_training, training_process
-from holdwater.supervise.record import Record
-from holdwater.supervise.request import ask_inventory
-from holdwater.supervise.watcher import Watcher
 from holdwater.units import format_size
 
 

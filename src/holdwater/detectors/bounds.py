@@ -170,5 +170,5 @@ def _bounded(  # noqa: PLR0913 - the parts of a finding
         rate=rate,
         follows=follows,
         forecast=plateau,
-        advice=text,
+        message=text,
     )

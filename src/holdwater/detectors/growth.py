@@ -3,12 +3,12 @@
 A robust line is laid through blocks of steps, over the whole run and over its later parts. *Leak* is said only
 if in one of them the line rises beyond doubt, goes on rising to the end no slower than before, rises in many
 places and not in a few, and reaches what was never reached before. The line's error allows for noise that
-resembles itself, and its threshold for how often one looks. One reading minus the one before is never a
+is autocorrelated, and its threshold for how often one looks. One reading minus the one before is never a
 judgement.
 
 Source of the threshold: Pocock (1977), "Group sequential methods in the design and analysis of clinical
 trials", Biometrika 64: one boundary for all looks; here they come at growing intervals, so that a million
-steps need 40, and the boundary was set by simulation (`holdwater.evaluation`).
+steps need 40, and the boundary was set by simulation (`benchmarks/simulated`).
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ before. Between two looks the verdict stands, so that looking at every step woul
 LOOKS = 40
 """As many looks as those in a million steps count for: neighbours see nearly the same."""
 MORE_IF_ALIKE = 0.7
-"""Standard errors that are asked for beside, where noise resembles itself so much that its scale is guessed."""
+"""Standard errors that are asked for beside, where noise is so autocorrelated that its scale is guessed."""
 LAST_SHARE = 0.3
 """What the look at the end of a run spends of the chance of a false alarm; those before it share the rest."""
 PLACES = 4

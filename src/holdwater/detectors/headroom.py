@@ -79,7 +79,7 @@ class Pressure:
                     component=one.component,
                     detected_step=step,
                     onset_step=step,
-                    advice=f"{one.level}: {one.reason}",
+                    message=f"{one.level}: {one.reason}",
                 )
 
     def added_to(self, verdict: Verdict) -> Verdict:

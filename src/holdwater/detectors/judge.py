@@ -6,13 +6,13 @@ import numpy as np
 
 from holdwater.budget import Budgets
 from holdwater.detectors import accuse
-from holdwater.detectors.advice import advise
 from holdwater.detectors.bounds import known_end
 from holdwater.detectors.clocks import Following, find_clock
 from holdwater.detectors.companions import without_companions
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.forecast import forecast_limit, level, seconds_per_step
 from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_growth
+from holdwater.detectors.messages import advise
 from holdwater.detectors.series import Series, children, device_cache, private_series, retained, shared, take
 from holdwater.detectors.staircase import climb_at_events, rise_evenly
 from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, Verdict, VerdictKind
@@ -297,7 +297,7 @@ class _Case:
             verdict=kind,
             component=component,
             detected_step=self.step,
-            advice=advise(
+            message=advise(
                 kind,
                 component,
                 growth,

@@ -1,4 +1,4 @@
-"""A robust slope with a standard error that allows for noise that resembles itself from block to block.
+"""A robust slope with a standard error that allows for autocorrelated noise from block to block.
 
 Sources: Sen (1968), "Estimates of the regression coefficient based on Kendall's tau", JASA 63 (the slope);
 Bayley and Hammersley (1946), "The 'effective' number of independent observations in an autocorrelated time

@@ -87,7 +87,7 @@ class Finding:
     component: Component
     detected_step: Step
     """The step of the judgement."""
-    advice: str
+    message: str
     """One or two sentences for people."""
     rate: Rate | None = None
     """None where there are too few steps for a slope."""

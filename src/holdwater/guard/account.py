@@ -26,7 +26,7 @@ class Overhead:
     """What the guard cost."""
 
     guard_seconds: float
-    """In the hook, dear looks and store included; remedies are accounted for as actions."""
+    """In the hook, expensive looks and store included; remedies are accounted for as actions."""
     run_seconds: float
     """From the guard's first step to its last."""
     step_us_mean: float

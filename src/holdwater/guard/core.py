@@ -12,7 +12,7 @@ from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Verdict
 from holdwater.policy.decision import ActionName, Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
-from holdwater.policy.restarts import relieved_budgets
+from holdwater.policy.restarts import lowered_budgets
 from holdwater.probes.sample import Sample
 from holdwater.timeline.timeline import CAPACITY, Timeline
 from holdwater.units import Step
@@ -60,7 +60,7 @@ class GuardCore:
             budgets: Of the run; other ones where it has begun to use a device.
         """
         self.budgets = budgets
-        self._kept = relieved_budgets(budgets, self.config.deaths)
+        self._kept = lowered_budgets(budgets, self.config.deaths)
         self._pressure = Pressure()
 
     def observe(self, sample: Sample) -> tuple[Event, ...]:

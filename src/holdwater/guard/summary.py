@@ -140,7 +140,7 @@ def _judged(finding: Finding) -> dict[str, Any]:
         "explained": 0.0,
         "sites": [],
         "pattern": finding.pattern,
-        "advice": finding.advice,
+        "advice": finding.message,
     }
 
 

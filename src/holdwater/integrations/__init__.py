@@ -1,1 +1,1 @@
-"""Other people's frameworks, joined to the guard."""
+"""Addresses that were documented before the packages they lead to now; they stay."""

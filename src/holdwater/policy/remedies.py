@@ -238,7 +238,7 @@ class Remedies:
             self._leaks_answered = len(fast)
             return ()
         self._leaks_answered = len(fast)
-        return self._release(fast[0].advice, sample, RELEASE)
+        return self._release(fast[0].message, sample, RELEASE)
 
     def answer_interval(self, step: Step) -> tuple[Decision, ...]:
         """Decide whether the caches are due to be cleared."""

@@ -6,10 +6,9 @@ from typing import Literal
 
 from holdwater.budget import Budget, Budgets
 from holdwater.errors import ConfigError
+from holdwater.exit_codes import FINAL, STOPPED
 from holdwater.units import Bytes
 
-FINAL = frozenset((0, 2, 3, 75))
-"""Exit codes that are final: done, a mistake of the user's, a leak found, stopped on purpose."""
 RELIEF = 0.9
 """A process that follows one which was killed for want of memory takes its budget as so much smaller."""
 LEAST_SHARE = 0.5
@@ -47,7 +46,7 @@ class Answer:
     """For people."""
     exit_code: int = 0
     """If nothing follows."""
-    relieve: bool = False
+    after_out_of_memory: bool = False
     """The next process should use less memory, or be recycled earlier."""
 
 
@@ -85,7 +84,7 @@ class Restarts:
             return self._answer_recycling(end)
         if end.stopping or end.status in FINAL:
             cause: Cause = "asked to stop" if end.stopping else "done"
-            code = 75 if end.stopping and end.status < 0 else end.status
+            code = STOPPED if end.stopping and end.status < 0 else end.status
             return Answer(again=False, cause=cause, reason=f"it ended with {describe(end.status)}", exit_code=code)
         self.deaths += 1
         self._in_vain = 0 if end.step > self._furthest else self._in_vain + 1
@@ -99,19 +98,19 @@ class Restarts:
         if self.deaths > self._config.in_all:
             how += f"; it has been started again {self._config.in_all} times already"
             return Answer(again=False, cause=cause, reason=how, exit_code=_code(end))
-        return Answer(again=True, cause=cause, reason=how, relieve=end.out_of_memory)
+        return Answer(again=True, cause=cause, reason=how, after_out_of_memory=end.out_of_memory)
 
     def _answer_recycling(self, end: End) -> Answer:
         """A run whose processes are recycled without getting further would never end."""
         if end.step <= end.first_step:
             reason = "it was to be replaced before it had made a step: replacing it frees too little"
-            return Answer(again=False, cause="recycled", reason=reason, exit_code=75)
+            return Answer(again=False, cause="recycled", reason=reason, exit_code=STOPPED)
         if self._lost >= self._config.without_progress:
             reason = (
                 f"{self._lost} times in a row a process went on from step {end.first_step}, not from where the "
                 "one before it had left: replacing it loses steps"
             )
-            return Answer(again=False, cause="recycled", reason=reason, exit_code=75)
+            return Answer(again=False, cause="recycled", reason=reason, exit_code=STOPPED)
         return Answer(again=True, cause="recycled", reason=f"replaced after step {end.step}")
 
 
@@ -125,7 +124,7 @@ def relieved(limit: int, deaths: int) -> int:
     return int(limit * max(RELIEF**deaths, LEAST_SHARE))
 
 
-def relieved_budgets(budgets: Budgets, deaths: int) -> Budgets:
+def lowered_budgets(budgets: Budgets, deaths: int) -> Budgets:
     """Each pool's budget, as small as a process is to keep it.
 
     Args:
@@ -153,4 +152,4 @@ def describe(status: int) -> str:
 
 def _code(end: End) -> int:
     """What the supervisor ends with: as the process did; one that hung ended by our own hand."""
-    return 75 if end.hung else end.status
+    return STOPPED if end.hung else end.status

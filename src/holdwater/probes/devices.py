@@ -39,13 +39,22 @@ def loaded(name: str) -> Any | None:  # noqa: ANN401 - a module of a framework t
 
 
 @dataclass(slots=True)
-class Beside:
+class ExternalMemory:
     """Memory of a run on its device that another of its processes holds: the framework does not count it here."""
 
     held: Bytes = NOTHING
 
+    def take(self, size: int) -> None:
+        """Note that more of it is used.
 
-BESIDE = Beside()
+        Args:
+            size: In bytes.
+        """
+        self.held = Bytes(self.held + size)
+
+
+EXTERNAL = ExternalMemory()
+"""Of this process."""
 
 
 class Cuda:
@@ -70,10 +79,10 @@ class Cuda:
             return None
         statistics = torch.cuda.memory.memory_stats_as_nested_dict()
         if not statistics:
-            return DeviceMemory(BESIDE.held, BESIDE.held)
+            return DeviceMemory(EXTERNAL.held, EXTERNAL.held)
         return DeviceMemory(
-            Bytes(BESIDE.held + statistics["allocated_bytes"]["all"]["current"]),
-            Bytes(BESIDE.held + statistics["reserved_bytes"]["all"]["current"]),
+            Bytes(EXTERNAL.held + statistics["allocated_bytes"]["all"]["current"]),
+            Bytes(EXTERNAL.held + statistics["reserved_bytes"]["all"]["current"]),
         )
 
 

@@ -116,7 +116,7 @@ class Available:
         return {"available": min(available, max(self._cgroup.limit - usage, 0)), "cgroup_usage": usage}
 
 
-class Pressure:
+class PressureProbe:
     """Pressure stall information: how long tasks waited for memory."""
 
     name = "pressure"

@@ -1,11 +1,11 @@
-"""Take one sample of memory at the end of a step: cheap readings always, dear ones when they are due."""
+"""Take one sample of memory at the end of a step: cheap readings always, expensive ones when they are due."""
 
 from collections.abc import Callable, Iterable
 
 from holdwater.budget import InUse
 from holdwater.probes.devices import CudaDriver, DevicePeak, Pinned, find_device
 from holdwater.probes.heap import Heap
-from holdwater.probes.host import Available, Pressure, ProcessParts, Resident
+from holdwater.probes.host import Available, PressureProbe, ProcessParts, Resident
 from holdwater.probes.probe import Probe
 from holdwater.probes.processes import Children, Handles, SharedMemoryFiles
 from holdwater.probes.sample import NO_LOOK, DeviceMemory, Look, Sample
@@ -16,21 +16,21 @@ PROBES: tuple[type[Probe], ...] = (
     ProcessParts,
     Heap,
     Handles,
-    Pressure,
+    PressureProbe,
     Children,
     SharedMemoryFiles,
     CudaDriver,
     DevicePeak,
     Pinned,
 )
-"""The dearer probes, in the order in which they are read."""
+"""The more expensive probes, in the order in which they are read."""
 
 SHARE_OF_TIME = 0.0005
-"""A dear probe takes at most this share of the time: one that costs 1 ms is read every 2 s at most."""
+"""A expensive probe takes at most this share of the time: one that costs 1 ms is read every 2 s at most."""
 
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks at dear probes, at least; what is due meanwhile is read together."""
+"""Seconds between two looks at expensive probes, at least; what is due meanwhile is read together."""
 
 
 class Observer:
@@ -41,7 +41,7 @@ class Observer:
 
         Args:
             elapsed: Seconds on a clock that never goes backwards.
-            probes: The dearer probes; None takes all of `PROBES`.
+            probes: The more expensive probes; None takes all of `PROBES`.
         """
         chosen = [make() for make in PROBES] if probes is None else list(probes)
         self.failures: dict[str, str] = {}
@@ -69,7 +69,7 @@ class Observer:
         Args:
             step: The number of the step that has just ended.
             loss: What the training loop reported with it.
-            everything: Read the dear probes too, whether they are due or not.
+            everything: Read the expensive probes too, whether they are due or not.
         """
         seconds = self._elapsed() - self._began
         look = None
@@ -95,7 +95,7 @@ class Observer:
         return None if self._device is None else self._device.read()
 
     def _look(self, seconds: float, *, everything: bool) -> Look:
-        """Read the dear probes that are due; values of the others stand as they were last seen."""
+        """Read the expensive probes that are due; values of the others stand as they were last seen."""
         if self._device is None:  # a program may load its framework after the guard
             self._device = find_device()
         for probe, due in list(self._due.items()):

@@ -8,7 +8,7 @@ Reading = Mapping[str, int | float]
 
 
 class Probe(Protocol):
-    """One dearer reading, taken by the clock."""
+    """One more expensive reading, taken by the clock."""
 
     name: str
     """A word for tables."""

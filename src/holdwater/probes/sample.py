@@ -20,7 +20,7 @@ class DeviceMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What dearer probes saw, refreshed by the clock and not by the step."""
+    """What more expensive probes saw, refreshed by the clock and not by the step."""
 
     available: Bytes | None = None
     """What new work could take: on the machine, or within the cgroup where that is less."""
@@ -95,6 +95,6 @@ class Sample:
     device: DeviceMemory | None = None
     """None on a CPU."""
     look: Look | None = None
-    """What dearer probes saw, where some were due at this step; else None."""
+    """What more expensive probes saw, where some were due at this step; else None."""
     loss: float | None = None
     """The mean of the losses that the training loop reported since the sample before."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from holdwater.report.explained import explanations_as_html
 from holdwater.report.parts import MemoryParts, memory_parts
-from holdwater.report.plot import Chart, Level, Series
+from holdwater.report.plot import Chart, Level, PlotSeries
 from holdwater.report.words import figures, forecast_in_words, headline, how_it_ended, slope_in_words
 from holdwater.store.history import History
 from holdwater.timeline.buckets import thin
@@ -101,8 +101,8 @@ def _figures(history: History) -> list[_Figure]:
     if samples.seen("device_reserved"):
         reserved, allocated = samples.highs("device_reserved"), samples.highs("device_allocated")
         lines = [
-            Series("reserved", reserved, "--device"),
-            Series("allocated", allocated, "--allocated"),
+            PlotSeries("reserved", reserved, "--device"),
+            PlotSeries("allocated", allocated, "--allocated"),
         ]
         peak = float(np.nanmax(reserved)) or 1.0
         levels = _levels(history, "device")
@@ -112,7 +112,7 @@ def _figures(history: History) -> list[_Figure]:
         drawn.append(_Figure("device", "Device memory", note, chart, _pointer(steps, lines, format_size)))
     if samples.seen("loss"):
         loss = samples.means("loss")
-        lines = [Series("loss", loss, "--loss")]
+        lines = [PlotSeries("loss", loss, "--loss")]
         spread = max(float(np.nanmax(loss) - np.nanmin(loss)), 1e-9)
         low, high = float(np.nanmin(loss)) - 0.08 * spread, float(np.nanmax(loss)) + 0.05 * spread
         chart = Chart(steps, low, high, _write_loss, 220, lines=lines, marks=_marks(history))
@@ -135,7 +135,7 @@ def _memory_figure(history: History, parts: MemoryParts) -> _Figure:
         levels=levels,
         marks=_marks(history),
     )
-    total = Series("all together", parts.total, "--ink")
+    total = PlotSeries("all together", parts.total, "--ink")
     return _Figure(
         "memory",
         "Memory by part",
@@ -163,7 +163,7 @@ def _section(figure: _Figure) -> str:
     )
 
 
-def _pointer(steps: Any, series: Iterable[Series], write: Any) -> dict[str, Any]:  # noqa: ANN401
+def _pointer(steps: Any, series: Iterable[PlotSeries], write: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the pointer shows at each step."""
     return {
         "steps": [int(step) for step in steps],

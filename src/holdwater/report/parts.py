@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holdwater.report.plot import Series
+from holdwater.report.plot import PlotSeries
 from holdwater.timeline.buckets import Buckets, Floats
 
 
@@ -14,7 +14,7 @@ class MemoryParts:
 
     steps: Floats
     """Shape (points,)."""
-    areas: list[Series]
+    areas: list[PlotSeries]
     """The parts, from the bottom up; bytes."""
     total: Floats
     """Their sum. Shape (points,)."""
@@ -30,20 +30,20 @@ def memory_parts(samples: Buckets) -> MemoryParts:
     resident = samples.highs("resident")
     if not samples.seen("anonymous"):
         total = np.nan_to_num(resident)
-        return MemoryParts(steps, [Series("resident", total, "--heap")], total)
+        return MemoryParts(steps, [PlotSeries("resident", total, "--heap")], total)
     anonymous = _held(samples.highs("anonymous"))
     heap = np.minimum(_held(samples.highs("heap_in_use")), anonymous)
     kept = np.minimum(_held(samples.highs("heap_kept")), anonymous - heap)
     areas = [
-        Series("heap in use", heap, "--heap"),
-        Series("heap kept by the allocator", kept, "--kept"),
-        Series("other private memory", anonymous - heap - kept, "--private"),
-        Series("mapped files", _held(samples.highs("file")), "--file"),
-        Series("shared memory", _held(samples.highs("shared_memory")), "--shared"),
+        PlotSeries("heap in use", heap, "--heap"),
+        PlotSeries("heap kept by the allocator", kept, "--kept"),
+        PlotSeries("other private memory", anonymous - heap - kept, "--private"),
+        PlotSeries("mapped files", _held(samples.highs("file")), "--file"),
+        PlotSeries("shared memory", _held(samples.highs("shared_memory")), "--shared"),
     ]
     known = np.sum([area.values for area in areas], axis=0)
-    areas.append(Series("unaccounted", np.maximum(resident - known, 0), "--rest"))
-    areas.append(Series("child processes", _held(samples.highs("children")), "--children"))
+    areas.append(PlotSeries("unaccounted", np.maximum(resident - known, 0), "--rest"))
+    areas.append(PlotSeries("child processes", _held(samples.highs("children")), "--children"))
     areas = [area for area in areas if float(area.values.max()) > 0]
     return MemoryParts(steps, areas, np.sum([area.values for area in areas], axis=0))
 

@@ -17,7 +17,7 @@ LEFT, RIGHT, TOP, BOTTOM = 78, 28, 14, 34
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class PlotSeries:
     """One line or area of a chart."""
 
     name: str
@@ -47,9 +47,9 @@ class Chart:
     write: Callable[[float], str]
     """Writes a value with its unit."""
     height: int = 320
-    areas: Sequence[Series] = ()
+    areas: Sequence[PlotSeries] = ()
     """Stacked on one another."""
-    lines: Sequence[Series] = ()
+    lines: Sequence[PlotSeries] = ()
     levels: Sequence[Level] = ()
     marks: Sequence[tuple[float, str, str]] = field(default=())
     """Step, kind and caption of each event."""

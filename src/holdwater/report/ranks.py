@@ -10,7 +10,7 @@ from holdwater.store.history import History, read_history
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
+class RankTable:
     """The ranks of a run, as far as they can be read."""
 
     verdicts: dict[int, str]
@@ -32,7 +32,7 @@ class Ranks:
         return f"This is rank {self.worst} of {len(self.verdicts)}, the worst. The others: {rest}."
 
 
-def read_ranks(folder: Path) -> Ranks:
+def read_ranks(folder: Path) -> RankTable:
     """Read all ranks of a run, and choose the worst.
 
     Args:
@@ -58,7 +58,7 @@ def read_ranks(folder: Path) -> Ranks:
         )
     worst = min(histories, key=lambda rank: (*_gravity(histories[rank].summary), rank))
     verdicts = {rank: _verdict(history.summary) for rank, history in histories.items()}
-    return Ranks(verdicts, worst, histories[worst])
+    return RankTable(verdicts, worst, histories[worst])
 
 
 def _verdict(summary: dict[str, Any] | None) -> str:

@@ -33,7 +33,7 @@ class Checkpoint:
 
 
 RESTING = "resting"
-"""In the state of a checkpoint that holds no weights: they lie with a keeper, under this token."""
+"""In the state of a checkpoint that holds no weights: they lie with a weight server, under this token."""
 
 
 class CheckpointFolder:

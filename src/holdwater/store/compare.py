@@ -22,7 +22,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class StateComparison:
     """What two runs have in common."""
 
     steps: tuple[int, ...]
@@ -35,7 +35,7 @@ class Comparison:
     """Random states that differ before the first step already, for nobody has seeded them: they are left out."""
 
 
-def compare_runs(one: Path, other: Path) -> Comparison:
+def compare_runs(one: Path, other: Path) -> StateComparison:
     """Compare the checkpoints that two runs have of the same steps.
 
     Args:
@@ -66,8 +66,8 @@ def compare_runs(one: Path, other: Path) -> Comparison:
             key = next(key for key in states[0] if states[0][key] != states[1].get(key))
             difference = Difference(first.step, f"manifest.json: {key}", "the values differ")
         if difference is not None:
-            return Comparison(tuple(steps), tensors, difference, unseeded)
-    return Comparison(tuple(steps), tensors, None, unseeded)
+            return StateComparison(tuple(steps), tensors, difference, unseeded)
+    return StateComparison(tuple(steps), tensors, None, unseeded)
 
 
 def _unseeded(one: Path, other: Path) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from holdwater.units import Bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class RecordedSession:
     """One process's part of a run."""
 
     number: int
@@ -45,7 +45,7 @@ class History:
     """All that is stored of one rank of a run."""
 
     path: Path
-    sessions: tuple[Session, ...]
+    sessions: tuple[RecordedSession, ...]
     samples: Buckets
     """Of the sessions in turn; steps that a killed session had done and a later one did again are left out."""
     marks: tuple[Mark, ...]
@@ -67,7 +67,7 @@ class History:
         return next((s.summary for s in reversed(self.sessions) if s.summary is not None), None)
 
 
-def _read_budgets(session: Session) -> Budgets | None:
+def _read_budgets(session: RecordedSession) -> Budgets | None:
     """The budget of each pool that one process kept; None if none was recorded."""
     summary = session.summary or {}
     rows = summary.get("budgets") or session.facts.get("budgets") or {}
@@ -131,7 +131,7 @@ def _read(connection: sqlite3.Connection, path: Path) -> History:
         return History(path, (), no_buckets(), (), (), ())
     summaries = dict(connection.execute("SELECT session, summary FROM summaries"))
     sessions = tuple(
-        Session(number, began, first, json.loads(facts), _decode(summaries.get(number)))
+        RecordedSession(number, began, first, json.loads(facts), _decode(summaries.get(number)))
         for number, began, first, facts in connection.execute("SELECT * FROM sessions ORDER BY id")
     )
     ends = [min((later.first_step for later in sessions[at + 1 :]), default=None) for at in range(len(sessions))]

@@ -1,1 +1,1 @@
-"""Watch a training process from a process beside it: it may crash, be killed or leak; this one goes on."""
+"""Keep a run going in one process after another: decide when to replace it, start the next, and count the cost."""

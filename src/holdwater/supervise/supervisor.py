@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from holdwater.policy.restarts import Answer, End, RestartConfig, Restarts
 from holdwater.probes.kills import count_kills
-from holdwater.supervise.channel import Channel
-from holdwater.supervise.fork_server import ForkServer
-from holdwater.supervise.process import ForkedProcess
+from holdwater.process.channel import Channel
+from holdwater.process.fork_server import ForkServer
+from holdwater.process.spawn import ForkedProcess
 
 log = logging.getLogger("holdwater")
 
@@ -38,21 +38,21 @@ class Launch:
     """Its `sys.argv`."""
     modules: Sequence[str]
     """What is imported once, in the process that is forked from."""
-    environment: Callable[["Life"], Mapping[str, str]]
-    """The environment of a life."""
+    environment: Callable[["TrainerProcess"], Mapping[str, str]]
+    """The environment of a training process."""
     settled: Mapping[str, str] = field(default_factory=dict)
     """What the imports need in the environment beside what there is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class TrainerProcess:
     """One process of a run."""
 
     number: int
     """The first is 0."""
     first_step: int
     """Steps that were done when it began, as far as is known."""
-    relieve: int
+    out_of_memory_restarts: int
     """How often a process of this run was short of memory."""
 
 
@@ -77,7 +77,7 @@ class Supervisor:
         """
         self.channel = channel
         self.restarts = Restarts(config or RestartConfig())
-        self.life = Life(-1, 0, 0)
+        self.trainer = TrainerProcess(-1, 0, 0)
         self.process: ForkedProcess | None = None
         self.argv = list(launch.argv)
         """`sys.argv` of the next process."""
@@ -102,15 +102,15 @@ class Supervisor:
         steps = self.channel.get("steps")
         self.channel = channel or self.channel
         self.channel.put("steps", steps)
-        self.life = Life(self.life.number + 1, steps, self.life.relieve)
+        self.trainer = TrainerProcess(self.trainer.number + 1, steps, self.trainer.out_of_memory_restarts)
         for name in ("recycled", "out_of_memory"):
             self.channel.put(name, 0)
         if not self._server.alive:
             self._server = self._new_server()
         self._moved, self._kills = (steps, time.monotonic()), count_kills()
         self._hung, self._stop_by = False, float("inf")
-        self.channel.put("goes_on_from", NOT_KNOWN if self.life.number else 0)
-        environment = self._launch.environment(self.life)
+        self.channel.put("goes_on_from", NOT_KNOWN if self.trainer.number else 0)
+        environment = self._launch.environment(self.trainer)
         process = ForkedProcess(self._server, self.channel, self._launch.target, self.argv, environment)
         if process.exit_status is not None and self._server.unfit:
             log.warning("%s; each process imports everything itself", self._server.unfit)
@@ -149,7 +149,7 @@ class Supervisor:
         steps, from_step = self.channel.get("steps"), self.channel.get("goes_on_from")
         end = End(
             status=process.exit_status,
-            first_step=self.life.first_step if from_step == NOT_KNOWN else from_step,
+            first_step=self.trainer.first_step if from_step == NOT_KNOWN else from_step,
             step=steps,
             recycled=self.channel.get("recycled") > 0 and process.exit_status == 0,
             hung=self._hung,
@@ -157,8 +157,10 @@ class Supervisor:
             out_of_memory=self.channel.get("out_of_memory") > 0 or self._was_killed_by_kernel(process.exit_status),
         )
         answer = self.restarts.answer(end)
-        if answer.relieve:
-            self.life = Life(self.life.number, self.life.first_step, self.life.relieve + 1)
+        if answer.after_out_of_memory:
+            self.trainer = TrainerProcess(
+                self.trainer.number, self.trainer.first_step, self.trainer.out_of_memory_restarts + 1
+            )
         return answer
 
     def _was_killed_by_kernel(self, status: int) -> bool:

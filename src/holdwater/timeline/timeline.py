@@ -120,7 +120,7 @@ class Timeline:
         self._count[index] += 1
 
     def _note_look(self, look: Look) -> None:
-        """Take what dearer probes saw into the unfinished bucket."""
+        """Take what more expensive probes saw into the unfinished bucket."""
         for index, name in enumerate(LOOK_SERIES, start=_FIRST_LOOK):
             value = getattr(look, name)
             if value is not None:

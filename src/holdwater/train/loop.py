@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 from holdwater.actions.perform import Outcome
 from holdwater.errors import CheckpointError, DataError
 from holdwater.guard.guard import Guard
-from holdwater.integrations.out_of_memory import is_out_of_memory, release
-from holdwater.integrations.recovering_step import OneSampleTooLarge, RecoveringStep
+from holdwater.oom.out_of_memory import is_out_of_memory, release
+from holdwater.oom.recovering_step import OneSampleTooLarge, RecoveringStep
 from holdwater.store.checkpoints import CheckpointFolder
-from holdwater.train.lifeline import LifeLine
+from holdwater.train.progress import Progress, Screen
 from holdwater.train.schedule import learning_rate
-from holdwater.train.screen import Progress, Screen
 from holdwater.train.settings import TrainSettings
-from holdwater.train.trainee import Trainee
+from holdwater.train.supervisor_link import SupervisorLink
+from holdwater.train.trainable import Trainable
 from holdwater.units import Step
 
 Result = TypeVar("Result")
@@ -23,11 +23,11 @@ log = logging.getLogger("holdwater")
 
 
 @dataclass(frozen=True, slots=True)
-class Loop:
+class TrainingLoop:
     """Trains a state to its last step."""
 
     settings: TrainSettings
-    state: Trainee
+    state: Trainable
     step: RecoveringStep[Any]
     """Takes the optimizer steps."""
     checkpoints: CheckpointFolder
@@ -35,7 +35,7 @@ class Loop:
     screen: Screen
     callback: Callable[[Guard], None] | None = None
     """Called with the guard after each step."""
-    line: LifeLine | None = None
+    line: SupervisorLink | None = None
     """To the supervisor, if there is one."""
 
     def run(self) -> None:
@@ -184,7 +184,7 @@ class Loop:
             self.guard.mark("epoch", number=int(self.state.epochs))
 
 
-def recovering_step(settings: TrainSettings, state: Trainee, *, deaths: int = 0) -> RecoveringStep[Any]:
+def recovering_step(settings: TrainSettings, state: Trainable, *, deaths: int = 0) -> RecoveringStep[Any]:
     """Take the steps of a state so that they outlive a lack of memory.
 
     Args:
@@ -193,6 +193,6 @@ def recovering_step(settings: TrainSettings, state: Trainee, *, deaths: int = 0)
         deaths: Processes of this run that were killed for want of memory: this one begins with smaller parts.
     """
     factor = settings.batch_size_reduction_factor
-    step = RecoveringStep(state.lent(), micro_batch=state.micro_batch, factor=factor)
+    step = RecoveringStep(state.step_functions(), micro_batch=state.micro_batch, factor=factor)
     step.micro_batch = max(int(state.micro_batch * factor**deaths), 1)
     return step

@@ -19,31 +19,27 @@ import holdwater
 from holdwater.actions.levers import Levers
 from holdwater.config import Config
 from holdwater.errors import CheckpointError, ConfigError, HoldwaterError, RunFolderError, StoreError
+from holdwater.exit_codes import SPOILT, STOPPED
 from holdwater.guard.guard import Guard
 from holdwater.guard.settings import GuardSettings
 from holdwater.guard.summary import join_summaries
-from holdwater.integrations.recovering_step import HalfUpdated
+from holdwater.oom.recovering_step import HalfUpdated
+from holdwater.process.restart_context import RestartContext, only_here, stop_soon
 from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder, read_checkpoint
 from holdwater.store.history import read_history
 from holdwater.store.lock import hold
 from holdwater.store.run_store import amend_summary
-from holdwater.supervise.life import LifeFacts, only_here, stop_soon
 from holdwater.train.callbacks import find_callback
-from holdwater.train.lifeline import LifeLine
-from holdwater.train.loop import Loop, recovering_step
+from holdwater.train.loop import TrainingLoop, recovering_step
+from holdwater.train.pretrain.state import new_state
+from holdwater.train.pretrain.text import find_files, read_text, tokenise
+from holdwater.train.progress import Speed, open_screen
 from holdwater.train.run_folder import RunFolder
-from holdwater.train.screen import Pace, open_screen
 from holdwater.train.settings import TrainSettings, train_settings
-from holdwater.train.state import new_state
-from holdwater.train.text import find_files, read_text, tokenise
-from holdwater.train.trainee import Trainee
+from holdwater.train.supervisor_link import SupervisorLink
+from holdwater.train.trainable import Trainable
 
 log = logging.getLogger("holdwater")
-
-SPOILT = 1
-"""The exit code of a process whose weights are not whole: its supervisor starts another one."""
-RESUMABLE = 75
-"""The exit code of a run that stopped on purpose and can be resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ def train(
     *,
     command: Sequence[str],
     callback: str | None = None,
-    life: LifeFacts | None = None,
+    restart: RestartContext | None = None,
 ) -> Result:
     """Train a model as configured.
 
@@ -72,7 +68,7 @@ def train(
         folder: Where the run lies.
         command: What the user typed, for the record.
         callback: `module:function`, called with the guard after each step.
-        life: What a supervisor says of this process; None without one.
+        restart: What a supervisor says of this process; None without one.
 
     Returns:
         The exit code and the judgement.
@@ -87,7 +83,7 @@ def train(
     with hold(folder.out):
         try:
             function = None if callback is None else find_callback(callback)
-            return _train(config, folder, command, function, None if life is None else LifeLine(life))
+            return _train(config, folder, command, function, None if restart is None else SupervisorLink(restart))
         except HoldwaterError:
             folder.forget()
             raise
@@ -98,13 +94,13 @@ def _train(
     folder: RunFolder,
     command: Sequence[str],
     function: Callable[[Guard], None] | None,
-    line: LifeLine | None,
+    line: SupervisorLink | None,
 ) -> Result:
     """Train in a folder that no other process uses."""
     settings = train_settings(config, folder.out)
     torch.set_num_threads(settings.threads)
     _check_merged(settings)
-    state = _new_trainee(settings)
+    state = _new_trainable(settings)
     checkpoints = CheckpointFolder(folder.checkpoints, keep=settings.keep_checkpoints)
     if folder.resume or (line is not None and line.goes_on):
         _resume(state, checkpoints, folder, line, threads=settings.threads)
@@ -118,19 +114,19 @@ def _train(
         checkpoint=lambda: loop.save(),  # noqa: PLW0108 - the loop is made below
         recycle=None if line is None else lambda: line.agree(guard),
     )
-    deaths = 0 if line is None else line.life.relieve
+    deaths = 0 if line is None else line.restart.out_of_memory_restarts
     guard = Guard(_guard_settings(config, settings, state.step, deaths), levers=levers)
-    guard.facts = _facts(command, settings, state) | ({} if line is None else {"run": line.life.pulse})
+    guard.facts = _facts(command, settings, state) | ({} if line is None else {"run": line.restart.channel_path})
     with guard:
         if line is None or line.is_first:
             _say_limits(guard)
-        pace = Pace(
+        pace = Speed(
             first_step=state.step,
             steps=settings.steps,
             tokens_in_step=settings.tokens_in_step,
             began=None if line is None else line.began(state.step),
         )
-        loop = Loop(
+        loop = TrainingLoop(
             settings,
             state,
             recovering_step(settings, state, deaths=deaths),
@@ -159,10 +155,10 @@ def _check_merged(settings: TrainSettings) -> None:
         raise RunFolderError(f"--merged {folder} is there already; name another folder")
 
 
-def _new_trainee(settings: TrainSettings) -> Trainee:
+def _new_trainable(settings: TrainSettings) -> Trainable:
     """What is trained: the adapters of a model that was named, or a model from scratch."""
     if settings.tuning is not None:
-        from holdwater.train.tuning.state import new_tuning  # noqa: PLC0415 - brings Transformers
+        from holdwater.train.finetune.state import new_tuning  # noqa: PLC0415 - brings Transformers
 
         return new_tuning(settings, settings.tuning)
     text = read_text(find_files(settings.data))
@@ -175,14 +171,14 @@ def _merge(settings: TrainSettings, checkpoints: CheckpointFolder) -> None:
     """Write the model with the adapters of the last checkpoint, if that was asked for."""
     if settings.tuning is None or settings.merged is None:
         return
-    from holdwater.train.tuning.merging import write_merged  # noqa: PLC0415 - brings Transformers
+    from holdwater.train.finetune.model.merging import write_merged  # noqa: PLC0415 - brings Transformers
 
     newest = checkpoints.newest(log.warning)
     if newest is not None:
         write_merged(settings.tuning.model, newest.folder, settings.merged)
 
 
-def _leave(loop: Loop, exit_code: int, out: Path) -> Result:
+def _leave(loop: TrainingLoop, exit_code: int, out: Path) -> Result:
     """Leave word for the process that goes on, or the judgement of the whole run and its report."""
     guard, line = loop.guard, loop.line
     if loop.goes_on and line is not None:
@@ -190,7 +186,7 @@ def _leave(loop: Loop, exit_code: int, out: Path) -> Result:
         return Result(0, {}, recycled_at=loop.state.step)
     summary = guard.summary()
     if line is not None and not line.is_first:
-        summary = whole_run(out, line.life.pulse)
+        summary = whole_run(out, line.restart.channel_path)
         amend_summary(out, summary)
     write_report(out)
     return Result(exit_code, summary | loop.state.proof)
@@ -205,7 +201,12 @@ def _write_config(config: Config, path: Path) -> None:
 
 
 def _resume(
-    state: Trainee, checkpoints: CheckpointFolder, folder: RunFolder, line: LifeLine | None, *, threads: int
+    state: Trainable,
+    checkpoints: CheckpointFolder,
+    folder: RunFolder,
+    line: SupervisorLink | None,
+    *,
+    threads: int,
 ) -> None:
     """Go on from the newest whole checkpoint, or from the named one; start afresh where there is none."""
     named = folder.checkpoint is not None and (line is None or line.is_first)
@@ -233,7 +234,7 @@ def _resume(
         log.info("going on from step %d (%s)", state.step, checkpoint.folder)
 
 
-def _begin_anew(state: Trainee, folder: RunFolder) -> None:
+def _begin_anew(state: Trainable, folder: RunFolder) -> None:
     """Start afresh; where what an earlier process has trained is in the way, the next process does."""
     try:
         state.begin_anew()
@@ -243,8 +244,8 @@ def _begin_anew(state: Trainee, folder: RunFolder) -> None:
     log.info("%s has no whole checkpoint: the run starts afresh", folder.out)
 
 
-def _load(state: Trainee, checkpoint: Checkpoint) -> bool:
-    """Load a checkpoint; one whose weights are no longer with the keeper is removed, and False returned."""
+def _load(state: Trainable, checkpoint: Checkpoint) -> bool:
+    """Load a checkpoint; one whose weights are no longer with the weight server is removed, and False returned."""
     try:
         remarks = state.load(checkpoint)
     except CheckpointError as error:
@@ -258,7 +259,7 @@ def _load(state: Trainee, checkpoint: Checkpoint) -> bool:
     return True
 
 
-def _run(loop: Loop) -> int:
+def _run(loop: TrainingLoop) -> int:
     """Run the loop; return 0, or 75 when it stopped on purpose or could not write a checkpoint."""
     with _stop_on_signals(loop.guard):
         try:
@@ -287,7 +288,7 @@ def _run(loop: Loop) -> int:
             loop.guard.stop_reason,
             loop.settings.out,
         )
-        return RESUMABLE
+        return STOPPED
     return 0
 
 
@@ -323,7 +324,7 @@ def _guard_settings(config: Config, settings: TrainSettings, step: int, deaths: 
     )
 
 
-def _facts(command: Sequence[str], settings: TrainSettings, state: Trainee) -> dict[str, Any]:
+def _facts(command: Sequence[str], settings: TrainSettings, state: Trainable) -> dict[str, Any]:
     """What the store says of this process."""
     return {
         "command": list(command),

@@ -8,9 +8,10 @@ import torch
 
 from holdwater.config import Config
 from holdwater.errors import ConfigError
-from holdwater.train.text import Level
 from holdwater.units import Bytes
 
+TokenLevel = Literal["byte", "character"]
+"""What a token of a model from scratch is."""
 OWN_AFFAIR = {"model", "max_memory"}
 """Settings of a tuning that may change when a run goes on: a model is told by its weights."""
 
@@ -44,7 +45,7 @@ class TrainSettings:
 
     preset: str
     data: str | None
-    level: Level
+    level: TokenLevel
     steps: int
     batch_size: int
     train_seq_length: int

@@ -1,0 +1,14 @@
+"""The exit codes of the command line and of what it starts."""
+
+DONE = 0
+"""The run has come to its end."""
+SPOILT = 1
+"""The weights of a process are not whole: its supervisor starts another one. Also any error of Python's."""
+MISTAKE = 2
+"""A mistake in the call or the configuration: trying again does not help."""
+LEAK_FOUND = 3
+"""A leak was found, and `--fail-on leak` was given."""
+STOPPED = 75
+"""The run was stopped on purpose, and can be resumed (`EX_TEMPFAIL` of sysexits.h)."""
+FINAL = frozenset((DONE, MISTAKE, LEAK_FOUND, STOPPED))
+"""After these no other process is started."""

@@ -1,0 +1,1 @@
+"""What is known of PyTorch, MLX and their loaders: how steps, batches and workers are noticed."""

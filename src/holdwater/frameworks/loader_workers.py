@@ -1,0 +1,276 @@
+"""Replace a loader's worker that has grown by a fresh one, between two batches, without touching the trainer.
+
+The fresh worker reads the same queue and goes on with the random states of the old one, so the batches stay what
+they would have been, as long as the dataset itself remembers nothing that changes them. The old worker stays until
+the last of its batches has arrived: tensors are handed over by the process that made them. For map-style datasets
+whose workers are forked. Source: PyTorch documentation, `torch.utils.data`, "Multi-process data loading".
+"""
+
+import os
+import pickle
+import signal
+import sys
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
+
+from holdwater.observe.agent.protocols import Replaced
+from holdwater.random_states import RandomStates
+
+LEAST_GROWTH = 16 << 20
+"""Bytes that a worker must have grown by to be worth replacing."""
+POLL = 0.01
+"""Seconds between two looks of a process that waits for the other."""
+
+
+class Retirement(NamedTuple):
+    """Sent to a worker in place of the indices of a batch: let another go on."""
+
+    place: str
+    """Where the random states are left (`.states`), and what tells that the worker may end (`.leave`)."""
+
+
+@dataclass(slots=True)
+class _Handover:
+    """A worker whose last batches are still on their way."""
+
+    iterator: "weakref.ref[Any]"
+    number: int
+    old: Any
+    place: str
+    awaited: frozenset[int]
+    """Tasks whose batches it has not handed over yet."""
+    held: int
+    """Bytes that the old worker had for itself."""
+    seconds: float
+
+
+class LoaderWorkers:
+    """The workers of all loaders of this process, in the process that trains."""
+
+    def __init__(self, folder: Path) -> None:
+        """Prepare.
+
+        Args:
+            folder: Of the run's session.
+        """
+        self._folder, self._count = folder, 0
+        self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._at_first: dict[int, int] = {}
+        self._under_way: list[_Handover] = []
+
+    def watch(self, module: ModuleType) -> None:
+        """Take note of each loader that starts workers (module `torch.utils.data.dataloader`).
+
+        Args:
+            module: The loader's.
+        """
+        kind: Any = module._MultiProcessingDataLoaderIter  # noqa: SLF001 - it has no public name
+        begin, end = kind.__init__, kind._shutdown_workers  # noqa: SLF001
+
+        def noted(iterator: Any, loader: Any) -> None:  # noqa: ANN401 - a loader's own
+            """Start the workers, and note them."""
+            begin(iterator, loader)
+            self._iterators.add(iterator)
+
+        def ended(iterator: Any) -> None:  # noqa: ANN401
+            """Let the old workers of this loader go with the others."""
+            for handover in self._under_way:
+                if handover.iterator() in {iterator, None}:
+                    _touch(handover.place + ".leave")
+            end(iterator)
+
+        kind.__init__, kind._shutdown_workers = noted, ended  # noqa: SLF001
+
+    def growth(self) -> int:
+        """By how many bytes the living workers have grown since they were first looked at."""
+        return sum(max(growth, 0) for _, _, growth in self._grown())
+
+    def replace(self) -> bool:
+        """Begin to replace the worker that has grown most; False where none has grown enough, or none can be."""
+        grown = max(self._grown(), key=lambda found: found[2], default=None)
+        if grown is None or grown[2] < LEAST_GROWTH or self._under_way:
+            return False
+        iterator, number, _ = grown
+        if not can_be_replaced(iterator):
+            return False
+        began = time.monotonic()
+        self._count += 1
+        place = str(self._folder / f"retired-{self._count}")
+        old = iterator._workers[number]  # noqa: SLF001 - there is no public access to a loader's workers
+        held = private_bytes(old.pid)
+        awaited = _outstanding(iterator, number)
+        new = _start_successor(iterator, number, place, old.pid)
+        iterator._index_queues[number].put((-1, Retirement(place)))  # noqa: SLF001
+        iterator._workers[number] = new  # noqa: SLF001
+        _tell_signal_handler(iterator, old)
+        seconds = time.monotonic() - began
+        self._under_way.append(_Handover(weakref.ref(iterator), number, old, place, awaited, held, seconds))
+        return True
+
+    def turn(self) -> list[Replaced]:
+        """Let old workers go whose last batches have arrived; return what that has freed and cost."""
+        done = []
+        for handover in tuple(self._under_way):
+            iterator = handover.iterator()
+            if iterator is not None and handover.awaited & _outstanding(iterator, handover.number):
+                continue
+            _touch(handover.place + ".leave")
+            if handover.old.is_alive():
+                continue
+            if iterator is not None:
+                _tell_signal_handler(iterator)
+            self._under_way.remove(handover)
+            new = None if iterator is None else iterator._workers[handover.number]  # noqa: SLF001
+            left = 0 if new is None else private_bytes(new.pid)
+            done.append(Replaced(handover.held - left, handover.seconds))
+        return done
+
+    def _grown(self) -> list[tuple[Any, int, int]]:
+        """Loader, number and growth in bytes of each living worker."""
+        found, living = [], set()
+        for iterator in tuple(self._iterators):
+            for number, worker in enumerate(getattr(iterator, "_workers", ())):
+                resident = _resident(worker.pid)
+                if resident is None:
+                    continue
+                living.add(worker.pid)
+                found.append((iterator, number, resident - self._at_first.setdefault(worker.pid, resident)))
+        for gone in self._at_first.keys() - living:
+            del self._at_first[gone]
+        return found
+
+
+def can_be_replaced(iterator: Any) -> bool:  # noqa: ANN401 - a loader's own
+    """Whether a loader's workers can hand over to others: forked, over a map-style dataset.
+
+    Args:
+        iterator: A loader's, with workers.
+    """
+    import multiprocessing  # noqa: PLC0415 - loaded by the loader already
+
+    kind = type(iterator._workers[0])  # noqa: SLF001
+    method = getattr(kind, "_start_method", None) or multiprocessing.get_start_method(allow_none=True)
+    return method == "fork" and iterator._dataset_kind == 0  # noqa: SLF001 - `_DatasetKind.Map`
+
+
+def hand_over(fetch: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """In a worker: make batches as before, but retire when that is asked for, or go on where another stopped.
+
+    Args:
+        fetch: Makes a batch from its indices.
+    """
+
+    def fetch_or_retire(fetcher: Any, index: Any) -> Any:  # noqa: ANN401 - a class of torch
+        """Make a batch."""
+        if isinstance(index, Retirement):
+            _retire(index)
+        if _inherited:
+            RandomStates().put(_inherited.pop())
+        return fetch(fetcher, index)
+
+    return fetch_or_retire
+
+
+_inherited: list[tuple[Any, ...]] = []
+"""In a successor: the random states that its first batch is made with."""
+
+
+def _start_successor(iterator: Any, number: int, place: str, old: int) -> Any:  # noqa: ANN401
+    """Start the process that goes on for a worker."""
+    from torch.utils.data._utils.worker import _worker_loop  # noqa: PLC0415 - what a loader starts
+
+    names = (
+        *("_dataset_kind", "_dataset", "", "_worker_result_queue", "_workers_done_event", "_auto_collation"),
+        *("_collate_fn", "_drop_last", "_base_seed", "_worker_init_fn"),
+    )
+    arguments = [getattr(iterator, name) if name else iterator._index_queues[number] for name in names]  # noqa: SLF001
+    arguments += [number, iterator._num_workers, iterator._persistent_workers, iterator._shared_seed]  # noqa: SLF001
+    kind = type(iterator._workers[number])  # noqa: SLF001
+    new = kind(target=_succeed, args=(place, old, _worker_loop, arguments))
+    new.daemon = True
+    with warnings.catch_warnings():  # Python 3.12 counts threads; the loader forks its own workers just so
+        warnings.simplefilter("ignore", DeprecationWarning)
+        new.start()
+    return new
+
+
+def _succeed(place: str, old: int, work: Callable[..., None], arguments: list[Any]) -> None:
+    """In the new worker: wait until the old one has stopped, then work with its random states."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    states, parent, done = Path(place + ".states"), os.getppid(), arguments[4]
+    while not states.exists():
+        if os.getppid() != parent or done.is_set():
+            os._exit(0)
+        if _has_ended(old) and not states.exists():
+            os._exit(1)  # PyTorch says that a worker has died, as it would have without us
+        time.sleep(POLL)
+    _inherited.append(pickle.loads(states.read_bytes()))  # noqa: S301
+    work(*arguments)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is gone, or waits to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] in {"Z", "X"}
+    except (OSError, IndexError):
+        return True
+
+
+def _retire(order: Retirement) -> NoReturn:
+    """In the old worker: leave the random states, and stay until the batches have arrived."""
+    part, parent = Path(order.place + ".part"), os.getppid()
+    part.write_bytes(pickle.dumps(RandomStates().take()))
+    part.rename(order.place + ".states")
+    leave = Path(order.place + ".leave")
+    while os.getppid() == parent and leave.parent.exists() and not leave.exists():
+        time.sleep(POLL)
+    os._exit(0)
+
+
+def _outstanding(iterator: Any, number: int) -> frozenset[int]:  # noqa: ANN401
+    """The tasks of a worker whose batches have not arrived."""
+    tasks = iterator._task_info.items()  # noqa: SLF001
+    return frozenset(task for task, info in tasks if len(info) == 1 and info[0] == number)
+
+
+def _tell_signal_handler(iterator: Any, *others: Any) -> None:  # noqa: ANN401
+    """Let PyTorch watch the processes that are its workers now, and those that are not done yet."""
+    torch: Any = sys.modules["torch"]
+    pids = tuple(worker.pid for worker in (*iterator._workers, *others))  # noqa: SLF001
+    torch._C._remove_worker_pids(id(iterator))  # noqa: SLF001
+    torch._C._set_worker_pids(id(iterator), pids)  # noqa: SLF001
+
+
+def private_bytes(pid: int) -> int:
+    """What a process shares with no other, in bytes; 0 where it has ended (3 ms and more).
+
+    Args:
+        pid: Of the process.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def _resident(pid: int) -> int | None:
+    """Resident memory of a process, in bytes; None where it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return None
+
+
+def _touch(path: str) -> None:
+    """Make a file, where its folder is still there."""
+    try:
+        Path(path).touch()
+    except OSError:
+        return

@@ -1,0 +1,106 @@
+"""Start somebody's script with a session in it, and with hooks for the frameworks that it may import.
+
+    python observed_script.py FOLDER LAST_STEP SCRIPT|-m MODULE [ARGS]
+
+This is what `holdwater run` starts; it is no command of its own.
+"""
+
+import sys
+
+if __name__ == "__main__" and not (sys.flags.isolated or sys.flags.safe_path):
+    sys.path.pop(0)
+
+from collections.abc import Callable
+from types import ModuleType
+
+from holdwater.frameworks.mlx_clock import MlxClock
+from holdwater.frameworks.torch_clock import Loaders, TorchClock, watch_compiler, watch_modules, watch_saving
+from holdwater.observe.agent import session as sessions
+from holdwater.observe.agent.imports import Hook
+from holdwater.observe.agent.messages import watch_messages
+from holdwater.observe.agent.script import run_words
+from holdwater.observe.agent.session import Session
+from holdwater.observe.agent.shared_memory import watch_shared_memory
+from holdwater.process.restart_context import RestartContext
+
+
+def main() -> None:
+    """Run the script; its exit status is this process's. Also called in a process that was forked for it."""
+    run_words(attach)
+
+
+def attach(session: Session, restart: RestartContext | None) -> dict[str, Hook]:
+    """Prepare a session for what a script may import, and return what is done then.
+
+    Args:
+        session: Of this process.
+        restart: Why this process was started; None where no other may follow it.
+    """
+    if restart is not None:
+        _keep_budget(session, restart)
+    return _hooks(session)
+
+
+def _keep_budget(session: Session, restart: RestartContext) -> None:
+    """Look after the budget of a script that a fresh process could not go on with."""
+    from holdwater.frameworks.loader_workers import LoaderWorkers  # noqa: PLC0415 - in the fork server already
+    from holdwater.supervise.budget_callback import Recycling  # noqa: PLC0415
+
+    session.workers = LoaderWorkers(session.folder)
+
+    recycling = Recycling(restart, resumable=False)
+    recycling.look_after(session)
+
+    def keep(step: int) -> str | None:
+        """Release, if memory is short; say why to stop, if that did not help."""
+        ending = recycling.end(step)
+        return None if ending is None else ending.reason
+
+    session.budget_callback = keep
+
+
+def _hooks(session: Session) -> dict[str, Hook]:
+    """What is done when a framework has been imported."""
+    clock, loaders, mlx = TorchClock(session), Loaders(session), MlxClock(session)
+
+    def watch_loaders(module: ModuleType) -> None:
+        """Count what loaders give out, and look after their workers."""
+        loaders.watch(module)
+        if session.workers is not None:
+            session.workers.watch(module)
+
+    return {
+        name: _safely(hook)
+        for name, hook in (
+            ("torch.optim.optimizer", clock.watch_optimizers),
+            ("torch.amp.grad_scaler", clock.watch_scaler),
+            ("torch.cuda.graphs", clock.watch_graphs),
+            ("torch.utils.data.dataloader", watch_loaders),
+            ("torch.utils.data._utils.fetch", loaders.watch_workers),
+            ("torch.nn.modules.module", lambda module: watch_modules(session, module)),
+            ("torch.serialization", lambda module: watch_saving(session, module, "save")),
+            ("safetensors.torch", lambda module: watch_saving(session, module, "save_file")),
+            ("torch._dynamo.utils", lambda module: watch_compiler(session, module)),
+            ("mlx.optimizers.optimizers", mlx.watch_optimizers),
+            ("mlx.core", mlx.watch_compile),
+            ("multiprocessing.connection", lambda module: watch_messages(session, module)),
+            ("multiprocessing.shared_memory", lambda module: watch_shared_memory(session.folder, module)),
+        )
+    }
+
+
+def _safely(hook: Callable[[ModuleType], None]) -> Hook:
+    """A hook whose own failure is said, and does not stop the import."""
+
+    def call(module: ModuleType) -> None:
+        """Call the hook."""
+        try:
+            hook(module)
+        except Exception as error:  # noqa: BLE001 - a framework of another version may lack what is hooked
+            sessions.say(f"{module.__name__} cannot be watched, so its steps may not be seen: {error!r}")
+
+    return call
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""Find the steps, epochs, evaluations and checkpoints of a PyTorch script from outside its code.
+
+The clock is the first optimizer that steps, by torch's global post-step hook. Later optimizers are not
+counted; one that steps alone for twenty times takes over (the first is done, or was replaced). A burst of
+steps within one backward pass counts once. A step that a loss scaler skips, and one that a CUDA graph
+replays, is still a step.
+"""
+
+import functools
+import sys
+import weakref
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from holdwater.frameworks.loader_workers import hand_over
+from holdwater.observe.agent.session import Session
+from holdwater.observe.agent.worker import WorkerAgent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TAKES_OVER = 20
+"""Steps that another optimizer makes alone before it becomes the clock."""
+
+
+class TorchClock:
+    """Counts the optimizer steps of a session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._first: weakref.ref[Any] | None = None
+        self._alone = 0
+        self._backward = -1
+        self._cuda: Any = None
+        self._graph_task: Callable[[], int] | None = None
+        self._captured = 0
+        self._calls = 0
+
+    def watch_optimizers(self, module: ModuleType) -> None:
+        """Hook every optimizer of torch (module `torch.optim.optimizer`)."""
+        module.register_optimizer_step_post_hook(self._after_step)
+
+    def _begin(self, torch: Any) -> None:  # noqa: ANN401 - the module, loaded in full by the first step
+        """Find what tells of backward passes and captures."""
+        self._graph_task = getattr(torch._C, "_current_graph_task_id", None)  # noqa: SLF001 - it has no public name
+        if torch.version.cuda is not None or torch.version.hip is not None:
+            self._cuda = torch.cuda
+
+    def _is_capturing(self) -> bool:
+        """Whether a CUDA graph is being captured; not asked before the script has begun to use a device.
+
+        A build for CUDA raises at that question where the machine has no driver.
+        """
+        cuda = self._cuda
+        return cuda is not None and cuda.is_initialized() and bool(cuda.is_current_stream_capturing())
+
+    def watch_scaler(self, module: ModuleType) -> None:
+        """Count the steps that a loss scaler skips (module `torch.amp.grad_scaler`)."""
+        original = module.GradScaler.step
+
+        @functools.wraps(original)
+        def step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            """Step, and count if the optimizer did not."""
+            before = self._calls
+            result = original(scaler, optimizer, *args, **kwargs)
+            if self._calls == before:
+                self._after_step(optimizer, (), {})
+            return result
+
+        module.GradScaler.step = step
+
+    def watch_graphs(self, module: ModuleType) -> None:
+        """Count the replays of CUDA graphs that hold a step (module `torch.cuda.graphs`)."""
+        graph = module.CUDAGraph
+        end, replay = graph.capture_end, graph.replay
+
+        @functools.wraps(end)
+        def capture_end(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            """End, and remember whether a step was captured."""
+            clock = _clocks.get(graph)
+            if clock is not None and clock._captured:  # noqa: SLF001 - its own
+                self._holdwater_steps = clock._captured  # noqa: SLF001
+                clock._captured = 0  # noqa: SLF001
+            return end(self, *args, **kwargs)
+
+        @functools.wraps(replay)
+        def counted_replay(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            """Replay, and count the step that is in it."""
+            result = replay(self, *args, **kwargs)
+            clock = _clocks.get(graph)
+            if clock is not None and getattr(self, "_holdwater_steps", None):
+                clock._count()  # noqa: SLF001 - its own
+            return result
+
+        _clocks[graph] = self
+        graph.capture_end, graph.replay = capture_end, counted_replay
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ANN401 - torch's hook
+        """Take one optimizer's step; torch calls this after each."""
+        del args, kwargs
+        if self._session.source == "holdwater.step":
+            return
+        if self._calls == 0:
+            self._begin(sys.modules["torch"])
+        self._calls += 1
+        first = None if self._first is None else self._first()
+        if first is not None and first is not optimizer:
+            self._alone += 1
+            if self._alone < TAKES_OVER:
+                return
+        if first is not optimizer:
+            self._first = weakref.ref(optimizer)
+        self._alone = 0
+        if self._is_capturing():
+            self._captured += 1
+            return
+        task = -1 if self._graph_task is None else self._graph_task()
+        if task != -1 and task == self._backward:
+            return
+        self._backward = task
+        self._count()
+
+    def _count(self) -> None:
+        """Count a step of the session."""
+        self._session.step("torch")
+
+
+_clocks: dict[Any, TorchClock] = {}
+
+
+class Loaders:
+    """Counts the epochs of a script's loaders, the samples and the shapes of batches that come first."""
+
+    MOST = 50_000_000
+    """Samples that are told apart; of a larger dataset only those below this index."""
+    MOST_SHAPES = 10_000
+    """Shapes that are told apart."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._seen: dict[int, bytearray] = {}
+        """Of each dataset that lives, by its identity: which rows came."""
+        self._datasets: dict[int, Callable[[], object | None]] = {}
+        self._rows = 0
+        """Rows of all datasets that were iterated, those that are gone included."""
+        self._shapes: set[object] = set()
+        session.datasets = self.datasets
+
+    def datasets(self) -> list[object]:
+        """The datasets that were iterated and still live."""
+        return [found for reach in self._datasets.values() if (found := reach()) is not None]
+
+    def watch(self, module: ModuleType) -> None:
+        """Watch all loaders (module `torch.utils.data.dataloader`)."""
+        base = module._BaseDataLoaderIter  # noqa: SLF001 - the one place that all loaders share
+        next_index, begin, draw = base._next_index, module.DataLoader.__iter__, base.__next__  # noqa: SLF001
+
+        @functools.wraps(next_index)
+        def noted_index(iterator: Any) -> Any:  # noqa: ANN401
+            """Draw the indices of a batch, and note them."""
+            index = next_index(iterator)
+            if isinstance(index, list):
+                self._note(iterator._dataset, index)  # noqa: SLF001
+            return index
+
+        @functools.wraps(begin)
+        def counted_begin(loader: Any) -> Any:  # noqa: ANN401
+            """Begin an epoch."""
+            if not self._session.forked:
+                self._take_up(loader)
+            iterator = begin(loader)
+            if not self._session.forked:
+                self._session.epochs += 1
+            return iterator
+
+        @functools.wraps(draw)
+        def noted_batch(iterator: Any) -> Any:  # noqa: ANN401
+            """Draw a batch, and note its shape."""
+            batch = draw(iterator)
+            self._note_shape(batch)
+            return batch
+
+        base._next_index, base.__next__ = noted_index, noted_batch  # noqa: SLF001
+        module.DataLoader.__iter__ = counted_begin
+
+    def watch_workers(self, module: ModuleType) -> None:
+        """Let the workers say what they hold when they are asked (module `torch.utils.data._utils.fetch`)."""
+        agent, session = WorkerAgent(self._session), self._session
+        for name in ("_MapDatasetFetcher", "_IterableDatasetFetcher"):
+            _tick_after(getattr(module, name), agent, session)
+
+    def _note(self, dataset: Any, index: list[Any]) -> None:  # noqa: ANN401 - somebody's dataset
+        """Note which samples are given out for the first time."""
+        if self._session.forked:
+            return
+        key = id(dataset)
+        seen = self._seen.get(key)
+        if seen is None:
+            seen = self._begin(key, dataset)
+        for number in index:
+            if type(number) is not int or not 0 <= number < self.MOST:
+                continue
+            if number >= len(seen):
+                seen.extend(bytes(number + 1024 - len(seen)))
+            if not seen[number]:
+                seen[number] = 1
+                self._session.samples_seen += 1
+
+    def _note_shape(self, batch: Any) -> None:  # noqa: ANN401 - whatever a loader gives out
+        """Note whether the shapes of a batch's tensors come for the first time."""
+        parts: Iterable[Any] = (batch,)
+        if isinstance(batch, Mapping):
+            parts = batch.values()
+        elif isinstance(batch, list | tuple):
+            parts = batch
+        shape = tuple(getattr(part, "shape", None) for part in parts)
+        try:
+            if shape in self._shapes or len(self._shapes) >= self.MOST_SHAPES or self._session.forked:
+                return
+        except TypeError:  # a shape of its own kind
+            return
+        self._shapes.add(shape)
+        self._session.shapes += 1
+
+    def _take_up(self, loader: Any) -> None:  # noqa: ANN401 - a class of torch
+        """Remember by which way a dataset can be reached, without keeping it alive."""
+        dataset = loader.dataset
+        key = id(dataset)
+        if key in self._datasets and self._datasets[key]() is dataset:
+            return
+        try:
+            self._datasets[key] = weakref.ref(dataset, lambda _: self._forget(key))
+        except TypeError:  # a list, say: it lives as long as a loader of it
+            reach = weakref.ref(loader, lambda _: self._forget(key))
+            self._datasets[key] = lambda: getattr(reach(), "dataset", None)
+
+    def _forget(self, key: int) -> None:
+        """A dataset is gone; another may get its identity."""
+        self._datasets.pop(key, None)
+        self._seen.pop(key, None)
+
+    def _begin(self, key: int, dataset: Any) -> bytearray:  # noqa: ANN401
+        """Begin to note the rows of a dataset."""
+        try:
+            size = len(dataset)
+        except Exception:  # noqa: BLE001 - somebody's own method: a stream may raise what it likes
+            size = 0
+        self._seen[key] = bytearray(min(size, self.MOST))
+        self._rows += size
+        self._session.channel.put("samples_total", self._rows)
+        return self._seen[key]
+
+
+def _tick_after(kind: Any, agent: WorkerAgent, session: Session) -> None:  # noqa: ANN401 - a class of torch
+    """Tell the agent of each batch that a worker makes."""
+    original = hand_over(kind.fetch)
+
+    @functools.wraps(kind.fetch)
+    def fetch(fetcher: Any, index: Any) -> Any:  # noqa: ANN401
+        """Make a batch."""
+        data = original(fetcher, index)
+        if session.forked:
+            agent.tick()
+        return data
+
+    kind.fetch = fetch
+
+
+def watch_modules(session: Session, module: ModuleType) -> None:
+    """Count the evaluations of a script: modules that are set to evaluation (module `torch.nn.modules.module`).
+
+    One `eval()` between two steps counts, however many modules are set.
+    """
+    original = module.Module.eval
+    last = [-1]
+
+    @functools.wraps(original)
+    def evaluate(self: Any) -> Any:  # noqa: ANN401
+        """Set to evaluation, and count it."""
+        if session.steps != last[0] and session.steps > 0 and self.training and not session.forked:
+            last[0] = session.steps
+            session.evaluations += 1
+        return original(self)
+
+    module.Module.eval = evaluate
+
+
+def watch_saving(session: Session, module: ModuleType, name: str) -> None:
+    """Count what a script saves after its first step, at most once a step (`torch.save` and its like)."""
+    original = getattr(module, name)
+    last = [-1]
+
+    @functools.wraps(original)
+    def save(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Save, and count it."""
+        result = original(*args, **kwargs)
+        if session.steps != last[0] and session.steps > 0 and not session.forked:
+            last[0] = session.steps
+            session.checkpoints += 1
+        return result
+
+    setattr(module, name, save)
+
+
+def watch_compiler(session: Session, module: ModuleType) -> None:
+    """Read how many graphs were compiled so far (module `torch._dynamo.utils`)."""
+    counters = module.counters
+    session.compiles = lambda: counters["stats"]["unique_graphs"] if "stats" in counters else 0

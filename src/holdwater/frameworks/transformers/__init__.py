@@ -1,0 +1,1 @@
+"""Callbacks and a mixin for the trainers of Transformers and TRL."""

@@ -1,0 +1,102 @@
+"""Let a run of the Transformers `Trainer` (and TRL's) go on in a fresh process, under `holdwater run --supervise`.
+
+    trainer = Trainer(..., callbacks=[RecycleCallback()])
+    trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
+
+The Trainer's own checkpoints are gone on from: weights, optimizer, schedule, random states and place in the data.
+A lack of memory inside a step is recovered by `holdwater.frameworks.transformers.oom`.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdwater.exit_codes import STOPPED
+from holdwater.observe.agent import session as sessions
+from holdwater.process.restart_context import RestartContext, reason_file
+from holdwater.supervise.budget_callback import Ending, Recycling
+from holdwater.supervise.replaceable_steps import go_on_from, step_of_a_life
+
+if TYPE_CHECKING:
+    TrainerCallback = object
+else:
+    try:
+        from transformers import TrainerCallback
+    except ImportError as missing:
+        raise ImportError(
+            "the callback needs Transformers, which is not installed; pip install transformers"
+        ) from missing
+
+
+class RecycleCallback(TrainerCallback):
+    """Lets the Trainer save a checkpoint when a fresh process is to go on, and ends this one after it."""
+
+    def __init__(self) -> None:
+        """Prepare; without a supervisor nothing is done."""
+        self._restart = RestartContext.taken()
+        self._recycling = None if self._restart is None else Recycling(self._restart)
+        self._ending: Ending | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Tell the supervisor from which step this process goes on."""
+        del args, control, kwargs
+        session = sessions.current()
+        if self._restart is not None and session is not None:
+            session.channel.put("resumable", 1)
+            if self._recycling is not None:
+                self._recycling.look_after(session)
+            session.budget_callback = None
+            go_on_from(session, state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Count a step, and ask for a checkpoint if a fresh process is to go on."""
+        del args, kwargs
+        session, recycling = sessions.current(), self._recycling
+        if session is None or recycling is None:
+            return
+        step_of_a_life(session, recycling.in_use)
+        if state.global_step < state.max_steps:
+            self._ending = recycling.end(state.global_step)
+        if self._ending is not None:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """A checkpoint is whole: end this process if it was saved for that.
+
+        Raises:
+            GoOn: The run goes on in a fresh process.
+            SystemExit: It stops, for its budget is spent; the checkpoint can be gone on from.
+        """
+        del args, control, kwargs
+        session, restart = sessions.current(), self._restart
+        if self._ending is None or session is None or restart is None:
+            return
+        session.steps = state.global_step
+        if not self._ending.recycled:
+            sessions.say(f"stopped at step {state.global_step}: {self._ending.reason}")
+            raise SystemExit(STOPPED)
+        reason_file(restart.channel_path).write_text(self._ending.reason, encoding="utf-8")
+        session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
+        raise sessions.GoOn
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """The newest whole checkpoint of a Trainer; None where there is none, and the run begins.
+
+    Args:
+        folder: The Trainer's `output_dir`.
+    """
+    found = sorted(
+        (path for path in Path(folder).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()),
+        key=lambda path: int(path.name.rpartition("-")[2]),
+    )
+    return next((str(path) for path in reversed(found) if _is_whole(path)), None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the Trainer has finished writing a checkpoint: its own state comes last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return any(checkpoint.glob("rng_state*"))

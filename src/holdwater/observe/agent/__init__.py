@@ -1,0 +1,1 @@
+"""What runs inside an observed script: it counts steps, reads memory and answers questions."""

@@ -1,0 +1,108 @@
+"""What a session leaves for the watching process: answers, and inventories that a person asked for."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdwater.attribution.census import Census
+    from holdwater.observe.agent.readings import Readings
+    from holdwater.process.channel import Channel
+
+
+GRAIN = 1 << 20
+"""Less garbage than this is not looked into."""
+
+
+class Answers:
+    """The answers of one session, numbered as they are left."""
+
+    def __init__(self, folder: Path, channel: "Channel") -> None:
+        """Begin with none.
+
+        Args:
+            folder: Takes them.
+            channel: Says that a question is answered, and what that has cost.
+        """
+        self.answered = 0
+        """The number of the newest question that is answered."""
+        self._folder, self._channel = folder, channel
+        self._left = 0
+
+    def leave(self, step: int, number: int, answer: dict[str, Any], seconds: float) -> None:
+        """Leave an answer; with the number of its question if that is done.
+
+        Args:
+            step: The step that ended last, unless the answer says of which it tells.
+            number: Of the question; 0 for what nobody asked, and for a part of an answer.
+            answer: What JSON holds.
+            seconds: What it has cost the training since the one before.
+        """
+        self.book(seconds)
+        self._left += 1
+        text = self._folder / f"answer-{self._left}.part"
+        text.write_text(json.dumps({"step": step, "number": number, "seconds": seconds} | answer), "utf-8")
+        text.rename(text.with_suffix(".json"))
+        if number:
+            self.answered = number
+            self._channel.put("answered", number)
+
+    def book(self, seconds: float) -> None:
+        """Note what looking into the process has cost it.
+
+        Args:
+            seconds: Of the training.
+        """
+        spent = self._channel.get_seconds("attribution_seconds") + seconds
+        self._channel.put_seconds("attribution_seconds", spent)
+
+    def note_work(self, seconds: float) -> None:
+        """Note how long a processor has worked for it: beside busy programs that is less than what it took.
+
+        Args:
+            seconds: Of this thread.
+        """
+        worked = self._channel.get_seconds("attribution_work") + seconds
+        self._channel.put_seconds("attribution_work", worked)
+
+    def is_experiment(self, asked: int) -> bool:
+        """Whether a question that is not answered yet asks for what a collection and a trim free.
+
+        Args:
+            asked: Its number.
+        """
+        return asked > self.answered and (self._folder / f"experiment-{asked}").exists()
+
+    def experiment(self, asked: int, census: "Census | None", readings: "Readings") -> dict[str, Any]:
+        """What a collection and a trim free, if that was asked for; else nothing.
+
+        Args:
+            asked: The number of the question.
+            census: What was held before; None counts the tensors alone.
+            readings: Make the experiment.
+        """
+        from holdwater.attribution.census import Census  # noqa: PLC0415 - only where it is asked for
+
+        if not self.is_experiment(asked):
+            return {}
+        before = Census.tensors_now() if census is None else census.tensors
+        found = readings.experiment()
+        freed = before - Census.tensors_now() if found["collected"] > GRAIN else 0
+        found["collected_tensors"] = max(freed, 0)
+        return {"experiment": found}
+
+    def give_inventory(self, step: int, readings: "Readings") -> None:
+        """Somebody asks what this process holds: say it.
+
+        Args:
+            step: The step that ended last.
+            readings: Leave our own memory out.
+        """
+        from holdwater.attribution.inventory import leave_inventory  # noqa: PLC0415 - only where it is asked for
+
+        wanted, began = self._channel.get("wanted"), time.perf_counter()
+        with readings.without_own():
+            leave_inventory(self._folder / f"inventory-{wanted}.json", step)
+        self.book(time.perf_counter() - began)
+        self._channel.put("given", wanted)

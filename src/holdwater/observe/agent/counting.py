@@ -1,0 +1,253 @@
+"""Counts the objects of a training process between its steps, where its price, which is foreseen, is allowed.
+
+A count is not begun where its price would be above what counts may take of this run: then only what names lead to
+is counted. It is made in turns of a few milliseconds, one after each step.
+"""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from holdwater.attribution.census import Census, CensusTaker
+from holdwater.attribution.gains import Gains
+from holdwater.attribution.roots import PartCounter
+from holdwater.attribution.turns import Turn, collector_at_rest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from holdwater.attribution.gains import CensusComparison
+    from holdwater.attribution.turns import Turns
+
+Purpose = Literal["compare", "explain", "end"]
+ALLOWED: dict[Purpose, float] = {"compare": 1.0, "explain": 5.0, "end": 2.0}
+"""Seconds that the counts of a run may take together: to have something to compare with and to judge, to accuse
+and explain, or at the end, when the script waits for it."""
+ALLOWED_SHARE = 0.01
+"""In a long run they may take this share of it."""
+PER_OBJECT, LISTED = 2e-6, 30e-9
+"""Seconds for each object before a price is known: of a whole count, and of listing it."""
+TRACKED = 0.3
+"""About so many of the blocks that Python has handed out are objects that its collector tracks."""
+SHORT, LONG = 0.02, 0.04
+"""Seconds of a turn: at first, and after `HURRY` of them, or to explain a growth: the script may end."""
+HURRY = 30
+FAR = 256
+"""A count so many steps ago is too old to be compared with."""
+ENOUGH = 2
+"""Whole counts that can be compared."""
+AGE = 2
+"""What has outlived so many steps may be held on to while it is counted; see `Sweep`."""
+SHARE = 0.05
+"""A turn may take this share of a step."""
+MOST_LISTED = 0.02
+"""Seconds that listing all objects may take at once, unless steps are long."""
+
+
+class Price:
+    """What counting costs, foreseen from the blocks that are in use, and learned from what it has cost."""
+
+    def __init__(self, blocks: "Callable[[], int]" = sys.getallocatedblocks) -> None:
+        """Begin with what is usual.
+
+        Args:
+            blocks: How many blocks Python has handed out.
+        """
+        self._blocks = blocks
+        self._tracked, self._each = TRACKED, PER_OBJECT
+
+    @property
+    def objects(self) -> float:
+        """About how many objects the collector tracks."""
+        return self._tracked * self._blocks()
+
+    @property
+    def whole(self) -> float:
+        """Seconds of a whole count."""
+        return self._each * self.objects
+
+    @property
+    def listing(self) -> float:
+        """Seconds of the one part of it that cannot be divided."""
+        return LISTED * self.objects
+
+    def note(self, census: Census) -> None:
+        """Learn from a whole count; beside a busy program it costs more, so half of it."""
+        if census.objects:
+            self._tracked = census.objects / max(self._blocks(), 1)
+            self._each += 0.5 * (census.seconds / census.objects - self._each)
+
+
+class Counting:
+    """All counts of one run, and the one that is being made."""
+
+    def __init__(
+        self,
+        datasets: "Callable[[], Iterable[object]]",
+        *,
+        by_names: bool = False,
+        price: Price | None = None,
+        clock: "Callable[[], float]" = time.perf_counter,
+        work: "Callable[[], float]" = time.thread_time,
+    ) -> None:
+        """Begin with nothing counted.
+
+        Args:
+            datasets: Gives the datasets that are iterated, which are weighed.
+            by_names: Only ever follow names: in a forked process each object that is looked at costs its page.
+            price: Foresees what counts cost.
+            clock: Seconds, on a clock that never goes backwards.
+            work: Seconds that this thread has worked: beside busy programs turns take longer, but so do steps.
+        """
+        self.gains = Gains()
+        self.counted_at = 0
+        """The step of the newest count that was begun, and not left undone."""
+        self.outdated = False
+        """Whether much of what the newest count has seen was freed since."""
+        self.made = 0
+        """Whole counts that were made while the training ran."""
+        self._counted_before = 0
+        self._datasets, self._clock, self._worked = datasets, clock, work
+        self._price = Price() if price is None else price
+        self._counter = CensusTaker()
+        self._part = PartCounter(self._counter, datasets)
+        self._by_names = by_names
+        self._began = clock()
+        self._spent: dict[Purpose, float] = dict.fromkeys(ALLOWED, 0.0)
+        self._work: Turns[Census] | None = None
+        self._turn = Turn(work)
+        self._purpose: Purpose = "compare"
+        self._turns, self._length, self._waits = 0, SHORT, 0
+        self._work_done = 0.0
+        self._census = Census(0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a count has been begun, and is not done."""
+        return self._work is not None
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether counts tell what a growth is made of: an experiment needs no other."""
+        return self.made >= ENOUGH
+
+    def is_old(self, step: int) -> bool:
+        """Whether the newest count is no more to be compared with.
+
+        Args:
+            step: The newest.
+        """
+        return self.outdated or step - self.counted_at > FAR
+
+    def is_affordable(self, purpose: Purpose, period: float = 0.0) -> bool:
+        """Whether a whole count is within what counts may take.
+
+        Args:
+            purpose: What it is for.
+            period: Seconds of a step.
+        """
+        if self._part.alone:
+            return False
+        allowed = max(ALLOWED[purpose], ALLOWED_SHARE * (self._clock() - self._began))
+        if self._price.whole > allowed - self._spent[purpose]:
+            return False
+        return purpose == "end" or self._price.listing <= max(MOST_LISTED, SHARE * period)
+
+    def begin(self, note: "CensusComparison", *, purpose: Purpose, period: float) -> None:
+        """Begin a count: of all, or in part where that is too expensive. It is made by `go_on`.
+
+        Args:
+            note: Is shown what is found.
+            purpose: What it is for.
+            period: Seconds of a step.
+        """
+        self.abandon()
+        self.outdated = False
+        self._purpose, self._turns, self._work_done = purpose, 0, 0.0
+        self._turn, self._length = Turn(self._worked), max(SHORT, SHARE * period)
+        self._census = Census(0)
+        if not self._by_names and self.is_affordable(purpose, period):
+            self._counter.mark = None if purpose == "end" else []
+            self._waits = 0 if purpose == "end" else AGE
+            self._work = self._counter.turns(self._turn, self._census, self._datasets, note)
+        else:
+            self._waits = 0
+            self._work = self._part.turns(self._turn, self._census, note)
+
+    @property
+    def begins(self) -> bool:
+        """Whether the next turn is the first."""
+        return self._work is not None and self._turns == self._waits == 0
+
+    def go_on(self, step: int, *, to_the_end: bool = False) -> Census | None:
+        """Count for one turn; return the census when it is done.
+
+        Args:
+            step: The step that ended last.
+            to_the_end: Do all that is left at once: there are no more steps.
+        """
+        if self._work is None:
+            return None
+        if self._waits:
+            self._waits -= 1
+            return None
+        if self._turns == 0:
+            self._counted_before, self.counted_at = self.counted_at, step
+            self._census.step = step
+        self._turns += 1
+        long = LONG if self._turns > HURRY or self._purpose == "explain" else SHORT
+        self._turn.begin(float("inf") if to_the_end else max(self._length, long))
+        census = self._one_turn(self._work)
+        if census is not None:
+            self._work = None
+            census.seconds, census.turns = self._work_done, self._turns
+            if census.counted == "all":
+                self.made += 1
+                self._price.note(census)
+        return census
+
+    def _one_turn(self, work: "Turns[Census]") -> Census | None:
+        """Go on for a turn, and book what it took."""
+        began = self._worked()
+        try:
+            with collector_at_rest(), _no_overrides():
+                next(work)
+        except StopIteration as ended:
+            census: Census = ended.value
+            return census
+        except BaseException:
+            self._work = None
+            raise
+        finally:
+            self._turn.end()
+            self._work_done += self._worked() - began
+            self._spent[self._purpose] += self._worked() - began
+        return None
+
+    def as_answer(
+        self, census: Census | None, before: dict[str, float], *, at_end: bool = False
+    ) -> dict[str, Any]:
+        """What a census tells the watching process: nothing where its totals cannot be compared with others.
+
+        Args:
+            census: None while it is not done.
+            before: What was in use in its first turn.
+            at_end: Whether the script had ended.
+        """
+        if census is None or (census.counted == "in part" and not self._part.alone):
+            return {} if census is None else {"counted": census.counted}
+        return {"step": census.step, "before": before, "census": census.as_json() | {"at_end": at_end}}
+
+    def abandon(self) -> None:
+        """Leave a count undone."""
+        work, self._work = self._work, None
+        if work is not None:
+            work.close()
+            if self._turns:
+                self.counted_at = self._counted_before
+
+
+def _no_overrides() -> Any:  # noqa: ANN401 - a context of torch
+    """While tensors are read, none of a subclass's own functions is called."""
+    torch = sys.modules.get("torch")
+    return collector_at_rest() if torch is None else torch._C.DisableTorchFunctionSubclass()  # noqa: SLF001 - no public name

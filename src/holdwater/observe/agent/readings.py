@@ -1,0 +1,218 @@
+"""The readings of one look, as few and as cheap as they can be: about 3 µs on Linux.
+
+Sources: Linux kernel documentation, filesystems/proc.rst (`statm`); glibc manual (`mallinfo2`, `malloc_trim`).
+"""
+
+import contextlib
+import gc
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from holdwater.actions.perform import trim
+from holdwater.errors import ActionError
+from holdwater.probes.devices import Pinned, find_device, graph_pools, is_unified
+from holdwater.probes.heap import Heap
+from holdwater.probes.pace import Pace
+from holdwater.probes.statm import Statm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from holdwater.probes.probe import Reading
+
+_OWN = ("resident", "file_and_shared", "heap_in_use", "heap_kept", "python_blocks")
+"""Readings that looking itself changes."""
+_PARTS = {"resident": 0.25, "heap": 0.2, "blocks": 0.1, "handles": 0.05, "device": 0.25, "pinned": 0.05}
+"""The parts of the readings' allowance."""
+_BESIDE = 3.0
+"""A look costs so many times what reading resident memory does: it is also written down."""
+EXPENSIVE = 1e-3
+"""Seconds from which on reading the heap is too expensive to be done at every turn of a count."""
+SEEK_EVERY = 1.0
+"""Seconds between two questions whether a device has come into use."""
+
+
+class Readings:
+    """Reads resident memory at each look; the heap, Python's blocks, handles and the device at their own paces."""
+
+    def __init__(self, tell: "Callable[[str, int], None]" = lambda _name, _value: None) -> None:
+        """Set up what can be read here.
+
+        Args:
+            tell: Told once of a device that has come into use: `device_size` in bytes, or `unified` where its
+                memory is the machine's.
+        """
+        self._tell = tell
+        self._told = False
+        self._statm = Statm()
+        self._heap = Heap()
+        self._has_heap = self._heap.unavailable() is None
+        self._heap_price = 0.0
+        self._device: Any = None
+        self._device_sought = 0.0
+        self._pinned = Pinned()
+        self._first: float | None = None
+        """When the first reading was made: before it a script imports for seconds."""
+        self._own = dict.fromkeys(_OWN, 0.0)
+        self._least_own: dict[str, float] = {}
+        """Below zero where experiments have freed what is added again."""
+        has_proc = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - pathlib is slow to import
+        self._cheapest = Pace(_PARTS["resident"], cheapest=True)
+        self._dear: list[tuple[Pace, Callable[[], Reading]]] = [
+            (Pace(_PARTS[name]), read)
+            for name, read, can in (
+                ("heap", self._read_heap, self._has_heap),
+                ("blocks", self._read_blocks, True),
+                ("handles", self._read_handles, has_proc),
+            )
+            if can
+        ]
+
+    def read(self, now: float) -> dict[str, float]:
+        """Read what is due; the fields of a `LookRecord`, without our own memory.
+
+        Args:
+            now: Seconds on a clock that never goes backwards.
+        """
+        if self._first is None:
+            self._first = now
+        passed = now - self._first
+        started = time.perf_counter()
+        virtual, resident, shared = self._statm.read_whole()
+        self._cheapest.note(passed, _BESIDE * (time.perf_counter() - started))
+        found: dict[str, float] = {"resident": resident, "file_and_shared": shared, "virtual": virtual}
+        if self._device is None and passed >= self._device_sought:
+            self._seek_device(passed)
+        for pace, read in self._dear:
+            if passed >= pace.due:
+                began = time.perf_counter()
+                found |= read()
+                pace.note(passed, time.perf_counter() - began)
+        own = self._own
+        for name in _OWN:
+            if name in found:
+                found[name] -= own[name]
+        return found
+
+    @property
+    def due_at(self) -> float:
+        """When the cheapest reading is due again, on the clock that `read` was given."""
+        return (self._first or 0.0) + self._cheapest.due
+
+    @property
+    def heap_is_cheap(self) -> bool:
+        """Whether the heap can be read at every turn of a count: with many free chunks it takes up to 10 ms."""
+        return self._heap_price < EXPENSIVE
+
+    @contextlib.contextmanager
+    def without_own(self, *, heap: bool = True) -> "Iterator[None]":
+        """Leave out from now on what is added here: the memory of looking itself.
+
+        Args:
+            heap: In the heap too. What is added in one turn may be freed in another: the same for all of them.
+                What is freed beyond what was added is the program's own, such as garbage that we have met.
+        """
+        before = self.in_use(heap=heap)
+        try:
+            yield
+        finally:
+            after = self.in_use(heap=heap)
+            for name in before.keys() & self._own.keys():
+                own = self._own[name] + after[name] - before[name]
+                self._own[name] = max(own, self._least_own.get(name, 0.0))
+
+    def heap(self) -> "Callable[[], float] | None":
+        """What reads the bytes in use on the heap; None where malloc does not say."""
+        return (lambda: self._heap.read_pair()[0]) if self._has_heap else None
+
+    def in_use(self, *, heap: bool = True) -> dict[str, float]:
+        """What looking itself changes, by name, for an answer; the rhythm of the readings stays as it is.
+
+        Args:
+            heap: Read the heap too.
+        """
+        _, resident, shared = self._statm.read_whole()
+        found = {"resident": float(resident), "file_and_shared": float(shared)} | self._read_blocks()
+        if self._has_heap and heap:
+            began = time.perf_counter()
+            found |= self._read_heap()
+            self._heap_price = time.perf_counter() - began
+        return {name: found[name] - self._own[name] for name in _OWN if name in found}
+
+    def in_use_and_pools(self) -> dict[str, float]:
+        """The same, and what live CUDA graphs keep: for a count."""
+        found = self.in_use()
+        return found if self._device is None else found | {"graph_pools": float(sum(graph_pools().values()))}
+
+    def later(self) -> dict[str, float]:
+        """What is in use when a count is done: datasets are weighed last, and it was begun some steps before."""
+        found = self.in_use()
+        return {"later": found.get("heap_in_use", found["resident"])}
+
+    def experiment(self) -> dict[str, Any]:
+        """Collect, then trim, and say what each freed: both are safe, and neither changes a result."""
+        enabled = gc.isenabled()
+        first = self.in_use()
+        gc.collect()
+        second = self.in_use()
+        freed = second["python_blocks"] - first["python_blocks"]
+        self._own["python_blocks"] += freed  # it leaves no mark
+        self._least_own["python_blocks"] = self._least_own.get("python_blocks", 0.0) + min(freed, 0.0)
+        with contextlib.suppress(ActionError):  # a C library without it frees nothing
+            trim()
+        third = self.in_use()
+        key = "heap_in_use" if "heap_in_use" in first else "resident"
+        blocks = 64 * (first["python_blocks"] - second["python_blocks"])
+        return {
+            "collected": max(first[key] - second[key] + (blocks if key == "heap_in_use" else 0), 0),
+            "trimmed": max(second["resident"] - third["resident"], 0),
+            "gc_enabled": enabled and gc.get_threshold()[0] > 0,
+        }
+
+    def _read_heap(self) -> dict[str, float]:
+        """The heap in use, and what malloc keeps free."""
+        in_use, kept = self._heap.read_pair()
+        return {"heap_in_use": in_use, "heap_kept": kept}
+
+    @staticmethod
+    def _read_blocks() -> dict[str, float]:
+        """Small blocks that Python has handed out (40 µs for a million)."""
+        return {"python_blocks": sys.getallocatedblocks()}
+
+    @staticmethod
+    def _read_handles() -> dict[str, float]:
+        """Open files and threads (20 µs)."""
+        return {
+            "open_files": len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - half the price
+            "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208
+        }
+
+    def _seek_device(self, passed: float) -> None:
+        """See whether the script has begun to use a device, and read it from now on."""
+        self._device_sought = passed + SEEK_EVERY
+        self._device = find_device()
+        if self._device is None:
+            return
+        self._dear.append((Pace(_PARTS["device"]), self._read_device))
+        if self._device.name == "cuda" and self._pinned.unavailable() is None:
+            self._dear.append((Pace(_PARTS["pinned"]), self._pinned.read))
+
+    def _read_device(self) -> dict[str, float]:
+        """Allocated and reserved by the framework, and in use by all processes as the driver counts it."""
+        memory = self._device.read()
+        if memory is None:
+            return {}
+        found: dict[str, float] = {"device_allocated": memory.allocated, "device_reserved": memory.reserved}
+        if not self._told and is_unified(self._device.name):
+            self._tell("unified", 1)
+            self._told = True
+        if self._device.name == "cuda":
+            with contextlib.suppress(Exception):  # a driver that does not answer is told by what is missing
+                free, total = sys.modules["torch"].cuda.mem_get_info()
+                found["device_used"] = total - free
+                if not self._told:
+                    self._tell("device_size", total)
+                    self._told = True
+        return found

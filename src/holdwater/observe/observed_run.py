@@ -1,0 +1,187 @@
+"""One observed script: its process, what is known of it, and its verdict as JSON.
+
+Apart from the command, for it needs numpy: the script is started first, and this is imported meanwhile.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from holdwater.budget import Terms
+from holdwater.detectors.parts import split_resident
+from holdwater.errors import StoreError
+from holdwater.guard.account import Account, Overhead
+from holdwater.guard.summary import summarise, summarise_budgets
+from holdwater.observe.agent.shared_memory import NOTED
+from holdwater.observe.recorder import Record
+from holdwater.observe.watcher import Watcher
+from holdwater.probes.outside import Outside
+from holdwater.probes.statm import Statm
+from holdwater.process.channel import Channel
+from holdwater.process.spawn import RunningProcess
+from holdwater.store.run_store import RunStore
+
+SHORTEST, LONGEST, SPACING = 0.05, 3.0, 1 / 400
+"""Seconds between two turns of the watcher, and the part of the time passed that lies between them."""
+
+EAGER = 0.005
+"""Seconds between two turns while an answer should come any moment."""
+
+
+class ObservedRun:
+    """One script, its process and what is known of it."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a run, by name
+        self,
+        process: RunningProcess,
+        place: Path,
+        terms: Terms,
+        store: RunStore,
+        *,
+        words: Sequence[str],
+        asks: bool = True,
+        first_step: int = 0,
+    ) -> None:
+        """Take up a script that was started.
+
+        Args:
+            process: The script's process.
+            place: Holds the channel, and takes the process's answers.
+            terms: What the budgets follow from.
+            store: Where the history goes.
+            words: What is run, for the report.
+            first_step: The step that the process goes on from.
+            asks: Whether to ask the process what it holds; a growth that is explained already needs no more.
+        """
+        self.process, self.store = process, store
+        self.channel = Channel(place / "channel")
+        folder = place if asks else None
+        outside = Outside(process.pid, noted=place / NOTED)
+        self.watcher = Watcher(outside, terms, channel=self.channel, folder=folder)
+        budgets = self.watcher.budgets
+        facts = {
+            "command": list(words),
+            "budget": str(budgets),
+            "budget_bytes": int(budgets.main.limit),
+            "budgets": summarise_budgets(budgets),
+        }
+        self.store.begin(began=time.time(), first_step=first_step, facts=facts)
+        self._record = Record(self.store, self.watcher)
+        self._began = time.perf_counter()
+        self._began_at = (time.process_time(), Statm().read()[0])
+        """The watching process's own time on a processor, and its own memory, when it began to watch."""
+
+    @property
+    def exit_code(self) -> int:
+        """The script's own; negative for a signal."""
+        if self.channel.get("stopped") and self.process.exit_status in {0, None}:
+            return 0
+        return self.process.exit_status or 0
+
+    def follow(
+        self, each_turn: Callable[[], None] = lambda: None, at_end: Callable[[], None] = lambda: None
+    ) -> None:
+        """Watch until the script's process has ended.
+
+        Args:
+            each_turn: Called at each look.
+            at_end: Called when it has ended, before it is judged for the last time.
+        """
+        while self.process.wait(self._pause()):
+            each_turn()
+            self.watcher.turn()
+            if self.channel.state == "ending":
+                self.watcher.end()
+            self._write()
+        at_end()
+        self.watcher.finish()
+
+    def _write(self) -> None:
+        """Write what is known into the store; an error of ours must not reach the script."""
+        try:
+            self._record.write(self.summary)
+        except Exception as error:  # noqa: BLE001 - said once, at the end
+            self.watcher.note_error(error)
+
+    def summary(self) -> dict[str, Any]:
+        """The judgement so far as JSON (schema 1), without command and exit code."""
+        watcher = self.watcher
+        peaks = [
+            watcher.by_time.peak("peak_resident"),
+            watcher.by_time.peak("resident"),
+            watcher.by_step.peak("resident"),
+        ]
+        device = watcher.by_step.peak("device_reserved")
+        summary = summarise(
+            watcher.verdict,
+            steps=watcher.steps,
+            budgets=watcher.budgets,
+            outcomes=(),
+            overhead=self._overhead(),
+            peak={
+                "host_bytes": int(max(peak or 0 for peak in peaks)),
+                "device_bytes": None if device is None else int(device),
+            },
+            explanations=watcher.explanations,
+        )
+        summary["actions"] = list(watcher.experiments)
+        summary["overhead"]["attribution_seconds"] = self.channel.get_seconds("attribution_seconds")
+        summary["overhead"]["watcher_seconds"] = time.process_time() - self._began_at[0]
+        summary["overhead"]["watcher_grew_bytes"] = Statm().read()[0] - self._began_at[1]
+        summary["step_source"] = watcher.source
+        summary["parts"] = parts(watcher)
+        summary["evidence"] = asdict(watcher.evidence)
+        errors = watcher.errors + ([] if watcher.inquiry is None else watcher.inquiry.errors)
+        if errors:
+            summary["errors"] = errors[:10]
+        return summary
+
+    def write_down(self, summary: dict[str, Any]) -> None:
+        """Write the last state of the process into the store."""
+        try:
+            self._record.write(lambda: summary, now=True)
+        except StoreError as error:
+            self.watcher.note_error(error)
+
+    def close(self, summary: dict[str, Any]) -> None:
+        """Write the last state of the run into its store."""
+        self.write_down(summary)
+        self.store.close()
+
+    def _pause(self) -> float:
+        """Seconds until the next turn."""
+        if self.channel.state == "ending":
+            return 0.002
+        inquiry = self.watcher.inquiry
+        if inquiry is not None and inquiry.expecting:
+            return EAGER
+        elapsed = time.perf_counter() - self._began
+        return min(max(elapsed * SPACING, SHORTEST), LONGEST)
+
+    def _overhead(self) -> Overhead:
+        """What looking has cost the script."""
+        channel, account = self.channel, Account()
+        costs = self.watcher.costs
+        steps = max(self.watcher.steps, 1)
+        for cost in costs:
+            account.add(cost, steps=max(steps // max(len(costs), 1), 1))
+        hook = channel.get_seconds("hook_seconds")
+        return Overhead(
+            guard_seconds=hook,
+            run_seconds=channel.get_seconds("last_step_at") - channel.get_seconds("first_step_at"),
+            step_us_mean=1e6 * hook / steps,
+            step_us_p50=1e6 * account.percentile(0.50),
+            step_us_p99=1e6 * account.percentile(0.99),
+            startup_seconds=0.0,
+        )
+
+
+def parts(watcher: Watcher) -> dict[str, int]:
+    """The split of resident memory at the newest count of objects, in bytes; what no part explains is said too."""
+    buckets = watcher.timeline.buckets()
+    held = watcher.evidence.holdings[-1] if watcher.evidence.holdings else None
+    if len(buckets) == 0 or held is None:
+        return {}
+    return split_resident(buckets, held)

@@ -1,0 +1,257 @@
+"""What a process is asked when its memory is suspicious, and what it has answered.
+
+Questions are expensive for the process, so they are few: a count of its objects, an experiment (collect and trim)
+before it is accused, and a window in which the growth is explained.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from holdwater.attribution.site import LEAST_EXPLAINED
+from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
+from holdwater.detectors.judge import Judgement
+from holdwater.observe.explainer import Explainer
+from holdwater.probes.children import LOADER
+from holdwater.probes.outside import Outside
+from holdwater.process.channel import Channel
+
+MOST_QUESTIONS = 12
+"""How often a process is asked in one run."""
+FEW_WINDOWS, MOST_WINDOWS = 3, 6
+"""How many of these questions may be windows; the second where a growth is named and not explained yet."""
+AGAIN = 1.5
+"""Where nothing is explained yet, the next window is opened when the run is so many times as long."""
+LONGER, MOST_LONGER = 4, 2
+"""Each window after one that has explained nothing is so many times as long, at most so often."""
+WELL_EXPLAINED = 0.5
+"""An explanation that accounts for this share is not sought again."""
+MOST_OF_WORKERS = 4
+"""How often a loader's workers are asked."""
+STEPS = 24
+"""Steps of a window."""
+SOON = 2.0
+"""Seconds for which an answer is waited for eagerly."""
+ALLOWANCE = 1.2
+"""Seconds of the process's work that counting may take in any run."""
+ALLOWED_WINDOWS = 3.5
+"""Seconds of work of counts and windows together up to which another window is opened: it may take 1.5 more."""
+ALLOWED_SHARE = 0.01
+"""In a long run counting may take this share of it."""
+ACCUSED = frozenset(("leak", "fragmentation"))
+IN_DOUBT = 1.0
+"""Seconds that a window may cost while the growth may still be healthy, its count left out."""
+GRAVE = ACCUSED | {"warming"}
+"""Verdicts of a growth that a window looks into."""
+CLOCKS = {
+    "evaluation": "evaluations",
+    "checkpoint": "checkpoints",
+    "epoch": "epochs",
+    "shape": "shapes",
+    "sample": "samples_seen",
+}
+"""Clocks whose events a window waits for, by their names in the process."""
+
+
+class Inquiry:
+    """The questions to one process, and its answers."""
+
+    def __init__(self, channel: Channel, folder: Path, outside: Outside) -> None:
+        """Begin with nothing asked.
+
+        Args:
+            channel: Tells the process that there is a question.
+            folder: Where questions and answers lie.
+            outside: Reads the process from outside.
+        """
+        self.evidence: Evidence = NO_EVIDENCE
+        self.experiments: list[dict[str, Any]] = []
+        """What was tried, as actions of the JSON verdict."""
+        self.errors: list[str] = []
+        """What the process could not answer."""
+        self.explainer = Explainer(folder, lambda: outside.children.growers())  # noqa: PLW0108 - when it is asked for
+        self.asked = 0
+        self._channel, self._folder, self._outside = channel, folder, outside
+        self._answered = self._asked_at = self._experiment_at = self._window_at = self._windows = 0
+        self._put_at = 0.0
+        self._workers_asked = self._workers_asked_at = 0
+        self._owes_window = self._counted_last = False
+        self._answers: set[str] = set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a question has not been answered yet."""
+        return max(self._channel.get("answered"), self._answered) < self.asked
+
+    @property
+    def expecting(self) -> bool:
+        """Whether an answer should come any moment: the next question may depend on it."""
+        return self.waiting and time.perf_counter() - self._put_at < SOON
+
+    def ask(self, judgement: Judgement, steps: int, *, final: bool) -> None:
+        """Ask what would help with a judgement, if anything would, and the process can be asked now.
+
+        Args:
+            judgement: The newest.
+            steps: Steps that the process has counted.
+            final: The script has ended, and waits.
+        """
+        if judgement.children and self._channel.state == "running":
+            self._ask_workers(judgement, steps)
+        if self.asked >= MOST_QUESTIONS or self.waiting or self._channel.state not in {"running", "ending"}:
+            return
+        final = final or self._channel.state == "ending"
+        judgement = self._with_silent_children(judgement, steps)
+        told = judgement.accusing or _names(judgement, GRAVE)
+        unexplained = final and told and self.explainer.seen is None and not self._counted_last
+        uncounted = final and told and not self._counted_at(steps) and not self._counted_last
+        if self._wants_experiment(judgement, steps, final=final):
+            self._experiment_at = steps
+            self._owes_window = self._windows == 0  # what an experiment frees may hide the growth for a while
+            self._put(steps, "experiment", "")
+        elif not final and self._wants_window(judgement, steps):
+            self._owes_window = False
+            self._windows += 1
+            self._window_at = steps
+            self._put(steps, "window", json.dumps(_window(judgement, longer=self._windows - 1)))
+        elif unexplained or uncounted or (judgement.suspicious and self._is_fresh(steps)):
+            self._counted_last = final
+            self._put(steps, "count", "")
+
+    def _ask_workers(self, judgement: Judgement, steps: int) -> None:
+        """Let a loader's worker, or the child that has grown most, count what it holds: it costs no step."""
+        due = steps >= AGAIN * self._workers_asked_at
+        if due and self._workers_asked < MOST_OF_WORKERS and self._explained(judgement) < WELL_EXPLAINED:
+            self._workers_asked += 1
+            self._workers_asked_at = steps
+            grown = self._outside.children.growers(1)
+            self._channel.put("worker_wanted", grown[0].pid if grown and grown[0].kind != LOADER else 0)
+            self._channel.put("workers_asked", self._workers_asked)
+
+    def _with_silent_children(self, judgement: Judgement, steps: int) -> Judgement:
+        """Where children grow and none of them has answered, this process may know more of them."""
+        silent = not self.explainer.workers and steps > AGAIN * self._workers_asked_at
+        return replace(judgement, suspicious=judgement.suspicious or (judgement.children and silent))
+
+    def _explained(self, judgement: Judgement) -> float:
+        """The share of the children's growth that is explained."""
+        for finding in judgement.verdict.findings:
+            if finding.component == "host.children":
+                made = self.explainer.explain(finding)
+                return 0.0 if made is None else made.explained
+        return 0.0
+
+    def _wants_experiment(self, judgement: Judgement, steps: int, *, final: bool) -> bool:
+        """Whether to see what a collection frees: before an accusation, and when the growth is twice as old."""
+        if judgement.accusing:
+            return judgement.untested and steps > self._experiment_at
+        return final and judgement.suspicious and not self.evidence.experiments
+
+    def _wants_window(self, judgement: Judgement, steps: int) -> bool:
+        """Whether the growth should be looked into now."""
+        wanted = judgement.suspicious or self._owes_window
+        counts = (
+            2 if self._channel.get("samples_total") else 1
+        )  # rows that come first may explain it: a count tells
+        if not wanted or self._windows >= MOST_WINDOWS or len(self.evidence.holdings) < counts:
+            return False
+        if self._windows == 0:
+            return True
+        if not _names(judgement, GRAVE if judgement.accusing else ACCUSED):
+            return False  # what may be healthy pays for one
+        explained = self.explainer.explained(judgement.verdict)
+        later, most = (AGAIN, MOST_WINDOWS) if explained < LEAST_EXPLAINED else (2, FEW_WINDOWS)
+        enough = steps >= later * self._window_at and self._windows < most
+        return explained < WELL_EXPLAINED and enough and self._is_affordable(ALLOWED_WINDOWS)
+
+    def _is_fresh(self, steps: int) -> bool:
+        """Whether another count is worth its price."""
+        first = len(self.evidence.holdings) < 2  # a single count can be compared with nothing
+        return steps >= 2 * self._asked_at and (self._is_affordable() or first)
+
+    def _is_affordable(self, least: float = ALLOWANCE) -> bool:
+        """Whether what was asked so far has cost little enough."""
+        channel = self._channel
+        allowed = max(least, ALLOWED_SHARE * channel.get_seconds("last_step_at"))
+        return channel.get_seconds("attribution_work") < allowed
+
+    def _put(self, steps: int, kind: str, text: str) -> None:
+        """Put a question."""
+        self.asked += 1
+        self._asked_at, self._put_at = steps, time.perf_counter()
+        (self._folder / f"{kind}-{self.asked}").write_text(text, encoding="utf-8")
+        self._channel.put("asked", self.asked)
+
+    def _counted_at(self, steps: int) -> bool:
+        """Whether objects were counted at this step."""
+        return bool(self.evidence.holdings) and self.evidence.holdings[-1].step == steps
+
+    def take_answers(self) -> bool:
+        """Read what the process has answered; return whether there is more evidence than before."""
+        fresh = sorted(
+            (path for path in self._folder.glob("answer-*.json") if path.name not in self._answers),
+            key=lambda path: int(path.stem.split("-")[1]),
+        )
+        for path in fresh:
+            self._answers.add(path.name)
+            answer = json.loads(path.read_text(encoding="utf-8"))
+            self.evidence = self.evidence.with_answer(
+                answer,
+                samples_total=self._channel.get("samples_total"),
+                library_pages=self._outside.library_pages() or self._library_pages(),
+            )
+            self._answered = max(self._answered, answer["number"])  # the file comes a moment before the count
+            if "error" in answer:
+                self.errors.append(answer["error"])
+            if "experiment" in answer:
+                self._note_experiment(answer)
+            if "explanation" in answer:
+                self.explainer.take(answer["explanation"])
+        return bool(fresh) and len(self.evidence.holdings) > 1
+
+    def _library_pages(self) -> float:
+        """What was read before, for a process that is gone."""
+        return self.evidence.holdings[-1].library_pages if self.evidence.holdings else 0.0
+
+    def _note_experiment(self, answer: Mapping[str, Any]) -> None:
+        """Note an experiment as the two actions that it is."""
+        for action, freed in (("collect", "collected"), ("trim", "trimmed")):
+            self.experiments.append({
+                "step": answer["step"],
+                "action": action,
+                "reason": "before a leak is named: would it cure the growth?",
+                "freed_bytes": int(answer["experiment"][freed]),
+                "seconds": answer["seconds"] / 2,
+            })
+
+
+def _names(judgement: Judgement, kinds: frozenset[str]) -> bool:
+    """Whether a growth is named, as one of these verdicts."""
+    return any(one.rate is not None and one.verdict in kinds for one in judgement.verdict.findings)
+
+
+def _window(judgement: Judgement, *, longer: int = 0) -> dict[str, Any]:
+    """What a window is to look at, and to wait for: two events of the clock that the growth follows.
+
+    On the host allocations are recorded by other means than on a device, and each costs time.
+
+    Args:
+        judgement: The newest.
+        longer: Windows that have explained too little before this one.
+    """
+    wanted: dict[str, Any] = {} if _names(judgement, ACCUSED) else {"seconds": IN_DOUBT}
+    rising = [finding for finding in judgement.verdict.findings if finding.rate is not None]
+    grave = [finding for finding in rising if finding.verdict in GRAVE]
+    if not grave:
+        return wanted
+    if len({finding.component.partition(".")[0] for finding in grave}) == 1:
+        wanted["component"] = grave[0].component
+    if grave[0].follows in CLOCKS:
+        return wanted | {"clock": CLOCKS[grave[0].follows], "events": 2}
+    every = grave[0].rate.every_steps if grave[0].rate is not None else None
+    if every is not None:
+        return wanted | {"every_steps": every}
+    return wanted | ({"steps": STEPS * LONGER ** min(longer, MOST_LONGER)} if longer else {})

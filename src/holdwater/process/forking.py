@@ -1,0 +1,286 @@
+"""The process that training processes are forked from: what takes seconds to import is imported here, once.
+
+    python forking.py SOCKET LIFELINE MODULE,MODULE,...
+
+It runs no tensor operation and touches no device: a pool of threads or a device context does not survive a
+fork. Requests and reports are JSON, one object a line:
+
+    {"target": "module:function", "argv": [...], "environment": {...}}   ->  {"pid": 123}
+                                                                             {"pid": 123, "exit": 0, "peak": 3e8}
+
+It is run by its path, and is no module to import. Who starts it holds the signals of the terminal back from it:
+they are for training processes.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+INTERRUPTED = 130
+"""The exit code of a process that an interrupt has ended, as a shell has it."""
+GRACE = 2.0
+"""Seconds that what a dead training process left running has to end by itself."""
+LAST_WORD = 8.0
+"""Seconds that a training process whose supervisor is gone has to end in good order."""
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+"""Linux, prctl(2)."""
+
+
+class Forker:
+    """Imports, then forks on request, and says how each child ended."""
+
+    def __init__(self, link: socket.socket, lifeline: int) -> None:
+        self._link, self._lifeline = link, lifeline
+        self._children: set[int] = set()
+        self._orphans_until = 0.0
+        self._spares = False
+        self._unread = b""
+        self._woken, wake = socket.socketpair()
+        for end in (self._woken, wake):
+            end.setblocking(False)  # noqa: FBT003 - its name says it
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        self._wake = wake
+
+    def serve(self) -> dict[str, Any]:
+        """Answer requests; return only in a child, with what it is to do."""
+        while True:
+            wait = 0.1 if self._orphans_until else None
+            ready, _, _ = select.select([self._link, self._woken], [], [], wait)
+            if self._woken in ready:
+                self._woken.recv(4096)
+            self._reap()
+            if self._link in ready:
+                for line in self._lines():
+                    request: dict[str, Any] = json.loads(line)
+                    if self._fork():
+                        return request
+
+    def _lines(self) -> list[bytes]:
+        """The requests that have come; when the other side is gone, so is this process."""
+        try:
+            data = self._link.recv(1 << 20)
+        except OSError:
+            data = b""
+        if not data:
+            self._leave()
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        return lines
+
+    def _fork(self) -> bool:
+        """Fork; True in the child."""
+        server = os.getpid()
+        with (
+            warnings.catch_warnings()
+        ):  # Python 3.12 counts the threads of BLAS, which look after forks themselves
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid:
+            self._children.add(pid)
+            self._say({"pid": pid})
+            return False
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # one that has come meanwhile comes now
+        for end in (self._link, self._woken, self._wake):
+            end.close()
+        _prctl(PR_SET_CHILD_SUBREAPER, 0)
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != server:
+            os._exit(143)
+        return True
+
+    def _reap(self) -> None:
+        """Report children that have ended, and end what they left behind."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                self._orphans_until = 0.0
+                return
+            if pid == 0:
+                break
+            if pid in self._children:
+                self._children.discard(pid)
+                unit = 1 if sys.platform == "darwin" else 1024
+                ended = {"exit": os.waitstatus_to_exitcode(status), "peak": usage.ru_maxrss * unit}
+                self._say({"pid": pid} | ended)
+                self._spares = ended["exit"] == 0
+                self._orphans_until = time.monotonic() + GRACE
+        if self._orphans_until:
+            self._end_orphans(by_force=time.monotonic() > self._orphans_until)
+
+    def _end_orphans(self, *, by_force: bool) -> None:
+        """Loader workers of a process that was killed, say; the kernel has made them children of this one."""
+        others = [pid for pid in _children_of_this_process() if pid not in self._children]
+        orphans = [pid for pid in others if not self._is_spared(pid)]
+        for pid in orphans:
+            _send(pid, signal.SIGKILL if by_force else signal.SIGTERM)
+        if not orphans:
+            self._orphans_until = 0.0
+
+    def _is_spared(self, pid: int) -> bool:
+        """Whether a process was put into a session of its own by a script that has ended well: it is to stay."""
+        try:
+            return self._spares and os.getsid(pid) != os.getsid(0)
+        except OSError:
+            return False
+
+    def _say(self, report: dict[str, Any]) -> None:
+        """Report; where nobody listens any more, end."""
+        try:
+            self._link.sendall(json.dumps(report).encode() + b"\n")
+        except OSError:
+            self._leave()
+
+    def _leave(self) -> NoReturn:
+        """The supervisor is gone: the children have noticed too, and are given time; then everything ends."""
+        deadline = time.monotonic() + LAST_WORD + 1
+        while self._children and time.monotonic() < deadline:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            self._children.discard(pid)
+            time.sleep(0.0 if pid else 0.05)
+        left = [pid for pid in _children_of_this_process() if not self._is_spared(pid)]
+        for pid in left:
+            _send(pid, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while left and time.monotonic() < deadline:
+            time.sleep(0.02)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+            left = [pid for pid in left if pid in _children_of_this_process()]
+        for pid in left:
+            _send(pid, signal.SIGKILL)
+        os._exit(0)
+
+    def import_all(self, names: list[str]) -> None:
+        """Import what training processes will need, as far as it is there; a name may be one too many."""
+        for name in names:
+            try:
+                module, _, attribute = name.partition(":")
+                getattr(importlib.import_module(module), attribute or "__name__")  # some import their parts late
+            except Exception:  # noqa: BLE001, S112 - the training process will say so, where it matters
+                continue
+        _keep_what_was_imported()
+        gc.collect()
+        gc.freeze()  # collections in the children, and counts of objects, leave these alone: much cheaper
+        self._say({"unfit": _unfit()})
+
+
+def main() -> None:
+    """Import, serve, and in each child run its target."""
+    if not (sys.flags.isolated or sys.flags.safe_path):
+        sys.path.pop(0)  # this file's own folder
+    lifeline = int(sys.argv[2])
+    os.set_inheritable(lifeline, False)  # noqa: FBT003 - what a child starts by itself is not to hold it
+    forker = Forker(socket.socket(fileno=int(sys.argv[1])), lifeline)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    forker.import_all([name for name in sys.argv[3].split(",") if name])
+    try:
+        request = forker.serve()
+        del forker
+        function = _prepare(request, lifeline)
+    except KeyboardInterrupt:  # it was held back while the server imported, and has come now
+        print("holdwater: stopped before it began", file=sys.stderr)  # noqa: T201 - nothing else says so
+        os._exit(INTERRUPTED)
+    _run(function)
+
+
+def _prepare(request: dict[str, Any], lifeline: int) -> Callable[[], None]:
+    """Make this process, a child, what the request asks for; return the function that it is to run."""
+    threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = list(request["argv"])
+    module, _, function = request["target"].partition(":")
+    found: Callable[[], None] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _run(function: Callable[[], None]) -> None:
+    """Run a function as a program, to its exit code."""
+    end_process = importlib.import_module("holdwater.process.restart_context").end_process
+    code = 0
+    try:
+        function()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if code and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)  # noqa: T201 - as Python itself
+    except Exception:  # noqa: BLE001 - as Python itself; an interrupt ends the process by its signal
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    end_process(code)
+
+
+def _watch(lifeline: int) -> None:
+    """Notice that the supervisor is gone: ask this process to end as a signal would, and see to it."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        if select.select([lifeline], [], [], 1.0)[0]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(LAST_WORD)
+            break
+    os._exit(143)
+
+
+def _keep_what_was_imported() -> None:
+    """Let the children end without undoing the imports: PyTorch's operators alone would write to 31 MB."""
+    for finalizer in tuple(weakref.finalize._registry):  # type: ignore[attr-defined] # noqa: SLF001 - no other way
+        finalizer.atexit = False
+
+
+def _unfit() -> str | None:
+    """Why this process is not fit to be forked; None if it is."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return "one of the imports has started CUDA, which does not survive a fork"
+    if threading.active_count() > 1:
+        others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        return f"one of the imports has started a thread ({', '.join(others)}), which does not survive a fork"
+    return None
+
+
+def _children_of_this_process() -> list[int]:
+    """By the kernel's list; empty elsewhere."""
+    try:
+        return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()]
+    except OSError:
+        return []
+
+
+def _send(pid: int, number: int) -> None:
+    """Send a signal; the process may have ended."""
+    try:
+        os.kill(pid, number)
+    except OSError:
+        return
+
+
+def _prctl(option: int, value: int) -> None:
+    """Set a property of this process, on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Start a script's process, pass signals on to it, and end as it ended.
+
+Signals that the terminal sends reach the script by themselves, for it is in the same group; those that
+somebody sends to this process alone are passed on. Source: POSIX, `siginfo_t`: `si_code` tells them apart.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from holdwater.process.channel import Channel
+from holdwater.process.fork_server import ForkServer
+
+PASSED_ON = tuple(
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGWINCH")
+    if (number := getattr(signal, name, None)) is not None
+)
+"""What a script may be sent through this process."""
+
+NEWS = tuple(number for name in ("SIGCHLD", "SIGIO") if (number := getattr(signal, name, None)) is not None)
+"""What tells that there is something to look after."""
+
+RUNNER = Path(__file__).resolve().parents[1] / "frameworks" / "observed_script.py"
+"""What runs the script, by its path: with `-m` Python would look for its own modules in the working folder."""
+
+
+def hold_signals() -> None:
+    """Hold back what `RunningProcess` waits for; call it before a library starts threads, which inherit this."""
+    if hasattr(signal, "sigtimedwait"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, *NEWS})
+
+
+class RunningProcess:
+    """A process that signals are passed on to; how it was started, and how its end is seen, is said below."""
+
+    def __init__(self) -> None:
+        """Hold signals back from now on."""
+        self.pid = 0
+        self.exit_status: int | None = None
+        """As `os.waitstatus_to_exitcode`: negative for a signal; None while it runs."""
+        self.asked_to_stop = False
+        """Somebody has sent SIGINT or SIGTERM."""
+        self._received: list[int] = []
+        self._waiting = hasattr(signal, "sigtimedwait")
+        if self._waiting:
+            hold_signals()
+        else:
+            for number in PASSED_ON:
+                signal.signal(number, self._receive)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, passing signals on; True while the script runs."""
+        if self._waiting:
+            self._wait_for_signals(seconds)
+        else:
+            time.sleep(seconds)
+            for number in self._received:
+                self.send(number)
+            self._received.clear()
+        return self._poll()
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        with contextlib.suppress(OSError):  # it may have ended
+            os.kill(self.pid, number)
+
+    def _wait_for_signals(self, seconds: float) -> None:
+        """Take signals until one tells that the script ended, or the time is over."""
+        deadline = time.perf_counter() + seconds
+        while (left := deadline - time.perf_counter()) > 0:
+            found = signal.sigtimedwait({*PASSED_ON, *NEWS}, left)
+            if found is None or found.si_signo in NEWS:
+                return
+            self.asked_to_stop |= found.si_signo in {signal.SIGINT, signal.SIGTERM}
+            by_somebody = found.si_code <= 0  # SI_USER and its like; the kernel's own are positive
+            # after a stop and a continue the kernel may hand over what is no signal of ours
+            if found.si_signo in PASSED_ON and by_somebody and found.si_pid != self.pid:
+                self.send(found.si_signo)
+
+    def _poll(self) -> bool:
+        """Take up the exit status if there is one; True while the process runs."""
+        raise NotImplementedError
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        """Remember a signal where they cannot be waited for."""
+        del frame
+        self.asked_to_stop |= number in {signal.SIGINT, signal.SIGTERM}
+        if number != signal.SIGINT:  # the terminal sends it to the script too
+            self._received.append(number)
+
+
+class ScriptProcess(RunningProcess):
+    """A running script."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start it.
+
+        Args:
+            command: Program and arguments.
+            environment: Its environment.
+        """
+        super().__init__()
+        self.pid = os.posix_spawn(
+            command[0], list(command), dict(environment), setsigmask=[], setsigdef=[*PASSED_ON, *NEWS]
+        )
+
+    def _poll(self) -> bool:
+        """By its exit status."""
+        if self.exit_status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid == self.pid:
+                self.exit_status = os.waitstatus_to_exitcode(status)
+        return self.exit_status is None
+
+
+class ForkedProcess(RunningProcess):
+    """A process that a fork server has forked."""
+
+    def __init__(
+        self,
+        server: ForkServer,
+        channel: Channel,
+        target: str,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> None:
+        """Have it forked.
+
+        Args:
+            server: Forks it.
+            channel: Where it says that another process may go on.
+            target: `module:function`.
+            argv: Its `sys.argv`.
+            environment: Its environment.
+        """
+        super().__init__()
+        self._server, self._channel = server, channel
+        if server.alive and hasattr(signal, "SIGIO"):  # wakes the wait below when the server has something to say
+            fcntl.fcntl(server.link, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(server.link, fcntl.F_SETFL, fcntl.fcntl(server.link, fcntl.F_GETFL) | os.O_ASYNC)
+        pid = server.fork(target, argv, environment)
+        if pid is None:
+            self.exit_status = -int(signal.SIGKILL)
+        self.pid = pid or 0
+        if self._waiting and signal.SIGINT in signal.sigpending():  # from the terminal, while there was no script
+            self.send(signal.SIGINT)
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it was forked."""
+        if self.pid:
+            super().send(number)
+
+    def _poll(self) -> bool:
+        """By what the server reports, or the process itself; a server that is gone has taken it with it."""
+        if self.exit_status is None and self._channel.get("recycled"):
+            self.exit_status = 0
+        if self.exit_status is None:
+            for ended in self._server.ended():
+                if ended.pid == self.pid:
+                    self.exit_status = ended.status
+            if self.exit_status is None and not self._server.alive:
+                self._wait_until_gone()
+                self.exit_status = -int(signal.SIGKILL)
+        return self.exit_status is None
+
+    def _wait_until_gone(self) -> None:
+        """The kernel ends the process with the server, or the process notices; then another may go on."""
+        deadline = time.monotonic() + 2.0
+        while psutil.pid_exists(self.pid):
+            if time.monotonic() > deadline:
+                self.send(signal.SIGKILL)
+            time.sleep(0.01)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+
+
+def die_as(exit_status: int, before: Callable[[], None]) -> int:
+    """End as a script ended: by the same signal, or with its exit code, which is returned."""
+    before()
+    if exit_status >= 0:
+        return exit_status
+    number = -exit_status
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):
+        _no_core()
+        signal.signal(number, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    os.kill(os.getpid(), number)
+    time.sleep(1)
+    return 128 + number
+
+
+def _no_core() -> None:
+    """A second core file of the same end helps nobody."""
+    import resource  # noqa: PLC0415 - POSIX only
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def script_command(folder: Path, words: Sequence[str], *, last_step: int) -> list[str]:
+    """The command that runs a script with a session in it."""
+    flags = [f"-W{option}" for option in sys.warnoptions]
+    return [sys.executable, *flags, str(RUNNER), str(folder), str(last_step), *words]

@@ -1,0 +1,304 @@
+"""The ladder in a supervised script's own process: release, go on in a fresh one, or stop, as memory runs out."""
+
+import contextlib
+import json
+import resource
+import sys
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from holdwater.actions.levers import Levers
+from holdwater.actions.perform import Outcome, applies, perform
+from holdwater.budget import Budget, Budgets, InUse
+from holdwater.detectors.headroom import Headroom, HeadroomConfig, judge_headroom
+from holdwater.errors import ProbeError
+from holdwater.observe.agent.session import Session
+from holdwater.policy.decision import Decision
+from holdwater.policy.remedies import Remedies, RemedyConfig
+from holdwater.policy.restarts import lowered_budgets
+from holdwater.probes.cgroup import Cgroup
+from holdwater.probes.devices import DeviceProbe, find_device, is_unified, loaded
+from holdwater.probes.sample import DeviceMemory, Sample
+from holdwater.probes.statm import Statm
+from holdwater.process.restart_context import RestartContext, actions_file
+from holdwater.units import Bytes, Step
+
+if TYPE_CHECKING:
+    from holdwater.observe.agent.protocols import ReplaceableWorkers
+
+GRAIN = 1 << 20
+"""Memory is judged again when it has changed by so many bytes."""
+PEAK_LASTS = 32
+"""Steps in which a step's peak is expected again; one that comes no more was no part of the steps."""
+GROUP_EVERY = 0.1
+"""Seconds after which the control group is looked at anew (40 µs), for others in it may grow."""
+CHECKPOINT_EVERY = 300.0
+"""Seconds between two checkpoints on disk, where no number of steps was given."""
+
+
+class Ending(NamedTuple):
+    """How this process is to end, and why."""
+
+    recycled: bool
+    """A fresh one goes on; else the run stops."""
+    reason: str
+
+
+class _Device:
+    """The memory of the device that a script uses, and its budget."""
+
+    def __init__(self, given: int | None) -> None:
+        self._given = given
+        self._probe: DeviceProbe | None = None
+        self.budget: Budget | None = None
+        """None as long as no device is used, and where its size is not known."""
+        self.unified = False
+        """The device has no memory but the host's."""
+
+    def read(self) -> DeviceMemory | None:
+        """What counts: all that is reserved, against a budget that was given; None as long as no device is used.
+
+        Where none was given, what is in use counts, against the device's own size: what PyTorch reserves fills it
+        in any healthy run, and nobody has asked for a script to be stopped before it is full.
+        """
+        if self._probe is None:
+            self._seek()
+        memory = None if self._probe is None else self._probe.read()
+        if memory is None or self._given is not None or self.unified:
+            return memory
+        return DeviceMemory(memory.allocated, memory.allocated)
+
+    def _seek(self) -> None:
+        """Take up a device that has come into use."""
+        torch = loaded("torch")
+        on_cuda = torch is not None and torch.cuda.is_initialized()
+        found = find_device() if on_cuda or sys.platform == "darwin" else None
+        if found is None:
+            return
+        self._probe, self.unified = found, is_unified(found.name)
+        if torch is not None and on_cuda:
+            size = None
+            with contextlib.suppress(RuntimeError, AttributeError):
+                size = int(torch.cuda.mem_get_info()[1])
+            self.budget = self._settle(size)
+
+    def _settle(self, size: int | None) -> Budget | None:
+        """The budget of a device of this size."""
+        if self._given is None:
+            return None if size is None else Budget(Bytes(size), "found", "the device's size")
+        limit = self._given if size is None else min(self._given, size)
+        return Budget(Bytes(limit), "given", "the supervisor's budget of the device")
+
+    def reserved(self) -> int:
+        """What is reserved, in bytes; 0 where no device is used."""
+        memory = None if self._probe is None else self._probe.read()
+        return 0 if memory is None else int(memory.reserved)
+
+
+class _StepPeak:
+    """What a step has lately held beyond what is left at its end, by the kernel's high-water mark."""
+
+    def __init__(self) -> None:
+        self._told = self._highest = _highest_resident()  # what the imports needed is no step's peak
+        self._risen_ago = PEAK_LASTS
+        self.beyond = 0
+        """Bytes."""
+
+    def note(self, own: int) -> bool:
+        """Take in the end of a step; return whether the mark has risen since it was last taken up.
+
+        Args:
+            own: Resident memory now, in bytes.
+        """
+        peak = _highest_resident()
+        self._risen_ago = 0 if peak > self._highest else self._risen_ago + 1
+        self._highest = peak
+        self.beyond = max(peak - own, 0) if self._risen_ago < PEAK_LASTS else 0
+        return peak - self._told >= GRAIN
+
+    def take_up(self) -> None:
+        """What the mark is now has been judged."""
+        self._told = self._highest
+
+
+class Recycling:
+    """Looks at the memory after each step (2 µs), and judges it when it has changed."""
+
+    def __init__(self, restart: RestartContext, *, resumable: bool = True) -> None:
+        """Take up the limits.
+
+        Args:
+            restart: What the supervisor says.
+            resumable: Whether a fresh process could go on; else the run can only be stopped.
+        """
+        self._workers: ReplaceableWorkers | None = None
+        self._asked: list[Decision] = []
+        self._resumable = resumable
+        self._actions = actions_file(restart.channel_path)
+        settings = restart.settings
+        self._out_of_memory_restarts = restart.out_of_memory_restarts
+        self._beside = settings.get("beside_device")
+        self._device = _Device(settings.get("device_limit"))
+        self._keep(int(settings["limit"]))
+        self._headroom = HeadroomConfig(waiting_below=Bytes(0), stopping_below=Bytes(0))
+        self._interval = settings.get("reload_interval")
+        self._every = settings.get("checkpoint_interval")
+        config = RemedyConfig(
+            reload_threshold=settings.get("reload_threshold"), can_recycle=resumable, has_workers=True
+        )
+        self._remedies = Remedies(config)
+        self._statm, group = Statm(), Cgroup.of_this_process()
+        self._cgroup = None if group.limit is None else group
+        self._first: int | None = None
+        self._held, self._peak = InUse(), _StepPeak()
+        self._judged = 0.0
+        self._begun = False
+        self._on_device: DeviceMemory | None = None
+
+    def _keep(self, limit: int) -> None:
+        """Keep these budgets, smaller where others of the run were killed for want of memory.
+
+        Args:
+            limit: Of the host's memory, in bytes; the device's is its own.
+        """
+        self._group_budget = limit  # a budget that was lowered leaves as much less in the group
+        host = Budget(Bytes(limit), "given", "the supervisor's budget")
+        self._budgets = lowered_budgets(
+            Budgets(host, self._device.budget, self._device.unified), self._out_of_memory_restarts
+        )
+
+    def look_after(self, session: Session) -> None:
+        """Take up the loaders of a script, and tell its session what is left.
+
+        Args:
+            session: The script's.
+        """
+        self._workers, session.room = session.workers, self.room
+
+    def in_use(self) -> int:
+        """What counts against the host's budget: so much as leaves what is left, here or in the control group."""
+        own = self._statm.read()[0] + (0 if self._workers is None else self._workers.growth())
+        if self._cgroup is not None and self._cgroup.limit is not None:
+            with contextlib.suppress(ProbeError):
+                return max(own, self._group_budget - (self._cgroup.limit - int(self._cgroup.usage())))
+        return own
+
+    def _needed(self) -> InUse:
+        """What remedies are asked for, at the peak of a step: on the host and on the device."""
+        device = 0 if self._on_device is None else self._on_device.reserved
+        return InUse(self.in_use() + self._peak.beyond, device)
+
+    def room(self) -> int:
+        """Bytes of the host's budget that are left."""
+        return int(self._budgets.host.limit) - self.in_use()
+
+    def end(self, step: int) -> Ending | None:
+        """How this process is to end after this step; None as long as it may go on. Memory is released before.
+
+        Args:
+            step: Steps done.
+        """
+        if self._first is None:
+            self._first = step - 1
+        if self._resumable and self._interval is not None and step - self._first >= self._interval:
+            return Ending(recycled=True, reason=f"every {self._interval} steps, as configured")
+        if not self._has_changed():
+            return None
+        self._note_replaced()
+        in_use = self.in_use()
+        sample = Sample(Step(step), time.monotonic(), Bytes(in_use), self._on_device)
+        if not self._begun:
+            self._remedies.begin(sample)
+            self._begun = True
+        level = judge_headroom(sample, self._budgets, self._headroom)
+        needed = replace(sample, resident=Bytes(in_use + self._peak.beyond))
+        if self._peak.beyond and all(one.pool == "device" or one.level == "calm" for one in level.pools):
+            level = with_peak(level, judge_headroom(needed, self._budgets, self._headroom))
+        return self._climb(self._remedies.answer(level, needed, self._budgets))
+
+    def _has_changed(self) -> bool:
+        """Whether memory is to be judged again: it has changed, or others of the group may have changed it."""
+        device, own = self._device.read(), self._statm.read()[0]
+        if self._device.budget is not None and self._budgets.device is None:
+            self._keep(self._group_budget if self._beside is None else int(self._beside))
+        if self._device.unified and not self._budgets.unified:
+            self._keep(self._group_budget)
+        self._on_device, rose = device, self._peak.note(own)
+        held = InUse(own, 0 if device is None else device.reserved)
+        now = time.monotonic()
+        others = self._cgroup is not None or self._workers is not None
+        waited = others and now - self._judged > GROUP_EVERY
+        changed = any(abs(size - before) >= GRAIN for size, before in zip(held, self._held, strict=True))
+        if not (rose or waited or changed):
+            return False
+        self._held, self._judged = held, now
+        self._peak.take_up()
+        return True
+
+    def _climb(self, decisions: tuple[Decision, ...]) -> Ending | None:
+        """Release what nobody uses, or say how this process is to end."""
+        for decision in decisions:
+            if decision.action in {"recycle", "stop"}:
+                return Ending(recycled=decision.action == "recycle", reason=decision.reason)
+            if decision.action == "replace_worker":
+                self._replace_worker(decision)
+            if not applies(decision.action):
+                continue
+            before = self._held_now()
+            outcome = perform(decision, Levers(), measure=lambda: sum(self._held_now()), elapsed=time.monotonic)
+            self._remedies.learn(outcome.action, self._held_now().since(before), self._needed())
+            self._write(outcome)
+        return None
+
+    def _replace_worker(self, decision: Decision) -> None:
+        """Begin to replace a worker, if one has grown."""
+        if self._workers is not None and self._workers.replace():
+            self._asked.append(decision)
+        else:
+            self._remedies.learn("replace_worker", InUse(), self._needed())
+
+    def _note_replaced(self) -> None:
+        """Note what replacing a worker has freed, once the old one is gone."""
+        for found in () if self._workers is None or not self._asked else self._workers.turn():
+            asked = self._asked.pop(0)
+            self._remedies.learn("replace_worker", InUse(found.freed_bytes), self._needed())
+            self._write(Outcome(asked.step, asked.action, asked.reason, found.freed_bytes, found.seconds))
+
+    def _write(self, outcome: Outcome) -> None:
+        """Tell the supervisor what was done."""
+        row = {name: value for name, value in asdict(outcome).items() if name != "error"}
+        with contextlib.suppress(OSError), self._actions.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _held_now(self) -> InUse:
+        """What an action can lower: resident memory and what is reserved on the device."""
+        return InUse(self._statm.read()[0], self._device.reserved())
+
+    def is_due(self, step: int, seconds: float) -> bool:
+        """Whether a checkpoint is to be written.
+
+        Args:
+            step: Steps done.
+            seconds: Since the last one.
+        """
+        return step % self._every == 0 if self._every else seconds > CHECKPOINT_EVERY
+
+
+def with_peak(headroom: Headroom, at_peak: Headroom) -> Headroom:
+    """Add what memory of the host that only a moment of a step needs is worth: no more than to weigh remedies.
+
+    Args:
+        headroom: At the end of a step.
+        at_peak: At the step's peak.
+    """
+    found = [one for one in at_peak.pools if one.pool != "device" and one.level != "calm"]
+    capped = tuple(replace(one, level="threshold", others=()) for one in found)
+    if headroom.level != "calm":
+        return replace(headroom, others=(*headroom.others, *capped))
+    return capped[0] if capped else headroom
+
+
+def _highest_resident() -> int:
+    """The kernel's high-water mark of this process's resident memory, in bytes (1 µs)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

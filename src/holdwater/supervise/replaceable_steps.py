@@ -1,0 +1,37 @@
+"""Steps of a process that may be replaced: its supervisor reads when it went on, and when it was left."""
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdwater.observe.agent.session import Session
+
+
+def step_of_a_life(session: "Session", in_use: "Callable[[], int]") -> None:
+    """Count a step of a process that may be replaced: when it ended, and what the first one found in use.
+
+    Args:
+        session: Of this process.
+        in_use: Reads the bytes that count against the budget.
+    """
+    now, channel = time.monotonic(), session.channel
+    channel.put_seconds("left_at", now)
+    if not channel.get_seconds("went_on_at"):
+        channel.put("in_use", in_use())
+        channel.put_seconds("went_on_at", now)
+    session.step("holdwater.step")
+
+
+def go_on_from(session: "Session", step: int) -> None:
+    """The script goes on from a step that an earlier process has ended.
+
+    Args:
+        session: Of this process.
+        step: That was ended last.
+    """
+    session.steps = step
+    session.source = session.channel.source = "holdwater.step"
+    session.channel.put("steps", step)
+    session.channel.put("goes_on_from", step)

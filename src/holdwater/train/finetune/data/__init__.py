@@ -1,0 +1,1 @@
+"""Examples for fine-tuning: read by number, made tokens, weighed, held out, and packed into rows."""

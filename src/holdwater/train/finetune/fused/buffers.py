@@ -1,0 +1,195 @@
+"""Every buffer that a written-out step uses, made once: nothing is taken while a step runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holdwater.train.finetune.fused.offload import RING
+from holdwater.train.finetune.fused.shape import DecoderShape
+from holdwater.train.finetune.losses import CHUNK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRanks:
+    """Ranks of all adapters together that read the same input, the largest among the layers; 0 without any."""
+
+    queries: int
+    output: int
+    gates: int
+    down: int
+
+    @property
+    def narrow(self) -> int:
+        """Of those whose output is as wide as the residual stream."""
+        return max(self.output, self.down)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptActivations:
+    """What one layer's backward pass needs. Shapes: (tokens, …)."""
+
+    queries: Tensor
+    """Queries, keys and values, turned by their positions unless heads are normalised; then what the adapters'
+    first matrices gave."""
+    attended: Tensor
+    """What attention gave."""
+    norms: Tensor
+    """Logarithms of the sums under its softmax, in float32. Shape (tokens, heads)."""
+    middle: Tensor
+    """The residual stream between attention and network."""
+    gates: Tensor
+    """Gates and the values beside them; then what the adapters' first matrices gave."""
+    small_output: Tensor
+    """What the first matrix of the output's adapter gave."""
+    small_down: Tensor
+    """What the first matrix of the last adapter gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """What is used again from layer to layer. Shapes: (tokens, …)."""
+
+    normed: Tensor
+    """Normalised rows. Width: the residual stream's."""
+    delta: Tensor
+    """What a part of a layer adds to the residual stream; then what its adapter's first matrix gave."""
+    grad: Tensor
+    """The gradient of the residual stream; then that of what an adapter's first matrix gave."""
+    above: Tensor
+    """The gradient of normalised rows. Width: the residual stream's."""
+    inner: Tensor
+    """What the gates let through, and its gradient; gradients around attention. Width: the widest of these."""
+    levels: Tensor
+    """A sum for each token and head, in float32. Shape (tokens, heads)."""
+    dropped: Tensor | None
+    """Rows after dropout, as wide as the widest input; None without dropout."""
+    back: Tensor | None
+    """What comes back through adapters with dropout; None without dropout."""
+    turned: Tensor | None
+    """Queries and keys with normalised heads, turned, and values; and their gradient. None where heads are not
+    normalised."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepBuffers:
+    """All of them."""
+
+    streams: list[Tensor]
+    """The residual stream before each layer, and after the last; three in turn where the rest waits in the host's
+    memory. Shape (tokens, width) each."""
+    scales: Tensor
+    """Reciprocal root mean squares, two a layer and one for the last norm. Shape (2 * layers + 1, tokens)."""
+    kept: list[KeptActivations]
+    """Of each layer; layers that are computed again share one."""
+    scratch: Scratch
+    logits: Tensor
+    """Of some tokens. Shape (chunk, vocabulary)."""
+    losses: Tensor
+    """Shape (tokens,)."""
+
+    def cut(self, tokens: int) -> "StepBuffers":
+        """The same buffers for fewer tokens.
+
+        Args:
+            tokens: At most as many as they were made for.
+        """
+        return StepBuffers(
+            [stream[:tokens] for stream in self.streams],
+            self.scales[:, :tokens],
+            [_cut(one, tokens) for one in self.kept],
+            _cut(self.scratch, tokens),
+            self.logits,
+            self.losses[:tokens],
+        )
+
+
+def _cut(record: Any, tokens: int) -> Any:  # noqa: ANN401 - one of the records above
+    """The first tokens of each tensor of a record."""
+    parts = (getattr(record, field.name) for field in fields(record))
+    return type(record)(*(None if part is None else part[:tokens] for part in parts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What the sizes of the buffers follow from."""
+
+    shape: DecoderShape
+    ranks: AdapterRanks
+    tokens: int
+    """In a micro-batch, at most."""
+    recomputed: int = 0
+    """Layers whose inside is computed again in the backward pass, the first ones: they share buffers."""
+    chunk: int = CHUNK
+    """Tokens whose logits exist at once."""
+    dropout: bool = False
+    """Whether adapters have dropout."""
+    offloaded: bool = False
+    """Whether states of the residual stream wait in the host's memory."""
+
+
+def make_buffers(needs: Needs, like: Tensor) -> StepBuffers:
+    """Make the buffers of a step.
+
+    Args:
+        needs: What their sizes follow from.
+        like: A weight, for type and device.
+    """
+    shape, ranks, tokens, recomputed = needs.shape, needs.ranks, needs.tokens, needs.recomputed
+
+    def room(*size: int) -> Tensor:
+        """Make one buffer."""
+        return torch.empty(size, dtype=like.dtype, device=like.device)
+
+    def wide(*size: int) -> Tensor:
+        """Make one in float32."""
+        return torch.empty(size, dtype=torch.float32, device=like.device)
+
+    def keep() -> KeptActivations:
+        """Make what one layer keeps."""
+        return KeptActivations(
+            room(tokens, shape.attention_width + ranks.queries),
+            room(tokens, shape.query_width),
+            wide(tokens, shape.heads),
+            room(tokens, shape.width),
+            room(tokens, 2 * shape.inner + ranks.gates),
+            room(tokens, ranks.output),
+            room(tokens, ranks.down),
+        )
+
+    streams = [room(tokens, shape.width) for _ in range(RING if needs.offloaded else shape.layers + 1)]
+    rows = wide(2 * shape.layers + 2, tokens)
+    widest = max(shape.width, shape.inner, 4 * shape.query_width)
+    shared = _shared(keep(), recomputed, room(recomputed, tokens, ranks.down)) if recomputed else []
+    return StepBuffers(
+        streams=[streams[number % len(streams)] for number in range(shape.layers + 1)],
+        scales=rows[:-1],
+        kept=shared + [keep() for _ in range(shape.layers - recomputed)],
+        scratch=Scratch(
+            normed=room(tokens, shape.width),
+            delta=room(tokens, shape.width + ranks.narrow),
+            grad=room(tokens, shape.width + ranks.narrow),
+            above=room(tokens, shape.width),
+            inner=room(tokens, widest),
+            levels=wide(tokens, shape.heads),
+            dropped=room(tokens, widest) if needs.dropout else None,
+            back=room(tokens, widest) if needs.dropout else None,
+            turned=room(tokens, shape.attention_width) if shape.normed_heads else None,
+        ),
+        logits=room(min(needs.chunk, tokens), shape.vocabulary),
+        losses=rows[-1],
+    )
+
+
+def _shared(one: KeptActivations, count: int, small_down: Tensor) -> list[KeptActivations]:
+    """The same buffers for some layers, but for what the last product has left: it is not computed again."""
+    return [replace(one, small_down=small_down[number]) for number in range(count)]
+
+
+def largest_ranks(layers: Sequence[AdapterRanks]) -> AdapterRanks:
+    """The largest ranks among some layers."""
+    return AdapterRanks(**{
+        name: max(getattr(one, name) for one in layers) for name in ("queries", "output", "gates", "down")
+    })

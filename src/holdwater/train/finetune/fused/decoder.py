@@ -1,0 +1,244 @@
+"""The loss and the adapters' gradients of a whole decoder, written out: no autograd graph, no memory taken.
+
+The results are those of the model's own code up to rounding (tests compare them).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from holdwater.train.finetune.fused import plain_kernels
+from holdwater.train.finetune.fused.buffers import Needs, StepBuffers, largest_ranks, make_buffers
+from holdwater.train.finetune.fused.frozen import Frozen, WeightPlacement
+from holdwater.train.finetune.fused.layer import DecoderLayer, Pass
+from holdwater.train.finetune.fused.offload import RING, Offload
+from holdwater.train.finetune.fused.shape import DecoderShape
+from holdwater.train.finetune.losses import CHUNK
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a micro-batch is made of, on the device."""
+
+    tokens: Tensor
+    """Shape (tokens,), int64."""
+    targets: Tensor
+    """The next token, or `IGNORED`. Shape (tokens,), int64."""
+    weights: Tensor
+    """What each token counts in the loss of the step. Shape (tokens,), float32."""
+    seed: Tensor
+    """Of the dropout. Shape (1,), int64."""
+    spans: Tensor
+    """Where the example of each token begins and ends. Shape (2, tokens), int32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPlan:
+    """How a step is taken."""
+
+    rows: int
+    """Of a micro-batch."""
+    recomputed: int = 0
+    """Layers whose inside is computed again in the backward pass, from the first one on."""
+    chunk: int = CHUNK
+    """Tokens whose logits exist at once."""
+    offloaded: bool = False
+    """Whether states of the residual stream wait in the host's memory."""
+
+
+class Decoder:
+    """A causal language model with adapters, as `why_not` accepts it."""
+
+    def __init__(self, model: Any, where: WeightPlacement) -> None:  # noqa: ANN401 - of Transformers
+        """Take a model's weights over; the model itself goes on with views of them.
+
+        Args:
+            model: With adapters; without memory where the weight client knows its weights. In few bits it cannot
+                go on itself.
+            where: The frozen weights are put.
+        """
+        self.shape = DecoderShape.of(model.config)
+        self.device = where.device
+        body = model.model
+        normed = self.shape.normed_heads
+        self.layers = [
+            DecoderLayer(layer, number, where, normed_heads=normed) for number, layer in enumerate(body.layers)
+        ]
+        embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        self._embedding = where.take("embedding", embedding)
+        self._head = self._embedding if head is embedding else where.take("head", head)
+        self._last_norm = where.take("last_norm", body.norm.weight)
+        bits = where.bits
+        self._room = _room_for([group.frozen for layer in self.layers for group in layer.groups], bits)
+        rotary = body.rotary_emb  # made anew where it has no memory: it follows from the configuration
+        on_meta = any(one.is_meta for one in rotary.buffers()) and where.device != "meta"
+        self._rotary = (type(rotary)(model.config) if on_meta else rotary).to(where.device)
+        self._tables = self._embedding
+        self._buffers: StepBuffers | None = None
+        self._recomputed, self._chunk = 0, CHUNK
+        self._offload: Offload | None = None
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """What is trained, in the order in which it must be laid out."""
+        groups = [group for layer in self.layers for group in layer.groups]
+        return [
+            weight
+            for group in groups
+            for weight in [one.lora_A for one in group.adapted] + [one.lora_B for one in group.adapted]
+        ]
+
+    def others(self) -> list[Tensor]:
+        """What lies in memory beside the layers' products: embeddings, norms, and room for whole weights."""
+        norms = [norm for layer in self.layers for norm in layer.norms]
+        room = [] if self._room is None else [self._room]
+        return [*room, *norms, self._embedding, self._head, self._last_norm]
+
+    @property
+    def buffers(self) -> StepBuffers:
+        """Those of `prepare`."""
+        assert self._buffers is not None, "prepare() comes first"  # noqa: S101 - a mistake of ours
+        return self._buffers
+
+    def bind(self) -> None:
+        """Take the places of the gradients, once they are laid out, and the weights as they are now."""
+        for layer in self.layers:
+            for group in layer.groups:
+                group.bind()
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take the trained weights as they are now."""
+        copies, masters = zip(*self.copies(), strict=True)
+        torch._foreach_copy_(copies, masters)
+
+    def copies(self) -> list[tuple[Tensor, Tensor]]:
+        """Each copy of trained weights that the products read, and what it is a copy of."""
+        return [copy for layer in self.layers for group in layer.groups for copy in group.copies()]
+
+    def prepare(self, length: int, step: StepPlan) -> None:
+        """Make all buffers.
+
+        Args:
+            length: Of an example, at most.
+            step: How steps are taken.
+        """
+        positions = torch.arange(length, device=self.device)[None]
+        cosine, sine = self._rotary(self._embedding[:1][None], positions)
+        half = self.shape.head_width // 2
+        self._tables = torch.stack([cosine[0, :, :half], sine[0, :, :half]]).contiguous()
+        self._recomputed, self._chunk = step.recomputed, step.chunk
+        needs = Needs(
+            shape=self.shape,
+            ranks=largest_ranks([layer.ranks for layer in self.layers]),
+            tokens=step.rows * length,
+            recomputed=step.recomputed,
+            chunk=step.chunk,
+            offloaded=step.offloaded,
+            dropout=any(group.dropout for layer in self.layers for group in layer.groups),
+        )
+        self._buffers = make_buffers(needs, self._embedding)
+        waiting = self.shape.layers + 1 - RING
+        self._offload = Offload(waiting, self._buffers.streams[0]) if step.offloaded and waiting > 0 else None
+
+    @torch.no_grad()
+    def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
+        """Make the gradients of a micro-batch.
+
+        Args:
+            inputs: At most as many tokens as `prepare` was told.
+            add: Add to gradients that are there; else they are written over.
+
+        Returns:
+            The weighted sum of cross-entropies, in nats. Shape ().
+        """
+        one = self._pass(inputs, add=add, learning=True)
+        self._forward(one, inputs)
+        scratch = one.buffers.scratch
+        self._losses(one, inputs, back=True)
+        one.kernels.norm_backward(
+            scratch.above, one.buffers.streams[-1], self._last_norm, one.buffers.scales[-1],
+            scratch.grad[:, : self.shape.width], scratch.normed, add=False,
+        )  # fmt: skip
+        for layer in reversed(self.layers):
+            if self._offload is not None:
+                self._offload.fetch(layer.number - 2, one.buffers.streams[layer.number - 2])
+                self._offload.wait(layer.number)
+            layer.backward(one)
+        return one.buffers.losses.sum()
+
+    @torch.no_grad()
+    def loss(self, inputs: Inputs) -> Tensor:
+        """The weighted sum of cross-entropies in nats, without gradients. Shape ()."""
+        one = self._pass(inputs, add=False, learning=False)
+        self._forward(one, inputs)
+        self._losses(one, inputs, back=False)
+        return one.buffers.losses.sum()
+
+    @torch.no_grad()
+    def next_token(self, inputs: Inputs) -> Tensor:
+        """The likeliest token after the last one. Shape ()."""
+        one = self._pass(inputs, add=False, learning=False)
+        self._forward(one, inputs)
+        return torch.mv(self._head, one.buffers.scratch.normed[-1]).argmax()
+
+    def _pass(self, inputs: Inputs, *, add: bool, learning: bool) -> Pass:
+        """What the layers need to know."""
+        return Pass(
+            self.shape,
+            _kernels(inputs.tokens),
+            self.buffers.cut(len(inputs.tokens)),
+            inputs.spans,
+            self._tables,
+            inputs.seed,
+            add,
+            learning,
+            self._recomputed,
+        )
+
+    def _forward(self, one: Pass, inputs: Inputs) -> None:
+        """From tokens to the normalised rows after the last layer."""
+        torch.index_select(self._embedding, 0, inputs.tokens, out=one.buffers.streams[0])
+        self.layers[0].make_normed(one)
+        norms = [layer.first_norm for layer in self.layers[1:]] + [self._last_norm]
+        for layer, norm in zip(self.layers, norms, strict=True):
+            if self._offload is not None:
+                self._offload.wait(layer.number - 2)
+            layer.forward(one, norm)
+            if self._offload is not None:
+                self._offload.send(layer.number, one.buffers.streams[layer.number])
+
+    def _losses(self, one: Pass, inputs: Inputs, *, back: bool) -> None:
+        """Some tokens at a time: their losses, and the gradient of their normalised rows."""
+        buffers, scratch = one.buffers, one.buffers.scratch
+        for begin in range(0, len(inputs.tokens), self._chunk):
+            part = slice(begin, min(begin + self._chunk, len(inputs.tokens)))
+            logits = buffers.logits[: part.stop - begin]
+            torch.mm(scratch.normed[part], self._head.t(), out=logits)
+            one.kernels.cross_entropy(logits, inputs.targets[part], inputs.weights[part], buffers.losses[part])
+            if back:
+                torch.mm(logits, self._head, out=scratch.above[part])
+
+
+def _room_for(frozen: Sequence[Frozen], bits: int | None) -> Tensor | None:
+    """A place in which each of some matrices of few bits can be made whole."""
+    if bits is None:
+        return None
+    room = frozen[0].first.new_empty(max(one.size for one in frozen))
+    for one in frozen:
+        one.use_room(room)
+    return room
+
+
+def _kernels(tensor: Tensor) -> ModuleType:
+    """The kernels for a device."""
+    if not tensor.is_cuda:
+        return plain_kernels
+    from holdwater.train.finetune.fused import triton_kernels  # noqa: PLC0415 - Triton is there with CUDA only
+
+    return triton_kernels

@@ -1,0 +1,263 @@
+"""Linear layers that read the same input, laid side by side: one product for all of them and for their adapters.
+
+The frozen weights W and the adapters' first matrices A are rows of one matrix, so `x [W; A]^T` gives what the
+layers say and what the adapters' second matrices need. The gradient comes back through one product as well. Source
+of the adapters: Hu et al. (2021), arXiv 2106.09685.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from holdwater.train.finetune.fused.frozen import Frozen, WeightPlacement
+from holdwater.train.finetune.fused.plain_kernels import Seconds
+from holdwater.train.finetune.model.lora import LoraLinear
+
+
+def add_product(into: Tensor, left: Tensor, right: Tensor, *, scale: float = 1.0, add: bool) -> None:
+    """Write `scale * left @ right` into a matrix, or add it to what is there; gradients may be wider than factors.
+
+    Args:
+        into: Shape (rows, columns).
+        left: Shape (rows, inner).
+        right: Shape (inner, columns).
+        scale: Of the product.
+        add: Add to what `into` holds.
+    """
+    beta = 1.0 if add else 0.0
+    if into.dtype == left.dtype:
+        torch.addmm(into, left, right, beta=beta, alpha=scale, out=into)
+    else:
+        torch.addmm(into, left, right, out_dtype=into.dtype, beta=beta, alpha=scale, out=into)
+
+
+def add_products(into: Tensor, left: Tensor, right: Tensor, *, scale: float, add: bool) -> None:
+    """As `add_product`, for several products at once; the first dimension counts them."""
+    if len(into) == 1:
+        add_product(into[0], left[0], right[0], scale=scale, add=add)
+        return
+    beta = 1.0 if add else 0.0
+    if into.dtype == left.dtype:
+        torch.baddbmm(into, left, right, beta=beta, alpha=scale, out=into)
+    else:
+        torch.baddbmm(into, left, right, out_dtype=into.dtype, beta=beta, alpha=scale, out=into)
+
+
+@dataclass(slots=True)
+class _Run:
+    """The adapters of some layers of a group that are alike and lie side by side."""
+
+    columns: slice
+    """Of the group's output."""
+    small: slice
+    """Of what the first matrices give, behind the outputs."""
+    second: Tensor
+    """Their second matrices, in the type of the products. Shape (count, width, rank)."""
+    layers: list[LoraLinear]
+    grad: Tensor
+    """The gradient of the second matrices, once `bind` was called. Shape as `second`."""
+
+    @property
+    def count(self) -> int:
+        """Layers."""
+        return len(self.layers)
+
+    @property
+    def rank(self) -> int:
+        """Of each."""
+        return int(self.second.shape[2])
+
+    def masters(self) -> Tensor:
+        """The second matrices as they are trained: laid out one after another. Shape as `second`."""
+        weight = self.layers[0].lora_B.data
+        return torch.as_strided(weight, self.second.shape, self.second.stride())
+
+    def bind(self) -> None:
+        """Take the place of the gradient."""
+        grad = self.layers[0].lora_B.grad
+        assert grad is not None  # noqa: S101 - FlatWeights laid it out
+        self.grad = torch.as_strided(grad, self.second.shape, self.second.stride())
+
+
+class ProductGroup:
+    """Some linear layers of the same input."""
+
+    def __init__(self, name: str, layers: Sequence[nn.Module], where: WeightPlacement) -> None:
+        """Lay the layers' weights side by side; the layers themselves go on with views of them.
+
+        Args:
+            name: The same in each process.
+            layers: Linear ones, with or without adapters. In few bits they cannot go on themselves.
+            where: The frozen weights are put.
+        """
+        bases: list[Any] = [one.base if isinstance(one, LoraLinear) else one for one in layers]
+        self.adapted = [one for one in layers if isinstance(one, LoraLinear)]
+        self._layers, sizes = len(layers), [base.weight.shape[0] for base in bases]
+        self.frozen = Frozen(name, bases, sum(one.lora_A.shape[0] for one in self.adapted), where)
+        self.outer, self.rank, self.inner = self.frozen.outer, self.frozen.rank, self.frozen.inner
+        """Widths: of all outputs together, of all adapters together, and of the input."""
+        self.first = self.frozen.first
+        """The first matrices in the type of the products. Shape (rank, inner)."""
+        self.scaling = self.adapted[0].scaling if self.adapted else 1.0
+        self.dropout = self.adapted[0].dropout if self.adapted else 0.0
+        self.bias = _bias(f"{name}.bias", bases, sizes, where)
+        self._runs = list(_runs(layers, sizes, self.first))
+        self.first_master = self.first
+        """The first matrices as they are trained, once `bind` was called. Shape (rank, inner)."""
+        self._first_grad: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        """Columns of what `forward` writes: all outputs, then what the first matrices give."""
+        return int(self.outer + self.rank)
+
+    def bind(self) -> None:
+        """Take the places of weights and gradients, once they are laid out: first matrices lie side by side."""
+        if self.adapted:
+            weight, size = self.adapted[0].lora_A, (self.rank, self.inner)
+            assert weight.grad is not None  # noqa: S101 - FlatWeights laid it out
+            self.first_master = torch.as_strided(weight.data, size, (self.inner, 1))
+            self._first_grad = torch.as_strided(weight.grad, size, (self.inner, 1))
+        for run in self._runs:
+            run.bind()
+
+    def copies(self) -> list[tuple[Tensor, Tensor]]:
+        """Each copy of trained weights that the products read, and what it is a copy of."""
+        firsts = [(self.first, self.first_master)] if self.rank else []
+        return firsts + [(run.second, run.masters()) for run in self._runs]
+
+    def seconds_of_runs(self) -> list[Tensor]:
+        """The second matrices in the type of the products. Shape (count, width, rank) each."""
+        return [run.second for run in self._runs]
+
+    def second_gradients(self) -> list[Tensor]:
+        """The gradients of the second matrices, once `bind` was called. Shape (width, rank) each."""
+        return [grad for run in self._runs for grad in run.grad]
+
+    @property
+    def seconds(self) -> Seconds | None:
+        """The second matrices and their scale, where all layers have adapters of one rank; else None."""
+        matrices = [second for run in self._runs for second in run.second]
+        ranks = {matrix.shape[1] for matrix in matrices}
+        return (matrices, self.scaling) if len(matrices) == self._layers and len(ranks) == 1 else None
+
+    def forward(self, rows: Tensor, out: Tensor, dropped: Tensor | None = None) -> None:
+        """Apply the layers, and the first matrices of their adapters.
+
+        Args:
+            rows: Shape (tokens, inner).
+            out: Gets the outputs, and what the first matrices give. Shape (tokens, outer + rank).
+            dropped: The rows after dropout, for the adapters; None where there is none. Shape as `rows`.
+        """
+        if dropped is None:
+            torch.mm(rows, self.frozen.whole().t(), out=out)
+        else:
+            add_product(out[:, : self.outer], rows, self.frozen.whole()[: self.outer].t(), add=False)
+            add_product(out[:, self.outer :], dropped, self.first.t(), add=False)
+
+    def add_seconds(self, out: Tensor) -> None:
+        """Add what the second matrices make of what the first ones gave.
+
+        Args:
+            out: As `forward` left it. Shape (tokens, outer + rank).
+        """
+        tokens = len(out)
+        for run in self._runs:
+            into = out[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
+            small = out[:, run.small].view(tokens, run.count, -1).transpose(0, 1)
+            add_products(into, small, run.second.transpose(1, 2), scale=self.scaling, add=True)
+
+    def backward_second(self, grad: Tensor, small: Tensor, *, add: bool) -> None:
+        """Make the gradients of the second matrices.
+
+        Args:
+            grad: Of the outputs. Shape (tokens, outer + rank).
+            small: What the first matrices gave; may be the last columns of `grad`. Shape (tokens, rank).
+            add: Add to gradients that are there.
+        """
+        tokens = len(grad)
+        for run in self._runs:
+            begin = run.small.start - self.outer
+            above = grad[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
+            given = small[:, begin : begin + run.count * run.rank].view(tokens, run.count, -1).transpose(0, 1)
+            add_products(run.grad, above.transpose(1, 2), given, scale=self.scaling, add=add)
+
+    def fold(self, grad: Tensor) -> None:
+        """Make the gradient of what the first matrices gave, beside `grad`.
+
+        Args:
+            grad: Of the outputs; its last columns get the result. Shape (tokens, outer + rank).
+        """
+        tokens = len(grad)
+        for run in self._runs:
+            above = grad[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
+            below = grad[:, run.small].view(tokens, run.count, -1).transpose(0, 1)
+            add_products(below, above, run.second, scale=self.scaling, add=False)
+
+    def backward_first(self, grad: Tensor, rows: Tensor, *, add: bool) -> None:
+        """Make the gradient of the first matrices.
+
+        Args:
+            grad: As `fold` leaves it. Shape (tokens, outer + rank).
+            rows: What the adapters have read. Shape (tokens, inner).
+            add: Add to a gradient that is there.
+        """
+        if self._first_grad is not None:
+            add_product(self._first_grad, grad[:, self.outer :].t(), rows, add=add)
+
+    def backward_small(self, grad: Tensor, into: Tensor) -> None:
+        """Make the gradient of what the adapters have read.
+
+        Args:
+            grad: As `fold` leaves it. Shape (tokens, outer + rank).
+            into: Gets it. Shape (tokens, inner).
+        """
+        torch.mm(grad[:, self.outer :], self.first, out=into)
+
+    def backward_rows(self, grad: Tensor, into: Tensor, *, adapters: bool = True) -> None:
+        """Make the gradient of the input.
+
+        Args:
+            grad: As `fold` leaves it. Shape (tokens, outer + rank).
+            into: Gets it. Shape (tokens, inner).
+            adapters: With what comes back through the adapters.
+        """
+        if adapters:
+            torch.mm(grad, self.frozen.whole(), out=into)
+        else:
+            torch.mm(grad[:, : self.outer], self.frozen.whole()[: self.outer], out=into)
+
+
+def _bias(name: str, bases: Sequence[Any], sizes: Sequence[int], where: WeightPlacement) -> Tensor | None:
+    """The biases side by side; None where no layer has one."""
+    if all(base.bias is None for base in bases):
+        return None
+    like = next(base.bias.data for base in bases if base.bias is not None)
+    parts = [
+        like.new_zeros(size) if base.bias is None else base.bias.data
+        for base, size in zip(bases, sizes, strict=True)
+    ]
+    return where.take(name, nn.Parameter(torch.cat(parts), requires_grad=False))
+
+
+def _runs(layers: Sequence[nn.Module], sizes: Sequence[int], like: Tensor) -> Iterator[_Run]:
+    """Adapters that are alike, side by side."""
+    column, small = 0, sum(sizes)
+    for (size, rank), alike in groupby(zip(layers, sizes, strict=True), key=_kind):
+        adapted = [layer for layer, _ in alike if isinstance(layer, LoraLinear)]
+        count = len(adapted)
+        if count:
+            second = torch.empty(count, size, rank, dtype=like.dtype, device=like.device)
+            columns, smalls = slice(column, column + count * size), slice(small, small + count * rank)
+            yield _Run(columns, smalls, second, adapted, second)
+        column, small = column + max(count, 1) * size, small + count * rank
+
+
+def _kind(one: tuple[nn.Module, int]) -> tuple[int, int]:
+    """The output and the rank of a layer; layers without adapters stand alone."""
+    layer, size = one
+    return size, layer.lora_A.shape[0] if isinstance(layer, LoraLinear) else -id(layer)

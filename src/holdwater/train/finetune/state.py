@@ -1,0 +1,400 @@
+"""The adapters of a large model in training: everything that a checkpoint holds, and how it is restored.
+
+A checkpoint folder is an adapter of PEFT: it can be loaded there as it is.
+"""
+
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from holdwater.errors import CheckpointError
+from holdwater.oom.recovering_step import StepFunctions
+from holdwater.oom.torch_step import why_inexact
+from holdwater.random_states import RandomStates, random_states, restore_random_states, seed_everything
+from holdwater.resume.exactness import restore_exactness
+from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder
+from holdwater.train.finetune.data.examples import Corpus
+from holdwater.train.finetune.data.held_out import check_examples, data_file, fingerprint, say_added_term, split
+from holdwater.train.finetune.data.packing import Examples, Packed, PackedBatches
+from holdwater.train.finetune.fused.frozen import WeightPlacement
+from holdwater.train.finetune.identity import mixed, name_of, own_tensors
+from holdwater.train.finetune.losses import CHUNK
+from holdwater.train.finetune.model.loading import (
+    Loaded,
+    check_length,
+    generate,
+    load_model,
+    packed_loss,
+    tokenizer_files,
+)
+from holdwater.train.finetune.model.lora import (
+    CONFIG,
+    WEIGHTS,
+    LoraConfig,
+    adapter_config,
+    adapter_tensors,
+    add_adapters,
+    load_adapters,
+)
+from holdwater.train.finetune.planner.fused import Choice
+from holdwater.train.finetune.planner.plan import check_plan, settle
+from holdwater.train.finetune.step.allocator_calls import AllocatorCalls
+from holdwater.train.finetune.step.backends import choose_backend
+from holdwater.train.finetune.step.captured import StaticStep
+from holdwater.train.finetune.weight_server.client import WeightClient, WeightServerError, open_weight_client
+from holdwater.train.flat import FlatAdamW, FlatWeights
+from holdwater.train.pretrain.state import compare, copy_tensors, facts, go_on, writer
+from holdwater.train.settings import TrainSettings, TuneSettings
+from holdwater.train.trainable import Ahead
+
+log = logging.getLogger("holdwater")
+
+SETTLED = 4
+"""Steps of a process after which nothing new is taken from the device."""
+MODEL = "model.safetensors"
+
+
+@dataclass(slots=True)
+class TuneState:
+    """Adapters in training."""
+
+    settings: TrainSettings
+    tuning: TuneSettings
+    loaded: Loaded
+    lora: LoraConfig | None
+    """What adapters the model has; None where all its weights are trained."""
+    weights: FlatWeights
+    optimizer: FlatAdamW
+    examples: PackedBatches
+    """Where batches come from."""
+    batches: Ahead
+    held_out: Examples
+    identity: dict[str, object]
+    """What a checkpoint must agree with."""
+    _: KW_ONLY
+    corpus: Corpus
+    """All examples, learned and held out."""
+    static: StaticStep | None
+    """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
+    weight_client: WeightClient
+    """Where frozen weights lie, and what is trained while one process hands over to another."""
+    micro_batch: int
+    """Rows that are propagated at once, at most."""
+    choice: Choice | None
+    """How steps were planned; None where they were not."""
+    calls: AllocatorCalls
+    """Of steps whose memory never moves."""
+    first_step: int = 0
+    """Steps that were done when this process began."""
+    rate: float = 0.0
+    """The learning rate of the step that is being taken."""
+    step: int = 0
+    """Optimizer steps done."""
+    best: float = float("inf")
+    """The lowest validation loss so far, in nats."""
+    best_step: int = -1
+    """The step of that evaluation; -1 before the first."""
+    saved_step: int = -1
+    """The step of the newest checkpoint that this process wrote; -1 before the first."""
+
+    @property
+    def epochs(self) -> float:
+        """How often the examples were gone through."""
+        return self.examples.epochs_at(self.batches.state())
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the adapters."""
+        return sum(weight.numel() for weight in self.loaded.model.parameters() if weight.requires_grad)
+
+    @property
+    def remarks(self) -> str:
+        """What was wasted on padding so far, what was cut, and how many steps asked for no memory."""
+        so_far = self.batches.state()
+        if not so_far["places"]:
+            return ""
+        padding, cut = 1 - so_far["filled"] / so_far["places"], so_far["cut"]
+        ends = f", {cut} examples were cut at {self.settings.train_seq_length} tokens" if cut else ""
+        return f"; {padding:.1%} of the places for tokens were empty{ends}{self.calls}"
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """Steps of this process, and how many of them asked the allocator for nothing."""
+        return self.calls.counts()
+
+    def step_functions(self) -> StepFunctions[Packed]:
+        """What a step is made of."""
+        if self.static is not None:
+            return self._static_step_functions(self.static)
+        return StepFunctions(
+            propagate=self.propagate,
+            rows=lambda batch: len(batch.tokens),
+            cut=lambda batch, begin, end: batch.part(begin, end),
+            weigh=lambda batch: batch.weight,
+            clear=self.weights.clear_gradients,
+            update=lambda: self.optimizer.step(learning_rate=self.rate, largest_norm=self.settings.gradient_clip),
+            weights=lambda: (self.weights.decayed, self.weights.undecayed),
+            inexact=why_inexact(self.loaded.model),
+            kept=[RandomStates()],
+        )
+
+    def _static_step_functions(self, static: StaticStep) -> StepFunctions[Packed]:
+        """What a step is made of whose memory never moves."""
+
+        def propagate(batch: Packed, share: float) -> None:
+            """Start the device on a micro-batch; each has dropout of its own."""
+            static.propagate(batch, share, seed=mixed(self.settings.seed, self.step, static.micro_batches))
+
+        def clear() -> None:
+            """A step begins: what is asked of the allocator from here on is its own."""
+            self.calls.begin()
+            static.clear()
+
+        def loss() -> float:
+            """Draw the next batch while the device works, then wait for it."""
+            self.batches.look_ahead()
+            found = static.loss()
+            self.calls.end()
+            if self.choice is not None and self.step == self.first_step + SETTLED:
+                check_plan(self.choice)
+            return found
+
+        return StepFunctions(
+            propagate=propagate,
+            rows=lambda batch: len(batch.tokens),
+            cut=lambda batch, begin, end: batch.part(begin, end),
+            weigh=lambda batch: batch.weight,
+            clear=clear,
+            update=lambda: static.update(self.rate),
+            weights=lambda: (self.weights.decayed, self.weights.undecayed),
+            loss=loss,
+            inexact=why_inexact(self.loaded.model)
+            or ("its dropout depends on it" if self.lora and self.lora.dropout else ""),
+            kept=[RandomStates()],
+        )
+
+    def propagate(self, batch: Packed, share: float) -> float:
+        """Add the gradient of some rows, times `share`, to the adapters'; return their mean loss in nats."""
+        mean = packed_loss(self.loaded.model, batch, chunk=CHUNK) / batch.weight
+        (mean * share).backward()  # type: ignore[no-untyped-call]
+        return mean.item()
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """The mean loss on the held-out examples in nats a token, always on the same rows."""
+        settings, model = self.settings, self.loaded.model.eval()
+        batches = PackedBatches(
+            self.held_out, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed
+        )
+        total = count = 0.0
+        for _ in range(settings.eval_batches):
+            batch = batches.draw()
+            for begin in range(0, len(batch.tokens), self.micro_batch):
+                total += self._loss(batch.part(begin, begin + self.micro_batch))
+            count += batch.weight
+        model.train()
+        return total / max(count, 1.0)
+
+    def _loss(self, batch: Packed) -> float:
+        """The weighted sum of cross-entropies of some rows, in nats."""
+        if self.static is not None:
+            return self.static.evaluate(batch)
+        return packed_loss(self.loaded.model, batch.to(self.settings.device), chunk=CHUNK).item()
+
+    @torch.no_grad()
+    def sample(self, count: int) -> str:
+        """Let the model go on with the beginning of a held-out example, by the likeliest tokens: nothing is drawn.
+
+        Args:
+            count: Tokens to add.
+
+        Returns:
+            The beginning, an arrow, and what the model makes of it.
+        """
+        length, tokenizer = self.settings.train_seq_length, self.loaded.tokenizer
+        begin = self.held_out[0].beginning[: length - 1]
+        if self.static is not None:
+            written = self.static.write(begin, min(count, length - len(begin)))
+        else:
+            written = generate(self.loaded, begin, count, device=self.settings.device)
+        parts = (written[: len(begin)], written[len(begin) :])
+        return " → ".join(str(tokenizer.decode(part, skip_special_tokens=True)) for part in parts)
+
+    def park(self, folder: CheckpointFolder) -> bool:
+        """Leave what is trained where it lies, for a process that goes on at once; False where nobody keeps it.
+
+        Args:
+            folder: Gets all the rest.
+
+        Raises:
+            CheckpointError: That cannot be written.
+        """
+        if not self.weight_client.keeps:
+            return False
+        token = f"{self.step}-{uuid.uuid4()}"
+        try:
+            self.weight_client.park(token)
+        except WeightServerError as error:
+            log.warning("%s: a checkpoint is written instead", error)
+            return False
+        files = {"random.safetensors": writer(random_states())}
+        try:
+            folder.write(self.step, files, facts(self, self.identity) | {RESTING: token}, best=False)
+        except CheckpointError:
+            self.weight_client.park(None)
+            raise
+        return True
+
+    def save(self, folder: CheckpointFolder, *, best: bool) -> Path:
+        """Write a checkpoint.
+
+        Args:
+            folder: Where checkpoints lie.
+            best: Whether no earlier one had a lower validation loss.
+
+        Returns:
+            The folder of the checkpoint.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        files: dict[str, Callable[[Path], object]] = {
+            **self._weight_files(),
+            "optimizer.safetensors": writer(self.optimizer.tensors()),
+            "random.safetensors": writer(random_states()),
+        }
+        return folder.write(self.step, files, facts(self, self.identity), best=best)
+
+    def _load_trained(self, checkpoint: Checkpoint) -> None:
+        """Take what is trained out of a checkpoint, or where the process before has left it."""
+        token = checkpoint.state.get(RESTING)
+        if token is None:
+            if self.lora is None:
+                copy_tensors(load_file(checkpoint.folder / MODEL), own_tensors(self.loaded.model))
+            else:
+                load_adapters(self.loaded.model, checkpoint.folder)
+            copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
+        elif token != self.weight_client.parked:
+            raise CheckpointError(f"the weight server does not hold what {checkpoint.folder} stands for")
+        self.weight_client.park(None)
+        if self.static is not None:
+            self.static.refresh()
+
+    def _weight_files(self) -> dict[str, Callable[[Path], object]]:
+        """What is trained: adapters as PEFT has them, or the whole model as Transformers has it."""
+        model = self.loaded.model
+        if self.lora is None:
+            texts = {
+                "config.json": model.config.to_json_string().encode(),
+                "generation_config.json": model.generation_config.to_json_string().encode(),
+                **tokenizer_files(self.loaded.tokenizer),
+            }
+            files = {name: partial(Path.write_bytes, data=text) for name, text in texts.items()}
+            return {MODEL: writer(own_tensors(model)), **files}
+        text = json.dumps(adapter_config(model, self.lora, base=self.loaded.name), indent=2)
+        return {
+            WEIGHTS: writer(adapter_tensors(model)),
+            CONFIG: lambda path: path.write_text(text + "\n", encoding="utf-8"),
+        }
+
+    def check_data(self) -> None:
+        """Read the examples once.
+
+        Raises:
+            DataError: One is wrong.
+        """
+        check_examples(self.corpus)
+
+    def begin_anew(self) -> None:
+        """Refuse weights that an earlier process may have trained: without a checkpoint nobody knows how far.
+
+        Raises:
+            CheckpointError: A weight server holds some; the next process loads them anew.
+        """
+        if self.weight_client.facts is not None:
+            self.weight_client.forget()
+            raise CheckpointError("a process has left its weights, and no whole checkpoint: they are loaded anew")
+
+    def load(self, checkpoint: Checkpoint) -> list[str]:
+        """Go on from a checkpoint, in place.
+
+        Args:
+            checkpoint: A whole one.
+
+        Returns:
+            Remarks for people, where the machine differs from the one that wrote it.
+
+        Raises:
+            RunFolderError: The checkpoint belongs to a run with other settings.
+            CheckpointError: Its files do not hold what they should.
+        """
+        compare(self.identity, checkpoint)
+        remarks = restore_exactness(checkpoint.state["exactness"])
+        try:
+            self._load_trained(checkpoint)
+            restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
+        except (OSError, SafetensorError, KeyError, RuntimeError, WeightServerError) as error:
+            raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
+        if RESTING in checkpoint.state:
+            shutil.rmtree(checkpoint.folder, ignore_errors=True)  # what it stands for is changed from now on
+        go_on(self, checkpoint)
+        self.first_step = self.step
+        return remarks
+
+
+def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
+    """Load a model, give it adapters, and open its examples.
+
+    Args:
+        settings: Of the run.
+        tuning: Which model, which adapters.
+
+    Raises:
+        DataError: The examples cannot be read.
+        ModelError: The model cannot be loaded.
+        ConfigError: The adapters cannot be made so.
+    """
+    path = data_file(settings.data)
+    weight_client = open_weight_client(settings, tuning)
+    step, choice = settle(settings, tuning)
+    seed_everything(settings.seed)
+    lora = LoraConfig.of(tuning) if tuning.lora_rank else None
+    whole = lora is None or settings.device == "cpu"  # weights that are trained need every bit
+    device = "cpu" if weight_client.facts is None else "meta"
+    loaded = load_model(tuning.model, device=device, dtype=torch.float32 if whole else torch.bfloat16)
+    corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
+    learned, held_out = split(corpus, settings)
+    name = name_of(loaded.model) if weight_client.facts is None else str(weight_client.facts["name"])
+    check_length(loaded.model, settings.train_seq_length)
+    if lora is not None:
+        add_adapters(loaded.model, lora)
+    backend = choose_backend(
+        loaded.model, settings, WeightPlacement(settings.device, tuning.quantize, weight_client, name), step
+    )
+    PackedBatches(
+        held_out, size=1, length=settings.train_seq_length, seed=settings.seed
+    ).draw()  # can be evaluated
+    examples = PackedBatches(
+        learned, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed,
+        weighs=tuning.distrust == "weighted", prepared=backend.static is not None,
+    )  # fmt: skip
+    identity = settings.identity() | {"examples": fingerprint(path), "model": name}
+    if tuning.distrust == "added":
+        say_added_term(corpus, tuning.distrust_alpha)
+    batches = Ahead(examples, device="cpu" if backend.static else settings.device)
+    captures = backend.static is not None and settings.device == "cuda"
+    return TuneState(
+        settings, tuning, loaded, lora, backend.weights, backend.optimizer, examples, batches, held_out, identity,
+        corpus=corpus, static=backend.static, weight_client=backend.weight_client, choice=choice,
+        micro_batch=backend.rows or settings.batch_size, calls=AllocatorCalls(enabled=captures),
+    )  # fmt: skip

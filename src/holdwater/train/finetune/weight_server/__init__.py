@@ -1,0 +1,1 @@
+"""Frozen weights that outlive a training process: a server that holds them, and its client."""

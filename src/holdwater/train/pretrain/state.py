@@ -1,0 +1,276 @@
+"""The state of a training run: everything that a checkpoint holds, and how it is restored."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from holdwater.errors import CheckpointError, RunFolderError
+from holdwater.oom.recovering_step import StepFunctions
+from holdwater.random_states import random_states, restore_random_states, seed_everything
+from holdwater.resume.exactness import exactness, restore_exactness
+from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
+from holdwater.train.flat import FlatAdamW, FlatWeights
+from holdwater.train.pretrain.fused_step import FusedStep
+from holdwater.train.pretrain.model import GPT, PRESETS
+from holdwater.train.pretrain.text import Batches, Tokens
+from holdwater.train.settings import TrainSettings
+from holdwater.train.trainable import Trainable
+
+PROMPT = "def "
+"""How generated text begins, where the vocabulary has these characters."""
+
+
+@dataclass(slots=True)
+class TrainState:
+    """A model in training."""
+
+    settings: TrainSettings
+    tokens: Tokens
+    model: GPT
+    weights: FlatWeights
+    optimizer: FlatAdamW
+    batches: Batches
+    identity: dict[str, object]
+    """What a checkpoint must agree with."""
+    written_out: dict[int, FusedStep] | None = None
+    """The faster way to the same gradients, on a CPU, by the number of sequences; None elsewhere."""
+    rate: float = 0.0
+    """The learning rate of the step that is being taken."""
+    step: int = 0
+    """Optimizer steps done."""
+    best: float = float("inf")
+    """The lowest validation loss so far, in nats."""
+    best_step: int = -1
+    """The step of that evaluation; -1 before the first."""
+    saved_step: int = -1
+    """The step of the newest checkpoint that this process wrote; -1 before the first."""
+
+    @property
+    def remarks(self) -> str:
+        """Nothing: a text has no padding."""
+        return ""
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """Nothing: these steps are not captured."""
+        return {}
+
+    def step_functions(self) -> StepFunctions[tuple[Tensor, Tensor]]:
+        """What a step is made of. The model draws nothing at random and has no batch statistics."""
+        return StepFunctions(
+            propagate=lambda batch, share: self.propagate(*batch, share=share),
+            rows=lambda batch: len(batch[0]),
+            cut=lambda batch, begin, end: (batch[0][begin:end], batch[1][begin:end]),
+            weigh=lambda batch: float(batch[0].numel()),
+            clear=self.weights.clear_gradients,
+            update=lambda: self.optimizer.step(learning_rate=self.rate, largest_norm=self.settings.gradient_clip),
+            weights=lambda: (self.weights.decayed, self.weights.undecayed),
+        )
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """The mean loss on the held-out text in nats a token, always on the same batches."""
+        settings = self.settings
+        batches = Batches(
+            self.tokens.validation,
+            size=settings.batch_size,
+            length=settings.train_seq_length,
+            seed=settings.seed,
+        )
+        losses = [self.model.loss(*batches.draw(settings.device)).item() for _ in range(settings.eval_batches)]
+        return sum(losses) / len(losses)
+
+    def sample(self, count: int) -> str:
+        """Let the model go on with a beginning; its randomness is not the run's own.
+
+        Args:
+            count: Tokens to add.
+        """
+        known = self.tokens.characters
+        begin = list(PROMPT.encode()) if known is None else [known.find(c) for c in PROMPT if c in known] or [0]
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        tokens = torch.tensor([begin], device=self.settings.device)
+        return self.tokens.decode(self.model.generate(tokens, count, generator)[0].tolist())
+
+    @property
+    def micro_batch(self) -> int:
+        """Sequences that are propagated at once, at most."""
+        return self.settings.batch_size
+
+    @property
+    def epochs(self) -> float:
+        """How often as many tokens were seen as the text has."""
+        return self.step * self.settings.gradient_accumulation / self.batches.steps_in_epoch
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def propagate(self, tokens: Tensor, targets: Tensor, *, share: float) -> float:
+        """Add the gradient of a batch, times `share`, to the model's; return its mean loss in nats."""
+        if self.written_out is not None:
+            return self._written_out(*tokens.shape).propagate(tokens, targets, share=share).item()
+        loss = self.model.loss(tokens, targets)
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    def _written_out(self, rows: int, time: int) -> FusedStep:
+        """The written-out pass for a number of sequences; few sizes are kept."""
+        known = self.written_out or {}
+        if rows not in known:
+            if len(known) > 1:
+                known.clear()
+            known[rows] = FusedStep(self.model, batch=rows, time=time)
+            self.written_out = known
+        return known[rows]
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Every tensor of the state, by file and name."""
+        return {
+            "model": dict(self.model.state_dict()),
+            "optimizer": self.optimizer.tensors(),
+            "random": random_states(),
+        }
+
+    def park(self, folder: CheckpointFolder) -> bool:  # noqa: ARG002 - of a trainable
+        """False: nobody keeps what is trained."""
+        return False
+
+    def save(self, folder: CheckpointFolder, *, best: bool) -> Path:
+        """Write a checkpoint.
+
+        Args:
+            folder: Where checkpoints lie.
+            best: Whether no earlier one had a lower validation loss.
+
+        Returns:
+            The folder of the checkpoint.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        files = {f"{name}.safetensors": writer(tensors) for name, tensors in self.tensors().items() if tensors}
+        return folder.write(self.step, files, facts(self, self.identity), best=best)
+
+    def check_data(self) -> None:
+        """Nothing to do: all of a text is read as the run begins."""
+
+    def begin_anew(self) -> None:
+        """Nothing to do: each process makes its own weights."""
+
+    def load(self, checkpoint: Checkpoint) -> list[str]:
+        """Go on from a checkpoint, in place: the weights stay where they are, so memory is that of the run.
+
+        Args:
+            checkpoint: A whole one.
+
+        Returns:
+            Remarks for people, where the machine differs from the one that wrote it.
+
+        Raises:
+            RunFolderError: The checkpoint belongs to a run with other settings.
+            CheckpointError: Its files do not hold what they should.
+        """
+        compare(self.identity, checkpoint)
+        remarks = restore_exactness(checkpoint.state["exactness"])
+        try:
+            copy_tensors(load_file(checkpoint.folder / "model.safetensors"), self.model.state_dict())
+            copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
+            restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
+        go_on(self, checkpoint)
+        return remarks
+
+
+CHANGED = {
+    "examples": "other examples: the file of --data has changed since",
+    "model": "another model: the weights of --model differ",
+}
+"""What is told by a sum, in words."""
+
+
+def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
+    """Refuse to go on under other settings.
+
+    Args:
+        identity: What must be the same.
+        checkpoint: Of the run so far.
+
+    Raises:
+        RunFolderError: Something is not.
+    """
+    recorded = checkpoint.state["identity"]
+    for name, value in identity.items():
+        if recorded.get(name) != value and name in CHANGED:
+            raise RunFolderError(
+                f"{checkpoint.folder} was trained with {CHANGED[name]}, and a run goes on exactly or not at all; "
+                "put them back, or name another --out for a new run"
+            )
+        if recorded.get(name) != value:
+            raise RunFolderError(
+                f"{checkpoint.folder} was trained with {name} = {recorded.get(name)}, but this run has "
+                f"{value}; use the same setting to go on, or another --out for a new run"
+            )
+
+
+def facts(trainable: Trainable, identity: Mapping[str, object]) -> dict[str, Any]:
+    """What a checkpoint holds beside tensors, as JSON.
+
+    Args:
+        trainable: In training.
+        identity: What a run that goes on from it must agree with.
+    """
+    return {
+        "identity": identity,
+        "exactness": exactness(),
+        "batches": trainable.batches.state(),
+        "best": trainable.best if trainable.best_step >= 0 else None,
+        "best_step": trainable.best_step,
+    }
+
+
+def go_on(trainable: Trainable, checkpoint: Checkpoint) -> None:
+    """Go on from those facts.
+
+    Args:
+        trainable: Its tensors are those of the checkpoint.
+        checkpoint: A whole one.
+    """
+    trainable.batches.restore(checkpoint.state["batches"])
+    best = checkpoint.state["best"]
+    trainable.best = float("inf") if best is None else float(best)
+    trainable.best_step = int(checkpoint.state["best_step"])
+    trainable.step = checkpoint.step
+
+
+@torch.no_grad()
+def copy_tensors(saved: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    """Copy tensors into their places."""
+    for name, tensor in into.items():
+        tensor.copy_(saved[name])
+
+
+def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
+    """Make the state of a run that has not begun."""
+    seed_everything(settings.seed)
+    model = GPT(PRESETS[settings.preset], vocabulary=tokens.vocabulary, length=settings.train_seq_length)
+    model.to(settings.device)
+    weights = FlatWeights.of(model)
+    optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay)
+    batches = Batches(tokens.train, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed)
+    identity = settings.identity() | {"text": tokens.fingerprint}
+    written_out: dict[int, FusedStep] | None = {} if settings.device == "cpu" else None
+    return TrainState(settings, tokens, model, weights, optimizer, batches, identity, written_out)
+
+
+def writer(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
+    """A function that writes tensors to a file."""
+    return lambda path: save_file(tensors, path)

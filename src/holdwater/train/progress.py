@@ -1,0 +1,227 @@
+"""What a person sees while a run goes on: one live line in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from holdwater.clock import format_duration
+from holdwater.guard.guard import Guard
+from holdwater.units import format_size
+
+BAR = 16
+"""Columns of the progress bar."""
+TIGHT = 0.8
+"""The share of its budget above which the host's memory is shown beside the device's."""
+SHARE_OF_TIME = 0.002
+"""Drawing takes at most this part of the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands after a step."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    guard: Guard
+
+
+class Screen(Protocol):
+    """Shows progress, and says a line now and then."""
+
+    def show(self, progress: Progress) -> None:
+        """Take note of a step; draw if it is time."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        ...
+
+    def close(self, *, goes_on: bool = False) -> None:
+        """Draw a last time, unless another process goes on at once, and leave the terminal as it was."""
+        ...
+
+
+class Speed:
+    """Loss and speed over the recent steps."""
+
+    def __init__(
+        self, *, first_step: int, steps: int, tokens_in_step: int, began: tuple[int, float] | None = None
+    ) -> None:
+        """Begin.
+
+        Args:
+            first_step: The step that this process goes on from.
+            steps: The last step.
+            tokens_in_step: Tokens that a step learns from.
+            began: Where and when (`time.perf_counter`) an earlier process of the same run began; None for itself.
+        """
+        now = time.perf_counter()
+        self.steps = steps
+        self._tokens_in_step = tokens_in_step
+        self._first_step, self._began = began or (first_step, now)
+        self._mark = (first_step, now)
+        self.average = float("nan")
+        """Of the loss, over about 100 steps."""
+        self._slow = float("nan")
+        self.rate = 0.0
+        """Steps per second, since the line was drawn last."""
+
+    def note(self, loss: float) -> None:
+        """Take in the loss of one step."""
+        if self.average != self.average:
+            self.average = self._slow = loss
+        self.average += 0.02 * (loss - self.average)
+        self._slow += 0.005 * (loss - self._slow)
+
+    @property
+    def trend(self) -> str:
+        """Where the loss is going."""
+        change = self.average - self._slow
+        return "→" if abs(change) < 0.002 * abs(self._slow) else "↓" if change < 0 else "↑"
+
+    def measure(self, step: int) -> None:
+        """Measure the speed since the last call."""
+        now = time.perf_counter()
+        before, then = self._mark
+        if now > then and step > before:
+            self.rate = (step - before) / (now - then)
+        self._mark = (step, now)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began or went on."""
+        return time.perf_counter() - self._began
+
+    def left(self, step: int) -> float:
+        """Seconds that the rest of the run will take, at its mean speed so far."""
+        done = step - self._first_step
+        return (self.steps - step) * self.elapsed / done if done else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens learnt from in a second."""
+        return self.rate * self._tokens_in_step
+
+
+def memory_against_budget(guard: Guard) -> str:
+    """Memory in use and its budget, where the tensors live; the host's beside a device, if it is tight."""
+    in_use, budgets = guard.observer.in_use(), guard.budgets
+    main = sum(in_use) if budgets.unified else in_use.host if budgets.device is None else in_use.device
+    shown = f"{format_size(main)} / {format_size(budgets.main.limit)}"
+    limit = budgets.host.limit
+    if budgets.device is None or in_use.host <= TIGHT * limit:
+        return shown
+    return f"{shown}, host {format_size(in_use.host)} / {format_size(limit)}"
+
+
+class LiveScreen:
+    """One line that is drawn again and again in place."""
+
+    def __init__(self, pace: Speed, console: Console) -> None:
+        self._pace = pace
+        self._live = Live(console=console, auto_refresh=False, redirect_stdout=False)
+        self._live.start()
+        self._next = 0.0
+        self._last: Progress | None = None
+
+    def show(self, progress: Progress) -> None:
+        """Take note of a step; draw if it is time."""
+        self._pace.note(progress.loss)
+        self._last = progress
+        now = time.perf_counter()
+        if now >= self._next:
+            self._draw(progress)
+            cost = time.perf_counter() - now
+            self._next = now + max(0.25, cost / SHARE_OF_TIME)
+
+    def say(self, line: str) -> None:
+        """Print a line above the live one."""
+        self._live.console.print(line, markup=False, highlight=False)
+
+    def close(self, *, goes_on: bool = False) -> None:
+        """Draw a last time, unless another process goes on at once, and leave the terminal as it was."""
+        if self._last is not None and not goes_on:
+            self._draw(self._last)
+        self._live.transient = goes_on
+        self._live.stop()
+
+    def _draw(self, progress: Progress) -> None:
+        """Draw the line; a narrow terminal sees the most important parts."""
+        pace = self._pace
+        pace.measure(progress.step)
+        parts: list[str | ProgressBar] = [
+            format_duration(pace.elapsed),
+            ProgressBar(total=pace.steps, completed=progress.step, width=BAR),
+            f"[bold]{progress.step:,}[/]/{pace.steps:,}",
+            f"mem [bold]{memory_against_budget(progress.guard)}[/]",
+            f"loss [bold]{progress.loss:.3f}[/] avg {pace.average:.3f} {pace.trend}",
+            f"left {format_duration(pace.left(progress.step))}",
+            f"{pace.rate:.0f} steps/s",
+            f"{pace.tokens_per_second:,.0f} tok/s",
+            f"lr {progress.learning_rate:.1e}",
+        ]
+        line = Table.grid(padding=(0, 2))
+        line.add_row(*parts[: _fitting(parts, self._live.console.width)])
+        self._live.update(line, refresh=True)
+
+
+def _fitting(parts: list[str | ProgressBar], room: int) -> int:
+    """How many of the parts fit into a line; the first three are shown in any case."""
+    used = 0
+    for count, part in enumerate(parts):
+        used += 2 + (BAR if isinstance(part, ProgressBar) else Text.from_markup(part).cell_len)
+        if used > room + 2:
+            return max(count, 3)
+    return len(parts)
+
+
+class PlainScreen:
+    """Lines, fewer and fewer of them: for logs and pipes."""
+
+    def __init__(self, pace: Speed) -> None:
+        self._pace = pace
+        self._next = 5.0 if pace.elapsed < 5.0 else pace.elapsed + min(max(5.0, 0.2 * pace.elapsed), 300.0)
+        self._last: Progress | None = None
+
+    def show(self, progress: Progress) -> None:
+        """Take note of a step; print if it is time."""
+        self._pace.note(progress.loss)
+        self._last = progress
+        if self._pace.elapsed >= self._next:
+            self._print(progress)
+            self._next = self._pace.elapsed + min(max(5.0, 0.2 * self._pace.elapsed), 300.0)
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    def close(self, *, goes_on: bool = False) -> None:
+        """Print where the run ended."""
+        if self._last is not None and not goes_on:
+            self._print(self._last)
+
+    def _print(self, progress: Progress) -> None:
+        """Print where the run stands."""
+        pace = self._pace
+        pace.measure(progress.step)
+        self.say(
+            f"{format_duration(pace.elapsed)}  step {progress.step}/{pace.steps}  "
+            f"loss {progress.loss:.3f} (average {pace.average:.3f} {pace.trend})  "
+            f"lr {progress.learning_rate:.2e}  {pace.rate:.0f} steps/s  {pace.tokens_per_second:,.0f} tokens/s  "
+            f"left {format_duration(pace.left(progress.step))}  memory {memory_against_budget(progress.guard)}"
+        )
+
+
+def open_screen(pace: Speed) -> Screen:
+    """A live line where standard output is a terminal, plain lines elsewhere."""
+    console = Console()
+    return LiveScreen(pace, console) if console.is_terminal else PlainScreen(pace)

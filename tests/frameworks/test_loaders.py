@@ -1,0 +1,85 @@
+"""What loaders give out is counted, and nothing of theirs is kept alive."""
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from holdwater.frameworks.torch_clock import Loaders
+from holdwater.observe.agent.session import Session
+from holdwater.process.channel import create_channel
+
+
+class Rows(Dataset[Any]):
+    """Ten rows."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.ones(2)
+
+
+class Stream(IterableDataset[Any]):
+    """Ten rows of a stream whose length is not known."""
+
+    def __iter__(self) -> Any:
+        return iter(torch.ones(10, 2))
+
+    def __len__(self) -> int:
+        raise NotImplementedError("the length of a stream is not known")
+
+
+@pytest.fixture
+def loaders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loaders:
+    """What watches the loaders of a session; torch is as it was after the test."""
+    create_channel(tmp_path / "channel")
+    module = torch.utils.data.dataloader
+    for owner, name in (
+        (module._BaseDataLoaderIter, "_next_index"),
+        (module._BaseDataLoaderIter, "__next__"),
+        (module.DataLoader, "__iter__"),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    found = Loaders(Session(tmp_path))
+    found.watch(module)
+    return found
+
+
+class TestDatasets:
+    """They are reached, and let go."""
+
+    @pytest.mark.parametrize("make", [Rows, lambda: [torch.ones(2)] * 10], ids=["a class", "a list"])
+    def test_are_reached_while_they_live(self, make: Any, loaders: Loaders) -> None:
+        """Their rows are counted once, however often they come."""
+        loader = DataLoader(make(), batch_size=5)
+        for _ in range(2):
+            list(loader)
+
+        assert loaders.datasets() == [loader.dataset]
+        assert loaders._session.samples_seen == 10
+        assert loaders._session.channel.get("samples_total") == 10
+
+    def test_made_anew_at_each_evaluation_are_not_kept(self, loaders: Loaders) -> None:
+        """Neither the list nor what was noted of it."""
+        kept = torch.ones(2)
+        alive = weakref.ref(kept)
+        for _ in range(3):
+            list(DataLoader([kept] * 10, batch_size=5))  # type: ignore[arg-type] # people give lists
+        del kept
+        gc.collect()
+
+        assert alive() is None
+        assert loaders.datasets() == []
+        assert loaders._seen == {}
+
+    def test_a_length_that_raises_reaches_nobody(self, loaders: Loaders) -> None:
+        """A stream that does not know its length is read as without us."""
+        rows = [row for row in DataLoader(Stream(), batch_size=2)]  # noqa: C416 - a list would ask for the length
+
+        assert len(rows) == 5
+        assert loaders._session.epochs == 1
