@@ -1,4 +1,4 @@
-"""Recycling and recovery on a CUDA device: forked processes start it anew, and a real lack of memory is outlived."""
+"""BudgetCallback and recovery on a CUDA device: forked processes start it anew, and a real lack of memory is outlived."""
 
 import json
 import subprocess

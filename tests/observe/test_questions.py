@@ -9,7 +9,7 @@ import pytest
 
 from holdwater.detectors.judge import Judgement
 from holdwater.detectors.verdict import Clock, Component, Finding, Rate, Verdict
-from holdwater.observe.questions import Inquiry
+from holdwater.observe.questions import Questions
 from holdwater.probes.children import FORK, LOADER, Child, ChildProcesses
 from holdwater.process.channel import Channel, create_channel
 from holdwater.units import Step
@@ -28,12 +28,12 @@ class StillOutside:
 
 
 @pytest.fixture
-def inquiry(tmp_path: Path) -> Inquiry:
+def questions(tmp_path: Path) -> Questions:
     """Questions to a process that runs, and has been counted once."""
     create_channel(tmp_path / "channel")
     channel = Channel(tmp_path / "channel")
     channel.state = "running"
-    made = Inquiry(channel, tmp_path, StillOutside())  # type: ignore[arg-type] # as much of it as is needed
+    made = Questions(channel, tmp_path, StillOutside())  # type: ignore[arg-type] # as much of it as is needed
     answer(tmp_path, 1, 0, step=16)
     made.take_answers()
     return made
@@ -79,46 +79,46 @@ def asked(folder: Path) -> list[str]:
 class TestAsk:
     """One question at a time."""
 
-    def test_opens_a_window_on_suspicion(self, inquiry: Inquiry, tmp_path: Path) -> None:
+    def test_opens_a_window_on_suspicion(self, questions: Questions, tmp_path: Path) -> None:
         """For the side that grows; while the growth may be healthy, it may cost a second."""
-        inquiry.ask(judgement(), 64, final=False)
+        questions.ask(judgement(), 64, final=False)
 
         assert asked(tmp_path) == ["window-1"]
         assert json.loads((tmp_path / "window-1").read_text()) == {"component": "host.tensors", "seconds": 1.0}
 
-    def test_counts_first_where_a_loader_gives_out_rows(self, inquiry: Inquiry, tmp_path: Path) -> None:
+    def test_counts_first_where_a_loader_gives_out_rows(self, questions: Questions, tmp_path: Path) -> None:
         """The dataset may hold them: two counts tell that sooner than a window."""
         Channel(tmp_path / "channel").put("samples_total", 663)
 
-        inquiry.ask(judgement(), 30, final=False)
+        questions.ask(judgement(), 30, final=False)
         answer(tmp_path, 2, 1, step=31)
-        inquiry.take_answers()
-        inquiry.ask(judgement(), 36, final=False)
+        questions.take_answers()
+        questions.ask(judgement(), 36, final=False)
 
         assert asked(tmp_path) == ["count-1", "window-2"]
 
-    def test_a_window_waits_for_events_of_the_clock(self, inquiry: Inquiry, tmp_path: Path) -> None:
+    def test_a_window_waits_for_events_of_the_clock(self, questions: Questions, tmp_path: Path) -> None:
         """A growth at evaluations needs some."""
-        inquiry.ask(judgement(follows="evaluation"), 64, final=False)
+        questions.ask(judgement(follows="evaluation"), 64, final=False)
 
         wanted = json.loads((tmp_path / "window-1").read_text())
         assert (wanted["clock"], wanted["events"]) == ("evaluations", 2)
 
-    def test_a_window_spans_what_comes_every_few_steps(self, inquiry: Inquiry, tmp_path: Path) -> None:
+    def test_a_window_spans_what_comes_every_few_steps(self, questions: Questions, tmp_path: Path) -> None:
         """The process is told how many."""
-        inquiry.ask(judgement(every_steps=50), 64, final=False)
+        questions.ask(judgement(every_steps=50), 64, final=False)
 
         assert json.loads((tmp_path / "window-1").read_text())["every_steps"] == 50
 
-    def test_asks_again_where_nothing_is_explained_yet(self, inquiry: Inquiry, tmp_path: Path) -> None:
+    def test_asks_again_where_nothing_is_explained_yet(self, questions: Questions, tmp_path: Path) -> None:
         """Half as many steps later, and for longer; not at once, and only for a leak."""
-        inquiry.ask(judgement(), 64, final=False)
+        questions.ask(judgement(), 64, final=False)
         answer(tmp_path, 2, 1, step=90)
-        inquiry.take_answers()
-        inquiry.ask(judgement(accusing=True, untested=False), 90, final=False)
-        inquiry.ask(judgement(), 100, final=False)
+        questions.take_answers()
+        questions.ask(judgement(accusing=True, untested=False), 90, final=False)
+        questions.ask(judgement(), 100, final=False)
         before = asked(tmp_path)
-        inquiry.ask(judgement(accusing=True, untested=False), 100, final=False)
+        questions.ask(judgement(accusing=True, untested=False), 100, final=False)
 
         assert before == ["window-1"]
         assert asked(tmp_path) == ["window-1", "window-2"]
@@ -126,93 +126,93 @@ class TestAsk:
 
     @pytest.mark.parametrize(("worked", "windows"), [(1.0, ["window-1", "window-2"]), (4.0, ["window-1"])])
     def test_what_was_spent_is_work(
-        self, inquiry: Inquiry, tmp_path: Path, worked: float, windows: list[str]
+        self, questions: Questions, tmp_path: Path, worked: float, windows: list[str]
     ) -> None:
         """Ten seconds by the clock, of which a busy machine had most."""
-        inquiry.ask(judgement(), 64, final=False)
+        questions.ask(judgement(), 64, final=False)
         answer(tmp_path, 2, 1, step=90)
-        inquiry.take_answers()
+        questions.take_answers()
         channel = Channel(tmp_path / "channel")
         channel.put_seconds("attribution_seconds", 10.0)
         channel.put_seconds("attribution_work", worked)
-        inquiry.ask(judgement(accusing=True, untested=False), 100, final=False)
+        questions.ask(judgement(accusing=True, untested=False), 100, final=False)
 
         assert asked(tmp_path) == windows
 
-    def test_looks_again_into_garbage_that_nothing_collects(self, inquiry: Inquiry, tmp_path: Path) -> None:
+    def test_looks_again_into_garbage_that_nothing_collects(self, questions: Questions, tmp_path: Path) -> None:
         """It is told as warming for a while, though a line rises; what only warms up is not looked into again."""
         garbage = replace(judgement(), accusing=True, untested=False)
-        inquiry.ask(garbage, 64, final=False)
+        questions.ask(garbage, 64, final=False)
         answer(tmp_path, 2, 1, step=90)
-        inquiry.take_answers()
-        inquiry.ask(judgement(), 100, final=False)
+        questions.take_answers()
+        questions.ask(judgement(), 100, final=False)
         before = asked(tmp_path)
-        inquiry.ask(garbage, 100, final=False)
+        questions.ask(garbage, 100, final=False)
 
         assert (before, asked(tmp_path)) == (["window-1"], ["window-1", "window-2"])
 
     def test_makes_an_experiment_before_an_accusation_then_opens_the_window(
-        self, inquiry: Inquiry, tmp_path: Path
+        self, questions: Questions, tmp_path: Path
     ) -> None:
         """The window comes even if what the experiment freed hides the growth for a while."""
-        inquiry.ask(judgement(accusing=True), 64, final=False)
+        questions.ask(judgement(accusing=True), 64, final=False)
         answer(tmp_path, 2, 1, step=65, collected=0.0)
-        inquiry.take_answers()
-        inquiry.ask(judgement(suspicious=False), 66, final=False)
+        questions.take_answers()
+        questions.ask(judgement(suspicious=False), 66, final=False)
 
         assert asked(tmp_path) == ["experiment-1", "window-2"]
 
-    def test_asks_workers_at_once_and_not_the_process(self, inquiry: Inquiry, tmp_path: Path) -> None:
+    def test_asks_workers_at_once_and_not_the_process(self, questions: Questions, tmp_path: Path) -> None:
         """It is they that grow; it is asked later where none of them has answered."""
         growing = replace(judgement(suspicious=False, component="host.children"), children=True)
         channel = Channel(tmp_path / "channel")
 
-        inquiry.ask(growing, 64, final=False)
+        questions.ask(growing, 64, final=False)
         assert (channel.get("workers_asked"), asked(tmp_path)) == (1, [])
 
-        inquiry.ask(growing, 80, final=False)
+        questions.ask(growing, 80, final=False)
         assert (channel.get("workers_asked"), asked(tmp_path)) == (1, [])
 
-        inquiry.ask(growing, 200, final=False)
+        questions.ask(growing, 200, final=False)
         assert channel.get("workers_asked") == 2
 
     @pytest.mark.parametrize(("kind", "wanted"), [(FORK, 4242), (LOADER, 0)])
     def test_means_the_process_that_has_grown_most(
-        self, inquiry: Inquiry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, wanted: int
+        self, questions: Questions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, wanted: int
     ) -> None:
         """Of a loader's workers any may answer."""
         grown = [Child(4242, kind, 0, 9_000_000)]
         monkeypatch.setattr(StillOutside.children, "growers", lambda _=3: grown)
 
-        inquiry.ask(
+        questions.ask(
             replace(judgement(suspicious=False, component="host.children"), children=True), 64, final=False
         )
 
         assert Channel(tmp_path / "channel").get("worker_wanted") == wanted
 
-    def test_asks_nothing_while_it_waits(self, inquiry: Inquiry, tmp_path: Path) -> None:
+    def test_asks_nothing_while_it_waits(self, questions: Questions, tmp_path: Path) -> None:
         """The process answers when it can."""
-        inquiry.ask(judgement(), 64, final=False)
-        inquiry.ask(judgement(accusing=True), 80, final=False)
+        questions.ask(judgement(), 64, final=False)
+        questions.ask(judgement(accusing=True), 80, final=False)
 
         assert asked(tmp_path) == ["window-1"]
 
-    def test_leaves_a_calm_run_alone(self, inquiry: Inquiry, tmp_path: Path) -> None:
+    def test_leaves_a_calm_run_alone(self, questions: Questions, tmp_path: Path) -> None:
         """Nothing has come up."""
-        inquiry.ask(judgement(suspicious=False), 64, final=False)
+        questions.ask(judgement(suspicious=False), 64, final=False)
 
         assert asked(tmp_path) == []
 
-    def test_opens_no_window_when_the_script_has_ended(self, inquiry: Inquiry, tmp_path: Path) -> None:
+    def test_opens_no_window_when_the_script_has_ended(self, questions: Questions, tmp_path: Path) -> None:
         """There are no more steps: objects are counted once."""
         Channel(tmp_path / "channel").state = "ending"
 
-        inquiry.ask(judgement(suspicious=True), 64, final=True)
+        questions.ask(judgement(suspicious=True), 64, final=True)
         answer(tmp_path, 2, 1, step=64, collected=0.0)
-        inquiry.take_answers()
-        inquiry.ask(judgement(suspicious=True), 64, final=True)
+        questions.take_answers()
+        questions.ask(judgement(suspicious=True), 64, final=True)
         answer(tmp_path, 3, 2, step=64)
-        inquiry.take_answers()
-        inquiry.ask(judgement(suspicious=True), 64, final=True)
+        questions.take_answers()
+        questions.ask(judgement(suspicious=True), 64, final=True)
 
         assert asked(tmp_path) == ["count-2", "experiment-1"]

@@ -8,7 +8,7 @@ import torch
 
 from holdwater.probes.statm import Statm
 from holdwater.process.restart_context import RestartContext
-from holdwater.supervise.budget_callback import Ending, Recycling
+from holdwater.supervise.budget_callback import BudgetCallback, Ending
 
 MB = 1_000_000
 GB = 1000 * MB
@@ -37,7 +37,9 @@ def device(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return memory
 
 
-def recycling(tmp_path: Path, *, limit: int, of_device: int | None = None, beside: int | None = None) -> Recycling:
+def recycling(
+    tmp_path: Path, *, limit: int, of_device: int | None = None, beside: int | None = None
+) -> BudgetCallback:
     """The ladder of a script that cannot be gone on with.
 
     Args:
@@ -51,10 +53,10 @@ def recycling(tmp_path: Path, *, limit: int, of_device: int | None = None, besid
     restart = RestartContext(
         number=0, channel_path=str(tmp_path / "channel"), in_memory="", out="", settings=settings
     )
-    return Recycling(restart, resumable=False)
+    return BudgetCallback(restart, resumable=False)
 
 
-def steps(ladder: Recycling, count: int, each: Any = lambda: None) -> Ending | None:
+def steps(ladder: BudgetCallback, count: int, each: Any = lambda: None) -> Ending | None:
     """How the process is to end within so many steps."""
     for step in range(1, count + 1):
         each()

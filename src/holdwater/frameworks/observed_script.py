@@ -44,11 +44,11 @@ def attach(session: Session, restart: RestartContext | None) -> dict[str, Hook]:
 def _keep_budget(session: Session, restart: RestartContext) -> None:
     """Look after the budget of a script that a fresh process could not go on with."""
     from holdwater.frameworks.loader_workers import LoaderWorkers  # noqa: PLC0415 - in the fork server already
-    from holdwater.supervise.budget_callback import Recycling  # noqa: PLC0415
+    from holdwater.supervise.budget_callback import BudgetCallback  # noqa: PLC0415
 
     session.workers = LoaderWorkers(session.folder)
 
-    recycling = Recycling(restart, resumable=False)
+    recycling = BudgetCallback(restart, resumable=False)
     recycling.look_after(session)
 
     def keep(step: int) -> str | None:

@@ -133,7 +133,7 @@ class ObservedRun:
         summary["step_source"] = watcher.source
         summary["parts"] = parts(watcher)
         summary["evidence"] = asdict(watcher.evidence)
-        errors = watcher.errors + ([] if watcher.inquiry is None else watcher.inquiry.errors)
+        errors = watcher.errors + ([] if watcher.questions is None else watcher.questions.errors)
         if errors:
             summary["errors"] = errors[:10]
         return summary
@@ -154,8 +154,8 @@ class ObservedRun:
         """Seconds until the next turn."""
         if self.channel.state == "ending":
             return 0.002
-        inquiry = self.watcher.inquiry
-        if inquiry is not None and inquiry.expecting:
+        questions = self.watcher.questions
+        if questions is not None and questions.expecting:
             return EAGER
         elapsed = time.perf_counter() - self._began
         return min(max(elapsed * SPACING, SHORTEST), LONGEST)

@@ -56,7 +56,7 @@ CLOCKS = {
 """Clocks whose events a window waits for, by their names in the process."""
 
 
-class Inquiry:
+class Questions:
     """The questions to one process, and its answers."""
 
     def __init__(self, channel: Channel, folder: Path, outside: Outside) -> None:

@@ -18,7 +18,7 @@ from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH, by_time
 from holdwater.detectors.headroom import HeadroomConfig, Pressure, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, Judgement, judge
 from holdwater.detectors.verdict import Finding, Verdict
-from holdwater.observe.questions import Inquiry
+from holdwater.observe.questions import Questions
 from holdwater.observe.regions import RegionHistory
 from holdwater.probes.host import Available
 from holdwater.probes.machine import read_machine
@@ -69,7 +69,7 @@ class Watcher:
         self.verdict = Verdict("unknown", Step(0), ())
         self.first_known: dict[tuple[str, str], Step] = {}
         """When each kind of finding was first made, by kind and component."""
-        self.inquiry = None if channel is None or folder is None else Inquiry(channel, folder, outside)
+        self.questions = None if channel is None or folder is None else Questions(channel, folder, outside)
         """What the process is asked; None for one that was not started here."""
         self.costs: list[float] = []
         """Seconds of the process's own looks, the newest 4096."""
@@ -89,18 +89,18 @@ class Watcher:
     @property
     def evidence(self) -> Evidence:
         """What is known beside the curves."""
-        asked = NO_EVIDENCE if self.inquiry is None else self.inquiry.evidence
+        asked = NO_EVIDENCE if self.questions is None else self.questions.evidence
         return asked.with_regions(self._regions.touched("file"), self._regions.touched("private"))
 
     @property
     def experiments(self) -> list[dict[str, Any]]:
         """What was tried, as actions of the JSON verdict."""
-        return [] if self.inquiry is None else self.inquiry.experiments
+        return [] if self.questions is None else self.questions.experiments
 
     @property
     def explanations(self) -> dict[Finding, Explanation]:
         """What is known of the findings' growth, for those that were looked into."""
-        explainer = None if self.inquiry is None else self.inquiry.explainer
+        explainer = None if self.questions is None else self.questions.explainer
         pairs = [] if explainer is None else [(one, explainer.explain(one)) for one in self.verdict.findings]
         return {finding: made for finding, made in pairs if made is not None}
 
@@ -163,8 +163,8 @@ class Watcher:
             self._regions.look(self._now, at_end=final or ended)
             judgement = self._judge(final=final)
         self.verdict = self._dated(self._pressure.added_to(judgement.verdict))
-        if self.inquiry is not None:
-            self.inquiry.ask(judgement, self.steps, final=final)
+        if self.questions is not None:
+            self.questions.ask(judgement, self.steps, final=final)
         return judgement
 
     def _judge(self, *, final: bool) -> Judgement:
@@ -183,26 +183,26 @@ class Watcher:
 
     def end(self) -> None:
         """The script has ended and waits: judge it, ask what must be asked, and judge again with the answers."""
-        channel, inquiry = self._channel, self.inquiry
-        if channel is None or inquiry is None:
+        channel, questions = self._channel, self.questions
+        if channel is None or questions is None:
             return
         try:
-            self._question(inquiry)
+            self._question(questions)
         except Exception as error:  # noqa: BLE001 - the script is not to wait for our mistakes
             self.note_error(error)
         channel.state = "ended"
 
-    def _question(self, inquiry: Inquiry) -> None:
+    def _question(self, questions: Questions) -> None:
         """Judge, and as long as that raises a question, ask it and judge again."""
         self._drain()
         for _ in range(4):
-            if not inquiry.waiting:
-                asked = inquiry.asked
+            if not questions.waiting:
+                asked = questions.asked
                 self.judge(final=True)
-                if inquiry.asked == asked:
+                if questions.asked == asked:
                     return
             deadline = time.perf_counter() + 1.5
-            while inquiry.waiting and time.perf_counter() < deadline:
+            while questions.waiting and time.perf_counter() < deadline:
                 time.sleep(0.002)
             self._drain()
             self._take_answers()
@@ -213,8 +213,8 @@ class Watcher:
             self._drain()
             self._take_answers()
             self.judge(final=True)
-            if self.inquiry is not None:
-                self.inquiry.explainer.poll(wait=self._patience)
+            if self.questions is not None:
+                self.questions.explainer.poll(wait=self._patience)
         except Exception as error:  # noqa: BLE001 - a verdict is left in any case
             self.note_error(error)
 
@@ -349,10 +349,10 @@ class Watcher:
 
     def _take_answers(self) -> None:
         """Take in what the process has answered, and judge again in its light."""
-        if self.inquiry is None:
+        if self.questions is None:
             return
-        self.inquiry.explainer.poll()
-        if self.inquiry.take_answers():
+        self.questions.explainer.poll()
+        if self.questions.take_answers():
             self._drain()
             self.judge()
 

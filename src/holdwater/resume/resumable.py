@@ -23,8 +23,8 @@ from holdwater.observe.agent import session as sessions
 from holdwater.process.restart_context import RestartContext, only_here, reason_file, stop_soon
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.store.lock import hold
-from holdwater.supervise.budget_callback import Recycling
-from holdwater.supervise.replaceable_steps import go_on_from, step_of_a_life
+from holdwater.supervise.budget_callback import BudgetCallback
+from holdwater.supervise.replaceable_steps import go_on_from, replaceable_step
 
 
 class Resumption:
@@ -35,7 +35,7 @@ class Resumption:
         self.restart = restart
         self.begun = False
         self._held = ExitStack()
-        self._recycling = None if restart is None else Recycling(restart)
+        self._recycling = None if restart is None else BudgetCallback(restart)
         self._stop: str | None = None
         self._saved_at = time.monotonic()
         if restart is not None:
@@ -104,7 +104,7 @@ class Resumption:
         if restart is None or session is None or recycling is None:
             sessions.step()
             return
-        step_of_a_life(session, recycling.in_use)
+        replaceable_step(session, recycling.in_use)
         if self._stop is not None:
             self._save(self._durable, step)
             self._end_stopped(step)

@@ -122,7 +122,7 @@ class _StepPeak:
         self._told = self._highest
 
 
-class Recycling:
+class BudgetCallback:
     """Looks at the memory after each step (2 µs), and judges it when it has changed."""
 
     def __init__(self, restart: RestartContext, *, resumable: bool = True) -> None:

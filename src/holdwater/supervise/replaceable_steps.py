@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from holdwater.observe.agent.session import Session
 
 
-def step_of_a_life(session: "Session", in_use: "Callable[[], int]") -> None:
+def replaceable_step(session: "Session", in_use: "Callable[[], int]") -> None:
     """Count a step of a process that may be replaced: when it ended, and what the first one found in use.
 
     Args:

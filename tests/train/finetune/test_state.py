@@ -9,10 +9,10 @@ import pytest
 from holdwater.config import gather
 from holdwater.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
+from holdwater.train.checkpoint_state import compare
 from holdwater.train.finetune.identity import mixed, name_of
 from holdwater.train.finetune.state import TuneState, new_tuning
 from holdwater.train.finetune.weight_server.client import WeightClient
-from holdwater.train.pretrain.state import compare
 from holdwater.train.settings import train_settings
 from tests.small_models import make_model
 

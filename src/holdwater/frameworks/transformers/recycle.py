@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
 from holdwater.process.restart_context import RestartContext, reason_file
-from holdwater.supervise.budget_callback import Ending, Recycling
-from holdwater.supervise.replaceable_steps import go_on_from, step_of_a_life
+from holdwater.supervise.budget_callback import BudgetCallback, Ending
+from holdwater.supervise.replaceable_steps import go_on_from, replaceable_step
 
 if TYPE_CHECKING:
     TrainerCallback = object
@@ -34,7 +34,7 @@ class RecycleCallback(TrainerCallback):
     def __init__(self) -> None:
         """Prepare; without a supervisor nothing is done."""
         self._restart = RestartContext.taken()
-        self._recycling = None if self._restart is None else Recycling(self._restart)
+        self._recycling = None if self._restart is None else BudgetCallback(self._restart)
         self._ending: Ending | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -54,7 +54,7 @@ class RecycleCallback(TrainerCallback):
         session, recycling = sessions.current(), self._recycling
         if session is None or recycling is None:
             return
-        step_of_a_life(session, recycling.in_use)
+        replaceable_step(session, recycling.in_use)
         if state.global_step < state.max_steps:
             self._ending = recycling.end(state.global_step)
         if self._ending is not None:

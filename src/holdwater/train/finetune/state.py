@@ -23,6 +23,7 @@ from holdwater.oom.torch_step import why_inexact
 from holdwater.random_states import RandomStates, random_states, restore_random_states, seed_everything
 from holdwater.resume.exactness import restore_exactness
 from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder
+from holdwater.train.checkpoint_state import compare, copy_tensors, facts, go_on, writer
 from holdwater.train.finetune.data.examples import Corpus
 from holdwater.train.finetune.data.held_out import check_examples, data_file, fingerprint, say_added_term, split
 from holdwater.train.finetune.data.packing import Examples, Packed, PackedBatches
@@ -53,7 +54,6 @@ from holdwater.train.finetune.step.backends import choose_backend
 from holdwater.train.finetune.step.captured import StaticStep
 from holdwater.train.finetune.weight_server.client import WeightClient, WeightServerError, open_weight_client
 from holdwater.train.flat import FlatAdamW, FlatWeights
-from holdwater.train.pretrain.state import compare, copy_tensors, facts, go_on, writer
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.trainable import Ahead
 

@@ -1,26 +1,25 @@
 """The state of a training run: everything that a checkpoint holds, and how it is restored."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from holdwater.errors import CheckpointError, RunFolderError
+from holdwater.errors import CheckpointError
 from holdwater.oom.recovering_step import StepFunctions
 from holdwater.random_states import random_states, restore_random_states, seed_everything
-from holdwater.resume.exactness import exactness, restore_exactness
+from holdwater.resume.exactness import restore_exactness
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
+from holdwater.train.checkpoint_state import compare, copy_tensors, facts, go_on, writer
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.pretrain.fused_step import FusedStep
 from holdwater.train.pretrain.model import GPT, PRESETS
 from holdwater.train.pretrain.text import Batches, Tokens
 from holdwater.train.settings import TrainSettings
-from holdwater.train.trainable import Trainable
 
 PROMPT = "def "
 """How generated text begins, where the vocabulary has these characters."""
@@ -190,74 +189,6 @@ class TrainState:
         return remarks
 
 
-CHANGED = {
-    "examples": "other examples: the file of --data has changed since",
-    "model": "another model: the weights of --model differ",
-}
-"""What is told by a sum, in words."""
-
-
-def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
-    """Refuse to go on under other settings.
-
-    Args:
-        identity: What must be the same.
-        checkpoint: Of the run so far.
-
-    Raises:
-        RunFolderError: Something is not.
-    """
-    recorded = checkpoint.state["identity"]
-    for name, value in identity.items():
-        if recorded.get(name) != value and name in CHANGED:
-            raise RunFolderError(
-                f"{checkpoint.folder} was trained with {CHANGED[name]}, and a run goes on exactly or not at all; "
-                "put them back, or name another --out for a new run"
-            )
-        if recorded.get(name) != value:
-            raise RunFolderError(
-                f"{checkpoint.folder} was trained with {name} = {recorded.get(name)}, but this run has "
-                f"{value}; use the same setting to go on, or another --out for a new run"
-            )
-
-
-def facts(trainable: Trainable, identity: Mapping[str, object]) -> dict[str, Any]:
-    """What a checkpoint holds beside tensors, as JSON.
-
-    Args:
-        trainable: In training.
-        identity: What a run that goes on from it must agree with.
-    """
-    return {
-        "identity": identity,
-        "exactness": exactness(),
-        "batches": trainable.batches.state(),
-        "best": trainable.best if trainable.best_step >= 0 else None,
-        "best_step": trainable.best_step,
-    }
-
-
-def go_on(trainable: Trainable, checkpoint: Checkpoint) -> None:
-    """Go on from those facts.
-
-    Args:
-        trainable: Its tensors are those of the checkpoint.
-        checkpoint: A whole one.
-    """
-    trainable.batches.restore(checkpoint.state["batches"])
-    best = checkpoint.state["best"]
-    trainable.best = float("inf") if best is None else float(best)
-    trainable.best_step = int(checkpoint.state["best_step"])
-    trainable.step = checkpoint.step
-
-
-@torch.no_grad()
-def copy_tensors(saved: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
-    """Copy tensors into their places."""
-    for name, tensor in into.items():
-        tensor.copy_(saved[name])
-
-
 def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
     """Make the state of a run that has not begun."""
     seed_everything(settings.seed)
@@ -269,8 +200,3 @@ def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
     identity = settings.identity() | {"text": tokens.fingerprint}
     written_out: dict[int, FusedStep] | None = {} if settings.device == "cpu" else None
     return TrainState(settings, tokens, model, weights, optimizer, batches, identity, written_out)
-
-
-def writer(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
-    """A function that writes tensors to a file."""
-    return lambda path: save_file(tensors, path)
