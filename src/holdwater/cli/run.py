@@ -111,7 +111,9 @@ def _complete(summary: dict[str, Any], options: argparse.Namespace) -> dict[str,
     code = int(summary.pop("exit_code"))
     if code == 0 and options.fail_on == "leak" and summary["verdict"] == "leak":
         code = LEAK_FOUND
-    return {"schema": summary["schema"], "command": ["holdwater", *sys.argv[1:]], "exit_code": code} | summary
+    from holdwater.guard.summary import of_command  # noqa: PLC0415 - numpy, when the script has ended
+
+    return of_command(summary, ["holdwater", *sys.argv[1:]], code)
 
 
 def _words(options: argparse.Namespace) -> list[str]:

@@ -15,7 +15,7 @@ from holdwater.cli.checks import add_budgets, check_writable, choose_terms, free
 from holdwater.errors import ConfigError, ProbeError
 from holdwater.exit_codes import LEAK_FOUND
 from holdwater.guard.account import Overhead
-from holdwater.guard.summary import summarise
+from holdwater.guard.summary import RunSummary, of_command
 from holdwater.observe.candidates import Candidate, find_training, training_process
 from holdwater.observe.recorder import Record
 from holdwater.observe.request import ask_inventory
@@ -111,8 +111,8 @@ def _leave(summary: dict[str, Any], options: argparse.Namespace, console: Consol
     """Write and say the verdict; return the exit code."""
     code = LEAK_FOUND if options.fail_on == "leak" and summary["verdict"] == "leak" else 0
     if options.json is not None:
-        head = {"schema": summary["schema"], "command": ["holdwater", *sys.argv[1:]], "exit_code": code}
-        options.json.write_text(json.dumps(head | summary, indent=1) + "\n", encoding="utf-8")
+        told = of_command(summary, ["holdwater", *sys.argv[1:]], code)
+        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     for finding in summary["findings"]:
         console.print(f"{finding['component']}: {finding['verdict']}: {finding['advice']}")
     console.print(f"verdict: {summary['verdict']}")
@@ -155,12 +155,16 @@ def _summary(watcher: Watcher, budgets: Budgets, seconds: float) -> dict[str, An
         "host_bytes": int(max(timeline.peak("peak_resident") or 0, timeline.peak("resident") or 0)),
         "device_bytes": int(timeline.peak("device_used") or 0) or None,
     }
-    summary = summarise(watcher.verdict, steps=0, budgets=budgets, outcomes=(), overhead=overhead, peak=peak)
-    summary["step_source"] = "time"
-    summary["seconds_per_step"] = watcher.tick
-    if watcher.errors:
-        summary["errors"] = watcher.errors
-    return summary
+    return RunSummary(
+        verdict=watcher.verdict,
+        steps=0,
+        budgets=budgets,
+        overhead=overhead,
+        peak=peak,
+        step_source="time",
+        seconds_per_step=watcher.tick,
+        errors=watcher.errors,
+    ).as_json()
 
 
 def _one(pattern: str) -> int:

@@ -28,7 +28,7 @@ from holdwater.guard.account import Account, Overhead
 from holdwater.guard.budgets import read_budgets, read_budgets_anew
 from holdwater.guard.core import CoreConfig, GuardCore
 from holdwater.guard.settings import GuardSettings
-from holdwater.guard.summary import summarise, summarise_budgets
+from holdwater.guard.summary import RunSummary, summarise_budgets
 from holdwater.policy.decision import Decision
 from holdwater.policy.remedies import RemedyConfig
 from holdwater.probes.observer import Observer
@@ -230,14 +230,14 @@ class Guard:
 
     def summary(self) -> dict[str, Any]:
         """Return the judgement so far as JSON (schema 1), without command and exit code."""
-        return summarise(
-            self.verdict,
+        return RunSummary(
+            verdict=self.verdict,
             steps=self._step,
             budgets=self.budgets,
             outcomes=self.outcomes,
             overhead=self.overhead,
             peak=self._peak(),
-        )
+        ).as_json()
 
     def _look(self) -> None:
         """Take a sample, do what follows from it, and settle when to look again."""

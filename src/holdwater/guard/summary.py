@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from holdwater.actions.perform import Outcome
@@ -18,32 +18,68 @@ _LASTING = {"leak", "pressure", "fragmentation"}
 """What was found in one process stands for the run, though the next process has begun anew."""
 
 
-def summarise(  # noqa: PLR0913 - the parts of one record, by name
-    verdict: Verdict,
-    *,
-    steps: int,
-    budgets: Budgets,
-    outcomes: Iterable[Outcome],
-    overhead: Overhead,
-    peak: dict[str, int | None],
-    explanations: Mapping[Finding, Explanation] | None = None,
-) -> dict[str, Any]:
-    """Put a judgement into the form that is written for other programs."""
-    return {
-        "schema": SCHEMA,
-        "steps": steps,
-        "verdict": verdict.kind,
-        "findings": summarise_findings(verdict, explanations or {}),
-        "actions": [_action(outcome) for outcome in outcomes],
-        "overhead": asdict(overhead) | {"attribution_seconds": 0.0},
-        "peak": peak,
-        "budget": {
-            "bytes": int(budgets.main.limit),
-            "origin": budgets.main.origin,
-            "reason": budgets.main.reason,
-        },
-        "budgets": summarise_budgets(budgets),
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What is told of a run, by whoever has followed it; `as_json` is the only place where it becomes JSON."""
+
+    verdict: Verdict
+    steps: int
+    budgets: Budgets
+    overhead: Overhead
+    peak: dict[str, int | None]
+    """`host_bytes` and `device_bytes`."""
+    outcomes: Iterable[Outcome] = ()
+    """What was done about memory."""
+    experiments: Sequence[dict[str, Any]] = ()
+    """What was tried before an accusation, as actions."""
+    explanations: Mapping[Finding, Explanation] = field(default_factory=dict)
+    attribution_seconds: float = 0.0
+    """What counting and explaining has cost the process."""
+    watching: dict[str, float] = field(default_factory=dict)
+    """What the watching process itself has cost: `watcher_seconds`, `watcher_grew_bytes`."""
+    step_source: str | None = None
+    """What counts the steps; None where it is the caller's own loop."""
+    seconds_per_step: float | None = None
+    """Of a run that is judged by the clock: the length of a tick."""
+    parts: dict[str, int] | None = None
+    """The split of resident memory."""
+    evidence: dict[str, Any] | None = None
+    errors: Sequence[str] = ()
+    """What could not be looked at."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Schema 1, without the command and its exit code."""
+        budget = self.budgets.main
+        costs = {"attribution_seconds": self.attribution_seconds} | self.watching
+        told = {
+            "step_source": self.step_source,
+            "seconds_per_step": self.seconds_per_step,
+            "parts": self.parts,
+            "evidence": self.evidence,
+            "errors": list(self.errors) or None,
+        }
+        return {
+            "schema": SCHEMA,
+            "steps": self.steps,
+            "verdict": self.verdict.kind,
+            "findings": summarise_findings(self.verdict, self.explanations),
+            "actions": [*map(_action, self.outcomes), *self.experiments],
+            "overhead": asdict(self.overhead) | costs,
+            "peak": self.peak,
+            "budget": {"bytes": int(budget.limit), "origin": budget.origin, "reason": budget.reason},
+            "budgets": summarise_budgets(self.budgets),
+        } | {name: value for name, value in told.items() if value is not None}
+
+
+def of_command(summary: Mapping[str, Any], command: Sequence[str], exit_code: int) -> dict[str, Any]:
+    """The whole of `--json`: a run's summary with the command that made it.
+
+    Args:
+        summary: As JSON.
+        command: As the user typed it.
+        exit_code: Of the command.
+    """
+    return {"schema": summary["schema"], "command": list(command), "exit_code": exit_code} | dict(summary)
 
 
 def summarise_budgets(budgets: Budgets) -> dict[str, dict[str, Any]]:

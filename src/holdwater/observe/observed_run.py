@@ -13,7 +13,7 @@ from holdwater.budget import Terms
 from holdwater.detectors.parts import split_resident
 from holdwater.errors import StoreError
 from holdwater.guard.account import Account, Overhead
-from holdwater.guard.summary import summarise, summarise_budgets
+from holdwater.guard.summary import RunSummary, summarise_budgets
 from holdwater.observe.agent.shared_memory import NOTED
 from holdwater.observe.recorder import Record
 from holdwater.observe.watcher import Watcher
@@ -114,29 +114,28 @@ class ObservedRun:
             watcher.by_step.peak("resident"),
         ]
         device = watcher.by_step.peak("device_reserved")
-        summary = summarise(
-            watcher.verdict,
+        errors = watcher.errors + ([] if watcher.questions is None else watcher.questions.errors)
+        return RunSummary(
+            verdict=watcher.verdict,
             steps=watcher.steps,
             budgets=watcher.budgets,
-            outcomes=(),
             overhead=self._overhead(),
             peak={
                 "host_bytes": int(max(peak or 0 for peak in peaks)),
                 "device_bytes": None if device is None else int(device),
             },
+            experiments=watcher.experiments,
             explanations=watcher.explanations,
-        )
-        summary["actions"] = list(watcher.experiments)
-        summary["overhead"]["attribution_seconds"] = self.channel.get_seconds("attribution_seconds")
-        summary["overhead"]["watcher_seconds"] = time.process_time() - self._began_at[0]
-        summary["overhead"]["watcher_grew_bytes"] = Statm().read()[0] - self._began_at[1]
-        summary["step_source"] = watcher.source
-        summary["parts"] = parts(watcher)
-        summary["evidence"] = asdict(watcher.evidence)
-        errors = watcher.errors + ([] if watcher.questions is None else watcher.questions.errors)
-        if errors:
-            summary["errors"] = errors[:10]
-        return summary
+            attribution_seconds=self.channel.get_seconds("attribution_seconds"),
+            watching={
+                "watcher_seconds": time.process_time() - self._began_at[0],
+                "watcher_grew_bytes": Statm().read()[0] - self._began_at[1],
+            },
+            step_source=watcher.source,
+            parts=parts(watcher),
+            evidence=asdict(watcher.evidence),
+            errors=errors[:10],
+        ).as_json()
 
     def write_down(self, summary: dict[str, Any]) -> None:
         """Write the last state of the process into the store."""
