@@ -8,7 +8,7 @@ import pytest
 
 from holdwater.detectors.verdict import Component, Finding, Rate
 from holdwater.observe.explainer import Explainer
-from holdwater.probes.children import Child
+from holdwater.probes.children import FORK, Child
 from holdwater.units import Step
 
 SCRIPT = "kept = []\nfor step in range(9):\n    kept.append(bytes(10_000))\n"
@@ -111,6 +111,18 @@ class TestWorkers:
             shares.append(None if made is None else made.explained)
 
         assert shares == [1.0, 0.5]
+
+    def test_a_process_that_explains_nothing_is_named_all_the_same(self, tmp_path: Path) -> None:
+        """By the name that it has told: the training process was not asked."""
+        explainer = Explainer(tmp_path, lambda: [Child(7, FORK, 0, 10_000_000)])
+        told = seen("", size=0, inside="inside a process") | {"pid": 7, "processes": {"7": "SyncManager-1"}}
+        (tmp_path / "worker-1-1.json").write_text(json.dumps(told), encoding="utf-8")
+        explainer.poll()
+
+        made = explainer.explain(leak("host.children"))
+
+        assert made is not None
+        assert made.chain[0].startswith("the multiprocessing manager `SyncManager-1` (process 7)")
 
     def test_the_newest_that_has_seen_something(self, script: str, tmp_path: Path) -> None:
         """In the order in which they were left."""

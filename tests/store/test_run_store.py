@@ -1,5 +1,7 @@
 """The history of a run on disk: what was flushed is there, however the run ended."""
 
+import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from holdwater.detectors.verdict import Finding, Verdict
 from holdwater.errors import StoreError
 from holdwater.policy.decision import Decision
 from holdwater.store.history import read_history
@@ -61,6 +64,19 @@ class TestRunStore:
         assert history.samples.peak("resident") is not None
         assert np.nanmax(history.samples.highs("resident")) == 5e9
         assert len(history.samples) <= 65
+
+    def test_keeps_findings_by_the_names_of_schema_1(self, tmp_path: Path) -> None:
+        """Whoever reads the file finds a finding's message as its advice."""
+        store, finding = RunStore(tmp_path), Finding("leak", "host.python", Step(9), "it grows")
+        store.begin(began=0, first_step=0, facts={})
+        store.verdict(Verdict.of((finding,), Step(9)))
+        store.close()
+
+        with contextlib.closing(sqlite3.connect(tmp_path / "rank-0.db")) as database:
+            ((rows,),) = database.execute("SELECT findings FROM verdicts").fetchall()
+        (row,) = json.loads(rows)
+        assert (row["verdict"], row["component"], row["advice"]) == ("leak", "host.python", "it grows")
+        assert "message" not in row
 
     def test_keeps_marks_and_decisions_in_order(self, tmp_path: Path) -> None:
         """Events come back with their facts."""

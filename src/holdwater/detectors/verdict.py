@@ -1,7 +1,7 @@
 """What a run's memory was judged to be, with the numbers behind it."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from holdwater.units import Step
 
@@ -103,6 +103,11 @@ class Finding:
     def spent_after(self) -> float:
         """Steps until its pool is spent; infinite where none is."""
         return self.forecast.steps if isinstance(self.forecast, Forecast) else float("inf")
+
+    def as_row(self) -> dict[str, Any]:
+        """For the store, by the names of schema 1: the message is its `advice`."""
+        row = asdict(self)
+        return row | {"advice": row.pop("message")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,8 @@ class Explainer:
         grown = self._growers() if finding.component == "host.children" else []
         if not grown:
             return None
-        names = (self.seen or {}).get("processes", {})
+        told = [*reversed(self.workers), self.seen or {}]
+        names = {pid: name for seen in told for pid, name in seen.get("processes", {}).items()}
         chain = tuple(_grower(child, names.get(str(child.pid))) for child in grown)
         made = made or Explanation(int(finding.detected_step), (), 0.0, answer="not explained yet")
         first, last = (made.chain, chain) if self.workers else (chain, made.chain)

@@ -9,7 +9,6 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ class RunStore:
 
     def verdict(self, verdict: Verdict) -> None:
         """Note a judgement."""
-        findings = json.dumps([asdict(finding) for finding in verdict.findings])
+        findings = json.dumps([finding.as_row() for finding in verdict.findings])
         self._queue("verdicts", (self._session, verdict.step, verdict.kind, findings))
 
     def explanation(self, component: str, explanation: Explanation) -> None:

@@ -14,7 +14,7 @@ from holdwater.attribution.explanation import explain
 from holdwater.attribution.gains import Gains
 from holdwater.attribution.recorded import read
 from holdwater.attribution.site import Explanation, Growing
-from holdwater.observe.agent import script as runner
+from holdwater.frameworks import observed_script as runner
 from holdwater.observe.agent.window import Standing, Window
 from holdwater.process.channel import Channel, create_channel
 

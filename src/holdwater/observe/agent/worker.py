@@ -115,6 +115,7 @@ class WorkerAgent:
             "users_files": [module.__file__ for module in users_modules()],
             "inside": f"inside {self._name()} (process {os.getpid()})",
             "pid": None if self._loader else os.getpid(),
+            "processes": {} if self._loader else {str(os.getpid()): _process_name()},
             "missing": [],
         }
         counts.gains.forget()
@@ -125,11 +126,7 @@ class WorkerAgent:
 
     def _name(self) -> str:
         """What this process is, for people."""
-        if self._loader:
-            return "a loader worker"
-        from multiprocessing import current_process  # noqa: PLC0415 - in a child of it it is loaded
-
-        return f"the process `{current_process().name}` of multiprocessing"
+        return "a loader worker" if self._loader else f"the process `{_process_name()}` of multiprocessing"
 
     def _begin_a_count(self) -> None:
         """Say that this worker counts: it will be larger for it."""
@@ -166,6 +163,13 @@ class WorkerAgent:
         channel = self._session.channel
         if channel.get("worker_pid") == os.getpid():
             channel.put("worker_pid", 0)  # what our counts have added goes with this process
+
+
+def _process_name() -> str:
+    """The name that multiprocessing knows this process by."""
+    from multiprocessing import current_process  # noqa: PLC0415 - in a child of it it is loaded
+
+    return str(current_process().name)
 
 
 def _datasets() -> list[object]:
