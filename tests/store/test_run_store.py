@@ -67,7 +67,8 @@ class TestRunStore:
 
     def test_keeps_findings_by_the_names_of_schema_1(self, tmp_path: Path) -> None:
         """Whoever reads the file finds a finding's message as its advice."""
-        store, finding = RunStore(tmp_path), Finding("leak", "host.python", Step(9), "it grows")
+        finding = Finding(verdict="leak", component="host.python", detected_step=Step(9), message="it grows")
+        store = RunStore(tmp_path)
         store.begin(began=0, first_step=0, facts={})
         store.verdict(Verdict.of((finding,), Step(9)))
         store.close()
