@@ -71,6 +71,7 @@ class TestRunStore:
         store = RunStore(tmp_path)
         store.begin(began=0, first_step=0, facts={})
         store.verdict(Verdict.of((finding,), Step(9)))
+        store.flush(Timeline(64))
         store.close()
 
         with contextlib.closing(sqlite3.connect(tmp_path / "rank-0.db")) as database:
