@@ -9,6 +9,7 @@ import pytest
 
 from holdwater.detectors.judge import Judgement
 from holdwater.detectors.verdict import Clock, Component, Finding, Rate, Verdict
+from holdwater.observe.explainer import Explainer
 from holdwater.observe.questions import Questions
 from holdwater.probes.children import FORK, LOADER, Child, ChildProcesses
 from holdwater.process.channel import Channel, create_channel
@@ -150,6 +151,25 @@ class TestAsk:
         questions.ask(garbage, 100, final=False)
 
         assert (before, asked(tmp_path)) == (["window-1"], ["window-1", "window-2"])
+
+    @pytest.mark.parametrize(("reading", "windows"), [(True, ["window-1"]), (False, ["window-1", "window-2"])])
+    def test_waits_for_what_the_window_before_explains(
+        self,
+        questions: Questions,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        reading: bool,
+        windows: list[str],
+    ) -> None:
+        """Its recording is read by a process of its own, which takes a moment."""
+        questions.ask(judgement(), 64, final=False)
+        answer(tmp_path, 2, 1, step=80)
+        questions.take_answers()
+        monkeypatch.setattr(Explainer, "is_reading", reading)
+
+        questions.ask(replace(judgement(accusing=True), untested=False), 200, final=False)
+
+        assert asked(tmp_path) == windows
 
     def test_makes_an_experiment_before_an_accusation_then_opens_the_window(
         self, questions: Questions, tmp_path: Path

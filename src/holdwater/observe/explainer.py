@@ -120,6 +120,11 @@ class Explainer:
         return self._made[key]
 
     @property
+    def is_reading(self) -> bool:
+        """Whether a recording is being read: what it explains is not known yet."""
+        return self._reading is not None
+
+    @property
     def _windows(self) -> list[Seen]:
         """The last window, and those before, the newest first."""
         return [] if self.seen is None else [(self.seen, self.recorded), *self._earlier]

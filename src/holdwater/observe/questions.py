@@ -112,6 +112,8 @@ class Questions:
             self._experiment_at = steps
             self._owes_window = self._windows == 0  # what an experiment frees may hide the growth for a while
             self._put(steps, "experiment", "")
+        elif self.explainer.is_reading and not final:
+            return  # the window before may explain all of it
         elif not final and self._wants_window(judgement, steps):
             self._owes_window = False
             self._windows += 1
