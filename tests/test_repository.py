@@ -1,6 +1,7 @@
 """Rules of the repository that no other tool checks: sizes, names, light imports, what the wheel holds."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -122,6 +123,23 @@ def test_what_runs_before_signals_are_held_back_loads_no_numpy(module: str) -> N
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert loaded.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("holdwater.integrations.torch_step", "torch_step"),
+        ("holdwater.integrations.trainer", "RecycleCallback"),
+        ("holdwater.integrations.recovering_trainer", "RecoveringTraining"),
+        ("holdwater.integrations.transformers", "MemoryCallback"),
+        ("holdwater.actions.levers", "Levers"),
+    ],
+)
+def test_addresses_that_were_documented_stay(module: str, name: str) -> None:
+    """People import them."""
+    pytest.importorskip("transformers")
+
+    assert hasattr(importlib.import_module(module), name)
 
 
 def test_every_dependency_is_pinned() -> None:

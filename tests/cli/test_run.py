@@ -133,9 +133,9 @@ class TestTheScriptIsItself:
     def test_passes_signals_on(self, tmp_path: Path, number: signal.Signals) -> None:
         """A signal to the command reaches the script, and its answer comes back."""
         (tmp_path / "script.py").write_text(
-            "import signal, sys, time\n"
-            "def stop(number, frame):\n    print('got', number, flush=True)\n    sys.exit(3)\n"
-            f"signal.signal({int(number)}, stop)\nprint('ready', flush=True)\ntime.sleep(60)\n"
+            "import os, signal, sys, time\n"
+            "def stop(number, frame):\n    os.write(1, f'got {number}\\n'.encode())\n    sys.exit(3)\n"
+            f"signal.signal({int(number)}, stop)\nos.write(1, b'ready\\n')\ntime.sleep(60)\n"
         )
         program = str(Path(sys.executable).with_name("holdwater"))
         with subprocess.Popen(
