@@ -1,5 +1,6 @@
 """What has grown between two counts of this very process, and under which name."""
 
+import gc
 import mmap
 import queue
 import typing
@@ -141,10 +142,27 @@ class TestReports:
                 warnings.simplefilter("ignore")
                 (weight**2).sum().backward(create_graph=True)
 
-        gain = named(grow(add), "grad")
+        found = grow(add)
+        for item in gc.get_objects():  # else they stay for the tests that follow
+            if type(item) is torch.nn.Parameter and item.grad is not None and item.grad.grad_fn is not None:
+                item.grad = None
+
+        gain = named(found, "grad")
         assert gain.kind == "gradients"
         assert gain.count == 40
         assert gain.weight.tensors >= 40 * 8000
+
+    def test_ignores_gradients_without_a_graph(self, namespace: dict[str, Any]) -> None:
+        """Those of any training: the weights live as long as their names."""
+        layers: list[Any] = []
+        namespace["layers"] = layers
+
+        def add(_: int) -> None:
+            weight = torch.nn.Parameter(torch.ones(1000))
+            (weight**2).sum().backward()
+            layers.append(weight)
+
+        assert all(gain.kind != "gradients" for gain in grow(add))
 
     def test_mappings_behind_what_is_kept(self) -> None:
         """Shared pages are no part of a list's own weight, wherever in its elements they lie."""
@@ -233,9 +251,11 @@ class TestReports:
 
     def test_a_queue_by_its_own_name(self) -> None:
         """Not by the deque in it."""
-        items: queue.Queue[int] = queue.Queue()
+        items: queue.Queue[bytes] = queue.Queue()
 
-        assert named(grow(items.put), "items").type == "deque"
+        found = grow(lambda number: items.put(bytes(10_000 + number)))  # what is light is not named beside others
+
+        assert named(found, "items").type == "deque"
 
 
 class TestLetsGo:

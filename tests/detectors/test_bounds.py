@@ -14,7 +14,12 @@ BUDGET = Budgets(Budget(Bytes(10**10), "given", ""))
 
 
 def judged(
-    *, file_rate: int = 0, private_rate: int = 0, virtual_rate: int | None = None, evidence: Evidence | None = None
+    *,
+    file_rate: int = 0,
+    private_rate: int = 0,
+    virtual_rate: int | None = None,
+    unmapped: int = 0,
+    evidence: Evidence | None = None,
 ) -> Finding:
     """The first finding of a run of 1,000 steps whose memory grows by so many bytes a step.
 
@@ -22,17 +27,19 @@ def judged(
         file_rate: Of mapped files.
         private_rate: Of private memory that malloc knows nothing of.
         virtual_rate: Of address space; None where it was not read.
+        unmapped: Bytes of it that are given back after the last step.
         evidence: What is known beside the curves.
     """
     timeline = Timeline()
     for step in range(1, 1001):
         file, private = 50 * MB + file_rate * step, 200 * MB + private_rate * step
+        given_back = unmapped if step == 1000 else 0
         look = Look(
             file=Bytes(file),
             anonymous=Bytes(private),
             heap_in_use=Bytes(100 * MB),
             heap_kept=Bytes(MB),
-            virtual=None if virtual_rate is None else Bytes(10**9 + virtual_rate * step),
+            virtual=None if virtual_rate is None else Bytes(10**9 + virtual_rate * step - given_back),
         )
         timeline.append(Sample(Step(step), 0.1 * step, Bytes(file + private), None, look))
     found = judge(timeline.buckets(), BUDGET, config=JudgeConfig(), evidence=evidence or Evidence(), final=True)
@@ -78,6 +85,12 @@ class TestMappedFiles:
         finding = judged(file_rate=100_000, virtual_rate=0)
 
         assert (finding.verdict, finding.forecast) == ("bounded", None)
+
+    def test_reports_files_that_a_script_unmaps_as_it_ends(self) -> None:
+        """The address space is as small as at the start then; it was needed all the same."""
+        finding = judged(file_rate=100_000, virtual_rate=100_000, unmapped=100 * MB)
+
+        assert (finding.verdict, finding.component) == ("leak", "host.file")
 
     def test_reports_where_neither_is_known(self) -> None:
         """A guard that reads no address space."""

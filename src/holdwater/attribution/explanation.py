@@ -171,7 +171,7 @@ def _allocated(recorded: Mapping[str, Any] | None, growing: Growing) -> list[Sit
     for place in () if recorded is None else recorded.get("places", ()):
         often = place["steps"] >= RECURS or growing.follows not in {"step", "unknown"}
         lasting = growing.eventful or place.get("early", 1.0) >= LASTING
-        if often and lasting and (column_of(growing.component) != "files" or place.get("mapped", 1)):
+        if often and lasting and (column_of(growing.component) != "files" or place.get("mapped", 0)):
             found.append(_site(place["file"], place["line"], place["inner"], _place_rate(place, growing)))
     return found
 
