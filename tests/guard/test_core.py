@@ -1,6 +1,7 @@
 """The guard's mind: the same samples give the same events, in bounded memory."""
 
 import tracemalloc
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from holdwater.guard.core import CoreConfig, Event, GuardCore
 from holdwater.policy.decision import Decision
 from holdwater.testing import make_sample
 from holdwater.units import Bytes
+
+if TYPE_CHECKING:
+    from holdwater.probes.sample import Sample
 
 GB = 10**9
 
@@ -69,6 +73,52 @@ class TestGuardCore:
 
         assert verdict.kind == "pressure"
         assert verdict.findings[0].detected_step == 100
+
+    def test_a_sample_waits_only_where_nothing_follows_from_it(self) -> None:
+        """Below the threshold, with no other reading, and before the next judgement."""
+        core = new_core()
+        assert not core.can_wait(make_sample(0, 3e8))  # the first
+        core.observe(make_sample(0, 3e8))
+
+        assert core.can_wait(make_sample(1, 7.9e8))
+        assert not core.can_wait(make_sample(1, 8e8))
+        assert not core.can_wait(make_sample(1, 3e8, available=9 * GB))
+        assert core.can_wait(make_sample(127, 3e8))
+        assert not core.can_wait(make_sample(128, 3e8))
+
+    def test_a_device_that_fills_is_answered_at_once(self) -> None:
+        """Its budget is its own."""
+        core = new_core()
+        core.observe(make_sample(0, 3e8))
+        core.keep(Budgets(Budget(Bytes(GB), "given", ""), device=Budget(Bytes(4 * GB), "given", "")))
+
+        assert core.can_wait(make_sample(1, 3e8, device_reserved=3 * GB))
+        assert not core.can_wait(make_sample(1, 3e8, device_reserved=int(3.2 * GB)))
+
+    def test_samples_that_waited_give_the_same_verdict(self) -> None:
+        """What is observed together is observed in order."""
+        waiting: list[Sample] = []
+        core, plain = new_core(limit=50), new_core(limit=50)
+        events: list[Event] = []
+        for step in range(1, 501):
+            sample = make_sample(step, 3e8 + 5e5 * step)
+            waiting.append(sample)
+            if len(waiting) == 64 or not core.can_wait(sample):
+                events += [event for one in waiting for event in core.observe(one)]
+                waiting.clear()
+
+        assert events == [
+            event for step in range(1, 501) for event in plain.observe(make_sample(step, 3e8 + 5e5 * step))
+        ]
+
+    def test_a_judgement_can_be_put_off(self) -> None:
+        """Until 20 s have passed; a step of these takes 0.1 s."""
+        core = new_core()
+        core.judge_after(20.0)
+
+        judged = [step for step in range(1, 250) for _ in core.observe(make_sample(step, 3e8))]
+
+        assert judged == [200]
 
     def test_its_memory_does_not_grow(self) -> None:
         """After its timeline is full, forty thousand samples more cost nothing (a benchmark does a million)."""

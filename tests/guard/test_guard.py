@@ -402,7 +402,20 @@ class TestAccount:
         """A look of 100 µs at 0.12 % of the time."""
         assert Account().stride(cost=1e-4, period=period, elapsed=3600.0) == stride
 
-    @pytest.mark.parametrize(("elapsed", "stride"), [(0.1, 1), (1.0, 12), (4.0, 50), (80.0, 834)])
+    @pytest.mark.parametrize(("elapsed", "stride"), [(0.1, 2), (1.0, 20), (4.0, 80), (80.0, 834)])
     def test_looks_lie_no_further_apart_than_the_run_is_old(self, elapsed: float, stride: int) -> None:
-        """A run of steps of 100 µs: 1/800 of the time that has passed."""
+        """A run of steps of 100 µs: 1/500 of the time that has passed."""
         assert Account().stride(cost=1e-4, period=1e-4, elapsed=elapsed) in {stride - 1, stride}
+
+    def test_looks_whose_samples_wait_count_as_looks(self) -> None:
+        """Nine of 10 µs and one of 1 ms at which all are observed, in 100 steps."""
+        account = Account()
+        for _ in range(9):
+            account.wait(1e-5)
+        account.add(1e-3, steps=100)
+
+        assert (account.steps, account.looks) == (100, 10)
+        assert account.total == pytest.approx(1.09e-3)
+        assert account.percentile(0.90) < 1e-6
+        assert account.percentile(0.98) == pytest.approx(1e-5, rel=0.06)
+        assert account.percentile(0.999) == pytest.approx(1e-3, rel=0.06)

@@ -7,8 +7,6 @@ take constant memory.
 import math
 from dataclasses import dataclass
 
-from holdwater.probes.pace import SPACING
-
 _LEAST = 1e-7
 _WIDTH = math.log(1.05)
 _BINS = 400
@@ -16,6 +14,10 @@ _BINS = 400
 
 SHARE = 0.0012
 """The part of the time that looking may take before the guard looks less often than every step."""
+
+SPACING = 1 / 500
+"""The part of the time passed that may lie between two looks, in whole steps: with steps of uneven length no
+further than 1/400."""
 
 MOST_STRIDE = 1000
 """Steps between two looks at most."""
@@ -47,17 +49,30 @@ class Account:
         self.steps = 0
         self.looks = 0
         self._bins = [0] * _BINS
+        self._waits, self._waited = 0, 0.0
         self._recent_cost = 0.0
         self._recent_period = 0.0
 
+    def wait(self, seconds: float) -> None:
+        """Note a look whose sample waits to be observed with others."""
+        self._waits += 1
+        self._waited += seconds
+
     def add(self, seconds: float, *, steps: int) -> None:
-        """Note one look, and the steps since the one before, itself included."""
-        self.total += seconds
+        """Note a look at which all samples that waited were observed, and the steps since the one before."""
+        self._fill(0.0, steps - self._waits - 1)
+        if self._waits:
+            self._fill(self._waited / self._waits, self._waits)
+        self._fill(seconds, 1)
+        self.total += self._waited + seconds
         self.steps += steps
-        self.looks += 1
-        self._bins[0] += steps - 1
+        self.looks += self._waits + 1
+        self._waits, self._waited = 0, 0.0
+
+    def _fill(self, seconds: float, steps: int) -> None:
+        """Put so many steps into the bin of a duration."""
         index = int(math.log(seconds / _LEAST) / _WIDTH) if seconds > _LEAST else 0
-        self._bins[min(index, _BINS - 1)] += 1
+        self._bins[min(index, _BINS - 1)] += steps
 
     def stride(self, cost: float, period: float, elapsed: float) -> int:
         """How many steps to let pass until the next look.
@@ -66,13 +81,15 @@ class Account:
         passed: a short run is to be judged too.
 
         Args:
-            cost: Seconds that the last look took.
-            period: Seconds from the look before to the last one, divided by the steps between them.
+            cost: Seconds that the last look took; those whose samples waited for it are known.
+            period: Seconds from the last look that was added to this one, divided by the steps between them.
             elapsed: Seconds since the first step.
         """
+        cost = (self._waited + cost) / (self._waits + 1)
+        weight = 1 - 0.95 ** (self._waits + 1)
         typical = min(cost, 4 * self._recent_cost) if self._recent_cost else cost  # a rare judgement is not
-        self._recent_cost += 0.05 * (typical - self._recent_cost) if self._recent_cost else cost
-        self._recent_period += 0.05 * (period - self._recent_period) if self._recent_period else period
+        self._recent_cost += weight * (typical - self._recent_cost) if self._recent_cost else cost
+        self._recent_period += weight * (period - self._recent_period) if self._recent_period else period
         if self._recent_cost <= SHARE * self._recent_period or self._recent_period <= 0:
             return 1
         most = min(max(int(elapsed * SPACING / self._recent_period), 1), MOST_STRIDE)

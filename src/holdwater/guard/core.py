@@ -5,11 +5,14 @@ The same samples always give the same events, so that a stored run can be judged
 
 from dataclasses import dataclass, field
 
-from holdwater.budget import Budgets, InUse
+from holdwater.actions.levers import Levers
+from holdwater.budget import Budgets, InUse, MachineMemory, stopping_level, waiting_level
 from holdwater.detectors.growth import DEFAULT, GrowthConfig
 from holdwater.detectors.headroom import CALM, Headroom, HeadroomConfig, Pressure, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, judge
+from holdwater.detectors.pools import uses
 from holdwater.detectors.verdict import Verdict
+from holdwater.guard.settings import GuardSettings
 from holdwater.policy.decision import ActionName, Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
 from holdwater.policy.restarts import lowered_budgets
@@ -52,6 +55,7 @@ class GuardCore:
         self._judge_config = JudgeConfig(config.growth, config.remedies.leak_threshold)
         self._first_step: Step | None = None
         self._next_judgement = FIRST_JUDGEMENT
+        self._judge_after = 0.0
 
     def keep(self, budgets: Budgets) -> None:
         """Keep these budgets from now on.
@@ -62,6 +66,28 @@ class GuardCore:
         self.budgets = budgets
         self._kept = lowered_budgets(budgets, self.config.deaths)
         self._pressure = Pressure()
+
+    def can_wait(self, sample: Sample) -> bool:
+        """Whether nothing follows from a sample yet, so that it may be observed later, with others.
+
+        Args:
+            sample: The newest, not observed yet.
+        """
+        if sample.look is not None or self._first_step is None or self._remedies.interval_ends(sample.step):
+            return False
+        if self._judgement_is_due(sample):
+            return False
+        if sample.device is None:
+            return sample.resident < self._calm_below(self._kept.host.limit)
+        return all(use.used < self._calm_below(use.limit) for use in uses(sample, self._kept))
+
+    def judge_after(self, seconds: float) -> None:
+        """Let no judgement follow from samples before this moment, since judging has its price.
+
+        Args:
+            seconds: On the samples' clock.
+        """
+        self._judge_after = seconds
 
     def observe(self, sample: Sample) -> tuple[Event, ...]:
         """Take one sample in.
@@ -79,9 +105,8 @@ class GuardCore:
         if any(event.action == "recycle" for event in events if isinstance(event, Decision)):
             return events
         events += self._remedies.answer_interval(sample.step)
-        steps = sample.step - (self._first_step or 0)
-        if steps >= self._next_judgement:
-            self._next_judgement = int(steps * JUDGEMENT_GROWTH)
+        if self._judgement_is_due(sample):
+            self._next_judgement = int((sample.step - (self._first_step or 0)) * JUDGEMENT_GROWTH)
             verdict = self.judge()
             events += (verdict, *self._remedies.answer_verdict(verdict, sample))
         return events
@@ -106,3 +131,37 @@ class GuardCore:
     def learn(self, action: ActionName, freed: InUse, in_use: InUse) -> None:
         """Take in what an action freed, in bytes by pool, so that one that does not pay is not repeated."""
         self._remedies.learn(action, freed, in_use)
+
+    def _judgement_is_due(self, sample: Sample) -> bool:
+        """Whether a sample is to be followed by a judgement."""
+        steps = sample.step - (self._first_step or 0)
+        return steps >= self._next_judgement and sample.seconds >= self._judge_after
+
+    def _calm_below(self, limit: int) -> float:
+        """Bytes of a pool with this limit under which a sample asks for nothing."""
+        most = self.config.remedies.reload_threshold
+        threshold = self.config.headroom.threshold * limit
+        return threshold if most is None else min(threshold, most)
+
+
+def configure(settings: GuardSettings, machine: MachineMemory, levers: Levers) -> CoreConfig:
+    """The settings of a guard in the core's terms; levels are scaled to the machine.
+
+    Args:
+        settings: Of the guard.
+        machine: What the machine has.
+        levers: The loop's side of the remedies.
+    """
+    waiting = waiting_level(machine) if settings.waiting_below is None else settings.waiting_below
+    stopping = stopping_level(machine) if settings.stopping_below is None else settings.stopping_below
+    return CoreConfig(
+        headroom=HeadroomConfig(waiting_below=waiting, stopping_below=stopping, threshold=settings.threshold),
+        deaths=settings.deaths,
+        remedies=RemedyConfig(
+            leak_threshold=settings.leak_threshold,
+            cache_clear_interval=settings.cache_clear_interval,
+            reload_interval=settings.reload_interval,
+            reload_threshold=settings.reload_threshold,
+            can_recycle=levers.recycle is not None,
+        ),
+    )

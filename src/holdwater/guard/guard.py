@@ -19,19 +19,18 @@ from typing import Any, Self, TypeVar
 from holdwater.actions.levers import Levers
 from holdwater.actions.limits import LimitChange, set_framework_limits
 from holdwater.actions.perform import Outcome, applies, perform, rehearsed
-from holdwater.budget import Budget, Budgets, MachineMemory, stopping_level, waiting_level
+from holdwater.budget import Budget, Budgets, MachineMemory
 from holdwater.clock import Clock, SystemClock
-from holdwater.detectors.headroom import HeadroomConfig
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
 from holdwater.guard.account import Account, Overhead
 from holdwater.guard.budgets import read_budgets, read_budgets_anew
-from holdwater.guard.core import CoreConfig, GuardCore
+from holdwater.guard.core import GuardCore, configure
 from holdwater.guard.settings import GuardSettings
 from holdwater.guard.summary import RunSummary, summarise_budgets
 from holdwater.policy.decision import Decision
-from holdwater.policy.remedies import RemedyConfig
 from holdwater.probes.observer import Observer
+from holdwater.probes.pace import Pace
 from holdwater.probes.sample import Sample
 from holdwater.store.run_store import RunStore
 from holdwater.units import Bytes, Step, parse_size
@@ -52,6 +51,11 @@ NO_RECYCLING = (
     "start it with `holdwater train` or `holdwater run --supervise`, and register its state with "
     "holdwater.resumable"
 )
+JUDGING = 0.25
+"""Judgements take at most this part of what readings may take (`holdwater.probes.pace`)."""
+MOST_WAITING = 64
+"""Samples that wait at most until they are observed together: Python that was not run for a few milliseconds has
+left the processor's caches, and is several times as slow as in a loop."""
 MOST_OUTCOMES = 1000
 """Outcomes that are kept in memory; the store has them all."""
 
@@ -119,7 +123,7 @@ class Guard:
         self._entered = self._clock.elapsed()
         self.observer = self._observer or Observer(self._clock.elapsed)
         budgets, machine = read_budgets(self.settings, self.observer, self._machine)
-        self.core = GuardCore(budgets, self._core_config(machine))
+        self.core = GuardCore(budgets, configure(self.settings, machine, self.levers))
         self._knows_device = budgets.device is not None or budgets.unified
         if self.settings.set_limits:
             self.limits = set_framework_limits(self.budget)
@@ -131,8 +135,10 @@ class Guard:
         self._first_hook = self._last_look = now
         self._next_flush = now + FLUSH_EVERY
         self._loss_total, self._losses = 0.0, 0
-        self._next_stop = 0.0
+        self._stride, self._next_stop = 1, 0.0
         self._next_look = self._looked = self._step
+        self._waiting: list[Sample] = []
+        self._judging = Pace(JUDGING)
         interval = self.settings.reload_interval
         self._recycle_at = NEVER if interval is None else self._step + interval
         if interval is not None and self.levers.recycle is None:
@@ -144,6 +150,7 @@ class Guard:
         if error is not None:
             self.mark("error", message=f"{kind.__name__ if kind else ''}: {error}")
         try:  # a last look only: nothing is done to a loop that has ended, or has failed in the middle of a step
+            self._handle_waiting()
             self.core.record(self.observer.sample(self.step_number, everything=True))
             self._note_verdict(self.core.judge(final=True))
         except Exception as failure:  # noqa: BLE001 - a guard never kills what it guards
@@ -230,6 +237,7 @@ class Guard:
 
     def summary(self) -> dict[str, Any]:
         """Return the judgement so far as JSON (schema 1), without command and exit code."""
+        self._handle_waiting()
         return RunSummary(
             verdict=self.verdict,
             steps=self._step,
@@ -244,32 +252,51 @@ class Guard:
         began = self._clock.elapsed()
         loss = self._loss_total / self._losses if self._losses else None
         self._loss_total, self._losses = 0.0, 0
+        spent = 0.0
         try:
-            spent = self._handle(self.observer.sample(self.step_number, loss=loss))
+            sample = self.observer.sample(self.step_number, loss=loss)
+            self._waiting.append(sample)
+            if self._can_wait(sample):
+                self._next_look = min(self._step + self._stride, self._recycle_at)
+                self._account.wait(self._clock.elapsed() - began)
+                return
+            spent = self._handle_waiting()
         except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
             self._say_once(f"the guard could not look: {error!r}")
-            spent = 0.0
         for name, reason in self.observer.failures.items():
             self._say_once(f"{name} is not read any more: {reason}")
         now = self._clock.elapsed()
         steps = self._step - self._looked
         period = (began - self._last_look) / max(steps, 1)
-        stride = self._account.stride(now - began - spent, period, now - self._first_hook)
-        self._next_look, self._looked, self._last_look = self._step + stride, self._step, began
+        self._stride = self._account.stride(now - began - spent, period, now - self._first_hook)
+        self._next_look, self._looked, self._last_look = self._step + self._stride, self._step, began
         if self._step < self._recycle_at:
             self._next_look = min(self._next_look, self._recycle_at)
         if now >= self._next_flush:
             self._flush()
         self._account.add(self._clock.elapsed() - began - spent, steps=steps)
 
+    def _can_wait(self, sample: Sample) -> bool:
+        """Whether nothing follows from a sample yet: it is observed later, with others."""
+        known = sample.device is None or self._knows_device
+        few = len(self._waiting) < MOST_WAITING
+        return known and few and self._step < self._recycle_at and self.core.can_wait(sample)
+
+    def _handle_waiting(self) -> float:
+        """Hand the samples that wait to the core; returns the seconds that actions took."""
+        waiting, self._waiting = self._waiting, []
+        return sum(self._handle(sample) for sample in waiting)
+
     def _handle(self, sample: Sample) -> float:
         """Hand a sample to the core and carry out what it answers; returns the seconds of the actions."""
-        spent = 0.0
+        began, spent = self._clock.elapsed(), 0.0
         if sample.device is not None and not self._knows_device:
             self._knows_device = True
             self.core.keep(read_budgets_anew(self.settings, self.observer, self._machine))
         for event in self.core.observe(sample):
             if isinstance(event, Verdict):
+                self._judging.note(sample.seconds, self._clock.elapsed() - began)
+                self.core.judge_after(self._judging.due)
                 self._note_verdict(event)
             else:
                 spent += self._rehearse(event) if self.settings.dry_run else self._act(event)
@@ -283,11 +310,11 @@ class Guard:
             if self.stop_reason is not None or self._clock.elapsed() < self._next_stop:
                 return 0.0
             self._next_stop = self._clock.elapsed() + STOP_AGAIN
-        before = self.observer.in_use()
-        outcome = perform(decision, self.levers, measure=self._held, elapsed=self._clock.elapsed)
+        in_use, elapsed = self.observer.in_use, self._clock.elapsed
+        before = in_use()
+        outcome = perform(decision, self.levers, measure=lambda: sum(in_use()), elapsed=elapsed)
         if decision.action != "recycle" or outcome.error is not None:
-            in_use = self.observer.in_use()
-            self.core.learn(outcome.action, in_use.since(before), in_use)
+            self.core.learn(outcome.action, in_use().since(before), in_use())
             self.note(outcome)
         if outcome.error is not None:
             self._say_once(f"{decision.action} failed: {outcome.error}")
@@ -311,10 +338,6 @@ class Guard:
         self.outcomes.append(outcome)
         if self._store is not None:
             self._store.outcome(outcome)
-
-    def _held(self) -> int:
-        """Resident and reserved memory now, to measure what a release frees."""
-        return sum(self.observer.in_use())
 
     def _peak(self) -> dict[str, int | None]:
         """The largest memory of the run, by the kernel's own mark where there is one."""
@@ -356,23 +379,6 @@ class Guard:
         }
         store.begin(began=self._clock.wall(), first_step=self.step_number, facts=facts)
         return store
-
-    def _core_config(self, machine: MachineMemory) -> CoreConfig:
-        """The settings in the core's terms; levels are scaled to the machine."""
-        settings = self.settings
-        waiting = waiting_level(machine) if settings.waiting_below is None else settings.waiting_below
-        stopping = stopping_level(machine) if settings.stopping_below is None else settings.stopping_below
-        return CoreConfig(
-            headroom=HeadroomConfig(waiting_below=waiting, stopping_below=stopping, threshold=settings.threshold),
-            deaths=settings.deaths,
-            remedies=RemedyConfig(
-                leak_threshold=settings.leak_threshold,
-                cache_clear_interval=settings.cache_clear_interval,
-                reload_interval=settings.reload_interval,
-                reload_threshold=settings.reload_threshold,
-                can_recycle=self.levers.recycle is not None,
-            ),
-        )
 
     def _say_once(self, message: str) -> None:
         """Log a warning the first time."""

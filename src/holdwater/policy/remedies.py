@@ -240,13 +240,16 @@ class Remedies:
         self._leaks_answered = len(fast)
         return self._release(fast[0].message, sample, RELEASE)
 
+    def interval_ends(self, step: Step) -> bool:
+        """Whether the caches are due to be cleared after this step."""
+        interval, before = self._config.cache_clear_interval, self._interval_step
+        return interval is not None and before is not None and step // interval != before // interval
+
     def answer_interval(self, step: Step) -> tuple[Decision, ...]:
         """Decide whether the caches are due to be cleared."""
-        interval = self._config.cache_clear_interval
-        before, self._interval_step = self._interval_step, step
-        if interval is None or before is None or step // interval == before // interval:
-            return ()
-        return (Decision(step, "clear_caches", f"every {interval} steps, as configured", configured=True),)
+        ends, self._interval_step = self.interval_ends(step), step
+        reason = f"every {self._config.cache_clear_interval} steps, as configured"
+        return (Decision(step, "clear_caches", reason, configured=True),) if ends else ()
 
     def learn(self, action: ActionName, freed: InUse, in_use: InUse) -> None:
         """Take note of what an action freed, and of the memory in use after it, in bytes by pool."""
