@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from holdwater.config.keys import BY_NAME, KEYS, Key
+from holdwater.config.keys import BY_NAME, KEYS, Key, percentage, rate, size
 from holdwater.config.profile import Profile, full_name
 from holdwater.errors import ConfigError, SeveralConfigErrors
 
@@ -149,7 +149,7 @@ def _read_file(file: Path, mistakes: list[str]) -> dict[str, object]:
 
 
 def _apply_profile(profile: Profile, config: Config) -> None:
-    """Take a profile's row for the preset or the model, where no stronger source spoke."""
+    """Take a profile's row for the preset or the model, where no stronger source has a value."""
     for name, value in profile.row(config.values["model"], str(config.values["preset"])).items():
         if config.origins[name] == "default":
             config.values[name] = value
@@ -164,10 +164,11 @@ def _suggest(name: str) -> str:
 
 def _plain(name: str, value: object) -> object:
     """Write a value so that it can be read again."""
-    if name in {"max_memory", "max_host_memory", "waiting_below", "stopping_below"}:
+    reader = BY_NAME[name].read
+    if reader is size:
         return f"{value}B"
-    if name == "memory_leak_threshold_mb" and isinstance(value, float):
+    if reader is rate and isinstance(value, float):
         return value / 1e6
-    if name == "memory_threshold_percentage" and isinstance(value, float):
+    if reader is percentage and isinstance(value, float):
         return value * 100
     return str(value) if isinstance(value, Path) else value
