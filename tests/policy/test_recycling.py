@@ -8,6 +8,7 @@ from holdwater.budget import Budget, Budgets
 from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
 from holdwater.errors import ConfigError
 from holdwater.policy.remedies import Remedies, RemedyConfig
+from holdwater.policy.replacement import ReplacementConfig
 from holdwater.policy.restarts import End, RestartConfig, Restarts, describe, relieved
 from holdwater.probes.sample import Look, Sample
 from holdwater.units import Bytes, Step
@@ -26,7 +27,7 @@ def steps_until_recycled(
     rate: float, *, begin: float = 300, available: int = 10_000, steps: int = 400, **config: Any
 ) -> int | None:
     """The step after which a growing process is replaced; None where it is not."""
-    remedies = Remedies(RemedyConfig(can_recycle=True, **config))
+    remedies = Remedies(RemedyConfig(can_recycle=True, replacement=ReplacementConfig(**config)))
     remedies.begin(sample(0, begin))
     for step in range(1, steps + 1):
         seen = sample(step, begin + rate * step, available=available)
@@ -66,7 +67,7 @@ class TestRecycling:
 
     def test_never_where_nobody_starts_another(self) -> None:
         """The budget is then kept by stopping."""
-        remedies = Remedies(RemedyConfig(reload_interval=1))
+        remedies = Remedies(RemedyConfig(replacement=ReplacementConfig(reload_interval=1)))
         remedies.begin(sample(0, 300))
         seen = sample(50, 990)
 

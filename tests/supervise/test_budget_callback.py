@@ -50,10 +50,14 @@ def recycling(
     """
     (tmp_path / "channel").touch()
     settings = {"limit": limit, "device_limit": of_device, "beside_device": beside}
-    restart = RestartContext(
-        number=0, channel_path=str(tmp_path / "channel"), in_memory="", out="", settings=settings
-    )
-    return BudgetCallback(restart, resumable=False)
+    return callback(tmp_path, settings, resumable=False)
+
+
+def callback(tmp_path: Path, settings: dict[str, Any], *, resumable: bool) -> BudgetCallback:
+    """What a supervisor with these settings lets a script call."""
+    path = str(tmp_path / "channel")
+    restart = RestartContext(number=0, channel_path=path, in_memory="", out="", settings=settings)
+    return BudgetCallback(restart, resumable=resumable)
 
 
 def steps(ladder: BudgetCallback, count: int, each: Any = lambda: None) -> Ending | None:
@@ -124,3 +128,29 @@ class TestDevice:
 
         assert steps(ladder, 100, grow) is None
         assert ladder.room() > 7 * GB
+
+
+class TestInterval:
+    """A process is replaced after so many steps of its own."""
+
+    def test_counts_the_steps_of_this_process(self, tmp_path: Path) -> None:
+        """It has continued from step 100, and memory does not change."""
+        settings = {"limit": Statm().read()[0] + 100 * GB, "reload_interval": 3}
+        ladder = callback(tmp_path, settings, resumable=True)
+
+        endings = [ladder.end(step) for step in (101, 102, 103)]
+
+        assert endings == [None, None, Ending(recycled=True, reason="every 3 steps, as configured")]
+
+    def test_replaces_after_the_first_step(self, tmp_path: Path) -> None:
+        """An interval of one."""
+        ladder = callback(tmp_path, {"limit": Statm().read()[0] + 100 * GB, "reload_interval": 1}, resumable=True)
+
+        assert ladder.end(101) == Ending(recycled=True, reason="every 1 steps, as configured")
+
+    def test_never_replaces_what_cannot_go_on(self, tmp_path: Path) -> None:
+        """A script that has registered nothing."""
+        settings = {"limit": Statm().read()[0] + 100 * GB, "reload_interval": 1}
+        ladder = callback(tmp_path, settings, resumable=False)
+
+        assert [ladder.end(step) for step in (1, 2, 3)] == [None, None, None]

@@ -52,6 +52,8 @@ class GuardCore:
         self.verdict = Verdict("unknown", Step(0), ())
         self.headroom: Headroom = CALM
         self._remedies = Remedies(config.remedies)
+        self.replacement = self._remedies.replacement
+        """Says when the process is to be replaced."""
         self._judge_config = JudgeConfig(config.growth, config.remedies.leak_threshold)
         self._first_step: Step | None = None
         self._next_judgement = FIRST_JUDGEMENT
@@ -139,7 +141,7 @@ class GuardCore:
 
     def _calm_below(self, limit: int) -> float:
         """Bytes of a pool with this limit under which a sample asks for nothing."""
-        most = self.config.remedies.reload_threshold
+        most = self.config.remedies.replacement.reload_threshold
         threshold = self.config.headroom.threshold * limit
         return threshold if most is None else min(threshold, most)
 
@@ -160,8 +162,7 @@ def configure(settings: GuardSettings, machine: MachineMemory, levers: Levers) -
         remedies=RemedyConfig(
             leak_threshold=settings.leak_threshold,
             cache_clear_interval=settings.cache_clear_interval,
-            reload_interval=settings.reload_interval,
-            reload_threshold=settings.reload_threshold,
+            replacement=settings.replacement,
             can_recycle=levers.recycle is not None,
         ),
     )

@@ -139,9 +139,9 @@ class Guard:
         self._next_look = self._looked = self._step
         self._waiting: list[Sample] = []
         self._judging = Pace(JUDGING)
-        interval = self.settings.reload_interval
-        self._recycle_at = NEVER if interval is None else self._step + interval
-        if interval is not None and self.levers.recycle is None:
+        due = self.core.replacement.due_at
+        self._recycle_at = NEVER if due is None else due
+        if self.settings.replacement.is_configured and self.levers.recycle is None:
             self._say_once("recycling is refused: " + NO_RECYCLING)
         return self
 

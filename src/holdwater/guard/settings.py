@@ -1,8 +1,9 @@
-"""What a user may ask of a guard, and the checks of it."""
+"""The settings of a guard."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from holdwater.policy.replacement import ReplacementConfig
 from holdwater.units import Bytes
 
 
@@ -24,14 +25,12 @@ class GuardSettings:
     """Available memory under which the run stops; None takes 10 GB, or 13 % of a small machine."""
     cache_clear_interval: int | None = None
     """Steps between two clearings of framework caches; None clears only when memory is short."""
-    reload_interval: int | None = None
-    """Steps after which the process is recycled; None recycles only when memory is short."""
-    reload_threshold: Bytes | None = None
-    """Memory in use above which the process is recycled."""
+    replacement: ReplacementConfig = field(default_factory=ReplacementConfig)
+    """When the process is replaced by a fresh one, where another is started."""
     deaths: int = 0
-    """Processes of this run that were killed for want of memory: remedies act the earlier."""
+    """Processes of this run that were killed for want of memory; with each, remedies act earlier."""
     dry_run: bool = False
-    """Decide and note, but do nothing."""
+    """Decide on actions and record them, but carry none out."""
     device: str = "cpu"
     """The device whose memory counts: `cpu`, `cuda`, `mps`."""
     out: Path | None = None
@@ -39,6 +38,6 @@ class GuardSettings:
     rank: int = 0
     """The number of this process among those of the run."""
     first_step: int = 0
-    """The step that was done last, when a run goes on; 0 for a new one."""
+    """The last step that was done, when a run goes on; 0 for a new one."""
     set_limits: bool = True
     """Set the frameworks' own memory limits to the budget."""

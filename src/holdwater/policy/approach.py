@@ -1,22 +1,40 @@
-"""Tell how near a growing run is to its budget: in rises like its last ones, whatever clock they follow.
+"""Estimate how near a growing run is to its budget: how many rises like its last ones are left.
 
 A cache that filled at once, or a first optimizer step, is one rise: nothing says that there will be another. What
-has risen several times, and not by less and less, is taken to rise again.
+has risen several times, and not by less and less, is expected to rise again.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from statistics import median
+from typing import NamedTuple
+
+from holdwater.budget import InUse, Pool
+from holdwater.detectors.pools import Use
 
 GRAIN = 1 << 20
-"""Bytes; less is no rise, but adds up to one."""
+"""Bytes; a smaller increase is not counted as a rise, but several add up to one."""
 RISES = 5
-"""Rises that make a growth; so many are remembered."""
+"""Rises that make a growth; no more are remembered."""
 EVEN = 8
-"""Rises of which one is so many times another have no pace."""
+"""Where the largest rise is more than so many times the smallest, no rate can be estimated."""
 SLACKENING = 0.5
-"""A rise so much smaller than the usual one tells of a growth that ends."""
+"""A last rise below this share of the median rise means that the growth is ending."""
 LONG = 8
-"""A rise after so many times the usual pause has nothing to do with those before."""
+"""After a pause of more than so many times the usual one, earlier rises no longer count."""
+SMALL = 0.05
+"""The bytes of `Near` count for no more than this share of a small budget."""
+
+
+class Near(NamedTuple):
+    """How near to its budget growing memory must be for a remedy."""
+
+    rises: float
+    """So many rises like the last ones are left."""
+    share: float
+    """Or this share of the budget."""
+    size: int
+    """Or so many bytes: ending a process takes some."""
 
 
 class Approach:
@@ -45,7 +63,7 @@ class Approach:
             self._highest = in_use
 
     def forget(self, freed: int) -> None:
-        """Memory was released: its way back up counts as rising. A swing of its own does not.
+        """Memory was released by an action: when it rises back, that counts. Where it fell by itself, it does not.
 
         Args:
             freed: Bytes.
@@ -54,7 +72,7 @@ class Approach:
             self._highest -= freed
 
     def _note_pause(self, step: int) -> None:
-        """Take in when memory rises; what rose long ago, and in a rhythm of its own, is forgotten."""
+        """Take in when memory rises; rises before an unusually long pause are forgotten."""
         pause = 0 if self._rose_at is None else step - self._rose_at
         self._rose_at = step
         if self._pauses and pause > LONG * (1 + median(self._pauses)):
@@ -83,8 +101,54 @@ class Approach:
             in_use: Bytes that are held against the pool's budget now.
             limit: The pool's budget, in bytes.
             rises: So many rises, at most, are left.
-            left: Or so many bytes: small rises leave little time between a look and the next.
+            left: Or so many bytes: with small rises the time between two looks may be too long.
         """
         if not self._rising or len(self._rises) < RISES:
             return False
         return limit - in_use < left or self.rises_left(in_use, limit) < rises
+
+
+class Approaches:
+    """How near each pool is to its budget."""
+
+    def __init__(self) -> None:
+        self._of: dict[Pool, Approach] = {"host": Approach(), "device": Approach(), "unified": Approach()}
+
+    def note(self, step: int, held: Iterable[Use]) -> None:
+        """Take in what a sample holds.
+
+        Args:
+            step: The last step that has ended.
+            held: Of each pool that has a budget.
+        """
+        for use in held:
+            self._of[use.pool].note(step, use.used)
+
+    def forget(self, freed: InUse) -> None:
+        """Memory was released: when it rises back to where it was, that counts as rising.
+
+        Args:
+            freed: Bytes, by pool.
+        """
+        freed_of: dict[Pool, int] = {"host": freed.host, "device": freed.device, "unified": sum(freed)}
+        for pool, size in freed_of.items():
+            self._of[pool].forget(max(size, 0))
+
+    def is_near(self, near: Near, use: Use) -> bool:
+        """Whether a pool that grows has come so near to its budget.
+
+        Args:
+            near: How near.
+            use: What is held of the pool now.
+        """
+        left = max(near.share, min(near.size / use.limit, SMALL)) * use.limit
+        return self._of[use.pool].is_near(use.used, use.limit, rises=near.rises, left=left)
+
+    def spent_soon(self, use: Use) -> str:
+        """When a pool's budget will be spent, for people.
+
+        Args:
+            use: What is held of the pool now.
+        """
+        left = self._of[use.pool].rises_left(use.used, use.limit)
+        return f"the budget is spent {'soon' if left == float('inf') else f'after {left:.0f} more such rises'}"

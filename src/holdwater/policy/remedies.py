@@ -3,16 +3,16 @@
 A release that did not pay is not repeated until memory has grown again, and never within the cooldown.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from holdwater.budget import NOTHING_IN_USE, Budgets, InUse, Pool
 from holdwater.detectors.headroom import Headroom
 from holdwater.detectors.pools import Use, uses
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import ConfigError
-from holdwater.policy.approach import Approach
+from holdwater.policy.approach import Approaches, Near
 from holdwater.policy.decision import GENTLE, RELEASE, ActionName, Decision
+from holdwater.policy.replacement import Replacement, ReplacementConfig
 from holdwater.probes.sample import Sample
 from holdwater.units import Step, format_size
 
@@ -31,12 +31,10 @@ class RemedyConfig:
     """Bytes per step above which a leak is a reason to release memory."""
     cache_clear_interval: int | None = None
     """Steps between two clearings of framework caches; None clears only when memory is short."""
-    reload_interval: int | None = None
-    """Steps after which the process is recycled; None recycles only when memory is short."""
-    reload_threshold: int | None = None
-    """Bytes in use of one pool above which the process is recycled; None goes by the budgets alone."""
+    replacement: ReplacementConfig = field(default_factory=ReplacementConfig)
+    """When the process is replaced by a fresh one."""
     can_recycle: bool = False
-    """Whether the process can be recycled: somebody starts another, and it can be gone on from a checkpoint."""
+    """Whether the process can be replaced: somebody starts another, which can go on from a checkpoint."""
     has_workers: bool = False
     """Whether somebody can replace workers that load the data."""
 
@@ -48,32 +46,12 @@ class RemedyConfig:
             )
 
 
-WORTH_RECYCLING = 0.1
-"""A process is recycled for want of memory only if it holds so much more than it began with."""
 LONGEST_REPLACEMENT = 10.0
 """Seconds after which the replacement of a worker counts as failed."""
-FEWEST_STEPS = 10
-"""A process that has made fewer steps is not recycled for want of memory."""
-
-
-class Near(NamedTuple):
-    """How near to its budget growing memory must be for a rung of the ladder."""
-
-    rises: float
-    """So many rises like the last ones are left."""
-    share: float
-    """Or this share of the budget."""
-    size: int
-    """Or so many bytes: ending a process takes some."""
-
-
-SMALL = 0.05
-"""But no more than this share of a small budget."""
 NEAR_RELEASING = Near(12.0, 0.05, 32 << 20)
-"""What costs more than a collection is released."""
-NEAR_RECYCLING = Near(6.0, 0.02, 24 << 20)
+"""So near to its budget, growing memory is worth releases that cost more than a collection."""
 NEAR_STOPPING = Near(2.0, 0.01, 16 << 20)
-"""A run that cannot be recycled is stopped before the kernel kills it."""
+"""A run that cannot be recycled is stopped here, before the kernel kills it."""
 
 
 class Remedies:
@@ -86,11 +64,8 @@ class Remedies:
         self._useless: dict[ActionName, InUse] = {}
         """Memory in use when an action last freed too little, by its name."""
         self._leaks_answered = 0
-        self._began: Sample | None = None
-        """Of the first step of this process."""
-        self._approaches: dict[Pool, Approach] = {"host": Approach(), "device": Approach(), "unified": Approach()}
-        self._at_first: dict[Pool, int] = {}
-        """Bytes of each pool that this process held when it was seen first."""
+        self._approaches = Approaches()
+        self.replacement = Replacement(config.replacement, self._approaches, possible=config.can_recycle)
         self._released = False
         """Whether everything that can be released was, since memory was calm last."""
         self._replacing_since = float("-inf")
@@ -99,7 +74,7 @@ class Remedies:
 
     def begin(self, sample: Sample) -> None:
         """Take note of the memory with which this process began."""
-        self._began = sample
+        self.replacement.begin(sample)
 
     def answer(self, headroom: Headroom, sample: Sample, budgets: Budgets) -> tuple[Decision, ...]:
         """Decide what a sample asks for: nothing, a release, a fresh process that goes on, or a stop.
@@ -110,66 +85,18 @@ class Remedies:
             budgets: Of the run.
         """
         held = {use.pool: use for use in uses(sample, budgets)}
-        for use in held.values():
-            self._approaches[use.pool].note(sample.step, use.used)
-        if held.keys() - self._at_first.keys():
-            for use in (*uses(self._began or sample, budgets), *held.values()):
-                self._at_first.setdefault(use.pool, use.used)
-        reason = self._reason_to_recycle(headroom, sample.step, held)
+        self._approaches.note(sample.step, held.values())
+        reason = self.replacement.reason(headroom, sample, budgets, released=self._released)
         if reason:
             return (Decision(sample.step, "recycle", reason),)
         return self._answer_headroom(headroom, sample, held)
-
-    def _reason_to_recycle(self, headroom: Headroom, step: Step, held: dict[Pool, Use]) -> str:
-        """Why the process is to be replaced by a fresh one that goes on where it stands; empty where it is not."""
-        config = self._config
-        steps = step - (step if self._began is None else self._began.step)
-        if not config.can_recycle or steps < 1:
-            return ""
-        if config.reload_interval is not None and steps >= config.reload_interval:
-            return f"every {config.reload_interval} steps, as configured"
-        if steps < FEWEST_STEPS:
-            return ""
-        # where a fresh process would hold as much, another one is no help
-        grown = {
-            pool: use for pool, use in held.items() if use.used >= self._at_first[pool] * (1 + WORTH_RECYCLING)
-        }
-        return self._want(headroom, grown)
-
-    def _want(self, headroom: Headroom, grown: dict[Pool, Use]) -> str:
-        """Why a process is to be replaced for want of memory; empty where it is not."""
-        most = self._config.reload_threshold
-        for use in grown.values():
-            if most is not None and use.used > most:
-                return f"memory in use is {format_size(use.used)}, above {format_size(most)}"
-        if headroom.level == "stopping":  # the machine is short, whoever has taken it: the run stops
-            return ""
-        for one in headroom.pools:
-            if one.level == "calm" or one.pool not in grown:
-                continue
-            if self._is_near(NEAR_RECYCLING, grown[one.pool]):
-                return f"{one.reason}, and grows: {self._spent_soon(grown[one.pool])}"
-            if one.level != "threshold" and self._released:
-                return f"{one.reason}, and releasing did not help"
-        return ""
-
-    def _is_near(self, near: Near, use: Use) -> bool:
-        """Whether a growing pool has come so near to its budget."""
-        left = max(near.share, min(near.size / use.limit, SMALL)) * use.limit
-        return self._approaches[use.pool].is_near(use.used, use.limit, rises=near.rises, left=left)
-
-    def _spent_soon(self, use: Use) -> str:
-        """When a pool's budget will be spent, for people."""
-        left = self._approaches[use.pool].rises_left(use.used, use.limit)
-        after = "soon" if left == float("inf") else f"after {left:.0f} more such rises"
-        return f"the budget is spent {after}"
 
     def _nearest(self, headroom: Headroom, held: dict[Pool, Use]) -> tuple[Headroom, Use]:
         """Of the pools above their thresholds, the one whose budget will be spent first."""
         found = [(one, held[one.pool]) for one in headroom.pools if one.pool in held]
         for near in (NEAR_STOPPING, NEAR_RELEASING):
             for pair in found:
-                if self._is_near(near, pair[1]):
+                if self._approaches.is_near(near, pair[1]):
                     return pair
         return found[0]
 
@@ -193,12 +120,12 @@ class Remedies:
 
     def _answer_threshold(self, headroom: Headroom, use: Use, sample: Sample) -> tuple[Decision, ...]:
         """Decide what memory above the threshold asks for: the more, the sooner the budget will be spent."""
-        if not self._is_near(NEAR_RELEASING, use):
+        if not self._approaches.is_near(NEAR_RELEASING, use):
             return self._release(headroom.reason, sample, GENTLE)
-        reason = f"{headroom.reason}, and grows: {self._spent_soon(use)}"
+        reason = f"{headroom.reason}, and grows: {self._approaches.spent_soon(use)}"
         if not self._released:
             return self._release(reason, sample, RELEASE, urgent=True)
-        if self._is_near(NEAR_STOPPING, use):
+        if self._approaches.is_near(NEAR_STOPPING, use):
             return self._stop(reason, sample)
         return self._replace_worker(reason, sample) or self._release(reason, sample, RELEASE)
 
@@ -259,9 +186,7 @@ class Remedies:
             self._useless[action] = in_use
             return
         self._useless.pop(action, None)
-        freed_of: dict[Pool, int] = {"host": freed.host, "device": freed.device, "unified": sum(freed)}
-        for pool, size in freed_of.items():
-            self._approaches[pool].forget(max(size, 0))
+        self._approaches.forget(freed)
 
     def _may_pay(self, action: ActionName, in_use: InUse) -> bool:
         """Whether an action has paid, or memory has grown since it did not."""

@@ -1,4 +1,4 @@
-"""The ladder in a supervised script's own process: release, go on in a fresh one, or stop, as memory runs out."""
+"""Keep the budget inside a supervised script: release memory, continue in a fresh process, or stop."""
 
 import contextlib
 import json
@@ -16,6 +16,7 @@ from holdwater.errors import ProbeError
 from holdwater.observe.agent.session import Session
 from holdwater.policy.decision import Decision
 from holdwater.policy.remedies import Remedies, RemedyConfig
+from holdwater.policy.replacement import ReplacementConfig
 from holdwater.policy.restarts import lowered_budgets
 from holdwater.probes.cgroup import Cgroup
 from holdwater.probes.devices import DeviceProbe, find_device, is_unified, loaded
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 GRAIN = 1 << 20
 """Memory is judged again when it has changed by so many bytes."""
 PEAK_LASTS = 32
-"""Steps in which a step's peak is expected again; one that comes no more was no part of the steps."""
+"""Steps for which a step's peak is expected again; one that does not return was no part of the steps."""
 GROUP_EVERY = 0.1
-"""Seconds after which the control group is looked at anew (40 µs), for others in it may grow."""
+"""Seconds after which the control group is read again (40 µs): other processes in it may grow."""
 CHECKPOINT_EVERY = 300.0
 """Seconds between two checkpoints on disk, where no number of steps was given."""
 
@@ -41,7 +42,7 @@ class Ending(NamedTuple):
     """How this process is to end, and why."""
 
     recycled: bool
-    """A fresh one goes on; else the run stops."""
+    """A fresh process continues the run; otherwise the run stops."""
     reason: str
 
 
@@ -57,10 +58,10 @@ class _Device:
         """The device has no memory but the host's."""
 
     def read(self) -> DeviceMemory | None:
-        """What counts: all that is reserved, against a budget that was given; None as long as no device is used.
+        """Read what counts against the device's budget; None as long as no device is used.
 
-        Where none was given, what is in use counts, against the device's own size: what PyTorch reserves fills it
-        in any healthy run, and nobody has asked for a script to be stopped before it is full.
+        Against a budget that was given, all reserved memory counts. Otherwise only allocated memory counts,
+        against the device's size: PyTorch's reserved memory fills the device in a healthy run too.
         """
         if self._probe is None:
             self._seek()
@@ -70,7 +71,7 @@ class _Device:
         return DeviceMemory(memory.allocated, memory.allocated)
 
     def _seek(self) -> None:
-        """Take up a device that has come into use."""
+        """Find the device, once the script has begun to use one."""
         torch = loaded("torch")
         on_cuda = torch is not None and torch.cuda.is_initialized()
         found = find_device() if on_cuda or sys.platform == "darwin" else None
@@ -97,16 +98,16 @@ class _Device:
 
 
 class _StepPeak:
-    """What a step has lately held beyond what is left at its end, by the kernel's high-water mark."""
+    """How much more recent steps have held than is left at their end, by the kernel's high-water mark."""
 
     def __init__(self) -> None:
-        self._told = self._highest = _highest_resident()  # what the imports needed is no step's peak
+        self._judged = self._highest = _highest_resident()  # what the imports needed is no step's peak
         self._risen_ago = PEAK_LASTS
         self.beyond = 0
         """Bytes."""
 
     def note(self, own: int) -> bool:
-        """Take in the end of a step; return whether the mark has risen since it was last taken up.
+        """Take in the end of a step; return whether the mark has risen since it was last judged.
 
         Args:
             own: Resident memory now, in bytes.
@@ -115,22 +116,22 @@ class _StepPeak:
         self._risen_ago = 0 if peak > self._highest else self._risen_ago + 1
         self._highest = peak
         self.beyond = max(peak - own, 0) if self._risen_ago < PEAK_LASTS else 0
-        return peak - self._told >= GRAIN
+        return peak - self._judged >= GRAIN
 
-    def take_up(self) -> None:
-        """What the mark is now has been judged."""
-        self._told = self._highest
+    def mark_judged(self) -> None:
+        """Remember that the mark has been judged as it is now."""
+        self._judged = self._highest
 
 
 class BudgetCallback:
-    """Looks at the memory after each step (2 µs), and judges it when it has changed."""
+    """Reads the memory after each step (2 µs), and judges it when it has changed."""
 
     def __init__(self, restart: RestartContext, *, resumable: bool = True) -> None:
-        """Take up the limits.
+        """Prepare to keep the budget that the supervisor has set.
 
         Args:
             restart: What the supervisor says.
-            resumable: Whether a fresh process could go on; else the run can only be stopped.
+            resumable: Whether a fresh process could continue; otherwise the run can only be stopped.
         """
         self._workers: ReplaceableWorkers | None = None
         self._asked: list[Decision] = []
@@ -138,29 +139,26 @@ class BudgetCallback:
         self._actions = actions_file(restart.channel_path)
         settings = restart.settings
         self._out_of_memory_restarts = restart.out_of_memory_restarts
-        self._beside = settings.get("beside_device")
+        self._host_limit_with_device = settings.get("beside_device")
         self._device = _Device(settings.get("device_limit"))
         self._keep(int(settings["limit"]))
         self._headroom = HeadroomConfig(waiting_below=Bytes(0), stopping_below=Bytes(0))
-        self._interval = settings.get("reload_interval")
         self._every = settings.get("checkpoint_interval")
-        config = RemedyConfig(
-            reload_threshold=settings.get("reload_threshold"), can_recycle=resumable, has_workers=True
+        wanted = ReplacementConfig(
+            reload_interval=settings.get("reload_interval"), reload_threshold=settings.get("reload_threshold")
         )
-        self._remedies = Remedies(config)
+        self._remedies = Remedies(RemedyConfig(replacement=wanted, can_recycle=resumable, has_workers=True))
         self._statm, group = Statm(), Cgroup.of_this_process()
         self._cgroup = None if group.limit is None else group
-        self._first: int | None = None
         self._held, self._peak = InUse(), _StepPeak()
-        self._judged = 0.0
-        self._begun = False
+        self._judged, self._begun = 0.0, False
         self._on_device: DeviceMemory | None = None
 
     def _keep(self, limit: int) -> None:
-        """Keep these budgets, smaller where others of the run were killed for want of memory.
+        """Set the budgets, smaller where earlier processes of the run were killed for want of memory.
 
         Args:
-            limit: Of the host's memory, in bytes; the device's is its own.
+            limit: Of the host's memory, in bytes; the device has its own.
         """
         self._group_budget = limit  # a budget that was lowered leaves as much less in the group
         host = Budget(Bytes(limit), "given", "the supervisor's budget")
@@ -169,7 +167,7 @@ class BudgetCallback:
         )
 
     def look_after(self, session: Session) -> None:
-        """Take up the loaders of a script, and tell its session what is left.
+        """Take up the loaders of a script, and let its session ask how much of the budget is left.
 
         Args:
             session: The script's.
@@ -177,7 +175,7 @@ class BudgetCallback:
         self._workers, session.room = session.workers, self.room
 
     def in_use(self) -> int:
-        """What counts against the host's budget: so much as leaves what is left, here or in the control group."""
+        """Bytes that count against the host's budget: of this process and its workers, or of the control group."""
         own = self._statm.read()[0] + (0 if self._workers is None else self._workers.growth())
         if self._cgroup is not None and self._cgroup.limit is not None:
             with contextlib.suppress(ProbeError):
@@ -185,7 +183,7 @@ class BudgetCallback:
         return own
 
     def _needed(self) -> InUse:
-        """What remedies are asked for, at the peak of a step: on the host and on the device."""
+        """Memory in use at the peak of a step, on the host and on the device: what remedies must lower."""
         device = 0 if self._on_device is None else self._on_device.reserved
         return InUse(self.in_use() + self._peak.beyond, device)
 
@@ -194,22 +192,21 @@ class BudgetCallback:
         return int(self._budgets.host.limit) - self.in_use()
 
     def end(self, step: int) -> Ending | None:
-        """How this process is to end after this step; None as long as it may go on. Memory is released before.
+        """How this process is to end after this step; None as long as it may continue. Releases memory if needed.
 
         Args:
             step: Steps done.
         """
-        if self._first is None:
-            self._first = step - 1
-        if self._resumable and self._interval is not None and step - self._first >= self._interval:
-            return Ending(recycled=True, reason=f"every {self._interval} steps, as configured")
+        reason = self._remedies.replacement.by_steps(step)
+        if reason:
+            return Ending(recycled=True, reason=reason)
         if not self._has_changed():
             return None
         self._note_replaced()
         in_use = self.in_use()
         sample = Sample(Step(step), time.monotonic(), Bytes(in_use), self._on_device)
         if not self._begun:
-            self._remedies.begin(sample)
+            self._remedies.begin(replace(sample, step=Step(step - 1)))
             self._begun = True
         level = judge_headroom(sample, self._budgets, self._headroom)
         needed = replace(sample, resident=Bytes(in_use + self._peak.beyond))
@@ -218,10 +215,11 @@ class BudgetCallback:
         return self._climb(self._remedies.answer(level, needed, self._budgets))
 
     def _has_changed(self) -> bool:
-        """Whether memory is to be judged again: it has changed, or others of the group may have changed it."""
+        """Whether memory is to be judged again: it has changed, or that of the control group may have."""
         device, own = self._device.read(), self._statm.read()[0]
         if self._device.budget is not None and self._budgets.device is None:
-            self._keep(self._group_budget if self._beside is None else int(self._beside))
+            limit = self._host_limit_with_device
+            self._keep(self._group_budget if limit is None else int(limit))
         if self._device.unified and not self._budgets.unified:
             self._keep(self._group_budget)
         self._on_device, rose = device, self._peak.note(own)
@@ -233,11 +231,11 @@ class BudgetCallback:
         if not (rose or waited or changed):
             return False
         self._held, self._judged = held, now
-        self._peak.take_up()
+        self._peak.mark_judged()
         return True
 
     def _climb(self, decisions: tuple[Decision, ...]) -> Ending | None:
-        """Release what nobody uses, or say how this process is to end."""
+        """Carry out decisions: release memory, or return how this process is to end."""
         for decision in decisions:
             if decision.action in {"recycle", "stop"}:
                 return Ending(recycled=decision.action == "recycle", reason=decision.reason)
@@ -252,27 +250,27 @@ class BudgetCallback:
         return None
 
     def _replace_worker(self, decision: Decision) -> None:
-        """Begin to replace a worker, if one has grown."""
+        """Begin to replace a loader worker, if one has grown."""
         if self._workers is not None and self._workers.replace():
             self._asked.append(decision)
         else:
             self._remedies.learn("replace_worker", InUse(), self._needed())
 
     def _note_replaced(self) -> None:
-        """Note what replacing a worker has freed, once the old one is gone."""
+        """Record what replacing a worker has freed, once the old one has ended."""
         for found in () if self._workers is None or not self._asked else self._workers.turn():
             asked = self._asked.pop(0)
             self._remedies.learn("replace_worker", InUse(found.freed_bytes), self._needed())
             self._write(Outcome(asked.step, asked.action, asked.reason, found.freed_bytes, found.seconds))
 
     def _write(self, outcome: Outcome) -> None:
-        """Tell the supervisor what was done."""
+        """Report to the supervisor what was done."""
         row = {name: value for name, value in asdict(outcome).items() if name != "error"}
         with contextlib.suppress(OSError), self._actions.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def _held_now(self) -> InUse:
-        """What an action can lower: resident memory and what is reserved on the device."""
+        """What an action can lower: resident memory, and memory reserved on the device."""
         return InUse(self._statm.read()[0], self._device.reserved())
 
     def is_due(self, step: int, seconds: float) -> bool:
@@ -286,7 +284,7 @@ class BudgetCallback:
 
 
 def with_peak(headroom: Headroom, at_peak: Headroom) -> Headroom:
-    """Add what memory of the host that only a moment of a step needs is worth: no more than to weigh remedies.
+    """Add host memory that only the peak of a step needs: it asks for remedies like memory above the threshold.
 
     Args:
         headroom: At the end of a step.

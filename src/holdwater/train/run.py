@@ -18,6 +18,7 @@ import torch
 import holdwater
 from holdwater.actions.levers import Levers
 from holdwater.config import Config
+from holdwater.config.replacement import replacement_config
 from holdwater.errors import CheckpointError, ConfigError, HoldwaterError, RunFolderError, StoreError
 from holdwater.exit_codes import SPOILT, STOPPED
 from holdwater.guard.guard import Guard
@@ -314,8 +315,7 @@ def _guard_settings(config: Config, settings: TrainSettings, step: int, deaths: 
         waiting_below=config["waiting_below"],
         stopping_below=config["stopping_below"],
         cache_clear_interval=config["periodic_cache_clear_interval"],
-        reload_interval=config["reload_interval_steps"],
-        reload_threshold=config["reload_memory_threshold_gb"],
+        replacement=replacement_config(config),
         dry_run=config["remedies"] == "dry-run",
         deaths=deaths,
         device=settings.device,
