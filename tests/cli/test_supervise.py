@@ -356,9 +356,10 @@ class TestRun:
         [
             (("--reload-interval", "5"), "add --supervise"),
             (("--supervise", "--resume"), "add --out FOLDER"),
-            (("--supervise", "--reload-interval", "0"), "must be more than 0"),
+            (("--supervise", "--reload-interval", "0"), "--reload-interval is '0', but it must be 1 or more"),
+            (("--supervise", "--keep-checkpoints", "0", "--max-restarts", "x"), "2 mistakes"),
         ],
-        ids=["no supervisor", "no folder", "no steps"],
+        ids=["no supervisor", "no folder", "no steps", "two"],
     )
     def test_mistakes(self, holdwater: Run, tmp_path: Path, flags: tuple[str, ...], words: str) -> None:
         """One message, exit code 2."""

@@ -3,12 +3,11 @@
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from holdwater.budget import Terms
 from holdwater.errors import ConfigError, RunFolderError
 from holdwater.probes.machine import read_machine
-from holdwater.units import parse_size
+from holdwater.units import Bytes
 
 
 def check_writable(flag: str, path: Path | None) -> None:
@@ -73,33 +72,11 @@ def make_folder(out: Path) -> Path:
     return out
 
 
-def add_budgets(parser: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
-    """Add the flags that give budgets.
-
-    Args:
-        parser: Of a subcommand.
-    """
-    parser.add_argument(
-        "--max-memory",
-        metavar="SIZE",
-        help="the budget of the memory in which the training's tensors live, such as 70GB: the device's, or the "
-        "host's where there is none (default: found)",
-    )
-    parser.add_argument(
-        "--max-host-memory",
-        metavar="SIZE",
-        help="the budget of the host's memory beside a device (default: found)",
-    )
-
-
-def choose_terms(max_memory: str | None, max_host_memory: str | None) -> Terms:
+def choose_terms(max_memory: Bytes | None, max_host_memory: Bytes | None) -> Terms:
     """What the budgets of another process follow from: whether it will use a device is not known yet.
 
     Args:
-        max_memory: A size such as `70GB`; None finds one.
-        max_host_memory: The same for the host's memory beside a device.
+        max_memory: Of the memory in which the training's tensors live; None finds one.
+        max_host_memory: Of the host's memory, where training uses a device; None finds one.
     """
-    given, beside = (
-        None if text is None else parse_size(text, bare_unit="GB") for text in (max_memory, max_host_memory)
-    )
-    return Terms(machine=read_machine(), max_memory=given, max_host_memory=beside)
+    return Terms(machine=read_machine(), max_memory=max_memory, max_host_memory=max_host_memory)

@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.budget import Terms
-from holdwater.cli.checks import (
-    add_budgets,
-    check_writable,
-    choose_terms,
-    free_run_folder,
-    make_folder,
-)
+from holdwater.cli.checks import check_writable, choose_terms, free_run_folder, make_folder
+from holdwater.config.flags import add_flags, read_flags
 from holdwater.errors import ConfigError
 from holdwater.exit_codes import LEAK_FOUND
 from holdwater.process.channel import create_channel
@@ -37,11 +32,11 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="folder of the run (default: runs/<date>-<name>)"
     )
-    add_budgets(parser)
     parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
     parser.add_argument("--steps", type=int, default=0, metavar="N", help="end the run with 0 after N steps")
     parser.add_argument("--quiet", action="store_true", help="print nothing of our own")
     add_supervision_flags(parser)
+    add_flags(parser, "run")
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="SCRIPT [ARGS ...]", help="what to run")
     parser.set_defaults(run=run)
@@ -50,21 +45,19 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
 def run(options: argparse.Namespace) -> int:
     """Run the script; return its exit code, or 3 where a leak was found and that was asked for."""
     words = _words(options)
+    values = read_flags(options, "run")
     rank = int(os.environ.get("RANK", "0") or 0)
-    json_file = options.json if options.json is None or rank == 0 else Path(f"{options.json}.rank-{rank}")
-    page: Path | None = options.report
-    if page is not None and rank:  # each rank has a page of its own
-        page = page.with_name(f"{page.stem}.rank-{rank}{page.suffix}")
-    for flag, file in (("--json", json_file), ("--report", page)):
-        check_writable(flag, file)
-    terms = choose_terms(options.max_memory, options.max_host_memory)
-    supervised = is_supervised(options)
+    json_file, page = _files(options, rank)
+    terms = choose_terms(values["max_memory"], values["max_host_memory"])
+    supervised = is_supervised(options, values)
     going_on = options.out if options.resume else None
     out = make_folder(going_on or free_run_folder(options.out, Path(words[0]).stem, rank=rank))
     target = ["-m", *words] if options.module else words
     with tempfile.TemporaryDirectory(prefix="holdwater-") as folder:
-        observe = _supervise if supervised else _observe
-        summary = observe(options, target, terms, out, Path(folder))
+        if supervised:
+            summary = _supervise(values | {"steps": options.steps}, target, terms, out, Path(folder))
+        else:
+            summary = _observe(options, target, terms, out, Path(folder))
     summary = _complete(summary, options)
 
     def leave() -> None:
@@ -77,6 +70,19 @@ def run(options: argparse.Namespace) -> int:
             _say(summary, out)
 
     return die_as(int(summary["exit_code"]), leave)
+
+
+def _files(options: argparse.Namespace, rank: int) -> tuple[Path | None, Path | None]:
+    """The files of the verdict and of the report; None where not asked for. Each rank has its own."""
+    json_file: Path | None = options.json
+    page: Path | None = options.report
+    if json_file is not None and rank:
+        json_file = Path(f"{json_file}.rank-{rank}")
+    if page is not None and rank:
+        page = page.with_name(f"{page.stem}.rank-{rank}{page.suffix}")
+    for flag, file in (("--json", json_file), ("--report", page)):
+        check_writable(flag, file)
+    return json_file, page
 
 
 def _observe(
@@ -96,14 +102,12 @@ def _observe(
     return summary
 
 
-def _supervise(
-    options: argparse.Namespace, words: list[str], terms: Terms, out: Path, place: Path
-) -> dict[str, Any]:
+def _supervise(values: dict[str, Any], words: list[str], terms: Terms, out: Path, place: Path) -> dict[str, Any]:
     """Run the script in one process after another; return the judgement of all, and the exit code."""
     hold_signals()
     from holdwater.supervise.scripts import SupervisedRun  # noqa: PLC0415 - numpy starts threads
 
-    return SupervisedRun(options, words, terms, out, place).run()
+    return SupervisedRun(values, words, terms, out, place).run()
 
 
 def _complete(summary: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

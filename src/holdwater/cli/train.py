@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.cli.checks import check_writable
 from holdwater.config import Config, Profile, choose_profile, gather, load_profile
+from holdwater.config.flags import add_flags
 from holdwater.config.keys import KEYS
 from holdwater.errors import HoldwaterError
 from holdwater.exit_codes import LEAK_FOUND
 from holdwater.process.restart_context import RestartContext, leave_at_once
 from holdwater.process.spawn import hold_signals
 from holdwater.store.checkpoints import MANIFEST
-from holdwater.supervise.supervisor import another_supervises
+from holdwater.supervise.launchers import another_supervises
 
 if TYPE_CHECKING:
     from holdwater.train.run_folder import RunFolder
@@ -58,8 +59,7 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: Of a subcommand.
     """
-    for key in KEYS:
-        parser.add_argument(key.flag, dest=key.name, metavar=key.metavar, help=key.help + _default(key.default))
+    add_flags(parser, "train")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of the same keys")
 
 
@@ -164,11 +164,3 @@ def _told_by(config: Config, profile: str) -> str:
     """What a profile says where nothing else did, for people."""
     said = [name for name, origin in config.origins.items() if origin == f"profile {profile}"]
     return ": " + ", ".join(f"{name} {config[name]}" for name in said) if said else ""
-
-
-def _default(value: object) -> str:
-    """A default, for the help text."""
-    if value is None:
-        return ""
-    shown = {1e6: "1 MB", 0.8: "80"}.get(value, value) if isinstance(value, float) else value
-    return f" (default: {shown})"

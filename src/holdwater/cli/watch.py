@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from holdwater.budget import Budgets
-from holdwater.cli.checks import add_budgets, check_writable, choose_terms, free_run_folder
+from holdwater.cli.checks import check_writable, choose_terms, free_run_folder
+from holdwater.config.flags import add_flags, read_flags
 from holdwater.errors import ConfigError, ProbeError
 from holdwater.exit_codes import LEAK_FOUND
 from holdwater.guard.account import Overhead
@@ -41,7 +42,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         "--every", type=float, default=5.0, metavar="SECONDS", help="between two readings (default: 5)"
     )
     parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after so long")
-    add_budgets(parser)
+    add_flags(parser, "watch")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run (default: nothing is kept)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
     parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
@@ -73,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not options.every > 0:
         raise ConfigError(f"--every is {options.every:g}, but time must pass between readings; write 1 or more")
+    budgets = read_flags(options, "watch")
     check_writable("--json", options.json)
     named = options.pid if options.pid is not None else _one(options.name)
     pid = training_process(named)
@@ -86,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         ) from error
     if options.explain:
         return _explain(pid, options, console)
-    watcher = Watcher(outside, choose_terms(options.max_memory, options.max_host_memory), tick=options.every)
+    watcher = Watcher(outside, choose_terms(budgets["max_memory"], budgets["max_host_memory"]), tick=options.every)
     record = None if options.out is None else _record(options.out, watcher, outside)
     console.print(f"watching {pid}: {outside.command()[:100]}")
     began = time.perf_counter()

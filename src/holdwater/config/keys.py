@@ -1,9 +1,11 @@
-"""Every key that a configuration may have: how it is read, what it means, its default."""
+"""Every key of the configuration: how it is read, its bounds, what it means, its default, which commands have it.
+
+The flags of each command are made from this table, so it imports nothing that takes time.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from holdwater.errors import ConfigError
 from holdwater.units import Bytes, parse_rate, parse_size
@@ -12,8 +14,19 @@ Reader = Callable[[object], Any]
 """Turns what a file, the environment or a flag holds into a value, or raises ConfigError with the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+Command = Literal["train", "run", "watch"]
+"""A command that has flags for keys; `plan` and `verify-resume` have those of `train`."""
+
+
+class InRun(NamedTuple):
+    """A default of `holdwater run`, where that differs from the one of `holdwater train`."""
+
+    value: Any
+    shown: str
+    """For the help text."""
+
+
+class Key(NamedTuple):
     """One key of the configuration; its flag is the name with dashes."""
 
     name: str
@@ -23,11 +36,36 @@ class Key:
     metavar: str = "N"
     short: str = ""
     """The flag's name where it is shorter than the key's."""
+    commands: tuple[Command, ...] = ("train",)
+    """Those that have a flag for it."""
+    in_run: InRun | None = None
 
     @property
     def flag(self) -> str:
         """The key as a flag."""
         return "--" + (self.short or self.name).replace("_", "-")
+
+    def default_for(self, command: Command) -> Any:  # noqa: ANN401 - each key has its own type
+        """The value where a command was given none.
+
+        Args:
+            command: Its name.
+        """
+        return self.in_run.value if command == "run" and self.in_run is not None else self.default
+
+    def shown_default(self, command: Command) -> str:
+        """The default, to be added to the help text; empty where that has it already.
+
+        Args:
+            command: The command that is described.
+        """
+        if command == "run" and self.in_run is not None:
+            return f" (default: {self.in_run.shown})"
+        if self.default is None:
+            return ""
+        units = {1e6: "1 MB", 0.8: "80"} if isinstance(self.default, float) else {}
+        shown = units.get(self.default, self.default)
+        return f" (default: {shown})"
 
 
 def whole(least: int, most: int | None = None) -> Reader:
@@ -104,6 +142,9 @@ def bits(value: object) -> int:
     return int(choice("4", "8")(str(value)))
 
 
+SUPERVISED: tuple[Command, ...] = ("train", "run")
+WITH_BUDGETS: tuple[Command, ...] = ("train", "run", "watch")
+
 KEYS: tuple[Key, ...] = (
     Key("preset", choice("tiny", "small", "medium", "large"), "small", "size of the model", "NAME"),
     Key("data", text, None, "UTF-8 text: a file or a glob (default: Python's standard library)", "GLOB"),
@@ -120,8 +161,21 @@ KEYS: tuple[Key, ...] = (
     Key("eval_interval", whole(1), 1000, "steps between two evaluations"),
     Key("eval_batches", whole(1), 20, "micro-batches in an evaluation"),
     Key("sample_length", whole(0, 100_000), 120, "tokens of text generated after an evaluation"),
-    Key("checkpoint_interval", whole(1), 1000, "steps between two checkpoints"),
-    Key("keep_checkpoints", whole(1), 3, "how many of the newest checkpoints to keep, beside the best"),
+    Key(
+        "checkpoint_interval",
+        whole(1),
+        1000,
+        "steps between two checkpoints on disk",
+        commands=SUPERVISED,
+        in_run=InRun(None, "every 5 minutes"),
+    ),
+    Key(
+        "keep_checkpoints",
+        whole(1),
+        3,
+        "how many of the newest checkpoints to keep; train keeps the best one too",
+        commands=SUPERVISED,
+    ),
     Key("seed", whole(0, 2**63 - 1), 0, "seed of weights, order and generated text"),
     Key("device", choice("auto", "cpu", "cuda", "mps"), "auto", "where to train", "NAME"),
     Key("threads", whole(1, 1024), None, "CPU threads (default: PyTorch's own choice)"),
@@ -131,10 +185,19 @@ KEYS: tuple[Key, ...] = (
         "max_memory",
         size,
         None,
-        "budget of the memory in which tensors live, such as 70GB: the device's or the host's (default: found)",
+        "budget of the memory in which the training's tensors live, such as 70GB: the device's, or the host's "
+        "where there is none (default: found)",
         "SIZE",
+        commands=WITH_BUDGETS,
     ),
-    Key("max_host_memory", size, None, "budget of the host's memory beside a device (default: found)", "SIZE"),
+    Key(
+        "max_host_memory",
+        size,
+        None,
+        "budget of the host's memory, where training uses a device (default: found)",
+        "SIZE",
+        commands=WITH_BUDGETS,
+    ),
     Key("memory_leak_threshold_mb", rate, 1e6, "growth in MB per step above which remedies act", "MB"),
     Key(
         "memory_threshold_percentage", percentage, 0.8, "share of the budget above which remedies begin", "PERCENT"
@@ -155,14 +218,16 @@ KEYS: tuple[Key, ...] = (
         None,
         "steps after which the process is replaced by a fresh one (never)",
         short="reload_interval",
+        commands=SUPERVISED,
     ),
     Key(
         "reload_memory_threshold_gb",
         size,
         None,
-        "memory in use above which it is replaced (when it would leave the budget)",
-        "GB",
+        "memory in use above which the process is replaced (when it would leave the budget)",
+        "SIZE",
         short="reload_threshold",
+        commands=SUPERVISED,
     ),
     Key(
         "hang_timeout",
@@ -170,9 +235,10 @@ KEYS: tuple[Key, ...] = (
         None,
         "seconds without a step after which the process is replaced (never)",
         "SECONDS",
+        commands=SUPERVISED,
     ),
     Key("remedies", choice("act", "dry-run"), "act", "act, or dry-run: say what would be done about memory"),
-    Key("max_restarts", whole(0), 1000, "how often a process that died is started again"),
+    Key("max_restarts", whole(0), 1000, "how often a process that died is started again", commands=SUPERVISED),
     Key(
         "model",
         text,

@@ -3,16 +3,21 @@
 import argparse
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from holdwater.config.keys import BY_NAME
 from holdwater.errors import ConfigError
-from holdwater.supervise.supervisor import another_supervises
+from holdwater.supervise.launchers import another_supervises
 
 log = logging.getLogger("holdwater")
 
+NEED_A_SUPERVISOR = ("reload_interval_steps", "reload_memory_threshold_gb", "hang_timeout")
+"""Keys that mean nothing where no other process would be started."""
+
 
 def add_supervision_flags(parser: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
-    """Add the flags.
+    """Add the two flags that are no keys of the configuration.
 
     Args:
         parser: Of the subcommand.
@@ -21,40 +26,23 @@ def add_supervision_flags(parser: Any) -> None:  # noqa: ANN401 - argparse has n
         "--supervise", action="store_true", help="start the script's process again when it dies or is replaced"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, under --supervise")
-    numbers = (
-        ("--reload-interval", int, "N", "replace the process every N steps"),
-        ("--reload-threshold", str, "SIZE", "replace it when it holds more"),
-        ("--checkpoint-interval", int, "N", "steps between two checkpoints on disk (default: every 5 minutes)"),
-        ("--keep-checkpoints", int, "N", "how many of them to keep (default: 3)"),
-        ("--hang-timeout", float, "SECONDS", "replace it when it has made no step for so long"),
-        ("--max-restarts", int, "N", "how often one that died is started again (default: 1000)"),
-    )
-    defaults = {"--max-restarts": 1000, "--keep-checkpoints": 3}
-    for flag, kind, metavar, text in numbers:
-        default = defaults.get(flag)
-        parser.add_argument(flag, type=kind, metavar=metavar, default=default, help=text)
 
 
-def is_supervised(options: argparse.Namespace) -> bool:
+def is_supervised(options: argparse.Namespace, values: Mapping[str, Any]) -> bool:
     """Whether the script is to be supervised here.
 
     Args:
         options: The parsed command line.
+        values: Its flags that are keys, by the name of the key.
 
     Raises:
-        ConfigError: A flag makes no sense, or needs another one.
+        ConfigError: A flag needs another one.
     """
-    for name in ("reload_interval", "checkpoint_interval", "hang_timeout"):
-        value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}, but it must be more than 0")
-    wanted = [
-        name for name in ("resume", "reload_interval", "reload_threshold", "hang_timeout") if _given(options, name)
-    ]
     if not options.supervise:
+        wanted = ["--resume"] if options.resume else []
+        wanted += [BY_NAME[name].flag for name in NEED_A_SUPERVISOR if values[name] is not None]
         if wanted:
-            flag = f"--{wanted[0].replace('_', '-')}"
-            raise ConfigError(f"{flag} needs a supervisor; add --supervise")
+            raise ConfigError(f"{wanted[0]} needs a supervisor; add --supervise")
         return False
     if options.resume and options.out is None:
         raise ConfigError("--resume needs the folder of the run; add --out FOLDER")
@@ -62,8 +50,3 @@ def is_supervised(options: argparse.Namespace) -> bool:
         log.warning("another launcher has started this process, or several: the script is watched only")
         return False
     return True
-
-
-def _given(options: argparse.Namespace, name: str) -> bool:
-    """Whether a flag was given."""
-    return getattr(options, name) not in {None, False}

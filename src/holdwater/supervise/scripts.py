@@ -1,16 +1,16 @@
 """`holdwater run --supervise`: a script's run goes on in one process after another, each watched and judged."""
 
-import argparse
 import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from holdwater.actions.perform import Outcome
 from holdwater.budget import Terms
+from holdwater.config.replacement import replacement_config
 from holdwater.guard.summary import join_summaries
 from holdwater.observe.observed_run import ObservedRun
 from holdwater.policy.restarts import RestartConfig
@@ -21,7 +21,7 @@ from holdwater.store.in_memory_checkpoint import InMemoryFolder
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.preimport import prepare
 from holdwater.supervise.supervisor import Launch, Supervisor, TrainerProcess
-from holdwater.units import Step, parse_size
+from holdwater.units import Step
 
 log = logging.getLogger("holdwater")
 
@@ -35,30 +35,28 @@ class SupervisedRun:
     """One script, in one process after another."""
 
     def __init__(
-        self, options: argparse.Namespace, words: Sequence[str], terms: Terms, out: Path, place: Path
+        self, values: Mapping[str, Any], words: Sequence[str], terms: Terms, out: Path, place: Path
     ) -> None:
         """Prepare to start it.
 
         Args:
-            options: The parsed command line.
+            values: The flags, by the name of the key, and `steps`.
             words: What is run.
             terms: What its budgets follow from.
             out: The folder of the run.
             place: A folder for what the processes say of themselves.
         """
         self._words, self._terms, self._out, self._place = words, terms, out, place
+        self._replacement = replacement_config(values)
         self._settings = {
             "limit": int(terms.budgets().host.limit),
             "beside_device": int(replace(terms, max_memory=None).budgets().host.limit),
             "device_limit": terms.max_memory,
-            "reload_interval": options.reload_interval,
-            "reload_threshold": None
-            if options.reload_threshold is None
-            else int(parse_size(options.reload_threshold, bare_unit="GB")),
-            "checkpoint_interval": options.checkpoint_interval,
-            "keep_checkpoints": options.keep_checkpoints,
+            **asdict(self._replacement),
+            "checkpoint_interval": values["checkpoint_interval"],
+            "keep_checkpoints": values["keep_checkpoints"],
         }
-        self._last_step = options.steps
+        self._last_step = values["steps"]
         self._in_memory = InMemoryFolder(out)
         self._store = RunStore(out)
         self._summaries: list[dict[str, Any]] = []
@@ -77,8 +75,8 @@ class SupervisedRun:
                 environment=self._environment,
             ),
             self._new_channel(0),
-            config=RestartConfig(in_all=options.max_restarts),
-            hang_timeout=options.hang_timeout,
+            config=RestartConfig(in_all=values["max_restarts"]),
+            hang_timeout=values["hang_timeout"],
         )
 
     def run(self) -> dict[str, Any]:
@@ -136,7 +134,7 @@ class SupervisedRun:
             self._exit_code = observed.exit_code
             if answer.again:
                 log.warning("%s", _not_resumable(answer.reason))
-            elif self._settings["reload_interval"] or self._settings["reload_threshold"]:
+            elif self._replacement.is_configured:
                 log.warning("the process was never replaced: %s", REGISTER)
             return []
         if not answer.again:

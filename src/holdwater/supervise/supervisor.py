@@ -22,10 +22,6 @@ NOT_KNOWN = 1 << 62
 """The step that a process goes on from, as long as it has not said so."""
 PATIENCE = 60.0
 """Seconds that a process which was asked to stop may take."""
-HANDS_OFF = ("TORCHELASTIC_RUN_ID",)
-"""Set where another supervisor is at work: PyTorch's elastic agent restarts its workers itself."""
-RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-"""How many processes a launcher has started: one of them must not be replaced while the others wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,13 +167,3 @@ class Supervisor:
     def close(self) -> None:
         """Let the server end, and wait for it."""
         self._server.wait(5.0)
-
-
-def another_supervises(environment: Mapping[str, str]) -> bool:
-    """Whether another supervisor is at work already, such as that of `torchrun`.
-
-    Args:
-        environment: Of this process.
-    """
-    ranks = [environment[name] for name in RANKS if environment.get(name, "").isdigit()]
-    return any(name in environment for name in HANDS_OFF) or any(int(count) > 1 for count in ranks)

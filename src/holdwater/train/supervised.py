@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdwater.config import Config
+from holdwater.config.replacement import replacement_config
 from holdwater.policy.restarts import RestartConfig
 from holdwater.process.channel import Channel, create_channel
 from holdwater.process.restart_context import RestartContext, reason_file
@@ -121,7 +122,7 @@ def keeps_weights(config: Config) -> bool:
     Args:
         config: The gathered configuration.
     """
-    return bool(config["model"] and (config["reload_interval_steps"] or config["reload_memory_threshold_gb"]))
+    return bool(config["model"]) and replacement_config(config).is_configured
 
 
 def _start_weight_server(config: Config, door: Path, weights: Path) -> "subprocess.Popen[bytes] | None":

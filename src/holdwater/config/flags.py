@@ -1,0 +1,54 @@
+"""The flags of the commands, made from the table of keys, and their values."""
+
+import argparse
+from typing import Any
+
+from holdwater.config.keys import KEYS, Command, Key
+from holdwater.errors import ConfigError, SeveralConfigErrors
+
+
+def keys_of(command: Command) -> tuple[Key, ...]:
+    """The keys that a command has flags for, in the order of the help text.
+
+    Args:
+        command: Its name.
+    """
+    return tuple(key for key in KEYS if command in key.commands)
+
+
+def add_flags(parser: Any, command: Command) -> None:  # noqa: ANN401 - argparse has no public type for it
+    """Add the flags of a command; what was written is read later, so that all mistakes are reported at once.
+
+    Args:
+        parser: Of the command.
+        command: Its name.
+    """
+    for key in keys_of(command):
+        text = key.help + key.shown_default(command)
+        parser.add_argument(key.flag, dest=key.name, metavar=key.metavar, help=text)
+
+
+def read_flags(options: argparse.Namespace, command: Command) -> dict[str, Any]:
+    """Read the values of the flags of a command that takes them from the command line only.
+
+    Args:
+        options: The parsed command line.
+        command: Its name.
+
+    Returns:
+        The values by the name of the key; the default where a flag was not given.
+
+    Raises:
+        SeveralConfigErrors: There are mistakes; all of them are named.
+    """
+    values: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for key in keys_of(command):
+        text = getattr(options, key.name)
+        try:
+            values[key.name] = key.default_for(command) if text is None else key.read(text)
+        except ConfigError as error:
+            mistakes.append(f"{key.flag} is {text!r}, but {error}")
+    if mistakes:
+        raise SeveralConfigErrors(mistakes)
+    return values
