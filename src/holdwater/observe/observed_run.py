@@ -4,7 +4,7 @@ Apart from the command, for it needs numpy: the script is started first, and thi
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,22 +80,21 @@ class ObservedRun:
             return 0
         return self.process.exit_status or 0
 
-    def follow(
-        self, each_turn: Callable[[], None] = lambda: None, at_end: Callable[[], None] = lambda: None
-    ) -> None:
-        """Watch until the script's process has ended.
+    def follow(self) -> None:
+        """Watch until the script's process has ended."""
+        while self.process.wait(self.pause()):
+            self.look()
+        self.finish()
 
-        Args:
-            each_turn: Called at each look.
-            at_end: Called when it has ended, before it is judged for the last time.
-        """
-        while self.process.wait(self._pause()):
-            each_turn()
-            self.watcher.turn()
-            if self.channel.state == "ending":
-                self.watcher.end()
-            self._write()
-        at_end()
+    def look(self) -> None:
+        """Take in what is new, while the script's process runs."""
+        self.watcher.turn()
+        if self.channel.state == "ending":
+            self.watcher.end()
+        self._write()
+
+    def finish(self) -> None:
+        """Judge for the last time, when the script's process has ended."""
         self.watcher.finish()
 
     def _write(self) -> None:
@@ -149,8 +148,8 @@ class ObservedRun:
         self.write_down(summary)
         self.store.close()
 
-    def _pause(self) -> float:
-        """Seconds until the next turn."""
+    def pause(self) -> float:
+        """Seconds until the next look."""
         if self.channel.state == "ending":
             return 0.002
         questions = self.watcher.questions

@@ -13,7 +13,7 @@ RELIEF = 0.9
 """A process that follows one which was killed for want of memory takes its budget as so much smaller."""
 LEAST_SHARE = 0.5
 """But never as less than this part of it."""
-Cause = Literal["done", "recycled", "killed", "crashed", "hung", "asked to stop"]
+Cause = Literal["done", "recycled", "killed", "crashed", "hung", "asked to stop", "not resumable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""`holdwater run --supervise`: a script's run goes on in one process after another, each watched and judged."""
+"""`holdwater run --supervise`: keep a script running in one process after another, each observed and judged."""
 
 import json
 import logging
@@ -13,13 +13,14 @@ from holdwater.budget import Terms
 from holdwater.config.replacement import replacement_config
 from holdwater.guard.summary import join_summaries
 from holdwater.observe.observed_run import ObservedRun
-from holdwater.policy.restarts import RestartConfig
+from holdwater.policy.restarts import Answer, RestartConfig
 from holdwater.process.channel import Channel, create_channel
-from holdwater.process.restart_context import RestartContext, actions_file, reason_file
+from holdwater.process.restart_context import RestartContext, actions_file
 from holdwater.process.spawn import ForkedProcess
 from holdwater.store.in_memory_checkpoint import InMemoryFolder
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.preimport import prepare
+from holdwater.supervise.restart_loop import RunHooks, keep_going, recycled_end
 from holdwater.supervise.supervisor import Launch, Supervisor, TrainerProcess
 from holdwater.units import Step
 
@@ -31,8 +32,10 @@ REGISTER = (
 )
 
 
-class SupervisedRun:
-    """One script, in one process after another."""
+class SupervisedRun(RunHooks):
+    """One script, in one process after another; what it adds to the restart loop: each process is observed."""
+
+    what = "script"
 
     def __init__(
         self, values: Mapping[str, Any], words: Sequence[str], terms: Terms, out: Path, place: Path
@@ -44,7 +47,7 @@ class SupervisedRun:
             words: What is run.
             terms: What its budgets follow from.
             out: The folder of the run.
-            place: A folder for what the processes say of themselves.
+            place: A folder in which each process has one for its channel and its reports.
         """
         self._words, self._terms, self._out, self._place = words, terms, out, place
         self._replacement = replacement_config(values)
@@ -61,106 +64,98 @@ class SupervisedRun:
         self._store = RunStore(out)
         self._summaries: list[dict[str, Any]] = []
         self._ended: dict[str, Any] | None = None
+        """How the process before the newest one ended, if it was replaced and that is not recorded yet."""
         self._measured: list[dict[str, Any]] = []
         self._known: dict[str, Any] | None = None
-        self._exit_code = 0
-        self._observed: ObservedRun | None = None
+        """The judgement of a process in which a leak was found: the following ones need not explain it again."""
+        self._observed: ObservedRun
+        """The process that is followed now."""
+        self._followed = self._folder(0)
+        """The folder of that process."""
         preimport = prepare(words)
         self._supervisor = Supervisor(
             Launch(
                 target="holdwater.frameworks.observed_script:main",
-                argv=(),
+                argv=self._argv,
+                channel=self._new_channel,
                 modules=preimport.modules,
                 settled=preimport.environment,
                 environment=self._environment,
             ),
-            self._new_channel(0),
             config=RestartConfig(in_all=values["max_restarts"]),
             hang_timeout=values["hang_timeout"],
         )
 
     def run(self) -> dict[str, Any]:
         """Run it to its end; return the judgement of all processes as JSON, with the exit code."""
-        process: ForkedProcess | None = self._start()
-        while process is not None:
-            process = self._live(process)
-        self._supervisor.close()
+        exit_code = keep_going(self._supervisor, self)
         self._in_memory.remove()
         summary = join_summaries(self._summaries)
         summary["actions"] = sorted([*summary["actions"], *self._measured], key=lambda action: action["step"])
-        if self._observed is not None:
-            self._observed.write_down(summary)
+        self._observed.write_down(summary)
         self._store.close()
-        return summary | {"exit_code": self._exit_code}
+        return summary | {"exit_code": exit_code}
 
-    def _start(self) -> ForkedProcess:
-        """Start the next process."""
-        supervisor, number = self._supervisor, self._supervisor.trainer.number + 1
-        channel = supervisor.channel if number == 0 else self._new_channel(number)
-        supervisor.argv = ["script.py", str(self._folder(number)), str(self._last_step), *self._words]
-        return supervisor.start(channel)
+    def begin(self, process: ForkedProcess) -> None:
+        """Begin to observe a process.
 
-    def _live(self, process: ForkedProcess) -> ForkedProcess | None:
-        """Watch one process to its end; return the next one, which has started meanwhile, if there is one."""
-        following: list[ForkedProcess] = []
-        channel, folder = self._supervisor.channel, self._folder(self._supervisor.trainer.number)
-        asks = self._known is None
-        observed = ObservedRun(
+        Args:
+            process: That has just been started.
+        """
+        self._followed = self._folder(self._supervisor.trainer.number)
+        self._observed = ObservedRun(
             process,
-            folder,
+            self._followed,
             self._terms,
             self._store,
             words=self._words,
-            asks=asks,
+            asks=self._known is None,
             first_step=self._goes_on_from(),
         )
-        self._observed = observed
-        observed.follow(
-            each_turn=lambda: self._turn(channel), at_end=lambda: following.extend(self._go_on(observed))
-        )
-        summary = observed.summary()
-        self._note_actions(folder)
-        observed.write_down(summary)
+
+    def pause(self) -> float:
+        """Seconds until the next look."""
+        return self._observed.pause()
+
+    def look(self) -> None:
+        """Take in what the process has done since the last look."""
+        self._measure(self._observed.channel)
+        self._observed.look()
+
+    def amend(self, answer: Answer) -> Answer:
+        """No process follows one that has not registered its state: it would begin again from the first step.
+
+        Args:
+            answer: What follows as far as the supervisor knows.
+        """
+        if self._observed.channel.get("resumable"):
+            return answer
+        if answer.again:
+            log.warning("%s", _not_resumable(answer.reason))
+        elif self._replacement.is_configured:
+            log.warning("the process was never replaced: %s", REGISTER)
+        return replace(answer, again=False, cause="not resumable", exit_code=self._observed.exit_code)
+
+    def finish(self) -> None:
+        """Judge a process that has ended, and keep its judgement."""
+        self._observed.finish()
+        summary = self._observed.summary()
+        self._note_actions(self._followed)
+        self._observed.write_down(summary)
         if summary["verdict"] == "leak":
             self._known = summary
         self._summaries.append(summary)
-        return following[0] if following else None
-
-    def _go_on(self, observed: ObservedRun) -> list[ForkedProcess]:
-        """Decide what follows a process that has ended, and start the next one if that is it."""
-        answer = self._supervisor.answer()
-        self._exit_code = answer.exit_code
-        if self._supervisor.channel.get("resumable") == 0:
-            self._exit_code = observed.exit_code
-            if answer.again:
-                log.warning("%s", _not_resumable(answer.reason))
-            elif self._replacement.is_configured:
-                log.warning("the process was never replaced: %s", REGISTER)
-            return []
-        if not answer.again:
-            if answer.cause not in {"done", "asked to stop"}:
-                log.error("the script is not started again: %s", answer.reason)
-            return []
-        self._note_end(recycled=answer.cause == "recycled")
-        if answer.cause != "recycled":
-            log.warning("the script is started again: %s", answer.reason)
-        return [self._start()]
 
     def _goes_on_from(self) -> int:
-        """The step of the newest checkpoint, as far as the folders' names tell."""
+        """The step of the newest checkpoint, by the names of the folders."""
         folders = [
             *(self._in_memory.path / "checkpoints").glob("step-*"),
             *(self._out / "checkpoints").glob("step-*"),
         ]
         return max((int(path.name.removeprefix("step-")) for path in folders), default=0)
 
-    def _turn(self, channel: Channel) -> None:
-        """Between two looks at the process."""
-        self._supervisor.turn()
-        self._measure(channel)
-
     def _measure(self, channel: Channel) -> None:
-        """Note what replacing a process has freed and cost, when the next one has made its first step."""
+        """Record what replacing a process has freed and cost, when the next one has made its first step."""
         ended = self._ended
         if ended is None or not channel.get_seconds("went_on_at"):
             return
@@ -177,37 +172,36 @@ class SupervisedRun:
         self._measured.append(row)
 
     def _note_actions(self, folder: Path) -> None:
-        """Note what the process has done about its memory."""
+        """Record what a process has done about its memory."""
         file = actions_file(folder / "channel")
         for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
             row = json.loads(line)
             self._store.outcome(Outcome(**row))
             self._measured.append(row)
 
-    def _note_end(self, *, recycled: bool) -> None:
-        """Note how a process ended."""
-        channel = self._supervisor.channel
-        self._ended = None
-        if recycled:
-            self._ended = {
-                "step": channel.get("steps"),
-                "reason": reason_file(self._folder(self._supervisor.trainer.number) / "channel").read_text(
-                    "utf-8"
-                ),
-                "in_use": channel.get("in_use"),
-                "at": channel.get_seconds("left_at"),
-            }
+    def note_end(self, *, recycled: bool) -> None:
+        """Take note of how a process ended: once the next one makes a step, what that has cost is recorded.
+
+        Args:
+            recycled: Whether it was replaced; otherwise it has died.
+        """
+        channel, path = self._supervisor.channel, self._followed / "channel"
+        self._ended = recycled_end(channel, path, left_at="left_at") if recycled else None
 
     def _folder(self, number: int) -> Path:
-        """Where a process leaves what it says."""
+        """The folder in which a process writes its reports."""
         return self._place / f"process-{number}"
 
     def _new_channel(self, number: int) -> Channel:
-        """The channel of a process."""
+        """Make the channel of a process."""
         folder = self._folder(number)
         folder.mkdir()
         create_channel(folder / "channel")
         return Channel(folder / "channel")
+
+    def _argv(self, trainer: TrainerProcess) -> Sequence[str]:
+        """The arguments of a process: see `frameworks.observed_script`."""
+        return ["script.py", str(self._folder(trainer.number)), str(self._last_step), *self._words]
 
     def _environment(self, trainer: TrainerProcess) -> Mapping[str, str]:
         """The environment of a process."""

@@ -1,6 +1,6 @@
-"""Keep a training run alive: start its process, and start another one when that was recycled or has died.
+"""Start the processes of a run, one after another, watch over each, and decide after its end what follows.
 
-The processes are forked from a server that has paid for the imports. Each goes on from the newest checkpoint.
+The processes are forked from a server that has done the imports. Each continues from the newest checkpoint.
 """
 
 import logging
@@ -19,25 +19,27 @@ from holdwater.process.spawn import ForkedProcess
 log = logging.getLogger("holdwater")
 
 NOT_KNOWN = 1 << 62
-"""The step that a process goes on from, as long as it has not said so."""
+"""The step that a process continues from, as long as it has not reported it."""
 PATIENCE = 60.0
-"""Seconds that a process which was asked to stop may take."""
+"""Seconds that a process may take to stop when it was asked to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What is started again and again."""
+    """What is started for each process of a run."""
 
     target: str
     """`module:function`."""
-    argv: Sequence[str]
-    """Its `sys.argv`."""
+    argv: Callable[["TrainerProcess"], Sequence[str]]
+    """The `sys.argv` of a process."""
+    channel: Callable[[int], Channel]
+    """The channel of a process, by its number: a new one, or one that all of them use in turn."""
     modules: Sequence[str]
-    """What is imported once, in the process that is forked from."""
+    """What the fork server imports, once."""
     environment: Callable[["TrainerProcess"], Mapping[str, str]]
-    """The environment of a training process."""
+    """The environment of a process."""
     settled: Mapping[str, str] = field(default_factory=dict)
-    """What the imports need in the environment beside what there is."""
+    """Variables that the imports need in the environment, in addition to those of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class TrainerProcess:
     first_step: int
     """Steps that were done when it began, as far as is known."""
     out_of_memory_restarts: int
-    """How often a process of this run was short of memory."""
+    """How often a process of this run has run out of memory."""
 
 
 class Supervisor:
@@ -58,7 +60,6 @@ class Supervisor:
     def __init__(
         self,
         launch: Launch,
-        channel: Channel,
         *,
         config: RestartConfig | None = None,
         hang_timeout: float | None = None,
@@ -67,16 +68,14 @@ class Supervisor:
 
         Args:
             launch: What to start.
-            channel: What the processes say of themselves; they share it, one after another.
             config: How often a process that dies is started again.
             hang_timeout: Seconds without a step after which a process counts as hung; None waits for ever.
         """
-        self.channel = channel
+        self.channel = launch.channel(0)
+        """Of the newest process."""
         self.restarts = Restarts(config or RestartConfig())
         self.trainer = TrainerProcess(-1, 0, 0)
         self.process: ForkedProcess | None = None
-        self.argv = list(launch.argv)
-        """`sys.argv` of the next process."""
         self._launch = launch
         self._hang_timeout = hang_timeout
         self._server = self._new_server()
@@ -86,19 +85,16 @@ class Supervisor:
         self._hung = False
 
     def _new_server(self) -> ForkServer:
-        """Start what the processes are forked from."""
+        """Start the process that the others are forked from."""
         return ForkServer(self._launch.modules, os.environ | self._launch.settled)
 
-    def start(self, channel: Channel | None = None) -> ForkedProcess:
-        """Start the next process.
-
-        Args:
-            channel: What it says of itself, if not the same as the one before.
-        """
-        steps = self.channel.get("steps")
-        self.channel = channel or self.channel
+    def start(self) -> ForkedProcess:
+        """Start the next process."""
+        number, steps = self.trainer.number + 1, self.channel.get("steps")
+        if number:
+            self.channel = self._launch.channel(number)
         self.channel.put("steps", steps)
-        self.trainer = TrainerProcess(self.trainer.number + 1, steps, self.trainer.out_of_memory_restarts)
+        self.trainer = TrainerProcess(number, steps, self.trainer.out_of_memory_restarts)
         for name in ("recycled", "out_of_memory"):
             self.channel.put(name, 0)
         if not self._server.alive:
@@ -106,18 +102,24 @@ class Supervisor:
         self._moved, self._kills = (steps, time.monotonic()), count_kills()
         self._hung, self._stop_by = False, float("inf")
         self.channel.put("goes_on_from", NOT_KNOWN if self.trainer.number else 0)
-        environment = self._launch.environment(self.trainer)
-        process = ForkedProcess(self._server, self.channel, self._launch.target, self.argv, environment)
+        process = self._fork()
         if process.exit_status is not None and self._server.unfit:
             log.warning("%s; each process imports everything itself", self._server.unfit)
             self._server.close()
             self._server = ForkServer((), os.environ)
-            process = ForkedProcess(self._server, self.channel, self._launch.target, self.argv, environment)
+            process = self._fork()
         self.process = process
         return process
 
+    def _fork(self) -> ForkedProcess:
+        """Have the server fork the process that `self.trainer` describes."""
+        launch, trainer = self._launch, self.trainer
+        return ForkedProcess(
+            self._server, self.channel, launch.target, launch.argv(trainer), launch.environment(trainer)
+        )
+
     def turn(self) -> None:
-        """Look after the process: end one that hangs, or that was asked to stop and does not."""
+        """End the process if it hangs, or if it was asked to stop and does not."""
         process, now, steps = self.process, time.monotonic(), self.channel.get("steps")
         if process is None:
             return
@@ -160,10 +162,10 @@ class Supervisor:
         return answer
 
     def _was_killed_by_kernel(self, status: int) -> bool:
-        """Whether a process that ended so was killed for want of memory."""
+        """Whether the kernel killed a process that ended with this status because memory ran out."""
         killed = status in {-int(signal.SIGKILL), 128 + int(signal.SIGKILL)} and not self._hung
         return killed and (count_kills() or 0) > (self._kills or 0)
 
     def close(self) -> None:
-        """Let the server end, and wait for it."""
+        """Wait until the server has ended."""
         self._server.wait(5.0)
