@@ -1,4 +1,4 @@
-"""Hardware profiles: what suits a machine's memory, by the size of the model."""
+"""Hardware profiles: settings that suit a machine's memory, by the size of the model."""
 
 import json
 import math
@@ -27,7 +27,7 @@ NAMES = (
 TUNING_KEYS = {"lora_rank", "lora_layers", "batch_size", "train_seq_length", "quantize"}
 PRESET_KEYS = {"batch_size", "train_seq_length"}
 FAR = 4.0
-"""A row is for models up to so many times larger or smaller."""
+"""A row of settings is used for models up to so many times larger or smaller."""
 TOLERANCE = 0.9
 """A machine of 15.6 GB is sold as one of 16: a profile fits from this share of its nominal memory on."""
 
@@ -46,7 +46,7 @@ class Profile:
     models: dict[str, dict[str, Any]]
     """Settings for fine-tuning, by the size of the model, such as `8b`: so many billions of weights."""
     names: dict[str, str] = field(default_factory=dict)
-    """Short names of models, beside those that are known anyway."""
+    """Short names of models, in addition to those of `names.yaml`."""
 
     def row(self, model: str | None, preset: str) -> dict[str, Any]:
         """The settings for a model.

@@ -14,7 +14,7 @@ class GuardSettings:
     max_memory: Bytes | None = None
     """The budget of the pool in which the training's tensors live: the device's, or the host's; None finds one."""
     max_host_memory: Bytes | None = None
-    """The budget of the host's memory beside a device; None finds one."""
+    """The budget of the host's memory, where training uses a device; None finds one."""
     leak_threshold: float = 1e6
     """Bytes per step above which remedies may act on a leak."""
     threshold: float = 0.8

@@ -1,1 +1,1 @@
-"""What should be done about memory, and may we? Decisions, each with its reason."""
+"""Decide what is done about memory; each decision has its reason."""

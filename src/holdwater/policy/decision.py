@@ -9,10 +9,10 @@ ActionName = Literal[
     "synchronise", "collect", "clear_caches", "trim", "replace_worker", "micro_batch", "recycle", "stop"
 ]
 RELEASE: tuple[ActionName, ...] = ("synchronise", "collect", "clear_caches", "trim")
-"""Waiting for the device and giving back what nobody uses, from the gentlest on."""
+"""Waiting for the device, and releasing unused memory; the mildest first."""
 
 GENTLE: tuple[ActionName, ...] = ("synchronise", "collect")
-"""What a run that fits its budget may be asked for."""
+"""The releases that cost a run so little that they are worth it far from the budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +23,4 @@ class Decision:
     action: ActionName
     reason: str
     configured: bool = False
-    """The user has asked for it at this step, whether memory is short or not."""
+    """The configuration asks for it at this step, whether memory is short or not."""

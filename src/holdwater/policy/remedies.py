@@ -1,6 +1,6 @@
-"""Decide when memory is released and when a run stops, from gentle to hard; each pool by its own budget.
+"""Decide when memory is released and when a run stops, the mildest remedy first; each pool by its own budget.
 
-A release that did not pay is not repeated until memory has grown again, and never within the cooldown.
+A release that freed too little is not repeated until memory has grown, and none is repeated within the cooldown.
 """
 
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ class RemedyConfig:
     cooldown: float = 30.0
     """Seconds between two releases."""
     least_yield: int = 1 << 20
-    """Bytes that an action must free to have paid."""
+    """Bytes that an action must free, or it counts as having freed too little."""
     regrowth: float = 1.05
-    """How far memory must have grown before an action that did not pay is tried again."""
+    """How much memory must have grown, as a factor, before an action that freed too little is tried again."""
     leak_threshold: float = 1e6
     """Bytes per step above which a leak is a reason to release memory."""
     cache_clear_interval: int | None = None
@@ -36,7 +36,7 @@ class RemedyConfig:
     can_recycle: bool = False
     """Whether the process can be replaced: somebody starts another, which can go on from a checkpoint."""
     has_workers: bool = False
-    """Whether somebody can replace workers that load the data."""
+    """Whether workers that load the data can be replaced."""
 
     def __post_init__(self) -> None:
         if self.cache_clear_interval is not None and self.cache_clear_interval < 1:
@@ -55,21 +55,21 @@ NEAR_STOPPING = Near(2.0, 0.01, 16 << 20)
 
 
 class Remedies:
-    """Turns pressure and verdicts into decisions; remembers what paid."""
+    """Turns pressure and verdicts into decisions; remembers which actions freed enough."""
 
     def __init__(self, config: RemedyConfig) -> None:
         self._config = config
         self._released_at = float("-inf")
         self._released_over_budget = False
         self._useless: dict[ActionName, InUse] = {}
-        """Memory in use when an action last freed too little, by its name."""
+        """Memory in use when an action last freed too little, by the name of the action."""
         self._leaks_answered = 0
         self._approaches = Approaches()
         self.replacement = Replacement(config.replacement, self._approaches, possible=config.can_recycle)
         self._released = False
-        """Whether everything that can be released was, since memory was calm last."""
+        """Whether all releases were tried since memory was last below the threshold."""
         self._replacing_since = float("-inf")
-        """When the replacement of a worker began that has not ended: it takes a few batches."""
+        """When the replacement of a worker began that is still going on: it takes a few batches."""
         self._interval_step: Step | None = None
 
     def begin(self, sample: Sample) -> None:
@@ -77,7 +77,7 @@ class Remedies:
         self.replacement.begin(sample)
 
     def answer(self, headroom: Headroom, sample: Sample, budgets: Budgets) -> tuple[Decision, ...]:
-        """Decide what a sample asks for: nothing, a release, a fresh process that goes on, or a stop.
+        """Decide what a sample asks for: nothing, a release, replacing the process, or a stop.
 
         Args:
             headroom: How close the sample is to its limits.
@@ -101,7 +101,7 @@ class Remedies:
         return found[0]
 
     def _answer_headroom(self, headroom: Headroom, sample: Sample, held: dict[Pool, Use]) -> tuple[Decision, ...]:
-        """Decide what a sample's distance to its limits asks for, in a process that goes on."""
+        """Decide what a sample's distance to its limits asks for, where the process is not replaced."""
         match headroom.level:
             case "calm":
                 self._released_over_budget = self._released = False
@@ -119,7 +119,7 @@ class Remedies:
                 return self._release(headroom.reason, sample, RELEASE)
 
     def _answer_threshold(self, headroom: Headroom, use: Use, sample: Sample) -> tuple[Decision, ...]:
-        """Decide what memory above the threshold asks for: the more, the sooner the budget will be spent."""
+        """Decide what memory above the threshold asks for: stronger remedies as the budget runs out."""
         if not self._approaches.is_near(NEAR_RELEASING, use):
             return self._release(headroom.reason, sample, GENTLE)
         reason = f"{headroom.reason}, and grows: {self._approaches.spent_soon(use)}"
@@ -130,22 +130,22 @@ class Remedies:
         return self._replace_worker(reason, sample) or self._release(reason, sample, RELEASE)
 
     def _stop(self, reason: str, sample: Sample) -> tuple[Decision, ...]:
-        """Stop, unless a worker can be replaced first, or is being."""
+        """Stop, unless a worker can be replaced first, or is being replaced."""
         if self._is_replacing(sample):
             return ()
         stop = (Decision(sample.step, "stop", f"{reason}, and releasing did not help"),)
         return self._replace_worker(reason, sample) or stop
 
     def _is_replacing(self, sample: Sample) -> bool:
-        """Whether a worker is being replaced; one that takes too long holds nothing back."""
+        """Whether a worker is being replaced; a replacement that takes too long counts as failed."""
         if sample.seconds - self._replacing_since < LONGEST_REPLACEMENT:
             return True
-        if self._replacing_since > float("-inf"):  # it has not paid so far
+        if self._replacing_since > float("-inf"):  # it has freed nothing so far
             self.learn("replace_worker", NOTHING_IN_USE, memory_in_use(sample))
         return False
 
     def _replace_worker(self, reason: str, sample: Sample) -> tuple[Decision, ...]:
-        """Have a worker replaced, if there are some and the last one that was replaced has paid."""
+        """Have a worker replaced, if there are workers and the last replacement has freed enough."""
         pays = self._may_pay("replace_worker", memory_in_use(sample))
         if self._is_replacing(sample) or not pays or not self._config.has_workers:
             return ()
@@ -153,7 +153,7 @@ class Remedies:
         return (Decision(sample.step, "replace_worker", reason),)
 
     def answer_verdict(self, verdict: Verdict, sample: Sample) -> tuple[Decision, ...]:
-        """Decide what a leak above the threshold asks for: one release for each time it is found."""
+        """Decide what a leak above the threshold asks for: one release each time it is newly found."""
         fast = [
             finding
             for finding in verdict.findings
@@ -179,7 +179,7 @@ class Remedies:
         return (Decision(step, "clear_caches", reason, configured=True),) if ends else ()
 
     def learn(self, action: ActionName, freed: InUse, in_use: InUse) -> None:
-        """Take note of what an action freed, and of the memory in use after it, in bytes by pool."""
+        """Record what an action freed, and the memory in use after it, in bytes by pool."""
         if action == "replace_worker":
             self._replacing_since = float("-inf")
         if sum(freed) < self._config.least_yield:
@@ -189,7 +189,7 @@ class Remedies:
         self._approaches.forget(freed)
 
     def _may_pay(self, action: ActionName, in_use: InUse) -> bool:
-        """Whether an action has paid, or memory has grown since it did not."""
+        """Whether an action freed enough when it was last tried, or memory has grown since."""
         then = self._useless.get(action)
         if then is None:
             return True
@@ -198,7 +198,7 @@ class Remedies:
     def _release(
         self, reason: str, sample: Sample, rungs: tuple[ActionName, ...], *, urgent: bool = False
     ) -> tuple[Decision, ...]:
-        """Decide on every action of some rungs that may still pay."""
+        """Decide on those of the given actions that may free enough."""
         if not urgent and sample.seconds - self._released_at < self._config.cooldown:
             return ()
         self._released |= rungs == RELEASE

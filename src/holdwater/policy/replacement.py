@@ -80,7 +80,7 @@ class Replacement:
             headroom: How close the sample is to its limits.
             sample: The newest.
             budgets: Of the run.
-            released: Whether everything that can be released was, since memory was calm last.
+            released: Whether all releases were tried since memory was last below the threshold.
         """
         held = {use.pool: use for use in uses(sample, budgets)}
         if held.keys() - self._at_first.keys():

@@ -1,4 +1,4 @@
-"""Decide what follows when a training process has ended: nothing more, or another one that goes on."""
+"""Decide what follows when a process has ended: another process that continues the run, or the end of the run."""
 
 import signal
 from dataclasses import dataclass, replace
@@ -10,42 +10,42 @@ from holdwater.exit_codes import FINAL, STOPPED
 from holdwater.units import Bytes
 
 RELIEF = 0.9
-"""A process that follows one which was killed for want of memory takes its budget as so much smaller."""
+"""For each process of a run that was killed for want of memory, the budget of the next is multiplied by this."""
 LEAST_SHARE = 0.5
-"""But never as less than this part of it."""
+"""The budget is never lowered below this share of the original one."""
 Cause = Literal["done", "recycled", "killed", "crashed", "hung", "asked to stop", "not resumable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """How a training process ended."""
+    """How a process ended."""
 
     status: int
     """As `os.waitstatus_to_exitcode`: negative for a signal."""
     first_step: int
-    """The step that it went on from."""
+    """The step that it continued from."""
     step: int
     """The last step that it made."""
     recycled: bool = False
-    """It ended so that another one goes on."""
+    """It ended so that a fresh process continues."""
     hung: bool = False
     """It was ended because it made no step."""
     stopping: bool = False
-    """The user has asked for the end."""
+    """The user has asked it to stop."""
     out_of_memory: bool = False
-    """The kernel killed it, or it said so itself."""
+    """The kernel killed it for want of memory, or it reported that memory ran out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What follows."""
+    """What follows the end of a process."""
 
     again: bool
     cause: Cause
     reason: str
     """For people."""
     exit_code: int = 0
-    """If nothing follows."""
+    """Of the run, if no process follows."""
     after_out_of_memory: bool = False
     """The next process should use less memory, or be recycled earlier."""
 
@@ -55,7 +55,7 @@ class RestartConfig:
     """How often a process that dies is started again."""
 
     without_progress: int = 3
-    """Deaths in a row that got no further than the one before."""
+    """Deaths in a row without getting further than before, after which the run ends."""
     in_all: int = 1000
     """Deaths in a run; recycled processes do not count."""
 
@@ -65,7 +65,7 @@ class RestartConfig:
 
 
 class Restarts:
-    """Remembers how far each process got: one that always dies at the same step is not saved by another."""
+    """Remembers how far each process got: where all die at the same step, starting another one is no help."""
 
     def __init__(self, config: RestartConfig) -> None:
         self._config = config
@@ -74,7 +74,7 @@ class Restarts:
         self._left_at: int | None = None
         self._lost = 0
         self.deaths = 0
-        """Processes that ended otherwise than they should."""
+        """Processes that ended with an error or a signal."""
 
     def answer(self, end: End) -> Answer:
         """Decide what follows an end."""
@@ -101,7 +101,7 @@ class Restarts:
         return Answer(again=True, cause=cause, reason=how, after_out_of_memory=end.out_of_memory)
 
     def _answer_recycling(self, end: End) -> Answer:
-        """A run whose processes are recycled without getting further would never end."""
+        """Decide what follows a process that was replaced; without progress the run would never end."""
         if end.step <= end.first_step:
             reason = "it was to be replaced before it had made a step: replacing it frees too little"
             return Answer(again=False, cause="recycled", reason=reason, exit_code=STOPPED)
@@ -115,7 +115,7 @@ class Restarts:
 
 
 def relieved(limit: int, deaths: int) -> int:
-    """The budget that a process is to keep when others of its run were killed for want of memory, in bytes.
+    """The budget of a process after others of its run were killed for want of memory, in bytes.
 
     Args:
         limit: The budget, in bytes.
@@ -125,7 +125,7 @@ def relieved(limit: int, deaths: int) -> int:
 
 
 def lowered_budgets(budgets: Budgets, deaths: int) -> Budgets:
-    """Each pool's budget, as small as a process is to keep it.
+    """The budgets of a process after others of its run were killed for want of memory.
 
     Args:
         budgets: Of the run.
@@ -151,5 +151,5 @@ def describe(status: int) -> str:
 
 
 def _code(end: End) -> int:
-    """What the supervisor ends with: as the process did; one that hung ended by our own hand."""
+    """The exit code of the supervisor: that of the process, unless the supervisor ended it because it hung."""
     return STOPPED if end.hung else end.status

@@ -1,1 +1,1 @@
-"""Keep a run going in one process after another: decide when to replace it, start the next, and count the cost."""
+"""Keep a run going in one process after another: start each, follow it, and record what replacing it costs."""

@@ -1,4 +1,4 @@
-"""Recognise launchers that supervise processes themselves, such as `torchrun`: holdwater then restarts nothing."""
+"""Recognise launchers that supervise processes themselves, such as `torchrun`; holdwater restarts nothing then."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What is imported once for a script that is started again and again, and what that needs of the environment."""
+"""Find what the fork server imports for a script, and which environment variables these imports need."""
 
 import ast
 import logging
@@ -20,24 +20,24 @@ WORTH_IT = frozenset((
     "lightning", "pytorch_lightning", "scipy", "pandas", "sklearn", "safetensors", "tokenizers", "PIL", "timm",
     "diffusers", "sentence_transformers", "mlx", "mlx_lm", "matplotlib",
 ))  # fmt: skip
-"""Packages that take long to import, run no tensor operation while they are, and touch no device."""
+"""Packages that take long to import, and whose import runs no tensor operation and touches no device."""
 LAZY = {"torch": ("torch._dynamo", "holdwater.resume.state_codec", "holdwater.resume.exactness", "numpy")}
-"""What they import only when it is used."""
+"""Modules that a package imports only on use, and that are worth importing before."""
 WRITERS = frozenset(("setdefault", "update", "pop", "clear", "popitem", "__setitem__", "putenv", "unsetenv"))
 """Methods that change the environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preimport:
-    """What the process that is forked from imports, and with what in its environment."""
+    """What the fork server imports, and with which environment."""
 
     modules: list[str]
     environment: Mapping[str, str]
-    """What the script itself sets before its imports: they would not see it otherwise."""
+    """Variables that the script sets before its imports, which read them."""
 
 
 def prepare(words: Sequence[str]) -> Preimport:
-    """Find the packages that a script imports, as far as they are known to be worth it.
+    """Find those packages that a script imports and that are known to be worth importing in the fork server.
 
     Args:
         words: `SCRIPT` and its arguments, or `-m MODULE` and its arguments.
@@ -62,7 +62,7 @@ def prepare(words: Sequence[str]) -> Preimport:
 
 
 def _modules(tree: ast.Module) -> list[str]:
-    """What to import once."""
+    """The modules to import in the fork server."""
     named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     named += [
         f"{node.module}:{alias.name}"
@@ -76,7 +76,7 @@ def _modules(tree: ast.Module) -> list[str]:
 
 
 def settled_environment(tree: ast.Module) -> dict[str, str] | None:
-    """What a script sets in its environment, if these are constants at its top level; None where they are not.
+    """The variables that a script sets, if all are constants at its top level; None if it sets others.
 
     Args:
         tree: Of the script.

@@ -1,4 +1,4 @@
-"""Steps of a process that may be replaced: its supervisor reads when it went on, and when it was left."""
+"""Count the steps of a process that may be replaced, and record for its supervisor when they begin and end."""
 
 import time
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def replaceable_step(session: "Session", in_use: "Callable[[], int]") -> None:
-    """Count a step of a process that may be replaced: when it ended, and what the first one found in use.
+    """Count a step, and record when it ended; after the first one, record the memory in use too.
 
     Args:
         session: Of this process.
@@ -25,11 +25,11 @@ def replaceable_step(session: "Session", in_use: "Callable[[], int]") -> None:
 
 
 def go_on_from(session: "Session", step: int) -> None:
-    """The script goes on from a step that an earlier process has ended.
+    """Record that the script continues from a step that an earlier process has ended.
 
     Args:
         session: Of this process.
-        step: That was ended last.
+        step: The last one that was ended.
     """
     session.steps = step
     session.source = session.channel.source = "holdwater.step"

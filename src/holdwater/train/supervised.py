@@ -1,4 +1,4 @@
-"""Our own training under a supervisor: what it adds to the restart loop, and the weight server beside it."""
+"""Our own training under a supervisor: what it adds to the restart loop, and its weight server."""
 
 import os
 import shutil
