@@ -30,6 +30,7 @@ from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from holdwater.train.finetune.planner.plan import choose_settings, planned_of
 from holdwater.train.finetune.step.backends import choose_backend
+from holdwater.train.finetune.step.static_step import StaticStep
 from holdwater.units import Bytes
 from recording import Bar, record
 
@@ -97,20 +98,19 @@ def taken(folder: Path, tuning: Any, settings: Any, step: StepPlan, *, captured:
         add_adapters(model, LoraConfig.of(tuning))
     backend = choose_backend(model, settings, WeightPlacement("cuda", tuning.quantize), step)
     torch.cuda.reset_peak_memory_stats()
-    static = backend.static
-    if static is None:
-        raise SystemExit("these steps are static")
-    static.recording.enabled = captured
+    if not isinstance(backend, StaticStep):
+        raise SystemExit("these steps are never captured")
+    backend.recording.enabled = captured
     batch, took = rows_of(step.rows, settings.train_seq_length), []
     for number in range(3 if captured else 1 if settings.train_seq_length > 10_000 else 2):
         began = time.perf_counter()
-        static.clear()
-        static.propagate(batch, 1.0, seed=number)
-        static.update(0.0)
-        static.loss()
+        backend.clear()
+        backend.propagate(batch, 1.0, seed=number)
+        backend.update(0.0)
+        backend.loss()
         torch.cuda.synchronize()
         took.append(time.perf_counter() - began)
-    static.evaluate(batch)
+    backend.evaluate(batch)
     free, whole = torch.cuda.mem_get_info()
     reserved = torch.cuda.max_memory_reserved()
     return {

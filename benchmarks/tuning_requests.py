@@ -18,6 +18,7 @@ from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from holdwater.train.finetune.planner.plan import planned_of
 from holdwater.train.finetune.step.backends import choose_backend
+from holdwater.train.finetune.step.static_step import StaticStep
 from tuning_memory import OWN, Case, model_of, rows_of, settings_of, step_of, tuning_of, write_config
 
 ROUND = 512
@@ -32,14 +33,14 @@ def device_requests(folder: Path, case: Case) -> list[dict[str, Any]]:
     model = model_of(folder, torch.float32 if case.whole else torch.bfloat16)
     if not case.whole:
         add_adapters(model, LoraConfig.of(tuning))
-    static = choose_backend(model, settings, WeightPlacement("cuda", tuning.quantize), step).static
-    if static is None:
-        raise SystemExit("these steps are static")
-    static.recording.enabled = False
+    backend = choose_backend(model, settings, WeightPlacement("cuda", tuning.quantize), step)
+    if not isinstance(backend, StaticStep):
+        raise SystemExit("these steps are never captured")
+    backend.recording.enabled = False
     torch.cuda.memory._record_memory_history(context="alloc", stacks="python", max_entries=10**6)
-    static.clear()
-    static.propagate(rows_of(step.rows, case.length), 1.0, seed=0)
-    static.loss()
+    backend.clear()
+    backend.propagate(rows_of(step.rows, case.length), 1.0, seed=0)
+    backend.loss()
     told = torch.cuda.memory._snapshot()["device_traces"][0]
     torch.cuda.memory._record_memory_history(enabled=None)
     return [one for one in told if one["action"] == "alloc"]

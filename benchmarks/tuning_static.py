@@ -18,7 +18,7 @@ from holdwater.train.finetune.data.packing import Packed, pack
 from holdwater.train.finetune.fused.decoder import StepPlan
 from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
-from holdwater.train.finetune.step.backends import fused_backend
+from holdwater.train.finetune.step.fused import FusedBackend
 from recording import Bar, record
 from tuning_speed import build
 
@@ -39,22 +39,19 @@ def counted(small: bool) -> dict[str, Any]:
     settings: Any = SimpleNamespace(
         train_seq_length=length, device=DEVICE, weight_decay=0.0, gradient_clip=0.5, batch_size=2
     )
-    backend = fused_backend(model, settings, WeightPlacement(DEVICE), StepPlan(rows=2))
-    static = backend.static
-    if static is None:
-        raise SystemExit("these steps are written out")
+    backend = FusedBackend(model, settings, WeightPlacement(DEVICE), StepPlan(rows=2))
     vocabulary = model.config.vocab_size
     kinds = [[rows_of(1, length, vocabulary)], [rows_of(2, length, vocabulary)]]
     kinds.append([rows_of(2, length, vocabulary), rows_of(1, length, vocabulary)])
 
     def take(number: int) -> float:
         """One step, of one or two micro-batches."""
-        static.clear()
+        backend.clear()
         window = kinds[number % 3]
         for part, batch in enumerate(window):
-            static.propagate(batch, 1 / len(window), seed=8 * number + part)
-        static.update(1e-5)
-        return static.loss()
+            backend.propagate(batch, 1 / len(window), seed=8 * number + part)
+        backend.update(1e-5)
+        return backend.loss()
 
     for number in range(9):
         take(number)

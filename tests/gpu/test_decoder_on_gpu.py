@@ -14,7 +14,8 @@ from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.model.loading import packed_loss
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from holdwater.train.finetune.step.backends import choose_backend
-from holdwater.train.finetune.step.captured import StaticStep
+from holdwater.train.finetune.step.captured import CapturedBackend
+from holdwater.train.finetune.step.static_step import StaticStep
 from holdwater.train.flat import FlatAdamW, FlatWeights
 
 pytestmark = [
@@ -256,16 +257,16 @@ def own_losses(*, captured: bool, again: bool, whole: bool) -> tuple[list[float]
     backend = choose_backend(
         model, settings, WeightPlacement("cuda"), StepPlan(rows=1, recomputed=3 if again else 0)
     )
-    assert backend.static is not None
-    backend.static.recording.enabled = captured
+    assert isinstance(backend, CapturedBackend)
+    backend.recording.enabled = captured
     rows, losses, asked = batch(60, 68), [], 0
     for number in range(8):
         if number == 4:
             asked = torch.cuda.memory_stats()["allocation.all.allocated"]
-        backend.static.clear()
-        backend.static.propagate(rows, 1.0, seed=number)
-        backend.static.update(1e-3)
-        losses.append(backend.static.loss())
+        backend.clear()
+        backend.propagate(rows, 1.0, seed=number)
+        backend.update(1e-3)
+        losses.append(backend.loss())
     return losses, torch.cuda.memory_stats()["allocation.all.allocated"] - asked
 
 
@@ -285,7 +286,7 @@ def static(
     decoder.bind()
     decoder.prepare(128, StepPlan(rows=2, recomputed=recomputed, offloaded=offloaded))
     update = FlatUpdate(weights, FlatAdamW(weights, weight_decay=0.01), decoder.copies())
-    step = StaticStep(decoder, lambda rate: update(rate, largest_norm=0.5), tokens=256)
+    step = StaticStep(decoder, lambda rate: update(rate, largest_norm=0.5), rows=2, length=128)
     step.recording.enabled = captured
     return step, weights
 

@@ -49,6 +49,11 @@ class FlatWeights:
         return cls(decayed, undecayed, decayed_grad, undecayed_grad)
 
     @property
+    def count(self) -> int:
+        """How many weights there are."""
+        return self.decayed.numel() + self.undecayed.numel()
+
+    @property
     def grads(self) -> list[Tensor]:
         """Both gradients."""
         return [self.decayed_grad, self.undecayed_grad]

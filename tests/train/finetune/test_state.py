@@ -12,6 +12,8 @@ from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.train.checkpoint_state import compare
 from holdwater.train.finetune.identity import mixed, name_of
 from holdwater.train.finetune.state import TuneState, new_tuning
+from holdwater.train.finetune.step.eager import EagerBackend
+from holdwater.train.finetune.step.fused import FusedBackend
 from holdwater.train.finetune.weight_server.client import WeightClient
 from holdwater.train.settings import train_settings
 from tests.small_models import make_model
@@ -49,7 +51,7 @@ class TestNewTuning:
         state = made(tmp_path, batch_size=4, train_seq_length=16, quantize=quantize)
 
         assert state.micro_batch == 4
-        assert (state.static is not None) == (quantize is not None)
+        assert isinstance(state.backend, EagerBackend if quantize is None else FusedBackend)
 
     @pytest.mark.parametrize("quantize", [None, "8"])
     def test_what_is_trained_rests_with_a_keeper_only_where_it_lies_there(

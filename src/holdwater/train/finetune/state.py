@@ -29,13 +29,10 @@ from holdwater.train.finetune.data.held_out import check_examples, data_file, fi
 from holdwater.train.finetune.data.packing import Examples, Packed, PackedBatches
 from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.identity import mixed, name_of, own_tensors
-from holdwater.train.finetune.losses import CHUNK
 from holdwater.train.finetune.model.loading import (
     Loaded,
     check_length,
-    generate,
     load_model,
-    packed_loss,
     tokenizer_files,
 )
 from holdwater.train.finetune.model.lora import (
@@ -50,10 +47,8 @@ from holdwater.train.finetune.model.lora import (
 from holdwater.train.finetune.planner.fused import Choice
 from holdwater.train.finetune.planner.plan import check_plan, settle
 from holdwater.train.finetune.step.allocator_calls import AllocatorCalls
-from holdwater.train.finetune.step.backends import choose_backend
-from holdwater.train.finetune.step.captured import StaticStep
+from holdwater.train.finetune.step.backends import StepBackend, choose_backend
 from holdwater.train.finetune.weight_server.client import WeightClient, WeightServerError, open_weight_client
-from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.trainable import Ahead
 
@@ -73,8 +68,8 @@ class TuneState:
     loaded: Loaded
     lora: LoraConfig | None
     """What adapters the model has; None where all its weights are trained."""
-    weights: FlatWeights
-    optimizer: FlatAdamW
+    backend: StepBackend
+    """Takes the steps."""
     examples: PackedBatches
     """Where batches come from."""
     batches: Ahead
@@ -84,8 +79,6 @@ class TuneState:
     _: KW_ONLY
     corpus: Corpus
     """All examples, learned and held out."""
-    static: StaticStep | None
-    """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
     weight_client: WeightClient
     """Where frozen weights lie, and what is trained while one process hands over to another."""
     micro_batch: int
@@ -134,60 +127,40 @@ class TuneState:
 
     def step_functions(self) -> StepFunctions[Packed]:
         """What a step is made of."""
-        if self.static is not None:
-            return self._static_step_functions(self.static)
+        backend, weights = self.backend, self.backend.weights
+        by_number = backend.seeds_dropout and self.lora is not None and self.lora.dropout > 0
         return StepFunctions(
             propagate=self.propagate,
             rows=lambda batch: len(batch.tokens),
             cut=lambda batch, begin, end: batch.part(begin, end),
             weigh=lambda batch: batch.weight,
-            clear=self.weights.clear_gradients,
-            update=lambda: self.optimizer.step(learning_rate=self.rate, largest_norm=self.settings.gradient_clip),
-            weights=lambda: (self.weights.decayed, self.weights.undecayed),
-            inexact=why_inexact(self.loaded.model),
+            clear=self.clear,
+            update=lambda: backend.update(self.rate),
+            weights=lambda: (weights.decayed, weights.undecayed),
+            loss=self.loss,
+            inexact=why_inexact(self.loaded.model) or ("its dropout depends on it" if by_number else ""),
             kept=[RandomStates()],
         )
 
-    def _static_step_functions(self, static: StaticStep) -> StepFunctions[Packed]:
-        """What a step is made of whose memory never moves."""
+    def clear(self) -> None:
+        """Begin a step: what is asked of the allocator from here on is its own."""
+        self.calls.begin()
+        self.backend.clear()
 
-        def propagate(batch: Packed, share: float) -> None:
-            """Start the device on a micro-batch; each has dropout of its own."""
-            static.propagate(batch, share, seed=mixed(self.settings.seed, self.step, static.micro_batches))
+    def propagate(self, batch: Packed, share: float) -> None:
+        """Add the gradient of a micro-batch, times `share`, to that of the step; each has its own dropout."""
+        seed = mixed(self.settings.seed, self.step, self.backend.micro_batches)
+        self.backend.propagate(batch, share, seed=seed)
 
-        def clear() -> None:
-            """A step begins: what is asked of the allocator from here on is its own."""
-            self.calls.begin()
-            static.clear()
-
-        def loss() -> float:
-            """Draw the next batch while the device works, then wait for it."""
+    def loss(self) -> float:
+        """The mean loss of the step in nats; the next batch is drawn while the device works."""
+        if self.backend.sends_batches:
             self.batches.look_ahead()
-            found = static.loss()
-            self.calls.end()
-            if self.choice is not None and self.step == self.first_step + SETTLED:
-                check_plan(self.choice)
-            return found
-
-        return StepFunctions(
-            propagate=propagate,
-            rows=lambda batch: len(batch.tokens),
-            cut=lambda batch, begin, end: batch.part(begin, end),
-            weigh=lambda batch: batch.weight,
-            clear=clear,
-            update=lambda: static.update(self.rate),
-            weights=lambda: (self.weights.decayed, self.weights.undecayed),
-            loss=loss,
-            inexact=why_inexact(self.loaded.model)
-            or ("its dropout depends on it" if self.lora and self.lora.dropout else ""),
-            kept=[RandomStates()],
-        )
-
-    def propagate(self, batch: Packed, share: float) -> float:
-        """Add the gradient of some rows, times `share`, to the adapters'; return their mean loss in nats."""
-        mean = packed_loss(self.loaded.model, batch, chunk=CHUNK) / batch.weight
-        (mean * share).backward()  # type: ignore[no-untyped-call]
-        return mean.item()
+        loss = self.backend.loss()
+        self.calls.end()
+        if self.choice is not None and self.step == self.first_step + SETTLED:
+            check_plan(self.choice)
+        return loss
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -200,16 +173,10 @@ class TuneState:
         for _ in range(settings.eval_batches):
             batch = batches.draw()
             for begin in range(0, len(batch.tokens), self.micro_batch):
-                total += self._loss(batch.part(begin, begin + self.micro_batch))
+                total += self.backend.evaluate(batch.part(begin, begin + self.micro_batch))
             count += batch.weight
         model.train()
         return total / max(count, 1.0)
-
-    def _loss(self, batch: Packed) -> float:
-        """The weighted sum of cross-entropies of some rows, in nats."""
-        if self.static is not None:
-            return self.static.evaluate(batch)
-        return packed_loss(self.loaded.model, batch.to(self.settings.device), chunk=CHUNK).item()
 
     @torch.no_grad()
     def sample(self, count: int) -> str:
@@ -221,12 +188,9 @@ class TuneState:
         Returns:
             The beginning, an arrow, and what the model makes of it.
         """
-        length, tokenizer = self.settings.train_seq_length, self.loaded.tokenizer
-        begin = self.held_out[0].beginning[: length - 1]
-        if self.static is not None:
-            written = self.static.write(begin, min(count, length - len(begin)))
-        else:
-            written = generate(self.loaded, begin, count, device=self.settings.device)
+        tokenizer = self.loaded.tokenizer
+        begin = self.held_out[0].beginning[: self.settings.train_seq_length - 1]
+        written = self.backend.write(begin, count, padding=tokenizer.eos_token_id or 0)
         parts = (written[: len(begin)], written[len(begin) :])
         return " → ".join(str(tokenizer.decode(part, skip_special_tokens=True)) for part in parts)
 
@@ -270,7 +234,7 @@ class TuneState:
         """
         files: dict[str, Callable[[Path], object]] = {
             **self._weight_files(),
-            "optimizer.safetensors": writer(self.optimizer.tensors()),
+            "optimizer.safetensors": writer(self.backend.optimizer.tensors()),
             "random.safetensors": writer(random_states()),
         }
         return folder.write(self.step, files, facts(self, self.identity), best=best)
@@ -283,12 +247,11 @@ class TuneState:
                 copy_tensors(load_file(checkpoint.folder / MODEL), own_tensors(self.loaded.model))
             else:
                 load_adapters(self.loaded.model, checkpoint.folder)
-            copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
+            copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.backend.optimizer.tensors())
         elif token != self.weight_client.parked:
             raise CheckpointError(f"the weight server does not hold what {checkpoint.folder} stands for")
         self.weight_client.park(None)
-        if self.static is not None:
-            self.static.refresh()
+        self.backend.refresh()
 
     def _weight_files(self) -> dict[str, Callable[[Path], object]]:
         """What is trained: adapters as PEFT has them, or the whole model as Transformers has it."""
@@ -386,15 +349,15 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     ).draw()  # can be evaluated
     examples = PackedBatches(
         learned, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed,
-        weighs=tuning.distrust == "weighted", prepared=backend.static is not None,
+        weighs=tuning.distrust == "weighted", prepared=backend.sends_batches,
     )  # fmt: skip
     identity = settings.identity() | {"examples": fingerprint(path), "model": name}
     if tuning.distrust == "added":
         say_added_term(corpus, tuning.distrust_alpha)
-    batches = Ahead(examples, device="cpu" if backend.static else settings.device)
-    captures = backend.static is not None and settings.device == "cuda"
+    batches = Ahead(examples, device="cpu" if backend.sends_batches else settings.device)
+    captures = backend.sends_batches and settings.device == "cuda"
     return TuneState(
-        settings, tuning, loaded, lora, backend.weights, backend.optimizer, examples, batches, held_out, identity,
-        corpus=corpus, static=backend.static, weight_client=backend.weight_client, choice=choice,
-        micro_batch=backend.rows or settings.batch_size, calls=AllocatorCalls(enabled=captures),
+        settings, tuning, loaded, lora, backend, examples, batches, held_out, identity,
+        corpus=corpus, weight_client=backend.weight_client, choice=choice,
+        micro_batch=backend.rows, calls=AllocatorCalls(enabled=captures),
     )  # fmt: skip

@@ -87,22 +87,23 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
     return Loaded(model.train(), tokenizer, name)
 
 
-def generate(loaded: Loaded, tokens: list[int], count: int, *, device: str) -> list[int]:
-    """Let a model go on by its own code, by the likeliest tokens.
+def generate(model: Any, tokens: list[int], count: int, *, device: str, padding: int) -> list[int]:  # noqa: ANN401
+    """Let a model continue some tokens by its own code, with the likeliest ones.
 
     Args:
-        loaded: In training mode.
-        tokens: It goes on with.
+        model: In training mode.
+        tokens: One or more.
         count: Tokens to add, at most.
         device: Where the model is.
+        padding: The token that stands for none.
 
     Returns:
         The tokens, and those that were added.
     """
-    model, given = loaded.model.eval(), torch.tensor([tokens], device=device)
-    found = model.generate(
+    given = torch.tensor([tokens], device=device)
+    found = model.eval().generate(
         given, attention_mask=torch.ones_like(given), max_new_tokens=count, do_sample=False, use_cache=True,
-        pad_token_id=loaded.tokenizer.eos_token_id or 0,
+        pad_token_id=padding,
     )  # fmt: skip
     model.train()
     return list(found[0].tolist())

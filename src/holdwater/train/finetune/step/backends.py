@@ -1,44 +1,90 @@
-"""Which way the steps of a model are taken: written out, captured from its own code, or eagerly; and why."""
+"""The three ways to take the steps of a model, and which one a run takes: fused, captured autograd, or eager."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import Any, ClassVar, Protocol
 
 from holdwater.errors import ModelError
 from holdwater.oom.out_of_memory import is_out_of_memory
 from holdwater.process.restart_context import is_first_process
-from holdwater.train.finetune.fused.decoder import Decoder, StepPlan
+from holdwater.train.finetune.data.packing import Packed
+from holdwater.train.finetune.fused.decoder import StepPlan
 from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.fused.shape import why_not
-from holdwater.train.finetune.model.lora import is_adapted
-from holdwater.train.finetune.step.autograd import AutogradStep
-from holdwater.train.finetune.step.captured import StaticStep
+from holdwater.train.finetune.step.captured import CapturedBackend
+from holdwater.train.finetune.step.eager import EagerBackend
+from holdwater.train.finetune.step.fused import FusedBackend
 from holdwater.train.finetune.step.quantized_linear import quantize_linear_layers
 from holdwater.train.finetune.weight_server.client import WeightClient
-from holdwater.train.flat import FlatAdamW, FlatWeights, Take
+from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings
 from holdwater.units import Bytes, format_size
 
 log = logging.getLogger("holdwater")
 
 
-@dataclass(frozen=True, slots=True)
-class StepBackend:
-    """What a step needs."""
+class StepBackend(Protocol):
+    """Takes the steps of a model that lies on its device."""
 
+    sends_batches: ClassVar[bool]
+    """Whether batches are drawn into the host's memory and sent by the backend, so that the next one can be drawn
+    while the device works."""
+    seeds_dropout: ClassVar[bool]
+    """Whether dropout depends on the number of a micro-batch within its step."""
     weights: FlatWeights
     optimizer: FlatAdamW
-    static: StaticStep | None
-    """Takes the steps in memory that never moves; None where autograd takes them eagerly."""
-    rows: int | None = None
-    """Rows of a micro-batch, where fewer fit than were asked for; None takes them all."""
-    weight_client: WeightClient = field(default_factory=WeightClient)
+    rows: int
+    """Rows of a micro-batch, at most."""
+    weight_client: WeightClient
     """Whose memory the weights lie in."""
+    micro_batches: int
+    """Of the step so far."""
+
+    def clear(self) -> None:
+        """Begin a step: gradients of the last one are forgotten."""
+        ...
+
+    def propagate(self, batch: Packed, share: float, *, seed: int) -> None:
+        """Make the gradients of a micro-batch, or add them to those of the step so far.
+
+        Args:
+            batch: Some rows.
+            share: What their mean loss counts in that of the step.
+            seed: Of their dropout.
+        """
+        ...
+
+    def update(self, rate: float) -> None:
+        """Change the weights by the gradients of the step.
+
+        Args:
+            rate: The learning rate of this step.
+        """
+        ...
+
+    def loss(self) -> float:
+        """The mean loss of the step, in nats."""
+        ...
+
+    def evaluate(self, batch: Packed) -> float:
+        """The weighted sum of cross-entropies of some rows in nats, without gradients."""
+        ...
+
+    def write(self, tokens: list[int], count: int, *, padding: int) -> list[int]:
+        """Continue some tokens with the likeliest ones.
+
+        Args:
+            tokens: One or more.
+            count: Tokens to add, at most.
+            padding: The token that stands for none.
+
+        Returns:
+            The tokens, and those that were added.
+        """
+        ...
+
+    def refresh(self) -> None:
+        """Take the trained weights as they are now: something else has changed them."""
+        ...
 
 
 def choose_backend(model: Any, settings: TrainSettings, where: WeightPlacement, step: StepPlan) -> StepBackend:  # noqa: ANN401
@@ -54,9 +100,8 @@ def choose_backend(model: Any, settings: TrainSettings, where: WeightPlacement, 
         ModelError: The model, or a step of it, does not fit into the device's memory.
         RuntimeError: The device failed otherwise.
     """
-    reason = why_not(model, length=settings.train_seq_length, device=settings.device)
     try:
-        return _backend(model, settings, where, step, written=not reason)
+        return _choose(model, settings, where, step)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -66,90 +111,36 @@ def choose_backend(model: Any, settings: TrainSettings, where: WeightPlacement, 
         ) from None
 
 
-def _backend(
-    model: Any,  # noqa: ANN401 - of Transformers
-    settings: TrainSettings,
-    where: WeightPlacement,
-    step: StepPlan,
-    *,
-    written: bool,
-) -> StepBackend:
-    """As `choose_backend`; the model's own code takes steps that are not written out."""
-    on_cuda = settings.device == "cuda"
-    if written and (on_cuda or where.bits is not None):
-        _tell("each step is written out%s", ", and captured" if on_cuda else "")
-        return fused_backend(model, settings, where, step)
-    if where.bits is not None:
-        count, share = quantize_linear_layers(model, where.bits, settings.device)
-        _tell("the weights of %d linear layers, %.0f%% of all, are in %d bits", count, 100 * share, where.bits)
-    weights = FlatWeights.of(model.to(settings.device))
-    if not on_cuda:
-        _tell("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", settings.device)
-        return StepBackend(weights, _optimizer(weights, settings), None)
-    torch.cuda.empty_cache()  # what laying weights out has left
-    optimizer = _optimizer(weights, settings)
-    _tell("each step is captured from the model's own code")
-    autocast = partial(torch.autocast, "cuda", dtype=torch.bfloat16, cache_enabled=False)
-    narrow = None if is_adapted(model) else autocast  # weights that are trained are in float32
-    own = AutogradStep(model, weights, length=settings.train_seq_length, narrow=narrow, again=step.recomputed > 0)
-    update = partial(_step, optimizer, largest_norm=settings.gradient_clip)
-    tokens = step.rows * settings.train_seq_length
-    return StepBackend(weights, optimizer, StaticStep(own, update, tokens=tokens), step.rows)
+def _choose(model: Any, settings: TrainSettings, where: WeightPlacement, step: StepPlan) -> StepBackend:  # noqa: ANN401
+    """As `choose_backend`.
 
-
-def fused_backend(model: Any, settings: TrainSettings, where: WeightPlacement, step: StepPlan) -> StepBackend:  # noqa: ANN401
-    """Take steps with every buffer and every kernel by name.
-
-    Args:
-        model: With adapters, of a kind that is known; on the CPU.
-        settings: Of the run.
-        where: Frozen weights are put, and how.
-        step: How steps are taken.
+    Fused where the kernels know the model, and it lies on a CUDA device or in few bits. Other models are captured
+    on a CUDA device, and run eagerly elsewhere.
     """
-    decoder = Decoder(model, where)
-    weights = FlatWeights.of(model, decoder.trained, where.take_trained)
-    decoder.bind()
-    decoder.prepare(settings.train_seq_length, step)
-    optimizer = _optimizer(weights, settings, where.take_trained)
-    where.weight_client.whole({"name": where.name})
-    update = partial(_update(weights, optimizer, decoder), largest_norm=settings.gradient_clip)
-    tokens = step.rows * settings.train_seq_length
-    return StepBackend(
-        weights, optimizer, StaticStep(decoder, update, tokens=tokens), step.rows, where.weight_client
+    on_cuda = settings.device == "cuda"
+    fused = not why_not(model, length=settings.train_seq_length, device=settings.device)
+    backend: StepBackend
+    if fused and (on_cuda or where.bits is not None):
+        _say("each step is fused%s", ", and captured" if on_cuda else "")
+        backend = FusedBackend(model, settings, where, step)
+    else:
+        if where.bits is not None:
+            count, share = quantize_linear_layers(model, where.bits, settings.device)
+            _say("the weights of %d linear layers, %.0f%% of all, are in %d bits", count, 100 * share, where.bits)
+        if on_cuda:
+            _say("each step is captured from the model's own code")
+            backend = CapturedBackend(model, settings, step)
+        else:
+            _say("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", settings.device)
+            backend = EagerBackend(model, settings)
+    size = sum(tensor.nbytes for tensor in backend.optimizer.tensors().values())
+    _say(
+        "%d weights are trained; the optimizer holds %s for them", backend.weights.count, format_size(Bytes(size))
     )
+    return backend
 
 
-def _tell(text: str, *arguments: object) -> None:
-    """Say something once in a run."""
+def _say(text: str, *arguments: object) -> None:
+    """Log something once in a run."""
     if is_first_process():
         log.info(text, *arguments)
-
-
-def _update(weights: FlatWeights, optimizer: FlatAdamW, decoder: Decoder) -> Callable[..., None]:
-    """Changes weights and their copies: one kernel on a CUDA device."""
-    if weights.decayed.is_cuda:
-        from holdwater.train.finetune.fused.update_kernels import FlatUpdate  # noqa: PLC0415 - Triton is with CUDA
-
-        torch.cuda.empty_cache()  # what moving the weights has left
-        return FlatUpdate(weights, optimizer, decoder.copies())
-
-    def update(rate: Tensor, *, largest_norm: float) -> None:
-        """Change the weights, then their copies."""
-        _step(optimizer, rate, largest_norm=largest_norm)
-        decoder.refresh()
-
-    return update
-
-
-def _step(optimizer: FlatAdamW, rate: Tensor, *, largest_norm: float) -> None:
-    """Change the weights."""
-    optimizer.step(learning_rate=rate, largest_norm=largest_norm)
-
-
-def _optimizer(weights: FlatWeights, settings: TrainSettings, take: Take | None = None) -> FlatAdamW:
-    """Make the optimizer, and say what it takes."""
-    optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay, take=take)
-    count = weights.decayed.numel() + weights.undecayed.numel()
-    size = sum(tensor.nbytes for tensor in optimizer.tensors().values())
-    _tell("%d weights are trained; the optimizer holds %s for them", count, format_size(Bytes(size)))
-    return optimizer

@@ -1,257 +1,44 @@
-"""A step whose addresses never change: captured once as CUDA graphs, replayed from then on; run eagerly elsewhere.
+"""Steps of any model by its own code and autograd, captured as CUDA graphs."""
 
-A shape is met twice before it is replayed: the first time it runs eagerly, and that is the step itself, so nothing
-has to be put back; the second time it is captured. Replaying makes no call to the allocator and runs no Python.
-Source: PyTorch's notes on CUDA graphs, whole-step capture with static inputs.
-"""
-
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from holdwater.oom.out_of_memory import is_out_of_memory
-from holdwater.train.finetune.data.examples import Example
-from holdwater.train.finetune.data.packing import Packed, pack
-from holdwater.train.finetune.fused.decoder import Inputs
+from holdwater.train.finetune.fused.decoder import StepPlan
+from holdwater.train.finetune.model.lora import is_adapted
+from holdwater.train.finetune.step.autograd import AutogradStep
+from holdwater.train.finetune.step.static_step import StaticStep
+from holdwater.train.finetune.weight_server.client import WeightClient
+from holdwater.train.flat import FlatAdamW, FlatWeights
+from holdwater.train.settings import TrainSettings
 
-log = logging.getLogger("holdwater")
 
+class CapturedBackend(StaticStep):
+    """Captured autograd; where capturing fails the steps run eagerly."""
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where the parts of a micro-batch lie in one piece of memory, in bytes."""
-
-    tokens: int
-
-    def views(self, memory: Tensor) -> dict[str, Tensor]:
-        """The parts.
+    def __init__(self, model: Any, settings: TrainSettings, step: StepPlan) -> None:  # noqa: ANN401 - of Transformers
+        """Put a model on its device.
 
         Args:
-            memory: Shape (size,), uint8.
+            model: On the CPU, but for weights in few bits.
+            settings: Of the run, on a CUDA device.
+            step: In which micro-batches, and whether layers are computed again.
         """
-        kinds = (
-            ("tokens", torch.int64, self.tokens), ("targets", torch.int64, self.tokens), ("seed", torch.int64, 1),
-            ("weights", torch.float32, self.tokens), ("spans", torch.int32, 2 * self.tokens),
-        )  # fmt: skip
-        found, at = {}, 0
-        for name, kind, count in kinds:
-            size = count * kind.itemsize
-            found[name] = memory[at : at + size].view(kind)
-            at += size
-        return found
-
-    @property
-    def size(self) -> int:
-        """Of all parts together, in bytes."""
-        return self.tokens * (8 + 8 + 4 + 2 * 4) + 8
+        length = settings.train_seq_length
+        self.weights = FlatWeights.of(model.to(settings.device))
+        torch.cuda.empty_cache()  # what laying weights out has left
+        self.optimizer = FlatAdamW(self.weights, weight_decay=settings.weight_decay)
+        self.weight_client = WeightClient()
+        self.rows = step.rows
+        autocast = partial(torch.autocast, "cuda", dtype=torch.bfloat16, cache_enabled=False)
+        narrow = None if is_adapted(model) else autocast  # weights that are trained are in float32
+        own = AutogradStep(model, self.weights, length=length, narrow=narrow, again=step.recomputed > 0)
+        update = partial(_update, self.optimizer, largest_norm=settings.gradient_clip)
+        super().__init__(own, update, rows=step.rows, length=length)
 
 
-@dataclass(slots=True)
-class _Lane:
-    """Memory of the host from which a micro-batch is sent."""
-
-    parts: dict[str, Tensor]
-    memory: Tensor
-    sent: Any
-    """The event after which it can be written again; None where sending is done at once."""
-
-
-@dataclass(slots=True)
-class GraphRecording:
-    """Functions that were captured, by what they depend on."""
-
-    enabled: bool
-    graphs: dict[object, Any] = field(default_factory=dict)
-    """None stands for a shape that ran eagerly once."""
-    pool: Any = None
-
-    def run(self, key: object, function: Callable[[], None]) -> None:
-        """Run a function whose addresses depend on a key alone.
-
-        Args:
-            key: Equal for calls that do the same to the same memory.
-            function: Is run, captured, or replayed.
-
-        Raises:
-            RuntimeError: Memory ran out.
-        """
-        if not self.enabled or key not in self.graphs:
-            function()
-            self.graphs[key] = None
-            return
-        if self.graphs[key] is None:
-            try:
-                self.graphs[key] = self._captured(function)
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise
-                self.enabled = False
-                log.warning("the step cannot be captured (%s): it runs eagerly", str(error).split("\n", 1)[0])
-                function()
-                return
-        self.graphs[key].replay()
-
-    def _captured(self, function: Callable[[], None]) -> Any:  # noqa: ANN401 - a graph
-        """Capture a function, without running it."""
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()  # what the eager run took lies in another pool
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            function()
-        self.pool = self.pool or graph.pool()
-        return graph
-
-
-class Propagator(Protocol):
-    """Makes losses and gradients, always in the same memory."""
-
-    device: str
-    """Where."""
-
-    def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
-        """Make the gradients of a micro-batch, or add them to those that are there; return its loss. Shape ()."""
-        ...
-
-    def loss(self, inputs: Inputs) -> Tensor:
-        """The same loss, without gradients. Shape ()."""
-        ...
-
-    def refresh(self) -> None:
-        """Take the trained weights as they are now."""
-        ...
-
-    def next_token(self, inputs: Inputs) -> Tensor:
-        """The likeliest token after the last one. Shape ()."""
-        ...
-
-
-class StaticStep:
-    """Takes the steps of a model whose memory never moves."""
-
-    def __init__(self, model: Propagator, update: Callable[[Tensor], None], *, tokens: int) -> None:
-        """Make room for the inputs.
-
-        Args:
-            model: Ready to be used.
-            update: Changes the trained weights, given the learning rate. Shape (), float32.
-            tokens: In a micro-batch, at most.
-        """
-        device = model.device
-        self._model, self._update = model, update
-        self._layout = _Layout(tokens)
-        self._memory = torch.zeros(self._layout.size, dtype=torch.uint8, device=device)
-        self._parts = self._layout.views(self._memory)
-        on_cuda = torch.device(device).type == "cuda"
-        events = [torch.cuda.Event() for _ in range(3)] if on_cuda else [None] * 3  # type: ignore[no-untyped-call]
-        hosts = [torch.zeros(self._layout.size, dtype=torch.uint8, pin_memory=on_cuda) for _ in range(2)]
-        self._lanes = [
-            _Lane(self._layout.views(host), host, sent) for host, sent in zip(hosts, events[1:], strict=True)
-        ]
-        self._rate = torch.zeros((), device=device)
-        self._loss = torch.zeros((), device=device)
-        self._told = torch.zeros((), pin_memory=on_cuda)
-        self._known: Any = events[0]
-        """The event after which the host knows the loss."""
-        self.recording = GraphRecording(enabled=on_cuda)
-        self.micro_batches = 0
-        """Of the step so far."""
-
-    def clear(self) -> None:
-        """Forget all gradients: the next micro-batch writes them anew."""
-        self.micro_batches = 0
-
-    def refresh(self) -> None:
-        """Take the trained weights as they are now."""
-        self._model.refresh()
-
-    def propagate(self, batch: Packed, share: float, *, seed: int) -> None:
-        """Make the gradients of a micro-batch, or add them to those of the step so far.
-
-        Args:
-            batch: Rows in the host's memory.
-            share: What their mean loss counts in that of the step.
-            seed: Of their dropout.
-        """
-        count = batch.tokens.numel()
-        self._send(batch, share / batch.weight, seed)
-        inputs = self._inputs(count)
-        add = self.micro_batches > 0
-        self.micro_batches += 1
-
-        def run() -> None:
-            """The whole micro-batch."""
-            loss = self._model.propagate(inputs, add=add)
-            self._loss.add_(loss) if add else self._loss.copy_(loss)
-
-        self.recording.run((count, add), run)
-
-    def update(self, rate: float) -> None:
-        """Change the weights.
-
-        Args:
-            rate: The learning rate of this step.
-        """
-        self._told.copy_(self._loss, non_blocking=True)
-        if self._known is not None:
-            self._known.record()
-        self._rate.fill_(rate)
-
-        def run() -> None:
-            """The whole update."""
-            self._update(self._rate)
-
-        self.recording.run("update", run)
-
-    def loss(self) -> float:
-        """The mean loss of the step, in nats; waits until the device has made it, not for the update."""
-        if self._known is not None:
-            self._known.synchronize()
-        return self._told.item()
-
-    def write(self, tokens: list[int], count: int) -> list[int]:
-        """Go on with some tokens, by the likeliest one each time.
-
-        Args:
-            tokens: One or more.
-            count: Tokens to add; fewer where there is no more room.
-        """
-        written, room = list(tokens), self._parts["tokens"].numel()
-        for _ in range(min(count, room - len(written))):
-            known = [Example(written, [False] * len(written))]
-            self._send(pack([known], len(written)), 1.0, 0)
-            written.append(int(self._model.next_token(self._inputs(len(written))).item()))
-        return written
-
-    @torch.no_grad()
-    def evaluate(self, batch: Packed) -> float:
-        """The weighted sum of cross-entropies of some rows in nats, without gradients."""
-        self._send(batch, 1.0, 0)
-        return self._model.loss(self._inputs(batch.tokens.numel())).item()
-
-    def _send(self, batch: Packed, factor: float, seed: int) -> None:
-        """Send a micro-batch to the device."""
-        lane = self._lanes[0]
-        self._lanes.reverse()
-        if lane.sent is not None:
-            lane.sent.synchronize()
-        count, parts = batch.tokens.numel(), lane.parts
-        for name in ("tokens", "targets"):
-            parts[name][:count].copy_(getattr(batch, name).flatten())
-        torch.mul(batch.weights.flatten(), factor, out=parts["weights"][:count])
-        parts["seed"].fill_(seed)
-        parts["spans"].view(2, -1)[:, :count].copy_(batch.spans)
-        self._memory.copy_(lane.memory, non_blocking=True)
-        if lane.sent is not None:
-            lane.sent.record()
-
-    def _inputs(self, count: int) -> Inputs:
-        """The micro-batch on the device."""
-        parts = self._parts
-        spans = parts["spans"].view(2, -1)[:, :count]
-        return Inputs(
-            parts["tokens"][:count], parts["targets"][:count], parts["weights"][:count], parts["seed"], spans
-        )
+def _update(optimizer: FlatAdamW, rate: Tensor, *, largest_norm: float) -> None:
+    """Change the weights."""
+    optimizer.step(learning_rate=rate, largest_norm=largest_norm)

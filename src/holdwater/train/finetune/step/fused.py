@@ -1,0 +1,59 @@
+"""Steps of a decoder by its own kernels: no autograd graph, every buffer made once."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holdwater.train.finetune.fused.decoder import Decoder, StepPlan
+from holdwater.train.finetune.fused.frozen import WeightPlacement
+from holdwater.train.finetune.step.static_step import StaticStep
+from holdwater.train.flat import FlatAdamW, FlatWeights
+from holdwater.train.settings import TrainSettings
+
+
+class FusedBackend(StaticStep):
+    """Fused steps, captured as CUDA graphs on a CUDA device."""
+
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - of Transformers
+        settings: TrainSettings,
+        where: WeightPlacement,
+        step: StepPlan,
+    ) -> None:
+        """Put a model on its device, and make all buffers.
+
+        Args:
+            model: With adapters, one that `why_not` has nothing against; on the CPU.
+            settings: Of the run.
+            where: Frozen weights are put, and how.
+            step: How steps are taken.
+        """
+        decoder = Decoder(model, where)
+        self.weights = FlatWeights.of(model, decoder.trained, where.take_trained)
+        decoder.bind()
+        decoder.prepare(settings.train_seq_length, step)
+        self.optimizer = FlatAdamW(self.weights, weight_decay=settings.weight_decay, take=where.take_trained)
+        self.weight_client = where.weight_client
+        self.weight_client.whole({"name": where.name})
+        self.rows = step.rows
+        update = _update(self.weights, self.optimizer, decoder, largest_norm=settings.gradient_clip)
+        super().__init__(decoder, update, rows=step.rows, length=settings.train_seq_length)
+
+
+def _update(weights: FlatWeights, optimizer: FlatAdamW, decoder: Decoder, *, largest_norm: float) -> partial[None]:
+    """What changes the weights and their copies, given the learning rate: one kernel on a CUDA device."""
+    if not weights.decayed.is_cuda:
+        return partial(_update_in_torch, optimizer, decoder, largest_norm=largest_norm)
+    from holdwater.train.finetune.fused.update_kernels import FlatUpdate  # noqa: PLC0415 - Triton is with CUDA
+
+    torch.cuda.empty_cache()  # what moving the weights has left
+    return partial(FlatUpdate(weights, optimizer, decoder.copies()), largest_norm=largest_norm)
+
+
+def _update_in_torch(optimizer: FlatAdamW, decoder: Decoder, rate: Tensor, *, largest_norm: float) -> None:
+    """Change the weights, then their copies."""
+    optimizer.step(learning_rate=rate, largest_norm=largest_norm)
+    decoder.refresh()

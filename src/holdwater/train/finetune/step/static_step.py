@@ -1,0 +1,262 @@
+"""A step whose addresses never change: captured once as CUDA graphs, replayed from then on; run eagerly elsewhere.
+
+A shape is met twice before it is replayed: the first time it runs eagerly, and that is the step itself, so nothing
+has to be put back; the second time it is captured. Replaying makes no call to the allocator and runs no Python.
+Source: PyTorch's notes on CUDA graphs, whole-step capture with static inputs.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from holdwater.oom.out_of_memory import is_out_of_memory
+from holdwater.train.finetune.data.examples import Example
+from holdwater.train.finetune.data.packing import Packed, pack
+from holdwater.train.finetune.fused.decoder import Inputs
+
+log = logging.getLogger("holdwater")
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the parts of a micro-batch lie in one piece of memory, in bytes."""
+
+    tokens: int
+
+    def views(self, memory: Tensor) -> dict[str, Tensor]:
+        """The parts.
+
+        Args:
+            memory: Shape (size,), uint8.
+        """
+        parts = (
+            ("tokens", torch.int64, self.tokens), ("targets", torch.int64, self.tokens), ("seed", torch.int64, 1),
+            ("weights", torch.float32, self.tokens), ("spans", torch.int32, 2 * self.tokens),
+        )  # fmt: skip
+        found, at = {}, 0
+        for name, dtype, count in parts:
+            size = count * dtype.itemsize
+            found[name] = memory[at : at + size].view(dtype)
+            at += size
+        return found
+
+    @property
+    def size(self) -> int:
+        """Of all parts together, in bytes."""
+        return self.tokens * (8 + 8 + 4 + 2 * 4) + 8
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Memory of the host from which a micro-batch is sent."""
+
+    parts: dict[str, Tensor]
+    memory: Tensor
+    sent: Any
+    """The event after which it can be written again; None where sending is done at once."""
+
+
+@dataclass(slots=True)
+class GraphRecording:
+    """Functions that were captured, by what they depend on."""
+
+    enabled: bool
+    graphs: dict[object, Any] = field(default_factory=dict)
+    """None stands for a shape that ran eagerly once."""
+    pool: Any = None
+
+    def run(self, key: object, function: Callable[[], None]) -> None:
+        """Run a function whose addresses depend on a key alone.
+
+        Args:
+            key: Equal for calls that do the same to the same memory.
+            function: Is run, captured, or replayed.
+
+        Raises:
+            RuntimeError: Memory ran out.
+        """
+        if not self.enabled or key not in self.graphs:
+            function()
+            self.graphs[key] = None
+            return
+        if self.graphs[key] is None:
+            try:
+                self.graphs[key] = self._captured(function)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                self.enabled = False
+                log.warning("the step cannot be captured (%s): it runs eagerly", str(error).split("\n", 1)[0])
+                function()
+                return
+        self.graphs[key].replay()
+
+    def _captured(self, function: Callable[[], None]) -> Any:  # noqa: ANN401 - a graph
+        """Capture a function, without running it."""
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()  # what the eager run took lies in another pool
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            function()
+        self.pool = self.pool or graph.pool()
+        return graph
+
+
+class Propagator(Protocol):
+    """Makes losses and gradients, always in the same memory: a fused decoder, or a model under autograd."""
+
+    device: str
+    """Where."""
+
+    def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
+        """Make the gradients of a micro-batch, or add them to those that are there; return its loss. Shape ()."""
+        ...
+
+    def loss(self, inputs: Inputs) -> Tensor:
+        """The same loss, without gradients. Shape ()."""
+        ...
+
+    def refresh(self) -> None:
+        """Take the trained weights as they are now."""
+        ...
+
+    def next_token(self, inputs: Inputs) -> Tensor:
+        """The likeliest token after the last one. Shape ()."""
+        ...
+
+
+class StaticStep:
+    """Takes the steps of a model whose memory never moves; two of the backends are made of it."""
+
+    sends_batches: ClassVar[bool] = True
+    seeds_dropout: ClassVar[bool] = True
+
+    def __init__(self, model: Propagator, update: Callable[[Tensor], None], *, rows: int, length: int) -> None:
+        """Allocate the memory of the inputs.
+
+        Args:
+            model: Ready to be used.
+            update: Changes the trained weights, given the learning rate. Shape (), float32.
+            rows: Of a micro-batch, at most.
+            length: Of a row, in tokens.
+        """
+        device = model.device
+        self._model, self._update, self._length = model, update, length
+        self._layout = _Layout(rows * length)
+        self._memory = torch.zeros(self._layout.size, dtype=torch.uint8, device=device)
+        self._parts = self._layout.views(self._memory)
+        on_cuda = torch.device(device).type == "cuda"
+        events = [torch.cuda.Event() for _ in range(3)] if on_cuda else [None] * 3  # type: ignore[no-untyped-call]
+        hosts = [torch.zeros(self._layout.size, dtype=torch.uint8, pin_memory=on_cuda) for _ in range(2)]
+        self._lanes = [
+            _Lane(self._layout.views(host), host, sent) for host, sent in zip(hosts, events[1:], strict=True)
+        ]
+        self._rate = torch.zeros((), device=device)
+        self._loss = torch.zeros((), device=device)
+        self._host_loss = torch.zeros((), pin_memory=on_cuda)
+        self._loss_copied: Any = events[0]
+        """The event after which the host has the loss; None where copies are made at once."""
+        self.recording = GraphRecording(enabled=on_cuda)
+        self.micro_batches = 0
+        """Of the step so far."""
+
+    def clear(self) -> None:
+        """Forget all gradients: the next micro-batch writes them anew."""
+        self.micro_batches = 0
+
+    def refresh(self) -> None:
+        """Take the trained weights as they are now."""
+        self._model.refresh()
+
+    def propagate(self, batch: Packed, share: float, *, seed: int) -> None:
+        """Make the gradients of a micro-batch, or add them to those of the step so far.
+
+        Args:
+            batch: Rows in the host's memory.
+            share: What their mean loss counts in that of the step.
+            seed: Of their dropout.
+        """
+        count = batch.tokens.numel()
+        self._send(batch, share / batch.weight, seed)
+        inputs = self._inputs(count)
+        add = self.micro_batches > 0
+        self.micro_batches += 1
+
+        def run() -> None:
+            """The whole micro-batch."""
+            loss = self._model.propagate(inputs, add=add)
+            self._loss.add_(loss) if add else self._loss.copy_(loss)
+
+        self.recording.run((count, add), run)
+
+    def update(self, rate: float) -> None:
+        """Change the weights.
+
+        Args:
+            rate: The learning rate of this step.
+        """
+        self._host_loss.copy_(self._loss, non_blocking=True)
+        if self._loss_copied is not None:
+            self._loss_copied.record()
+        self._rate.fill_(rate)
+
+        def run() -> None:
+            """The whole update."""
+            self._update(self._rate)
+
+        self.recording.run("update", run)
+
+    def loss(self) -> float:
+        """The mean loss of the step, in nats; waits until the device has made it, not for the update."""
+        if self._loss_copied is not None:
+            self._loss_copied.synchronize()
+        return self._host_loss.item()
+
+    def write(self, tokens: list[int], count: int, *, padding: int) -> list[int]:  # noqa: ARG002 - of a backend
+        """Continue some tokens with the likeliest one each time, up to the length of a row.
+
+        Args:
+            tokens: One or more.
+            count: Tokens to add, at most.
+            padding: Not needed here: a row has the length of its tokens.
+        """
+        written = list(tokens)
+        for _ in range(min(count, self._length - len(written))):
+            known = [Example(written, [False] * len(written))]
+            self._send(pack([known], len(written)), 1.0, 0)
+            written.append(int(self._model.next_token(self._inputs(len(written))).item()))
+        return written
+
+    @torch.no_grad()
+    def evaluate(self, batch: Packed) -> float:
+        """The weighted sum of cross-entropies of some rows in nats, without gradients."""
+        self._send(batch, 1.0, 0)
+        return self._model.loss(self._inputs(batch.tokens.numel())).item()
+
+    def _send(self, batch: Packed, factor: float, seed: int) -> None:
+        """Send a micro-batch to the device."""
+        lane = self._lanes[0]
+        self._lanes.reverse()
+        if lane.sent is not None:
+            lane.sent.synchronize()
+        count, parts = batch.tokens.numel(), lane.parts
+        for name in ("tokens", "targets"):
+            parts[name][:count].copy_(getattr(batch, name).flatten())
+        torch.mul(batch.weights.flatten(), factor, out=parts["weights"][:count])
+        parts["seed"].fill_(seed)
+        parts["spans"].view(2, -1)[:, :count].copy_(batch.spans)
+        self._memory.copy_(lane.memory, non_blocking=True)
+        if lane.sent is not None:
+            lane.sent.record()
+
+    def _inputs(self, count: int) -> Inputs:
+        """The micro-batch on the device."""
+        parts = self._parts
+        spans = parts["spans"].view(2, -1)[:, :count]
+        return Inputs(
+            parts["tokens"][:count], parts["targets"][:count], parts["weights"][:count], parts["seed"], spans
+        )
