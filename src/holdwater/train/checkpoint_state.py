@@ -1,27 +1,63 @@
-"""What all checkpoints of a trainable hold beside its tensors, and whether a run may go on from one."""
+"""What all checkpoints of a trainable have in common: the facts beside tensors, and how a run resumes from one."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from holdwater.errors import RunFolderError
-from holdwater.resume.exactness import exactness
+from holdwater.errors import CheckpointError, RunFolderError
+from holdwater.random_states import restore_random_states
+from holdwater.resume.exactness import exactness, restore_exactness
 from holdwater.store.checkpoints import Checkpoint
 from holdwater.train.trainable import Trainable
 
+MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
+"""Files of a checkpoint."""
 CHANGED = {
     "examples": "other examples: the file of --data has changed since",
     "model": "another model: the weights of --model differ",
 }
-"""What is told by a sum, in words."""
+"""What the identity holds as a checksum, in words."""
+
+
+def resume(
+    trainable: Trainable,
+    checkpoint: Checkpoint,
+    identity: Mapping[str, object],
+    load_tensors: Callable[[Checkpoint], None],
+) -> list[str]:
+    """Resume from a checkpoint, in place: tensors stay where they are, so memory is that of the run.
+
+    Args:
+        trainable: Gets the state.
+        checkpoint: A whole one.
+        identity: What the checkpoint must agree with.
+        load_tensors: Copies weights and optimizer state out of the checkpoint.
+
+    Returns:
+        Remarks for people, where the machine differs from the one that wrote it.
+
+    Raises:
+        RunFolderError: The checkpoint belongs to a run with other settings.
+        CheckpointError: Its files do not hold what they should.
+    """
+    compare(identity, checkpoint)
+    remarks = restore_exactness(checkpoint.state["exactness"])
+    try:
+        load_tensors(checkpoint)
+        restore_random_states(load_file(checkpoint.folder / RANDOM))
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
+    _restore_facts(trainable, checkpoint)
+    return remarks
 
 
 def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
-    """Refuse to go on under other settings.
+    """Refuse to resume under other settings.
 
     Args:
         identity: What must be the same.
@@ -60,13 +96,8 @@ def facts(trainable: Trainable, identity: Mapping[str, object]) -> dict[str, Any
     }
 
 
-def go_on(trainable: Trainable, checkpoint: Checkpoint) -> None:
-    """Go on from those facts.
-
-    Args:
-        trainable: Its tensors are those of the checkpoint.
-        checkpoint: A whole one.
-    """
+def _restore_facts(trainable: Trainable, checkpoint: Checkpoint) -> None:
+    """Resume from the facts of a checkpoint, once its tensors are loaded."""
     trainable.batches.restore(checkpoint.state["batches"])
     best = checkpoint.state["best"]
     trainable.best = float("inf") if best is None else float(best)

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from holdwater.errors import CheckpointError
 from holdwater.oom.recovering_step import StepFunctions
 from holdwater.oom.torch_step import why_inexact
-from holdwater.random_states import RandomStates, random_states, restore_random_states, seed_everything
-from holdwater.resume.exactness import restore_exactness
+from holdwater.random_states import RandomStates, random_states, seed_everything
 from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder
-from holdwater.train.checkpoint_state import compare, copy_tensors, facts, go_on, writer
+from holdwater.train.checkpoint_state import MODEL, OPTIMIZER, RANDOM, copy_tensors, facts, resume, writer
 from holdwater.train.finetune.data.examples import Corpus
 from holdwater.train.finetune.data.held_out import check_examples, data_file, fingerprint, say_added_term, split
 from holdwater.train.finetune.data.packing import Examples, Packed, PackedBatches
@@ -56,7 +54,6 @@ log = logging.getLogger("holdwater")
 
 SETTLED = 4
 """Steps of a process after which nothing new is taken from the device."""
-MODEL = "model.safetensors"
 
 
 @dataclass(slots=True)
@@ -211,7 +208,7 @@ class TuneState:
         except WeightServerError as error:
             log.warning("%s: a checkpoint is written instead", error)
             return False
-        files = {"random.safetensors": writer(random_states())}
+        files = {RANDOM: writer(random_states())}
         try:
             folder.write(self.step, files, facts(self, self.identity) | {RESTING: token}, best=False)
         except CheckpointError:
@@ -234,8 +231,8 @@ class TuneState:
         """
         files: dict[str, Callable[[Path], object]] = {
             **self._weight_files(),
-            "optimizer.safetensors": writer(self.backend.optimizer.tensors()),
-            "random.safetensors": writer(random_states()),
+            OPTIMIZER: writer(self.backend.optimizer.tensors()),
+            RANDOM: writer(random_states()),
         }
         return folder.write(self.step, files, facts(self, self.identity), best=best)
 
@@ -247,10 +244,13 @@ class TuneState:
                 copy_tensors(load_file(checkpoint.folder / MODEL), own_tensors(self.loaded.model))
             else:
                 load_adapters(self.loaded.model, checkpoint.folder)
-            copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.backend.optimizer.tensors())
+            copy_tensors(load_file(checkpoint.folder / OPTIMIZER), self.backend.optimizer.tensors())
         elif token != self.weight_client.parked:
             raise CheckpointError(f"the weight server does not hold what {checkpoint.folder} stands for")
-        self.weight_client.park(None)
+        try:
+            self.weight_client.park(None)
+        except WeightServerError as error:
+            raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
         self.backend.refresh()
 
     def _weight_files(self) -> dict[str, Callable[[Path], object]]:
@@ -289,7 +289,7 @@ class TuneState:
             raise CheckpointError("a process has left its weights, and no whole checkpoint: they are loaded anew")
 
     def load(self, checkpoint: Checkpoint) -> list[str]:
-        """Go on from a checkpoint, in place.
+        """Resume from a checkpoint, in place.
 
         Args:
             checkpoint: A whole one.
@@ -301,16 +301,9 @@ class TuneState:
             RunFolderError: The checkpoint belongs to a run with other settings.
             CheckpointError: Its files do not hold what they should.
         """
-        compare(self.identity, checkpoint)
-        remarks = restore_exactness(checkpoint.state["exactness"])
-        try:
-            self._load_trained(checkpoint)
-            restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
-        except (OSError, SafetensorError, KeyError, RuntimeError, WeightServerError) as error:
-            raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
+        remarks = resume(self, checkpoint, self.identity, self._load_trained)
         if RESTING in checkpoint.state:
             shutil.rmtree(checkpoint.folder, ignore_errors=True)  # what it stands for is changed from now on
-        go_on(self, checkpoint)
         self.first_step = self.step
         return remarks
 

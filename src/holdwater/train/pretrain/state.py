@@ -5,16 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from holdwater.errors import CheckpointError
 from holdwater.oom.recovering_step import StepFunctions
-from holdwater.random_states import random_states, restore_random_states, seed_everything
-from holdwater.resume.exactness import restore_exactness
+from holdwater.random_states import random_states, seed_everything
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
-from holdwater.train.checkpoint_state import compare, copy_tensors, facts, go_on, writer
+from holdwater.train.checkpoint_state import MODEL, OPTIMIZER, RANDOM, copy_tensors, facts, resume, writer
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.pretrain.fused_step import FusedStep
 from holdwater.train.pretrain.model import GPT, PRESETS
@@ -133,9 +130,9 @@ class TrainState:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Every tensor of the state, by file and name."""
         return {
-            "model": dict(self.model.state_dict()),
-            "optimizer": self.optimizer.tensors(),
-            "random": random_states(),
+            MODEL: dict(self.model.state_dict()),
+            OPTIMIZER: self.optimizer.tensors(),
+            RANDOM: random_states(),
         }
 
     def park(self, folder: CheckpointFolder) -> bool:  # noqa: ARG002 - of a trainable
@@ -155,7 +152,7 @@ class TrainState:
         Raises:
             CheckpointError: It cannot be written.
         """
-        files = {f"{name}.safetensors": writer(tensors) for name, tensors in self.tensors().items() if tensors}
+        files = {name: writer(tensors) for name, tensors in self.tensors().items() if tensors}
         return folder.write(self.step, files, facts(self, self.identity), best=best)
 
     def check_data(self) -> None:
@@ -165,7 +162,7 @@ class TrainState:
         """Nothing to do: each process makes its own weights."""
 
     def load(self, checkpoint: Checkpoint) -> list[str]:
-        """Go on from a checkpoint, in place: the weights stay where they are, so memory is that of the run.
+        """Resume from a checkpoint, in place.
 
         Args:
             checkpoint: A whole one.
@@ -177,16 +174,12 @@ class TrainState:
             RunFolderError: The checkpoint belongs to a run with other settings.
             CheckpointError: Its files do not hold what they should.
         """
-        compare(self.identity, checkpoint)
-        remarks = restore_exactness(checkpoint.state["exactness"])
-        try:
-            copy_tensors(load_file(checkpoint.folder / "model.safetensors"), self.model.state_dict())
-            copy_tensors(load_file(checkpoint.folder / "optimizer.safetensors"), self.optimizer.tensors())
-            restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            raise CheckpointError(f"the checkpoint {checkpoint.folder} cannot be loaded: {error}") from error
-        go_on(self, checkpoint)
-        return remarks
+        return resume(self, checkpoint, self.identity, self._load_tensors)
+
+    def _load_tensors(self, checkpoint: Checkpoint) -> None:
+        """Copy weights and optimizer state out of a checkpoint."""
+        copy_tensors(load_file(checkpoint.folder / MODEL), self.model.state_dict())
+        copy_tensors(load_file(checkpoint.folder / OPTIMIZER), self.optimizer.tensors())
 
 
 def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
