@@ -69,13 +69,13 @@ def write_config(folder: Path, size: str) -> Path:
     return folder / size
 
 
-def model_of(folder: Path, kind: torch.dtype) -> Any:
+def model_of(folder: Path, dtype: torch.dtype) -> Any:
     """A model in the host's memory, with whatever that holds."""
     import transformers
 
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
-    model = model.to(kind).to_empty(device="cpu")
+    model = model.to(dtype).to_empty(device="cpu")
     model.tie_weights()
     if hasattr(model, "model"):
         model.model.rotary_emb = type(model.model.rotary_emb)(model.config)

@@ -80,16 +80,16 @@ class TestKernels:
         heads, width = (6, 2), 64
         size = (heads[0] + 2 * heads[1]) * width
         rows, bias = draw(TOKENS, size + 3 * rank), draw(size) if biased else None
-        seconds = ([draw(6 * width, rank), draw(2 * width, rank), draw(2 * width, rank)], 2.0) if adapted else None
+        lora_b = ([draw(6 * width, rank), draw(2 * width, rank), draw(2 * width, rank)], 2.0) if adapted else None
         angles = torch.rand(TOKENS, width // 2, device="cuda")
         tables, begins = torch.stack([angles.cos(), angles.sin()]).bfloat16(), spans(5, 95, 200)[0]
         grads = tuple(draw(TOKENS, 6 * width) for _ in range(3))
         made = []
         for kernels in (plain, fast):
-            turned, back = rows.clone(), torch.zeros_like(rows)
-            kernels.rotate(turned, bias, heads, tables, begins, seconds)
-            kernels.rotate_backward(grads, heads, tables, begins, back[:, :size])
-            made.append((turned, back))
+            rotated, into = rows.clone(), torch.zeros_like(rows)
+            kernels.rotate(rotated, bias, heads, tables, begins, lora_b)
+            kernels.rotate_backward(grads, heads, tables, begins, into[:, :size])
+            made.append((rotated, into))
 
         assert error(made[1][0], made[0][0]) < 5e-3
         assert error(made[1][1], made[0][1]) < 1e-3
@@ -116,14 +116,14 @@ class TestKernels:
     def test_gate(self, fast: Any, tokens: int, inner: int, rank: int) -> None:
         """With adapters, of sizes that fill no last block; and back."""
         pairs, grad = draw(tokens, 2 * inner + 2 * rank), draw(tokens, inner)
-        seconds = ([draw(inner, rank), draw(inner, rank)], 0.5) if rank else None
+        lora_b = ([draw(inner, rank), draw(inner, rank)], 0.5) if rank else None
         made = []
         for kernels in (plain, fast):
-            own, out, above = pairs.clone(), torch.full_like(grad, 7), grad.clone()
-            kernels.gate(own, out, seconds)
+            own, out, grad_out = pairs.clone(), torch.full_like(grad, 7), grad.clone()
+            kernels.gate(own, out, lora_b)
             opened = own.clone()
-            kernels.gate_backward(above, own[:, : 2 * inner])
-            made.append((opened, out, above, own))
+            kernels.gate_backward(grad_out, own[:, : 2 * inner])
+            made.append((opened, out, grad_out, own))
 
         for found, wanted in zip(made[1], made[0], strict=True):
             assert error(found, wanted) < 5e-3
@@ -133,23 +133,23 @@ class TestKernels:
         (65, 100, (4096, 1024, 1024)), (512, 128, (14336, 14336)),
     ])  # fmt: skip
     @pytest.mark.parametrize("add", [False, True])
-    def test_second_back(self, fast: Any, tokens: int, rank: int, widths: tuple[int, ...], add: bool) -> None:
+    def test_lora_b_backward(self, fast: Any, tokens: int, rank: int, widths: tuple[int, ...], add: bool) -> None:
         """As in float64, and the same each time; what the first matrices gave lies beside, or elsewhere."""
         outer = sum(widths)
-        grad, room = draw(tokens, outer + rank * len(widths)), draw(tokens, 4096)
-        seconds = ([draw(width, rank) for width in widths], 0.5)
+        grad, workspace = draw(tokens, outer + rank * len(widths)), draw(tokens, 4096)
+        lora_b = ([draw(width, rank) for width in widths], 0.5)
         apart = draw(tokens, rank * len(widths) + 8)
         before = [torch.randn(width, rank, device="cuda") for width in widths]
-        exact = ([matrix.double() for matrix in seconds[0]], 0.5)
+        exact = ([matrix.double() for matrix in lora_b[0]], 0.5)
         for small in (None, apart):
             made = []
-            for known in (seconds, seconds, exact):
+            for known in (lora_b, lora_b, exact):
                 own = grad.double() if known is exact else grad.clone()
                 into = [one.to(known[0][0].dtype if known is exact else one.dtype, copy=True) for one in before]
                 given = own[:, outer:] if small is None else small.to(own.dtype)
                 kernels = plain if known is exact else fast
-                chunk = fast.chunk_of(grad, seconds, room)
-                kernels.second_back(own, given, known, into, torch.randn_like(room), chunk=chunk, add=add)
+                chunk = fast.chunk_of(grad, lora_b, workspace)
+                kernels.lora_b_backward(own, given, known, into, torch.randn_like(workspace), chunk=chunk, add=add)
                 made.append([own[:, :outer], own[:, outer:], *into])
 
             for found, again, wanted in zip(*made, strict=True):
@@ -159,19 +159,19 @@ class TestKernels:
 
     def test_sums_do_not_depend_on_who_makes_the_other_gradients(self, fast: Any) -> None:
         """Those of second matrices may be made elsewhere."""
-        grad, seconds, room = draw(130, 512 + 16), ([draw(512, 16)], 0.5), draw(130, 4096)
+        grad, lora_b, workspace = draw(130, 512 + 16), ([draw(512, 16)], 0.5), draw(130, 4096)
         beside, made = grad.clone(), [torch.zeros(512, 16, device="cuda")]
-        fast.second_back(beside, beside[:, 512:], seconds, made, room, chunk=256, add=False)
-        fast.second_back(grad, grad[:, 512:], seconds, (), room, chunk=256, add=False)
+        fast.lora_b_backward(beside, beside[:, 512:], lora_b, made, workspace, chunk=256, add=False)
+        fast.lora_b_backward(grad, grad[:, 512:], lora_b, (), workspace, chunk=256, add=False)
 
         assert torch.equal(grad, beside)
 
     def test_large_ranks_are_left_alone(self, fast: Any) -> None:
         """Their tiles would not fit into shared memory."""
-        grad, room = draw(64, 4096 + 256), draw(64, 4096)
+        grad, workspace = draw(64, 4096 + 256), draw(64, 4096)
 
-        assert fast.chunk_of(grad, ([draw(4096, 256)], 0.5), room) is None
-        assert fast.chunk_of(grad, ([draw(4096, 128)], 0.5), room) == 256
+        assert fast.chunk_of(grad, ([draw(4096, 256)], 0.5), workspace) is None
+        assert fast.chunk_of(grad, ([draw(4096, 128)], 0.5), workspace) == 256
         assert not fast.adds_to_gates(4096, ([draw(4096, 256)] * 2, 0.5))
         assert fast.adds_to_gates(4096, ([draw(4096, 128)] * 2, 0.5))
 
@@ -210,10 +210,10 @@ class TestKernels:
         made = []
         for kernels in (plain, fast, fast):
             out, *into = (torch.full((tokens, 8 * width), torch.nan, device="cuda").bfloat16() for _ in range(4))
-            norms, levels = (torch.empty(8, tokens, device="cuda") for _ in range(2))
+            logsumexp, delta = (torch.empty(8, tokens, device="cuda") for _ in range(2))
             own = rows[:, : 12 * width]
-            kernels.attend(own, heads, where[0], out, norms)
-            kernels.attend_backward(own, heads, where, out, norms, levels, grad, tuple(into))
+            kernels.attend(own, heads, where[0], out, logsumexp)
+            kernels.attend_backward(own, heads, where, out, logsumexp, delta, grad, tuple(into))
             made.append([out, *into])
 
         for wanted, found, again in zip(*made, strict=True):

@@ -33,8 +33,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         gradient = torch.empty_like(hidden) if learns and hidden.requires_grad else None
         of_head = torch.zeros_like(head, dtype=torch.float32) if learns and head.requires_grad else None
         learns = gradient is not None or of_head is not None
-        kind = _type_of_products(hidden, head)
-        narrow, head = hidden.to(kind), head.to(kind)
+        dtype = _product_dtype(hidden, head)
+        narrow, head = hidden.to(dtype), head.to(dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for begin in range(0, len(hidden), chunk):
             part = slice(begin, begin + chunk)
@@ -49,10 +49,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *grad_out: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Hand the kept gradients on, in place: that of the head may be the largest tensor of a step."""
         gradient, of_head = ctx.saved_tensors
-        scaled = [None if kept is None else kept.mul_(above[0].to(kept.dtype)) for kept in (gradient, of_head)]
+        scaled = [None if kept is None else kept.mul_(grad_out[0].to(kept.dtype)) for kept in (gradient, of_head)]
         return *scaled, None, None, None, None
 
 
@@ -74,7 +74,7 @@ def _errors(
     return logits.mul_(weight[:, None]).to(hidden.dtype), loss
 
 
-def _type_of_products(hidden: Tensor, head: Tensor) -> torch.dtype:
+def _product_dtype(hidden: Tensor, head: Tensor) -> torch.dtype:
     """The type of products of both: what autocast makes of them, or their own."""
     return (hidden[:0] @ head[:0].T).dtype
 

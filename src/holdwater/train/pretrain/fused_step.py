@@ -161,9 +161,9 @@ class FusedStep:
             rows = block.forward(rows)
         normed, mean, rstd = self._norm.normalise(rows)
         torch.mm(normed, self._embedding.t(), out=self._logits)
-        chances = torch.log_softmax(self._logits, -1)
-        loss = chances.gather(1, target).mean().neg_()
-        grad_logits = chances.exp_().scatter_add_(1, target, self._minus_one).mul_(share / len(flat))
+        log_probs = torch.log_softmax(self._logits, -1)
+        loss = log_probs.gather(1, target).mean().neg_()
+        grad_logits = log_probs.exp_().scatter_add_(1, target, self._minus_one).mul_(share / len(flat))
         self._embedding_grad.addmm_(grad_logits.t(), normed)
         grad = self._norm.norm_backward(torch.mm(grad_logits, self._embedding), rows, mean, rstd)
         for block in reversed(self._blocks):

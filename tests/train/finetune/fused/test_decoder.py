@@ -100,7 +100,7 @@ def test_sums_and_gradients_by_kernels_of_their_own_are_those_of_products(
     ends = []
     for own in (False, True):
         if own:
-            monkeypatch.setattr(plain_kernels, "chunk_of", lambda _grad, seconds, _room: 256 if seconds else None)
+            monkeypatch.setattr(plain_kernels, "chunk_of", lambda _grad, lora_b, _room: 256 if lora_b else None)
             monkeypatch.setattr(plain_kernels, "TOGETHER", together)
         model = adapted(tmp_path, "Llama", targets=["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"])
         decoder = Decoder(model, WeightPlacement("cpu"))

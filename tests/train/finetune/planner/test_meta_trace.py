@@ -46,9 +46,9 @@ def events_of(
         quantize_linear_layers(model, bits, device)
     weights, tokens = FlatWeights.of(model), ROWS * LENGTH
 
-    def zeros(kind: torch.dtype, *size: int) -> torch.Tensor:
+    def zeros(dtype: torch.dtype, *size: int) -> torch.Tensor:
         """An input."""
-        return torch.zeros(size, dtype=kind, device=device)
+        return torch.zeros(size, dtype=dtype, device=device)
 
     inputs = Inputs(
         zeros(torch.int64, tokens), zeros(torch.int64, tokens), zeros(torch.float32, tokens), zeros(torch.int64, 1),

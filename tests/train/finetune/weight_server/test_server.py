@@ -51,7 +51,7 @@ class TestKeeper:
 
         for one in (wanted, found):
             if bits is not None:
-                one.use_room(torch.zeros(one.size))
+                one.use_workspace(torch.zeros(one.size))
         assert torch.equal(found.whole()[:80], wanted.whole()[:80])
         assert found.whole()[:80].mean().item() == pytest.approx(0.5, abs=0.01)
         if bits is None:

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holdwater.train.finetune.fused.plain_kernels import Seconds
+from holdwater.train.finetune.fused.plain_kernels import LoraB
 
 ROWS = 64
 """Tokens that a program takes at once."""
@@ -18,7 +18,7 @@ WIDEST = 128
 
 
 @triton.jit
-def _small(rows, stride, column, at, tokens, second, own, inner, rank, RANK: tl.constexpr):
+def _small(rows, stride, column, at, tokens, lora_b, own, inner, rank, RANK: tl.constexpr):
     each = tl.arange(0, RANK)
     few = each < rank
     small = tl.load(
@@ -26,20 +26,20 @@ def _small(rows, stride, column, at, tokens, second, own, inner, rank, RANK: tl.
         (at < tokens)[:, None] & few[None, :],
         0.0,
     )
-    matrix = tl.load(second + own[:, None] * rank + each[None, :], (own < inner)[:, None] & few[None, :], 0.0)
-    return tl.dot(small, tl.trans(matrix))
+    tile = tl.load(lora_b + own[:, None] * rank + each[None, :], (own < inner)[:, None] & few[None, :], 0.0)
+    return tl.dot(small, tl.trans(tile))
 
 
 @triton.jit
 def _gate(
-    pairs, stride, out, tokens, inner, one, two, rank, scale, RANK: tl.constexpr, ROWS: tl.constexpr,
+    pairs, stride, out, tokens, inner, b_gate, b_up, rank, scale, RANK: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     own, each = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, RANK)
     near, few = own < inner, (each < rank)[None, :]
-    first = tl.load(one + own[:, None] * rank + each[None, :], near[:, None] & few, 0.0)
-    second = tl.load(two + own[:, None] * rank + each[None, :], near[:, None] & few, 0.0)
-    kind = out.dtype.element_ty
+    gate_tile = tl.load(b_gate + own[:, None] * rank + each[None, :], near[:, None] & few, 0.0)
+    up_tile = tl.load(b_up + own[:, None] * rank + each[None, :], near[:, None] & few, 0.0)
+    dtype = out.dtype.element_ty
     begin = tl.program_id(1) * ROWS * BLOCKS
     for start in range(begin, begin + ROWS * BLOCKS, ROWS):
         at = start + tl.arange(0, ROWS)
@@ -47,37 +47,37 @@ def _gate(
         there, left = known & near[None, :], pairs + row * stride + own[None, :]
         small = pairs + row * stride + 2 * inner + each[None, :]
         gates = tl.load(left, there, 0.0).to(tl.float32)
-        gates += scale * tl.dot(tl.load(small, known & few, 0.0), tl.trans(first))
+        gates += scale * tl.dot(tl.load(small, known & few, 0.0), tl.trans(gate_tile))
         values = tl.load(left + inner, there, 0.0).to(tl.float32)
-        values += scale * tl.dot(tl.load(small + rank, known & few, 0.0), tl.trans(second))
-        gates, values = gates.to(kind), values.to(kind)
+        values += scale * tl.dot(tl.load(small + rank, known & few, 0.0), tl.trans(up_tile))
+        gates, values = gates.to(dtype), values.to(dtype)
         tl.store(left, gates, there)
         tl.store(left + inner, values, there)
         wide = gates.to(tl.float32)
-        opened = (wide * tl.sigmoid(wide)).to(kind).to(tl.float32)
-        tl.store(out + row * inner + own[None, :], (opened * values.to(tl.float32)).to(kind), there)
+        opened = (wide * tl.sigmoid(wide)).to(dtype).to(tl.float32)
+        tl.store(out + row * inner + own[None, :], (opened * values.to(tl.float32)).to(dtype), there)
 
 
-def adds_to_gates(tokens: int, seconds: Seconds | None) -> bool:
+def adds_to_gates(tokens: int, lora_b: LoraB | None) -> bool:
     """Whether `gate` is to add the adapters: there are some, it can, and it does so faster than products.
 
     Args:
         tokens: In a micro-batch.
-        seconds: As for `gate`; None where not all of the layers have adapters, or of several ranks.
+        lora_b: As for `gate`; None where not all of the layers have adapters, or of several ranks.
     """
-    return seconds is not None and tokens >= MANY and seconds[0][0].shape[1] <= WIDEST
+    return lora_b is not None and tokens >= MANY and lora_b[0][0].shape[1] <= WIDEST
 
 
-def gate(pairs: Tensor, out: Tensor, seconds: Seconds) -> None:
+def gate(pairs: Tensor, out: Tensor, lora_b: LoraB) -> None:
     """Add the adapters to gates and values, in place, and multiply SiLU of the gates by the values.
 
     Args:
         pairs: Gates, values, and what the first matrices gave. Shape (tokens, 2 * inner + 2 * rank).
         out: Gets the products. Shape (tokens, inner).
-        seconds: The second matrices, of the gates and of the values, and their scale. Shape (inner, rank) each.
+        lora_b: The second matrices, of the gates and of the values, and their scale. Shape (inner, rank) each.
     """
     tokens, inner = out.shape
-    matrices, scale = seconds
+    matrices, scale = lora_b
     rank = matrices[0].shape[1]
     columns, blocks, warps = (128, 8, 8) if rank <= NARROW else (64, 1, 4)
     _gate[(triton.cdiv(inner, columns), triton.cdiv(tokens, ROWS * blocks))](
@@ -97,21 +97,21 @@ def _rotate(
     column = tl.arange(0, HALF)
     row = at[:, None].to(tl.int64)
     is_query, is_key = head < heads, head < heads + kv_heads
-    kind = tl.where(is_query, 0, tl.where(is_key, 1, 2))
+    part = tl.where(is_query, 0, tl.where(is_key, 1, 2))
     own = head - tl.where(is_query, 0, tl.where(is_key, heads, heads + kv_heads))
-    second = query
-    if kind == 1:
-        second = key
-    if kind == 2:
-        second = value
+    lora_b = query
+    if part == 1:
+        lora_b = key
+    if part == 2:
+        lora_b = value
     most = tl.where(is_query, heads, kv_heads) * 2 * HALF
-    small = (heads + 2 * kv_heads) * 2 * HALF + kind * rank
+    small = (heads + 2 * kv_heads) * 2 * HALF + part * rank
     left = rows + row * stride + head * 2 * HALF + column[None, :]
     first = tl.load(left, there, 0.0).to(tl.float32)
     other = tl.load(left + HALF, there, 0.0).to(tl.float32)
     near = own * 2 * HALF + column
-    first += scale * _small(rows, stride, small, at, tokens, second, near, most, rank, RANK)
-    other += scale * _small(rows, stride, small, at, tokens, second, near + HALF, most, rank, RANK)
+    first += scale * _small(rows, stride, small, at, tokens, lora_b, near, most, rank, RANK)
+    other += scale * _small(rows, stride, small, at, tokens, lora_b, near + HALF, most, rank, RANK)
     if BIAS:
         first += tl.load(bias + head * 2 * HALF + column)[None, :].to(tl.float32)
         other += tl.load(bias + head * 2 * HALF + HALF + column)[None, :].to(tl.float32)
@@ -119,9 +119,9 @@ def _rotate(
     first, other = first.to(element).to(tl.float32), other.to(element).to(tl.float32)
     if is_key:
         place = row - tl.load(begins + at, at < tokens, 0)[:, None]
-        turn = tables + place * HALF + column[None, :]
-        cosine = tl.load(turn, there, 0.0).to(tl.float32)
-        sine = tl.load(turn + length * HALF, there, 0.0).to(tl.float32)
+        angle = tables + place * HALF + column[None, :]
+        cosine = tl.load(angle, there, 0.0).to(tl.float32)
+        sine = tl.load(angle + length * HALF, there, 0.0).to(tl.float32)
         tl.store(left, (first * cosine - other * sine).to(element), there)
         tl.store(left + HALF, (other * cosine + first * sine).to(element), there)
     else:
@@ -130,7 +130,7 @@ def _rotate(
 
 
 def rotate(
-    rows: Tensor, bias: Tensor | None, heads: tuple[int, int], tables: Tensor, begins: Tensor, seconds: Seconds
+    rows: Tensor, bias: Tensor | None, heads: tuple[int, int], tables: Tensor, begins: Tensor, lora_b: LoraB
 ) -> None:
     """Add adapters and biases to queries, keys and values, and turn queries and keys, in place.
 
@@ -140,9 +140,9 @@ def rotate(
         heads: Of queries, and of keys.
         tables: Cosines and sines by position. Shape (2, positions, head_width / 2).
         begins: Where the example of each token begins. Shape (tokens,).
-        seconds: The second matrices of queries, keys and values, and their scale. Shape (width, rank) each.
+        lora_b: The second matrices of queries, keys and values, and their scale. Shape (width, rank) each.
     """
-    matrices, scale = seconds
+    matrices, scale = lora_b
     tokens, rank = len(rows), matrices[0].shape[1]
     _rotate[(heads[0] + 2 * heads[1], triton.cdiv(tokens, ROWS))](
         rows, rows.stride(0), rows if bias is None else bias, tables, tables.shape[1], begins, tokens, *heads,

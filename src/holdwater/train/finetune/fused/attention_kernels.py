@@ -52,10 +52,10 @@ def _look(
         safe = tl.where(higher == -float("inf"), 0.0, higher)
     else:
         safe = higher
-    chance = tl.exp2(score - safe[:, None])
+    prob = tl.exp2(score - safe[:, None])
     fade = tl.exp2(most - safe)
-    acc = tl.dot(chance.to(value.dtype), value, acc * fade[:, None])
-    return acc, higher, total * fade + tl.sum(chance, 1)
+    acc = tl.dot(prob.to(value.dtype), value, acc * fade[:, None])
+    return acc, higher, total * fade + tl.sum(prob, 1)
 
 
 @triton.jit
@@ -63,7 +63,7 @@ def _attend(
     rows,
     stride,
     out,
-    norms,
+    logsumexp,
     begins,
     tokens,
     heads,
@@ -98,12 +98,12 @@ def _attend(
     for start in range(diagonal, first + BM, BN):
         state = _look(state, query, keys, values, stride, start, at, begin, scale, tokens, True, BN, D)
     acc, most, total = state
-    tl.store(norms + head * tokens + at, most + tl.log2(total), there)
+    tl.store(logsumexp + head * tokens + at, most + tl.log2(total), there)
     place = (at[:, None].to(tl.int64) * heads + head) * D + column[None, :]
     tl.store(out + place, (acc / total[:, None]).to(query.dtype), there[:, None])
 
 
-def attend(rows: Tensor, heads: tuple[int, int], begins: Tensor, out: Tensor, norms: Tensor) -> None:
+def attend(rows: Tensor, heads: tuple[int, int], begins: Tensor, out: Tensor, logsumexp: Tensor) -> None:
     """Let each token look at itself and at the earlier ones of its example.
 
     Args:
@@ -111,29 +111,29 @@ def attend(rows: Tensor, heads: tuple[int, int], begins: Tensor, out: Tensor, no
         heads: Of queries, and of keys.
         begins: Where the example of each token begins. Shape (tokens,), int32.
         out: Gets the result. Shape (tokens, heads * head_width).
-        norms: Gets the logarithms, to base 2, of the sums under the softmax. Shape (heads, tokens).
+        logsumexp: Gets the logarithms, to base 2, of the sums under the softmax. Shape (heads, tokens).
     """
     tokens, width = len(rows), out.shape[1] // heads[0]
     _attend[(triton.cdiv(tokens, BLOCK), heads[0])](
-        rows, rows.stride(0), out, norms, begins, tokens, heads[0], heads[1], width**-0.5 * LOG2E,
+        rows, rows.stride(0), out, logsumexp, begins, tokens, heads[0], heads[1], width**-0.5 * LOG2E,
         D=width, BM=BLOCK, BN=BLOCK, num_warps=4, num_stages=3,
     )  # fmt: skip
 
 
 @triton.jit
-def _level(out, grad, levels, tokens, heads, D: tl.constexpr, HEADS: tl.constexpr):
+def _delta(out, grad, delta, tokens, heads, D: tl.constexpr, HEADS: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     head, column = tl.arange(0, HEADS)[:, None], tl.arange(0, D)[None, :]
     place = row * heads * D + head * D + column
     product = tl.load(out + place, head < heads, 0.0).to(tl.float32)
     product *= tl.load(grad + place, head < heads, 0.0).to(tl.float32)
     head = tl.arange(0, HEADS)
-    tl.store(levels + head * tokens + row, tl.sum(product, 1), head < heads)
+    tl.store(delta + head * tokens + row, tl.sum(product, 1), head < heads)
 
 
 @triton.jit
 def _to_keys(
-    state, key, value, queries, grads, stride, norms, levels, begins, start, other, tokens, heads, scale,
+    state, key, value, queries, grads, stride, logsumexp, delta, begins, start, other, tokens, heads, scale,
     MASKED: tl.constexpr, BM: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     of_key, of_value = state
@@ -144,29 +144,29 @@ def _to_keys(
         there = at < tokens
         query = tl.load(queries + row * stride + column[None, :], there[:, None], 0.0)
         grad = tl.load(grads + row * heads * D + column[None, :], there[:, None], 0.0)
-        norm = tl.load(norms + at, there, 0.0)
-        level = tl.load(levels + at, there, 0.0)
+        lse = tl.load(logsumexp + at, there, 0.0)
+        row_delta = tl.load(delta + at, there, 0.0)
         begin = tl.load(begins + at, there, tokens)
     else:
         query = tl.load(queries + row * stride + column[None, :])
         grad = tl.load(grads + row * heads * D + column[None, :])
-        norm = tl.load(norms + at)
-        level = tl.load(levels + at)
+        lse = tl.load(logsumexp + at)
+        row_delta = tl.load(delta + at)
         begin = at
-    chance = tl.exp2(tl.dot(key, tl.trans(query)) * scale - norm[None, :])
+    prob = tl.exp2(tl.dot(key, tl.trans(query)) * scale - lse[None, :])
     if MASKED:
         seen = (other[:, None] <= at[None, :]) & (other[:, None] >= begin[None, :]) & (at < tokens)[None, :]
-        chance = tl.where(seen, chance, 0.0)
-    of_value = tl.dot(chance.to(grad.dtype), grad, of_value)
-    of_chance = tl.dot(value, tl.trans(grad))
-    of_score = chance * (of_chance - level[None, :])
+        prob = tl.where(seen, prob, 0.0)
+    of_value = tl.dot(prob.to(grad.dtype), grad, of_value)
+    of_prob = tl.dot(value, tl.trans(grad))
+    of_score = prob * (of_prob - row_delta[None, :])
     of_key = tl.dot(of_score.to(query.dtype), query, of_key)
     return of_key, of_value
 
 
 @triton.jit
 def _to_queries(
-    of_query, query, grad, norm, level, keys, values, stride, start, at, begin, tokens, scale,
+    of_query, query, grad, lse, row_delta, keys, values, stride, start, at, begin, tokens, scale,
     MASKED: tl.constexpr, BN: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     other = start + tl.arange(0, BN)
@@ -178,17 +178,17 @@ def _to_queries(
     else:
         key = tl.load(keys + place)
         value = tl.load(values + place)
-    chance = tl.exp2(tl.dot(query, tl.trans(key)) * scale - norm[:, None])
+    prob = tl.exp2(tl.dot(query, tl.trans(key)) * scale - lse[:, None])
     if MASKED:
         seen = (other[None, :] <= at[:, None]) & (other[None, :] >= begin[:, None])
-        chance = tl.where(seen, chance, 0.0)
-    of_score = chance * (tl.dot(grad, tl.trans(value)) - level[:, None])
+        prob = tl.where(seen, prob, 0.0)
+    of_score = prob * (tl.dot(grad, tl.trans(value)) - row_delta[:, None])
     return tl.dot(of_score.to(key.dtype), key, of_query)
 
 
 @triton.jit
 def _keys_program(
-    rows, stride, grads, norms, levels, begins, ends, of_keys, of_values, block, head, tokens, heads, kv_heads,
+    rows, stride, grads, logsumexp, delta, begins, ends, of_keys, of_values, block, head, tokens, heads, kv_heads,
     scale, D: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     first = block * BN
@@ -200,7 +200,7 @@ def _keys_program(
     key = tl.load(keys + place, there, 0.0)
     value = tl.load(keys + kv_heads * D + place, there, 0.0)
     queries, grads = rows + head * D, grads + head * D
-    norms, levels = norms + head * tokens, levels + head * tokens
+    logsumexp, delta = logsumexp + head * tokens, delta + head * tokens
     low = first // BM * BM
     clear = tl.cdiv(first + BN, BM) * BM
     full = tl.load(ends + first) // BM * BM
@@ -211,18 +211,18 @@ def _keys_program(
     state = (tl.zeros((BN, D), tl.float32), tl.zeros((BN, D), tl.float32))
     for start in range(low, clear, BM):
         state = _to_keys(
-            state, key, value, queries, grads, stride, norms, levels, begins, start, other, tokens, heads, scale,
-            True, BM, D,
+            state, key, value, queries, grads, stride, logsumexp, delta, begins, start, other, tokens, heads,
+            scale, True, BM, D,
         )  # fmt: skip
     for start in range(clear, full, BM):
         state = _to_keys(
-            state, key, value, queries, grads, stride, norms, levels, begins, start, other, tokens, heads, scale,
-            False, BM, D,
+            state, key, value, queries, grads, stride, logsumexp, delta, begins, start, other, tokens, heads,
+            scale, False, BM, D,
         )  # fmt: skip
     for start in range(full, end, BM):
         state = _to_keys(
-            state, key, value, queries, grads, stride, norms, levels, begins, start, other, tokens, heads, scale,
-            True, BM, D,
+            state, key, value, queries, grads, stride, logsumexp, delta, begins, start, other, tokens, heads,
+            scale, True, BM, D,
         )  # fmt: skip
     of_key, of_value = state
     into = (other[:, None].to(tl.int64) * heads + head) * D + column[None, :]
@@ -232,7 +232,7 @@ def _keys_program(
 
 @triton.jit
 def _queries_program(
-    rows, stride, grads, norms, levels, begins, of_queries, block, head, tokens, heads, kv_heads, scale,
+    rows, stride, grads, logsumexp, delta, begins, of_queries, block, head, tokens, heads, kv_heads, scale,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     first = block * BM
@@ -243,8 +243,8 @@ def _queries_program(
     begin = tl.load(begins + at, there, tokens)
     query = tl.load(rows + row * stride + head * D + column[None, :], there[:, None], 0.0)
     grad = tl.load(grads + (row * heads + head) * D + column[None, :], there[:, None], 0.0)
-    norm = tl.load(norms + head * tokens + at, there, 0.0)
-    level = tl.load(levels + head * tokens + at, there, 0.0)
+    lse = tl.load(logsumexp + head * tokens + at, there, 0.0)
+    row_delta = tl.load(delta + head * tokens + at, there, 0.0)
     keys = rows + (heads + head // (heads // kv_heads)) * D
     values = keys + kv_heads * D
     low = tl.load(begins + first) // BN * BN
@@ -256,42 +256,45 @@ def _queries_program(
     of_query = tl.zeros((BM, D), tl.float32)
     for start in range(low, clear, BN):
         of_query = _to_queries(
-            of_query, query, grad, norm, level, keys, values, stride, start, at, begin, tokens, scale, True, BN, D
-        )
+            of_query, query, grad, lse, row_delta, keys, values, stride, start, at, begin, tokens, scale,
+            True, BN, D,
+        )  # fmt: skip
     for start in range(clear, diagonal, BN):
         of_query = _to_queries(
-            of_query, query, grad, norm, level, keys, values, stride, start, at, begin, tokens, scale, False, BN, D
-        )
+            of_query, query, grad, lse, row_delta, keys, values, stride, start, at, begin, tokens, scale,
+            False, BN, D,
+        )  # fmt: skip
     for start in range(diagonal, first + BM, BN):
         of_query = _to_queries(
-            of_query, query, grad, norm, level, keys, values, stride, start, at, begin, tokens, scale, True, BN, D
-        )
+            of_query, query, grad, lse, row_delta, keys, values, stride, start, at, begin, tokens, scale,
+            True, BN, D,
+        )  # fmt: skip
     place = (row * heads + head) * D + column[None, :]
     tl.store(of_queries + place, (of_query * (scale / 1.4426950408889634)).to(query.dtype), there[:, None])
 
 
 @triton.jit
 def _attend_backward(
-    rows, stride, grads, norms, levels, begins, ends, of_queries, of_keys, of_values, tokens, heads, kv_heads,
+    rows, stride, grads, logsumexp, delta, begins, ends, of_queries, of_keys, of_values, tokens, heads, kv_heads,
     scale, D: tl.constexpr, OWN: tl.constexpr, OTHER: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
     block = tl.program_id(0)
     if tl.program_id(2) == 0:
         _keys_program(
-            rows, stride, grads, norms, levels, begins, ends, of_keys, of_values, block, head, tokens, heads,
+            rows, stride, grads, logsumexp, delta, begins, ends, of_keys, of_values, block, head, tokens, heads,
             kv_heads, scale, D, OWN, OTHER,
         )  # fmt: skip
     else:
         _queries_program(
-            rows, stride, grads, norms, levels, begins, of_queries, tl.num_programs(0) - 1 - block, head, tokens,
-            heads, kv_heads, scale, D, OWN, OTHER,
+            rows, stride, grads, logsumexp, delta, begins, of_queries, tl.num_programs(0) - 1 - block, head,
+            tokens, heads, kv_heads, scale, D, OWN, OTHER,
         )  # fmt: skip
 
 
 def attend_backward(
-    rows: Tensor, heads: tuple[int, int], spans: Tensor, out: Tensor, norms: Tensor, levels: Tensor, grad: Tensor,
-    into: tuple[Tensor, Tensor, Tensor],
+    rows: Tensor, heads: tuple[int, int], spans: Tensor, out: Tensor, logsumexp: Tensor, delta: Tensor,
+    grad: Tensor, into: tuple[Tensor, Tensor, Tensor],
 ) -> None:  # fmt: skip
     """Make the gradients of queries, keys and values.
 
@@ -300,16 +303,16 @@ def attend_backward(
         heads: As for `attend`.
         spans: Where the example of each token begins and ends. Shape (2, tokens), int32.
         out: As `attend` left it. Shape (tokens, heads * head_width).
-        norms: As `attend` left them. Shape (heads, tokens).
-        levels: Scratch. Shape (heads, tokens), float32.
+        logsumexp: As `attend` left them. Shape (heads, tokens).
+        delta: Scratch. Shape (heads, tokens), float32.
         grad: Of the result. Shape as `out`.
         into: Get the gradients; those of keys and values once for each head that reads them. Shape as `out`.
     """
     tokens, width = len(rows), out.shape[1] // heads[0]
-    _level[(tokens,)](
-        out, grad, levels, tokens, heads[0], D=width, HEADS=triton.next_power_of_2(heads[0]), num_warps=4
+    _delta[(tokens,)](
+        out, grad, delta, tokens, heads[0], D=width, HEADS=triton.next_power_of_2(heads[0]), num_warps=4
     )
     _attend_backward[(triton.cdiv(tokens, BLOCK), heads[0], 2)](
-        rows, rows.stride(0), grad, norms, levels, spans[0], spans[1], *into, tokens, heads[0], heads[1],
+        rows, rows.stride(0), grad, logsumexp, delta, spans[0], spans[1], *into, tokens, heads[0], heads[1],
         width**-0.5 * LOG2E, D=width, OWN=BLOCK, OTHER=BLOCK, num_warps=4, num_stages=2,
     )  # fmt: skip

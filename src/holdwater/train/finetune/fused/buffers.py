@@ -36,7 +36,7 @@ class KeptActivations:
     first matrices gave."""
     attended: Tensor
     """What attention gave."""
-    norms: Tensor
+    logsumexp: Tensor
     """Logarithms of the sums under its softmax, in float32. Shape (tokens, heads)."""
     middle: Tensor
     """The residual stream between attention and network."""
@@ -58,17 +58,17 @@ class Scratch:
     """What a part of a layer adds to the residual stream; then what its adapter's first matrix gave."""
     grad: Tensor
     """The gradient of the residual stream; then that of what an adapter's first matrix gave."""
-    above: Tensor
+    grad_normed: Tensor
     """The gradient of normalised rows. Width: the residual stream's."""
     inner: Tensor
     """What the gates let through, and its gradient; gradients around attention. Width: the widest of these."""
-    levels: Tensor
+    attention_delta: Tensor
     """A sum for each token and head, in float32. Shape (tokens, heads)."""
     dropped: Tensor | None
     """Rows after dropout, as wide as the widest input; None without dropout."""
-    back: Tensor | None
+    adapter_grad: Tensor | None
     """What comes back through adapters with dropout; None without dropout."""
-    turned: Tensor | None
+    rotated: Tensor | None
     """Queries and keys with normalised heads, turned, and values; and their gradient. None where heads are not
     normalised."""
 
@@ -139,46 +139,46 @@ def make_buffers(needs: Needs, like: Tensor) -> StepBuffers:
     """
     shape, ranks, tokens, recomputed = needs.shape, needs.ranks, needs.tokens, needs.recomputed
 
-    def room(*size: int) -> Tensor:
+    def make(*size: int) -> Tensor:
         """Make one buffer."""
         return torch.empty(size, dtype=like.dtype, device=like.device)
 
-    def wide(*size: int) -> Tensor:
+    def make_float32(*size: int) -> Tensor:
         """Make one in float32."""
         return torch.empty(size, dtype=torch.float32, device=like.device)
 
     def keep() -> KeptActivations:
         """Make what one layer keeps."""
         return KeptActivations(
-            room(tokens, shape.attention_width + ranks.queries),
-            room(tokens, shape.query_width),
-            wide(tokens, shape.heads),
-            room(tokens, shape.width),
-            room(tokens, 2 * shape.inner + ranks.gates),
-            room(tokens, ranks.output),
-            room(tokens, ranks.down),
+            make(tokens, shape.attention_width + ranks.queries),
+            make(tokens, shape.query_width),
+            make_float32(tokens, shape.heads),
+            make(tokens, shape.width),
+            make(tokens, 2 * shape.inner + ranks.gates),
+            make(tokens, ranks.output),
+            make(tokens, ranks.down),
         )
 
-    streams = [room(tokens, shape.width) for _ in range(RING if needs.offloaded else shape.layers + 1)]
-    rows = wide(2 * shape.layers + 2, tokens)
+    streams = [make(tokens, shape.width) for _ in range(RING if needs.offloaded else shape.layers + 1)]
+    rows = make_float32(2 * shape.layers + 2, tokens)
     widest = max(shape.width, shape.inner, 4 * shape.query_width)
-    shared = _shared(keep(), recomputed, room(recomputed, tokens, ranks.down)) if recomputed else []
+    shared = _shared(keep(), recomputed, make(recomputed, tokens, ranks.down)) if recomputed else []
     return StepBuffers(
         streams=[streams[number % len(streams)] for number in range(shape.layers + 1)],
         scales=rows[:-1],
         kept=shared + [keep() for _ in range(shape.layers - recomputed)],
         scratch=Scratch(
-            normed=room(tokens, shape.width),
-            delta=room(tokens, shape.width + ranks.narrow),
-            grad=room(tokens, shape.width + ranks.narrow),
-            above=room(tokens, shape.width),
-            inner=room(tokens, widest),
-            levels=wide(tokens, shape.heads),
-            dropped=room(tokens, widest) if needs.dropout else None,
-            back=room(tokens, widest) if needs.dropout else None,
-            turned=room(tokens, shape.attention_width) if shape.normed_heads else None,
+            normed=make(tokens, shape.width),
+            delta=make(tokens, shape.width + ranks.narrow),
+            grad=make(tokens, shape.width + ranks.narrow),
+            grad_normed=make(tokens, shape.width),
+            inner=make(tokens, widest),
+            attention_delta=make_float32(tokens, shape.heads),
+            dropped=make(tokens, widest) if needs.dropout else None,
+            adapter_grad=make(tokens, widest) if needs.dropout else None,
+            rotated=make(tokens, shape.attention_width) if shape.normed_heads else None,
         ),
-        logits=room(min(needs.chunk, tokens), shape.vocabulary),
+        logits=make(min(needs.chunk, tokens), shape.vocabulary),
         losses=rows[-1],
     )
 

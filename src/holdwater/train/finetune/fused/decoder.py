@@ -73,7 +73,7 @@ class Decoder:
         self._head = self._embedding if head is embedding else where.take("head", head)
         self._last_norm = where.take("last_norm", body.norm.weight)
         bits = where.bits
-        self._room = _room_for([group.frozen for layer in self.layers for group in layer.groups], bits)
+        self._workspace = _workspace_for([group.frozen for layer in self.layers for group in layer.groups], bits)
         rotary = body.rotary_emb  # made anew where it has no memory: it follows from the configuration
         on_meta = any(one.is_meta for one in rotary.buffers()) and where.device != "meta"
         self._rotary = (type(rotary)(model.config) if on_meta else rotary).to(where.device)
@@ -95,8 +95,8 @@ class Decoder:
     def others(self) -> list[Tensor]:
         """What lies in memory beside the layers' products: embeddings, norms, and room for whole weights."""
         norms = [norm for layer in self.layers for norm in layer.norms]
-        room = [] if self._room is None else [self._room]
-        return [*room, *norms, self._embedding, self._head, self._last_norm]
+        workspace = [] if self._workspace is None else [self._workspace]
+        return [*workspace, *norms, self._embedding, self._head, self._last_norm]
 
     @property
     def buffers(self) -> StepBuffers:
@@ -160,9 +160,9 @@ class Decoder:
         one = self._pass(inputs, add=add, learning=True)
         self._forward(one, inputs)
         scratch = one.buffers.scratch
-        self._losses(one, inputs, back=True)
+        self._losses(one, inputs, backward=True)
         one.kernels.norm_backward(
-            scratch.above, one.buffers.streams[-1], self._last_norm, one.buffers.scales[-1],
+            scratch.grad_normed, one.buffers.streams[-1], self._last_norm, one.buffers.scales[-1],
             scratch.grad[:, : self.shape.width], scratch.normed, add=False,
         )  # fmt: skip
         for layer in reversed(self.layers):
@@ -177,7 +177,7 @@ class Decoder:
         """The weighted sum of cross-entropies in nats, without gradients. Shape ()."""
         one = self._pass(inputs, add=False, learning=False)
         self._forward(one, inputs)
-        self._losses(one, inputs, back=False)
+        self._losses(one, inputs, backward=False)
         return one.buffers.losses.sum()
 
     @torch.no_grad()
@@ -213,7 +213,7 @@ class Decoder:
             if self._offload is not None:
                 self._offload.send(layer.number, one.buffers.streams[layer.number])
 
-    def _losses(self, one: Pass, inputs: Inputs, *, back: bool) -> None:
+    def _losses(self, one: Pass, inputs: Inputs, *, backward: bool) -> None:
         """Some tokens at a time: their losses, and the gradient of their normalised rows."""
         buffers, scratch = one.buffers, one.buffers.scratch
         for begin in range(0, len(inputs.tokens), self._chunk):
@@ -221,18 +221,18 @@ class Decoder:
             logits = buffers.logits[: part.stop - begin]
             torch.mm(scratch.normed[part], self._head.t(), out=logits)
             one.kernels.cross_entropy(logits, inputs.targets[part], inputs.weights[part], buffers.losses[part])
-            if back:
-                torch.mm(logits, self._head, out=scratch.above[part])
+            if backward:
+                torch.mm(logits, self._head, out=scratch.grad_normed[part])
 
 
-def _room_for(frozen: Sequence[Frozen], bits: int | None) -> Tensor | None:
+def _workspace_for(frozen: Sequence[Frozen], bits: int | None) -> Tensor | None:
     """A place in which each of some matrices of few bits can be made whole."""
     if bits is None:
         return None
-    room = frozen[0].first.new_empty(max(one.size for one in frozen))
+    workspace = frozen[0].lora_a.new_empty(max(one.size for one in frozen))
     for one in frozen:
-        one.use_room(room)
-    return room
+        one.use_workspace(workspace)
+    return workspace
 
 
 def _kernels(tensor: Tensor) -> ModuleType:

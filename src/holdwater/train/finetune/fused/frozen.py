@@ -77,11 +77,11 @@ class Frozen:
                 if where.weight_client.facts is None:
                     part.copy_(base.weight.data)
                 point_at(base.weight, part)
-            self.first = self._whole[self.outer :]
+            self.lora_a = self._whole[self.outer :]
             """The first matrices in the type of the products. Shape (rank, inner)."""
             return
         self._whole = torch.empty(0, dtype=like.dtype, device=where.device)
-        self.first = torch.empty(rank, self.inner, dtype=like.dtype, device=where.device)
+        self.lora_a = torch.empty(rank, self.inner, dtype=like.dtype, device=where.device)
         self.quantized = _few(name, bases, where, where.bits)
         for base in bases:
             point_at(base.weight, self._whole)
@@ -95,22 +95,22 @@ class Frozen:
         """Everything that lies in memory, but for the room that others use too."""
         few = self.quantized
         return (
-            [self._whole] if few is None else [self.first, few.codes, few.maxima, few.scales, few.mean, few.table]
+            [self._whole] if few is None else [self.lora_a, few.codes, few.maxima, few.scales, few.mean, few.table]
         )
 
-    def use_room(self, room: Tensor) -> None:
+    def use_workspace(self, workspace: Tensor) -> None:
         """Take a place in which weights of few bits are made whole; others use it too.
 
         Args:
-            room: Shape (at least `size`,).
+            workspace: Shape (at least `size`,).
         """
-        self._whole = room[: self.size].view(-1, self.inner)
+        self._whole = workspace[: self.size].view(-1, self.inner)
 
     def whole(self) -> Tensor:
         """The whole matrix; in few bits until another one is asked for. Shape (outer + rank, inner)."""
         if self.quantized is not None:
             make_whole(self.quantized, self._whole[: self.outer])
-            self._whole[self.outer :].copy_(self.first)
+            self._whole[self.outer :].copy_(self.lora_a)
         return self._whole
 
 

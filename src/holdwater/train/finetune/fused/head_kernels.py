@@ -25,49 +25,49 @@ def _normed(value, head, at, queries, keys, epsilon, heads, WIDTH: tl.constexpr)
 
 @triton.jit
 def _norm_heads(
-    rows, stride, queries, keys, epsilon, out, heads, turned, used, WIDTH: tl.constexpr, HEADS: tl.constexpr
+    rows, stride, queries, keys, epsilon, out, heads, qk_heads, used, WIDTH: tl.constexpr, HEADS: tl.constexpr
 ):
     row, head, at, near = _place(WIDTH, HEADS)
     there = (head < used) & (at < WIDTH)
     value = tl.load(rows + row * stride + near, there, 0.0)
     unit, _, gain = _normed(value, head, at, queries, keys, epsilon, heads, WIDTH)
     made = (unit.to(value.dtype).to(tl.float32) * gain).to(value.dtype)
-    tl.store(out + row * used * WIDTH + near, tl.where(head < turned, made, value), there)
+    tl.store(out + row * used * WIDTH + near, tl.where(head < qk_heads, made, value), there)
 
 
 def norm_heads(
     rows: Tensor, gains: tuple[Tensor, Tensor], heads: tuple[int, int], epsilon: float, out: Tensor
 ) -> None:
     """As in `plain_kernels`."""
-    turned = sum(heads)
-    used = turned + heads[1]
+    qk_heads = sum(heads)
+    used = qk_heads + heads[1]
     _norm_heads[(len(rows), triton.cdiv(used, GROUP))](
-        rows, rows.stride(0), *gains, epsilon, out, heads[0], turned, used,
+        rows, rows.stride(0), *gains, epsilon, out, heads[0], qk_heads, used,
         WIDTH=len(gains[0]), HEADS=GROUP, num_warps=4,
     )  # fmt: skip
 
 
 @triton.jit
 def _norm_heads_backward(
-    above, rows, stride, queries, keys, epsilon, heads, turned, used, WIDTH: tl.constexpr, HEADS: tl.constexpr
+    grad_out, rows, stride, queries, keys, epsilon, heads, qk_heads, used, WIDTH: tl.constexpr, HEADS: tl.constexpr
 ):
     row, head, at, near = _place(WIDTH, HEADS)
     there = (head < used) & (at < WIDTH)
-    grad = tl.load(above + row * used * WIDTH + near, there, 0.0)
+    grad = tl.load(grad_out + row * used * WIDTH + near, there, 0.0)
     value = tl.load(rows + row * stride + near, there, 0.0)
     unit, scale, gain = _normed(value, head, at, queries, keys, epsilon, heads, WIDTH)
     scaled = grad.to(tl.float32) * gain
     result = scale * (scaled - unit * (tl.sum(scaled * unit, 1) / WIDTH)[:, None])
-    tl.store(rows + row * stride + near, tl.where(head < turned, result.to(grad.dtype), grad), there)
+    tl.store(rows + row * stride + near, tl.where(head < qk_heads, result.to(grad.dtype), grad), there)
 
 
 def norm_heads_backward(
     grad: Tensor, rows: Tensor, gains: tuple[Tensor, Tensor], heads: tuple[int, int], epsilon: float
 ) -> None:
     """As in `plain_kernels`."""
-    turned = sum(heads)
-    used = turned + heads[1]
+    qk_heads = sum(heads)
+    used = qk_heads + heads[1]
     _norm_heads_backward[(len(rows), triton.cdiv(used, GROUP))](
-        grad, rows, rows.stride(0), *gains, epsilon, heads[0], turned, used,
+        grad, rows, rows.stride(0), *gains, epsilon, heads[0], qk_heads, used,
         WIDTH=len(gains[0]), HEADS=GROUP, num_warps=4,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from holdwater.train.finetune.fused.buffers import AdapterRanks, StepBuffers
 from holdwater.train.finetune.fused.frozen import WeightPlacement
-from holdwater.train.finetune.fused.plain_kernels import Seconds
+from holdwater.train.finetune.fused.plain_kernels import LoraB
 from holdwater.train.finetune.fused.products import ProductGroup
 from holdwater.train.finetune.fused.shape import DecoderShape
 
@@ -92,11 +92,11 @@ class DecoderLayer:
         buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
         scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
         gates = kept.gates[:, : self.gates.width]
-        fused = kernels.adds_to_gates(len(gates), self.gates.seconds)
-        kernels.gate(gates, inner, self._seconds(self.gates, gates, fused=fused))
+        fused = kernels.adds_to_gates(len(gates), self.gates.lora_b)
+        kernels.gate(gates, inner, self._fused_lora_b(self.gates, gates, fused=fused))
         delta = scratch.delta[:, : self.down.width]
         self._apply(self.down, inner, delta, one)
-        self.down.add_seconds(delta)
+        self.down.add_lora_b(delta)
         kernels.norm(
             kept.middle, delta, next_norm, one.shape.epsilon,
             buffers.streams[self.number + 1], scratch.normed, buffers.scales[2 * self.number + 2],
@@ -109,14 +109,14 @@ class DecoderLayer:
         kept, scratch = buffers.kept[self.number], buffers.scratch
         rows, heads = kept.queries[:, : self.queries.width], (shape.heads, shape.kv_heads)
         self._apply(self.queries, scratch.normed, rows, one)
-        seconds = self._seconds(self.queries, rows, fused=self.head_norms is None)
+        lora_b = self._fused_lora_b(self.queries, rows, fused=self.head_norms is None)
         if self.head_norms is None:
-            kernels.rotate(rows, self.queries.bias, heads, one.tables, one.spans[0], seconds)
-        turned = self._turned(one)
-        kernels.attend(turned, heads, one.spans[0], kept.attended, kept.norms.view(shape.heads, -1))
+            kernels.rotate(rows, self.queries.bias, heads, one.tables, one.spans[0], lora_b)
+        rotated = self._rotated(one)
+        kernels.attend(rotated, heads, one.spans[0], kept.attended, kept.logsumexp.view(shape.heads, -1))
         delta = scratch.delta[:, : self.output.width]
         self._apply(self.output, kept.attended, delta, one)
-        self.output.add_seconds(delta)
+        self.output.add_lora_b(delta)
         kernels.norm(
             buffers.streams[self.number], delta, self.second_norm, shape.epsilon,
             kept.middle, scratch.normed, buffers.scales[2 * self.number + 1],
@@ -133,7 +133,7 @@ class DecoderLayer:
         if self.number < one.recomputed:
             self.make_normed(one)
             self.forward_to_gates(one)
-            self.gates.add_seconds(one.buffers.kept[self.number].gates[:, : self.gates.width])
+            self.gates.add_lora_b(one.buffers.kept[self.number].gates[:, : self.gates.width])
         self._backward_network(one)
         self._backward_attention(one)
 
@@ -149,49 +149,49 @@ class DecoderLayer:
         buffers, kernels, kept = one.buffers, one.kernels, one.buffers.kept[self.number]
         scratch, inner = buffers.scratch, _view(buffers.scratch.inner, one.shape.inner)
         grad = scratch.grad[:, : self.down.width]
-        self._second_back(self.down, grad, kept.small_down, one)
-        self._rows_back(self.down, grad, inner, one)
+        self._lora_b_backward(self.down, grad, kept.small_down, one)
+        self._rows_backward(self.down, grad, inner, one)
         gates = kept.gates[:, : self.gates.width]
         kernels.gate_backward(inner, gates[:, : self.gates.outer])
-        self._first_back(self.down, grad, inner, one)
-        self._second_back(self.gates, gates, gates[:, self.gates.outer :], one)
-        self._rows_back(self.gates, gates, scratch.above, one)
+        self._lora_a_backward(self.down, grad, inner, one)
+        self._lora_b_backward(self.gates, gates, gates[:, self.gates.outer :], one)
+        self._rows_backward(self.gates, gates, scratch.grad_normed, one)
         kernels.norm_backward(
-            scratch.above, kept.middle, self.second_norm, buffers.scales[2 * self.number + 1],
+            scratch.grad_normed, kept.middle, self.second_norm, buffers.scales[2 * self.number + 1],
             scratch.grad[:, : one.shape.width], scratch.normed, add=True,
         )  # fmt: skip
-        self._first_back(self.gates, gates, scratch.normed, one)
+        self._lora_a_backward(self.gates, gates, scratch.normed, one)
 
     def _backward_attention(self, one: Pass) -> None:
         """The backward pass through attention and the norm before it; no gradient of the first input."""
         buffers, kernels, shape, kept = one.buffers, one.kernels, one.shape, one.buffers.kept[self.number]
         scratch, heads = buffers.scratch, (shape.heads, shape.kv_heads)
         grad = scratch.grad[:, : self.output.width]
-        self._second_back(self.output, grad, kept.small_output, one)
-        above, *grads = _views(scratch.inner, shape.query_width, 4)
-        self._rows_back(self.output, grad, above, one)
-        self._first_back(self.output, grad, kept.attended, one)
+        self._lora_b_backward(self.output, grad, kept.small_output, one)
+        grad_out, *grads = _views(scratch.inner, shape.query_width, 4)
+        self._rows_backward(self.output, grad, grad_out, one)
+        self._lora_a_backward(self.output, grad, kept.attended, one)
         queries = kept.queries[:, : self.queries.width]
-        turned = self._turned(one)
-        norms, levels = (rows.view(shape.heads, -1) for rows in (kept.norms, scratch.levels))
-        kernels.attend_backward(turned, heads, one.spans, kept.attended, norms, levels, above, grads)
-        kernels.rotate_backward(grads, heads, one.tables, one.spans[0], turned)
+        rotated = self._rotated(one)
+        logsumexp, delta = (rows.view(shape.heads, -1) for rows in (kept.logsumexp, scratch.attention_delta))
+        kernels.attend_backward(rotated, heads, one.spans, kept.attended, logsumexp, delta, grad_out, grads)
+        kernels.rotate_backward(grads, heads, one.tables, one.spans[0], rotated)
         if self.head_norms is not None:
-            kernels.norm_heads_backward(turned, queries, self.head_norms, heads, shape.epsilon)
-        self._second_back(self.queries, queries, queries[:, self.queries.outer :], one)
+            kernels.norm_heads_backward(rotated, queries, self.head_norms, heads, shape.epsilon)
+        self._lora_b_backward(self.queries, queries, queries[:, self.queries.outer :], one)
         if self.number == 0:
             self.make_normed(one)
         else:
-            self._rows_back(self.queries, queries, scratch.above, one)
+            self._rows_backward(self.queries, queries, scratch.grad_normed, one)
             kernels.norm_backward(
-                scratch.above, buffers.streams[self.number], self.first_norm, buffers.scales[2 * self.number],
-                scratch.grad[:, : shape.width], scratch.normed, add=True,
+                scratch.grad_normed, buffers.streams[self.number], self.first_norm,
+                buffers.scales[2 * self.number], scratch.grad[:, : shape.width], scratch.normed, add=True,
             )  # fmt: skip
-        self._first_back(self.queries, queries, scratch.normed, one)
+        self._lora_a_backward(self.queries, queries, scratch.normed, one)
 
-    def _turned(self, one: Pass) -> Tensor:
+    def _rotated(self, one: Pass) -> Tensor:
         """Queries, keys and values as attention takes them; with normalised heads they are made again."""
-        rows, scratch = one.buffers.kept[self.number].queries, one.buffers.scratch.turned
+        rows, scratch = one.buffers.kept[self.number].queries, one.buffers.scratch.rotated
         if self.head_norms is None or scratch is None:
             return rows[:, : self.queries.outer]
         heads = (one.shape.heads, one.shape.kv_heads)
@@ -200,48 +200,48 @@ class DecoderLayer:
         return scratch
 
     @staticmethod
-    def _seconds(group: ProductGroup, out: Tensor, *, fused: bool = True) -> Seconds | None:
+    def _fused_lora_b(group: ProductGroup, out: Tensor, *, fused: bool = True) -> LoraB | None:
         """The second matrices, for a kernel that adds them on its way; else they are added here."""
-        if fused and group.seconds is not None:
-            return group.seconds
-        group.add_seconds(out)
+        if fused and group.lora_b is not None:
+            return group.lora_b
+        group.add_lora_b(out)
         return None
 
     def _apply(self, group: ProductGroup, rows: Tensor, out: Tensor, one: Pass) -> None:
         """Apply a group but for its second matrices, with dropout before its adapters if there is some."""
         group.forward(rows, out, self._drop(group, rows, one))
 
-    def _rows_back(self, group: ProductGroup, grad: Tensor, into: Tensor, one: Pass) -> None:
+    def _rows_backward(self, group: ProductGroup, grad: Tensor, into: Tensor, one: Pass) -> None:
         """Carry a gradient back to the input of a group."""
-        back = one.buffers.scratch.back
-        if back is None or not group.dropout or not group.rank:
+        adapter_grad = one.buffers.scratch.adapter_grad
+        if adapter_grad is None or not group.dropout or not group.rank:
             group.backward_rows(grad, into)
             return
         group.backward_rows(grad, into, adapters=False)
-        through = _view(back, group.inner)
-        group.backward_small(grad, through)
-        one.kernels.add_dropped(through, group.dropout, one.seed, self._salt(group), into)
+        adapter_rows = _view(adapter_grad, group.inner)
+        group.backward_small(grad, adapter_rows)
+        one.kernels.add_dropped(adapter_rows, group.dropout, one.seed, self._salt(group), into)
 
     @staticmethod
-    def _second_back(group: ProductGroup, grad: Tensor, small: Tensor, one: Pass) -> None:
+    def _lora_b_backward(group: ProductGroup, grad: Tensor, small: Tensor, one: Pass) -> None:
         """Make the gradients of a group's second matrices, and of what its first ones gave."""
-        kernels, seconds = one.kernels, group.seconds
-        room = one.buffers.scratch.above  # waits for its next use
-        chunk = kernels.chunk_of(grad, seconds, room)
+        kernels, lora_b = one.kernels, group.lora_b
+        workspace = one.buffers.scratch.grad_normed  # waits for its next use
+        chunk = kernels.chunk_of(grad, lora_b, workspace)
         together = chunk is not None and group.outer <= kernels.TOGETHER
         if not together:
-            group.backward_second(grad, small, add=one.add)
+            group.backward_lora_b(grad, small, add=one.add)
         if chunk is None:
             group.fold(grad)
             return
-        into = group.second_gradients() if together else ()
-        kernels.second_back(grad, small, seconds, into, room, chunk=chunk, add=one.add)
+        into = group.lora_b_gradients() if together else ()
+        kernels.lora_b_backward(grad, small, lora_b, into, workspace, chunk=chunk, add=one.add)
 
-    def _first_back(self, group: ProductGroup, grad: Tensor, rows: Tensor, one: Pass) -> None:
+    def _lora_a_backward(self, group: ProductGroup, grad: Tensor, rows: Tensor, one: Pass) -> None:
         """Make the gradient of a group's first matrices."""
         if group.rank:
             dropped = self._drop(group, rows, one)
-            group.backward_first(grad, rows if dropped is None else dropped, add=one.add)
+            group.backward_lora_a(grad, rows if dropped is None else dropped, add=one.add)
 
     def _drop(self, group: ProductGroup, rows: Tensor, one: Pass) -> Tensor | None:
         """The rows after dropout; None where there is none."""

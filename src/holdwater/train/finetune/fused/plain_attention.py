@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def attend(rows: Tensor, heads: tuple[int, int], begins: Tensor, out: Tensor, norms: Tensor) -> None:
+def attend(rows: Tensor, heads: tuple[int, int], begins: Tensor, out: Tensor, logsumexp: Tensor) -> None:
     """Let each token look at itself and at the earlier ones of its example.
 
     Args:
@@ -12,11 +12,11 @@ def attend(rows: Tensor, heads: tuple[int, int], begins: Tensor, out: Tensor, no
         heads: Of queries, and of keys.
         begins: Where the example of each token begins. Shape (tokens,).
         out: Gets the result. Shape (tokens, heads * head_width).
-        norms: Gets the logarithms, to base 2, of the sums under the softmax. Shape (heads, tokens).
+        logsumexp: Gets the logarithms, to base 2, of the sums under the softmax. Shape (heads, tokens).
     """
     queries, keys, values = _parts(rows, heads)
     scores = _scores(queries, keys, begins)
-    norms.copy_(scores.logsumexp(-1) / torch.log(torch.tensor(2.0)))
+    logsumexp.copy_(scores.logsumexp(-1) / torch.log(torch.tensor(2.0)))
     out.copy_(torch.einsum("hqk,khd->qhd", scores.softmax(-1), values).flatten(1))
 
 
@@ -25,8 +25,8 @@ def attend_backward(  # noqa: PLR0913, PLR0917 - as the kernel it stands in for
     heads: tuple[int, int],
     spans: Tensor,
     out: Tensor,
-    norms: Tensor,  # noqa: ARG001 - the kernel needs them
-    levels: Tensor,
+    logsumexp: Tensor,  # noqa: ARG001 - the kernel needs them
+    delta: Tensor,
     grad: Tensor,
     into: tuple[Tensor, Tensor, Tensor],
 ) -> None:
@@ -37,20 +37,20 @@ def attend_backward(  # noqa: PLR0913, PLR0917 - as the kernel it stands in for
         heads: As for `attend`.
         spans: Where the example of each token begins and ends. Shape (2, tokens).
         out: As `attend` left it. Shape (tokens, heads * head_width).
-        norms: As `attend` left them. Shape (heads, tokens).
-        levels: Scratch. Shape (heads, tokens), float32.
+        logsumexp: As `attend` left them. Shape (heads, tokens).
+        delta: Scratch. Shape (heads, tokens), float32.
         grad: Of the result. Shape as `out`.
         into: Get the gradients; those of keys and values once for each head that reads them. Shape as `out`.
     """
     queries, keys, values = _parts(rows, heads)
-    chances = _scores(queries, keys, spans[0]).softmax(-1)
-    above, given = grad.float().view_as(queries), out.float().view_as(queries)
-    levels.copy_((above * given).sum(-1).T)
-    of_scores = chances * (torch.einsum("qhd,khd->hqk", above, values) - levels[..., None])
+    probs = _scores(queries, keys, spans[0]).softmax(-1)
+    grad_out, given = grad.float().view_as(queries), out.float().view_as(queries)
+    delta.copy_((grad_out * given).sum(-1).T)
+    of_scores = probs * (torch.einsum("qhd,khd->hqk", grad_out, values) - delta[..., None])
     of_scores *= queries.shape[-1] ** -0.5
     into[0].copy_(torch.einsum("hqk,khd->qhd", of_scores, keys).flatten(1))
     into[1].copy_(torch.einsum("hqk,qhd->khd", of_scores, queries).flatten(1))
-    into[2].copy_(torch.einsum("hqk,qhd->khd", chances, above).flatten(1))
+    into[2].copy_(torch.einsum("hqk,qhd->khd", probs, grad_out).flatten(1))
 
 
 def _parts(rows: Tensor, heads: tuple[int, int]) -> list[Tensor]:

@@ -14,14 +14,14 @@ from holdwater.train.finetune.losses import IGNORED
 
 __all__ = [
     "TOGETHER", "add_dropped", "adds_to_gates", "attend", "attend_backward", "chunk_of", "cross_entropy", "drop",
-    "gate", "gate_backward", "norm", "norm_backward", "norm_heads", "norm_heads_backward", "rotate",
-    "rotate_backward", "second_back",
+    "gate", "gate_backward", "lora_b_backward", "norm", "norm_backward", "norm_heads", "norm_heads_backward",
+    "rotate", "rotate_backward",
 ]  # fmt: skip
 
 
 TOGETHER = 0
-"""Columns up to which `second_back` makes the gradients of second matrices too."""
-Seconds = tuple[Sequence[Tensor], float]
+"""Columns up to which `lora_b_backward` makes the gradients of second matrices too."""
+LoraB = tuple[Sequence[Tensor], float]
 """The second matrices of adapters that read the same input, one a layer, and their scale."""
 
 
@@ -118,9 +118,9 @@ def norm_heads_backward(
     width, begin = len(gains[0]), 0
     for gain, count in zip(gains, heads, strict=True):
         part = slice(begin, begin + count * width)
-        wide, above = (one[:, part].reshape(len(rows), count, width).float() for one in (rows, grad))
+        wide, grad_out = (one[:, part].reshape(len(rows), count, width).float() for one in (rows, grad))
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
-        unit, scaled = wide * scale, above * gain.float()
+        unit, scaled = wide * scale, grad_out * gain.float()
         rows[:, part] = (
             (scale * (scaled - unit * (scaled * unit).mean(-1, keepdim=True))).flatten(1).to(rows.dtype)
         )
@@ -134,7 +134,7 @@ def rotate(
     heads: tuple[int, int],
     tables: Tensor,
     begins: Tensor,
-    seconds: Seconds | None = None,
+    lora_b: LoraB | None = None,
 ) -> None:
     """Add adapters and a bias to queries, keys and values, and turn queries and keys by their positions, in place.
 
@@ -145,18 +145,18 @@ def rotate(
         heads: Of queries, and of keys.
         tables: Cosines and sines by position. Shape (2, positions, head_width / 2).
         begins: Where the example of each token begins. Shape (tokens,).
-        seconds: The adapters' second matrices and their scale; None where nothing is to be added.
+        lora_b: The adapters' second matrices and their scale; None where nothing is to be added.
     """
     half = tables.shape[-1]
     widths = [heads[0] * 2 * half, heads[1] * 2 * half, heads[1] * 2 * half]
-    if seconds is not None:
-        add_adapters(rows, widths, seconds)
+    if lora_b is not None:
+        add_adapters(rows, widths, lora_b)
     if bias is not None:
         rows[:, : sum(widths)].add_(bias)
-    turned = rows[:, : sum(heads) * 2 * half].view(len(rows), sum(heads), 2, half)
-    cosine, sine = _turns(tables, begins)
-    first, second = turned[:, :, 0].float(), turned[:, :, 1].float()
-    turned.copy_(torch.stack([first * cosine - second * sine, second * cosine + first * sine], dim=2))
+    rotated = rows[:, : sum(heads) * 2 * half].view(len(rows), sum(heads), 2, half)
+    cosine, sine = _cos_sin(tables, begins)
+    first, second = rotated[:, :, 0].float(), rotated[:, :, 1].float()
+    rotated.copy_(torch.stack([first * cosine - second * sine, second * cosine + first * sine], dim=2))
 
 
 def rotate_backward(
@@ -174,95 +174,95 @@ def rotate_backward(
     tokens = len(into)
     queries, keys, values = (grad.view(tokens, heads[0], -1).float() for grad in grads)
     keys, values = (grad.view(tokens, heads[1], -1, grad.shape[-1]).sum(2) for grad in (keys, values))
-    cosine, sine = _turns(tables, begins)
+    cosine, sine = _cos_sin(tables, begins)
     first, second = torch.cat([queries, keys], dim=1).chunk(2, dim=-1)
-    turned = torch.cat([first * cosine + second * sine, second * cosine - first * sine], dim=-1)
-    into.copy_(torch.cat([turned.flatten(1), values.flatten(1)], dim=1))
+    rotated = torch.cat([first * cosine + second * sine, second * cosine - first * sine], dim=-1)
+    into.copy_(torch.cat([rotated.flatten(1), values.flatten(1)], dim=1))
 
 
-def add_adapters(rows: Tensor, widths: Sequence[int], seconds: Seconds) -> None:
+def add_adapters(rows: Tensor, widths: Sequence[int], lora_b: LoraB) -> None:
     """Add adapters to some layers' outputs that lie side by side, in place.
 
     Args:
         rows: The outputs, then what the first matrices gave. Shape (tokens, sum(widths) + len(widths) * rank).
         widths: Of the outputs.
-        seconds: The second matrices and their scale. Shape (width, rank) each.
+        lora_b: The second matrices and their scale. Shape (width, rank) each.
     """
-    matrices, scale = seconds
+    matrices, scale = lora_b
     parts = torch.split(rows, [*widths, *(matrix.shape[1] for matrix in matrices)], dim=1)
-    for out, small, second in zip(parts, parts[len(widths) :], matrices, strict=False):
-        torch.addmm(out, small, second.t(), alpha=scale, out=out)
+    for out, small, matrix in zip(parts, parts[len(widths) :], matrices, strict=False):
+        torch.addmm(out, small, matrix.t(), alpha=scale, out=out)
 
 
-def _turns(tables: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+def _cos_sin(tables: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines of each token. Shape (tokens, 1, head_width / 2)."""
     positions = torch.arange(len(begins), device=begins.device) - begins
     cosine, sine = (table[positions][:, None].float() for table in tables)
     return cosine, sine
 
 
-def adds_to_gates(tokens: int, seconds: Seconds | None) -> bool:
+def adds_to_gates(tokens: int, lora_b: LoraB | None) -> bool:
     """Whether `gate` is to add the adapters.
 
     Args:
         tokens: In a micro-batch.
-        seconds: As for `gate`.
+        lora_b: As for `gate`.
     """
     del tokens
-    return seconds is not None
+    return lora_b is not None
 
 
-def chunk_of(grad: Tensor, seconds: Seconds | None, room: Tensor) -> int | None:
-    """None: plain products make the gradients of adapters, and `second_back` is there to check the fast one by.
+def chunk_of(grad: Tensor, lora_b: LoraB | None, workspace: Tensor) -> int | None:
+    """None: plain products make the gradients of adapters; `lora_b_backward` is there to check the fast one by.
 
     Args:
-        grad: As for `second_back`.
-        seconds: As for `second_back`.
-        room: As for `second_back`.
+        grad: As for `lora_b_backward`.
+        lora_b: As for `lora_b_backward`.
+        workspace: As for `lora_b_backward`.
     """
-    del grad, seconds, room
+    del grad, lora_b, workspace
     return None
 
 
-def second_back(
-    grad: Tensor, small: Tensor, seconds: Seconds, into: Sequence[Tensor], room: Tensor, *, chunk: int, add: bool
+def lora_b_backward(
+    grad: Tensor, small: Tensor, lora_b: LoraB, into: Sequence[Tensor], workspace: Tensor, *, chunk: int, add: bool
 ) -> None:
     """Make the gradients of second matrices, and of what the first matrices gave, beside that of the outputs.
 
     Args:
         grad: Of the outputs; its last columns get the result. Shape (tokens, sum(widths) + count * rank).
         small: What the first matrices gave; may be the last columns of `grad`. Shape (tokens, count * rank).
-        seconds: The second matrices and their scale. Shape (width, rank) each.
+        lora_b: The second matrices and their scale. Shape (width, rank) each.
         into: Get the gradients of the second matrices; empty where these are made elsewhere. Shape (width, rank)
             each.
-        room: Not needed here.
+        workspace: Not needed here.
         chunk: Not needed here.
         add: Add to gradients that are there.
     """
-    del room, chunk
-    matrices, scale = seconds
-    above, below = 0, sum(len(matrix) for matrix in matrices)
+    del workspace, chunk
+    matrices, scale = lora_b
+    column, rank_column = 0, sum(len(matrix) for matrix in matrices)
     for number, matrix in enumerate(matrices):
         width, rank = matrix.shape
-        outputs = grad[:, above : above + width]
+        outputs = grad[:, column : column + width]
         if into:
             made = scale * outputs.t() @ small[:, number * rank : (number + 1) * rank]
             into[number].copy_(into[number] + made if add else made)
-        grad[:, below : below + rank] = scale * outputs @ matrix
-        above, below = above + width, below + rank
+        grad[:, rank_column : rank_column + rank] = scale * outputs @ matrix
+        column, rank_column = column + width, rank_column + rank
 
 
-def gate(pairs: Tensor, out: Tensor, seconds: Seconds | None = None) -> None:
+def gate(pairs: Tensor, out: Tensor, lora_b: LoraB | None = None) -> None:
     """Add adapters to gates and values, in place, and multiply SiLU of the gates by the values.
 
     Args:
         pairs: Gates, values, then what the adapters' first matrices gave. Shape (tokens, 2 * inner + ranks).
         out: Gets the products. Shape (tokens, inner).
-        seconds: The adapters' second matrices and their scale; None where nothing is to be added.
+        lora_b: The adapters' second matrices and their scale; None where nothing is to be added.
     """
     inner = out.shape[1]
-    if seconds is not None:
-        add_adapters(pairs, [inner, inner], seconds)
+    if lora_b is not None:
+        add_adapters(pairs, [inner, inner], lora_b)
     gates, values = pairs[:, :inner], pairs[:, inner : 2 * inner]
     out.copy_(torch.nn.functional.silu(gates.float()).to(out.dtype) * values)
 
@@ -275,10 +275,10 @@ def gate_backward(grad: Tensor, pairs: Tensor) -> None:
         pairs: Gates, then values; hold their gradients afterwards. Shape (tokens, 2 * inner).
     """
     gates, values = (part.float() for part in pairs.chunk(2, dim=-1))
-    above, sigmoid = grad.float(), torch.sigmoid(gates)
+    grad_out, sigmoid = grad.float(), torch.sigmoid(gates)
     opened = (gates * sigmoid).to(grad.dtype)
-    of_gates = above * values * sigmoid * (1 + gates * (1 - sigmoid))
-    both = torch.cat([of_gates, above * opened.float()], dim=-1)
+    of_gates = grad_out * values * sigmoid * (1 + gates * (1 - sigmoid))
+    both = torch.cat([of_gates, grad_out * opened.float()], dim=-1)
     grad.copy_(opened * values.to(grad.dtype))
     pairs.copy_(both)
 
@@ -295,11 +295,11 @@ def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor, losses: Tens
     wide = logits.float()
     counts = torch.where(targets == IGNORED, 0.0, weights)
     index = targets.clamp(min=0)[:, None]
-    total = torch.logsumexp(wide, dim=-1)
-    losses.copy_((total - wide.gather(1, index)[:, 0]) * counts)
-    chances = torch.exp(wide - total[:, None])
-    chances.scatter_add_(1, index, torch.full_like(index, -1, dtype=chances.dtype))
-    logits.copy_(chances * counts[:, None])
+    lse = torch.logsumexp(wide, dim=-1)
+    losses.copy_((lse - wide.gather(1, index)[:, 0]) * counts)
+    probs = torch.exp(wide - lse[:, None])
+    probs.scatter_add_(1, index, torch.full_like(index, -1, dtype=probs.dtype))
+    logits.copy_(probs * counts[:, None])
 
 
 def drop(rows: Tensor, share: float, seed: Tensor, salt: int, out: Tensor) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from holdwater.train.finetune.fused.frozen import Frozen, WeightPlacement
-from holdwater.train.finetune.fused.plain_kernels import Seconds
+from holdwater.train.finetune.fused.plain_kernels import LoraB
 from holdwater.train.finetune.model.lora import LoraLinear
 
 
@@ -55,11 +55,11 @@ class _Run:
     """Of the group's output."""
     small: slice
     """Of what the first matrices give, behind the outputs."""
-    second: Tensor
+    lora_b: Tensor
     """Their second matrices, in the type of the products. Shape (count, width, rank)."""
     layers: list[LoraLinear]
     grad: Tensor
-    """The gradient of the second matrices, once `bind` was called. Shape as `second`."""
+    """The gradient of the second matrices, once `bind` was called. Shape as `lora_b`."""
 
     @property
     def count(self) -> int:
@@ -69,18 +69,18 @@ class _Run:
     @property
     def rank(self) -> int:
         """Of each."""
-        return int(self.second.shape[2])
+        return int(self.lora_b.shape[2])
 
     def masters(self) -> Tensor:
-        """The second matrices as they are trained: laid out one after another. Shape as `second`."""
+        """The second matrices as they are trained: laid out one after another. Shape as `lora_b`."""
         weight = self.layers[0].lora_B.data
-        return torch.as_strided(weight, self.second.shape, self.second.stride())
+        return torch.as_strided(weight, self.lora_b.shape, self.lora_b.stride())
 
     def bind(self) -> None:
         """Take the place of the gradient."""
         grad = self.layers[0].lora_B.grad
         assert grad is not None  # noqa: S101 - FlatWeights laid it out
-        self.grad = torch.as_strided(grad, self.second.shape, self.second.stride())
+        self.grad = torch.as_strided(grad, self.lora_b.shape, self.lora_b.stride())
 
 
 class ProductGroup:
@@ -100,15 +100,15 @@ class ProductGroup:
         self.frozen = Frozen(name, bases, sum(one.lora_A.shape[0] for one in self.adapted), where)
         self.outer, self.rank, self.inner = self.frozen.outer, self.frozen.rank, self.frozen.inner
         """Widths: of all outputs together, of all adapters together, and of the input."""
-        self.first = self.frozen.first
+        self.lora_a = self.frozen.lora_a
         """The first matrices in the type of the products. Shape (rank, inner)."""
         self.scaling = self.adapted[0].scaling if self.adapted else 1.0
         self.dropout = self.adapted[0].dropout if self.adapted else 0.0
         self.bias = _bias(f"{name}.bias", bases, sizes, where)
-        self._runs = list(_runs(layers, sizes, self.first))
-        self.first_master = self.first
+        self._runs = list(_runs(layers, sizes, self.lora_a))
+        self.lora_a_master = self.lora_a
         """The first matrices as they are trained, once `bind` was called. Shape (rank, inner)."""
-        self._first_grad: Tensor | None = None
+        self._lora_a_grad: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -120,28 +120,28 @@ class ProductGroup:
         if self.adapted:
             weight, size = self.adapted[0].lora_A, (self.rank, self.inner)
             assert weight.grad is not None  # noqa: S101 - FlatWeights laid it out
-            self.first_master = torch.as_strided(weight.data, size, (self.inner, 1))
-            self._first_grad = torch.as_strided(weight.grad, size, (self.inner, 1))
+            self.lora_a_master = torch.as_strided(weight.data, size, (self.inner, 1))
+            self._lora_a_grad = torch.as_strided(weight.grad, size, (self.inner, 1))
         for run in self._runs:
             run.bind()
 
     def copies(self) -> list[tuple[Tensor, Tensor]]:
         """Each copy of trained weights that the products read, and what it is a copy of."""
-        firsts = [(self.first, self.first_master)] if self.rank else []
-        return firsts + [(run.second, run.masters()) for run in self._runs]
+        lora_a_copies = [(self.lora_a, self.lora_a_master)] if self.rank else []
+        return lora_a_copies + [(run.lora_b, run.masters()) for run in self._runs]
 
-    def seconds_of_runs(self) -> list[Tensor]:
+    def lora_b_of_runs(self) -> list[Tensor]:
         """The second matrices in the type of the products. Shape (count, width, rank) each."""
-        return [run.second for run in self._runs]
+        return [run.lora_b for run in self._runs]
 
-    def second_gradients(self) -> list[Tensor]:
+    def lora_b_gradients(self) -> list[Tensor]:
         """The gradients of the second matrices, once `bind` was called. Shape (width, rank) each."""
         return [grad for run in self._runs for grad in run.grad]
 
     @property
-    def seconds(self) -> Seconds | None:
+    def lora_b(self) -> LoraB | None:
         """The second matrices and their scale, where all layers have adapters of one rank; else None."""
-        matrices = [second for run in self._runs for second in run.second]
+        matrices = [lora_b for run in self._runs for lora_b in run.lora_b]
         ranks = {matrix.shape[1] for matrix in matrices}
         return (matrices, self.scaling) if len(matrices) == self._layers and len(ranks) == 1 else None
 
@@ -157,9 +157,9 @@ class ProductGroup:
             torch.mm(rows, self.frozen.whole().t(), out=out)
         else:
             add_product(out[:, : self.outer], rows, self.frozen.whole()[: self.outer].t(), add=False)
-            add_product(out[:, self.outer :], dropped, self.first.t(), add=False)
+            add_product(out[:, self.outer :], dropped, self.lora_a.t(), add=False)
 
-    def add_seconds(self, out: Tensor) -> None:
+    def add_lora_b(self, out: Tensor) -> None:
         """Add what the second matrices make of what the first ones gave.
 
         Args:
@@ -169,9 +169,9 @@ class ProductGroup:
         for run in self._runs:
             into = out[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
             small = out[:, run.small].view(tokens, run.count, -1).transpose(0, 1)
-            add_products(into, small, run.second.transpose(1, 2), scale=self.scaling, add=True)
+            add_products(into, small, run.lora_b.transpose(1, 2), scale=self.scaling, add=True)
 
-    def backward_second(self, grad: Tensor, small: Tensor, *, add: bool) -> None:
+    def backward_lora_b(self, grad: Tensor, small: Tensor, *, add: bool) -> None:
         """Make the gradients of the second matrices.
 
         Args:
@@ -182,9 +182,9 @@ class ProductGroup:
         tokens = len(grad)
         for run in self._runs:
             begin = run.small.start - self.outer
-            above = grad[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
+            grad_out = grad[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
             given = small[:, begin : begin + run.count * run.rank].view(tokens, run.count, -1).transpose(0, 1)
-            add_products(run.grad, above.transpose(1, 2), given, scale=self.scaling, add=add)
+            add_products(run.grad, grad_out.transpose(1, 2), given, scale=self.scaling, add=add)
 
     def fold(self, grad: Tensor) -> None:
         """Make the gradient of what the first matrices gave, beside `grad`.
@@ -194,11 +194,11 @@ class ProductGroup:
         """
         tokens = len(grad)
         for run in self._runs:
-            above = grad[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
-            below = grad[:, run.small].view(tokens, run.count, -1).transpose(0, 1)
-            add_products(below, above, run.second, scale=self.scaling, add=False)
+            grad_out = grad[:, run.columns].view(tokens, run.count, -1).transpose(0, 1)
+            grad_small = grad[:, run.small].view(tokens, run.count, -1).transpose(0, 1)
+            add_products(grad_small, grad_out, run.lora_b, scale=self.scaling, add=False)
 
-    def backward_first(self, grad: Tensor, rows: Tensor, *, add: bool) -> None:
+    def backward_lora_a(self, grad: Tensor, rows: Tensor, *, add: bool) -> None:
         """Make the gradient of the first matrices.
 
         Args:
@@ -206,8 +206,8 @@ class ProductGroup:
             rows: What the adapters have read. Shape (tokens, inner).
             add: Add to a gradient that is there.
         """
-        if self._first_grad is not None:
-            add_product(self._first_grad, grad[:, self.outer :].t(), rows, add=add)
+        if self._lora_a_grad is not None:
+            add_product(self._lora_a_grad, grad[:, self.outer :].t(), rows, add=add)
 
     def backward_small(self, grad: Tensor, into: Tensor) -> None:
         """Make the gradient of what the adapters have read.
@@ -216,7 +216,7 @@ class ProductGroup:
             grad: As `fold` leaves it. Shape (tokens, outer + rank).
             into: Gets it. Shape (tokens, inner).
         """
-        torch.mm(grad[:, self.outer :], self.first, out=into)
+        torch.mm(grad[:, self.outer :], self.lora_a, out=into)
 
     def backward_rows(self, grad: Tensor, into: Tensor, *, adapters: bool = True) -> None:
         """Make the gradient of the input.
@@ -251,9 +251,9 @@ def _runs(layers: Sequence[nn.Module], sizes: Sequence[int], like: Tensor) -> It
         adapted = [layer for layer, _ in alike if isinstance(layer, LoraLinear)]
         count = len(adapted)
         if count:
-            second = torch.empty(count, size, rank, dtype=like.dtype, device=like.device)
+            lora_b = torch.empty(count, size, rank, dtype=like.dtype, device=like.device)
             columns, smalls = slice(column, column + count * size), slice(small, small + count * rank)
-            yield _Run(columns, smalls, second, adapted, second)
+            yield _Run(columns, smalls, lora_b, adapted, lora_b)
         column, small = column + max(count, 1) * size, small + count * rank
 
 

@@ -87,9 +87,9 @@ def sized(count: int, bits: int) -> Quantized:
     """
     blocks = -(-count // BLOCK)
     sizes = (count * bits // 8, blocks, -(-blocks // GROUP), 1, 16 if bits == 4 else 0)
-    kinds = (torch.uint8 if bits == 4 else torch.int8, torch.int8, torch.float32, torch.float32, torch.float32)
+    dtypes = (torch.uint8 if bits == 4 else torch.int8, torch.int8, torch.float32, torch.float32, torch.float32)
     return Quantized(
-        *(torch.empty(size, dtype=kind, device="meta") for size, kind in zip(sizes, kinds, strict=True))
+        *(torch.empty(size, dtype=dtype, device="meta") for size, dtype in zip(sizes, dtypes, strict=True))
     )
 
 

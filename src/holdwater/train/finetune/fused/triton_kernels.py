@@ -14,14 +14,14 @@ from holdwater.train.finetune.fused import adapter_kernels
 from holdwater.train.finetune.fused.adapter_kernels import adds_to_gates
 from holdwater.train.finetune.fused.attention_kernels import attend, attend_backward
 from holdwater.train.finetune.fused.head_kernels import norm_heads, norm_heads_backward
-from holdwater.train.finetune.fused.plain_kernels import Seconds
-from holdwater.train.finetune.fused.second_kernels import TOGETHER, chunk_of, second_back
+from holdwater.train.finetune.fused.lora_b_kernels import TOGETHER, chunk_of, lora_b_backward
+from holdwater.train.finetune.fused.plain_kernels import LoraB
 from holdwater.train.finetune.losses import IGNORED
 
 __all__ = [
     "TOGETHER", "add_dropped", "adds_to_gates", "attend", "attend_backward", "chunk_of", "cross_entropy", "drop",
-    "gate", "gate_backward", "norm", "norm_backward", "norm_heads", "norm_heads_backward", "rotate",
-    "rotate_backward", "second_back",
+    "gate", "gate_backward", "lora_b_backward", "norm", "norm_backward", "norm_heads", "norm_heads_backward",
+    "rotate", "rotate_backward",
 ]  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _rotate(
     length,
     begins,
     heads,
-    turned,
+    qk_heads,
     HALF: tl.constexpr,
     HEADS: tl.constexpr,
     BIAS: tl.constexpr,
@@ -118,22 +118,22 @@ def _rotate(
     row = tl.program_id(0).to(tl.int64)
     place = row - tl.load(begins + row).to(tl.int64)
     head, at = tl.arange(0, HEADS)[:, None], tl.arange(0, HALF)[None, :]
-    turns = head < turned
+    rotates = head < qk_heads
     there = (head < heads) & (at < HALF)
     cosine = tl.load(tables + place * HALF + at).to(tl.float32)
     sine = tl.load(tables + length * HALF + place * HALF + at).to(tl.float32)
     near = head * 2 * HALF + at
     first = tl.load(rows + row * stride + near, there, 0.0)
     second = tl.load(rows + row * stride + near + HALF, there, 0.0)
-    kind = first.dtype
+    dtype = first.dtype
     first, second = first.to(tl.float32), second.to(tl.float32)
     if BIAS:
-        first = (first + tl.load(bias + near, there, 0.0).to(tl.float32)).to(kind).to(tl.float32)
-        second = (second + tl.load(bias + near + HALF, there, 0.0).to(tl.float32)).to(kind).to(tl.float32)
-    left = tl.where(turns, first * cosine - second * sine, first)
-    right = tl.where(turns, second * cosine + first * sine, second)
-    tl.store(rows + row * stride + near, left.to(kind), there)
-    tl.store(rows + row * stride + near + HALF, right.to(kind), there)
+        first = (first + tl.load(bias + near, there, 0.0).to(tl.float32)).to(dtype).to(tl.float32)
+        second = (second + tl.load(bias + near + HALF, there, 0.0).to(tl.float32)).to(dtype).to(tl.float32)
+    left = tl.where(rotates, first * cosine - second * sine, first)
+    right = tl.where(rotates, second * cosine + first * sine, second)
+    tl.store(rows + row * stride + near, left.to(dtype), there)
+    tl.store(rows + row * stride + near + HALF, right.to(dtype), there)
 
 
 def rotate(
@@ -142,16 +142,16 @@ def rotate(
     heads: tuple[int, int],
     tables: Tensor,
     begins: Tensor,
-    seconds: Seconds | None = None,
+    lora_b: LoraB | None = None,
 ) -> None:
     """As in `plain_kernels`."""
-    if seconds is not None:
-        adapter_kernels.rotate(rows, bias, heads, tables, begins, seconds)
+    if lora_b is not None:
+        adapter_kernels.rotate(rows, bias, heads, tables, begins, lora_b)
         return
-    turned = sum(heads)
-    used = turned if bias is None else turned + heads[1]
+    qk_heads = sum(heads)
+    used = qk_heads if bias is None else qk_heads + heads[1]
     _rotate[(len(rows),)](
-        rows, rows.stride(0), rows if bias is None else bias, tables, tables.shape[1], begins, used, turned,
+        rows, rows.stride(0), rows if bias is None else bias, tables, tables.shape[1], begins, used, qk_heads,
         HALF=tables.shape[2], HEADS=triton.next_power_of_2(used), BIAS=bias is not None, num_warps=4,
     )  # fmt: skip
 
@@ -213,10 +213,10 @@ def _gate(pairs, stride, out, inner, BLOCK: tl.constexpr):
     tl.store(out + row * inner + at, (opened * values).to(gates.dtype), there)
 
 
-def gate(pairs: Tensor, out: Tensor, seconds: Seconds | None = None) -> None:
+def gate(pairs: Tensor, out: Tensor, lora_b: LoraB | None = None) -> None:
     """As in `plain_kernels`."""
-    if seconds is not None:
-        adapter_kernels.gate(pairs, out, seconds)
+    if lora_b is not None:
+        adapter_kernels.gate(pairs, out, lora_b)
         return
     inner = out.shape[1]
     grid = (len(pairs), triton.cdiv(inner, GATE_BLOCK))
@@ -231,13 +231,13 @@ def _gate_backward(grad, pairs, stride, inner, BLOCK: tl.constexpr):
     left, right = pairs + row * stride + at, pairs + row * stride + inner + at
     gates = tl.load(left, there, 0.0)
     values = tl.load(right, there, 0.0).to(tl.float32)
-    above = tl.load(grad + row * inner + at, there, 0.0).to(tl.float32)
+    grad_out = tl.load(grad + row * inner + at, there, 0.0).to(tl.float32)
     wide = gates.to(tl.float32)
     sigmoid = tl.sigmoid(wide)
     opened = (wide * sigmoid).to(gates.dtype).to(tl.float32)
     tl.store(grad + row * inner + at, (opened * values).to(gates.dtype), there)
-    tl.store(left, (above * values * sigmoid * (1 + wide * (1 - sigmoid))).to(gates.dtype), there)
-    tl.store(right, (above * opened).to(gates.dtype), there)
+    tl.store(left, (grad_out * values * sigmoid * (1 + wide * (1 - sigmoid))).to(gates.dtype), there)
+    tl.store(right, (grad_out * opened).to(gates.dtype), there)
 
 
 def gate_backward(grad: Tensor, pairs: Tensor) -> None:
@@ -265,15 +265,15 @@ def _cross_entropy(
         total = total * tl.exp(most - safe) + tl.exp(value - safe)
         most = higher
     peak = tl.max(most, 0)
-    whole = peak + tl.log(tl.sum(total * tl.exp(most - peak), 0))
+    lse = peak + tl.log(tl.sum(total * tl.exp(most - peak), 0))
     chosen = tl.load(begin + tl.maximum(target, 0)).to(tl.float32)
-    tl.store(losses + row, tl.where(target == IGNORED_TARGET, 0.0, (whole - chosen) * weight))
+    tl.store(losses + row, tl.where(target == IGNORED_TARGET, 0.0, (lse - chosen) * weight))
     tl.debug_barrier()  # the chosen logit is read before its place is written
     for start in range(0, vocabulary, BLOCK):
         there = start + at < vocabulary
         value = tl.load(begin + start + at, there, 0.0)
-        chance = tl.exp(value.to(tl.float32) - whole) - tl.where(start + at == target, 1.0, 0.0)
-        tl.store(begin + start + at, (chance * weight).to(value.dtype), there)
+        prob = tl.exp(value.to(tl.float32) - lse) - tl.where(start + at == target, 1.0, 0.0)
+        tl.store(begin + start + at, (prob * weight).to(value.dtype), there)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor, losses: Tensor) -> None:
@@ -289,9 +289,9 @@ def _drop(rows, share, seed, salt, into, width, ADD: tl.constexpr, BLOCK: tl.con
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = at < width
     key = tl.load(seed) * 1_000_003 + salt
-    chance = tl.rand(key, row * width + at)
+    random = tl.rand(key, row * width + at)
     value = tl.load(rows + row * width + at, there, 0.0)
-    kept = tl.where(chance >= share, value.to(tl.float32) / (1 - share), 0.0)
+    kept = tl.where(random >= share, value.to(tl.float32) / (1 - share), 0.0)
     if ADD:
         kept += tl.load(into + row * width + at, there, 0.0).to(tl.float32)
     tl.store(into + row * width + at, kept.to(value.dtype), there)

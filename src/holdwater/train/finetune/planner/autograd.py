@@ -129,9 +129,9 @@ class AutogradPlanned:
         own = AutogradStep(self._model, self._weights, length=self.length, narrow=narrow, again=again)
         tokens = rows * self.length
 
-        def empty(kind: torch.dtype, *size: int) -> Tensor:
+        def empty(dtype: torch.dtype, *size: int) -> Tensor:
             """An input."""
-            return torch.empty(size, dtype=kind, device="meta")
+            return torch.empty(size, dtype=dtype, device="meta")
 
         inputs = Inputs(
             empty(torch.int64, tokens), empty(torch.int64, tokens), empty(torch.float32, tokens),

@@ -64,7 +64,7 @@ class Planned:
         groups = [group for layer in self._decoder.layers for group in layer.groups]
         for group in groups:
             yield PeakPart("weights", tuple(_sizes(group.frozen.tensors())))
-            yield PeakPart("adapters", tuple(_sizes(group.seconds_of_runs())))
+            yield PeakPart("adapters", tuple(_sizes(group.lora_b_of_runs())))
         yield PeakPart("weights", tuple(_sizes(self._decoder.others())))
         yield PeakPart("adapters", (self._weights.decayed.nbytes,))
         yield PeakPart("gradients", (self._weights.decayed_grad.nbytes,))

@@ -57,14 +57,14 @@ class MetaAutocast(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         name = name.strip("_") if name.startswith("__") else name
         given = tree_leaves((args, kwargs))
-        kinds = {one.dtype for one in given if isinstance(one, Tensor)}
-        if name in WIDENED and torch.bfloat16 in kinds and not any(isinstance(one, torch.dtype) for one in given):
+        dtypes = {one.dtype for one in given if isinstance(one, Tensor)}
+        if name in WIDENED and torch.bfloat16 in dtypes and not any(isinstance(one, torch.dtype) for one in given):
             return func(*args, **kwargs | {"dtype": torch.float32})
-        kind = torch.bfloat16 if name in PRODUCTS else torch.float32 if name in EXACT else None
-        if name in ALIKE and torch.float32 in kinds:
-            kind = torch.float32
-        if kind is not None and kwargs.get("out") is None:
-            args, kwargs = tree_map(lambda one: _in_kind(one, kind), (args, kwargs))
+        dtype = torch.bfloat16 if name in PRODUCTS else torch.float32 if name in EXACT else None
+        if name in ALIKE and torch.float32 in dtypes:
+            dtype = torch.float32
+        if dtype is not None and kwargs.get("out") is None:
+            args, kwargs = tree_map(lambda one: _as_dtype(one, dtype), (args, kwargs))
         return func(*args, **kwargs)
 
 
@@ -85,6 +85,6 @@ def _left_out(forward: Callable[..., object], *args: object, **kwargs: object) -
         return forward(*args, **kwargs)
 
 
-def _in_kind(one: Any, kind: torch.dtype) -> Any:  # noqa: ANN401 - an argument
+def _as_dtype(one: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401 - an argument
     """A tensor of the other of the two types is converted; whatever else it is stays."""
-    return one.to(kind) if isinstance(one, Tensor) and one.dtype in {torch.bfloat16, torch.float32} else one
+    return one.to(dtype) if isinstance(one, Tensor) and one.dtype in {torch.bfloat16, torch.float32} else one

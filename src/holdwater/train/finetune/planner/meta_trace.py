@@ -84,9 +84,9 @@ class Recorder(TorchDispatchMode):
 
     def _note_product(self) -> None:
         """Note where a thread makes its first product."""
-        on_the_way_back = _is_in_backward()
-        if on_the_way_back not in self._threads:
-            self._threads.add(on_the_way_back)
+        in_backward = _is_in_backward()
+        if in_backward not in self._threads:
+            self._threads.add(in_backward)
             self.workspaces.append(len(self.events))
 
     def _note(self, tensor: Tensor) -> None:
@@ -200,8 +200,8 @@ def _attention_in_blocks(recorder: Recorder) -> Callable[..., Tensor]:
     ) -> Tensor:
         """As PyTorch's own, in shapes."""
         recorder.draws |= dropout_p > 0
-        kind = torch.matmul(query[:0], key[:0].transpose(-1, -2)).dtype  # autocast's, where it is on
-        out: Tensor = _Attention.apply(query.to(kind), key.to(kind), value.to(kind), attn_mask)  # type: ignore[no-untyped-call]
+        dtype = torch.matmul(query[:0], key[:0].transpose(-1, -2)).dtype  # autocast's, where it is on
+        out: Tensor = _Attention.apply(query.to(dtype), key.to(dtype), value.to(dtype), attn_mask)  # type: ignore[no-untyped-call]
         return out
 
     return attend

@@ -28,7 +28,7 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         weight: Tensor = base.weight  # type: ignore[assignment] # every linear layer has one
         self.transposed = is_transposed(base)
-        self.size, self.kind = weight.shape, weight.dtype
+        self.size, self.weight_dtype = weight.shape, weight.dtype
         few = quantize(weight.data, bits, device)
         for field in fields(few):
             self.register_buffer(field.name, getattr(few, field.name), persistent=False)
@@ -42,7 +42,7 @@ class QuantizedLinear(nn.Module):
     def whole(self) -> Tensor:
         """The weight, as its layer had it. Shape (outer, inner); the other way round where that was so."""
         few = Quantized(*(getattr(self, field.name) for field in fields(Quantized)))
-        out = torch.empty(self.size, dtype=self.kind, device=few.codes.device)
+        out = torch.empty(self.size, dtype=self.weight_dtype, device=few.codes.device)
         make_whole(few, out)
         return out
 
@@ -83,7 +83,7 @@ def quantize_linear_layers(model: Any, bits: int, device: str) -> tuple[int, flo
     head = model.get_output_embeddings()
     head = getattr(head, "base", head)
     frozen = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
-    turned = 0
+    quantized = 0
     chosen = [
         (name, module)
         for name, module in model.named_modules()
@@ -91,6 +91,6 @@ def quantize_linear_layers(model: Any, bits: int, device: str) -> tuple[int, flo
     ]
     for name, module in chosen:
         parent, _, child = name.rpartition(".")
-        turned += module.weight.numel()
+        quantized += module.weight.numel()
         setattr(model.get_submodule(parent), child, QuantizedLinear(module, bits, device))
-    return len(chosen), turned / frozen
+    return len(chosen), quantized / frozen

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from holdwater.train.finetune.fused.adapter_kernels import ROWS, WIDEST, padded
-from holdwater.train.finetune.fused.plain_kernels import Seconds
+from holdwater.train.finetune.fused.plain_kernels import LoraB
 
 COLUMNS = 64
 """That a program takes at once, and twice as many of a sum: the fastest of twenty tilings on an H200."""
@@ -54,9 +54,9 @@ def _gradients(
     for start in range(0, tokens, ROWS):
         at = start + tl.arange(0, ROWS)
         row, known = at[:, None].to(tl.int64), (at < tokens)[:, None]
-        above = tl.load(grad + row * stride + before + own[None, :], known & there[None, :], 0.0)
+        grad_out = tl.load(grad + row * stride + before + own[None, :], known & there[None, :], 0.0)
         given = tl.load(small + row * small_stride + kind * rank + each[None, :], known & few[None, :], 0.0)
-        acc = tl.dot(tl.trans(above), given, acc)
+        acc = tl.dot(tl.trans(grad_out), given, acc)
     place, kept = own[:, None] * rank + each[None, :], there[:, None] & few[None, :]
     acc *= scale
     if ADD:
@@ -81,14 +81,14 @@ def _parts(
     for start in range(0, CHUNK, COLUMNS):
         own = part * CHUNK + start + tl.arange(0, COLUMNS)
         there = own < width
-        above = tl.load(grad + row * stride + before + own[None, :], known & there[None, :], 0.0)
-        second = tl.load(matrix + own[:, None] * rank + each[None, :], there[:, None] & few, 0.0)
-        acc = tl.dot(above, second, acc)
+        grad_out = tl.load(grad + row * stride + before + own[None, :], known & there[None, :], 0.0)
+        tile = tl.load(matrix + own[:, None] * rank + each[None, :], there[:, None] & few, 0.0)
+        acc = tl.dot(grad_out, tile, acc)
     tl.store(parts + (chunk * tokens + at[:, None]) * rank + each[None, :], acc, known & few)
 
 
 @triton.jit
-def _second_back(
+def _lora_b_backward(
     grad, stride, small, small_stride, one, two, three, of_one, of_two, of_three,
     width_one, width_two, width_three, parts, tokens, rank, scale, wholes,
     ADD: tl.constexpr, RANK: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -129,47 +129,47 @@ def _add_up(
     tl.store(out + at.to(tl.int64) * stride + kind * rank + each, total, there)
 
 
-def chunk_of(grad: Tensor, seconds: Seconds | None, room: Tensor) -> int | None:
+def chunk_of(grad: Tensor, lora_b: LoraB | None, workspace: Tensor) -> int | None:
     """Columns that one program of a sum takes; None where others are to make these gradients.
 
     Args:
-        grad: As for `second_back`.
-        seconds: As for `second_back`; None where not all of the layers have adapters, or of several ranks.
-        room: As for `second_back`.
+        grad: As for `lora_b_backward`.
+        lora_b: As for `lora_b_backward`; None where not all of the layers have adapters, or of several ranks.
+        workspace: As for `lora_b_backward`.
     """
-    if seconds is None or len(grad) >= MANY:
+    if lora_b is None or len(grad) >= MANY:
         return None
-    matrices, _ = seconds
+    matrices, _ = lora_b
     rank, widths = matrices[0].shape[1], [len(matrix) for matrix in matrices]
     if rank > WIDEST or len(widths) > 3 or any(width % 16 for width in widths):
         return None
-    most = room.nbytes // (4 * len(grad) * rank)
+    most = workspace.nbytes // (4 * len(grad) * rank)
     return next((size for size in CHUNKS if sum(-(-width // size) for width in widths) <= most), None)
 
 
-def second_back(
-    grad: Tensor, small: Tensor, seconds: Seconds, into: Sequence[Tensor], room: Tensor, *, chunk: int, add: bool
+def lora_b_backward(
+    grad: Tensor, small: Tensor, lora_b: LoraB, into: Sequence[Tensor], workspace: Tensor, *, chunk: int, add: bool
 ) -> None:
     """Make the gradients of second matrices, and of what the first matrices gave, beside that of the outputs.
 
     Args:
         grad: Of the outputs; its last columns get the result. Shape (tokens, sum(widths) + count * rank).
         small: What the first matrices gave; may be the last columns of `grad`. Shape (tokens, count * rank).
-        seconds: The second matrices and their scale. Shape (width, rank) each.
+        lora_b: The second matrices and their scale. Shape (width, rank) each.
         into: Get the gradients of the second matrices, in float32; empty where these are made elsewhere. Shape
             (width, rank) each.
-        room: For parts of the sums; what it holds is lost.
+        workspace: For parts of the sums; what it holds is lost.
         chunk: As `chunk_of` says.
         add: Add to gradients that are there.
     """
-    matrices, scale = seconds
+    matrices, scale = lora_b
     tokens, rank, widths = len(grad), matrices[0].shape[1], [len(matrix) for matrix in matrices]
-    none, parts = 3 - len(widths), room.flatten().view(torch.float32)
+    none, parts = 3 - len(widths), workspace.flatten().view(torch.float32)
     sizes, several = [*widths, *[0] * none], [*matrices, *[matrices[0]] * none]
     grads = [*into, *[into[0]] * none] if into else [parts] * 3
     counts = [triton.cdiv(width, chunk) for width in widths]
     wholes = sum(triton.cdiv(width, COLUMNS) for width in widths) if into else 0
-    _second_back[(wholes + triton.cdiv(tokens, ROWS) * sum(counts),)](
+    _lora_b_backward[(wholes + triton.cdiv(tokens, ROWS) * sum(counts),)](
         grad, grad.stride(0), small, small.stride(0), *several, *grads, *sizes, parts, tokens, rank, scale, wholes,
         ADD=add, RANK=padded(rank), CHUNK=chunk, ROWS=ROWS, COLUMNS=COLUMNS,
         num_warps=4, num_stages=3 if rank <= ROWS else 2,
