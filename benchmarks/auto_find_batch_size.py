@@ -1,4 +1,4 @@
-"""Issue D, bar B3, beside it: what Transformers' `auto_find_batch_size` does with one injected lack of memory.
+"""What Transformers' `auto_find_batch_size` does with one injected lack of memory: begins again, or goes on?
 
 Needs transformers and accelerate; ours meets the same in `benchmarks/out_of_memory.py`.
 """

@@ -1,4 +1,4 @@
-"""Bar G7: what counting objects costs a script, side by side with bare, in pairs that alternate.
+"""What counting objects costs a script in its longest step, time and peak memory, in pairs with and without.
 
 Two scripts: an ordinary torch process, and one whose data set is a list of three million records. Each writes down
 how long its steps took, and its greatest resident memory.

@@ -1,4 +1,4 @@
-"""Bar B2, memory: 10,000 steps of `small`, watched by another process that reads /proc.
+"""Flat memory and steady speed over 10,000 steps of `small`, watched by another process that reads /proc.
 
 The sampler knows nothing of the guard: it reads the resident memory of the process ten times a second.
 Its readings are put on the run's steps by the wall clock.

@@ -1,4 +1,4 @@
-"""Bar B3: do forecasts come true? Leaks of many rates and noises are forecast on the way, and run to the limit.
+"""Do forecasts come true? Leaks of many rates and noises are forecast on the way, and run to the limit.
 
 A forecast is made at looks from the first verdict on; the truth is the first step at which a reading reaches the
 limit. The rate of a leak wanders a little, as real ones do. One-epoch caches are asked for their level when half

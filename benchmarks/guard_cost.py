@@ -1,4 +1,4 @@
-"""Bar B3: what the guard costs in a real loop, timed around its own hook, beside its own account.
+"""What the guard costs a step of a real loop, timed around its own hook, beside its own account.
 
 Every step is timed, those at which the guard does not look too; what the timing itself costs is measured
 with an empty hook and stated as the noise floor.

@@ -1,4 +1,4 @@
-"""Bar B4: `kill -9` at 50 random moments of a 2,000-step run, each resumed and compared with the undisturbed run.
+"""Exact resume: `kill -9` at 50 random moments of a 2,000-step run, each compared with the undisturbed run.
 
 Each trial kills one run at a random moment (every third inside the writing of a checkpoint), reads its
 store, lets it go on to its end, and compares the bytes of every tensor of the last checkpoint.

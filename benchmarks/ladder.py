@@ -1,4 +1,4 @@
-"""Issue D, bar B6: the ladder over the zoo, under real limits, and what it costs where there is nothing to cure.
+"""Remedies over the zoo under real limits: is any leak killed, and what do remedies cost a healthy script?
 
 Each leak's script runs as it is under the supervisor, without a limit, to see what it takes; then for so many
 more steps that it would take 300 MB more than at its beginning, in a control group that has 150 MB for that: first

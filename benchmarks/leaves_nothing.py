@@ -1,4 +1,4 @@
-"""Issue D, bar B6: what evaluations and checkpoints leave behind, and "collect and clear every 10 steps".
+"""What evaluations and checkpoints leave in memory, and the price of "collect and clear every 10 steps".
 
 `holdwater train` evaluates and writes a checkpoint every 50 steps; resident memory after 5 of them is held against
 that after 50 (medians of the run's own history), and so is device memory where there is a CUDA device; beside it

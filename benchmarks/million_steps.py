@@ -1,4 +1,4 @@
-"""Bar B5: a million steps in a timeline, with their true peak; the guard's own memory over a million steps."""
+"""The memory that a million steps take in a timeline, with their true peak; the guard's own memory meanwhile."""
 
 import sys
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Issue D, bar B3: memory runs out at 200 random places of training steps, and nothing is lost.
+"""A lack of memory at 200 random places of training steps: does each run end whole, with the same numbers?
 
 Each trial trains a tiny GPT in this process and lets some calls raise MemoryError: in the forward pass, in the
 middle of the backward pass, in the optimizer, in an evaluation, in the callback, in a checkpoint; once (the

@@ -1,4 +1,4 @@
-"""Bar G7: what `holdwater run` costs twelve healthy programs as their own documentation writes them.
+"""What `holdwater run` costs twelve healthy programs as their own documentation writes them.
 
 Each whole command is run under `holdwater run --quiet --json` and bare, in pairs that begin with one and the other
 in turn; pairs of two bare runs between them give the noise floor. Compared are seconds, the peak of all processes

@@ -1,4 +1,4 @@
-"""Bar B5: three programs that nobody here wrote, under `holdwater run` and without: same losses, right verdict.
+"""Three public programs under `holdwater run` and without: the same losses, each step seen, and the right verdict.
 
 A Transformers `Trainer`, TRL's `SFTTrainer` with LoRA, and `mlx_lm` LoRA training, from the package registry, on a
 small Llama that is made from a configuration. They get an environment of their own, made here unless one is named.

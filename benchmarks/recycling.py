@@ -1,4 +1,4 @@
-"""Issue D, bars B2 and B5: what replacing the process costs, and that nothing but time is spent.
+"""Seconds that replacing the process takes, and whether the run is otherwise the same, to the bit.
 
 The small GPT trains for 1,000 and for 10,000 steps with `--reload-interval 200 --checkpoint-interval 100`, and
 beside it straight, in turns; a script with transformers imported is replaced twenty times. Each replacement is

@@ -1,4 +1,4 @@
-"""Bar B4: what `holdwater run` costs, by its own account and by comparison, on healthy scripts of the zoo.
+"""What `holdwater run` costs healthy scripts of the zoo, by its own account and by comparison.
 
 The scripts are made as long as is asked for.
 

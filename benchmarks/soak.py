@@ -1,4 +1,4 @@
-"""Issue D, bar B4: random faults in a soak of real runs; each run ends exact, and nothing is left behind.
+"""Random faults in many real runs: does each end exact, and is nothing left behind?
 
 Every other run is `holdwater train`, the others a script with a loader under `holdwater run --supervise`. Faults:
 `kill -9` of the training process, of a loader's worker, of the fork server and of the supervisor (which is then

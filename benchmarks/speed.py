@@ -1,4 +1,4 @@
-"""Bar B2, speed: our loop under its guard against a plain loop, in interleaved blocks of one process.
+"""Speed of our loop under its guard against a plain loop, in interleaved blocks of one process.
 
 Each pair of blocks gives one ratio; the order within a pair alternates. The noise floor is the plain loop
 against a second copy of itself, measured the same way.

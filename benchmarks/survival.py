@@ -1,4 +1,4 @@
-"""Issue D, bar B1: a native leak of 20 MB a step, for 3,000 steps of 100 ms, under a limit of 2 GB.
+"""Does a run survive a native leak of 20 MB a step, for 3,000 steps of 100 ms, under a limit of 2 GB?
 
 The limit is a memory control group (version 1 or 2) that holds all processes and memory-backed files; to make
 one takes root. The bare script dies in it; under the supervisor it ends, each step's loss and samples as

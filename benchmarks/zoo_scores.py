@@ -1,4 +1,4 @@
-"""Bar B1: the zoo's scripts under holdwater, with the peers beside it (`python -m zoo` does the work).
+"""Leaks found, false alarms and right components over the zoo, beside other tools (`python -m zoo` runs it).
 
 `--peers` asks the other tools too: about half an hour on two cores; memray, scalene and python-leak-hunter must be
 installed. `--from FILE` takes what an earlier `python -m zoo --json FILE` has found.
