@@ -4,18 +4,19 @@ import ctypes
 import gc
 import sys
 import weakref
-from types import ModuleType, SimpleNamespace
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from holdwater.actions.levers import Levers
-from holdwater.actions.limits import LimitChange, set_framework_limits
-from holdwater.actions.perform import perform
-from holdwater.budget import Budget
+from holdwater.actions.perform import Outcome, applies, perform, rehearsed
 from holdwater.policy.decision import ActionName, Decision
 from holdwater.probes.host import Resident
 from holdwater.testing import ManualClock
-from holdwater.units import Bytes, Step
+from holdwater.units import Step
+
+Frameworks = Callable[..., list[tuple[str, Any]]]
 
 
 def decide(action: ActionName) -> Decision:
@@ -30,6 +31,7 @@ class TestPerform:
         """Bytes before less bytes after; seconds on the clock that was handed in."""
         readings = iter([1000, 400])
         clock = ManualClock()
+        clock.advance(100.0)
 
         def checkpoint() -> None:
             clock.advance(2.5)
@@ -61,25 +63,39 @@ class TestPerform:
 
         assert ghost() is None
 
-    @pytest.mark.parametrize(
-        ("action", "called"), [("synchronise", "synchronize"), ("clear_caches", "empty_cache")]
-    )
-    @pytest.mark.parametrize("used", [False, True])
-    def test_touches_no_framework_that_is_not_used(
-        self, action: ActionName, called: str, used: bool, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("action", "word"), [("synchronise", "synchronise"), ("clear_caches", "empty")])
+    def test_acts_on_each_accelerator_that_is_in_use(
+        self, action: ActionName, word: str, frameworks: Frameworks
     ) -> None:
-        """A device that was never started is not started for it; one that is in use is waited for, and emptied."""
-        calls: list[str] = []
-        torch, cuda = ModuleType("torch"), SimpleNamespace(is_available=lambda: True, is_initialized=lambda: used)
-        for name in ("synchronize", "empty_cache"):
-            setattr(cuda, name, lambda name=name: calls.append(name))
-        vars(torch).update(cuda=cuda, backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False)))
-        monkeypatch.setitem(sys.modules, "torch", torch)
+        """Waits for it, or empties its framework's cache."""
+        asked = frameworks(cuda="in use", mps=True, mlx=True)
 
         outcome = perform(decide(action), Levers(), measure=lambda: 0, elapsed=ManualClock().elapsed)
 
         assert outcome.error is None
-        assert calls == ([called] if used else [])
+        assert asked == [(f"{name} {word}", None) for name in ("cuda", "mps", "mlx")]
+
+    @pytest.mark.parametrize("action", ["synchronise", "clear_caches"])
+    @pytest.mark.parametrize("cuda", ["absent", "visible"])
+    def test_touches_no_framework_that_is_not_used(
+        self, action: ActionName, cuda: str, frameworks: Frameworks
+    ) -> None:
+        """A device that was never started is not started for it."""
+        asked = frameworks(cuda=cuda)
+
+        outcome = perform(decide(action), Levers(), measure=lambda: 0, elapsed=ManualClock().elapsed)
+
+        assert (outcome.error, asked) == (None, [])
+
+    @pytest.mark.parametrize("action", ["synchronise", "clear_caches"])
+    def test_needs_no_framework(self, action: ActionName, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A program without PyTorch and MLX."""
+        for name in ("torch", "mlx.core"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+
+        outcome = perform(decide(action), Levers(), measure=lambda: 0, elapsed=ManualClock().elapsed)
+
+        assert outcome.error is None
 
     def test_trims_the_heap(self) -> None:
         """Glibc gives back pages in the middle of the heap that only a trim returns."""
@@ -115,15 +131,74 @@ class TestPerform:
 
         assert "No space left" in str(outcome.error)
 
+    def test_a_run_is_recycled_by_its_own_lever(self) -> None:
+        """Whoever gave one is asked to end after this step; without one the message says what is missing."""
+        called: list[str] = []
 
-def test_limits_of_frameworks_that_are_not_loaded_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the program has loaded none, there is nothing to set, and nothing is imported."""
-    for name in ("torch", "mlx.core"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        def recycle() -> None:
+            called.append("recycle")
 
-    assert set_framework_limits(Budget(Bytes(10**9), "given", "")) == ()
+        done, refused = (
+            perform(decide("recycle"), levers, measure=lambda: 0, elapsed=ManualClock().elapsed)
+            for levers in (Levers(recycle=recycle), Levers())
+        )
+
+        assert (called, done.error) == (["recycle"], None)
+        assert "run it under a supervisor" in str(refused.error)
+
+    @pytest.mark.parametrize("action", ["micro_batch", "replace_worker"])
+    def test_what_others_do_is_refused(self, action: ActionName) -> None:
+        """The training step, and what watches the loaders."""
+        outcome = perform(decide(action), Levers(), measure=lambda: 0, elapsed=ManualClock().elapsed)
+
+        assert "does that itself" in str(outcome.error)
 
 
-def test_a_limit_is_shown_before_and_after() -> None:
-    """People see what was changed."""
-    assert str(LimitChange("MLX memory", "20.0 GB", "8.00 GB")) == "MLX memory: 20.0 GB -> 8.00 GB"
+def test_a_dry_run_notes_what_would_be_done() -> None:
+    """Nothing is freed, and it takes no time."""
+    assert rehearsed(decide("trim")) == Outcome(Step(7), "trim", "dry run: why", 0, 0.0)
+
+
+class TestApplies:
+    """Whether an action has something to act on."""
+
+    @pytest.mark.parametrize("action", ["trim", "stop", "recycle"])
+    def test_most_do_anywhere(self, action: ActionName) -> None:
+        """They need nothing but the process."""
+        assert applies(action)
+
+    def test_a_worker_is_replaced_by_others(self) -> None:
+        """By what watches the loaders."""
+        assert not applies("replace_worker")
+
+    @pytest.mark.parametrize(
+        ("counts", "expected"),
+        [((999, 0, 0), False), ((1000, 0, 0), True), ((0, 1, 0), True), ((0, 0, 1), True)],
+    )
+    def test_a_collection_needs_new_objects(
+        self, counts: tuple[int, int, int], expected: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A thousand since the last full one, or as many as have made Python collect the younger ones."""
+        monkeypatch.setattr(gc, "get_count", lambda: counts)
+
+        assert applies("collect") is expected
+
+    @pytest.mark.parametrize("action", ["synchronise", "clear_caches"])
+    @pytest.mark.parametrize(
+        ("there", "expected"),
+        [
+            ({"cuda": "absent"}, False),
+            ({"cuda": "visible"}, False),
+            ({"cuda": "in use"}, True),
+            ({"mps": True}, True),
+            ({"mlx": True}, True),
+        ],
+        ids=str,
+    )
+    def test_waiting_and_clearing_need_an_accelerator(
+        self, action: ActionName, there: dict[str, Any], expected: bool, frameworks: Frameworks
+    ) -> None:
+        """One that the program has started, or that works as soon as its framework is loaded."""
+        frameworks(**there)
+
+        assert applies(action) is expected

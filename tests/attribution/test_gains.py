@@ -50,6 +50,7 @@ def grow(make: Any, count: int = 40) -> list[Gain]:
     assert len(gains.growing) == sum(gain.kind == "container" for gain in gains.found)
     found = gains.found
     gains.forget()
+    assert not gains.growing
     return found
 
 
@@ -306,6 +307,20 @@ class TestIgnores:
         found = {gain.naming.name for gain in grow(add) if gain.naming is not None}
         assert "heavy" in found
         assert "light" not in found
+
+    def test_what_has_stopped_growing(self, namespace: dict[str, Any]) -> None:
+        """It was found at the count before, and is not watched any more."""
+        rows: list[bytes] = []
+        namespace["rows"] = rows
+        counter, gains = CensusTaker(), Gains()
+        counter.take(1, note=gains.remember)
+        rows += [bytes(100_000 + number) for number in range(40)]
+        counter.take(2, note=gains.compare)
+        before = [item for item in gains.growing if item is rows]
+        counter.take(3, note=gains.compare)
+
+        assert len(before) == 1
+        assert all(item is not rows for item in gains.growing)
 
     def test_notes_of_abstract_classes(self) -> None:
         """Which classes were asked for: they grow by one with each."""

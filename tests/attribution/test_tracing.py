@@ -56,13 +56,27 @@ class TestLineTrace:
             sys.settrace(None)
 
     def test_gives_up_when_it_takes_too_long(self) -> None:
-        """And then is off."""
+        """And then is off, before anybody stops it."""
         trace = LineTrace([ROWS], None, most_seconds=0.0)
+
+        trace.start()
+        for step in range(500):
+            keep(step)
+        following, here = sys.gettrace(), sys._getframe().f_trace
+        trace.stop()
+
+        assert trace.gave_up
+        assert (following, here) == (None, None)
+
+    def test_goes_on_as_long_as_it_is_quick(self) -> None:
+        """500 calls, and a minute for them."""
+        trace = LineTrace([ROWS], None, most_seconds=60)
 
         work(trace, 500)
 
-        assert trace.gave_up
-        assert sys.gettrace() is None
+        assert not trace.gave_up
+        assert sum(trace.grown[0].values()) == 500
+        assert sys._getframe().f_trace is None
 
     def test_notes_which_lines_have_run(self) -> None:
         """The line that stores; not one of a function that nobody called."""

@@ -1,6 +1,7 @@
 """What a person sees: one live line in a terminal, plain lines elsewhere; and the other commands."""
 
 import fcntl
+import itertools
 import os
 import pty
 import re
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from holdwater.budget import Budget, Budgets, InUse
-from holdwater.train.progress import memory_against_budget
+from holdwater.train.progress import PlainScreen, Progress, memory_against_budget
 from holdwater.units import Bytes
 
 GB = 10**9
@@ -76,21 +77,65 @@ def test_a_pipe_gets_plain_lines(holdwater: Run, text_file: Path) -> None:
     assert re.search(r"step 600/600  loss \d\.\d+ .* steps/s .* tokens/s .* memory \d+ MB / 4\.00 GB", done.stdout)
 
 
-@pytest.mark.parametrize(
-    ("held", "shown"),
-    [
-        (InUse(GB, 7 * GB), "7.00 GB / 8.00 GB"),
-        (InUse(9 * GB, 7 * GB), "7.00 GB / 8.00 GB, host 9.00 GB / 10.0 GB"),
-    ],
-    ids=["the device's alone", "and the host's where that is tight"],
-)
-def test_memory_is_shown_against_the_budget_of_its_pool(held: InUse, shown: str) -> None:
-    """Where the tensors live; nothing is added."""
-    of_host, of_device = (Budget(Bytes(size * GB), "given", "") for size in (10, 8))
-    guard: Any = SimpleNamespace(
-        observer=SimpleNamespace(in_use=lambda: held), budgets=Budgets(of_host, of_device)
+class Pace:
+    """Where a run stands, by a clock that is set."""
+
+    def __init__(self) -> None:
+        self.elapsed, self.noted, self.steps = 0.0, 0, 10_000
+        self.average, self.trend, self.rate, self.tokens_per_second = 2.5, "↓", 100.0, 6400.0
+
+    def note(self, loss: float) -> None:
+        """Take in the loss of a step."""
+        self.noted += loss > 0
+
+    def measure(self, step: int) -> None:
+        """Take in where it stands."""
+
+    def left(self, step: int) -> float:
+        """Seconds."""
+        return 60.0 - step / 100
+
+
+def test_plain_lines_become_rarer(capsys: pytest.CaptureFixture[str]) -> None:
+    """After 5 s, then after 5 s more, then at a fifth of the time so far and at most 300 s; the last step at the end."""
+    pace: Any = Pace()
+    screen = PlainScreen(pace)
+    shown = []
+    for step in range(1, 4001):
+        pace.elapsed = float(step)
+        screen.show(Progress(step, 2.0, 1e-3, stand_in(InUse(GB, GB))))
+        shown += [step] if capsys.readouterr().out else []
+    screen.close()
+
+    assert shown[:9] == [5, 10, 15, 20, 25, 30, 36, 44, 53]
+    assert [later - earlier for earlier, later in itertools.pairwise(shown[-4:])] == [300, 300, 300]
+    assert pace.noted == 4000
+    assert " step 4000/10000 " in capsys.readouterr().out
+
+
+def stand_in(held: InUse, *, device: float | None = 8, unified: bool = False) -> Any:
+    """A guard that holds so much of a budget of 10 GB, and of one of the device if there is one."""
+    of_host, of_device = (
+        None if size is None else Budget(Bytes(int(size * GB)), "given", "") for size in (10, device)
+    )
+    assert of_host is not None
+    return SimpleNamespace(
+        observer=SimpleNamespace(in_use=lambda: held), budgets=Budgets(of_host, of_device, unified=unified)
     )
 
+
+@pytest.mark.parametrize(
+    ("guard", "shown"),
+    [
+        (stand_in(InUse(8 * GB, 7 * GB)), "7.00 GB / 8.00 GB"),
+        (stand_in(InUse(9 * GB, 7 * GB)), "7.00 GB / 8.00 GB, host 9.00 GB / 10.0 GB"),
+        (stand_in(InUse(9 * GB), device=None), "9.00 GB / 10.0 GB"),
+        (stand_in(InUse(2 * GB, 7 * GB), device=None, unified=True), "9.00 GB / 10.0 GB"),
+    ],
+    ids=["the device's alone", "and the host's where that is tight", "without a device", "one pool for both"],
+)
+def test_memory_is_shown_against_the_budget_of_its_pool(guard: Any, shown: str) -> None:
+    """Where the tensors live; nothing is added, but where both are the same memory."""
     assert memory_against_budget(guard) == shown
 
 
@@ -103,7 +148,9 @@ class TestOtherCommands:
 
         assert done.returncode == 0, done.stderr
         assert re.search(r"resident +resident memory of this process +each step +\d+ µs +\d+", done.stdout)
-        assert "mlx is not loaded" in done.stdout or "mlx" in done.stdout
+        assert re.search(
+            r"mlx +MLX memory active and cached +each step +(- +mlx is not loaded|\d+ µs +works)", done.stdout
+        )
         assert "budget" in done.stdout
 
     def test_report_of_no_run_is_a_mistake(self, holdwater: Run) -> None:

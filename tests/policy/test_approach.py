@@ -1,9 +1,10 @@
 """How near growing memory is to its budget: by rises that repeat, not by one reading."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdwater.policy.approach import RISES, Approach
+from holdwater.policy.approach import GRAIN, RISES, Approach
 
 MB = 1_000_000
 LIMIT = 1000 * MB
@@ -51,6 +52,33 @@ class TestApproach:
     def test_reports_small_rises_at_the_very_edge(self) -> None:
         """2 MB a reading, 8 MB left."""
         assert near_after(*range(980, 993, 2))
+
+    @pytest.mark.parametrize(("last", "left"), [(51, 1.49), (49, float("inf"))])
+    def test_a_last_rise_of_less_than_half_the_usual_one_tells_of_an_end(self, last: int, left: float) -> None:
+        """Four rises of 100 MB, and one more; 149 MB below the budget."""
+        approach = Approach()
+        for step, size in enumerate([100, 200, 300, 400, 500, 500 + last]):
+            approach.note(step, size * MB)
+
+        assert approach.rises_left(LIMIT - 149 * MB, LIMIT) == left
+
+    @pytest.mark.parametrize(("size", "near"), [(GRAIN, True), (GRAIN - 1, False)])
+    def test_a_rise_has_a_least_size(self, size: int, near: bool) -> None:
+        """What is smaller counts only together with the next one."""
+        approach = Approach()
+        for step in range(RISES + 1):
+            approach.note(step, step * size)
+
+        assert approach.is_near(RISES * size, 100 * MB, rises=1000, left=0) is near
+
+    @pytest.mark.parametrize(("pause", "left"), [(16, 8.0), (17, float("inf"))])
+    def test_rises_before_a_long_pause_are_forgotten(self, pause: int, left: float) -> None:
+        """A rise at each step, and the next one after so many."""
+        approach = Approach()
+        for step in [*range(6), 5 + pause]:
+            approach.note(step, min(step, 6) * 20 * MB)
+
+        assert approach.rises_left(LIMIT - 160 * MB, LIMIT) == left
 
     @given(st.lists(st.integers(min_value=0, max_value=LIMIT), min_size=1, max_size=60))
     def test_falling_memory_is_never_near(self, sizes: list[int]) -> None:

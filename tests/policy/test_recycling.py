@@ -7,6 +7,7 @@ import pytest
 from holdwater.budget import Budget, Budgets
 from holdwater.detectors.headroom import HeadroomConfig, judge_headroom
 from holdwater.errors import ConfigError
+from holdwater.policy.decision import RELEASE
 from holdwater.policy.remedies import Remedies, RemedyConfig
 from holdwater.policy.replacement import ReplacementConfig
 from holdwater.policy.restarts import End, RestartConfig, Restarts, describe, relieved
@@ -65,6 +66,40 @@ class TestRecycling:
         """A fresh process would find the same."""
         assert steps_until_recycled(1, available=50) is None
 
+    def test_where_releasing_did_not_help(self) -> None:
+        """From 300 MB to 1,100 at once: first all is released; if it is still over the budget, a fresh process."""
+        remedies = Remedies(RemedyConfig(can_recycle=True))
+        remedies.begin(sample(0, 300))
+
+        answers = [
+            remedies.answer(judge_headroom(seen, BUDGETS, LEVELS), seen, BUDGETS)
+            for seen in (sample(20, 1100), sample(21, 1100))
+        ]
+
+        assert [answer[0].action for answer in answers] == [RELEASE[0], "recycle"]
+        assert (
+            answers[1][0].reason
+            == "resident memory is 1.10 GB, over the budget of 1.00 GB, and releasing did not help"
+        )
+
+    @pytest.mark.parametrize(("megabytes", "action"), [(1090, "stop"), (1110, "recycle")])
+    def test_not_where_a_fresh_process_would_hold_as_much(self, megabytes: int, action: str) -> None:
+        """It began with 1,000 MB: less than a tenth more is no reason, so the run stops."""
+        remedies = Remedies(RemedyConfig(can_recycle=True))
+        budgets = Budgets(Budget(Bytes(1050 * MB), "given", "given"))
+        remedies.begin(sample(0, 1000))
+
+        for step in (20, 21):
+            seen = sample(step, megabytes)
+            (decision, *_) = remedies.answer(judge_headroom(seen, budgets, LEVELS), seen, budgets)
+
+        assert decision.action == action
+
+    @pytest.mark.parametrize(("step", "expected"), [(9, None), (10, 10)])
+    def test_not_in_its_first_steps(self, step: int, expected: int | None) -> None:
+        """It would be replaced again and again."""
+        assert steps_until_recycled(50, steps=step, reload_threshold=400 * MB) == expected
+
     def test_never_where_nobody_starts_another(self) -> None:
         """The budget is then kept by stopping."""
         remedies = Remedies(RemedyConfig(replacement=ReplacementConfig(reload_interval=1)))
@@ -92,10 +127,11 @@ class TestRestarts:
 
     @pytest.mark.parametrize("status", [-9, -11, 1, 137])
     def test_a_death_is_followed_by_another_process(self, status: int) -> None:
-        """As long as each gets further than the one before."""
+        """As long as each gets further than the one before, a thousand times."""
         restarts = Restarts(RestartConfig())
 
-        assert all(restarts.answer(end(status, step)).again for step in range(1, 100))
+        assert all(restarts.answer(end(status, step)).again for step in range(1000))
+        assert not restarts.answer(end(status, 1000)).again
 
     def test_deaths_at_the_same_step_end_it(self) -> None:
         """After three in a row that got no further."""
@@ -156,4 +192,5 @@ class TestRestarts:
 
     def test_describes_signals_by_name(self) -> None:
         """For people."""
-        assert (describe(-9), describe(3), describe(-200)) == ("SIGKILL", "exit code 3", "signal 200")
+        assert [describe(status) for status in (-9, 3, 0)] == ["SIGKILL", "exit code 3", "exit code 0"]
+        assert describe(-200) == "signal 200"

@@ -15,6 +15,7 @@ from holdwater.units import Bytes, Step
 
 MB = 10**6
 BUDGETS = Budgets(Budget(Bytes(1000 * MB), "given", "given"))
+CALM_LEVELS = HeadroomConfig(waiting_below=Bytes(0), stopping_below=Bytes(0))
 
 
 def names(decisions: tuple[Decision, ...]) -> tuple[str, ...]:
@@ -106,14 +107,14 @@ class TestHeadroomIsAnswered:
         assert Remedies(RemedyConfig()).answer(Headroom("calm", ""), make_sample(1, 9e8), BUDGETS) == ()
 
     def test_waits_out_the_cooldown(self) -> None:
-        """Ten samples in a second are one release."""
-        remedies = Remedies(RemedyConfig(cooldown=30))
+        """Half a minute from one release to the next."""
+        remedies = Remedies(RemedyConfig())
         answers = [
-            remedies.answer(Headroom("waiting", "why"), make_sample(step, 9e8, seconds=0.1 * step), BUDGETS)
-            for step in range(1, 11)
+            remedies.answer(Headroom("waiting", "why"), make_sample(step, 9e8, seconds=second), BUDGETS)
+            for step, second in enumerate([0.1, 0.2, 15.2, 30.0, 30.1, 30.2])
         ]
 
-        assert [bool(answer) for answer in answers] == [True] + [False] * 9
+        assert [bool(answer) for answer in answers] == [True, False, False, False, True, False]
 
     def test_does_not_repeat_what_did_not_pay(self) -> None:
         """An action that freed nothing waits until memory has grown again."""
@@ -151,6 +152,32 @@ class TestHeadroomIsAnswered:
         remedies.answer(Headroom("calm", ""), make_sample(2, 1e8), BUDGETS)
 
         assert names(remedies.answer(over, make_sample(3, 2e9), BUDGETS)) == RELEASE
+
+
+LEFT = {
+    (300, "trim"): 15.0, (300, "recycle"): 15.0,
+    (1000, "trim"): 50.0, (1000, "recycle"): 25.17, (1000, "stop"): 16.78,
+    (10_000, "trim"): 500.0, (10_000, "recycle"): 200.0, (10_000, "stop"): 100.0,
+}  # fmt: skip
+"""MB below a budget of so many MB at which small rises ask for an action."""
+
+
+@pytest.mark.parametrize(("megabytes", "action"), LEFT)
+def test_acts_at_a_distance_that_goes_with_the_budget(megabytes: int, action: str) -> None:
+    """Rises of 1.1 MB: a share of the budget, or some MB where that is more, but not more than 5 % of it."""
+    budgets = Budgets(Budget(Bytes(megabytes * MB), "given", "given"))
+    remedies = Remedies(RemedyConfig(can_recycle=action == "recycle"))
+    remedies.begin(make_sample(0, 0.5 * megabytes * MB))
+    rise = 1.1 * MB
+    size, step = 0.93 * megabytes * MB, 20
+    asked: tuple[str, ...] = ()
+    while action not in asked:
+        size, step = size + rise, step + 1
+        sample = make_sample(step, size)
+        asked = names(remedies.answer(judge_headroom(sample, budgets, CALM_LEVELS), sample, budgets))
+
+    left = megabytes * MB - size
+    assert left < LEFT[megabytes, action] * MB <= left + 1.01 * rise
 
 
 class TestVerdictsAreAnswered:
@@ -203,7 +230,6 @@ class TestInterval:
 
 
 BOTH = Budgets(BUDGETS.host, Budget(Bytes(5000 * MB), "given", "given"))
-CALM_LEVELS = HeadroomConfig(waiting_below=Bytes(0), stopping_below=Bytes(0))
 
 
 def taken(host: Callable[[int], float], device: Callable[[int], float], *, steps: int = 100) -> dict[int, str]:

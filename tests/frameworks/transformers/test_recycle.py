@@ -2,11 +2,14 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+
+from holdwater.process.restart_context import RestartContext
 
 NAME = "holdwater.frameworks.transformers.recycle"
 
@@ -41,10 +44,148 @@ def test_finds_the_newest_whole_checkpoint(trainer: Any, tmp_path: Path) -> None
     assert trainer.last_checkpoint(tmp_path / "nothing") is None
 
 
-def test_does_nothing_without_a_supervisor(trainer: Any) -> None:
-    """A plain run stays plain."""
+class Channel(dict[str, Any]):
+    """Keeps what the supervisor would read."""
+
+    def put(self, name: str, value: float) -> None:
+        """Say a number."""
+        self[name] = value
+
+    put_seconds = put
+
+    def get_seconds(self, name: str) -> float:
+        """A number that was said; 0 before."""
+        return float(self.get(name, 0.0))
+
+
+class Sessions:
+    """The session of a process that `holdwater run` has started."""
+
+    def __init__(self) -> None:
+        self.channel = Channel()
+        self.steps, self.source = 0, "time"
+        self.budget_callback: object = "the script's own"
+        self.counted: list[str] = []
+
+    def step(self, source: str) -> None:
+        """Count a step."""
+        self.counted.append(source)
+
+
+class Budgeted:
+    """Stands for the ladder: ends the process at step 7."""
+
+    def __init__(self, ending: Any) -> None:
+        self.ending = ending
+        self.looks_after: object = None
+
+    def look_after(self, session: object) -> None:
+        """Take up the workers of a session."""
+        self.looks_after = session
+
+    def in_use(self) -> int:
+        """Bytes."""
+        return 123
+
+    def end(self, step: int) -> Any:
+        """How the process is to end."""
+        return self.ending if step == 7 else None
+
+
+@pytest.fixture
+def session(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> Sessions:
+    """A session of this process."""
+    session = Sessions()
+    monkeypatch.setattr(trainer.sessions, "current", lambda: session)
+    return session
+
+
+@pytest.fixture
+def supervised(trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], Any]:
+    """A callback in a process that a supervisor has started, and that is recycled, or else stopped, at step 7."""
+    restart = RestartContext(number=1, channel_path=str(tmp_path / "channel"), in_memory="", out="")
+    monkeypatch.setattr(trainer.RestartContext, "taken", lambda: restart)
+
+    def make(recycled: bool) -> Any:
+        ending = trainer.Ending(recycled, "memory is short")
+        monkeypatch.setattr(trainer, "BudgetCallback", lambda _: Budgeted(ending))
+        return trainer.RecycleCallback()
+
+    return make
+
+
+def train(callback: Any, steps: int, *, most: int = 10) -> list[int]:
+    """Call a callback as the Trainer does; return the steps after which it asked for a checkpoint, and got it."""
+    saved = []
+    state = SimpleNamespace(global_step=0, max_steps=most)
+    callback.on_train_begin(None, state, None)
+    for step in range(1, steps + 1):
+        state.global_step = step
+        control = SimpleNamespace(should_save=False)
+        callback.on_step_end(None, state, control)
+        if control.should_save:
+            saved.append(step)
+            callback.on_save(None, state, control)
+    return saved
+
+
+def test_does_nothing_without_a_supervisor(trainer: Any, session: Sessions) -> None:
+    """A plain run under `holdwater run` stays plain: nothing is said, counted or saved, and a save ends nothing."""
     callback = trainer.RecycleCallback()
 
-    callback.on_train_begin(None, None, None)
-    callback.on_step_end(None, None, None)
-    callback.on_save(None, None, None)
+    assert train(callback, 10) == []
+    callback.on_save(None, SimpleNamespace(global_step=10), None)
+    assert (session.channel, session.counted, session.steps) == ({}, [], 0)
+    assert session.budget_callback == "the script's own"
+
+
+class TestUnderASupervisor:
+    """A checkpoint is asked for, and the process ends after it."""
+
+    def test_says_from_which_step_it_goes_on(self, session: Sessions, supervised: Callable[[bool], Any]) -> None:
+        """And looks after memory itself."""
+        callback = supervised(True)
+
+        callback.on_train_begin(None, SimpleNamespace(global_step=40, max_steps=50), None)
+
+        assert session.channel == {"resumable": 1, "steps": 40, "goes_on_from": 40}
+        assert (session.steps, session.source, session.budget_callback) == (40, "holdwater.step", None)
+        assert callback._recycling.looks_after is session
+
+    def test_another_process_goes_on_after_the_checkpoint(
+        self, trainer: Any, session: Sessions, supervised: Callable[[bool], Any], tmp_path: Path
+    ) -> None:
+        """The supervisor is told why."""
+        callback = supervised(True)
+
+        with pytest.raises(trainer.sessions.GoOn):
+            train(callback, 10)
+
+        assert (session.steps, len(session.counted), session.channel["in_use"]) == (7, 7, 123)
+        assert (tmp_path / "reason").read_text() == "memory is short"
+
+    def test_stops_where_another_process_would_not_help(
+        self,
+        session: Sessions,
+        supervised: Callable[[bool], Any],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """With the exit code of a run that can be gone on with."""
+        callback = supervised(False)
+
+        with pytest.raises(SystemExit) as stopped:
+            train(callback, 10)
+
+        assert stopped.value.code == 75
+        assert session.steps == 7
+        assert "stopped at step 7: memory is short" in capsys.readouterr().err
+        assert not (tmp_path / "reason").exists()
+
+    def test_ends_nothing_at_the_last_step(self, session: Sessions, supervised: Callable[[bool], Any]) -> None:
+        """There is nothing to go on with; a checkpoint of the Trainer's own ends nothing either."""
+        callback = supervised(True)
+
+        assert train(callback, 7, most=7) == []
+        callback.on_save(None, SimpleNamespace(global_step=7), None)
+        assert len(session.counted) == 7
