@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, checked before they are used, kept to the newest and the best."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,17 @@ def break_the_manifest(checkpoint: Path) -> None:
     (checkpoint / MANIFEST).write_text((checkpoint / MANIFEST).read_text()[:40])
 
 
+def open_files_in(folder: Path) -> list[str]:
+    """What this process has open there, removed files included."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("no /proc to see open files in")
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(link.readlink()))
+    return [path for path in found if path.startswith(str(folder))]
+
+
 class TestCheckpointFolder:
     """Writes, finds and prunes."""
 
@@ -115,6 +127,7 @@ class TestCheckpointFolder:
         flip_a_bit(folder)
 
         assert checkpoints.newest(warnings.append, after=9) is None
+        assert CheckpointFolder(write(CheckpointFolder(tmp_path / "new"), 0).parent).newest(print, after=0) is None
         assert not warnings
         newest = checkpoints.newest(warnings.append, after=4)
         assert newest is not None
@@ -185,3 +198,13 @@ class TestCheckpointFolder:
         write(folder, 3)
 
         read_checkpoint(tmp_path / "step-00000003")
+        assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+
+    def test_leaves_no_file_open(self, tmp_path: Path) -> None:
+        """A run writes thousands of checkpoints."""
+        folder = CheckpointFolder(tmp_path)
+        write(folder, 1)
+        before = open_files_in(tmp_path)
+        write(folder, 2)
+
+        assert (before, open_files_in(tmp_path)) == ([], [])

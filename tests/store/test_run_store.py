@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from holdwater.actions.perform import Outcome
 from holdwater.detectors.verdict import Finding, Verdict
 from holdwater.errors import StoreError
 from holdwater.policy.decision import Decision
+from holdwater.store import run_store
 from holdwater.store.history import read_history
-from holdwater.store.run_store import RunStore
+from holdwater.store.run_store import RunStore, amend_summary
 from holdwater.testing import make_sample
 from holdwater.timeline.timeline import CAPACITY, Timeline
 from holdwater.units import Step
@@ -38,6 +40,12 @@ def filled(folder: Path, steps: int, *, first: int = 0, capacity: int = 64, peak
     return timeline
 
 
+def rows_of(folder: Path, table: str) -> list[tuple[object, ...]]:
+    """All rows of a table of the database."""
+    with contextlib.closing(sqlite3.connect(folder / "rank-0.db")) as database:
+        return list(database.execute(f"SELECT * FROM {table} ORDER BY rowid"))  # noqa: S608 - our own names
+
+
 class TestRunStore:
     """Writes samples, marks, decisions and outcomes."""
 
@@ -50,6 +58,7 @@ class TestRunStore:
 
         assert np.array_equal(samples.first_step, expected.first_step)
         assert np.array_equal(samples.last_step, expected.last_step)
+        assert np.array_equal(samples.seconds, expected.seconds)
         for series in ("resident", "available", "loss"):
             assert np.array_equal(samples.lows(series), expected.lows(series), equal_nan=True)
             assert np.array_equal(samples.highs(series), expected.highs(series), equal_nan=True)
@@ -80,23 +89,98 @@ class TestRunStore:
         assert (row["verdict"], row["component"], row["advice"]) == ("leak", "host.python", "it grows")
         assert "message" not in row
 
-    def test_keeps_marks_and_decisions_in_order(self, tmp_path: Path) -> None:
-        """Events come back with their facts."""
+    def test_keeps_events_in_order(self, tmp_path: Path) -> None:
+        """Marks come back with their facts, and what was decided and done with its reason."""
         store, timeline = RunStore(tmp_path), Timeline(64)
         store.begin(began=0, first_step=0, facts={})
         timeline.append(make_sample(1, 5))
         store.mark(1, 0.1, "evaluation", {"loss": 2.5})
-        store.mark(1, 0.2, "checkpoint", {})
+        store.mark(2, 0.2, "checkpoint", {})
         store.decision(Decision(Step(1), "collect", "why"))
+        store.decision(Decision(Step(3), "trim", "again"))
+        store.outcome(Outcome(Step(1), "collect", "why", 4096, 0.5))
+        store.outcome(Outcome(Step(3), "trim", "again", -1, 0.25, "no malloc_trim"))
+        store.verdict(Verdict("flat", Step(4), ()))
         store.flush(timeline)
 
         history = read_history(tmp_path)  # while the writer is open
 
-        assert [(mark.kind, mark.facts) for mark in history.marks] == [
-            ("evaluation", {"loss": 2.5}),
-            ("checkpoint", {}),
+        assert [(mark.session, mark.step, mark.seconds, mark.kind, mark.facts) for mark in history.marks] == [
+            (1, 1, 0.1, "evaluation", {"loss": 2.5}),
+            (1, 2, 0.2, "checkpoint", {}),
         ]
+        names = ("session", "step", "action", "reason", "freed_bytes", "seconds", "error")
+        assert [tuple(row[name] for name in names) for row in history.outcomes] == [
+            (1, 1, "collect", "why", 4096, 0.5, None),
+            (1, 3, "trim", "again", -1, 0.25, "no malloc_trim"),
+        ]
+        assert history.verdicts == ((4, "flat"),)
+        assert rows_of(tmp_path, "decisions") == [(1, 1, "collect", "why"), (1, 3, "trim", "again")]
         store.close()
+
+    def test_the_summary_of_the_whole_run_replaces_that_of_its_last_process(self, tmp_path: Path) -> None:
+        """Of two processes; what the first one said stays."""
+        for process in (1, 2):
+            store = RunStore(tmp_path)
+            store.begin(began=0, first_step=0, facts={})
+            store.summary({"steps": 0})
+            store.summary({"steps": process})
+            store.flush(Timeline(64))
+            store.close()
+
+        amend_summary(tmp_path, {"steps": 3})
+
+        history = read_history(tmp_path)
+        assert [session.summary for session in history.sessions] == [{"steps": 1}, {"steps": 3}]
+        assert history.summary == {"steps": 3}
+
+    def test_a_run_begun_again_forgets_its_samples_and_verdicts(self, tmp_path: Path) -> None:
+        """Another clock was found; what was marked and done stays, and so do those that are not written yet."""
+        store, timeline = RunStore(tmp_path), Timeline(64)
+        store.begin(began=0, first_step=0, facts={})
+        timeline.append(make_sample(1, 5))
+        store.verdict(Verdict("flat", Step(1), ()))
+        store.flush(timeline)
+        store.verdict(Verdict("flat", Step(2), ()))
+        store.mark(2, 0.2, "checkpoint", {})
+
+        store.begin_again()
+        store.verdict(Verdict("flat", Step(3), ()))
+        store.flush(Timeline(64))
+        store.close()
+
+        history = read_history(tmp_path)
+        assert (len(history.samples), history.verdicts) == (0, ((3, "flat"),))
+        assert [mark.kind for mark in history.marks] == ["checkpoint"]
+
+    def test_a_store_that_cannot_write_keeps_the_newest(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What waits is bounded: the older half goes."""
+        monkeypatch.setattr(run_store, "MOST_MARKS", 10)
+        store = RunStore(tmp_path)
+        store.begin(began=0, first_step=0, facts={})
+        for step in range(1, 15):
+            store.mark(step, 0.0, "epoch", {})
+        store.flush(Timeline(64))
+        store.close()
+
+        assert [mark.step for mark in read_history(tmp_path).marks] == list(range(6, 15))
+
+    def test_the_oldest_marks_of_a_long_run_go(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When its next process begins."""
+        for step in range(1, 9):
+            store = RunStore(tmp_path)
+            store.begin(began=0, first_step=0, facts={})
+            store.mark(step, 0.0, "epoch", {})
+            store.flush(Timeline(64))
+            store.close()
+        monkeypatch.setattr(run_store, "MOST_MARKS", 5)
+        store = RunStore(tmp_path)
+        store.begin(began=0, first_step=0, facts={})
+        store.close()
+
+        assert [mark.step for mark in read_history(tmp_path).marks] == [4, 5, 6, 7, 8]
 
     def test_a_resumed_run_leaves_out_what_was_done_twice(self, tmp_path: Path) -> None:
         """Killed at 100, resumed from 80: steps 81 to 100 are those of the second session."""
@@ -160,7 +244,7 @@ class TestRunStore:
 WRITER = """
 import sys
 from pathlib import Path
-from holdwater.store.run_store import RunStore
+from holdwater.store.run_store import RunStore, amend_summary
 from holdwater.timeline.timeline import Timeline
 from holdwater.testing import make_sample
 store, timeline = RunStore(Path(sys.argv[1])), Timeline(256)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from holdwater.process.restart_context import RestartContext
+from holdwater.supervise.budget_callback import Ending
 
 NAME = "holdwater.frameworks.transformers.recycle"
 
@@ -101,13 +102,13 @@ def session(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> Sessions:
 
 
 @pytest.fixture
-def supervised(trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], Any]:
+def supervised(trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A callback in a process that a supervisor has started, and that is recycled, or else stopped, at step 7."""
     restart = RestartContext(number=1, channel_path=str(tmp_path / "channel"), in_memory="", out="")
     monkeypatch.setattr(trainer.RestartContext, "taken", lambda: restart)
 
-    def make(recycled: bool) -> Any:
-        ending = trainer.Ending(recycled, "memory is short")
+    def make(*, recycled: bool) -> Any:
+        ending = Ending(recycled, "memory is short")
         monkeypatch.setattr(trainer, "BudgetCallback", lambda _: Budgeted(ending))
         return trainer.RecycleCallback()
 
@@ -142,9 +143,9 @@ def test_does_nothing_without_a_supervisor(trainer: Any, session: Sessions) -> N
 class TestUnderASupervisor:
     """A checkpoint is asked for, and the process ends after it."""
 
-    def test_says_from_which_step_it_goes_on(self, session: Sessions, supervised: Callable[[bool], Any]) -> None:
+    def test_says_from_which_step_it_goes_on(self, session: Sessions, supervised: Callable[..., Any]) -> None:
         """And looks after memory itself."""
-        callback = supervised(True)
+        callback = supervised(recycled=True)
 
         callback.on_train_begin(None, SimpleNamespace(global_step=40, max_steps=50), None)
 
@@ -153,10 +154,10 @@ class TestUnderASupervisor:
         assert callback._recycling.looks_after is session
 
     def test_another_process_goes_on_after_the_checkpoint(
-        self, trainer: Any, session: Sessions, supervised: Callable[[bool], Any], tmp_path: Path
+        self, trainer: Any, session: Sessions, supervised: Callable[..., Any], tmp_path: Path
     ) -> None:
         """The supervisor is told why."""
-        callback = supervised(True)
+        callback = supervised(recycled=True)
 
         with pytest.raises(trainer.sessions.GoOn):
             train(callback, 10)
@@ -167,12 +168,12 @@ class TestUnderASupervisor:
     def test_stops_where_another_process_would_not_help(
         self,
         session: Sessions,
-        supervised: Callable[[bool], Any],
+        supervised: Callable[..., Any],
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         """With the exit code of a run that can be gone on with."""
-        callback = supervised(False)
+        callback = supervised(recycled=False)
 
         with pytest.raises(SystemExit) as stopped:
             train(callback, 10)
@@ -182,9 +183,9 @@ class TestUnderASupervisor:
         assert "stopped at step 7: memory is short" in capsys.readouterr().err
         assert not (tmp_path / "reason").exists()
 
-    def test_ends_nothing_at_the_last_step(self, session: Sessions, supervised: Callable[[bool], Any]) -> None:
+    def test_ends_nothing_at_the_last_step(self, session: Sessions, supervised: Callable[..., Any]) -> None:
         """There is nothing to go on with; a checkpoint of the Trainer's own ends nothing either."""
-        callback = supervised(True)
+        callback = supervised(recycled=True)
 
         assert train(callback, 7, most=7) == []
         callback.on_save(None, SimpleNamespace(global_step=7), None)
