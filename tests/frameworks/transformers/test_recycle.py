@@ -11,6 +11,7 @@ import pytest
 
 from holdwater.process.restart_context import RestartContext
 from holdwater.supervise.budget_callback import Ending
+from tests.stand_in_session import EndsAt, Session
 
 NAME = "holdwater.frameworks.transformers.recycle"
 
@@ -45,58 +46,10 @@ def test_finds_the_newest_whole_checkpoint(trainer: Any, tmp_path: Path) -> None
     assert trainer.last_checkpoint(tmp_path / "nothing") is None
 
 
-class Channel(dict[str, Any]):
-    """Keeps what the supervisor would read."""
-
-    def put(self, name: str, value: float) -> None:
-        """Say a number."""
-        self[name] = value
-
-    put_seconds = put
-
-    def get_seconds(self, name: str) -> float:
-        """A number that was said; 0 before."""
-        return float(self.get(name, 0.0))
-
-
-class Sessions:
-    """The session of a process that `holdwater run` has started."""
-
-    def __init__(self) -> None:
-        self.channel = Channel()
-        self.steps, self.source = 0, "time"
-        self.budget_callback: object = "the script's own"
-        self.counted: list[str] = []
-
-    def step(self, source: str) -> None:
-        """Count a step."""
-        self.counted.append(source)
-
-
-class Budgeted:
-    """Stands for the ladder: ends the process at step 7."""
-
-    def __init__(self, ending: Any) -> None:
-        self.ending = ending
-        self.looks_after: object = None
-
-    def look_after(self, session: object) -> None:
-        """Take up the workers of a session."""
-        self.looks_after = session
-
-    def in_use(self) -> int:
-        """Bytes."""
-        return 123
-
-    def end(self, step: int) -> Any:
-        """How the process is to end."""
-        return self.ending if step == 7 else None
-
-
 @pytest.fixture
-def session(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> Sessions:
+def session(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A session of this process."""
-    session = Sessions()
+    session = Session()
     monkeypatch.setattr(trainer.sessions, "current", lambda: session)
     return session
 
@@ -109,7 +62,7 @@ def supervised(trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def make(*, recycled: bool) -> Any:
         ending = Ending(recycled, "memory is short")
-        monkeypatch.setattr(trainer, "BudgetCallback", lambda _: Budgeted(ending))
+        monkeypatch.setattr(trainer, "BudgetCallback", lambda _: EndsAt(7, ending))
         return trainer.RecycleCallback()
 
     return make
@@ -130,7 +83,7 @@ def train(callback: Any, steps: int, *, most: int = 10) -> list[int]:
     return saved
 
 
-def test_does_nothing_without_a_supervisor(trainer: Any, session: Sessions) -> None:
+def test_does_nothing_without_a_supervisor(trainer: Any, session: Session) -> None:
     """A plain run under `holdwater run` stays plain: nothing is said, counted or saved, and a save ends nothing."""
     callback = trainer.RecycleCallback()
 
@@ -143,7 +96,7 @@ def test_does_nothing_without_a_supervisor(trainer: Any, session: Sessions) -> N
 class TestUnderASupervisor:
     """A checkpoint is asked for, and the process ends after it."""
 
-    def test_says_from_which_step_it_goes_on(self, session: Sessions, supervised: Callable[..., Any]) -> None:
+    def test_says_from_which_step_it_goes_on(self, session: Session, supervised: Callable[..., Any]) -> None:
         """And looks after memory itself."""
         callback = supervised(recycled=True)
 
@@ -154,7 +107,7 @@ class TestUnderASupervisor:
         assert callback._recycling.looks_after is session
 
     def test_another_process_goes_on_after_the_checkpoint(
-        self, trainer: Any, session: Sessions, supervised: Callable[..., Any], tmp_path: Path
+        self, trainer: Any, session: Session, supervised: Callable[..., Any], tmp_path: Path
     ) -> None:
         """The supervisor is told why."""
         callback = supervised(recycled=True)
@@ -167,7 +120,7 @@ class TestUnderASupervisor:
 
     def test_stops_where_another_process_would_not_help(
         self,
-        session: Sessions,
+        session: Session,
         supervised: Callable[..., Any],
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
@@ -183,7 +136,7 @@ class TestUnderASupervisor:
         assert "stopped at step 7: memory is short" in capsys.readouterr().err
         assert not (tmp_path / "reason").exists()
 
-    def test_ends_nothing_at_the_last_step(self, session: Sessions, supervised: Callable[..., Any]) -> None:
+    def test_ends_nothing_at_the_last_step(self, session: Session, supervised: Callable[..., Any]) -> None:
         """There is nothing to go on with; a checkpoint of the Trainer's own ends nothing either."""
         callback = supervised(recycled=True)
 
