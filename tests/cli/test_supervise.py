@@ -232,14 +232,17 @@ class TestTrain:
 
         assert tensors(tmp_path / "run") == straight
 
-    def test_another_supervisor_is_not_doubled(self, holdwater: Run) -> None:
-        """Under torchrun there is one already."""
-        flags = ("--out", "run", "--reload-interval", "50")
+    def test_another_supervisor_is_not_doubled(self, holdwater: Run, tmp_path: Path) -> None:
+        """Under torchrun there is one already: the run is one process."""
+        flags = ("--out", "run", "--reload-interval", "50", "--json", "v.json")
 
         done = holdwater(*TINY, *flags, env=os.environ | {"TORCHELASTIC_RUN_ID": "1"})
 
         assert done.returncode == 0, done.stderr
         assert "recycling is refused" in done.stderr
+        verdict = json.loads((tmp_path / "v.json").read_text())
+        assert (verdict.get("processes", 1), verdict["steps"]) == (1, int(STEPS))
+        assert "recycle" not in [action["action"] for action in verdict["actions"]]
 
 
 class TestRun:

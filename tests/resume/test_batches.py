@@ -119,7 +119,7 @@ def test_epochs_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     seed_everything(3)
     found, _ = go_through(monkeypatch, LOADERS["shuffled"]())
 
-    epochs = [sum((rows for rows, _ in found[at : at + 4]), []) for at in (0, 4)]
+    epochs = [[row for rows, _ in found[at : at + 4] for row in rows] for at in (0, 4)]
     assert [len(rows) for rows, _ in found[:4]] == [3, 3, 3, 1]
     assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 2
     assert epochs[0] != epochs[1]

@@ -1,7 +1,7 @@
 """Registered states under a supervisor: kept when it is time, put back in the next process, to the bit."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +57,24 @@ class Process:
         self.resumption = Resumption(restart)
         monkeypatch.setattr(resumable, "_resumption", self.resumption)
 
-    def train(self, total: int) -> list[int]:
-        """Train to a step; return the steps that were made."""
+    def train(self, total: int, *, each: Callable[[int], object] = lambda _: None) -> list[int]:
+        """Train to a step; return the steps that were made, and -1 for a replacement, or -75 for a stop.
+
+        Args:
+            total: Steps of the run.
+            each: Called in each step.
+        """
         self.resumption.register("progress", self.progress)
         made = []
         try:
             for step in steps(total):
                 self.progress["sum"] += float(torch.rand(()))
                 made.append(step)
+                each(step)
         except sessions.GoOn:
             made.append(-1)
         except SystemExit as stopped:
-            assert stopped.code == 75
-            made.append(-75)
+            made.append(-int(stopped.code or 0))
         finally:
             self.resumption._held.close()
         return made
@@ -208,15 +213,10 @@ class TestStop:
     ) -> None:
         """Sent to this process in its third step."""
         process = Process(tmp_path, monkeypatch)
-        process.resumption.register("progress", process.progress)
 
-        with pytest.raises(SystemExit) as stopped:
-            for step in steps(10):
-                if step == 2:
-                    signal.raise_signal(number)
-        process.resumption._held.close()
+        made = process.train(10, each=lambda step: signal.raise_signal(number) if step == 2 else None)
 
-        assert stopped.value.code == 75
+        assert made == [0, 1, 2, -75]
         assert kept(tmp_path / "run") == [0, 3]
 
     def test_leaves_the_handlers_of_the_script_alone(

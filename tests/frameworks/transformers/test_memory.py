@@ -41,6 +41,7 @@ def test_logs_every_few_steps_and_a_summary(callback: Any, caplog: pytest.LogCap
     assert all(re.search(r"resident \d[\d.]* [MG]B", line) for line in lines[:2]), lines
     assert sum(line.startswith("step ") for line in lines) == 2
     assert one.summary["steps"] == 20
+    assert f"memory: {one.summary['verdict']} after 20 steps" in lines
     assert any("graph nodes kept" in line for line in lines)
 
 
