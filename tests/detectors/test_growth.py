@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdwater.detectors.growth import GrowthConfig, by_time, judge_growth
+from holdwater.detectors.growth import DEFAULT, GrowthConfig, by_time, judge_few, judge_growth
 from holdwater.detectors.slope import fit_slope
 from holdwater.errors import ConfigError
 from holdwater.timeline.buckets import Floats
@@ -233,3 +233,15 @@ class TestSettled:
         memory = 300 * MB + 2 * MB * np.floor(32 * np.minimum(steps / (1000 * filled), 1.0))
 
         assert judge_growth(steps, memory, final=True).kind == kind
+
+
+class TestFewReadings:
+    """Of few readings only those that rise to the end, over a good part of the run, are a leak."""
+
+    @pytest.mark.parametrize(("apart", "kind"), [(300, "leak"), (20, "unknown")])
+    def test_a_rise_within_a_tenth_of_the_run_says_nothing(self, apart: int, kind: str) -> None:
+        """Three level readings, then ten that rise by 3 MB each, up to step 10,000."""
+        steps = np.array([1.0, 4000.0, 7000.0, *(10_000.0 - apart * np.arange(9, -1, -1))])
+        memory = np.array([200.0 * MB] * 3 + [200 * MB + 3 * MB * rise for rise in range(10)])
+
+        assert judge_few(steps, memory, final=True, config=DEFAULT).kind == kind
