@@ -18,7 +18,7 @@ test: $(READY)  ## The tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m alone || [ $$? = 5 ]  # 5: there is none among those that were named
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m "not alone" $(ABREAST) || [ $$? = 5 ]
 
-check: $(READY)  ## The one door: format, lint, types, floors, docs; sizes and tests last
+check: $(READY)  ## All checks: format, lint, types, floors, docs; sizes and tests last
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -26,11 +26,11 @@ check: $(READY)  ## The one door: format, lint, types, floors, docs; sizes and t
 	$(BIN)/python docs/check_docs.py
 	$(MAKE) test
 
-format: $(READY)  ## Let ruff format the code and mend what it can
+format: $(READY)  ## Let ruff format the code and fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Run every bar and write its numbers to benchmarks/results/
+bench: $(READY)  ## Run every benchmark and write its numbers to benchmarks/results/
 	$(BIN)/python benchmarks/run_all.py
 
 lock: $(READY)  ## Write the versions that are installed into requirements/dev.txt

@@ -82,11 +82,11 @@ def test_old_names_are_gone() -> None:
     assert {name: names for name, names in found.items() if names} == {}
 
 
-def test_every_way_through_the_house_exists() -> None:
-    """The modules and names of the five ways in docs/architecture.md, and of its tables."""
+def test_every_documented_call_path_exists() -> None:
+    """The modules and names of the five call paths in docs/architecture.md, and of its tables."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    ways = text.partition("## Five ways through the house")[2].partition("\n## ")[0]
-    hops = re.findall(r"`([a-z_/]+)\.py`(?: `([A-Za-z_.]+)`)?", ways)
+    paths = text.partition("## Five call paths")[2].partition("\n## ")[0]
+    hops = re.findall(r"`([a-z_/]+)\.py`(?: `([A-Za-z_.]+)`)?", paths)
     assert len(hops) >= 10
     for module, name in hops:
         path = ROOT / "src" / "holdwater" / f"{module}.py"

@@ -26,11 +26,11 @@ PROBES: tuple[type[Probe], ...] = (
 """The more expensive probes, in the order in which they are read."""
 
 SHARE_OF_TIME = 0.0005
-"""A expensive probe takes at most this share of the time: one that costs 1 ms is read every 2 s at most."""
+"""An expensive probe takes at most this share of the time: one that costs 1 ms is read every 2 s at most."""
 
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks at expensive probes, at least; what is due meanwhile is read together."""
+"""Least seconds between two readings of expensive probes; what is due meanwhile is read together."""
 
 
 class Observer:
