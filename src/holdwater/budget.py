@@ -18,7 +18,7 @@ Pool = Literal["host", "device", "unified"]
 
 
 class InUse(NamedTuple):
-    """What a process holds, by pool; what a release has freed is the difference of two."""
+    """What a process holds, by pool; the difference of two is what a release has freed."""
 
     host: int = 0
     """Bytes resident."""
@@ -26,7 +26,7 @@ class InUse(NamedTuple):
     """Bytes reserved on the device, with what a weight server holds there for this run."""
 
     def since(self, before: "InUse") -> "InUse":
-        """What was freed since then; less than nothing where more is in use."""
+        """What was freed since then; negative where more is in use."""
         return InUse(before.host - self.host, before.device - self.device)
 
 
@@ -34,13 +34,13 @@ NOTHING_IN_USE = InUse()
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """One pool of memory as a run finds it."""
+class PoolMemory:
+    """One pool of memory at the start of a run."""
 
     available: Bytes
     """What the run could take: what is free, and what it holds already."""
     limit: Bytes | None = None
-    """What the pool can never exceed; None where nothing is known."""
+    """What the pool can never exceed; None if unknown."""
     limited_by: str = ""
     """The limit's name, for people."""
 
@@ -58,24 +58,24 @@ class MachineMemory:
     device_size: Bytes | None = None
     """Memory of the accelerator that the run uses; None on a CPU, and where it has none of its own."""
     device_available: Bytes | None = None
-    """What is free on it; None where nobody has asked, and all of it is taken to be."""
+    """What is free on it; None if it was not read, and all of it is assumed free."""
     unified: bool = False
-    """The device that the run uses has no memory but the machine's."""
+    """The device that the run uses shares the machine's memory."""
 
     def usable(self) -> Bytes:
         """The size that scales the waiting and stopping levels: the machine, or a smaller cgroup."""
         return min(self.total, self.cgroup_limit or self.total)
 
-    def host(self, held: int = 0) -> Room:
+    def host(self, held: int = 0) -> PoolMemory:
         """The host's memory, or that of host and device in one.
 
         Args:
             held: Bytes that the run holds already.
         """
         available = Bytes(min(self.available + held, self.usable()))
-        return Room(available, self.cgroup_limit, "the cgroup limit")
+        return PoolMemory(available, self.cgroup_limit, "the cgroup limit")
 
-    def device(self, held: int = 0) -> Room | None:
+    def device(self, held: int = 0) -> PoolMemory | None:
         """The device's memory; None where there is no device with memory of its own.
 
         Args:
@@ -84,7 +84,7 @@ class MachineMemory:
         if self.device_size is None:
             return None
         free = self.device_size if self.device_available is None else self.device_available
-        return Room(Bytes(min(free + held, self.device_size)), self.device_size, "the device")
+        return PoolMemory(Bytes(min(free + held, self.device_size)), self.device_size, "the device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """The budget of each pool of memory that a run uses: what runs out separately is kept separately."""
+    """The budget of each pool of memory that a run uses: pools run out separately."""
 
     host: Budget
     """Of the host's memory, or of host and device where they are one pool."""
@@ -113,7 +113,7 @@ class Budgets:
 
     @property
     def main(self) -> Budget:
-        """That of the pool in which the training's tensors live."""
+        """The budget of the pool in which the training's tensors live."""
         return self.device or self.host
 
     def of(self, component: str) -> Budget:
@@ -125,7 +125,7 @@ class Budgets:
         return self.main if component.startswith("device.") else self.host
 
     def by_name(self) -> dict[str, Budget]:
-        """Each pool's, by the name that it has in the JSON verdict."""
+        """The budget of each pool, by its name in the JSON verdict."""
         if self.unified:
             return {"unified": self.host}
         return {"host": self.host} | ({} if self.device is None else {"device:0": self.device})
@@ -138,22 +138,22 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What the budgets of a run follow from: the machine, and what the user asked for."""
+    """The inputs of a run's budgets: the machine, and the limits that the user gave."""
 
     machine: MachineMemory
     max_memory: Bytes | None = None
     """For the pool in which the training's tensors live; None finds one."""
     max_host_memory: Bytes | None = None
-    """For the host's memory beside a device; None finds one."""
+    """For the host's memory when a device is used; None finds one."""
 
     def budgets(self, in_use: InUse = NOTHING_IN_USE) -> Budgets:
         """Give or find the budget of each pool.
 
         Args:
-            in_use: What the run occupies already: what was given is compared with that, pool by pool.
+            in_use: What the run occupies already; a given budget must be larger, pool by pool.
 
         Returns:
-            The device's too, where the machine was read with one.
+            With the device's budget if the machine has one.
 
         Raises:
             ConfigError: A pool's budget is spent before the first step.
@@ -172,21 +172,21 @@ class Terms:
         )
 
     def later(self, in_use: InUse) -> Budgets:
-        """Give or find the budgets of a run that goes on: nothing is refused any more.
+        """Give or find the budgets of a running run: none is refused any more.
 
         Args:
             in_use: What the run occupies already; it belongs to what the run could take.
         """
-        there, free = self.machine, self.machine.device_available
-        there = replace(
-            there,
-            available=Bytes(there.available + (sum(in_use) if there.unified else in_use.host)),
+        machine, free = self.machine, self.machine.device_available
+        machine = replace(
+            machine,
+            available=Bytes(machine.available + (sum(in_use) if machine.unified else in_use.host)),
             device_available=None if free is None else Bytes(free + in_use.device),
         )
-        return replace(self, machine=there).budgets()
+        return replace(self, machine=machine).budgets()
 
     def with_device(self, size: int, available: int | None = None) -> "Terms":
-        """The same beside a device that the run has begun to use.
+        """The same terms with a device that the run has begun to use.
 
         Args:
             size: Bytes of its memory.
@@ -197,23 +197,23 @@ class Terms:
         return replace(self, machine=machine)
 
     def with_one_pool(self) -> "Terms":
-        """The same on a device that has no memory but the machine's."""
+        """The same terms on a device that shares the machine's memory."""
         return replace(self, machine=replace(self.machine, device_size=None, device_available=None, unified=True))
 
 
-def _settle(limit: Bytes | None, room: Room, in_use: int, key: str) -> Budget:
-    """Take what was given for a pool, or find it."""
-    return find_budget(room) if limit is None else give_budget(limit, room, in_use=in_use, key=key)
+def _settle(limit: Bytes | None, pool: PoolMemory, in_use: int, key: str) -> Budget:
+    """Use the budget that was given for a pool, or find one."""
+    return find_budget(pool) if limit is None else give_budget(limit, pool, in_use=in_use, key=key)
 
 
-def give_budget(limit: Bytes, room: Room, *, in_use: int = 0, key: str = "max_memory") -> Budget:
+def give_budget(limit: Bytes, pool: PoolMemory, *, in_use: int = 0, key: str = "max_memory") -> Budget:
     """Take the budget that the user gave for a pool, never above a cgroup's or a device's limit.
 
     Args:
         limit: What the user asked for.
-        room: The pool.
+        pool: The pool.
         in_use: What the run occupies of this pool already, before it has begun.
-        key: What the user calls it.
+        key: The configuration key, for messages.
 
     Returns:
         The budget, lowered to the cgroup or device limit where that is smaller.
@@ -222,8 +222,8 @@ def give_budget(limit: Bytes, room: Room, *, in_use: int = 0, key: str = "max_me
         ConfigError: The run occupies the budget already.
     """
     reason = f"given ({format_size(limit)})"
-    if room.limit is not None and room.limit < limit:
-        limit, reason = room.limit, f"{reason}, lowered to {room.limited_by} of {format_size(room.limit)}"
+    if pool.limit is not None and pool.limit < limit:
+        limit, reason = pool.limit, f"{reason}, lowered to {pool.limited_by} of {format_size(pool.limit)}"
     if limit <= in_use:
         raise ConfigError(
             f"{key} is {format_size(limit)}, but the process occupies {format_size(in_use)} of that memory before "
@@ -232,13 +232,13 @@ def give_budget(limit: Bytes, room: Room, *, in_use: int = 0, key: str = "max_me
     return Budget(limit, "given", reason)
 
 
-def find_budget(room: Room) -> Budget:
+def find_budget(pool: PoolMemory) -> Budget:
     """Find a pool's budget from what is available when the user gave none.
 
     The rule: 80 % of the available memory, at least 16 GB where that much is available, at most
     120 GB, and never above a cgroup's or a device's limit.
     """
-    available = room.available
+    available = pool.available
     least = min(LEAST, available)
     why = f"found, {SHARE:.0%} of the {format_size(available)} available"
     if least > SHARE * available:
@@ -247,8 +247,8 @@ def find_budget(room: Room) -> Budget:
         (max(Bytes(int(SHARE * available)), least), why),
         (MOST, f"found, the most that is taken unasked with {format_size(available)} available"),
     ]
-    if room.limit is not None:
-        candidates.append((room.limit, f"found, {room.limited_by} of {format_size(room.limit)}"))
+    if pool.limit is not None:
+        candidates.append((pool.limit, f"found, {pool.limited_by} of {format_size(pool.limit)}"))
     limit, reason = min(candidates)
     return Budget(limit, "found", reason)
 

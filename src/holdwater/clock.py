@@ -1,11 +1,11 @@
-"""Time, passed in: the real clock, and the protocol that lets a test bring its own."""
+"""The clock that is passed to whatever needs the time: the system's, and a protocol that tests implement."""
 
 import time
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two readings of time; `holdwater.testing.ManualClock` is the one that tests turn by hand."""
+    """Two readings of time; in tests `holdwater.testing.ManualClock`, which is advanced by hand."""
 
     def elapsed(self) -> float:
         """Seconds from an arbitrary start; never goes backwards, whatever the wall clock does."""

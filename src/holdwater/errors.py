@@ -1,4 +1,4 @@
-"""Everything that holdwater raises on purpose, as one tree.
+"""The exceptions that holdwater raises on purpose, as one hierarchy.
 
 A message names the key, the value it has, why that cannot work, and what to write instead.
 """
@@ -33,7 +33,7 @@ class DataError(HoldwaterError):
 
 
 class ModelError(HoldwaterError):
-    """A model that is not there, needs a permission, is damaged, or does not fit (exit code 2)."""
+    """A model that does not exist, needs a permission, is damaged, or does not fit (exit code 2)."""
 
 
 class ProbeError(HoldwaterError):

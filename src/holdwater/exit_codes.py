@@ -1,9 +1,9 @@
 """The exit codes of the command line and of what it starts."""
 
 DONE = 0
-"""The run has come to its end."""
+"""The run is complete."""
 SPOILT = 1
-"""The weights of a process are not whole: its supervisor starts another one. Also any error of Python's."""
+"""The weights of a process are incomplete: its supervisor starts another one. Also any uncaught Python error."""
 MISTAKE = 2
 """A mistake in the call or the configuration: trying again does not help."""
 LEAK_FOUND = 3
@@ -11,4 +11,4 @@ LEAK_FOUND = 3
 STOPPED = 75
 """The run was stopped on purpose, and can be resumed (`EX_TEMPFAIL` of sysexits.h)."""
 FINAL = frozenset((DONE, MISTAKE, LEAK_FOUND, STOPPED))
-"""After these no other process is started."""
+"""After these the supervisor starts no other process."""

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 class RandomStates:
-    """Copies them within a process, and puts them back; what it copies can be pickled."""
+    """Copies and restores the random states within a process; the copies can be pickled."""
 
     def take(self) -> tuple[Any, ...]:
-        """Copy them; of devices only where they have been started."""
-        import numpy as np  # noqa: PLC0415 - a script's start is not to wait for it
-        import torch  # noqa: PLC0415 - the ground knows no framework until it is asked
+        """Copy them; a device's only if it has been initialised."""
+        import numpy as np  # noqa: PLC0415 - it would slow a script's start
+        import torch  # noqa: PLC0415 - this module loads no framework at import
 
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
         return torch.get_rng_state(), cuda, random.getstate(), np.random.get_state()  # noqa: NPY002 - others use it
 
     def put(self, state: tuple[Any, ...]) -> None:
-        """Put them back."""
+        """Restore them."""
         import numpy as np  # noqa: PLC0415 - as above
         import torch  # noqa: PLC0415 - as above
 
@@ -69,7 +69,7 @@ def random_states() -> "dict[str, Tensor]":
 
 
 def restore_random_states(states: "Mapping[str, Tensor]") -> None:
-    """Put every random state back; states of devices that are not there are left out."""
+    """Restore every random state; states of devices that do not exist are left out."""
     import numpy as np  # noqa: PLC0415 - as above
     import torch  # noqa: PLC0415 - as above
 

@@ -143,7 +143,7 @@ class TestOtherCommands:
     """`report` and `doctor`, and calls that are mistakes."""
 
     def test_doctor_tells_what_works_and_what_it_costs(self, holdwater: Run) -> None:
-        """Each probe with its price, or with the reason why it does not work."""
+        """Each probe with its cost, or with the reason why it does not work."""
         done = holdwater("doctor", env={**os.environ, "COLUMNS": "160"})
 
         assert done.returncode == 0, done.stderr

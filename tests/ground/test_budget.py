@@ -9,7 +9,7 @@ from holdwater.budget import (
     Budgets,
     InUse,
     MachineMemory,
-    Room,
+    PoolMemory,
     Terms,
     find_budget,
     give_budget,
@@ -68,11 +68,11 @@ class TestFindBudget:
             (machine(10, device=192).device(), 120),
         ],
         ids=[
-            "80 %", "at least 16 GB", "all there is", "at most 120 GB", "cgroup", "host beside a device", "device",
-            "device beside a cgroup", "a device that others use", "a large device",
+            "80 %", "at least 16 GB", "all there is", "at most 120 GB", "cgroup", "host with a device", "device",
+            "device with a cgroup", "a device that others use", "a large device",
         ],
     )  # fmt: skip
-    def test_follows_the_rule(self, there: Room, limit: float) -> None:
+    def test_follows_the_rule(self, there: PoolMemory, limit: float) -> None:
         """80 % of what is available, at least 16 and at most 120 GB, within cgroup or device."""
         assert find_budget(there).limit == limit * GB
 

@@ -1,1 +1,1 @@
-"""The command line: `holdwater train`, `report`, `doctor`."""
+"""The command line: one module for each subcommand of `holdwater`."""

@@ -1,4 +1,4 @@
-"""What several commands check before a long run, and how a run's folder is found."""
+"""Checks and flags that several commands share: writable files, the folder of a new run, budgets."""
 
 import os
 from datetime import datetime
@@ -15,7 +15,7 @@ def check_writable(flag: str, path: Path | None) -> None:
 
     Args:
         flag: The flag that named the file.
-        path: The file; None is not asked for.
+        path: The file; None if the flag is not given.
 
     Raises:
         ConfigError: It cannot be written.
@@ -33,7 +33,7 @@ def free_run_folder(out: Path | None, name: str, *, rank: int = 0) -> Path:
     Args:
         out: What the user named; None makes `runs/<date>-<name>`.
         name: What is run.
-        rank: The number of this process among those of the run.
+        rank: The rank of this process in a distributed run.
 
     Raises:
         RunFolderError: The folder holds a run already.
@@ -52,7 +52,7 @@ def free_run_folder(out: Path | None, name: str, *, rank: int = 0) -> Path:
 
 
 def make_folder(out: Path) -> Path:
-    """Make the folder of a run, and find out whether it can be written into.
+    """Create the folder of a run, and check that it can be written into.
 
     Args:
         out: The folder.
@@ -61,7 +61,7 @@ def make_folder(out: Path) -> Path:
         The same.
 
     Raises:
-        RunFolderError: It cannot be made or written.
+        RunFolderError: It cannot be created or written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def make_folder(out: Path) -> Path:
 
 
 def choose_terms(max_memory: Bytes | None, max_host_memory: Bytes | None) -> Terms:
-    """What the budgets of another process follow from: whether it will use a device is not known yet.
+    """The terms of another process's budgets: it is not known yet whether it will use a device.
 
     Args:
         max_memory: Of the memory in which the training's tensors live; None finds one.

@@ -46,27 +46,27 @@ def run(options: argparse.Namespace) -> int:
 
 def _probe_table() -> Table:
     """Every probe, tried."""
-    table = Table("probe", "reads", "how often", "price", "now", box=None, padding=(0, 2, 0, 0))
+    table = Table("probe", "reads", "how often", "cost", "now", box=None, padding=(0, 2, 0, 0))
     resident = Resident()
-    table.add_row("resident", resident.measures, "each step", _price(resident.read), format_size(resident.read()))
+    table.add_row("resident", resident.measures, "each step", _cost(resident.read), format_size(resident.read()))
     for device in (make() for make in DEVICES):
         reason = device.unavailable()
-        price = "-" if reason else _price(device.read)
-        table.add_row(device.name, device.measures, "each step", price, reason or "works")
+        cost = "-" if reason else _cost(device.read)
+        table.add_row(device.name, device.measures, "each step", cost, reason or "works")
     for probe in (make() for make in PROBES):
         reason = probe.unavailable()
-        every, price, now = f"each {probe.every:g} s", "-", reason or ""
+        every, cost, now = f"each {probe.every:g} s", "-", reason or ""
         if reason is None:
             try:
-                now, price = _write(probe.read()), _price(probe.read)
+                now, cost = _write(probe.read()), _cost(probe.read)
             except ProbeError as error:
                 now = f"fails: {error}"
-        table.add_row(probe.name, probe.measures, every, price, now)
+        table.add_row(probe.name, probe.measures, every, cost, now)
     return table
 
 
 def _print_machine(console: Console) -> None:
-    """Print what a run would get here."""
+    """Print the budget, levels and profile that a run would get on this machine."""
     gpu = Cuda().unavailable() is None
     machine = read_machine(device="cuda" if gpu else "cpu")
     console.print()
@@ -86,7 +86,7 @@ def _print_machine(console: Console) -> None:
         console.print(f"  {model}: {', '.join(f'{key} {value}' for key, value in row.items())}", highlight=False)
 
 
-def _price(read: Callable[[], object]) -> str:
+def _cost(read: Callable[[], object]) -> str:
     """The median time of a reading."""
     times = []
     for _ in range(REPEATS):
@@ -97,7 +97,7 @@ def _price(read: Callable[[], object]) -> str:
 
 
 def _write(reading: Any) -> str:  # noqa: ANN401 - a Reading
-    """What a probe read, with units."""
+    """Format a probe's reading, with units."""
     counts = {"child_count", "open_files", "threads"}
     return ", ".join(
         f"{name} {value:.1f} %"

@@ -1,4 +1,4 @@
-"""The command `holdwater`: choose a subcommand, turn mistakes into one clear message and exit code 2."""
+"""The command `holdwater`: dispatch to a subcommand; a user's mistake is one message and exit code 2."""
 
 import argparse
 import logging
@@ -30,18 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_and_exit() -> None:
-    """Run the command line and end this process with its exit code: what a supervisor starts."""
+    """Run the command line and exit with its code; a supervisor starts this."""
     try:
         sys.exit(main())
-    except KeyboardInterrupt:  # before a run could take note of it, or after it had
-        with suppress(KeyboardInterrupt):  # one that is sent to all processes is passed on by the supervisor too
+    except KeyboardInterrupt:  # before a run handles it, or after
+        with suppress(KeyboardInterrupt):  # the supervisor forwards a signal that all processes receive
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("holdwater: stopped", file=sys.stderr)  # noqa: T201 - what a command is for
         sys.exit(STOPPED)
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of the command that is called; of all of them where none is."""
+    """The parser of the command that is called, or of all commands if none is named."""
     parser = argparse.ArgumentParser(prog="holdwater", description=holdwater.__doc__)
     parser.add_argument("--version", action="version", version=f"holdwater {holdwater.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -52,16 +52,16 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is at the time: a live line puts remarks above itself."""
+    """Writes to the current `sys.stderr`: a live line prints messages above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one remark."""
+        """Write one message."""
         self.stream = sys.stderr
         super().emit(record)
 
 
 def _log_to_stderr() -> None:
-    """Let holdwater's own remarks appear on standard error, each with its name before it."""
+    """Send holdwater's log messages to standard error, prefixed with `holdwater:`."""
     logger = logging.getLogger("holdwater")
     if not logger.handlers:
         handler = _StandardError()

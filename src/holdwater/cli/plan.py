@@ -1,4 +1,4 @@
-"""`holdwater plan`: what a fine-tuning run will take from a GPU, by what it is for, predicted without one."""
+"""`holdwater plan`: predict the GPU memory of a fine-tuning run, by purpose, without a GPU."""
 
 import argparse
 import json
@@ -26,9 +26,8 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser = commands.add_parser(
         "plan",
         help="predict what fine-tuning takes from a GPU, without one",
-        description="Predict the peak of `holdwater train --model ...` with the same flags, by what the memory is "
-        "for, and choose the fastest steps that fit --max-memory. Nothing is loaded but the model's config.json; "
-        "no GPU is needed.",
+        description="Predict the peak of `holdwater train --model ...` with the same flags, by purpose, and choose "
+        "the fastest steps that fit --max-memory. Only the model's config.json is loaded; no GPU is needed.",
     )
     add_keys(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _settings(config: Config) -> str:
-    """What the plan is for, and what `train` would settle otherwise."""
+    """The settings planned for, and a hint where `train` would choose them from its machine's profile."""
     names = ("batch_size", "train_seq_length", "lora_rank", "lora_layers", "quantize")
     said = ", ".join(f"{name} {config[name]}" for name in names if config[name] is not None)
     free = any(config.origins[name] == "default" for name in ("batch_size", "train_seq_length", "lora_rank"))
@@ -74,7 +73,7 @@ def _settings(config: Config) -> str:
 
 
 def _table(choice: "Choice", limit: Bytes | None) -> Table:
-    """The peak, by what it is for."""
+    """The peak, by purpose."""
     peak = choice.peak
     table = Table("for", "bytes", "share", box=None, padding=(0, 2, 0, 0))
     rows = [
@@ -93,7 +92,7 @@ def as_json(choice: "Choice") -> dict[str, object]:
     """The plan as JSON.
 
     Args:
-        choice: How steps are taken.
+        choice: The chosen step backend and its peak.
     """
     peak, step = choice.peak, choice.step
     return {

@@ -19,7 +19,7 @@ from holdwater.store.history import read_history
 from holdwater.units import Bytes
 
 KEPT = ("steps", "step_source", "actions", "overhead", "peak", "budget", "budgets")
-"""What was measured then, and is not judged again."""
+"""Measured values that are copied from the stored summary, not judged again."""
 
 UNKNOWN = Budgets(Budget(Bytes(16_000_000_000), "found", "none is stored; 16 GB is taken"))
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _summary(verdict: Verdict, then: dict[str, Any], options: argparse.Namespace, code: int) -> dict[str, Any]:
-    """The new judgement as JSON (schema 1); what was measured then stays as it was."""
+    """The new judgement as JSON (schema 1); measured values are copied from the stored summary."""
     kept: dict[str, Any] = {key: then[key] for key in KEPT if key in then}
     return {
         "schema": SCHEMA,
@@ -89,14 +89,14 @@ def _summary(verdict: Verdict, then: dict[str, Any], options: argparse.Namespace
 
 
 def _config(then: dict[str, Any]) -> JudgeConfig:
-    """By time where the run counted no steps: a step is then a tick."""
+    """The judge's settings: by time, in ticks, if the run counted no steps."""
     return (
         JudgeConfig(by_time(TICK), seconds_per_step=TICK) if then.get("step_source") == "time" else JudgeConfig()
     )
 
 
 def _text(verdict: Verdict, then: dict[str, Any]) -> str:
-    """The new judgement, for people."""
+    """The new judgement as text."""
     lines = [f"verdict: {verdict.kind} (then: {then.get('verdict', 'none')}), at step {verdict.step}"]
     lines += [f"  {finding.component}: {finding.verdict}: {finding.message}" for finding in verdict.findings]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`holdwater run`: run an unchanged training script, and say what its memory did."""
+"""`holdwater run`: run an unchanged training script, and judge its memory."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     )
     parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
     parser.add_argument("--steps", type=int, default=0, metavar="N", help="end the run with 0 after N steps")
-    parser.add_argument("--quiet", action="store_true", help="print nothing of our own")
+    parser.add_argument("--quiet", action="store_true", help="print nothing of holdwater's own")
     add_supervision_flags(parser)
     add_flags(parser, "run")
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the script; return its exit code, or 3 where a leak was found and that was asked for."""
+    """Run the script; return its exit code, or 3 if a leak was found with `--fail-on leak`."""
     words = _words(options)
     values = read_flags(options, "run")
     rank = int(os.environ.get("RANK", "0") or 0)
@@ -115,19 +115,19 @@ def _complete(summary: dict[str, Any], options: argparse.Namespace) -> dict[str,
     code = int(summary.pop("exit_code"))
     if code == 0 and options.fail_on == "leak" and summary["verdict"] == "leak":
         code = LEAK_FOUND
-    from holdwater.guard.summary import of_command  # noqa: PLC0415 - numpy, when the script has ended
+    from holdwater.guard.summary import of_command  # noqa: PLC0415 - numpy is loaded after the script has ended
 
     return of_command(summary, ["holdwater", *sys.argv[1:]], code)
 
 
 def _words(options: argparse.Namespace) -> list[str]:
-    """What to run.
+    """The script or module to run, with its arguments.
 
     Args:
         options: The parsed command line.
 
     Raises:
-        ConfigError: Nothing is named, or a script that is not there.
+        ConfigError: No script is named, or it does not exist.
     """
     words = list(options.words)
     if words and words[0] == "--":
@@ -145,7 +145,7 @@ def _words(options: argparse.Namespace) -> list[str]:
 
 def _write_report(out: Path, report: Path, rank: int) -> None:
     """Write the HTML report."""
-    from holdwater.report.html import write_html  # noqa: PLC0415 - only where it is asked for
+    from holdwater.report.html import write_html  # noqa: PLC0415 - only with --report
     from holdwater.store.history import read_history  # noqa: PLC0415
 
     note = f"This is rank {rank}." if "RANK" in os.environ else ""
@@ -153,7 +153,7 @@ def _write_report(out: Path, report: Path, rank: int) -> None:
 
 
 def _say(summary: dict[str, Any], out: Path) -> None:
-    """Say the verdict on standard error: standard output is the script's."""
+    """Print the verdict to standard error: standard output is the script's."""
     from holdwater.report.explained import explanations_in_words  # noqa: PLC0415 - the script is started first
 
     who = (

@@ -1,4 +1,4 @@
-"""`holdwater train`: train a small GPT from scratch on text, under the guard."""
+"""`holdwater train`: fine-tune a large model, or train a small GPT from scratch, under the guard."""
 
 import argparse
 import json
@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser.add_argument("--callback", metavar="MODULE:FUNCTION", help="called with the guard after each step")
     parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
     parser.add_argument(
-        "--no-supervise", action="store_true", help="train in this process: nobody starts another when it dies"
+        "--no-supervise", action="store_true", help="train in this process: no other is started when it dies"
     )
     parser.set_defaults(run=run)
 
@@ -57,14 +57,14 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each key of the configuration, and --config.
 
     Args:
-        parser: Of a subcommand.
+        parser: A subcommand's parser.
     """
     add_flags(parser, "train")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of the same keys")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train under a supervisor, unless this is what it has started already; return the exit code."""
+    """Train under a supervisor, unless this process was started by one; return the exit code."""
     restart = RestartContext.take()
     if restart is not None or options.no_supervise or not hasattr(os, "fork") or another_supervises(os.environ):
         return _train(options, restart)
@@ -89,7 +89,7 @@ def _train(options: argparse.Namespace, restart: RestartContext | None) -> int:
     check_writable("--json", options.json)
     folder = _folder(config, options, restart)
     if folder.settings is not None and options.config is None:
-        options.config = folder.settings  # a run goes on with the settings that it began with; flags still win
+        options.config = folder.settings  # a resumed run keeps its settings; flags still win
         if restart is None or restart.number == 0:
             log.info("settings as in %s", folder.settings)
     config = _with_profile(gather_config(options), options, quiet=restart is not None and restart.number > 0)
@@ -110,7 +110,7 @@ def _train(options: argparse.Namespace, restart: RestartContext | None) -> int:
 
 
 def _folder(config: Config, options: argparse.Namespace, restart: RestartContext | None) -> "RunFolder":
-    """The folder of the run; where a supervisor has found it, that one."""
+    """The folder of the run: the supervisor's, if one has chosen it."""
     from holdwater.train.run_folder import RunFolder, find_run_folder  # noqa: PLC0415
 
     if restart is None or (restart.number == 0 and options.resume is not None):
@@ -132,14 +132,14 @@ def gather_config(options: argparse.Namespace, profile: Profile | None = None) -
         The configuration.
 
     Raises:
-        SeveralConfigErrors: There are mistakes; all are named.
+        SeveralConfigErrors: There are mistakes; all are listed.
     """
     flags = {key.name: getattr(options, key.name) for key in KEYS}
     return gather(flags=flags, environment=os.environ, file=options.config, profile=profile)
 
 
 def _with_profile(config: Config, options: argparse.Namespace, *, quiet: bool) -> Config:
-    """Take in the rows of the profile that was named, or that suits the device."""
+    """Add the rows of the profile that was named, or that fits the device."""
     import torch  # noqa: PLC0415 - imported above already
 
     from holdwater.probes.machine import read_machine  # noqa: PLC0415 - after torch, which it asks
@@ -156,11 +156,11 @@ def _with_profile(config: Config, options: argparse.Namespace, *, quiet: bool) -
     gathered = gather_config(options, profile)
     if not quiet:
         how = "named" if config["profile"] else "chosen by the machine's memory"
-        log.info("profile %s (%s)%s", profile.name, how, _told_by(gathered, profile.name))
+        log.info("profile %s (%s)%s", profile.name, how, _set_by_profile(gathered, profile.name))
     return gathered
 
 
-def _told_by(config: Config, profile: str) -> str:
-    """What a profile says where nothing else did, for people."""
+def _set_by_profile(config: Config, profile: str) -> str:
+    """The values that came from the profile, as text."""
     said = [name for name, origin in config.origins.items() if origin == f"profile {profile}"]
     return ": " + ", ".join(f"{name} {config[name]}" for name in said) if said else ""

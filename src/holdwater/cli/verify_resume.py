@@ -13,7 +13,7 @@ from holdwater.errors import CheckpointError, ConfigError, HoldwaterError
 from holdwater.store.compare import StateComparison, compare_runs
 
 REFUTED = 1
-"""The exit code where the two runs differ."""
+"""The exit code if the two runs differ."""
 
 
 def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _verify(words: list[str], place: Path, every: int) -> dict[str, Any]:
-    """Run straight and interrupted, and compare; the result for people and for programs."""
+    """Run straight and interrupted, and compare; the result as JSON, with a `text` for people."""
     straight = _run(words, place / "straight", every, interrupted=False)
     interrupted = _run(words, place / "interrupted", every, interrupted=True)
     comparison = _compare(straight, interrupted)
@@ -89,7 +89,7 @@ def _verify(words: list[str], place: Path, every: int) -> dict[str, Any]:
 
 
 def _left_out(comparison: StateComparison) -> str:
-    """What was not compared, for people."""
+    """What was not compared, as text."""
     if not comparison.unseeded:
         return ""
     return f" (left out, for the script does not seed them: random states {', '.join(comparison.unseeded)})"
@@ -99,7 +99,7 @@ def _run(words: list[str], out: Path, every: int, *, interrupted: bool) -> Path:
     """Run once.
 
     Args:
-        words: `train` or `run`, and what follows it.
+        words: `train` or `run`, and its arguments.
         out: The folder of the run.
         every: Steps between two checkpoints, and two interruptions.
         interrupted: Whether its process is replaced every so many steps.
@@ -128,7 +128,7 @@ def _compare(one: Path, other: Path) -> StateComparison:
         other: Another.
 
     Raises:
-        ConfigError: They left nothing to compare.
+        ConfigError: There is nothing to compare.
     """
     try:
         return compare_runs(one, other)

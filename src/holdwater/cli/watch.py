@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser.add_argument(
         "--every", type=float, default=5.0, metavar="SECONDS", help="between two readings (default: 5)"
     )
-    parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after so long")
+    parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after this time")
     add_flags(parser, "watch")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run (default: nothing is kept)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
@@ -110,11 +110,11 @@ def _explain(pid: int, options: argparse.Namespace, console: Console) -> int:
 
 
 def _leave(summary: dict[str, Any], options: argparse.Namespace, console: Console) -> int:
-    """Write and say the verdict; return the exit code."""
+    """Write and print the verdict; return the exit code."""
     code = LEAK_FOUND if options.fail_on == "leak" and summary["verdict"] == "leak" else 0
     if options.json is not None:
-        told = of_command(summary, ["holdwater", *sys.argv[1:]], code)
-        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        report = of_command(summary, ["holdwater", *sys.argv[1:]], code)
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for finding in summary["findings"]:
         console.print(f"{finding['component']}: {finding['verdict']}: {finding['advice']}")
     console.print(f"verdict: {summary['verdict']}")
@@ -122,7 +122,7 @@ def _leave(summary: dict[str, Any], options: argparse.Namespace, console: Consol
 
 
 def _follow(watcher: Watcher, record: Record | None, options: argparse.Namespace, console: Console) -> None:
-    """Read until the process has ended, the time is over, or somebody presses Ctrl-C."""
+    """Read until the process has ended, the time is over, or Ctrl-C is pressed."""
     end = time.perf_counter() + options.seconds if options.seconds else float("inf")
     said = None
     try:
@@ -136,12 +136,12 @@ def _follow(watcher: Watcher, record: Record | None, options: argparse.Namespace
         if time.perf_counter() < end:
             console.print("the process has ended")
     except KeyboardInterrupt:
-        console.print("stopped watching; the process goes on")
+        console.print("stopped watching; the process continues")
     watcher.finish()
 
 
 def _line(watcher: Watcher) -> str:
-    """The state in one line."""
+    """The current state as one line."""
     buckets = watcher.by_time.buckets()
     resident = float(buckets.lows("resident")[-1]) if len(buckets) else 0.0
     text = f"{time.strftime('%H:%M:%S')}  resident {format_size(resident)}  {watcher.verdict.kind}"
@@ -190,7 +190,7 @@ def _one(pattern: str) -> int:
 
 
 def _list(found: list[Candidate], console: Console) -> None:
-    """Print what looks like training."""
+    """Print the processes that look like training."""
     if not found:
         console.print("no running process looks like training; name one by its PID")
         return

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from holdwater.budget import Budget, MachineMemory, Room, find_budget
+from holdwater.budget import Budget, MachineMemory, PoolMemory, find_budget
 from holdwater.errors import ConfigError, ModelError, RunFolderError
 from holdwater.probes.devices import EXTERNAL
 from holdwater.probes.machine import read_machine
@@ -155,7 +155,7 @@ def room_for_steps(max_memory: Bytes | None, *, with_weight_server: bool) -> tup
     return Bytes(int(budget.limit * FILLED) - context), budget
 
 
-def room_of(machine: MachineMemory) -> Room:
+def room_of(machine: MachineMemory) -> PoolMemory:
     """The memory of the device, or of the machine where that is the device's.
 
     Args:
