@@ -32,7 +32,7 @@ class TestRegionHistory:
     def test_one_reading_says_nothing(self) -> None:
         """There is nothing to compare with."""
         regions, _ = history()
-        regions.look(10)
+        regions.read(10)
 
         assert regions.touched("private") == ()
 
@@ -40,7 +40,7 @@ class TestRegionHistory:
         """The oldest first."""
         regions, _ = history()
         for step in (10, 20, 30, 40, 50):
-            regions.look(step)
+            regions.read(step)
 
         assert [(one.since_step, one.inside) for one in regions.touched("private")] == [
             (10, 4 * MIB),
@@ -52,7 +52,7 @@ class TestRegionHistory:
         """Of a run of a million steps."""
         regions, _ = history()
         for step in range(1, 10**6, 9973):
-            regions.look(step)
+            regions.read(step)
 
         assert len(regions.touched("private")) <= 12
 
@@ -60,25 +60,25 @@ class TestRegionHistory:
         """The script has returned from its main function, and the array that was being filled is gone."""
         readings = iter([4 * MIB, 20 * MIB, 2 * MIB])
         regions = RegionHistory(1, read=lambda _: (Region(0, 100 * MIB, next(readings), "private"),))
-        regions.look(10)
-        regions.look(20)
-        regions.look(30, at_end=True)
+        regions.read(10)
+        regions.read(20)
+        regions.read(30, at_end=True)
 
         assert [one.inside for one in regions.touched("private")] == [16 * MIB]
 
     def test_what_has_grown_at_the_end_is_read(self) -> None:
         """The script holds it in a global."""
         regions, _ = history()
-        regions.look(10)
-        regions.look(30, at_end=True)
+        regions.read(10)
+        regions.read(30, at_end=True)
 
         assert [one.inside for one in regions.touched("private")] == [MIB]
 
     def test_is_affordable_within_its_share(self) -> None:
         """Two readings of a second are too much for the first minute, and little for an hour."""
         regions, clock = history(price=1.0)
-        regions.look(1)
-        regions.look(2)
+        regions.read(1)
+        regions.read(2)
         clock.advance(60)
         early = regions.is_affordable
         clock.advance(3600)

@@ -26,8 +26,8 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser = commands.add_parser(
         "plan",
         help="predict what fine-tuning takes from a GPU, without one",
-        description="Predict the peak of `holdwater train --model ...` with the same flags, by purpose, and choose "
-        "the fastest steps that fit --max-memory. Only the model's config.json is loaded; no GPU is needed.",
+        description="Predict the peak of `holdwater train --model ...` with the same flags, by purpose, and "
+        "choose the fastest steps that fit --max-memory. It loads only the model's config.json, and needs no GPU.",
     )
     add_keys(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")

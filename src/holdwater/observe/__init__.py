@@ -1,1 +1,1 @@
-"""Follow a training process from one beside it, which goes on when that crashes: read, judge, ask, explain."""
+"""Observe a training process from a second process, which survives its crash: read, judge, ask, explain."""

@@ -1,4 +1,4 @@
-"""Find processes that look like training, by their command lines and by what they have mapped."""
+"""Find processes that look like training, by their command lines and the libraries that they have mapped."""
 
 import os
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ WORDS = (
     "axolotl",
     "lightning",
 )
-"""Words of command lines of training."""
+"""Words that occur in the command lines of training processes."""
 LIBRARIES = ("libtorch", "libmlx", "libtensorflow", "jaxlib")
-"""Libraries that a training process has mapped."""
+"""Libraries that training processes map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,17 @@ class Candidate:
     """Bytes."""
     children: int
     why: str
-    """What it was found by."""
+    """Why it was listed."""
 
 
 def find_training(pattern: str | None = None) -> list[Candidate]:
     """List the processes that look like training, the largest first.
 
     Args:
-        pattern: Part of a command line; None goes by the usual words and libraries.
+        pattern: Part of a command line; None searches for the usual words and libraries.
 
     Returns:
-        Without this process and its ancestors, and without children of another that was found.
+        The processes, without this one, its ancestors, and children of a listed process.
     """
     family = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     found: dict[int, Candidate] = {}
@@ -69,7 +69,7 @@ def find_training(pattern: str | None = None) -> list[Candidate]:
 
 
 def _why(pid: int, words: list[str], pattern: str | None) -> str | None:
-    """What a process is found by; None if it is not."""
+    """Why a process counts as training; None if it does not."""
     command = " ".join(words)
     if pattern is not None:
         return f"matches {pattern!r}" if pattern in command and "watch" not in words else None
@@ -78,12 +78,12 @@ def _why(pid: int, words: list[str], pattern: str | None) -> str | None:
     library = _mapped_library(pid)
     if library is not None:
         return library
-    told = next((word for word in WORDS if word in command.lower()), None)
-    return None if told is None else f"its command says {told!r}"
+    word = next((one for one in WORDS if one in command.lower()), None)
+    return None if word is None else f"its command contains {word!r}"
 
 
 def _mapped_library(pid: int) -> str | None:
-    """The training library that a process has mapped; None where it has none, or may not be looked at."""
+    """The training library that a process has mapped; None if it has none, or may not be read."""
     try:
         maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -92,10 +92,10 @@ def _mapped_library(pid: int) -> str | None:
 
 
 def training_process(pid: int) -> int:
-    """The process that trains, where the number is that of the holdwater command which started it.
+    """The training process, if the PID is that of the `holdwater` command that started it; else the same PID.
 
     Args:
-        pid: Of a process.
+        pid: A process.
     """
     try:
         process = psutil.Process(pid)

@@ -1,8 +1,8 @@
-"""Turns what a training process has seen in a window into explanations, beside the run.
+"""Turn what a training process recorded in a window into explanations, in the watcher.
 
-The recording of its allocations is read by a process of its own: that takes seconds and memory, and neither the
-training nor the watching is to feel it. An explanation outlives the training process: all that it needs lies in
-the folder, or has been read.
+The recording of allocations is read by a separate process, since that takes seconds and memory which neither the
+training process nor the watcher should spend. An explanation outlives the training process: all that it needs is
+in the folder, or has been read.
 """
 
 import contextlib
@@ -23,44 +23,44 @@ from holdwater.units import format_size
 EXPLAINED = frozenset(("leak", "fragmentation", "warming", "bounded"))
 """Verdicts whose findings are explained."""
 MOST_KEPT = 3
-"""Windows before the last that are remembered: one that the end of the script has closed may have seen nothing."""
+"""Earlier windows that are kept: the last one may have been closed by the end of the script with nothing seen."""
 LONGEST_READING = 60.0
-"""Seconds after which a recording that is said to be read is given up."""
+"""Seconds after which reading a recording is given up."""
 
 Seen = tuple[dict[str, Any], dict[str, Any] | None]
-"""What was seen in a window, and what was recorded there; None where nothing was."""
+"""What was seen in a window, and what was recorded there; None if nothing was."""
 
 
 class Explainer:
-    """The newest thing that the process has seen, and what it explains."""
+    """The results of the newest window, and the explanations made from them."""
 
     def __init__(self, folder: Path, growers: Callable[[], list[Child]] = list) -> None:
-        """Begin with nothing.
+        """Start empty.
 
         Args:
             folder: Where the process leaves its recordings.
-            growers: The children of the process that have grown most.
+            growers: Returns the children of the process that have grown most.
         """
         self.seen: dict[str, Any] | None = None
         """What the process saw in its last window."""
         self.recorded: dict[str, Any] | None = None
-        """What its allocations were; None where they were not recorded, or are still being read."""
+        """Its allocations; None if they were not recorded, or are still being read."""
         self.workers: list[dict[str, Any]] = []
-        """What loader workers saw in themselves, the newest first."""
+        """What loader workers found in themselves, the newest first."""
         self._folder, self._growers = folder, growers
         self._reading: subprocess.Popen[str] | None = None
         self._reads: dict[str, Any] | None = None
         self._made: dict[tuple[str, str, float], Explanation] = {}
         self._earlier: list[Seen] = []
-        """What was seen in windows before the last, and what was recorded there, the newest first."""
+        """What was seen and recorded in earlier windows, the newest first."""
 
     def take(self, seen: dict[str, Any]) -> None:
-        """Take in what the process has seen, and begin to read its recording."""
+        """Accept the results of a window, and begin to read its recording."""
         if "to_step" not in seen:
             return  # it was closed before it had seen anything
         allocations = seen.get("allocations")
         if self.seen is not None and allocations is None:
-            return  # what was recorded says more than two counts
+            return  # a recording says more than two counts
         if allocations is None:
             self._use(seen, None)
             return
@@ -72,10 +72,10 @@ class Explainer:
         self._reads = seen
 
     def poll(self, *, wait: float | None = None) -> bool:
-        """Take in a recording that has been read; return whether there is something new.
+        """Accept a recording that has been read; return whether there is something new.
 
         Args:
-            wait: The run has ended: so many seconds may be waited until it has been read; None does not end it.
+            wait: Seconds to wait for it, since the run has ended; None does not wait.
         """
         for path in sorted(self._folder.glob("worker-*.json"), key=lambda path: path.stat().st_mtime):
             seen = json.loads(path.read_text(encoding="utf-8"))
@@ -102,13 +102,13 @@ class Explainer:
         return True
 
     def explain(self, finding: Finding) -> Explanation | None:
-        """What is known of a finding's growth; None where nothing was looked into, or nothing grows."""
+        """The explanation of a finding's growth; None if there was no window, or nothing grows."""
         rate = finding.rate.bytes_per_step if finding.rate is not None else 0.0
         inside = self.workers if finding.component == "host.children" else []
         if finding.verdict not in EXPLAINED or rate <= 0:
             return None
         if finding.verdict == "bounded" and finding.forecast is None:
-            return None  # it has stopped: what grows a little still is not what has grown
+            return None  # it has stopped: what still grows a little is something else
         windows: list[Seen] = [(seen, None) for seen in inside] if inside else self._windows
         if not windows:
             return self._by_children(finding, None)
@@ -121,7 +121,7 @@ class Explainer:
 
     @property
     def is_reading(self) -> bool:
-        """Whether a recording is being read: what it explains is not known yet."""
+        """Whether a recording is still being read."""
         return self._reading is not None
 
     @property
@@ -130,19 +130,19 @@ class Explainer:
         return [] if self.seen is None else [(self.seen, self.recorded), *self._earlier]
 
     def _by_children(self, finding: Finding, made: Explanation | None) -> Explanation | None:
-        """Say which of the children grow, where it is they; None where that says nothing."""
+        """Name the children that grow, if children grow; None if none is known."""
         grown = self._growers() if finding.component == "host.children" else []
         if not grown:
             return None
-        told = [*reversed(self.workers), self.seen or {}]
-        names = {pid: name for seen in told for pid, name in seen.get("processes", {}).items()}
+        reports = [*reversed(self.workers), self.seen or {}]
+        names = {pid: name for seen in reports for pid, name in seen.get("processes", {}).items()}
         chain = tuple(_grower(child, names.get(str(child.pid))) for child in grown)
         made = made or Explanation(int(finding.detected_step), (), 0.0, answer="not explained yet")
         first, last = (made.chain, chain) if self.workers else (chain, made.chain)
         return replace(made, chain=(*first, *last))
 
     def _growing(self, finding: Finding, seen: dict[str, Any], *, inside: bool) -> Growing:
-        """What is to be explained; what a child has counted in itself is weighed there, as objects."""
+        """The growth to explain; what a child counted in itself is compared with its growth, as objects."""
         rate = finding.rate
         return Growing(
             component="host.python" if inside else finding.component,
@@ -153,7 +153,7 @@ class Explainer:
         )
 
     def _part_of(self, pid: int | None) -> float:
-        """The part of the children's growth that one of them has; all of it where that is not known."""
+        """One child's part of the growth of all children; 1 if unknown."""
         grown = {child.pid: child.grown for child in self._growers()} if pid is not None else {}
         return grown[pid] / sum(grown.values()) if pid in grown else 1.0
 
@@ -166,14 +166,14 @@ class Explainer:
         return 0.0
 
     def _use(self, seen: dict[str, Any], recorded: dict[str, Any] | None) -> None:
-        """Explain with this from now on."""
+        """Use these results from now on."""
         self._earlier = self._windows[:MOST_KEPT]
         self.seen, self.recorded = seen, recorded
         self._made.clear()
 
 
 def _best(windows: list[Seen], growing: Callable[[dict[str, Any]], Growing]) -> Explanation:
-    """What the last window explains; where that is too little, the best of it and those before."""
+    """The last window's explanation; if it explains too little, the best of all windows."""
     (seen, recorded), *earlier = windows
     made = explain(seen, growing(seen), recorded=recorded)
     for before, recorded in earlier:
@@ -184,7 +184,7 @@ def _best(windows: list[Seen], growing: Callable[[dict[str, Any]], Growing]) -> 
 
 
 def _grower(child: Child, name: str | None) -> str:
-    """A child that has grown, in words; by the name that multiprocessing knows it under, where it has one."""
+    """A child that has grown, as text; by its multiprocessing name, if it has one."""
     kind = child.kind
     if name is not None and kind == FORK:
         kind = (

@@ -1,6 +1,6 @@
-"""One observed script: its process, what is known of it, and its verdict as JSON.
+"""One observed script: its process, its history, and its verdict as JSON.
 
-Apart from the command, for it needs numpy: the script is started first, and this is imported meanwhile.
+Separate from the command because it needs numpy: it is imported while the script starts.
 """
 
 import time
@@ -24,14 +24,14 @@ from holdwater.process.spawn import RunningProcess
 from holdwater.store.run_store import RunStore
 
 SHORTEST, LONGEST, SPACING = 0.05, 3.0, 1 / 400
-"""Seconds between two turns of the watcher, and the part of the time passed that lies between them."""
+"""Least and most seconds between two turns of the watcher, and their spacing as a part of the time passed."""
 
 EAGER = 0.005
-"""Seconds between two turns while an answer should come any moment."""
+"""Seconds between two turns while an answer is expected soon."""
 
 
 class ObservedRun:
-    """One script, its process and what is known of it."""
+    """One script, its process and its history."""
 
     def __init__(  # noqa: PLR0913 - the parts of a run, by name
         self,
@@ -44,16 +44,16 @@ class ObservedRun:
         asks: bool = True,
         first_step: int = 0,
     ) -> None:
-        """Take up a script that was started.
+        """Observe a script that was started.
 
         Args:
             process: The script's process.
-            place: Holds the channel, and takes the process's answers.
-            terms: What the budgets follow from.
-            store: Where the history goes.
+            place: The folder of the channel and of the process's answers.
+            terms: The inputs of the budgets.
+            store: Stores the history.
             words: What is run, for the report.
-            first_step: The step that the process goes on from.
-            asks: Whether to ask the process what it holds; a growth that is explained already needs no more.
+            first_step: The step that the process continues from.
+            asks: Whether to ask the process what it holds; unnecessary if the growth is explained already.
         """
         self.process, self.store = process, store
         self.channel = Channel(place / "channel")
@@ -71,11 +71,11 @@ class ObservedRun:
         self._record = Record(self.store, self.watcher)
         self._began = time.perf_counter()
         self._began_at = (time.process_time(), Statm().read()[0])
-        """The watching process's own time on a processor, and its own memory, when it began to watch."""
+        """The watcher's own processor time and memory when it began to watch."""
 
     @property
     def exit_code(self) -> int:
-        """The script's own; negative for a signal."""
+        """The script's exit code; negative for a signal."""
         if self.channel.get("stopped") and self.process.exit_status in {0, None}:
             return 0
         return self.process.exit_status or 0
@@ -98,10 +98,10 @@ class ObservedRun:
         self.watcher.finish()
 
     def _write(self) -> None:
-        """Write what is known into the store; an error of ours must not reach the script."""
+        """Write the history to the store; an error here must not reach the script."""
         try:
             self._record.write(self.summary)
-        except Exception as error:  # noqa: BLE001 - said once, at the end
+        except Exception as error:  # noqa: BLE001 - reported once, at the end
             self.watcher.note_error(error)
 
     def summary(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class ObservedRun:
         return min(max(elapsed * SPACING, SHORTEST), LONGEST)
 
     def _overhead(self) -> Overhead:
-        """What looking has cost the script."""
+        """What observing has cost the script."""
         channel, account = self.channel, Account()
         costs = self.watcher.costs
         steps = max(self.watcher.steps, 1)
@@ -177,7 +177,7 @@ class ObservedRun:
 
 
 def parts(watcher: Watcher) -> dict[str, int]:
-    """The split of resident memory at the newest count of objects, in bytes; what no part explains is said too."""
+    """The split of resident memory at the newest count of objects, in bytes, with an unexplained rest."""
     buckets = watcher.timeline.buckets()
     held = watcher.evidence.holdings[-1] if watcher.evidence.holdings else None
     if len(buckets) == 0 or held is None:

@@ -1,7 +1,7 @@
-"""What a process is asked when its memory is suspicious, and what it has answered.
+"""The questions that the watcher asks a process whose memory is suspicious, and the answers.
 
-Questions are expensive for the process, so they are few: a count of its objects, an experiment (collect and trim)
-before it is accused, and a window in which the growth is explained.
+Questions are expensive for the process, so there are few: a count of its objects, an experiment (collect and trim)
+before growth is called a leak, and a window in which the growth is explained.
 """
 
 import json
@@ -20,32 +20,32 @@ from holdwater.probes.outside import Outside
 from holdwater.process.channel import Channel
 
 MOST_QUESTIONS = 12
-"""How often a process is asked in one run."""
+"""Most questions to one process in a run."""
 FEW_WINDOWS, MOST_WINDOWS = 3, 6
-"""How many of these questions may be windows; the second where a growth is named and not explained yet."""
+"""Most windows among them; the second number if a growth is a leak and not explained yet."""
 AGAIN = 1.5
-"""Where nothing is explained yet, the next window is opened when the run is so many times as long."""
+"""If nothing is explained yet, the next window opens when the run is this many times as long."""
 LONGER, MOST_LONGER = 4, 2
-"""Each window after one that has explained nothing is so many times as long, at most so often."""
+"""Each window after one that explained nothing is this many times as long, at most this often."""
 WELL_EXPLAINED = 0.5
-"""An explanation that accounts for this share is not sought again."""
+"""An explanation of this share of the growth is sufficient."""
 MOST_OF_WORKERS = 4
-"""How often a loader's workers are asked."""
+"""Most questions to a loader's workers."""
 STEPS = 24
 """Steps of a window."""
 SOON = 2.0
-"""Seconds for which an answer is waited for eagerly."""
+"""Seconds for which the watcher polls fast for an answer."""
 ALLOWANCE = 1.2
 """Seconds of the process's work that counting may take in any run."""
 ALLOWED_WINDOWS = 3.5
-"""Seconds of work of counts and windows together up to which another window is opened: it may take 1.5 more."""
+"""Seconds of work in counts and windows after which no other window opens; the last one may take 1.5 more."""
 ALLOWED_SHARE = 0.01
 """In a long run counting may take this share of it."""
 ACCUSED = frozenset(("leak", "fragmentation"))
 IN_DOUBT = 1.0
-"""Seconds that a window may cost while the growth may still be healthy, its count left out."""
+"""Seconds that a window may cost, its count excluded, while the growth may still be healthy."""
 GRAVE = ACCUSED | {"warming"}
-"""Verdicts of a growth that a window looks into."""
+"""Verdicts of growth for which a window is opened."""
 CLOCKS = {
     "evaluation": "evaluations",
     "checkpoint": "checkpoints",
@@ -53,26 +53,26 @@ CLOCKS = {
     "shape": "shapes",
     "sample": "samples_seen",
 }
-"""Clocks whose events a window waits for, by their names in the process."""
+"""Clocks whose events a window waits for, by their names in the agent."""
 
 
 class Questions:
     """The questions to one process, and its answers."""
 
     def __init__(self, channel: Channel, folder: Path, outside: Outside) -> None:
-        """Begin with nothing asked.
+        """Start with no question asked.
 
         Args:
-            channel: Tells the process that there is a question.
-            folder: Where questions and answers lie.
+            channel: Notifies the process of a question.
+            folder: Holds questions and answers.
             outside: Reads the process from outside.
         """
         self.evidence: Evidence = NO_EVIDENCE
         self.experiments: list[dict[str, Any]] = []
-        """What was tried, as actions of the JSON verdict."""
+        """The experiments, as actions of the JSON verdict."""
         self.errors: list[str] = []
         """What the process could not answer."""
-        self.explainer = Explainer(folder, lambda: outside.children.growers())  # noqa: PLW0108 - when it is asked for
+        self.explainer = Explainer(folder, lambda: outside.children.growers())  # noqa: PLW0108 - evaluated at the call
         self.asked = 0
         self._channel, self._folder, self._outside = channel, folder, outside
         self._answered = self._asked_at = self._experiment_at = self._window_at = self._windows = 0
@@ -88,11 +88,11 @@ class Questions:
 
     @property
     def expecting(self) -> bool:
-        """Whether an answer should come any moment: the next question may depend on it."""
+        """Whether an answer is expected soon: the next question may depend on it."""
         return self.waiting and time.perf_counter() - self._put_at < SOON
 
     def ask(self, judgement: Judgement, steps: int, *, final: bool) -> None:
-        """Ask what would help with a judgement, if anything would, and the process can be asked now.
+        """Ask a question if its answer would improve a judgement and the process can be asked now.
 
         Args:
             judgement: The newest.
@@ -105,15 +105,15 @@ class Questions:
             return
         final = final or self._channel.state == "ending"
         judgement = self._with_silent_children(judgement, steps)
-        told = judgement.accusing or _names(judgement, GRAVE)
-        unexplained = final and told and self.explainer.seen is None and not self._counted_last
-        uncounted = final and told and not self._counted_at(steps) and not self._counted_last
+        named = judgement.accusing or _names(judgement, GRAVE)
+        unexplained = final and named and self.explainer.seen is None and not self._counted_last
+        uncounted = final and named and not self._counted_at(steps) and not self._counted_last
         if self._wants_experiment(judgement, steps, final=final):
             self._experiment_at = steps
-            self._owes_window = self._windows == 0  # what an experiment frees may hide the growth for a while
+            self._owes_window = self._windows == 0  # memory freed by an experiment may hide the growth for a while
             self._put(steps, "experiment", "")
         elif self.explainer.is_reading and not final:
-            return  # the window before may explain all of it
+            return  # the previous window may explain all of it
         elif not final and self._wants_window(judgement, steps):
             self._owes_window = False
             self._windows += 1
@@ -124,7 +124,7 @@ class Questions:
             self._put(steps, "count", "")
 
     def _ask_workers(self, judgement: Judgement, steps: int) -> None:
-        """Let a loader's worker, or the child that has grown most, count what it holds: it costs no step."""
+        """Let a loader worker, or the child that has grown most, count what it holds: it delays no step."""
         due = steps >= AGAIN * self._workers_asked_at
         if due and self._workers_asked < MOST_OF_WORKERS and self._explained(judgement) < WELL_EXPLAINED:
             self._workers_asked += 1
@@ -134,7 +134,7 @@ class Questions:
             self._channel.put("workers_asked", self._workers_asked)
 
     def _with_silent_children(self, judgement: Judgement, steps: int) -> Judgement:
-        """Where children grow and none of them has answered, this process may know more of them."""
+        """Whether children grow and none of them has answered: the training process may know more."""
         silent = not self.explainer.workers and steps > AGAIN * self._workers_asked_at
         return replace(judgement, suspicious=judgement.suspicious or (judgement.children and silent))
 
@@ -147,41 +147,41 @@ class Questions:
         return 0.0
 
     def _wants_experiment(self, judgement: Judgement, steps: int, *, final: bool) -> bool:
-        """Whether to see what a collection frees: before an accusation, and when the growth is twice as old."""
+        """Whether to test what a collection frees: before a leak is reported, and at twice the growth's age."""
         if judgement.accusing:
             return judgement.untested and steps > self._experiment_at
         return final and judgement.suspicious and not self.evidence.experiments
 
     def _wants_window(self, judgement: Judgement, steps: int) -> bool:
-        """Whether the growth should be looked into now."""
+        """Whether to open a window now."""
         wanted = judgement.suspicious or self._owes_window
         counts = (
             2 if self._channel.get("samples_total") else 1
-        )  # rows that come first may explain it: a count tells
+        )  # first visits of samples may explain it: a count shows
         if not wanted or self._windows >= MOST_WINDOWS or len(self.evidence.holdings) < counts:
             return False
         if self._windows == 0:
             return True
         if not _names(judgement, GRAVE if judgement.accusing else ACCUSED):
-            return False  # what may be healthy pays for one
+            return False  # only one window for growth that may be healthy
         explained = self.explainer.explained(judgement.verdict)
         later, most = (AGAIN, MOST_WINDOWS) if explained < LEAST_EXPLAINED else (2, FEW_WINDOWS)
         enough = steps >= later * self._window_at and self._windows < most
         return explained < WELL_EXPLAINED and enough and self._is_affordable(ALLOWED_WINDOWS)
 
     def _is_fresh(self, steps: int) -> bool:
-        """Whether another count is worth its price."""
-        first = len(self.evidence.holdings) < 2  # a single count can be compared with nothing
+        """Whether another count is worth its cost."""
+        first = len(self.evidence.holdings) < 2  # one count cannot be compared with anything
         return steps >= 2 * self._asked_at and (self._is_affordable() or first)
 
     def _is_affordable(self, least: float = ALLOWANCE) -> bool:
-        """Whether what was asked so far has cost little enough."""
+        """Whether the questions so far have cost little enough."""
         channel = self._channel
         allowed = max(least, ALLOWED_SHARE * channel.get_seconds("last_step_at"))
         return channel.get_seconds("attribution_work") < allowed
 
     def _put(self, steps: int, kind: str, text: str) -> None:
-        """Put a question."""
+        """Send a question."""
         self.asked += 1
         self._asked_at, self._put_at = steps, time.perf_counter()
         (self._folder / f"{kind}-{self.asked}").write_text(text, encoding="utf-8")
@@ -205,7 +205,7 @@ class Questions:
                 samples_total=self._channel.get("samples_total"),
                 library_pages=self._outside.library_pages() or self._library_pages(),
             )
-            self._answered = max(self._answered, answer["number"])  # the file comes a moment before the count
+            self._answered = max(self._answered, answer["number"])  # the file is written just before the counter
             if "error" in answer:
                 self.errors.append(answer["error"])
             if "experiment" in answer:
@@ -215,11 +215,11 @@ class Questions:
         return bool(fresh) and len(self.evidence.holdings) > 1
 
     def _library_pages(self) -> float:
-        """What was read before, for a process that is gone."""
+        """The answers that were read before the process ended."""
         return self.evidence.holdings[-1].library_pages if self.evidence.holdings else 0.0
 
     def _note_experiment(self, answer: Mapping[str, Any]) -> None:
-        """Note an experiment as the two actions that it is."""
+        """Record an experiment as its two actions."""
         for action, freed in (("collect", "collected"), ("trim", "trimmed")):
             self.experiments.append({
                 "step": answer["step"],
@@ -231,18 +231,18 @@ class Questions:
 
 
 def _names(judgement: Judgement, kinds: frozenset[str]) -> bool:
-    """Whether a growth is named, as one of these verdicts."""
+    """Whether a finding has one of these verdicts."""
     return any(one.rate is not None and one.verdict in kinds for one in judgement.verdict.findings)
 
 
 def _window(judgement: Judgement, *, longer: int = 0) -> dict[str, Any]:
-    """What a window is to look at, and to wait for: two events of the clock that the growth follows.
+    """The request for a window: what it records, and the clock of which it waits for two events.
 
     On the host allocations are recorded by other means than on a device, and each costs time.
 
     Args:
         judgement: The newest.
-        longer: Windows that have explained too little before this one.
+        longer: Earlier windows that explained too little.
     """
     wanted: dict[str, Any] = {} if _names(judgement, ACCUSED) else {"seconds": IN_DOUBT}
     rising = [finding for finding in judgement.verdict.findings if finding.rate is not None]

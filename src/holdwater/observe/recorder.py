@@ -1,4 +1,4 @@
-"""Write what a watcher knows into the run's store, as it goes."""
+"""Write a watcher's history and verdicts to the run's store while it watches."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ FLUSH_EVERY = 2.0
 
 
 class Record:
-    """Writes what a watcher knows into the run's store, as it goes."""
+    """Writes a watcher's history and verdicts to the run's store."""
 
     def __init__(self, store: RunStore, watcher: Watcher) -> None:
         self._store, self._watcher = store, watcher
@@ -30,7 +30,7 @@ class Record:
         self._explained: dict[str, Explanation] = {}
 
     def write(self, summary: Callable[[], Mapping[str, Any]], *, now: bool = False) -> None:
-        """Write when it is time."""
+        """Write if it is due."""
         verdict, timeline = self._watcher.verdict, self._watcher.timeline
         if timeline is not self._timeline:
             if self._timeline is not None:
@@ -54,7 +54,7 @@ class Record:
         self._next = time.perf_counter() + max(FLUSH_EVERY, 1000 * (time.perf_counter() - began))
 
     def _write_explanations(self) -> None:
-        """Write what was explained since, and write it now: the process may die."""
+        """Write new explanations, at once: the process may die."""
         for finding, made in self._watcher.explanations.items():
             known = self._explained.get(finding.component)
             if known is None or (known.step, known.sites) != (made.step, made.sites):

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from holdwater.probes.mappings import Kind, Region, Touched, read_regions, touched
 
 MOST = 12
-"""Readings that are kept, each at a step twice as large as the one before."""
+"""Readings that are kept, each at twice the step of the previous one."""
 SHARE, ALLOWANCE = 0.01, 0.1
-"""Of the time passed, that reading may take, and seconds that it may take in any run: it is the watching process's
-time on a processor."""
+"""The share of the time passed that reading may take, and seconds that it may take in any run, of the watcher's
+processor time."""
 
 
 class RegionHistory:
@@ -23,13 +23,13 @@ class RegionHistory:
         elapsed: Callable[[], float] = time.perf_counter,
         spent: Callable[[], float] = time.thread_time,
     ) -> None:
-        """Begin with nothing read.
+        """Start with no reading.
 
         Args:
-            pid: Of the process.
+            pid: The process.
             read: Reads its regions.
             elapsed: Seconds on a clock that never goes backwards.
-            spent: Seconds that this thread has had on a processor.
+            spent: Processor seconds of this thread.
         """
         self._pid, self._read, self._elapsed, self._processor = pid, read, elapsed, spent
         self._began = elapsed()
@@ -40,15 +40,15 @@ class RegionHistory:
 
     @property
     def is_affordable(self) -> bool:
-        """Whether another reading keeps within what reading may take; the first two always do."""
+        """Whether another reading stays within its share of the time; the first two always do."""
         return len(self._kept) < 2 or self._spent < max(ALLOWANCE, SHARE * (self._elapsed() - self._began))
 
-    def look(self, step: int, *, at_end: bool = False) -> None:
+    def read(self, step: int, *, at_end: bool = False) -> None:
         """Read the regions now.
 
         Args:
             step: The newest step of the process.
-            at_end: The script has ended: where functions have let go of what they held, the reading before counts.
+            at_end: The script has ended: if its functions have released memory, the previous reading counts.
         """
         began = self._processor()
         regions = self._read(self._pid)
@@ -61,7 +61,7 @@ class RegionHistory:
             self._kept = [*self._kept, (step, regions)][-MOST:]
 
     def touched(self, kind: Kind) -> tuple[Touched, ...]:
-        """What became resident since each reading that was kept, the oldest first; the newest is none of them."""
+        """What became resident since each kept reading except the newest, the oldest first."""
         if kind not in self._compared:
             earlier = [(step, regions) for step, regions in self._kept if regions is not self.newest]
             self._compared[kind] = tuple(

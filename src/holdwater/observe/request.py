@@ -1,7 +1,7 @@
 """Ask a running process what it holds, if `holdwater run` has started it.
 
-Nothing is injected: such a process looks for questions anyway. Another one would have to be stopped and made to
-run foreign code, which only a debugger, or Python 3.14, can do.
+Nothing is injected: such a process polls for questions anyway. Any other process would have to be stopped and made
+to run foreign code, which needs a debugger or Python 3.14.
 """
 
 import json
@@ -19,8 +19,8 @@ def ask_inventory(pid: int, *, seconds: float = 60.0) -> dict[str, Any]:
     """Ask a process for an inventory, and wait for it.
 
     Args:
-        pid: Of the script's process, or of the `holdwater run` that started it.
-        seconds: How long to wait: it answers after its next step.
+        pid: The script's process, or the `holdwater run` that started it.
+        seconds: Time to wait: the process answers after its next step.
 
     Returns:
         `step`, `text` for people, and `inventory` for programs.
@@ -45,7 +45,7 @@ def ask_inventory(pid: int, *, seconds: float = 60.0) -> dict[str, Any]:
 
 
 def _folder_of(pid: int) -> Path:
-    """Where a process that was started by `holdwater run` takes questions."""
+    """The folder in which a process that was started by `holdwater run` takes questions."""
     try:
         process = psutil.Process(pid)
         commands = [process.cmdline(), *(child.cmdline() for child in process.children())]

@@ -16,7 +16,7 @@ def counts_of(folder: Path, monkeypatch: pytest.MonkeyPatch, processes: dict[str
     session = Session(folder)
     for _ in range(3 * FIRST_CENSUS):
         session.steps += 1
-        session.look()
+        session.read()
     return session._counts.counted_at
 
 

@@ -1,1 +1,1 @@
-"""What runs inside an observed script: it counts steps, reads memory and answers questions."""
+"""The part that runs inside an observed script: it counts steps, reads memory and answers questions."""

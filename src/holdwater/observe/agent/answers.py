@@ -1,4 +1,4 @@
-"""What a session leaves for the watching process: answers, and inventories that a person asked for."""
+"""Write a session's answers for the watcher, and inventories that a user asked for."""
 
 import json
 import time
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 GRAIN = 1 << 20
-"""Less garbage than this is not looked into."""
+"""Less garbage than this is not explained."""
 
 
 class Answers:
-    """The answers of one session, numbered as they are left."""
+    """The answers of one session, numbered in the order in which they are written."""
 
     def __init__(self, folder: Path, channel: "Channel") -> None:
-        """Begin with none.
+        """Start with none.
 
         Args:
-            folder: Takes them.
-            channel: Says that a question is answered, and what that has cost.
+            folder: Where they are written.
+            channel: Reports that a question is answered, and the cost.
         """
         self.answered = 0
         """The number of the newest question that is answered."""
@@ -31,13 +31,13 @@ class Answers:
         self._left = 0
 
     def leave(self, step: int, number: int, answer: dict[str, Any], seconds: float) -> None:
-        """Leave an answer; with the number of its question if that is done.
+        """Write an answer; with the number of its question if it completes that.
 
         Args:
-            step: The step that ended last, unless the answer says of which it tells.
-            number: Of the question; 0 for what nobody asked, and for a part of an answer.
-            answer: What JSON holds.
-            seconds: What it has cost the training since the one before.
+            step: The step that ended last, unless the answer names its step.
+            number: The question's; 0 for an unasked count, and for a part of an answer.
+            answer: JSON data.
+            seconds: Its cost to the training since the previous answer.
         """
         self.book(seconds)
         self._left += 1
@@ -49,19 +49,19 @@ class Answers:
             self._channel.put("answered", number)
 
     def book(self, seconds: float) -> None:
-        """Note what looking into the process has cost it.
+        """Add to the time that examining the process has cost it.
 
         Args:
-            seconds: Of the training.
+            seconds: Training time.
         """
         spent = self._channel.get_seconds("attribution_seconds") + seconds
         self._channel.put_seconds("attribution_seconds", spent)
 
     def note_work(self, seconds: float) -> None:
-        """Note how long a processor has worked for it: beside busy programs that is less than what it took.
+        """Add to its processor time: less than elapsed time when other programs are busy.
 
         Args:
-            seconds: Of this thread.
+            seconds: This thread's.
         """
         worked = self._channel.get_seconds("attribution_work") + seconds
         self._channel.put_seconds("attribution_work", worked)
@@ -70,7 +70,7 @@ class Answers:
         """Whether a question that is not answered yet asks for what a collection and a trim free.
 
         Args:
-            asked: Its number.
+            asked: The question's number.
         """
         return asked > self.answered and (self._folder / f"experiment-{asked}").exists()
 
@@ -82,7 +82,7 @@ class Answers:
             census: What was held before; None counts the tensors alone.
             readings: Make the experiment.
         """
-        from holdwater.attribution.census import Census  # noqa: PLC0415 - only where it is asked for
+        from holdwater.attribution.census import Census  # noqa: PLC0415 - only when it is asked for
 
         if not self.is_experiment(asked):
             return {}
@@ -93,13 +93,13 @@ class Answers:
         return {"experiment": found}
 
     def give_inventory(self, step: int, readings: "Readings") -> None:
-        """Somebody asks what this process holds: say it.
+        """Write an inventory of what this process holds.
 
         Args:
             step: The step that ended last.
-            readings: Leave our own memory out.
+            readings: They exclude our own memory.
         """
-        from holdwater.attribution.inventory import leave_inventory  # noqa: PLC0415 - only where it is asked for
+        from holdwater.attribution.inventory import leave_inventory  # noqa: PLC0415 - only when it is asked for
 
         wanted, began = self._channel.get("wanted"), time.perf_counter()
         with readings.without_own():

@@ -1,7 +1,7 @@
-"""Counts the objects of a training process between its steps, where its price, which is foreseen, is allowed.
+"""Count the objects of a training process between its steps, if the predicted cost is allowed.
 
-A count is not begun where its price would be above what counts may take of this run: then only what names lead to
-is counted. It is made in turns of a few milliseconds, one after each step.
+A full count that would cost more than counts may take of this run is not begun: then only objects reachable from
+names are counted. A count is made in turns of a few milliseconds, one after each step.
 """
 
 import sys
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 Purpose = Literal["compare", "explain", "end"]
 ALLOWED: dict[Purpose, float] = {"compare": 1.0, "explain": 5.0, "end": 2.0}
-"""Seconds that the counts of a run may take together: to have something to compare with and to judge, to accuse
-and explain, or at the end, when the script waits for it."""
+"""Seconds that the counts of a run may take together, by purpose: a first count to compare with, an accusation and
+its explanation, or the end of the run, when the script waits."""
 ALLOWED_SHARE = 0.01
 """In a long run they may take this share of it."""
 PER_OBJECT, LISTED = 2e-6, 30e-9
-"""Seconds for each object before a price is known: of a whole count, and of listing it."""
+"""Seconds for each object before a cost was measured: of a full count, and of listing it."""
 TRACKED = 0.3
-"""About so many of the blocks that Python has handed out are objects that its collector tracks."""
+"""The approximate share of Python's blocks that are objects tracked by its collector."""
 SHORT, LONG = 0.02, 0.04
-"""Seconds of a turn: at first, and after `HURRY` of them, or to explain a growth: the script may end."""
+"""Seconds of a turn: at first; and after `HURRY` turns, or to explain growth, since the script may end."""
 HURRY = 30
 FAR = 256
-"""A count so many steps ago is too old to be compared with."""
+"""A count this many steps ago is too old to be compared with."""
 ENOUGH = 2
-"""Whole counts that can be compared."""
+"""Full counts that can be compared."""
 AGE = 2
-"""What has outlived so many steps may be held on to while it is counted; see `Sweep`."""
+"""Objects that have outlived this many steps may be referenced while they are counted; see `Sweep`."""
 SHARE = 0.05
 """A turn may take this share of a step."""
 MOST_LISTED = 0.02
@@ -45,10 +45,10 @@ MOST_LISTED = 0.02
 
 
 class Price:
-    """What counting costs, foreseen from the blocks that are in use, and learned from what it has cost."""
+    """The cost of counting: predicted from the blocks in use, and corrected by measured costs."""
 
     def __init__(self, blocks: "Callable[[], int]" = sys.getallocatedblocks) -> None:
-        """Begin with what is usual.
+        """Start with typical costs.
 
         Args:
             blocks: How many blocks Python has handed out.
@@ -58,28 +58,28 @@ class Price:
 
     @property
     def objects(self) -> float:
-        """About how many objects the collector tracks."""
+        """The approximate number of objects that the collector tracks."""
         return self._tracked * self._blocks()
 
     @property
     def whole(self) -> float:
-        """Seconds of a whole count."""
+        """Seconds of a full count."""
         return self._each * self.objects
 
     @property
     def listing(self) -> float:
-        """Seconds of the one part of it that cannot be divided."""
+        """Seconds of its one indivisible part."""
         return LISTED * self.objects
 
     def note(self, census: Census) -> None:
-        """Learn from a whole count; beside a busy program it costs more, so half of it."""
+        """Learn from a full count; it counts half, since busy programs make it slower."""
         if census.objects:
             self._tracked = census.objects / max(self._blocks(), 1)
             self._each += 0.5 * (census.seconds / census.objects - self._each)
 
 
 class Counting:
-    """All counts of one run, and the one that is being made."""
+    """All counts of one run, and the one in progress."""
 
     def __init__(
         self,
@@ -90,22 +90,22 @@ class Counting:
         clock: "Callable[[], float]" = time.perf_counter,
         work: "Callable[[], float]" = time.thread_time,
     ) -> None:
-        """Begin with nothing counted.
+        """Start with no count.
 
         Args:
-            datasets: Gives the datasets that are iterated, which are weighed.
-            by_names: Only ever follow names: in a forked process each object that is looked at costs its page.
-            price: Foresees what counts cost.
+            datasets: Returns the datasets that are iterated, whose size is measured.
+            by_names: Count only objects reachable from names: in a forked process each object read copies a page.
+            price: Predicts the cost of counts.
             clock: Seconds, on a clock that never goes backwards.
-            work: Seconds that this thread has worked: beside busy programs turns take longer, but so do steps.
+            work: Processor seconds of this thread: elapsed time grows when other programs are busy.
         """
         self.gains = Gains()
         self.counted_at = 0
-        """The step of the newest count that was begun, and not left undone."""
+        """The step at which the newest count that was not abandoned began."""
         self.outdated = False
-        """Whether much of what the newest count has seen was freed since."""
+        """Whether much of what the newest count saw was freed since."""
         self.made = 0
-        """Whole counts that were made while the training ran."""
+        """Full counts that were made while the training ran."""
         self._counted_before = 0
         self._datasets, self._clock, self._worked = datasets, clock, work
         self._price = Price() if price is None else price
@@ -123,16 +123,16 @@ class Counting:
 
     @property
     def busy(self) -> bool:
-        """Whether a count has been begun, and is not done."""
+        """Whether a count is in progress."""
         return self._work is not None
 
     @property
     def has_enough(self) -> bool:
-        """Whether counts tell what a growth is made of: an experiment needs no other."""
+        """Whether enough was counted to say what a growth is made of: an experiment needs no other count."""
         return self.made >= ENOUGH
 
     def is_old(self, step: int) -> bool:
-        """Whether the newest count is no more to be compared with.
+        """Whether the newest count is too old to be compared with.
 
         Args:
             step: The newest.
@@ -140,10 +140,10 @@ class Counting:
         return self.outdated or step - self.counted_at > FAR
 
     def is_affordable(self, purpose: Purpose, period: float = 0.0) -> bool:
-        """Whether a whole count is within what counts may take.
+        """Whether a full count is within what counts may take.
 
         Args:
-            purpose: What it is for.
+            purpose: The count's.
             period: Seconds of a step.
         """
         if self._part.alone:
@@ -154,11 +154,11 @@ class Counting:
         return purpose == "end" or self._price.listing <= max(MOST_LISTED, SHARE * period)
 
     def begin(self, note: "CensusComparison", *, purpose: Purpose, period: float) -> None:
-        """Begin a count: of all, or in part where that is too expensive. It is made by `go_on`.
+        """Begin a count: full, or partial if that is too expensive. `go_on` makes it.
 
         Args:
-            note: Is shown what is found.
-            purpose: What it is for.
+            note: Receives the objects that are found.
+            purpose: The count's.
             period: Seconds of a step.
         """
         self.abandon()
@@ -184,7 +184,7 @@ class Counting:
 
         Args:
             step: The step that ended last.
-            to_the_end: Do all that is left at once: there are no more steps.
+            to_the_end: Finish at once: there are no more steps.
         """
         if self._work is None:
             return None
@@ -207,7 +207,7 @@ class Counting:
         return census
 
     def _one_turn(self, work: "Turns[Census]") -> Census | None:
-        """Go on for a turn, and book what it took."""
+        """Continue for a turn, and account for its time."""
         began = self._worked()
         try:
             with collector_at_rest(), _no_overrides():
@@ -227,7 +227,7 @@ class Counting:
     def as_answer(
         self, census: Census | None, before: dict[str, float], *, at_end: bool = False
     ) -> dict[str, Any]:
-        """What a census tells the watching process: nothing where its totals cannot be compared with others.
+        """The census for the watcher; None if its totals cannot be compared with others.
 
         Args:
             census: None while it is not done.
@@ -239,7 +239,7 @@ class Counting:
         return {"step": census.step, "before": before, "census": census.as_json() | {"at_end": at_end}}
 
     def abandon(self) -> None:
-        """Leave a count undone."""
+        """Abandon the count."""
         work, self._work = self._work, None
         if work is not None:
             work.close()
@@ -248,6 +248,6 @@ class Counting:
 
 
 def _no_overrides() -> Any:  # noqa: ANN401 - a context of torch
-    """While tensors are read, none of a subclass's own functions is called."""
+    """A context in which reading tensors calls none of a subclass's own functions."""
     torch = sys.modules.get("torch")
     return collector_at_rest() if torch is None else torch._C.DisableTorchFunctionSubclass()  # noqa: SLF001 - no public name

@@ -1,4 +1,4 @@
-"""How a session ends a script between two steps: no `except Exception` catches these; and what it says then."""
+"""Exceptions that end a script between two steps (no `except Exception` catches them), and their message."""
 
 import sys
 
@@ -16,5 +16,5 @@ class GoOn(BaseException):
 
 
 def say(message: str) -> None:
-    """Write a remark to standard error."""
+    """Write a message to standard error."""
     print(f"holdwater: {message}", file=sys.stderr)  # noqa: T201

@@ -1,4 +1,4 @@
-"""Do something when a module has been imported, without importing it: frameworks are the script's affair.
+"""Call a hook when a module has been imported, without importing it: only the script loads frameworks.
 
 Source: Python documentation, importlib, "The import system": finders on `sys.meta_path`.
 """
@@ -14,7 +14,7 @@ Hook = Callable[[ModuleType], None]
 
 
 class _Finder(MetaPathFinder):
-    """Finds a watched module by the finders behind it, and lets its loader report."""
+    """Finds a watched module with the finders after it, and wraps its loader."""
 
     def __init__(self, hooks: Mapping[str, Hook]) -> None:
         self._hooks = dict(hooks)
@@ -22,26 +22,26 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the real spec with a loader that calls the hook; None for what is not watched."""
+        """Return the real spec with a loader that calls the hook; None for a module that is not watched."""
         del path, target
         hook = self._hooks.pop(name, None)
         if hook is None:
             return None
-        spec = importlib.util.find_spec(name)  # this finder does not answer a second time
+        spec = importlib.util.find_spec(name)  # this finder answers only once
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader, hook)
         return spec
 
 
 class _Loader(Loader):
-    """A module's own loader, with a hook behind it."""
+    """A module's own loader, followed by a hook."""
 
     def __init__(self, loader: Loader, hook: Hook) -> None:
         self._loader = loader
         self._hook = hook
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the module's own loader does."""
+        """Create the module with its own loader."""
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
@@ -60,7 +60,7 @@ def after_import(hooks: Mapping[str, Hook]) -> None:
     """Call each hook when its module has been imported, or now if it has been.
 
     Args:
-        hooks: By the module's full name; each is called once, with the module.
+        hooks: By the module's full name; each is called once, with the module as argument.
     """
     waiting = {}
     for name, hook in hooks.items():

@@ -1,4 +1,4 @@
-"""Let a forked process of multiprocessing say what it holds: its clock is the messages that it receives."""
+"""Let a forked multiprocessing process report what it holds; its clock is the messages that it receives."""
 
 import functools
 import threading
@@ -10,13 +10,13 @@ from holdwater.observe.agent.worker import WorkerAgent
 
 
 def watch_messages(session: Session, module: ModuleType) -> None:
-    """Tell an agent of each message that a child receives (module `multiprocessing.connection`).
+    """Notify an agent of each message that a child receives (module `multiprocessing.connection`).
 
-    Pipes, queues, pools and managers receive by these two methods. In the training process nothing is done.
+    Pipes, queues, pools and managers receive by these two methods. In the training process they do nothing else.
 
     Args:
         session: The one that the children are forked from.
-        module: The connections'.
+        module: `multiprocessing.connection`.
     """
     base: Any = module._ConnectionBase  # noqa: SLF001 - it has no public name
     agent, turn = WorkerAgent(session, loader=False), threading.Lock()
@@ -25,7 +25,7 @@ def watch_messages(session: Session, module: ModuleType) -> None:
 
 
 def _tick_after(receive: Any, session: Session, agent: WorkerAgent, turn: threading.Lock) -> Any:  # noqa: ANN401
-    """A method that receives, and tells the agent in a child; a manager receives in several threads."""
+    """A receiving method that notifies the agent in a child; a manager receives in several threads."""
 
     @functools.wraps(receive)
     def received(*words: Any, **named: Any) -> Any:  # noqa: ANN401 - a connection's own

@@ -1,15 +1,15 @@
-"""What multiprocessing has started, by the names it gives, and whether threads run that Python does not know."""
+"""The processes that multiprocessing has started, by name, and threads that Python does not know."""
 
 import os
 import sys
 import threading
 
 POOLS = frozenset(("pt_autograd", "OMP", "cuda-EvtHandlr"))
-"""Beginnings of names of threads that libraries keep for their own arithmetic."""
+"""Name prefixes of threads that libraries keep for computing."""
 
 
 def named_processes() -> dict[str, str]:
-    """The names of the processes that multiprocessing has started here, by their numbers as text."""
+    """The names of the processes that multiprocessing has started here, by PID as text."""
     module = sys.modules.get("multiprocessing.process")
     found = {}
     for process in list(getattr(module, "_children", ())):
@@ -20,7 +20,7 @@ def named_processes() -> dict[str, str]:
 
 
 def native_threads() -> int:
-    """Threads that Python has not started and that have used the processor; 0 where the system does not say."""
+    """Threads that Python did not start and that have used the processor; 0 if the system does not report them."""
     known = {thread.native_id for thread in threading.enumerate()}
     count = 0
     try:

@@ -1,27 +1,27 @@
-"""What the agent asks of those above it, which know the frameworks."""
+"""Interfaces that the agent needs from the framework modules."""
 
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
 
 class Replaced(NamedTuple):
-    """What replacing a loader worker has freed and cost."""
+    """The memory that replacing a loader worker freed, and its cost."""
 
     freed_bytes: int
     seconds: float
 
 
 class ReplaceableWorkers(Protocol):
-    """The workers of all loaders of this process: a fresh one can take the place of one that has grown."""
+    """The workers of all loaders of this process; one that has grown can be replaced by a fresh one."""
 
     def watch(self, module: ModuleType) -> None:
-        """Take note of each loader that starts workers."""
+        """Register each loader that starts workers."""
 
     def growth(self) -> int:
-        """By how many bytes the living workers have grown since they were first looked at."""
+        """Bytes by which the living workers have grown since they were first read."""
 
     def replace(self) -> bool:
-        """Begin to replace the worker that has grown most; False where none has grown enough, or none can be."""
+        """Begin to replace the worker that has grown most; False if none has grown enough or can be."""
 
     def turn(self) -> list[Replaced]:
-        """Let old workers go whose last batches have arrived; return what that has freed and cost."""
+        """End replaced workers whose last batches have arrived; return what that freed and cost."""

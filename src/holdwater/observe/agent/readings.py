@@ -1,4 +1,4 @@
-"""The readings of one look, as few and as cheap as they can be: about 3 µs on Linux.
+"""The memory readings that the agent takes inside a script, as few and as cheap as possible: about 3 µs on Linux.
 
 Sources: Linux kernel documentation, filesystems/proc.rst (`statm`); glibc manual (`mallinfo2`, `malloc_trim`).
 """
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     from holdwater.probes.probe import Reading
 
 _OWN = ("resident", "file_and_shared", "heap_in_use", "heap_kept", "python_blocks")
-"""Readings that looking itself changes."""
+"""Readings that observing itself changes."""
 _PARTS = {"resident": 0.25, "heap": 0.2, "blocks": 0.1, "handles": 0.05, "device": 0.25, "pinned": 0.05}
 """The parts of the readings' allowance."""
 _BESIDE = 3.0
-"""A look costs so many times what reading resident memory does: it is also written down."""
+"""A record costs this many times what reading resident memory does, since it is also written."""
 EXPENSIVE = 1e-3
-"""Seconds from which on reading the heap is too expensive to be done at every turn of a count."""
+"""If reading the heap takes longer than these seconds, it is not read at every turn of a count."""
 SEEK_EVERY = 1.0
-"""Seconds between two questions whether a device has come into use."""
+"""Seconds between two checks whether a device has come into use."""
 
 
 class Readings:
-    """Reads resident memory at each look; the heap, Python's blocks, handles and the device at their own paces."""
+    """Reads resident memory each time; the heap, Python's blocks, handles and the device at their own paces."""
 
-    def __init__(self, tell: "Callable[[str, int], None]" = lambda _name, _value: None) -> None:
+    def __init__(self, report: "Callable[[str, int], None]" = lambda _name, _value: None) -> None:
         """Set up what can be read here.
 
         Args:
-            tell: Told once of a device that has come into use: `device_size` in bytes, or `unified` where its
+            report: Called once when a device has come into use: `device_size` in bytes, or `unified` where its
                 memory is the machine's.
         """
-        self._tell = tell
-        self._told = False
+        self._report = report
+        self._reported = False
         self._statm = Statm()
         self._heap = Heap()
         self._has_heap = self._heap.unavailable() is None
@@ -57,7 +57,7 @@ class Readings:
         """When the first reading was made: before it a script imports for seconds."""
         self._own = dict.fromkeys(_OWN, 0.0)
         self._least_own: dict[str, float] = {}
-        """Below zero where experiments have freed what is added again."""
+        """Negative if experiments have freed what is added again."""
         has_proc = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - pathlib is slow to import
         self._cheapest = Pace(_PARTS["resident"], cheapest=True)
         self._dear: list[tuple[Pace, Callable[[], Reading]]] = [
@@ -108,11 +108,11 @@ class Readings:
 
     @contextlib.contextmanager
     def without_own(self, *, heap: bool = True) -> "Iterator[None]":
-        """Leave out from now on what is added here: the memory of looking itself.
+        """Exclude from now on the memory that observing itself adds.
 
         Args:
-            heap: In the heap too. What is added in one turn may be freed in another: the same for all of them.
-                What is freed beyond what was added is the program's own, such as garbage that we have met.
+            heap: In the heap too; the same for all turns, since what one adds another may free. Memory freed
+                beyond what was added is the program's own, such as garbage that was collected.
         """
         before = self.in_use(heap=heap)
         try:
@@ -124,11 +124,11 @@ class Readings:
                 self._own[name] = max(own, self._least_own.get(name, 0.0))
 
     def heap(self) -> "Callable[[], float] | None":
-        """What reads the bytes in use on the heap; None where malloc does not say."""
+        """The function that reads the bytes in use on the heap; None if malloc does not report them."""
         return (lambda: self._heap.read_pair()[0]) if self._has_heap else None
 
     def in_use(self, *, heap: bool = True) -> dict[str, float]:
-        """What looking itself changes, by name, for an answer; the rhythm of the readings stays as it is.
+        """The readings that observing itself changes, by name, for an answer; the readings' pace does not change.
 
         Args:
             heap: Read the heap too.
@@ -147,18 +147,18 @@ class Readings:
         return found if self._device is None else found | {"graph_pools": float(sum(graph_pools().values()))}
 
     def later(self) -> dict[str, float]:
-        """What is in use when a count is done: datasets are weighed last, and it was begun some steps before."""
+        """What is in use when a count ends: datasets are measured last, and it began some steps earlier."""
         found = self.in_use()
         return {"later": found.get("heap_in_use", found["resident"])}
 
     def experiment(self) -> dict[str, Any]:
-        """Collect, then trim, and say what each freed: both are safe, and neither changes a result."""
+        """Collect, then trim, and return what each freed: both are safe, and neither changes a result."""
         enabled = gc.isenabled()
         first = self.in_use()
         gc.collect()
         second = self.in_use()
         freed = second["python_blocks"] - first["python_blocks"]
-        self._own["python_blocks"] += freed  # it leaves no mark
+        self._own["python_blocks"] += freed  # it records nothing
         self._least_own["python_blocks"] = self._least_own.get("python_blocks", 0.0) + min(freed, 0.0)
         with contextlib.suppress(ActionError):  # a C library without it frees nothing
             trim()
@@ -190,7 +190,7 @@ class Readings:
         }
 
     def _seek_device(self, passed: float) -> None:
-        """See whether the script has begun to use a device, and read it from now on."""
+        """Check whether the script has begun to use a device, and read it from now on."""
         self._device_sought = passed + SEEK_EVERY
         self._device = find_device()
         if self._device is None:
@@ -205,14 +205,14 @@ class Readings:
         if memory is None:
             return {}
         found: dict[str, float] = {"device_allocated": memory.allocated, "device_reserved": memory.reserved}
-        if not self._told and is_unified(self._device.name):
-            self._tell("unified", 1)
-            self._told = True
+        if not self._reported and is_unified(self._device.name):
+            self._report("unified", 1)
+            self._reported = True
         if self._device.name == "cuda":
-            with contextlib.suppress(Exception):  # a driver that does not answer is told by what is missing
+            with contextlib.suppress(Exception):  # a driver that does not answer shows as a missing value
                 free, total = sys.modules["torch"].cuda.mem_get_info()
                 found["device_used"] = total - free
-                if not self._told:
-                    self._tell("device_size", total)
-                    self._told = True
+                if not self._reported:
+                    self._report("device_size", total)
+                    self._reported = True
         return found

@@ -1,4 +1,4 @@
-"""Which functions torch.compile has compiled again, and which guard did not hold: what it has noted itself.
+"""Which functions torch.compile has recompiled, and which guard failed, from its own records.
 
 Source: PyTorch documentation, "Recompilation": a compiled graph is guarded by what it was compiled for.
 """
@@ -8,17 +8,17 @@ import sys
 from typing import Any
 
 MOST = 4
-"""Functions that are told."""
+"""Most functions that are reported."""
 _REASON = re.compile(r"^(?:\d+/\d+: )?(?P<guard>.*?)(?:\s+#.*)?$")
 
 
 def recompilations() -> list[dict[str, Any]]:
-    """Return the functions that were compiled again, those with the most compilations first.
+    """Return the functions that were recompiled, those with the most compilations first.
 
     Returns:
-        For each its `function`, `file`, `line`, how `often` it was compiled again (of the newest compilations that
-        torch remembers), and the `guard` that did not hold the last time. Empty where nothing was, or torch does
-        not say.
+        For each its `function`, `file`, `line`, how `often` it was recompiled (of the newest compilations that
+        torch remembers), and the `guard` that failed the last time. Empty if there were none, or torch does
+        not report them.
     """
     module = sys.modules.get("torch._dynamo.utils")
     metrics = getattr(module, "get_compilation_metrics", None)

@@ -1,4 +1,4 @@
-"""Run somebody's script or module in this process as Python itself would, with a session watching it."""
+"""Run a script or module in this process as Python itself would, observed by a session."""
 
 import builtins
 import importlib.util
@@ -17,14 +17,14 @@ from holdwater.observe.agent.session import GoOn, Session, StopRun, StopShort
 from holdwater.process.restart_context import RestartContext, leave_at_once
 
 Attach = Callable[[Session, RestartContext | None], Mapping[str, Hook]]
-"""Prepares a session for what the script may import, and returns what is done then, by the module's name."""
+"""Prepares a session for frameworks, and returns the hook for each module that the script may import."""
 
 
 def run_words(attach: Attach) -> None:
-    """Run what stands behind the first two words of the command line: `FOLDER LAST_STEP SCRIPT|-m MODULE [ARGS]`.
+    """Run the command line `FOLDER LAST_STEP SCRIPT|-m MODULE [ARGS]`.
 
     Args:
-        attach: Knows the frameworks.
+        attach: Connects the session to the frameworks.
     """
     folder, last_step = Path(sys.argv[1]), int(sys.argv[2])
     words = sys.argv[3:]
@@ -50,14 +50,14 @@ def run_words(attach: Attach) -> None:
 
 
 def _note_shortage(session: Session, error: BaseException) -> None:
-    """Tell the supervisor that the script ends for want of memory, if it does."""
-    from holdwater.oom.out_of_memory import is_out_of_memory  # noqa: PLC0415 - only where it is needed
+    """Report to the supervisor that the script ends out of memory, if it does."""
+    from holdwater.oom.out_of_memory import is_out_of_memory  # noqa: PLC0415 - only when it is needed
 
     session.channel.put("out_of_memory", int(is_out_of_memory(error)))
 
 
 def _finish(session: Session) -> None:
-    """End the session; whatever goes wrong in it, the script's end stays as it is."""
+    """End the session; an error in it does not change how the script ends."""
     try:
         session.finish()
     except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
@@ -65,7 +65,7 @@ def _finish(session: Session) -> None:
 
 
 def _run(words: list[str]) -> None:
-    """Run what the words name, as `__main__`."""
+    """Run the named script or module as `__main__`."""
     if words[0] == "-m":
         code, main_module, path = _find_module(words[1])
         sys.argv = [path, *words[2:]]
@@ -81,7 +81,7 @@ def _run(words: list[str]) -> None:
 
 
 def isolated() -> bool:
-    """Whether Python was told not to look beside the script."""
+    """Whether Python's safe path is on: the script's folder is not searched for modules."""
     return bool(sys.flags.isolated or sys.flags.safe_path)
 
 
@@ -135,11 +135,11 @@ def _main_module(path: str, *, package: str | None) -> ModuleType:
 
 
 def _show_without_our_frames() -> None:
-    """Let Python report what the script did not catch as if it had started the script itself."""
+    """Let Python report an uncaught exception as if it had started the script itself."""
     shown = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        """Report an exception from the script's first frame on."""
+        """Report an exception with a traceback that starts at the script's first frame."""
         at = trace
         while at is not None:
             if at.tb_frame.f_code.co_filename == __file__:

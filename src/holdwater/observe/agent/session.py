@@ -1,7 +1,7 @@
-"""One observed run of somebody's script: counts its steps, looks at its memory, answers the watching process.
+"""One observed run of a script: counts its steps, reads its memory, answers the watcher.
 
-Everything here runs inside the training process, so it is short: a step costs about 0.4 µs, a look about
-10 µs. Looks come by the time that has passed (`probes.pace`), not by the step. Judging is the watcher's work.
+Everything here runs inside the training process, so it is short: a step costs about 0.4 µs, a reading about
+10 µs. Readings come by the time that has passed (`probes.pace`), not by the step. The watcher judges.
 """
 
 import contextlib
@@ -30,43 +30,43 @@ if TYPE_CHECKING:
     from holdwater.observe.agent.protocols import ReplaceableWorkers
 
 FIRST_CENSUS = 16
-"""The look at which objects are counted for the first time, so that there is something to compare with."""
+"""The number of the reading at which objects are first counted, to have a count to compare with."""
 WELL_TIMED = 32
-"""So many steps say well what a step takes."""
+"""Steps after which the duration of a step is known well."""
 _CLOCKS = ("samples_seen", "epochs", "evaluations", "checkpoints", "shapes")
 NEVER = math.inf
-"""A look that does not come."""
+"""The time of a reading that is never due."""
 ROOM = 100_000_000
-"""Bytes of the budget that must be left for objects to be counted: a forked process writes to each one that it
-counts, and so gets a page of its own for it."""
+"""Bytes of the budget that must be left to count objects: a forked process writes to each object that it counts,
+which copies the object's page."""
 PATIENCE = 3.0
-"""Seconds that the end of a script waits for the watcher's last question."""
+"""Seconds that a script waits at its end for the watcher's last question."""
 
 
 class Session:
-    """Counts and looks, from the first step to the last."""
+    """Counts steps and reads memory, from the first step to the last."""
 
     budget_callback: "Callable[[int], str | None] | None" = None
-    """Looks after the budget of a supervised script; says why the script is to be stopped, if it is."""
+    """Keeps the budget of a supervised script; returns the reason to stop the script, if there is one."""
 
     _reads_heap = True
-    """Whether what a count adds to the heap is left out of it: known when it begins."""
+    """Whether what a count adds to the heap is excluded: known when it begins."""
     forked = False
     """Whether this is a child's copy, or the observer is switched off."""
     workers: "ReplaceableWorkers | None" = None
-    """Of a supervised script's loaders."""
+    """The loader workers of a supervised script."""
     room: "Callable[[], int] | None" = None
-    """Bytes of the host's budget that are left to a supervised script."""
+    """Headroom of a supervised script's host budget, in bytes."""
     _counted: "tuple[float, float, dict[str, int]]" = (math.inf, 0.0, {})
-    """When objects were counted last, what the process had worked by then, and where the clocks stood."""
+    """At the last count: the step, the process's work so far, and the clocks."""
 
     def __init__(self, folder: Path, *, last_step: int | None = None, counts: bool = True) -> None:
-        """Take up the channel in a folder that the watcher made.
+        """Open the channel in a folder that the watcher created.
 
         Args:
-            folder: Holds the channel `channel_path`, and takes the answers.
+            folder: Holds the channel `channel_path` and the answers.
             last_step: The step after which the script is ended; None lets it run.
-            counts: Whether to count objects without being asked, so that there is something to compare with.
+            counts: Whether to count objects unasked, to have a count to compare with.
         """
         self.folder = folder
         self.channel = Channel(folder / "channel")
@@ -78,15 +78,15 @@ class Session:
         self.datasets: Callable[[], list[object]] = list
         self._last_step = last_step
         self._readings = Readings(self.channel.put)
-        self._counts = Counting(lambda: self.datasets())  # noqa: PLW0108 - it is set later
+        self._counts = Counting(lambda: self.datasets())  # noqa: PLW0108 - set later
         self._counting: tuple[int, dict[str, float]] | None = None
         self._window: Window | None = None
         self._began = time.perf_counter()
         self._due_at = 0.0
-        """When the next look is due; it is taken at the end of a step."""
-        self._looks = 0
+        """When the next reading is due; it is taken at the end of a step."""
+        self._reads = 0
         self._first_census = FIRST_CENSUS if counts else -1
-        self._looked_at = (0, self._began)
+        self._read_at = (0, self._began)
         self._cost, self._garbage, self._keeping = 1e-5, 0.0, 0.0
         self._counted_for = 0
         self._answers = Answers(folder, self.channel)
@@ -103,7 +103,7 @@ class Session:
             self.source = self.channel.source = source
         if time.perf_counter() >= self._due_at:
             try:
-                self.look()
+                self.read()
             except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
                 self._give_up(error)
         if self.budget_callback is not None:
@@ -112,24 +112,22 @@ class Session:
             self.channel.put("stopped", 1)
             raise StopRun
 
-    def look(self) -> None:
-        """Read the memory now, write it into the channel, and settle when to look again."""
+    def read(self) -> None:
+        """Read the memory now, write it to the channel, and schedule the next reading."""
         began = time.perf_counter()
         if self.channel.get("wanted") > self.channel.get("given"):
             self._answers.give_inventory(self.steps, self._readings)
-        if self._looks == 0:
+        if self._reads == 0:
             self.channel.put_seconds("first_step_at", began - self._began)
         self._write(began, self._cost)
-        self._looks += 1
+        self._reads += 1
         answering = 0.0
-        unasked = (
-            self._looks == self._first_census and not named_processes()
-        )  # pages that they share would be copied
+        unasked = self._reads == self._first_census and not named_processes()  # shared pages would be copied
         asked = self.channel.get("asked") > self._answers.answered
         if unasked or asked or self._window is not None or self._counts.busy:
             answering = self._answer()
         now = time.perf_counter()
-        self._looked_at = (self.steps, began)
+        self._read_at = (self.steps, began)
         self._cost = cost = now - began - answering
         self._due_at = 0.0 if self._window is not None or self._counts.busy else self._readings.due_at
         self.channel.put_seconds("last_step_at", now - self._began)
@@ -137,13 +135,13 @@ class Session:
         self._keeping = 0.0
 
     def _keep_budget(self, keep: "Callable[[int], str | None]") -> None:
-        """Release memory where it is short, and end the script where that does not help."""
+        """Release memory if it is short, and end the script if that does not help."""
         began, reason = time.perf_counter(), None
         try:
             reason = keep(self.steps)
         except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
             self.budget_callback = None
-            say(f"the budget of this run is not looked after any more: {error!r}")
+            say(f"the budget of this run is not kept any more: {error!r}")
         self._keeping += time.perf_counter() - began
         if reason is not None:
             self.budget_callback = None
@@ -182,7 +180,7 @@ class Session:
         )
 
     def _answer(self) -> float:
-        """Count objects, and do what else was asked for; return the seconds spent."""
+        """Count objects, and answer the open question; return the seconds spent."""
         began, worked, asked = time.perf_counter(), time.thread_time(), self.channel.get("asked")
         try:
             if self._is_tight():
@@ -204,19 +202,19 @@ class Session:
         return time.perf_counter() - began
 
     def _is_tight(self) -> bool:
-        """Whether looking into this process could cost it its budget."""
+        """Whether counting in this process could exceed its budget."""
         return self.room is not None and self.room() < ROOM
 
     def _decline(self, asked: int) -> None:
-        """Answer a question with why there is no answer."""
+        """Answer a question with the reason why there is no result."""
         self._abandon()
         if asked > self._answers.answered:
             self._answers.leave(
-                self.steps, asked, {"error": "too little of the budget is left to look into the growth"}, 0.0
+                self.steps, asked, {"error": "too little of the budget is left to examine the growth"}, 0.0
             )
 
     def _abandon(self) -> None:
-        """End a window that has failed: nothing of it may stay on."""
+        """End a window that has failed, and switch everything of it off."""
         window, self._window, self._counting = self._window, None, None
         with self._readings.without_own(heap=self._reads_heap):
             self._counts.abandon()
@@ -236,7 +234,7 @@ class Session:
             before = self._readings.in_use_and_pools()
             census = window.close(self.steps, self._take_at_end)
             self._window = None
-            if census is None and not window.over:  # no step has ended in it: it has seen nothing
+            if census is None and not window.over:  # no step ended in it: it saw nothing
                 self._count_last(window.number)
                 return
             answer = self._counts.as_answer(census, before, at_end=True)
@@ -246,14 +244,14 @@ class Session:
             self._answers.leave(self.steps, asked, {"error": repr(error)}, 0.0)
 
     def _count(self, asked: int) -> None:
-        """Begin to count objects; the answer to a question follows when that is done."""
+        """Begin to count objects; the question is answered when that is done."""
         self._counting, self._reads_heap = (asked, {}), self._readings.heap_is_cheap
         purpose: Purpose = "explain" if asked > self._answers.answered else "compare"
         self._counts.begin(self._counts.gains.remember, purpose=purpose, period=self._period())
         self._go_on_counting()
 
     def _go_on_counting(self) -> None:
-        """Count for a turn; when it is done, see what a collection and a trim free if that was asked for too."""
+        """Count for a turn; at the end also test what a collection and a trim free, if that was asked for."""
         began = time.perf_counter()
         asked, before = self._turn_count()
         with self._readings.without_own(heap=self._reads_heap):
@@ -283,7 +281,7 @@ class Session:
         )
 
     def _experiment(self, asked: int, census: "Census | None" = None) -> dict[str, Any]:
-        """What a collection and a trim free, if that was asked for; without a census where enough was counted."""
+        """What a collection and a trim free, if that was asked for; without a census if enough was counted."""
         found = self._answers.experiment(asked, census, self._readings)
         freed = found.get("experiment", {}).get("collected", 0.0)
         self._garbage += freed
@@ -298,7 +296,7 @@ class Session:
         return self._counts.go_on(self.steps, to_the_end=purpose == "end")
 
     def _turn_count(self) -> tuple[int, dict[str, float]]:
-        """The question that is counted for, and what was in use when its first turn began."""
+        """The question that the count answers, and what was in use when its first turn began."""
         asked, before = self._counting or (0, {})
         if self._counts.begins:
             before = self._readings.in_use_and_pools()
@@ -312,16 +310,16 @@ class Session:
         self._counts.abandon()
         census = self._take(note, "end")
         if census is None:
-            raise RuntimeError("a count that was made at once has not come to its end")
+            raise RuntimeError("a count that was made at once is not complete")
         return census
 
     def _period(self) -> float:
-        """Seconds of a step, lately."""
-        steps, then = self._looked_at
+        """Seconds of a recent step."""
+        steps, then = self._read_at
         return (time.perf_counter() - then) / max(self.steps - steps, 1)
 
     def _open_window(self, asked: int) -> None:
-        """Look into a growth for a few dozen steps."""
+        """Open a window of a few dozen steps to explain a growth."""
         counts = self._counts
         window = Window(self.folder, asked, counts.gains, heap=self._readings.heap())
         if (counts.is_old(self.steps) or window.is_patient) and self._counted_for != asked:
@@ -331,7 +329,7 @@ class Session:
                 return
         now, (counted_then, worked, clocks) = time.perf_counter(), self._counted
         period, work, since = self._period(), None, self.steps - counts.counted_at
-        if since >= WELL_TIMED and counted_then < now:  # the longer the time, the better it is known
+        if since >= WELL_TIMED and counted_then < now:  # a longer time is more exact
             period, work = (now - counted_then) / since, (time.process_time() - worked) / since
         self._window, self._reads_heap = window, self._readings.heap_is_cheap
         events, before = self._events(window), clocks.get(window.clock or "", 0)
@@ -341,7 +339,7 @@ class Session:
             window.open(self.steps, standing)
 
     def _turn_window(self, window: Window) -> None:
-        """Go on by a step."""
+        """Continue the window by a step."""
         spent = window.seconds
         own = self._readings.without_own(heap=self._reads_heap)
         with own if window.adds_memory else contextlib.nullcontext():
@@ -361,17 +359,17 @@ class Session:
             self._answers.book(window.seconds - spent)
 
     def _events(self, window: Window) -> int:
-        """Where the clock stands that a window waits for."""
+        """The current value of the clock that a window waits for."""
         return 0 if window.clock is None else int(getattr(self, window.clock, 0))
 
     def _give_up(self, error: Exception) -> None:
-        """Look no more, and say so once; steps are still counted."""
+        """Stop reading, and report it once; steps are still counted."""
         self._due_at = NEVER
-        if self.folder.exists():  # else the watching process is gone, and has said why
+        if self.folder.exists():  # else the watcher has ended, and has reported why
             say(f"this run is not observed any more: {error!r}")
 
     def _leave(self) -> None:
-        """A forked child is not the run: it counts nothing."""
+        """Switch off in a forked child: it is not the run."""
         self.forked = True
 
 
@@ -379,7 +377,7 @@ _current: Session | None = None
 
 
 def current() -> Session | None:
-    """The session of this process; None where the script was not started by `holdwater run`."""
+    """The session of this process; None if the script was not started by `holdwater run`."""
     return _current
 
 

@@ -1,10 +1,9 @@
-"""A window of a few dozen steps in which a growth is looked into, inside the training process.
+"""A window: a few dozen steps in which a growth is recorded and traced, inside the training process.
 
-First a recording of allocations begins; a few dozen steps later the objects are counted, and what has grown
-since the count before is named with its holder; then a few steps are followed line by line, to see at which
-line that which grows is stored. Growth that comes by events, or every so many steps, is waited for: until two of
-its rises have come, as long as that costs little. Nothing here is read or judged: the watching process does that
-beside the run.
+First a recording of allocations begins. A few dozen steps later objects are counted, and what has grown since
+the previous count is named with its holder. Then a few steps are traced line by line, to find the line that
+stores what grows. If growth comes with events, or every so many steps, the window waits for two rises, as long as
+that costs little. Nothing is evaluated or judged here: the watcher does that.
 """
 
 import contextlib
@@ -29,70 +28,70 @@ if TYPE_CHECKING:
     from holdwater.attribution.gains import Gains
 
 STEPS, FEWEST = 24, 6
-"""Steps of a window, and of one whose steps are long."""
+"""Steps of a window: usually, and if steps are long."""
 SECONDS = 20.0
-"""A window of long steps is over after so long."""
+"""Seconds after which a window of long steps ends."""
 LONGEST = 600.0
-"""One that waits for events is over after so long, or after the share below of the run so far."""
+"""Seconds after which a window that waits for events ends, or the share below of the run so far."""
 WAITS = 0.25
 TRACED = 3
-"""Steps that are followed line by line at its end."""
+"""Steps that are traced line by line at its end."""
 MOST_EXTRA = 2.0
-"""Seconds that a window may cost the training, its counts left out, before it is closed."""
+"""Seconds that a window may cost the training, its counts excluded, before it is closed."""
 PATIENCE, PATIENT_SHARE = 5.0, 0.01
-"""Seconds that one which waits may cost, less what was spent before; and the part of the run so far, if that is
+"""Seconds that a waiting window may cost, less what was spent before; or this share of the run so far, if that is
 more."""
 LEAST_EXTRA = 0.5
-"""Seconds that any may cost."""
+"""Seconds that any window may cost."""
 SPAN = 2.2
-"""A window spans so many times the steps from one rise to the next."""
+"""A window spans this many times the steps between two rises."""
 LATE = 1.1
-"""The next rise is waited for so many times the steps between two."""
+"""A window waits for the next rise at most this many times the steps between two."""
 MOST_RECORDED = 1 << 27
-"""Bytes of a recording: a longer one would take too long to be read."""
+"""Most bytes of a recording: a longer one would take too long to read."""
 MOST_AT_ONCE = 1 << 25
-"""Bytes after which one that waits for nothing is over: three million allocations take 3 s to be read."""
+"""Bytes after which a recording that waits for nothing ends: three million allocations take 3 s to read."""
 WEIGH_EVERY = 16
-"""Steps between two looks at the size of a recording."""
+"""Steps between two checks of a recording's size."""
 
 
 class Standing(NamedTuple):
-    """Where the run stands when a window is opened."""
+    """The state of the run when a window is opened."""
 
     counted_at: int
     """The step of the newest count."""
     period: float
     """Seconds of a step so far."""
     events: int
-    """Where the clock that the growth follows stands."""
+    """The value of the clock that the growth follows."""
     counted_events: int
-    """Where it stood at the newest count."""
+    """Its value at the newest count."""
     seconds: float
-    """Of the run so far."""
+    """Duration of the run so far."""
     spent: float = 0.0
-    """Seconds of a processor that looking into the process has taken so far."""
+    """Processor seconds that examining the process has taken so far."""
     work: float | None = None
-    """Seconds that the process worked in a step so far; None where that is not known well."""
+    """Processor seconds of a step so far; None if not known well."""
 
 
 class Window:
-    """One window; `turn` is called after every step while it is open."""
+    """One window; while it is open, `turn` is called after every step."""
 
     def __init__(self, folder: Path, number: int, gains: "Gains", *, heap: "Callable[[], float] | None") -> None:
         """Prepare a window.
 
         Args:
-            folder: Holds the request, `window-N`, and takes the recording.
-            number: Of the request.
+            folder: Holds the request `window-N` and the recording.
+            number: The request's.
             gains: Compares counts.
-            heap: Reads the bytes in use on the heap; None where that is not known.
+            heap: Reads the bytes in use on the heap; None if unknown.
         """
         request: dict[str, Any] = json.loads((folder / f"window-{number}").read_text(encoding="utf-8") or "{}")
         self.number = number
         self.seconds = 0.0
-        """What it has cost the training so far."""
+        """Seconds that it has cost the training so far."""
         self.clock: str | None = request.get("clock")
-        """The clock whose events it waits for, by its name in the session; None waits for steps alone."""
+        """The clock whose events it waits for, by its name in the session; None waits only for steps."""
         self._events_wanted = int(request.get("events", 0))
         self._every = int(request.get("every_steps") or 0)
         self._wanted = int(request.get("steps", STEPS))
@@ -108,16 +107,16 @@ class Window:
         self._opened = self._worked = 0.0
         self._found: dict[str, Any] | None = None
         self._heap_seen: dict[str, Any] = {}
-        """At which lines the heap has grown, where these were followed before anything was counted."""
+        """The lines at which the heap has grown, if they were traced before anything was counted."""
         self._recorded: tuple[bool, dict[str, Any]] | None = None
-        """What recording has given, once it has ended: what follows is counting."""
+        """The result of recording, once it has ended; counting follows."""
 
     def open(self, step: int, standing: Standing) -> None:
-        """Begin: record allocations from now on. What will be counted is compared with the newest count.
+        """Begin: record allocations from now on. The window's count will be compared with the newest count.
 
         Args:
             step: The step that has just ended.
-            standing: Where the run stands.
+            standing: The state of the run.
         """
         began = time.perf_counter()
         self._began_at, self._since, self._events = step, standing, standing.events
@@ -125,7 +124,7 @@ class Window:
         self._steps = max(self._steps, math.ceil(SPAN * self._every))
         profiler = profiler_in_use()
         if profiler is not None:
-            self._missing.append(f"{profiler}, so allocations were not recorded and lines not followed")
+            self._missing.append(f"{profiler}, so allocations were not recorded and lines not traced")
         elif not self._component.startswith("device."):
             reasons = [self._capture.load(), self._capture.start()]
             self._missing += [reason for reason in reasons if reason is not None]
@@ -135,12 +134,12 @@ class Window:
         self.seconds += self._opened - began
 
     def turn(self, step: int, events: int, take: "Callable[[Any], Census | None]") -> "Census | None":
-        """Go on by a step; return the count when it has been taken.
+        """Continue by a step; return the count when it is complete.
 
         Args:
             step: The step that has just ended.
-            events: Where the clock that the growth follows stands.
-            take: Counts objects for a turn, and shows what it sees to what it is given; None while it is not done.
+            events: The value of the clock that the growth follows.
+            take: Counts objects for a turn, and passes them to its argument; None while it is not done.
         """
         self._turns += 1
         came, self._events = events > self._events, events
@@ -169,28 +168,28 @@ class Window:
 
     @property
     def adds_memory(self) -> bool:
-        """Whether the next turn may add memory of ours; steps that are only waited for add none."""
+        """Whether the next turn may add memory of ours; waiting adds none."""
         return self.is_due or (self._found is not None and not self._waits)
 
     @property
     def is_patient(self) -> bool:
-        """Whether it waits for what comes seldom: then it is worth to count at its beginning too."""
+        """Whether it waits for rare growth: then a count at its beginning is worth its cost too."""
         return self.clock is not None or self._every > 0
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing more to see."""
+        """Whether the window is complete."""
         return self._found is not None and self._trace is None
 
     def close(self, step: int, take: "Callable[[Any], Census | None]") -> "Census | None":
-        """End it at once, whatever has been seen: the script ends.
+        """End it at once, complete or not: the script ends.
 
         Args:
             step: The step that ended last.
             take: As for `turn`.
 
         Returns:
-            The count; None where no step has ended since the window was opened.
+            The count; None if no step has ended since the window was opened.
         """
         self._stop_trace()
         if self._found is None and step > self._began_at:
@@ -199,16 +198,16 @@ class Window:
         return None
 
     def abandon(self) -> None:
-        """Switch everything off, and let go of what was watched."""
+        """Switch everything off, and release what was watched."""
         trace, self._trace = self._trace, None
         if trace is not None:
             trace.stop()
         for stop in (self._capture.stop, self._device.abandon, self._gains.forget):
-            with contextlib.suppress(Exception):  # the others are to be switched off all the same
+            with contextlib.suppress(Exception):  # switch off the others too
                 stop()
 
     def as_json(self) -> dict[str, Any]:
-        """What was seen, for the watching process."""
+        """The result, for the watcher."""
         return (self._found or {}) | {"missing": self._missing, "seconds": self.seconds}
 
     @property
@@ -218,12 +217,12 @@ class Window:
 
     @property
     def _waits(self) -> bool:
-        """Whether it waits for something that comes seldom."""
+        """Whether it waits for rare growth."""
         return self.clock is not None or self._steps > STEPS
 
     @property
     def _extra(self) -> float:
-        """Seconds that steps took beyond what they took before; beside busy programs they do not work longer."""
+        """Processor seconds that steps took beyond their usual; other busy programs do not count."""
         longer = time.perf_counter() - self._opened - self._turns * self._since.period
         if self._since.work is None:
             return longer
@@ -231,7 +230,7 @@ class Window:
 
     @property
     def _allowed(self) -> float:
-        """Seconds that it may cost: one that waits in a long run may cost more."""
+        """Seconds that it may cost: more if it waits in a long run."""
         left = max(PATIENCE - self._since.spent, LEAST_EXTRA)
         if not self._waits:
             return min(MOST_EXTRA, left, self._most)
@@ -240,7 +239,7 @@ class Window:
         )
 
     def _is_over(self) -> bool:
-        """Whether enough steps, and events of the clock that the growth follows, have gone by."""
+        """Whether enough steps, and events of the clock that the growth follows, have passed."""
         elapsed = time.perf_counter() - self._opened
         if elapsed > max(LONGEST, WAITS * self._since.seconds):
             return True
@@ -250,25 +249,27 @@ class Window:
         return self._turns >= self._steps and (self.clock is None or self._came >= self._events_wanted)
 
     def _limit_recording(self) -> None:
-        """End a recording that has become too expensive, or too long; what grows is counted all the same."""
+        """End a recording that has become too expensive, or too long; objects are still counted."""
         if not self._waits or self._turns % WEIGH_EVERY:
             return
         if self._extra > self._allowed:
             self._capture.give_way(
-                f"allocations were not recorded for so long: after {self._turns} steps that had cost "
+                f"the recording of allocations was ended early: after {self._turns} steps that had cost "
                 f"{self._extra:.0f} s"
             )
         elif self._capture.size > MOST_RECORDED:
-            self._capture.give_way(f"allocations were not recorded for so long: {self._turns} steps fill the disk")
+            self._capture.give_way(
+                f"the recording of allocations was ended early: {self._turns} steps fill the disk"
+            )
 
     def _count(self, step: int, take: "Callable[[Any], Census | None]", *, trace: bool = True) -> "Census | None":
-        """Count again for a turn; when that is done, name what has grown, and begin to follow lines."""
+        """Count again for a turn; when that is done, name what has grown, and begin to trace lines."""
         began = time.perf_counter()
         if self._recorded is None:
             self.seconds += max(self._extra, 0.0)
             self._recorded = (self._capture.stop(), self._device.stop(step, self._events))
             if trace and self._component in {"", "host.native"} and not self._waits:
-                self._start_trace([])  # counting may take long, and it is the heap that grows
+                self._start_trace([])  # counting may take long, and the heap grows
                 if self._trace is not None:
                     return None
         recorded, device = self._recorded
@@ -298,7 +299,7 @@ class Window:
         return census
 
     def _unfinished(self, step: int, events: int) -> dict[str, str]:
-        """Why too little was seen, where that is so: neither the window nor the counts span two rises."""
+        """Why too little was seen, if so: neither the window nor the counts span two rises."""
         if self.clock is not None and max(events, self._came) < self._events_wanted:
             return {"unfinished": f"it was closed before the second of the {self.clock} that the growth follows"}
         if self._every and step - self._since.counted_at < 2 * self._every:
@@ -308,7 +309,7 @@ class Window:
         return {}
 
     def _start_trace(self, growing: "list[Any]") -> None:
-        """Follow the lines of a few steps, or until the next rise; short steps may take twice as long."""
+        """Trace the lines of a few steps, or until the next rise; short steps may take twice as long."""
         period, waits = self._since.period, self._waits
         steps = max(TRACED, math.ceil(LATE * self._every))
         most = steps * period + max(self._allowed - self.seconds, 0.1) if waits else max(2 * TRACED * period, 0.1)
@@ -319,11 +320,11 @@ class Window:
         self._turns = 0
         if profiler_in_use() is None and trace.start():
             self._trace = trace
-        elif not any("not followed" in reason for reason in self._missing):
-            self._missing.append("another trace function is set (a debugger?), so lines were not followed")
+        elif not any("not traced" in reason for reason in self._missing):
+            self._missing.append("another trace function is set (a debugger?), so lines were not traced")
 
     def _has_traced(self, trace: LineTrace, *, came: bool) -> bool:
-        """Whether enough steps were followed: of growth that comes seldom, until it has come."""
+        """Whether enough steps were traced; for rare growth, whether it has come."""
         if trace.gave_up or self._turns < TRACED:
             return trace.gave_up
         if not self._waits or trace.grown.get(0):
@@ -331,13 +332,13 @@ class Window:
         return came if self.clock is not None else self._turns >= math.ceil(LATE * max(self._every, TRACED))
 
     def _keep_heap(self, trace: LineTrace) -> None:
-        """Note at which lines the heap has grown, before anything is counted."""
+        """Record the lines at which the heap has grown, before anything is counted."""
         self._trace = None
         trace.stop()
         self._heap_seen = {"heap": _heap_rows(trace), "traced_steps": self._turns}
 
     def _stop_trace(self) -> None:
-        """Note at which lines containers and the heap have grown, and which lines have run."""
+        """Record the lines at which containers and the heap have grown, and the lines that have run."""
         trace = self._trace
         if trace is None or self._found is None:
             if trace is not None:
@@ -346,7 +347,7 @@ class Window:
         self._trace = None
         trace.stop()
         if trace.gave_up:
-            self._missing.append("steps took much longer while lines were followed, so that was given up")
+            self._missing.append("steps took much longer while lines were traced, so tracing was ended")
         lines = {
             str(index): [[*place, count] for place, count in places.items()]
             for index, places in trace.grown.items()
@@ -366,12 +367,12 @@ def _heap_rows(trace: LineTrace) -> list[list[Any]]:
 
 
 def seen(gains: "Gains", from_step: int, to_step: int) -> dict[str, Any]:
-    """What two counts have shown, for the watching process.
+    """The result of two counts, for the watcher.
 
     Args:
-        gains: Has compared them.
-        from_step: The step of the first.
-        to_step: The step of the second.
+        gains: The comparison.
+        from_step: The first count's.
+        to_step: The second count's.
     """
     return {
         "from_step": from_step,
@@ -385,12 +386,12 @@ def seen(gains: "Gains", from_step: int, to_step: int) -> dict[str, Any]:
 
 
 def seen_at_once(gains: "Gains", from_step: int, to_step: int) -> dict[str, Any]:
-    """What two counts alone have shown, for the watching process: the script ended before a window was opened.
+    """The result of two counts without a window: the script ended before one was opened.
 
     Args:
-        gains: Has compared them.
-        from_step: The step of the first.
-        to_step: The step of the second.
+        gains: The comparison.
+        from_step: The first count's.
+        to_step: The second count's.
     """
     reason = "the script ended before allocations could be recorded"
     return seen(gains, from_step, to_step) | {"missing": [reason]}

@@ -1,11 +1,10 @@
-"""Inside a forked child: dormant until a growth of the children is looked into, then a few counts, then dormant.
+"""Count objects inside a forked child, only while a growth of the children is being explained.
 
 A process that was forked from the training process inherits this, with the channel and the folder of its session:
-a loader's worker, or a process of multiprocessing that receives messages. Of several loader workers one answers;
-of other processes the one that has grown most. Its counts lie twice as far apart from one to the next, so that
-growth which comes seldom lies between two of them, and each is made in turns of a few milliseconds, one after each
-batch or message. When one has shown what grows, the next waits until it is asked for. A process that was spawned
-anew knows nothing of it, and stays as it is.
+a loader worker, or a multiprocessing process that receives messages. Of several loader workers one answers; of
+other processes the one that has grown most. The distance between its counts doubles, so that rare growth lies
+between two of them. Each count is made in turns of a few milliseconds, one after each batch or message. When a
+count has shown what grows, the next waits until it is asked for. A spawned process does not have this.
 """
 
 import contextlib
@@ -25,20 +24,20 @@ from holdwater.probes.children import private_resident
 BATCHES = 16
 """Batches (or messages) between the first two counts."""
 MOST_COUNTS = 8
-"""Counts of one process: the last two lie 1,024 batches apart."""
+"""Most counts of one process: the last two are 1,024 batches apart."""
 SHOWN = 1 << 18
-"""Bytes of gains that show what grows."""
+"""Bytes of gains that are enough to show what grows."""
 
 
 class WorkerAgent:
-    """Counts what one forked child holds, when somebody asks."""
+    """Counts what one forked child holds, on request."""
 
     def __init__(self, session: Session, *, loader: bool = True) -> None:
         """Prepare, in the training process.
 
         Args:
             session: The one that the children are forked from.
-            loader: They are a loader's workers, and any of them may answer.
+            loader: Whether they are a loader's workers, of which any may answer.
         """
         self._session, self._loader = session, loader
         self._batches = self._handled = self._number = 0
@@ -49,7 +48,7 @@ class WorkerAgent:
         self._ticked_at, self._held = 0.0, 0
 
     def tick(self) -> None:
-        """A batch was made, or a message received; an error of ours costs the answer, not the batch."""
+        """A batch was made, or a message received; an internal error costs the answer, not the batch."""
         self._batches += 1
         try:
             if self._counts is not None and not self._waits:
@@ -60,7 +59,7 @@ class WorkerAgent:
             self._give_up()
 
     def _look_for_a_question(self) -> None:
-        """Begin, if this process is meant and no other worker has taken up the newest question."""
+        """Begin, if this process is asked and no other worker is answering the newest question."""
         self._handled = self._session.channel.get("workers_asked")
         if self._session.channel.get("worker_wanted") != (0 if self._loader else os.getpid()):
             return
@@ -69,16 +68,16 @@ class WorkerAgent:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return
-        from multiprocessing.util import Finalize  # noqa: PLC0415 - in a worker it is loaded
+        from multiprocessing.util import Finalize  # noqa: PLC0415 - a worker has it loaded
 
         self._number, self._waits, self._ticked_at = self._handled, False, time.perf_counter()
         if self._counts is not None:
-            return  # it goes on with the counts that it has made
+            return  # it continues with the counts that it has
         self._next, self._counts = self._batches, Counting(_datasets, by_names=True)
-        Finalize(None, self._end, exitpriority=0)  # it runs when the worker has no more to do
+        Finalize(None, self._end, exitpriority=0)  # it runs when the worker is idle
 
     def _go_on(self, counts: Counting) -> None:
-        """Begin a count where one is due; count for a turn; when a count is done, say what has grown."""
+        """Begin a count if one is due; count for a turn; when a count is done, report what has grown."""
         now, then = time.perf_counter(), self._ticked_at
         self._ticked_at = now
         if not counts.busy and self._batches >= self._next:
@@ -98,7 +97,7 @@ class WorkerAgent:
         if self._made:
             self._answer(counts, census.step)
         with contextlib.suppress(ActionError):
-            trim()  # what the count has used is not to hide the growth for a while
+            trim()  # memory freed by the count must not hide the growth for a while
         self._book()
         self._made += 1
         self._from = census.step
@@ -107,7 +106,7 @@ class WorkerAgent:
             self._give_up()
 
     def _answer(self, counts: Counting, to: int) -> None:
-        """Say what has grown since the count before."""
+        """Report what has grown since the previous count."""
         found: dict[str, Any] = {
             "from_step": self._from,
             "to_step": to,
@@ -125,11 +124,11 @@ class WorkerAgent:
         part.rename(part.with_suffix(".json"))
 
     def _name(self) -> str:
-        """What this process is, for people."""
+        """The name of this process in messages."""
         return "a loader worker" if self._loader else f"the process `{_process_name()}` of multiprocessing"
 
     def _begin_a_count(self) -> None:
-        """Say that this worker counts: it will be larger for it."""
+        """Announce that this worker counts, which makes it larger."""
         channel, pid = self._session.channel, os.getpid()
         if channel.get("worker_pid") != pid:
             channel.put("worker_own", 0)  # that was another's
@@ -137,21 +136,21 @@ class WorkerAgent:
         channel.put("worker_counts", 1)
 
     def _book(self) -> None:
-        """Say by how much this worker is larger for our counts: that is no growth of its own."""
+        """Report how much our counts have added to this worker: that is not its own growth."""
         channel = self._session.channel
         grown = (private_resident(os.getpid()) or 0) - self._held
         channel.put("worker_own", channel.get("worker_own") + max(grown, 0))
         channel.put("worker_counts", 0)
 
     def _give_up(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         self._counts, self._handled = None, 1 << 62
         channel = self._session.channel
         if channel.get("worker_pid") == os.getpid():
             channel.put("worker_counts", 0)
 
     def _end(self) -> None:
-        """The worker has no more to do: make the second count now, if it was not made."""
+        """The worker is idle: make the second count now, if it was not made."""
         counts = self._counts
         try:
             if counts is not None and self._made == 1 and self._batches > self._next - BATCHES:
@@ -162,12 +161,12 @@ class WorkerAgent:
             self._counts = None
         channel = self._session.channel
         if channel.get("worker_pid") == os.getpid():
-            channel.put("worker_pid", 0)  # what our counts have added goes with this process
+            channel.put("worker_pid", 0)  # memory of our counts ends with this process
 
 
 def _process_name() -> str:
     """The name that multiprocessing knows this process by."""
-    from multiprocessing import current_process  # noqa: PLC0415 - in a child of it it is loaded
+    from multiprocessing import current_process  # noqa: PLC0415 - a multiprocessing child has it loaded
 
     return str(current_process().name)
 
