@@ -1,1 +1,1 @@
-"""Who allocates, who holds: what the objects of a live process say about memory that grows."""
+"""Attribute growing memory: the lines that allocate it, and the objects that hold it, in a live process."""

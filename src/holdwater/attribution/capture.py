@@ -1,10 +1,10 @@
-"""Records the allocations of this process with memray over some steps, and gives way to whoever else records.
+"""Record the allocations of this process with memray over some steps, and stop if the script itself records.
 
-The recording is made in the training process and read beside it (see `recorded`). Each step leaves a mark in the
+The recording is made in the training process and read in another (see `recorded`). Each step puts a mark into the
 record: an allocation of a size that nothing else has; so does each event that the growth follows.
 
-memray allows one recorder in a process. Where the script starts one of its own, ours is ended first; and while
-a profiler of the script's is on, ours is not begun, since it would take its place.
+memray allows one recorder in a process. If the script starts one, ours is ended first; while a profiler of the
+script is on, ours is not started, since it would replace it.
 
 Source: memray documentation, `Tracker` (Bloomberg, Apache-2.0).
 """
@@ -19,13 +19,13 @@ from types import TracebackType
 from typing import Any
 
 MARK, EVENT_MARK = 1_234_577, 1_234_583
-"""Bytes of the allocations that mark the end of a step, and one in which an event came."""
+"""Bytes of the allocations that mark the end of a step, and of a step with an event."""
 _LOCK = "tracker_creation_lock"
-"""memray's own lock, taken by each recorder that begins."""
+"""memray's own lock, which each recorder takes when it begins."""
 
 
 def profiler_in_use() -> str | None:
-    """Which profiler or trace function of the script's is on; None where there is none."""
+    """Which profiler or trace function of the script is on; None if there is none."""
     if sys.gettrace() is not None or threading.gettrace() is not None:
         return "a trace function is set (a debugger?)"
     if sys.getprofile() is not None or threading.getprofile() is not None:
@@ -43,18 +43,18 @@ class Capture:
         """Prepare to record.
 
         Args:
-            file: Does not exist yet.
+            file: Must not exist yet.
         """
         self.file = file
         self.lost: str | None = None
-        """Why a recording that had begun is lost; None where it is not."""
+        """Why a recording that had begun is lost; None if it is not."""
         self._pid = os.getpid()
         self._tracker: Any = None
         self._memray: Any = None
-        self._door: _Door | None = None
+        self._proxy: _LockProxy | None = None
 
     def load(self) -> str | None:
-        """Import what records; return why that is not possible, None if it is."""
+        """Import memray; return why that is not possible, None if it is."""
         used = "memray" in sys.modules
         try:
             import memray  # noqa: PLC0415 - an extra
@@ -63,12 +63,12 @@ class Capture:
         if used and not hasattr(memray._memray, _LOCK):  # noqa: SLF001 - it has no public way
             return "the script uses memray itself, so allocations were not recorded"
         self._memray = memray
-        with contextlib.suppress(AttributeError):  # its remarks would be taken for the script's
+        with contextlib.suppress(AttributeError):  # its messages would be taken for the script's
             memray._memray.set_log_level(logging.ERROR)  # noqa: SLF001 - it has no public way
         return None
 
     def start(self) -> str | None:
-        """Begin, if it was loaded; return why that is not possible, None if it is."""
+        """Begin if memray was loaded; return why that is not possible, None if it is."""
         if self._memray is None:
             return None
         failures: list[str] = []
@@ -78,7 +78,7 @@ class Capture:
         return failures[0] if failures else None
 
     def _enter(self, failures: list[str]) -> None:
-        """Begin, on a thread of its own: only of other threads does memray know the functions that run already."""
+        """Begin, on a separate thread: memray knows the running functions only of other threads."""
         try:
             tracker = self._memray.Tracker(self.file)
             tracker.__enter__()
@@ -90,20 +90,20 @@ class Capture:
             )
         else:
             self._tracker = tracker
-            self._door = _Door.put(self._memray._memray, self)  # noqa: SLF001 - it has no public way
+            self._proxy = _LockProxy.install(self._memray._memray, self)  # noqa: SLF001 - it has no public way
 
     def mark(self, *, event: bool = False) -> None:
         """Mark the end of a step.
 
         Args:
-            event: An event that the growth follows has come in it.
+            event: Whether the step had an event of the clock that the growth follows.
         """
         if self._tracker is None:
             return
         if sys.getprofile() is not None:
             self.give_way("the script has set a profile function, so the recording of allocations was ended")
             return
-        bytearray(MARK - 1)  # which takes a byte more than it holds
+        bytearray(MARK - 1)  # allocates one byte more than its length
         if event:
             bytearray(EVENT_MARK - 1)
 
@@ -116,22 +116,22 @@ class Capture:
             return 0
 
     def give_way(self, reason: str) -> None:
-        """End, and throw away what was recorded.
+        """End, and discard the recording.
 
         Args:
-            reason: For people.
+            reason: For the message.
         """
-        if self._pid == os.getpid() and self.stop():  # a forked child has the door, and no recording
+        if self._pid == os.getpid() and self.stop():  # a forked child has the proxy, but no recording
             self.lost = reason
             with contextlib.suppress(OSError):
                 self.file.unlink()
 
     def stop(self) -> bool:
-        """End; False where nothing was recorded. The script's own profile function stays set."""
+        """End; False if nothing was recorded. The script's own profile function stays set."""
         tracker, self._tracker = self._tracker, None
-        door, self._door = self._door, None
-        if door is not None:
-            door.take_away()
+        proxy, self._proxy = self._proxy, None
+        if proxy is not None:
+            proxy.remove()
         if tracker is None:
             return False
         others = sys.getprofile()
@@ -142,7 +142,7 @@ class Capture:
 
 
 def _set_again(profile: Any) -> None:  # noqa: ANN401 - a function, or a profiler that is written in C
-    """Put back a profile function that ended with ours."""
+    """Set a profile function again that ended with ours."""
     enable = getattr(profile, "enable", None)
     if enable is not None:
         enable()
@@ -150,24 +150,24 @@ def _set_again(profile: Any) -> None:  # noqa: ANN401 - a function, or a profile
         sys.setprofile(profile)
 
 
-class _Door:
-    """Stands for memray's lock while ours records: who comes through is another recorder, and ours gives way."""
+class _LockProxy:
+    """Replaces memray's lock while ours records: whoever takes it is another recorder, and ours ends."""
 
     def __init__(self, module: Any, capture: Capture) -> None:  # noqa: ANN401 - memray's module
         self._module, self._capture = module, capture
         self._lock = getattr(module, _LOCK)
 
     @classmethod
-    def put(cls, module: Any, capture: Capture) -> "_Door | None":  # noqa: ANN401 - memray's module
-        """Put it in the lock's place; None where this memray has no such lock."""
+    def install(cls, module: Any, capture: Capture) -> "_LockProxy | None":  # noqa: ANN401 - memray's module
+        """Replace the lock; None if this version of memray has no such lock."""
         if not hasattr(module, _LOCK):
             return None
-        door = cls(module, capture)
-        setattr(module, _LOCK, door)
-        return door
+        proxy = cls(module, capture)
+        setattr(module, _LOCK, proxy)
+        return proxy
 
-    def take_away(self) -> None:
-        """Put the lock back."""
+    def remove(self) -> None:
+        """Restore the lock."""
         if getattr(self._module, _LOCK) is self:
             setattr(self._module, _LOCK, self._lock)
 
@@ -182,5 +182,5 @@ class _Door:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """It has begun, or could not."""
+        """The other recorder has begun, or failed to."""
         self._lock.__exit__(kind, error, trace)

@@ -1,8 +1,8 @@
 """Count what a live process holds: tensors, those kept by graphs, images, and containers that grow.
 
-A census reads the objects that Python's collector tracks; it never collects, and keeps no reference. What it
-costs grows with the number of objects (about 1 µs each), so it is taken only on suspicion, and in turns: what
-refers to tensors is looked at in the first, the rest a few thousand objects at a time between later steps.
+A census reads the objects that Python's collector tracks; it never collects, and keeps no reference. Its cost
+grows with the number of objects (about 1 µs each), so it is taken only on suspicion, and in turns: objects that
+refer to tensors in the first, the rest a few thousand at a time between later steps.
 Storages are counted once however many tensors share them. Nodes of autograd graphs are followed from the
 tensors that Python holds: what only a graph keeps is found there.
 """
@@ -18,13 +18,13 @@ from itertools import compress
 from operator import not_
 from typing import Any, Literal
 
-from holdwater.attribution.behind import Behind, longer, only, those
 from holdwater.attribution.frames import local_values, running_frames
 from holdwater.attribution.lengths import greatest_length, lengths_of, note_histories
 from holdwater.attribution.sweep import Sweep, all_objects, with_subclasses
 from holdwater.attribution.turns import Turn, Turns, at_once
+from holdwater.attribution.untracked import Untracked, longer, only, those
 from holdwater.attribution.weights import (
-    Scales,
+    ObjectWeights,
     Weight,
     class_of,
     follow_graphs,
@@ -37,28 +37,28 @@ from holdwater.attribution.weights import (
 )
 
 LEAST_LENGTH = 8
-"""Containers shorter than this are not remembered."""
+"""The lengths of shorter containers are not kept."""
 MANY, LEAST_OF_MANY = 200_000, 64
-"""Where more containers than this are remembered, the others are from this length on: each takes 100 bytes."""
+"""Above this many containers, only those of this length or more are kept: each takes 100 bytes."""
 LEAST_GAIN = 2
-"""New graph nodes, instances, or entries of a dictionary under a name, from which on there are more."""
+"""Fewer new graph nodes, instances, or entries of a named dictionary are no growth."""
 MOST_CONTAINERS = 100
-"""Containers whose gain is weighed, those with most new elements first."""
+"""Containers whose gain is measured, those with most new elements first."""
 MOST_FRESH, MOST_NEW = 300, 3000
-"""New elements of a container, and objects, that are weighed at a time: a few milliseconds."""
+"""New elements of a container, and objects, that are measured at a time: a few milliseconds."""
 MOST_OF_EACH = 24
-"""New elements of a container by which the others are weighed."""
+"""New elements of a container that are measured, as a sample of the others."""
 MINOR = 0.1
-"""Containers without a greatest length that gained so much of what the others did are passed over."""
+"""Containers without a maximum length are ignored if they gained less than this part of what the others did."""
 _CONSTANT = frozenset((
     types.FunctionType, types.BuiltinFunctionType, types.GetSetDescriptorType, types.MethodDescriptorType,
     types.WrapperDescriptorType, types.MemberDescriptorType, types.GenericAlias, type,
 ))  # fmt: skip
-"""Kinds of objects whose referents stay what they are."""
+"""Kinds of objects whose referents do not change."""
 RECENT = 40_000
-"""Among so many of the newest objects they are looked at all the same: a new function may hold what grows."""
+"""Among this many of the newest objects they are visited too: a new function may hold what grows."""
 _GROWING = frozenset((list, set, deque, OrderedDict, defaultdict))
-"""Containers that are remembered however short; dictionaries are not, there are so many."""
+"""Containers that are kept however short; dictionaries are not, there are too many."""
 CONTAINERS = _GROWING | {dict}
 
 
@@ -70,24 +70,24 @@ class Census:
     tensors: int = 0
     """Bytes of host tensor storages that Python or a graph holds."""
     nodes: int = 0
-    """Graph nodes reached; `MOST_NODES` means: at least so many."""
+    """Graph nodes reached; `MOST_NODES` means at least that many."""
     bulk: int = 0
-    """Bytes of arrays, texts and byte strings of a kilobyte or more."""
+    """Bytes of arrays, strings and byte strings of a kilobyte or more."""
     gained: Weight = field(default_factory=Weight)
-    """What containers and new objects have gained since the census before, bulk left out."""
+    """What containers and new objects have gained since the previous census, without `bulk`."""
     datasets: int = 0
     """Bytes held by the datasets of the loaders that were iterated."""
     room: int | None = None
-    """Bytes that the growing containers will take at most, where nearly all of what is gained is gained by such as
-    have a greatest length."""
+    """Bytes that the growing containers can still take, if nearly all of the gain is in containers with a maximum
+    length."""
     counted: Literal["all", "in part"] = "all"
-    """In part: only what names of the program's own lead to, since there are too many objects."""
+    """Partial: only objects reachable from the program's own names, since there are too many objects."""
     objects: int = 0
-    """Objects that the collector tracks; in part, those that were looked at."""
+    """Objects that the collector tracks; in a partial census, those that were visited."""
     seconds: float = 0.0
-    """What taking it cost."""
+    """Seconds that it took."""
     turns: int = 1
-    """After how many steps a part of it was made."""
+    """The steps after which its parts were made."""
 
     @staticmethod
     def tensors_now() -> int:
@@ -95,34 +95,33 @@ class Census:
         return host_bytes(note_tensors(of_kind(all_objects(), "torch", "Tensor"))[0])
 
     def as_json(self) -> dict[str, Any]:
-        """The numbers, for the other side of the channel."""
+        """The numbers as JSON, for the watcher."""
         return asdict(self)
 
 
 @dataclass(slots=True)
 class Seen:
-    """What a census shows to whoever compares it with the one before."""
+    """What a census passes to the comparison with the previous one."""
 
     turn: Turn
     before: dict[int, int]
-    """Lengths of containers at the census before, by identity; empty at the first."""
+    """Lengths of containers at the previous census, by identity; empty at the first."""
     storages: dict[int, int]
-    """Storages at the census before: their sizes by address."""
+    """Storages at the previous census: their sizes by address."""
     found: dict[int, int] = field(default_factory=dict)
-    """Those of this census: a count that is left undone leaves the one before as it is."""
+    """The lengths at this census; an abandoned census does not replace the previous one."""
     tensors: list[Any] = field(default_factory=list)
     """In the first turns only."""
     gains: dict[int, int] = field(default_factory=dict)
-    """New elements of containers that were there before, by identity, when all has been seen."""
+    """New elements of containers that existed before, by identity, when all has been seen."""
     containers: dict[int, Any] = field(default_factory=dict)
-    """The containers themselves, those that gained most: they were there at the count before, so no step is
-    theirs."""
+    """The containers that gained most. They existed at the previous count, so none belongs to one step."""
 
     def note_gains(self, items: list[Any]) -> None:
-        """Hold containers that have grown.
+        """Keep containers that have grown.
 
         Args:
-            items: Some, of which none may have.
+            items: Containers, grown or not.
         """
         self.containers |= {id(item): item for item in those(items, self.gains)}
         if len(self.containers) > 2 * MOST_CONTAINERS:
@@ -135,30 +134,30 @@ class Seen:
 
 
 class Note:
-    """Is shown what a census sees; this one ignores it."""
+    """Receives the objects of a census; this base class ignores them."""
 
     def begin(self, seen: Seen) -> None:
-        """Tensors are there: the newer in the first turn, the older in the second."""
+        """Receive tensors: the newer in the first turn, the older in the second."""
 
-    def look(self, chunk: list[Any], kinds: set[type]) -> None:
-        """Some objects: none is to be kept."""
+    def visit(self, chunk: list[Any], kinds: set[type]) -> None:
+        """Receive some objects: none may be kept."""
 
     def end(self, seen: Seen) -> Turns[None]:
-        """All was seen."""
+        """The census is complete."""
         del seen
         yield from ()
 
 
 class CensusTaker:
-    """Takes censuses, and remembers the lengths of containers from one to the next."""
+    """Takes censuses, and keeps the lengths of containers from one to the next."""
 
     def __init__(self) -> None:
         self.mark: object | None = None
-        """An object that was made some steps before a count that is made in turns; see `Sweep`."""
+        """An object that was created some steps before a count in turns; see `Sweep`."""
         self.lengths: dict[int, int] | None = None
-        """Of containers at the newest count, by identity; None before the first."""
+        """Lengths of containers at the newest count, by identity; None before the first."""
         self.totals = (0, 0)
-        """Bytes of tensors, and of large arrays and texts, at the newest count."""
+        """Bytes of tensors, and of large arrays and strings, at the newest count."""
         self._storages: dict[int, int] = {}
         self._constant: dict[int, int] = {}
         self._objects = 0
@@ -169,8 +168,8 @@ class CensusTaker:
 
         Args:
             step: The step that ended last.
-            datasets: Objects whose own weight is asked for.
-            note: Is shown what was found, before it is forgotten.
+            datasets: Objects whose own size is measured.
+            note: Receives what was found, before it is released.
         """
         return at_once(self.turns(Turn(time.thread_time), Census(step), lambda: datasets, note or Note()))
 
@@ -180,12 +179,12 @@ class CensusTaker:
         """Count what is held now, in turns.
 
         Args:
-            turn: Says when the training is to go on.
-            census: Takes what is found; its step is the one that ended last.
-            datasets: Gives objects whose own weight is asked for.
-            note: Is shown what is found.
+            turn: Its end returns control to the training.
+            census: Receives the totals; its step is the one that ended last.
+            datasets: Returns objects whose own size is measured.
+            note: Receives what is found.
         """
-        sweep = Sweep(turn, all_objects(), self.mark)  # first: what is made for a count is not to be counted
+        sweep = Sweep(turn, all_objects(), self.mark)  # first: objects of the count itself must not be counted
         seen = Seen(turn, self.lengths or {}, self._storages)
         self._note_tensors(sweep, seen, census, note)
         lengths = yield from self._sweep(sweep, seen, census, note)
@@ -202,7 +201,7 @@ class CensusTaker:
         return census
 
     def _note_tensors(self, sweep: Sweep, seen: Seen, census: Census, note: Note, *, older: bool = False) -> None:
-        """Add up what tensors hold, those that are older than the mark in a turn of their own."""
+        """Add up what tensors hold; those older than the mark in a separate turn."""
         base = getattr(sys.modules.get("torch"), "Tensor", None)
         seen.tensors = [] if base is None else sweep.take_out(base, older=older)
         storages, nodes = note_tensors(seen.tensors)
@@ -213,12 +212,12 @@ class CensusTaker:
         seen.tensors = []
 
     def _sweep(self, sweep: Sweep, seen: Seen, census: Census, note: Note) -> Turns[dict[int, int]]:
-        """Go through all objects: what is behind them, and how long the containers are."""
+        """Visit all objects: add up untracked data, and record the lengths of containers."""
         lengths: dict[int, int] = {}
         values = [value for frame in running_frames() for value in local_values(frame)]
-        bulk = Behind().look([values]).bulk
+        bulk = Untracked().visit([values]).bulk
         del values
-        first, newer, looked = self.lengths is None, True, 0
+        first, newer, visited = self.lengths is None, True, 0
         for chunk in sweep.chunks():
             if chunk is None:
                 yield
@@ -227,24 +226,24 @@ class CensusTaker:
                 newer = False
                 continue
             if first:
-                self._constant |= Behind().look(list(only(chunk, _CONSTANT))).bulk
-            looked += len(chunk)
-            behind = Behind().look(chunk if looked <= RECENT else _variable(chunk))
-            bulk |= behind.bulk
+                self._constant |= Untracked().visit(list(only(chunk, _CONSTANT))).bulk
+            visited += len(chunk)
+            untracked = Untracked().visit(chunk if visited <= RECENT else _variable(chunk))
+            bulk |= untracked.bulk
             _measure([*only(chunk, _GROWING), *longer(list(only(chunk, {dict})), LEAST_LENGTH)], lengths, seen)
-            _measure(list(longer(behind.dicts, LEAST_LENGTH)), lengths, seen)
+            _measure(list(longer(untracked.dicts, LEAST_LENGTH)), lengths, seen)
             kinds = set(map(type, chunk))
             if any(issubclass(kind, class_of("torch.optim.lbfgs", "LBFGS")) for kind in kinds):
                 note_histories(chunk, self._histories)
-            note.look(chunk, kinds)  # last: reading attributes makes dictionaries of them
-            del chunk, behind
+            note.visit(chunk, kinds)  # last: reading attributes makes dictionaries of them
+            del chunk, untracked
         census.bulk = sum((self._constant | bulk).values())
         return lengths
 
     def _weigh_gains(self, seen: Seen, census: Census, more: int) -> Turns[None]:
-        """Weigh what containers have gained, and the objects that are new: some, that stand for the others."""
+        """Measure what containers have gained, and the new objects, by samples."""
         own = {id(seen), id(seen.before), id(self.__dict__), id(seen.gains), id(seen.containers)}
-        scales = Scales(Either(own, seen.before), seen.storages, bulk=False)
+        weights = ObjectWeights(Either(own, seen.before), seen.storages, bulk=False)
         with_end = without = room = 0.0
         weighed = 0.0
         for gain, item in seen.growing():
@@ -252,7 +251,7 @@ class CensusTaker:
                 unit = 2 if is_a(item, dict) else 1
                 elements = gain * unit
                 fresh = newest(item, gain)
-                weighed += _weigh_some(scales, fresh[:MOST_FRESH], elements, unit, census)
+                weighed += _weigh_some(weights, fresh[:MOST_FRESH], elements, unit, census)
                 each, most = _each(fresh), greatest_length(item, self._histories)
                 with_end += each * elements if most is not None else 0.0
                 without += each * elements if most is None else 0.0
@@ -263,29 +262,29 @@ class CensusTaker:
         if more > weighed:
             news = gc.get_objects(generation=2)[-min(more, MOST_NEW) :]
             census.gained.add(
-                scales.weigh(news, MOST_NEW), max((more - weighed) / len(news), 1.0) if news else 0.0
+                weights.weigh(news, MOST_NEW), max((more - weighed) / len(news), 1.0) if news else 0.0
             )
             del news
         if with_end > 0 and without <= MINOR * with_end:
             census.room = int(room)
 
 
-def _weigh_some(scales: Scales, fresh: list[Any], elements: int, unit: int, census: Census) -> float:
-    """Weigh some of a container's new elements for all of them; return how many objects they are together."""
+def _weigh_some(weights: ObjectWeights, fresh: list[Any], elements: int, unit: int, census: Census) -> float:
+    """Estimate the size of a container's new elements by a sample; return how many objects they are."""
     if not fresh:
         return 0.0
-    before = len(scales.seen)
-    weight, number = scales.weigh_some(fresh, MOST_NEW, unit=unit)
+    before = len(weights.seen)
+    weight, number = weights.weigh_some(fresh, MOST_NEW, unit=unit)
     times = max(elements / number, 1.0)
     census.gained.add(weight, times)
-    return times * (len(scales.seen) - before)
+    return times * (len(weights.seen) - before)
 
 
 class Either:
     """Identities in one of two sets."""
 
     def __init__(self, first: Container[int], second: Container[int]) -> None:
-        """Take both as they are."""
+        """Join two sets without copying."""
         self._first, self._second = first, second
 
     def __contains__(self, identity: object) -> bool:
@@ -311,7 +310,7 @@ def _variable(chunk: list[Any]) -> list[Any]:
 
 
 def _measure(items: list[Any], lengths: dict[int, int], seen: Seen) -> None:
-    """Note the lengths of containers, and which have grown."""
+    """Record the lengths of containers, and which have grown."""
     if len(lengths) > MANY:
         items = list(longer(items, LEAST_OF_MANY))
     keys, now = list(map(id, items)), lengths_of(items)
@@ -323,14 +322,14 @@ def _measure(items: list[Any], lengths: dict[int, int], seen: Seen) -> None:
 
 
 def of_kind(objects: list[Any], module: str, name: str) -> list[Any]:
-    """The objects of a class and its subclasses; none where the module is not loaded."""
+    """The objects of a class and its subclasses; none if the module is not loaded."""
     base = getattr(sys.modules.get(module), name, None)
     return list(only(objects, with_subclasses(base))) if base is not None else []
 
 
 def _each(fresh: list[Any]) -> float:
-    """Bytes of a new element, by a few."""
+    """Bytes of a new element, by a sample."""
     if not fresh:
         return 0.0
-    weight, number = Scales().weigh_some(fresh[:MOST_OF_EACH], MOST_NEW)
+    weight, number = ObjectWeights().weigh_some(fresh[:MOST_OF_EACH], MOST_NEW)
     return weight.total / number

@@ -1,7 +1,7 @@
-"""Which of the user's lines allocate what stays on a CUDA device: the allocator's own record, over a few steps.
+"""The user's lines whose allocations stay on a CUDA device, from the allocator's own record over a few steps.
 
-Two snapshots are compared, so that what every step allocates anew and gives back (gradients, activations)
-cancels. The record is of what is allocated now, not of every event, and is off again after the second.
+Two snapshots are compared, so that memory that every step allocates and frees (gradients, activations) cancels.
+The record holds what is allocated now, not every event, and is switched off after the second.
 
 Source: PyTorch documentation, "Understanding CUDA Memory Usage" (`torch.cuda.memory._record_memory_history`).
 """
@@ -14,15 +14,15 @@ from typing import Any
 from holdwater.attribution.user_code import is_users
 
 MOST_EVENTS = 20_000
-"""Events of the allocator that are remembered, the newest."""
+"""The newest events of the allocator that are kept."""
 MOST_PLACES = 24
 """Lines that are reported."""
 MOST_SIZES = 8
-"""Sizes of blocks that are reported where memory is reserved and not in use."""
+"""Sizes of blocks that are reported if memory is reserved and not in use."""
 
 
 class DeviceRecord:
-    """Records allocations on the CUDA devices; does nothing where CUDA is not in use."""
+    """Records allocations on the CUDA devices; does nothing if CUDA is not in use."""
 
     def __init__(self) -> None:
         self._cuda: Any = None
@@ -36,7 +36,7 @@ class DeviceRecord:
         if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
             return
         self._cuda = torch.cuda
-        record = self._cuda.memory._record_memory_history  # noqa: SLF001 - the documented way, underscore and all
+        record = self._cuda.memory._record_memory_history  # noqa: SLF001 - the documented function, despite the underscore
         record("all", context="alloc", stacks="python", max_entries=MOST_EVENTS)
 
     def mark(self, step: int, events: int = 0) -> None:
@@ -44,7 +44,7 @@ class DeviceRecord:
 
         Args:
             step: The step that has just ended.
-            events: Where the clock stands that the growth follows.
+            events: The value of the clock that the growth follows.
         """
         if self._cuda is not None:
             self._first, self._first_step, self._first_event = self._by_line()[0], step, events
@@ -60,7 +60,7 @@ class DeviceRecord:
         Returns:
             `device`: the user's lines with the bytes by which what they hold has grown, the largest first;
             `segments`: the lines for which more was reserved; `device_steps`, `device_events`: over how many;
-            `device_free`: sizes of free blocks, with their number. Empty where nothing was recorded.
+            `device_free`: sizes of free blocks, with their number. Empty if nothing was recorded.
         """
         if self._cuda is None:
             return {}
@@ -77,7 +77,7 @@ class DeviceRecord:
         }
 
     def abandon(self) -> None:
-        """End, and say nothing."""
+        """End without a result."""
         if self._cuda is not None:
             self._cuda.memory._record_memory_history(None)  # noqa: SLF001
 
@@ -102,5 +102,5 @@ class DeviceRecord:
 
 
 def _users_line(frames: list[dict[str, Any]]) -> tuple[str, int] | None:
-    """The user's innermost line; None where there is none, or the block is older than the record."""
+    """The user's innermost line; None if there is none, or the block is older than the record."""
     return next(((frame["filename"], frame["line"]) for frame in frames if is_users(frame["filename"])), None)

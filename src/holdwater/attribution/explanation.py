@@ -1,42 +1,42 @@
-"""Who allocates a growth and who holds it: the sites of a finding, made of what was seen in the training process.
+"""Explain a growth: the lines that allocate it and the objects that hold it, from what the training process saw.
 
-What the process saw (`Gains`, `LineTrace`, `Capture`) is data; here it is held against the source of the user's
-files, put in order, and said how much of the growth it accounts for. What it does not account for stays
-unexplained, and below a third of the growth nothing is named.
+What the process saw (`Gains`, `LineTrace`, `Capture`) is data. Here it is matched with the user's source files and
+ranked, and the share of the growth that it accounts for is computed. The rest stays unexplained; below a third of
+the growth nothing is named.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from holdwater.attribution.chain import chain_of, other_findings, threads_in_words
 from holdwater.attribution.holders import Holder, column_of, find_holders, held_site, made_site, share_out
 from holdwater.attribution.patterns import Grounds, Pattern, find_pattern
 from holdwater.attribution.site import LEAST_EXPLAINED, Explanation, Growing, Site
 from holdwater.attribution.source import parse
-from holdwater.attribution.telling import tell, tell_more, tell_threads
 
 MOST_SITES = 5
 MINOR = 0.1
-"""A site that accounts for less than this part of what the first does is left out."""
+"""A site that accounts for less than this part of the first site's share is left out."""
 RECURS = 2
-"""A line allocates what stays in so many steps, or at so many events, at least."""
+"""A line counts only if its allocations stay in at least this many steps, or events."""
 LASTING = 0.2
-"""Of what a line's allocations left, so much must be of the first half of the recording: the rest may go yet."""
+"""This part of a line's live allocations must be of the recording's first half: newer ones may yet be freed."""
 OVER = 3.0
-"""A recorded line whose allocations stay by this many times the growth is none of it: it will be freed."""
+"""A recorded line with this many times the growth is not part of it: its allocations will be freed."""
 MOST_TIME = 0.5
-"""A line that takes so much of the time is not told from a thread that allocates beside it."""
+"""A line that takes this part of the time cannot be distinguished from a thread that allocates meanwhile."""
 NEAR = 0.25
-"""A line's net rise of the heap this near to the rate of the growth is taken for it."""
+"""A line whose net rise of the heap is this near to the growth's rate is taken as its cause."""
 POOLED = 512
 """Python's own allocator takes objects up to this size."""
 _WEIGHED = frozenset(("builtins", "torch", "numpy", "collections", "PIL", "mmap", "array"))
-"""Modules whose objects are weighed with all that they own."""
+"""Modules whose objects are measured with all that they own."""
 
 
 @dataclass(slots=True)
 class _Sites:
-    """What the parts of an explanation are made of."""
+    """The material of an explanation."""
 
     holders: list[Holder]
     held: list[Site]
@@ -54,13 +54,14 @@ class _Sites:
 def explain(
     seen: Mapping[str, Any], growing: Growing, *, recorded: Mapping[str, Any] | None = None
 ) -> Explanation:
-    """Put what a process saw in a few steps into sites.
+    """Turn what a process saw in a few steps into sites.
 
     Args:
-        seen: What it saw: `from_step`, `to_step`, `gains`, `lines`, `ran`, `heap`, `traced_steps`, `libraries`,
-            `missing`; `events` of the growth's clock between the counts; `unfinished`, why it saw too little.
+        seen: What the process saw: `from_step`, `to_step`, `gains`, `lines`, `ran`, `heap`, `traced_steps`,
+            `libraries`, `missing`; `events` of the growth's clock between the counts; `unfinished`, why it saw
+            too little.
         growing: What grows, and by how much.
-        recorded: What its allocations were, as `capture.read` returns it; None where they were not recorded.
+        recorded: Its allocations, as `recorded.read` returns them; None if they were not recorded.
     """
     steps = max(seen["to_step"] - seen["from_step"], 1)
     found = _find(seen, growing, recorded, steps)
@@ -69,12 +70,12 @@ def explain(
     explained = _share(found.known, rate) if sites or found.threads else 0.0
     answered = explained >= LEAST_EXPLAINED and "unfinished" not in seen
     missing = [*seen.get("missing", ()), *([seen["unfinished"]] if "unfinished" in seen else [])]
-    said = [*tell_threads(found.threads), *tell(found.holders, sites, growing, steps)] if answered else []
+    said = [*threads_in_words(found.threads), *chain_of(found.holders, sites, growing, steps)] if answered else []
     return Explanation(
         step=int(seen["to_step"]),
         sites=tuple(sites),
         explained=explained,
-        chain=(*([seen["inside"]] if "inside" in seen and said else []), *said, *tell_more(seen, growing)),
+        chain=(*([seen["inside"]] if "inside" in seen and said else []), *said, *other_findings(seen, growing)),
         pattern=_pattern(seen, growing, recorded, found) if answered and sites else None,
         missing=tuple(missing),
         seconds=float(seen.get("seconds", 0.0)),
@@ -112,9 +113,9 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
 
 
 def _between_what_is_kept(known: list[tuple[Holder, Site]], allocated: list[Site], growing: Growing) -> _Sites:
-    """Free memory that malloc cannot give back lies between blocks that are kept: the container that gains such.
+    """The container that gains blocks: free memory that malloc cannot give back lies between kept blocks.
 
-    Objects of 512 bytes or less are no blocks of malloc: they lie in Python's own pools.
+    Objects of 512 bytes or less are not malloc blocks: they lie in Python's own pools.
     """
     kept = [
         (holder, replace(site, bytes_per_step=growing.rate))
@@ -125,10 +126,10 @@ def _between_what_is_kept(known: list[tuple[Holder, Site]], allocated: list[Site
 
 
 def _may_hold_more(gain: Mapping[str, Any], recorded: Mapping[str, Any] | None, steps: int) -> bool:
-    """Whether a container that holds next to nothing of what is allocated may hold it out of sight.
+    """Whether a container whose measured size is tiny may hold the allocated memory invisibly.
 
-    A library's objects may own native memory that cannot be weighed. One more of them comes whenever the line that
-    allocates most has run.
+    A library's objects may own native memory that cannot be measured. Then one more of them appears whenever the
+    line that allocates most has run.
     """
     places = () if recorded is None else recorded.get("places", ())
     if not places or gain["kind"] != "container":
@@ -142,7 +143,7 @@ def _may_hold_more(gain: Mapping[str, Any], recorded: Mapping[str, Any] | None, 
 def _pattern(
     seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any] | None, found: _Sites
 ) -> Pattern | None:
-    """The known cause, if what it rests on was seen."""
+    """The known cause, if its evidence was seen."""
     free = {size for size, _ in seen.get("device_free", ())}
     return find_pattern(
         Grounds(
@@ -157,7 +158,7 @@ def _pattern(
 
 
 def _held_rate(holder: Holder, seen: Mapping[str, Any], growing: Growing, steps: int) -> float:
-    """By how much a holder grows a step; where that comes by events, by what each of them brought."""
+    """A holder's growth per step; if it grows by events, from what each of them added."""
     size = holder.weights[column_of(growing.component)]
     events = int(seen.get("events", 0))
     if growing.eventful and events and growing.per_event and growing.every_steps is None:
@@ -179,8 +180,8 @@ def _allocated(recorded: Mapping[str, Any] | None, growing: Growing) -> list[Sit
 def _allocated_within(recorded: list[Site], held: list[Site], growing: Growing) -> list[Site]:
     """The recorded lines that allocate no more than grows.
 
-    Where there are none, and nothing that is held explains the growth of native memory, the line that allocates
-    most: what frees a part of it is not seen.
+    If there are none, and no holder explains the growth of native memory, the line that allocates most: memory
+    that is freed elsewhere is not seen.
     """
     most = OVER * max(growing.rate, _sum(held))
     within = [site for site in recorded if site.bytes_per_step <= most]
@@ -191,7 +192,7 @@ def _allocated_within(recorded: list[Site], held: list[Site], growing: Growing) 
 
 
 def _place_rate(place: Mapping[str, Any], growing: Growing) -> float:
-    """By how much a place's allocations grow a step; by events, what each brings, as often as they come."""
+    """The growth of a place's allocations per step; by events, what each adds times their frequency."""
     size = place.get("mapped", 0) if column_of(growing.component) == "files" else place["bytes"]
     if place.get("of_events") and growing.per_event:
         return float(size / place["of_events"] * growing.rate / growing.per_event)
@@ -217,7 +218,7 @@ def _on_the_device(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
 
 
 def _by_the_heap(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
-    """The line at which the heap rises by about the rate of the growth, where it is memory of the host."""
+    """The line at which the heap rises by about the rate of the growth, if that is host memory."""
     steps, rate = seen.get("traced_steps", 0), growing.rate
     on_the_host = not growing.component.startswith("device.") and column_of(growing.component) != "handles"
     if not steps or rate <= 0 or not on_the_host:
@@ -231,14 +232,14 @@ def _by_the_heap(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
 
 
 def _by_step(size: float, seen: Mapping[str, Any], growing: Growing) -> float:
-    """What a line adds in a step; where lines were followed until the next rise had come, it is that rise."""
+    """What a line adds in a step; if lines were traced until the next rise, that rise."""
     rise = growing.per_event if growing.per_event is not None else growing.rate * (growing.every_steps or 0)
     waited = seen.get("by_events") or seen.get("every_steps")
     return growing.rate * size / rise if waited and rise > 0 else float(size / seen["traced_steps"])
 
 
 def _takes_the_time(row: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
-    """Whether a line takes most of the time: what another thread allocates meanwhile is booked to it."""
+    """Whether a line takes most of the time: another thread's allocations are then attributed to it."""
     return bool(row[3] > MOST_TIME * sum(other[3] for other in rows))
 
 
@@ -253,7 +254,7 @@ def _site(file: str, line: int, name: str | None, size: float) -> Site:
 
 
 def _in_order(parts: _Sites) -> list[Site]:
-    """Holders and allocations by turns, the heaviest first; minor ones left out."""
+    """Holders and allocations alternating, the largest first; minor ones left out."""
     held, allocated = (
         [site for site in sites if site.bytes_per_step >= MINOR * sites[0].bytes_per_step]
         for sites in (parts.held, parts.allocated)

@@ -1,7 +1,7 @@
-"""What running functions hold in their local variables, read without making a snapshot.
+"""Read the local variables of running functions without making a snapshot.
 
-`frame.f_locals` of Python 3.12 and older makes a dictionary that the frame keeps: it would hold on to old
-values, and change what a program got from `locals()`. So the variables are read where they lie.
+`frame.f_locals` of Python 3.12 and older makes a dictionary that the frame keeps: it would keep old values alive,
+and change what a program got from `locals()`. So the variables are read in place.
 
 Sources: Python documentation, C API, `PyFrame_GetVar` (3.12); PEP 667 (3.13, `f_locals` without a snapshot);
 CPython 3.11, Include/internal/pycore_frame.h, whose layout does not change within 3.11 and is checked before use.
@@ -15,7 +15,7 @@ from typing import Any
 
 _HERE = __file__.rpartition("attribution")[0]
 _OPTIMIZED = 0x1
-"""The flag of code whose variables lie in slots: functions, not modules or classes."""
+"""The flag of code whose variables are in slots: functions, not modules or classes."""
 _FRAME_AT, _CODE_AT, _SLOTS_AT = 24, 32, 72
 """Offsets in CPython 3.11, 64 bits: of the inner frame's address, and in it of its code and of its variables."""
 
@@ -23,7 +23,7 @@ _FRAME_AT, _CODE_AT, _SLOTS_AT = 24, 32, 72
 def running_frames() -> list[FrameType]:
     """The frames of all threads, each thread's innermost first, without those of holdwater."""
     found = []
-    for top in sys._current_frames().values():  # noqa: SLF001 - the documented way to all threads' frames
+    for top in sys._current_frames().values():  # noqa: SLF001 - the documented function for all threads' frames
         frame: FrameType | None = top
         while frame is not None:
             if not frame.f_code.co_filename.startswith(_HERE):
@@ -34,7 +34,7 @@ def running_frames() -> list[FrameType]:
 
 
 def local_values(frame: FrameType) -> list[Any]:
-    """The values of a function's local variables; none for a module, or where they cannot be read safely."""
+    """The values of a function's local variables; none for a module, or if they cannot be read safely."""
     return [value for _, value in local_items(frame)]
 
 
@@ -51,7 +51,7 @@ def local_items(frame: FrameType) -> list[tuple[str, Any]]:
 
 
 def _by_name(frame: FrameType, names: tuple[str, ...]) -> list[tuple[str, Any]]:
-    """Ask for each variable; one without a value is left out."""
+    """Read each variable; one without a value is left out."""
     get = ctypes.pythonapi.PyFrame_GetVar
     get.restype, get.argtypes = ctypes.py_object, (ctypes.py_object, ctypes.py_object)
     values = []
@@ -64,11 +64,11 @@ def _by_name(frame: FrameType, names: tuple[str, ...]) -> list[tuple[str, Any]]:
 
 
 def _by_slot(frame: FrameType) -> list[tuple[str, Any]]:
-    """Read the slots of a frame of CPython 3.11; nothing where its layout is not the expected one."""
+    """Read the slots of a frame of CPython 3.11; nothing if its layout is not the expected one."""
     if ctypes.sizeof(ctypes.c_void_p) != 8 or not hasattr(sys, "getrefcount"):
         return []
     if _runs_elsewhere(frame):
-        return []  # its thread may return from it while it is read, and then its variables' memory is gone
+        return []  # its thread may return from it during the read, which frees its variables
     inner = ctypes.c_void_p.from_address(id(frame) + _FRAME_AT).value
     if not inner or ctypes.c_void_p.from_address(inner + _CODE_AT).value != id(frame.f_code):
         return []
@@ -82,7 +82,7 @@ def _by_slot(frame: FrameType) -> list[tuple[str, Any]]:
 
 
 def _runs_elsewhere(frame: FrameType) -> bool:
-    """Whether a function runs in another thread; the thread that asks stands still itself."""
+    """Whether a function runs in another thread; this thread's own frames do not change meanwhile."""
     others = sys._current_frames()  # noqa: SLF001 - as above
     others.pop(threading.get_ident())  # which would hold this very frame: a cycle
     for top in others.values():
@@ -95,7 +95,7 @@ def _runs_elsewhere(frame: FrameType) -> bool:
 
 
 def _content(value: Any) -> Any:  # noqa: ANN401 - any object
-    """What a variable that a closure shares holds; the cell itself where it is empty."""
+    """The value of a closure's variable; the cell itself if it is empty."""
     try:
         return value.cell_contents if isinstance(value, CellType) else value
     except ValueError:

@@ -11,11 +11,11 @@ Kind = Literal["container", "graph", "value", "instances", "gradients"]
 
 @dataclass(slots=True)
 class Gain:
-    """Something that has grown, by how much, and who holds it."""
+    """Something that has grown: by how much, and its holder."""
 
     kind: Kind
     type: str
-    """Of the container, the value or the instances."""
+    """Type of the container, the value or the instances."""
     count: int
     """Elements, graph nodes or instances gained."""
     weight: Weight
@@ -33,10 +33,10 @@ class Gain:
     bases: dict[str, float] = field(default_factory=dict)
     """Classes that the new elements are instances of, with the share of them."""
     traits: list[str] = field(default_factory=list)
-    """What else was seen of them: see `traits`; `of weights`, `chain`."""
+    """Other properties of the new elements: see `traits`; also `of weights`, `chain`."""
     path: tuple[PathPart, ...] = ()
     naming: PathPart | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """For the watching process."""
+        """As JSON, for the watcher."""
         return asdict(self)

@@ -1,8 +1,8 @@
-"""What has grown between two counts, and who holds it: containers, graphs, texts, instances, gradients.
+"""Find what has grown between two counts, and its holders: containers, graphs, strings, instances, gradients.
 
-A container that was there before and is longer now has gained its newest elements; what those weigh, graphs and
-storages behind them included, is what it holds. What grows without a container (a sum that carries its graph, a
-tensor that is concatenated to, a chain of objects) is found by the name under which it grows.
+A container that existed before and is longer now has gained its newest elements; its gain is their size, with the
+graphs and storages behind them. What grows without a container (a sum that carries its graph, a tensor that is
+concatenated to, a chain of objects) is found by the name under which it grows.
 """
 
 import sys
@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Container, Iterator
 from typing import Any
 
-from holdwater.attribution.behind import only
 from holdwater.attribution.census import LEAST_GAIN, Either, Note, Seen
 from holdwater.attribution.gain import Gain, Kind
 from holdwater.attribution.gradients import GRADIENT, gradients_gained
@@ -20,27 +19,28 @@ from holdwater.attribution.paths import HoldingPath, Paths
 from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.traits import bases_of, has_graph, is_small_view, traits_of
 from holdwater.attribution.turns import Turns
+from holdwater.attribution.untracked import only
 from holdwater.attribution.user_code import is_users
 from holdwater.attribution.weights import (
     NODE_BYTES,
-    Scales,
+    ObjectWeights,
     Weight,
     is_a,
     newest,
 )
 
 MOST_CONTAINERS = 100
-"""Containers whose gain is weighed, those with most new elements first."""
+"""Containers whose gain is measured, those with most new elements first."""
 MOST_WALKED = 2000
 """Objects that are walked for one container's sample."""
 SECONDS = 0.7
-"""After so long no more is weighed, and no more holders are sought."""
+"""Seconds after which no more is measured, and no more holders are sought."""
 MOST_PATHS = 12
-"""Gains for which the holder is sought, the heaviest first."""
+"""Gains whose holder is sought, the largest first."""
 LIGHT = 0.01
-"""Gains of less than this part of the heaviest are none that explain it."""
+"""Gains of less than this part of the largest do not explain the growth."""
 SAMPLE = 24
-"""Elements of a container that are weighed."""
+"""Elements of a container that are measured."""
 MOST_ROWS = 40
 """Gains of which some are named."""
 HELD_HERE = 3
@@ -54,34 +54,34 @@ _HANDLES = ("threading", "subprocess", "socket", "_io", "multiprocessing", "sele
 
 
 class Gains:
-    """Compares each count with the one before."""
+    """Compares each count with the previous one."""
 
     def __init__(self) -> None:
         self.found: list[Gain] = []
-        """What the newest count has found, the heaviest first."""
+        """The gains of the newest count, the largest first."""
         self.growing: list[Any] = []
-        """The heaviest containers themselves, for as long as somebody watches them: see `forget`."""
+        """The largest containers themselves, as long as they are watched: see `forget`."""
         self.counted = "all"
-        """How much of the process the newest count has looked at, as `Census.counted`."""
+        """How much of the process the newest count has visited, as `Census.counted`."""
         self.named: dict[tuple[Any, str], Sizes] = {}
         """Graph nodes and bytes behind each name, at the newest count."""
         self.kinds: dict[int, int] | None = None
-        """How many instances there were of the user's classes, by identity: one that is dropped is not kept."""
+        """Number of instances of the user's classes, by identity of the class, so that no class is kept alive."""
         self.short: dict[int, int] = {}
-        """Lengths of short dictionaries under names of the user's own, by identity."""
+        """Lengths of short dictionaries under the user's names, by identity."""
 
     @property
     def remember(self) -> "CensusComparison":
-        """Takes in a census that others will be compared with."""
+        """Receives a census that later ones will be compared with."""
         return CensusComparison(self, compares=False)
 
     @property
     def compare(self) -> "CensusComparison":
-        """Compares a census with the one before: `found` and `growing` say what has grown."""
+        """Compares a census with the previous one: `found` and `growing` hold what has grown."""
         return CensusComparison(self, compares=True)
 
     def forget(self) -> None:
-        """Let go of the containers."""
+        """Release the containers."""
         self.growing = []
 
 
@@ -90,36 +90,36 @@ Row = tuple[Gain, Any, PathPart | None]
 
 
 class CensusComparison(Note):
-    """One count, seen as it is made."""
+    """One count, as it is made."""
 
     def __init__(self, gains: Gains, *, compares: bool) -> None:
         """Prepare.
 
         Args:
-            gains: Holds the count before, and takes this one.
-            compares: Whether to say what has grown.
+            gains: Holds the previous count, and receives this one.
+            compares: Whether to find what has grown.
         """
         self._gains, self._compares = gains, compares and gains.kinds is not None
         self._before = (gains.named, gains.kinds or {})
         self._names = Names(gains.short, gains.named)
         self._kinds: Counter[type] = Counter()
-        self._gradients: tuple[Gain, ...] = ()  # no list: its place may be another's at the next count
+        self._gradients: tuple[Gain, ...] = ()  # not a list: another object may have its address at the next count
 
     def begin(self, seen: Seen) -> None:
-        """Gradients and names: they lead to tensors."""
+        """Record gradients and names, which lead to tensors."""
         self._names.note_weights(seen.tensors)
         if self._compares:
             self._gradients += tuple(gradients_gained(seen.tensors, seen.storages))
 
-    def look(self, chunk: list[Any], kinds: set[type]) -> None:
-        """Instances of the user's classes, and what is behind their attributes."""
-        self._kinds.update(map(type, self._names.look(chunk, kinds)))
+    def visit(self, chunk: list[Any], kinds: set[type]) -> None:
+        """Record instances of the user's classes, and what their attributes hold."""
+        self._kinds.update(map(type, self._names.visit(chunk, kinds)))
 
     def end(self, seen: Seen) -> Turns[None]:
         """Name what has grown, a few things at a time."""
         if seen.turn.over:
             yield
-        self._names.look_at_names()
+        self._names.visit_names()
         named = self._names.found
         if self._compares:
             gradients: list[Row] = [(gain, None, GRADIENT) for gain in self._gradients]
@@ -127,15 +127,15 @@ class CensusComparison(Note):
         self._keep(named, "all")
 
     def end_in_part(self, seen: Seen, grown: list[tuple[Gain, Any]]) -> Turns[None]:
-        """The same where only names were followed: the way to each container is known.
+        """Name what has grown after a partial count: the path to each container is known.
 
         Args:
-            seen: What the census shows.
+            seen: The census's objects.
             grown: Gains with their paths, and the containers.
         """
         if seen.turn.over:
             yield
-        self._names.look_at_names()
+        self._names.visit_names()
         gains, named = self._gains, self._names.found
         if self._compares:
             rows: list[Row] = [
@@ -150,14 +150,14 @@ class CensusComparison(Note):
         self._keep(named, "in part")
 
     def _keep(self, named: dict[tuple[Any, str], Named], counted: str) -> None:
-        """Keep what the next count is compared with."""
+        """Keep this count for the next comparison."""
         self._gains.named = {key: sizes for key, (sizes, *_) in named.items()}
         self._gains.kinds = {id(kind): count for kind, count in self._kinds.items()}
         self._gains.short = self._names.short
         self._gains.counted = counted
 
     def _take(self, gain: Gain, item: Any, path: HoldingPath) -> None:  # noqa: ANN401 - a container, or nothing
-        """Take in one gain, unless it is the interpreter's own or ours."""
+        """Add one gain, unless it is the interpreter's own or ours."""
         if not _is_noise(path):
             gain.path, gain.naming = path.parts, path.naming
             if gain.kind == "instances" and _is_chain(path, gain.type):
@@ -167,7 +167,7 @@ class CensusComparison(Note):
                 self._gains.growing.append(item)
 
     def _compare(self, seen: Seen, rows: list[Row]) -> Turns[None]:
-        """Weigh what has grown, put it in order, and find who holds it."""
+        """Measure what has grown, rank it, and find its holders."""
         weighed = yield from _containers(seen, {id(seen), id(seen.before), id(self.__dict__), id(seen.gains)})
         if seen.turn.over:
             yield
@@ -188,7 +188,7 @@ class CensusComparison(Note):
         yield from self._name(rows, seen)
 
     def _name(self, rows: list[Row], seen: Seen) -> Turns[None]:
-        """Find who holds what has grown."""
+        """Find the holders of what has grown."""
         gains = self._gains
         gains.found, gains.growing = [], []
         own = {id(rows), id(seen), id(seen.before), id(gains.growing), id(self.__dict__)} | {
@@ -216,7 +216,7 @@ class CensusComparison(Note):
 
 
 def _let_go(rows: list[Row], done: int) -> None:
-    """Let go of what nobody else holds any more."""
+    """Release objects that nothing else holds any more."""
     for at in range(done, len(rows)):
         gain, target, part = rows[at]
         if target is not None and sys.getrefcount(target) <= HELD_HERE:
@@ -224,7 +224,7 @@ def _let_go(rows: list[Row], done: int) -> None:
 
 
 def _importance(gain: Gain) -> float:
-    """By what gains are put in order: bytes, and a little for what cannot be weighed."""
+    """The rank of a gain: bytes, and a little for what cannot be measured."""
     return gain.weight.total + gain.files + 4096 * gain.handles + gain.count
 
 
@@ -235,7 +235,7 @@ def _is_noise(path: HoldingPath) -> bool:
     naming = path.naming
     if naming is None:
         return False
-    if naming.name == "_abc_impl":  # notes which classes were asked for
+    if naming.name == "_abc_impl":  # records which classes were asked for
         return True
     return naming.owner.partition(".")[0] in _STANDARD and not is_users(naming.file or "")
 
@@ -246,7 +246,7 @@ def _is_chain(path: HoldingPath, kind: str) -> bool:
 
 
 def _containers(seen: Seen, own: set[int]) -> Turns[list[tuple[Gain, int]]]:
-    """Weigh containers that were there before and are longer now."""
+    """Measure containers that existed before and are longer now."""
     found: list[tuple[Gain, int]] = []
     until = seen.turn.spent + SECONDS
     for gain, item in seen.growing():
@@ -259,12 +259,12 @@ def _containers(seen: Seen, own: set[int]) -> Turns[list[tuple[Gain, int]]]:
 
 
 def in_container(item: Any, gain: int, seen: Seen) -> Gain | None:  # noqa: ANN401 - a container
-    """What a container has gained, by a sample; None where its newest elements are not known.
+    """What a container has gained, by a sample; None if its newest elements are not known.
 
     Args:
         item: The container.
-        gain: So many elements.
-        seen: What was there before.
+        gain: Number of new elements.
+        seen: What existed before.
     """
     pair = 2 if is_a(item, dict) else 1
     fresh = newest(item, gain)[: SAMPLE * pair]
@@ -280,11 +280,11 @@ def _weighed(  # noqa: PLR0913 - a sample, what it stands for, and what is left 
     *,
     skip: Container[int] = (),
 ) -> Gain:
-    """Weigh a sample, and scale it up: how many there are, and for how many each of the sample stands."""
+    """Measure a sample, and scale it up by the number of elements that each stands for."""
     count, share = counts
     left_out = Either(Either({id(fresh)}, skip), seen.before)
     unit = 2 if is_a(item, dict) and kind == "container" else 1
-    weight, number = Scales(left_out, seen.storages).weigh_some(fresh, MOST_WALKED, unit=unit)
+    weight, number = ObjectWeights(left_out, seen.storages).weigh_some(fresh, MOST_WALKED, unit=unit)
     share *= len(fresh) / number
     scaled = Weight(*(int(part * share) for part in (weight.tensors, weight.python, weight.native, weight.device)))
     return Gain(
@@ -303,13 +303,13 @@ def _weighed(  # noqa: PLR0913 - a sample, what it stands for, and what is left 
 
 
 def _handles(fresh: list[Any], weight: Weight, count: int, share: float) -> int:
-    """How many handles a sample of elements stands for: themselves, or at most one behind each."""
+    """How many handles a sample stands for: its elements themselves, or at most one that each holds."""
     own = sum(module_of(type(part)).partition(".")[0] in _HANDLES for part in fresh)
     return int(share * own) if own else min(int(share * weight.handles), count)
 
 
 def _named_gains(before: dict[tuple[Any, str], Sizes], now: dict[tuple[Any, str], Named]) -> Iterator[Row]:
-    """Names behind which there is more than before."""
+    """Names that hold more than before."""
     for key, (sizes, part, kind, like_weights) in now.items():
         old = before.get(key, sizes)
         more_nodes, more = sizes.nodes - old.nodes, sizes.bytes - old.bytes
@@ -324,7 +324,7 @@ def _named_gains(before: dict[tuple[Any, str], Sizes], now: dict[tuple[Any, str]
 
 
 def _instances(seen: Seen, counts: tuple[dict[int, int], Counter[type]], explained: set[str]) -> Iterator[Row]:
-    """Classes of the user's own with more instances than before that no container holds."""
+    """The user's classes with more instances than before that no container holds."""
     before, now = counts
     more_of = {kind: count - before.get(id(kind), 0) for kind, count in now.items()}
     grown = {
@@ -335,7 +335,7 @@ def _instances(seen: Seen, counts: tuple[dict[int, int], Counter[type]], explain
         alike = list(only(objects, {kind}))
         fresh = alike[-min(more, 2 * SAMPLE) :]
         fresh = fresh[-SAMPLE - 2 : -2] or fresh
-        others = set(map(id, alike)) - set(map(id, fresh))  # one may hold the next: each is weighed for itself
+        others = set(map(id, alike)) - set(map(id, fresh))  # one may hold the next: each is measured alone
         del alike
         if fresh:
             stand_for = (more, more / len(fresh))
@@ -344,4 +344,4 @@ def _instances(seen: Seen, counts: tuple[dict[int, int], Counter[type]], explain
 
 _HERE = __file__.rpartition("attribution")[0]
 _OURS = ("holdwater.", "memray.", "memray")
-"""Modules that are there because somebody looks."""
+"""Modules that are loaded only because the process is observed."""

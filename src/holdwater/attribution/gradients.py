@@ -1,4 +1,4 @@
-"""Gradients that carry a graph: each keeps its step and its weights, in a cycle that nobody collects."""
+"""Gradients that carry a graph: each keeps its step and its weights, in a cycle that is not collected."""
 
 from collections.abc import Container, Iterator
 from typing import Any
@@ -13,11 +13,11 @@ GRADIENT = PathPart("attribute", "grad", "torch.nn.parameter.Parameter")
 
 
 def gradients_gained(tensors: list[Any], known: Container[int]) -> Iterator[Gain]:
-    """Gradients that have a graph behind them, and so keep the step that made them, their weights included.
+    """Gradients that carry a graph, and so keep the step that made them, including its weights.
 
     Args:
-        tensors: Some that live.
-        known: Addresses of storages that were there at the count before.
+        tensors: Live tensors.
+        known: Addresses of storages that existed at the previous count.
     """
     base = class_of("torch", "Tensor")
     graphs, fresh = [], 0

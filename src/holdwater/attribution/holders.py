@@ -1,7 +1,7 @@
-"""Who holds what has grown: gains by the name under which they are held, and the statement that stores them.
+"""Find the holders of a growth: gains by the name under which they are held, and the statement that stores them.
 
-Where a container was seen to grow, that line is the statement; else the source of the user's files says which
-could be, and the lines that were seen to run are preferred. What was only read is marked as such.
+If a container was seen to grow at a line, that line is the statement; else candidates are read from the user's
+source files, and lines that were seen to run are preferred. What was only read in the source is marked as such.
 """
 
 import builtins
@@ -13,9 +13,9 @@ from holdwater.attribution.site import Growing, KnownBy, Site
 from holdwater.attribution.source import Statement, parse
 
 SELDOM = 0.2
-"""A container that gained fewer elements a step has not followed the steps."""
+"""A container that gained fewer elements a step has not grown with the steps."""
 MUCH = 0.3
-"""Unless they account for this share of the growth."""
+"""Such containers still count if they account for this share of the growth."""
 
 
 class StoringStatement(NamedTuple):
@@ -33,7 +33,7 @@ class Holder:
 
     name: str
     gain: dict[str, Any]
-    """The heaviest of them."""
+    """The largest of them."""
     weights: dict[str, float]
     nodes: float
     count: float
@@ -42,7 +42,7 @@ class Holder:
 
 
 def find_holders(seen: Mapping[str, Any], growing: Growing) -> list[Holder]:
-    """Gains by the name under which they are held, the heaviest in what grows first.
+    """Gains by the name under which they are held, the largest in the growing component first.
 
     Args:
         seen: What a process saw: see `explain`.
@@ -63,7 +63,7 @@ def find_holders(seen: Mapping[str, Any], growing: Growing) -> list[Holder]:
 
 
 def column_of(component: str) -> str:
-    """Which weight of a gain counts for a component."""
+    """Which part of a gain's size counts for a component."""
     return {
         "process.handles": "handles",
         "host.children": "handles",
@@ -73,17 +73,17 @@ def column_of(component: str) -> str:
 
 
 def share_out(holders: list[Holder], size: float) -> None:
-    """Give each holder of processes its part of what they have grown by: they are known by number only."""
+    """Give each holder of processes its part of their growth: only their number is known."""
     total = sum(holder.weights["handles"] for holder in holders)
     for holder in holders:
         holder.weights["handles"] *= size / max(total, 1.0)
 
 
 def held_site(holder: Holder, size: float) -> Site | None:
-    """Where something is held; where the statement is not known, where its holder is defined.
+    """The line that holds something; if the statement is not known, the line that defines its holder.
 
     Args:
-        holder: Of the growth.
+        holder: A holder of the growth.
         size: Bytes (or handles) a step.
     """
     naming = holder.gain["naming"]
@@ -102,10 +102,10 @@ def held_site(holder: Holder, size: float) -> Site | None:
 
 
 def made_site(holder: Holder, size: float, seen: Mapping[str, Any]) -> Site | None:
-    """Where what is held was made, as the source has it.
+    """The line that created what is held, according to the source.
 
     Args:
-        holder: Of the growth.
+        holder: A holder of the growth.
         size: Bytes (or handles) a step.
         seen: As for `find_holders`.
     """
@@ -121,7 +121,7 @@ def made_site(holder: Holder, size: float, seen: Mapping[str, Any]) -> Site | No
 
 
 def _is_seldom(holder: Holder, steps: int, growing: Growing) -> bool:
-    """Whether containers under a name grew too seldom to have followed the steps, and by too little to matter."""
+    """Whether containers under a name grew too rarely to grow with the steps, and by too little to matter."""
     if growing.follows != "step" or holder.gain["kind"] != "container" or holder.gain["handles"]:
         return False
     rises = steps / (growing.every_steps or 1)
@@ -149,9 +149,7 @@ def _book(found: dict[tuple[str, str], Holder], seen: Mapping[str, Any], index: 
     weights, holder = _weights(gain), found.get(key)
     if holder is None:
         found[key] = Holder(key[0], gain, weights, gain["nodes"], gain["count"], _stored_at(seen, index, gain))
-    elif (
-        holder.gain["kind"] == gain["kind"]
-    ):  # else the same, seen in two ways: a list, and graphs behind its name
+    elif holder.gain["kind"] == gain["kind"]:  # else the same gain, found twice: a list, and graphs under its name
         for name, size in weights.items():
             holder.weights[name] += size
         holder.nodes += gain["nodes"]
@@ -160,17 +158,17 @@ def _book(found: dict[tuple[str, str], Holder], seen: Mapping[str, Any], index: 
 
 
 def _rank(holder: Holder, growing: Growing, users_files: Sequence[str]) -> tuple[float, float]:
-    """What counts for the component, the user's own holders before others; the smaller the guiltier."""
+    """The sort key: size in the component, the user's own holders before others; smaller ranks first."""
     column, sizes, naming = column_of(growing.component), holder.weights, holder.gain["naming"]
     matched = sizes[column] if column != "total" else sizes["total"] + sizes.get(growing.component, 0.0)
     trust = 1.0 if (naming["file"] or "") in users_files else 0.5 if holder.place is not None else 0.1
     if naming["owner"].startswith("torch.optim") and holder.name == "state":
-        trust = 0.1  # it follows the parameters that the optimizer was given
+        trust = 0.1  # it grows with the parameters that the optimizer was given
     return -matched * trust, -sizes["total"]
 
 
 def _stored_at(seen: Mapping[str, Any], index: int, gain: Mapping[str, Any]) -> StoringStatement | None:
-    """The statement that stores: where the container was seen to grow, else where the source says so."""
+    """The statement that stores: the line at which the container was seen to grow, else one from the source."""
     naming, files = gain["naming"], seen.get("users_files", ())
     if naming["role"] == "cache" and naming["file"] in files:
         source = parse(naming["file"])
@@ -212,6 +210,6 @@ def _by_the_source(
 
 
 def _ran(seen: Mapping[str, Any], file: str, statement: Statement) -> bool:
-    """Whether a statement was seen to run in the steps that were followed line by line."""
+    """Whether a statement was seen to run in the steps that were traced."""
     lines = seen.get("ran", {}).get(file, ())
     return any(statement.line <= line <= statement.last for line in lines)

@@ -1,7 +1,7 @@
-"""What a process holds right now, on request: large tensors and who holds them, objects by type, optimizer state.
+"""List what a process holds now, on request: large tensors and their holders, objects by type, optimizer state.
 
-Taking an inventory reads; it collects nothing and changes nothing. It costs about half a second for a process
-with torch loaded, so it is for a person who asks, not for every step.
+An inventory only reads: it collects and changes nothing. It costs about half a second for a process with torch
+loaded, so it is made on request, not at every step.
 """
 
 import gc
@@ -19,24 +19,24 @@ from holdwater.units import format_size
 MOST_TENSORS, MOST_TYPES = 12, 20
 """Rows that are kept of each table."""
 MANY = 16
-"""So many tensors that are alike are told in one row."""
+"""At least this many similar tensors are reported in one row."""
 MOST_NODES = 100_000
 """Graph nodes that are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorRow:
-    """A large live storage, by the tensor that shows most of it; or many that are alike, by one of them."""
+    """A large live storage, described by its largest tensor; or many similar storages, described by one tensor."""
 
     bytes: int
-    """Of all together."""
+    """Bytes of all of them together."""
     shape: tuple[int, ...]
     dtype: str
     device: str
     holder: str
-    """`attribute weight of torch.nn.modules.linear.Linear`; empty where no Python object holds it."""
+    """`attribute weight of torch.nn.modules.linear.Linear`; empty if no Python object holds it."""
     count: int = 1
-    """Storages of this shape, type and device that are told in one row."""
+    """Number of storages of this shape, type and device in this row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class TypeRow:
     type: str
     count: int
     grown: int
-    """More than at the inventory before; 0 at the first."""
+    """Increase since the previous inventory; 0 at the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class GroupRow:
     parameters: int
     state_bytes: int
     frozen: int
-    """Parameters of the group that need no gradient and have a state all the same."""
+    """Parameters of the group that need no gradient but have a state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +70,17 @@ class Inventory:
     tensor_bytes: dict[str, int] = field(default_factory=dict)
     """Bytes of all storages by device, each counted once."""
     types: tuple[TypeRow, ...] = ()
-    """The most frequent of those that have grown, then of all."""
+    """The most frequent of the types that have grown, then of all."""
     optimizers: tuple[GroupRow, ...] = ()
     graph_nodes: int = 0
     """Nodes of autograd graphs behind live tensors."""
 
     def as_json(self) -> dict[str, Any]:
-        """For other programs."""
+        """The tables as JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """The tables, for people."""
+        """The tables as text."""
         lines = [f"tensors on {device}: {format_size(size)}" for device, size in sorted(self.tensor_bytes.items())]
         lines.append(f"graph nodes kept: {self.graph_nodes:,}")
         lines += [
@@ -100,11 +100,11 @@ class Inventory:
 
 
 _before: Counter[str] = Counter()
-"""Counts by type at the inventory before."""
+"""Counts by type at the previous inventory."""
 
 
 def inventory() -> Inventory:
-    """Say what this process holds now: its largest tensors, its objects by type, its optimizers' state.
+    """List what this process holds now: its largest tensors, its objects by type, its optimizers' state.
 
     Returns:
         The tables; `str()` of them is for people, `as_json()` for programs. Growth is counted from one call to
@@ -130,10 +130,10 @@ def inventory() -> Inventory:
 
 
 def leave_inventory(file: Path, step: int) -> None:
-    """Leave an inventory for another process; the file is whole when it is there.
+    """Write an inventory for another process; the file appears only when it is complete.
 
     Args:
-        file: Where to.
+        file: The file to write.
         step: The step that ended last.
     """
     found = inventory()
@@ -149,7 +149,7 @@ def _storages(tensors: list[Any]) -> tuple[list[tuple[int, Any]], dict[str, int]
         try:
             storage = tensor.untyped_storage()
             key, size = (str(tensor.device), storage.data_ptr()), storage.nbytes()
-        except (RuntimeError, NotImplementedError):  # a fake tensor has none
+        except (RuntimeError, NotImplementedError):  # a fake tensor has no storage
             continue
         if key not in found or tensor.numel() > found[key][1].numel():
             found[key] = (size, tensor)
@@ -160,7 +160,7 @@ def _storages(tensors: list[Any]) -> tuple[list[tuple[int, Any]], dict[str, int]
 
 
 def _alike(storages: list[tuple[int, Any]]) -> list[tuple[int, int, Any]]:
-    """Bytes, number and one tensor of storages; many of one shape, type and device are put together."""
+    """Bytes, number and one tensor of storages; many of one shape, type and device are combined."""
     kinds: dict[tuple[Any, ...], list[tuple[int, Any]]] = {}
     for size, tensor in storages:
         kinds.setdefault((tuple(tensor.shape), tensor.dtype, tensor.device), []).append((size, tensor))
@@ -174,7 +174,7 @@ def _alike(storages: list[tuple[int, Any]]) -> list[tuple[int, int, Any]]:
 
 
 def _row(size: int, count: int, tensor: Any, paths: Paths) -> TensorRow:  # noqa: ANN401 - a tensor
-    """Describe one tensor, or many like it."""
+    """Describe one tensor, or many similar ones."""
     naming = paths.find(tensor).naming
     holder = "" if naming is None else f"{naming.role} {naming.name} of {naming.owner}"
     dtype = str(tensor.dtype).removeprefix("torch.")
@@ -191,7 +191,7 @@ def _types(objects: list[Any]) -> tuple[TypeRow, ...]:
     return tuple(rows[:MOST_TYPES])
 
 
-def _groups(optimizer: Any) -> list[GroupRow]:  # noqa: ANN401 - of any optimizer class
+def _groups(optimizer: Any) -> list[GroupRow]:  # noqa: ANN401 - any optimizer class
     """The state of one optimizer by parameter group."""
     rows = []
     for number, group in enumerate(optimizer.param_groups):

@@ -1,7 +1,7 @@
-"""How long containers are, and how long they can get: what has a greatest length fills, and then grows no more.
+"""Lengths of containers, and their maximum lengths: a container with a maximum length stops growing when full.
 
-A deque says its greatest length itself. A list that was made whole has empty places (None) that fill, so it is as
-long as its places that are taken. An optimizer's history is as long as it was told.
+A deque has a `maxlen`. A preallocated list has empty slots (None) that fill, so its length is the number of filled
+slots. An optimizer's history has a configured maximum.
 """
 
 from collections import deque
@@ -13,13 +13,13 @@ from typing import Any
 from holdwater.attribution.weights import class_of, is_a
 
 LEAST_PLACES = 64
-"""A shorter list is not asked for empty places: there are many."""
+"""Shorter lists are not searched for empty slots: there are too many."""
 _ASKED = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Where in a list an empty place is looked for, as parts of its length."""
+"""Positions at which a list is searched for empty slots, as parts of its length."""
 
 
 def lengths_of(items: list[Any]) -> list[int]:
-    """The lengths of containers; of lists that were made whole, the places that are taken.
+    """The lengths of containers; of preallocated lists, the number of filled slots.
 
     Args:
         items: Containers.
@@ -32,11 +32,11 @@ def lengths_of(items: list[Any]) -> list[int]:
 
 
 def greatest_length(item: Any, histories: dict[int, int]) -> int | None:  # noqa: ANN401 - a container
-    """How long a container can get; None where nothing says so.
+    """The maximum length of a container; None if it has none.
 
     Args:
         item: The container.
-        histories: Greatest lengths of optimizers' histories by identity, as `note_histories` finds them.
+        histories: Maximum lengths of optimizers' histories by identity, as `note_histories` finds them.
     """
     if type(item) is deque:
         return item.maxlen
@@ -46,11 +46,11 @@ def greatest_length(item: Any, histories: dict[int, int]) -> int | None:  # noqa
 
 
 def note_histories(objects: Iterable[Any], histories: dict[int, int]) -> None:
-    """Note the histories of L-BFGS optimizers, with their greatest lengths.
+    """Record the histories of L-BFGS optimizers, with their maximum lengths.
 
     Args:
-        objects: Some, among which such optimizers may be.
-        histories: Takes what is found, by the identity of the list.
+        objects: Objects that may include such optimizers.
+        histories: Receives what is found, by the identity of the list.
     """
     kind = class_of("torch.optim.lbfgs", "LBFGS")
     for optimizer in (item for item in objects if is_a(item, kind)):
@@ -60,6 +60,6 @@ def note_histories(objects: Iterable[Any], histories: dict[int, int]) -> None:
 
 
 def _has_empty_places(item: list[Any]) -> bool:
-    """Whether one of a few places of a list is empty."""
+    """Whether one of a few slots of a list is empty."""
     last = len(item) - 1
     return last >= 0 and any(item[int(part * last)] is None for part in _ASKED)

@@ -1,6 +1,6 @@
-"""How one object holds another: as an attribute, an entry, a default, a cached result, a variable of a generator.
+"""Find how one object holds another: as an attribute, entry, default, cached result, or generator's variable.
 
-Attributes are read without calling anything of the object's own, so that looking changes nothing.
+Attributes are read without calling the object's own code, so that reading changes nothing.
 """
 
 import gc
@@ -21,7 +21,7 @@ MOST_KEYS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class PathPart:
-    """One step of a path: how an object is held by the one before it."""
+    """One step of a path: how an object is held by the previous one."""
 
     role: Role
     name: str | None
@@ -29,10 +29,10 @@ class PathPart:
     owner: str
     """What holds it: a module's name, a function's, or a type's."""
     file: str | None = None
-    """Where the owner's code is."""
+    """The file of the owner's code."""
     line: int | None = None
     most: int | None = None
-    """Of a cache its greatest length; None where it has none."""
+    """A cache's maximum length; None if it has none."""
 
 
 Link = tuple[Any, PathPart]
@@ -55,7 +55,7 @@ def link(holder: Any, level: list[Any]) -> Link:  # noqa: ANN401 - any object
 
 
 def root_of(item: object) -> PathPart | None:
-    """A class, a function, a cache: what a person knows by its name wherever it is kept; None for the rest."""
+    """A class, a function or a cache, which is known by its own name wherever it is kept; None for the rest."""
     if type(item) is type or (is_a(item, type) and isinstance(item, type)):
         return PathPart("global", item.__qualname__, module_of(item), file_of(module_of(item)))
     if type(item) is types.FunctionType:
@@ -67,7 +67,7 @@ def root_of(item: object) -> PathPart | None:
 
 
 def key_of(table: dict[Any, Any], held: object) -> Any:  # noqa: ANN401 - a key
-    """The key of a value in a dictionary; None where it is not there, or the dictionary is very large."""
+    """The key of a value in a dictionary; None if it is not there, or the dictionary is very large."""
     if len(table) > MOST_KEYS:
         return None
     try:
@@ -93,10 +93,10 @@ def attributes(item: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any object
 
 
 def module_of(item: Any) -> str:  # noqa: ANN401 - a class or a function
-    """The name of the module that a class or a function says it is from; empty where that is no text."""
+    """The `__module__` of a class or a function; empty if that is not a string."""
     try:
         name = item.__module__
-    except Exception:  # noqa: BLE001 - what raises is passed over
+    except Exception:  # noqa: BLE001 - what raises is skipped
         return ""
     return name if type(name) is str else ""
 
@@ -108,7 +108,7 @@ def file_of(module: str) -> str | None:
 
 
 def _in_dict(table: dict[Any, Any], level: list[Any]) -> Link | None:
-    """An entry of a dictionary, with its key if that is a text."""
+    """An entry of a dictionary, with its key if that is a string."""
     for held in level:
         key = key_of(table, held)
         if key is not None:

@@ -1,4 +1,4 @@
-"""Which storages are pages of a mapped file: loading a checkpoint with `mmap=True` makes such tensors."""
+"""Find storages that are pages of a mapped file: loading a checkpoint with `mmap=True` makes such tensors."""
 
 import time
 from bisect import bisect_right
@@ -7,13 +7,13 @@ from functools import lru_cache
 from holdwater.probes.mappings import file_ranges
 
 LEAST = 4096
-"""Smaller storages than a page are not asked about."""
+"""Storages smaller than a page are not checked."""
 A_SECOND = 4
-"""Times a second that the process's mappings are read anew, at most: 1 ms for a thousand of them."""
+"""The process's mappings are read again at most this often a second: 1 ms for a thousand of them."""
 
 
 def bytes_of_files(storages: dict[int, int]) -> int:
-    """Bytes of the storages that lie in mapped files.
+    """Bytes of the storages that are in mapped files.
 
     Args:
         storages: Sizes by address; addresses below zero are a device's.
@@ -27,7 +27,7 @@ def bytes_of_files(storages: dict[int, int]) -> int:
 
 @lru_cache(maxsize=1)
 def _ranges(_moment: int) -> list[tuple[int, int]]:
-    """The mappings of files, as they were first seen in a quarter of a second."""
+    """The mappings of files, cached for a quarter of a second."""
     return file_ranges()
 
 

@@ -1,12 +1,12 @@
-"""What grows in place of its name: a sum that carries its graph, a tensor or text that is concatenated to."""
+"""Find values that grow under a name, without a container: a sum with its graph, an extended tensor or string."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from holdwater.attribution.behind import only
 from holdwater.attribution.census import LEAST_GAIN, LEAST_LENGTH
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.links import PathPart, attributes, module_of
+from holdwater.attribution.untracked import only
 from holdwater.attribution.user_code import users_modules
 from holdwater.attribution.weights import (
     Border,
@@ -19,23 +19,23 @@ from holdwater.attribution.weights import (
 )
 
 MOST_NAMED_NODES = 15_000
-"""Graph nodes that are counted behind names."""
+"""Graph nodes that are counted under names."""
 MOST_INSTANCES = 2000
-"""Instances of the user's own classes whose attributes are looked at."""
+"""Instances of the user's own classes whose attributes are read."""
 MOST_AT_A_TIME = 300
-"""Of so many objects at once."""
+"""Instances that are read at once."""
 LEAST_VALUE = 1024
-"""Arrays and texts under a name are looked at from this size on."""
+"""Smaller arrays and strings under a name are ignored."""
 SHORT = 64
-"""A list of at most so many tensors counts as one value."""
+"""A list of at most this many tensors counts as one value."""
 FEW = 16
-"""The values of a dictionary of at most so many are looked at one by one."""
+"""The values of a dictionary of at most this many entries are read one by one."""
 MANY = MOST_NAMED_NODES // 2
-"""A graph of so many nodes is not followed again: only what was added to it is."""
+"""A graph of this many nodes is not walked again: only what was added to it is."""
 
 
 class Sizes(NamedTuple):
-    """What is behind a name."""
+    """What a name holds."""
 
     nodes: int
     """Of graphs."""
@@ -45,23 +45,23 @@ class Sizes(NamedTuple):
 
 
 Named = tuple[Sizes, PathPart, str, bool]
-"""What is behind a name, how it is held, the value's type, whether it is shaped as weights are."""
+"""What a name holds, how it is held, the value's type, and whether it has the shapes of weights."""
 
 
 class Names:
-    """Graph nodes and bytes behind each name of the user's own code."""
+    """Graph nodes and bytes under each name of the user's own code."""
 
     def __init__(self, short: dict[int, int], before: Mapping[tuple[Any, str], Sizes]) -> None:
-        """Begin with nothing found.
+        """Start empty.
 
         Args:
-            short: Lengths of short dictionaries at the count before, by identity.
-            before: What was behind names then.
+            short: Lengths of short dictionaries at the previous count, by identity.
+            before: What names held then.
         """
         self.found: dict[tuple[Any, str], Named] = {}
-        """By the name's owner, and the name."""
+        """What was found, by the name's owner and the name."""
         self.short: dict[int, int] = {}
-        """Lengths of dictionaries that a census takes for too short to be remembered, by identity."""
+        """Lengths of dictionaries that are too short for a census to keep, by identity."""
         self.lengthened: dict[int, tuple[int, Any]] = {}
         """Dictionaries that were short before and are longer now, with their gains."""
         self._short_before, self._before = short, before
@@ -71,8 +71,8 @@ class Names:
         self._instances = MOST_INSTANCES
         self._owners = {module.__name__: module.__file__ for module in users_modules()}
 
-    def look(self, chunk: list[Any], kinds: set[type]) -> Iterator[Any]:
-        """Look at the attributes of instances of the user's own classes, and return these.
+    def visit(self, chunk: list[Any], kinds: set[type]) -> Iterator[Any]:
+        """Read the attributes of instances of the user's own classes, and return the instances.
 
         Args:
             chunk: Some objects.
@@ -90,10 +90,10 @@ class Names:
         return iter(instances)
 
     def note_weights(self, tensors: list[Any]) -> None:
-        """Note the shapes of what optimizers train, and where it lies.
+        """Record the shapes and addresses of what optimizers train.
 
         Args:
-            tensors: All that live.
+            tensors: All live tensors.
         """
         for item in tensors:
             shape = _weights_shape(item)
@@ -101,8 +101,8 @@ class Names:
                 self._weights.add(shape)
                 note_storage(item, self._places)
 
-    def look_at_names(self) -> None:
-        """Look at the names of the user's modules, and of running functions."""
+    def visit_names(self) -> None:
+        """Read the names of the user's modules and of running functions."""
         for module in users_modules():
             for name, value in list(vars(module).items()):
                 self._note(
@@ -112,11 +112,11 @@ class Names:
             self._note((owner, name), value, part)
 
     def _note(self, key: tuple[Any, str], value: Any, part: PathPart) -> None:  # noqa: ANN401 - any value
-        """Note what is behind one name."""
+        """Record what one name holds."""
         if type(value) is dict:
             self._note_dict(value)
             few = list(dict.items(value)) if len(value) <= FEW else ()
-            for inside, item in few:  # totals by name, say
+            for inside, item in few:  # such as totals by name
                 if type(inside) is str and type(item) is not dict:
                     self._note((key, inside), item, part)
             return
@@ -126,7 +126,7 @@ class Names:
             self.found[key] = (sizes, part, type(value).__name__, like)
 
     def _note_dict(self, value: dict[Any, Any]) -> None:
-        """Note a dictionary that is short, or was."""
+        """Record a dictionary that is short, or was."""
         before = self._short_before.get(id(value))
         if len(value) < LEAST_LENGTH:
             self.short[id(value)] = len(value)
@@ -134,7 +134,7 @@ class Names:
             self.lengthened[id(value)] = (len(value) - before, value)
 
     def _measure(self, value: Any, before: Sizes | None) -> Sizes | None:  # noqa: ANN401 - any value
-        """What is behind a value; None for what does not grow in place of its name."""
+        """What a value holds; None if it is of a kind that does not grow under its name."""
         tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
         if is_a(value, tensor):
             return self._measure_tensors([value], before)
@@ -148,7 +148,7 @@ class Names:
         return None
 
     def _measure_tensors(self, tensors: list[Any], before: Sizes | None) -> Sizes:
-        """Graph nodes, and bytes of storages, their own and those that the graphs have saved."""
+        """Graph nodes, and bytes of storages: their own and those that the graphs have saved."""
         storages: dict[int, int] = {}
         functions = [graph for graph in map(graph_of, tensors) if graph is not None]
         newest = max(map(sequence_of, functions), default=0)
@@ -165,18 +165,18 @@ class Names:
 
 
 def _plain_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tensor
-    """The shape of a plain tensor; None of a subclass's, whose own code would be called."""
+    """The shape of a plain tensor; None for a subclass, whose own code would be called."""
     plain = type(item) is class_of("torch", "Tensor") or type(item) is class_of("torch.nn", "Parameter")
     return tuple(item.shape) if plain else None
 
 
 def _weights_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tensor
-    """The shape of what an optimizer trains; None of other tensors."""
+    """The shape of a tensor that an optimizer trains; None for other tensors."""
     return _plain_shape(item) if type(item) is class_of("torch.nn", "Parameter") else None
 
 
 def _local_names() -> Iterator[tuple[Any, str, Any, PathPart]]:
-    """Variables of all running functions but our own."""
+    """Variables of all running functions except our own."""
     for frame in running_frames():
         code = frame.f_code
         for name, value in local_items(frame):

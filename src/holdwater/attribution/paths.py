@@ -1,7 +1,7 @@
-"""The way from a growing object to a root that a person can recognise: a global, a local, an attribute, a closure.
+"""Find the reference path from a growing object to a recognisable root: a global, local, attribute or closure.
 
-Python's referrers are followed upwards, level by level, until a module, a running function, a class or a cache
-is met. What a graph or a C object holds has no referrer: the way then begins nowhere, and is said to.
+Referrers are followed upwards, level by level, to a module, a running function, a class or a cache. What a graph
+or a C object holds has no referrer: the path then has no root, and is reported as such.
 """
 
 import gc
@@ -18,25 +18,25 @@ from holdwater.attribution.user_code import is_users, users_modules
 from holdwater.attribution.weights import is_a
 
 DEEPEST = 8
-"""Levels of referrers that are looked at."""
+"""Levels of referrers that are searched."""
 WIDEST = 24
-"""Objects of one level that are gone on from."""
+"""Objects of one level from which the search continues."""
 ARGUMENTS_HELD = 4
-"""References to the arguments of the search itself: three of ours, and one that counts them."""
+"""References to the search's own arguments: three of ours, and one by the call that counts them."""
 _HERE = __file__.rpartition("attribution")[0]
 WRAPPERS = ("queue", "_queue", "collections", "weakref", "multiprocessing.queues", "asyncio.queues")
-"""Modules whose objects are containers themselves: their own attributes are nobody's names."""
+"""Modules whose objects are containers themselves: their attributes are not names that a user knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoldingPath:
-    """The parts from a root to an object, the root first; without a root where none was found."""
+    """The parts from a root to an object, the root first; without a root if none was found."""
 
     parts: tuple[PathPart, ...]
 
     @property
     def naming(self) -> PathPart | None:
-        """The last part with a name: under it the object is kept; None where nothing has one."""
+        """The last part with a name, under which the object is kept; None if no part has one."""
         for part in reversed(self.parts):
             if part.name is not None and part.role != "element" and not _is_wrappers(part):
                 return part
@@ -50,13 +50,13 @@ def _is_wrappers(part: PathPart) -> bool:
 
 
 class Paths:
-    """Finds paths; made anew for each count, since it notes what running functions hold."""
+    """Finds paths; created for each count, since it records what running functions hold."""
 
     def __init__(self, own: Iterable[int] = ()) -> None:
-        """Note the roots.
+        """Record the roots.
 
         Args:
-            own: Identities of the count's own objects, that are nobody's holders.
+            own: Identities of the count's own objects, which are no holders.
         """
         self._own = set(own) | {id(self)}
         self._modules: dict[int, types.ModuleType] = {}
@@ -65,7 +65,7 @@ class Paths:
         self.note_roots()
 
     def note_roots(self) -> None:
-        """Note what modules, running functions and the user's instances hold now."""
+        """Record what modules, running functions and the user's instances hold now."""
         self._modules = {id(vars(module)): module for module in list(sys.modules.values()) if _is_module(module)}
         self._locals, self._named = {}, {}
         instances: list[tuple[Any, PathPart]] = []
@@ -81,7 +81,7 @@ class Paths:
         self._own |= {id(self._modules), id(self._locals), id(self._named), id(self._own)}
 
     def _note_instance(self, value: Any, part: PathPart) -> None:  # noqa: ANN401 - any object
-        """Note the attributes of an instance of a class of the user's own that has a name."""
+        """Record the attributes of a named instance of a user's class."""
         kind = type(value)
         file = file_of(kind.__module__) if type(kind.__module__) is str else None
         if file is None or not is_users(file):
@@ -91,7 +91,7 @@ class Paths:
             self._named.setdefault(id(held), (part, PathPart("attribute", name, *where)))
 
     def _note_frame(self, frame: types.FrameType, instances: list[tuple[Any, PathPart]]) -> None:
-        """Note the local variables of a running function; those of the user's own functions win."""
+        """Record the local variables of a running function; those of the user's own functions win."""
         code = frame.f_code
         for name, value in local_items(frame):
             noted = self._locals.get(id(value))
@@ -104,18 +104,18 @@ class Paths:
         """The shortest path from a root to an object, one in the user's own code before others.
 
         Args:
-            target: What is held.
+            target: The object that is held.
         """
         return at_once(self.search(target, Turn()))
 
     def search(self, target: object, turn: Turn) -> Turns[HoldingPath]:
-        """The same in turns: each level takes about 40 ns for each object there is.
+        """The same in turns: each level takes about 40 ns for each object in the process.
 
-        While it goes on, up to `WIDEST` objects that lead to the target are held on to.
+        During the search, up to `WIDEST` objects that lead to the target are referenced.
 
         Args:
-            target: What is held.
-            turn: Says when the training is to go on.
+            target: The object that is held.
+            turn: Its end returns control to the training.
         """
         root = self._root(target)
         if root is not None:
@@ -136,7 +136,7 @@ class Paths:
         return HoldingPath(climb.around() or climb.down(climb.last))
 
     def _root(self, item: object) -> PathPart | None:
-        """How a root holds an object; None where none does directly."""
+        """How a root holds an object; None if none does directly."""
         return self._locals.get(id(item)) or root_of(item)
 
     def _in_module(self, namespace: Any, level: list[Any]) -> list[tuple[Any, PathPart]]:  # noqa: ANN401 - a dict
@@ -151,7 +151,7 @@ class Paths:
 
 
 class _Climb:
-    """One search upwards."""
+    """One upward search."""
 
     def __init__(self, paths: Paths, target: object) -> None:
         self._paths = paths
@@ -190,7 +190,7 @@ class _Climb:
         return roots
 
     def around(self) -> tuple[PathPart, ...]:
-        """The parts from the target back to itself, where it holds itself and nobody else does."""
+        """The parts from the target back to itself, if only it holds itself."""
         if self._cycle is None:
             return ()
         held, part = self._cycle
@@ -228,14 +228,14 @@ def _variable(function: Any, note: tuple[Any, Any, PathPart] | None) -> str | No
 
 
 def _is_ours(item: Any) -> bool:  # noqa: ANN401 - any object
-    """Whether a referrer is the search's own tuple of arguments, or a function of ours that waits for its turn."""
+    """Whether a referrer is the search's own argument tuple, or a generator of ours that waits for its turn."""
     if type(item) is types.GeneratorType:
         return item.gi_code.co_filename.startswith(_HERE)
     return type(item) is tuple and sys.getrefcount(item) <= ARGUMENTS_HELD
 
 
 def _is_module(module: Any) -> bool:  # noqa: ANN401 - sys.modules holds all sorts
-    """Whether something in `sys.modules` is a module with a namespace."""
+    """Whether an entry of `sys.modules` is a module with a namespace."""
     return is_a(module, types.ModuleType)
 
 

@@ -1,6 +1,6 @@
-"""The catalogue of known causes: what gives each away, why it grows, and the cure in two lines of code.
+"""The catalogue of known causes: how each is recognised, why it grows, and the cure in two lines of code.
 
-The catalogue is data (`patterns.toml` beside this file), read when it is first needed.
+The catalogue is data (`patterns.toml` in this folder), read when it is first needed.
 """
 
 import tomllib
@@ -12,7 +12,7 @@ from typing import Any
 
 FILE = Path(__file__).with_name("patterns.toml")
 MOST_OF = 0.5
-"""Elements are of a class if so many of them are."""
+"""Elements count as of a class if this share of them are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class Pattern:
     cure: str
     """Two lines of code."""
     reference: str
-    """A public thread or manual about it."""
+    """A public issue or manual about it."""
 
 
 @lru_cache(maxsize=1)
 def read_patterns() -> tuple[tuple[Pattern, list[dict[str, Any]]], ...]:
-    """The catalogue, each pattern with its conditions, one set of which must hold, the more telling first."""
+    """The catalogue, the more specific first: each pattern with its sets of conditions, one of which must hold."""
     rows = tomllib.loads(FILE.read_text(encoding="utf-8"))["pattern"]
     names = ("name", "title", "why", "cure", "reference")
     return tuple(
@@ -43,25 +43,25 @@ def read_patterns() -> tuple[tuple[Pattern, list[dict[str, Any]]], ...]:
 
 
 def named_pattern(name: str) -> Pattern | None:
-    """The pattern of this name; None where the catalogue has none."""
+    """The pattern of this name; None if there is none."""
     return next((pattern for pattern, _ in read_patterns() if pattern.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Grounds:
-    """What a known cause may rest on: all of it was seen."""
+    """The evidence for a known cause: all of it was seen."""
 
     gain: Mapping[str, Any]
-    """The heaviest gain, as `Gain.as_json`; empty where nothing was found to hold the growth."""
+    """The largest gain, as `Gain.as_json`; empty if no holder of the growth was found."""
     component: str
     """What grows."""
     follows: str = "step"
     libraries: frozenset[str] = frozenset()
     """Libraries that the process has loaded."""
     new_sizes: bool = False
-    """Whether blocks of sizes that were not there before were asked for, or are kept."""
+    """Whether blocks of new sizes were requested, or are kept."""
     recorded: bool = False
-    """Whether a line was recorded or traced whose memory stays."""
+    """Whether a line whose memory stays was recorded or traced."""
 
 
 def find_pattern(grounds: Grounds) -> Pattern | None:
@@ -104,7 +104,7 @@ def _fits(when: Mapping[str, Any], grounds: Grounds) -> bool:
 
 
 def _heaviest(weight: Mapping[str, float]) -> str | None:
-    """The kind of memory that makes up most of a gain; None where it weighs nothing."""
+    """The kind of memory that makes up most of a gain; None if it has no size."""
     name = max(weight, key=lambda part: weight[part], default=None)
     return name if name is not None and weight[name] > 0 else None
 

@@ -1,9 +1,9 @@
-"""Which of the user's lines allocate what stays: a recording of `capture.Capture`, read beside the training.
+"""Read a recording of `capture.Capture` in another process: which of the user's lines allocate what stays.
 
     python -m holdwater.attribution.recorded FILE [--every STEPS] [--by-events]
 
-What was allocated in one step and is still there two marks later stays; what every step allocates anew and gives
-back is left out. Where the growth comes every so many steps, or by events, it has to outlive the next of them.
+An allocation stays if it is still live two marks after its step; what every step allocates and frees is left out.
+If the growth comes every so many steps, or by events, an allocation has to outlive the next rise.
 
 Source: memray documentation, `FileReader` (Bloomberg, Apache-2.0).
 """
@@ -23,23 +23,23 @@ from holdwater.attribution.capture import EVENT_MARK, MARK
 from holdwater.attribution.user_code import is_users
 
 SURVIVED = 2
-"""Marks after its own step (or event) that an allocation has to outlive."""
+"""Marks after its own step (or event) that an allocation must outlive."""
 LATE = 1.1
-"""An event may come later than it is expected by this factor."""
+"""An event may come later than expected by this factor."""
 MOST_PLACES = 24
 """Places that are reported."""
 MOST_THREADS = 4
 NICE = 5
-"""By how much the reading process gives way to the training."""
+"""The niceness of the reading process, so that the training has priority."""
 LARGE = 4096
-"""Blocks from this size on leave gaps that others may not fit into."""
+"""Blocks of this size or more leave gaps that others may not fit into."""
 FREES = frozenset(("FREE", "MUNMAP", "PYMALLOC_FREE"))
 Line = tuple[str, int, str]
 """A file, a line, a function."""
 
 
 class Live(NamedTuple):
-    """An allocation that was not given back."""
+    """An allocation that was not freed."""
 
     step: int
     event: int
@@ -48,25 +48,25 @@ class Live(NamedTuple):
 
 @dataclass(slots=True)
 class _AllocatedAt:
-    """What one line, or one thread, has left."""
+    """What one line, or one thread, has allocated and not freed."""
 
     inner: str = ""
     bytes: int = 0
     mapped: int = 0
-    """The part of the bytes that the kernel was asked for by the line itself (`mmap`)."""
+    """The part of the bytes that the line itself mapped (`mmap`)."""
     count: int = 0
     early: int = 0
-    """Bytes of the first half of the steps that count."""
+    """Bytes from the first half of the counted steps."""
     steps: set[int] = field(default_factory=set)
-    """In which it left something, that which is too young to count included."""
+    """Steps in which it left something, including what is too young to count."""
 
 
 @dataclass(slots=True)
 class AllocationRecording:
-    """What a recording's records add up to."""
+    """The totals of a recording's records."""
 
     every: int = 0
-    """Steps from one rise of the growth to the next; 0 where it comes at each."""
+    """Steps from one rise of the growth to the next; 0 if it grows at each step."""
     by_events: bool = False
     """Whether the growth follows events that were marked."""
     mapping: int = -1
@@ -74,17 +74,17 @@ class AllocationRecording:
     marks: int = 0
     events: int = 0
     loop: int | None = None
-    """The thread of the training loop: the one that marks."""
+    """The thread of the training loop, which sets the marks."""
     live: dict[int, Live] = field(default_factory=dict)
     new_sizes: dict[int, int] = field(default_factory=dict)
-    """The step in which a large size was first asked for, by size."""
+    """The step in which a large size was first requested, by size."""
 
     def take(self, records: Iterable[Any], frees: frozenset[int]) -> None:
-        """Follow what is allocated and given back.
+        """Track allocations and frees.
 
         Args:
-            records: Of memray, in their order.
-            frees: Kinds of records that give back.
+            records: memray's, in order.
+            frees: Kinds of records that free memory.
         """
         for record in records:
             if record.allocator in frees:
@@ -124,11 +124,11 @@ class AllocationRecording:
 
     @property
     def _outlives(self) -> int:
-        """Marks, or events, that an allocation has to outlive."""
+        """Marks, or events, that an allocation must outlive."""
         return math.ceil(LATE * self.every) if self.every and not self.by_events else SURVIVED
 
     def _stays(self, row: Live) -> bool:
-        """Whether an allocation is old enough to be called staying."""
+        """Whether an allocation is old enough to count as staying."""
         if self.by_events:
             return row.event + self._outlives <= self.events
         return row.step + self._outlives <= self.marks
@@ -170,9 +170,9 @@ def read(file: Path, *, every: int = 0, by_events: bool = False) -> dict[str, An
     """Read a recording.
 
     Args:
-        file: That `Capture` wrote.
-        every: Steps from one rise of the growth to the next; 0 where it comes at each.
-        by_events: The growth follows the events that were marked.
+        file: Written by `Capture`.
+        every: Steps from one rise of the growth to the next; 0 if it grows at each step.
+        by_events: Whether the growth follows the marked events.
 
     Returns:
         `steps`, `events`: marks seen; `places`: the user's lines whose allocations stayed, the largest first, each
@@ -180,7 +180,7 @@ def read(file: Path, *, every: int = 0, by_events: bool = False) -> dict[str, An
         `of_events`), `steps` in which it happened, `early`, the share of the first half, and `inner`, the function
         that was called there last;
         `threads`: native threads whose allocations stayed, with `tid` and `name`; `new_sizes`: large sizes that
-        the first half of the recording has not seen.
+        the first half of the recording does not have.
     """
     import memray  # noqa: PLC0415 - an extra
 
@@ -200,7 +200,7 @@ def _largest(places: dict[Any, _AllocatedAt], most: int) -> list[tuple[Any, _All
 
 
 def _users_line(stack: list[tuple[str, str, int]]) -> tuple[Line | None, str]:
-    """The user's innermost line of a stack, and the innermost function of all; None where there is none."""
+    """The user's innermost line of a stack, and the innermost function of all; None if there is none."""
     for function, file, line in stack:
         if is_users(file):
             return (file, line, function), stack[0][0]
@@ -208,14 +208,14 @@ def _users_line(stack: list[tuple[str, str, int]]) -> tuple[Line | None, str]:
 
 
 def _name(record: Any) -> str:  # noqa: ANN401 - a record of memray
-    """The name of a record's thread; empty where it has none."""
+    """The name of a record's thread; empty if it has none."""
     return str(getattr(record, "thread_name", ""))
 
 
 def main() -> None:
     """Print what a recording holds as JSON.
 
-    Where memory is short the kernel shall take this process, not the one that trains.
+    If memory is short the kernel should kill this process, not the one that trains.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("file", type=Path)

@@ -1,8 +1,8 @@
-"""Count in part: a bounded walk from the names of the user's own code, where there are too many objects for all.
+"""Take a partial census: a bounded walk from the names of the user's code, if there are too many objects for all.
 
-From the globals of the user's modules, the variables of running functions and the attributes of classes it goes
-a few levels down, to the newest elements first. It finds containers that grow by their names, and touches neither
-the collector's list nor the millions of records that make counting expensive. Each name is walked within one turn.
+From the globals of the user's modules, the variables of running functions and the attributes of classes it goes a
+few levels down, the newest elements first. It finds growing containers by their names, and touches neither the
+collector's list nor the millions of records that make counting expensive. Each name is walked within one turn.
 """
 
 import gc
@@ -13,34 +13,34 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from holdwater.attribution.behind import only
 from holdwater.attribution.census import CONTAINERS, Census, CensusTaker, Seen
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.gain import Gain
 from holdwater.attribution.gains import CensusComparison, in_container
 from holdwater.attribution.links import PathPart, attributes, file_of
 from holdwater.attribution.turns import Turn, Turns
+from holdwater.attribution.untracked import only
 from holdwater.attribution.user_code import is_users, users_modules
 from holdwater.attribution.weights import LEAST_BULK, class_of, host_bytes, is_a, newest, note_storage, owner_of
 
 DEEPEST = 5
-"""Levels below a name that are looked at."""
+"""Levels below a name that are visited."""
 MOST_OBJECTS = 100_000
 """Objects of one count."""
 MOST_BELOW = 3000
 """Objects below one name: a few milliseconds."""
 NEWEST = 64
-"""Elements of a container that are gone into."""
+"""Elements of a container that are visited."""
 _TEXTS = frozenset((str, bytes, bytearray))
 _LEAVES = (types.ModuleType, types.CodeType, types.BuiltinFunctionType, types.FrameType)
 
 Held = tuple[Any, tuple[PathPart, ...], int]
-"""An object, the way to it, and its level."""
+"""An object, the path to it, and its level."""
 
 
 @dataclass(slots=True)
 class _Met:
-    """What one count has met."""
+    """The objects of one count."""
 
     seen: set[int] = field(default_factory=set)
     lengths: dict[int, int] = field(default_factory=dict)
@@ -50,27 +50,27 @@ class _Met:
 
 
 class PartCounter:
-    """Takes censuses in part, and remembers the lengths of containers from one to the next."""
+    """Takes partial censuses, and keeps the lengths of containers from one to the next."""
 
     def __init__(self, whole: CensusTaker, datasets: Callable[[], Iterable[object]] = tuple) -> None:
-        """Begin where whole counts have come to.
+        """Continue from full counts.
 
         Args:
-            whole: Takes whole censuses: what either has counted is what the next is compared with.
-            datasets: Gives the datasets that are iterated: the user's objects too, though a library holds them.
+            whole: Takes full censuses; a count of either kind is compared with the newest of both.
+            datasets: Returns the datasets that are iterated: user objects that a library holds.
         """
         self.alone = False
-        """Whether there was no whole count before the first in part: their totals are not comparable."""
+        """Whether there was no full count before the first partial one: their totals are not comparable."""
         self._whole, self._datasets = whole, datasets
         self._found = _Met()
 
     def turns(self, turn: Turn, census: Census, note: CensusComparison) -> Turns[Census]:
-        """Count in turns what names lead to.
+        """Count in turns what is reachable from names.
 
         Args:
-            turn: Says when the training is to go on.
-            census: Takes what is found; its step is the one that ended last.
-            note: Compares it with the count before.
+            turn: Its end returns control to the training.
+            census: Receives the totals; its step is the one that ended last.
+            note: Compares it with the previous count.
         """
         self._found = found = _Met()
         seen = Seen(turn, self._whole.lengths or {}, {})
@@ -95,7 +95,7 @@ class PartCounter:
         return census
 
     def _add_up(self, census: Census) -> None:
-        """Totals: those of the first count, and what was gained since, for only some is ever looked at."""
+        """Totals: those of the first count, and what was gained since, because only a part is ever visited."""
         found = self._found
         if self._whole.lengths is None:
             self.alone = True
@@ -107,7 +107,7 @@ class PartCounter:
         self._whole.totals = census.tensors, census.bulk = tensors, bulk
 
     def _walk(self, root: Any, part: PathPart, seen: Seen, note: CensusComparison) -> None:  # noqa: ANN401 - any object
-        """Look at what one name leads to."""
+        """Visit what is reachable from one name."""
         found, instances = self._found, []
         waiting: deque[Held] = deque([(root, (part,), 0)])
         most = len(found.seen) + MOST_BELOW
@@ -124,10 +124,10 @@ class PartCounter:
                 instances.append(item)
             if level < DEEPEST:
                 waiting.extend(_children(item, path, level + 1))
-        note.look(instances, set(map(type, instances)))
+        note.visit(instances, set(map(type, instances)))
 
     def _is_plain(self, item: Any) -> bool:  # noqa: ANN401 - any object
-        """Note a tensor, an array or a text; whether it was one."""
+        """Record a tensor, an array or a string; return whether it was one."""
         array = class_of("numpy", "ndarray")
         if is_a(item, class_of("torch", "Tensor")):
             note_storage(item, self._found.storages)
@@ -140,7 +140,7 @@ class PartCounter:
         return False
 
     def _note_container(self, item: Any, path: tuple[PathPart, ...], seen: Seen) -> None:  # noqa: ANN401 - a container
-        """Note a container's length, and weigh what it has gained."""
+        """Record a container's length, and measure what it has gained."""
         length, before = len(item), seen.before.get(id(item))
         self._found.lengths[id(item)] = length
         if before is not None and length > before:
@@ -151,7 +151,7 @@ class PartCounter:
 
 
 def _names(datasets: Iterable[object]) -> Iterator[tuple[Any, Any, PathPart]]:
-    """What names hold, with a key of each: datasets, variables of running functions, globals of the program's."""
+    """What names hold, each with a key: datasets, variables of running functions, globals of the program."""
     for dataset in datasets:
         yield ("dataset", id(dataset)), dataset, PathPart("attribute", "dataset", "torch.utils.data.DataLoader")
     for frame in running_frames():
@@ -200,7 +200,7 @@ def _of_function(function: types.FunctionType, path: tuple[PathPart, ...], level
 
 
 def _attributes(item: Any, path: tuple[PathPart, ...], level: int) -> Iterator[Held]:  # noqa: ANN401 - any object
-    """The attributes of an instance; of one without any, and of a cache, the containers that it refers to."""
+    """The attributes of an instance; for one without any, and for a cache, the containers that it refers to."""
     kind = type(item)
     named = attributes(item)
     where = (f"{kind.__module__}.{kind.__qualname__}", file_of(str(kind.__module__)))

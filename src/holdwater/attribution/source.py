@@ -1,4 +1,4 @@
-"""The statements of a file that store something under a name, or make what is stored, by its syntax tree."""
+"""Find the statements of a file that store something under a name, or create what is stored, by syntax tree."""
 
 import ast
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ VIEWS = frozenset((
     "narrow", "chunk", "split", "unbind", "ravel", "swapaxes", "numpy", "data", "requires_grad_", "items",
     "values", "cpu",
 ))  # fmt: skip
-"""What makes no memory of its own: what is kept was made where the object itself was made."""
+"""Calls that allocate nothing: what is kept was created where the object itself was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class Statement:
     last: int
     """Its last."""
     function: str
-    """The function that it is in; `<module>` for none."""
+    """The function that contains it; `<module>` for none."""
     text: str
     """Its first line's text, without the spaces around it."""
     kind: str = "call"
-    """How it stores: `call`, `entry`, `again` (the name is made anew from itself), `name`, or `decorator`."""
+    """How it stores: `call`, `entry`, `again` (the name is reassigned from itself), `name`, or `decorator`."""
 
 
 class SourceFile:
@@ -80,14 +80,14 @@ class SourceFile:
                 found.append((kind, statement, inside))
 
         def order(row: tuple[str, ast.stmt, tuple[str, ...]]) -> tuple[bool, int, bool, int]:
-            """In the scope, by a storing call or entry, in a loop or a function, the earlier."""
+            """The sort key: in the scope, by a storing call or entry, in a loop or function, the earlier first."""
             kind, statement, inside = row
             return scope is not None and scope not in inside, _KINDS.index(kind), not inside, statement.lineno
 
         return [self._describe(statement, inside, kind) for kind, statement, inside in sorted(found, key=order)]
 
     def calls_with(self, keyword: str) -> list[Statement]:
-        """The statements with a call that is given a keyword, whatever its value but False."""
+        """The statements with a call that passes a keyword with a value other than False."""
         return [
             self._describe(statement, inside)
             for statement, inside in self._statements
@@ -95,10 +95,10 @@ class SourceFile:
         ]
 
     def calls_like(self, name: str) -> list[Statement]:
-        """The statements that call what is named like something: `register_forward_hook` for `_forward_hooks`.
+        """The statements that call a function with a similar name: `register_forward_hook` for `_forward_hooks`.
 
         Args:
-            name: Of what a library keeps; its underscores and plural do not count.
+            name: The library's attribute; underscores and plural do not count.
         """
         stem = name.strip("_").removesuffix("s").casefold()
         words = set(stem.replace("hooks", "hook").split("_"))
@@ -111,7 +111,7 @@ class SourceFile:
         return [self._describe(statement, inside) for _, statement, inside in likely]
 
     def calls_of(self, names: Iterable[str]) -> list[Statement]:
-        """The statements that call something by one of these names: a class, say."""
+        """The statements that call something by one of these names, such as a class."""
         wanted = frozenset(names)
         return [
             self._describe(statement, inside)
@@ -120,10 +120,10 @@ class SourceFile:
         ]
 
     def makes(self, store: Statement, name: str) -> Statement:
-        """The statement that makes what another one stores: itself, or where its variable was set.
+        """The statement that creates what another one stores: itself, or the one that sets its variable.
 
         Args:
-            store: Stores under the name.
+            store: The statement that stores under the name.
             name: As for `stores`.
         """
         for _ in range(4):
@@ -150,7 +150,7 @@ class SourceFile:
         return store
 
     def _describe(self, statement: ast.stmt, scope: tuple[str, ...], kind: str = "call") -> Statement:
-        """Put a statement into words."""
+        """Describe a statement."""
         line = _first_line(statement)
         inside = scope[-1] if scope else "<module>"
         return Statement(line, _own_last(statement), inside, self.text[statement.lineno - 1].strip(), kind)
@@ -158,7 +158,7 @@ class SourceFile:
 
 @lru_cache(maxsize=64)
 def parse(file: str) -> SourceFile | None:
-    """A parsed file; None where it cannot be read or parsed."""
+    """A parsed file; None if it cannot be read or parsed."""
     try:
         return SourceFile(file)
     except (OSError, SyntaxError, ValueError):
@@ -169,7 +169,7 @@ _KINDS = ("decorator", "call", "entry", "again", "name")
 
 
 def _walk(body: list[ast.stmt], scope: tuple[str, ...]) -> Iterator[tuple[ast.stmt, tuple[str, ...]]]:
-    """All statements, each with the classes and functions that it is in."""
+    """All statements, each with the classes and functions that contain it."""
     for statement in body:
         yield statement, scope
         inner = (*scope, statement.name) if isinstance(statement, _SCOPES) else scope
@@ -194,14 +194,14 @@ def _own_last(statement: ast.stmt) -> int:
 
 
 def _parts(statement: ast.stmt) -> Iterator[ast.expr]:
-    """The expressions of a statement, without those of the statements in it; lambdas are gone into."""
+    """The expressions of a statement, without those of the statements in it; lambdas are included."""
     for child in ast.iter_child_nodes(statement):
         if isinstance(child, ast.expr | ast.withitem):
             yield from (node for node in ast.walk(child) if isinstance(node, ast.expr))
 
 
 def _last(node: ast.expr | None) -> str | None:
-    """The last identifier of what is stored into: `losses` of `self.losses[key]` and of `losses.get(key)`."""
+    """The last identifier of the storage target: `losses` of `self.losses[key]` and of `losses.get(key)`."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):
@@ -214,7 +214,7 @@ def _last(node: ast.expr | None) -> str | None:
 
 
 def _stores(statement: ast.stmt, name: str) -> str | None:
-    """How a statement stores under a name; None where it does not."""
+    """How a statement stores under a name; None if it does not."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
         return "decorator" if statement.name == name and statement.decorator_list else None
     if isinstance(statement, ast.AugAssign) and _last(statement.target) == name:
@@ -246,7 +246,7 @@ def _call_stores(call: ast.Call, name: str) -> bool:
 
 
 def _is_given(call: ast.Call, keyword: str) -> bool:
-    """Whether a call is given a keyword that is not plainly False."""
+    """Whether a call passes a keyword that is not the literal False."""
     return any(
         part.arg == keyword and not (isinstance(part.value, ast.Constant) and not part.value.value)
         for part in call.keywords
@@ -262,7 +262,7 @@ def _called(statement: ast.stmt) -> Iterator[str]:
 
 
 def _likeness(called: str, stem: str, words: set[str]) -> int:
-    """How many words a function's name shares with what a library keeps; 0 where they do not belong together.
+    """How many words a function's name shares with a library's attribute; 0 if they do not belong together.
 
     `register_full_backward_hook` puts into `_backward_hooks`, and so does a tensor's `register_hook`.
     """
@@ -299,7 +299,7 @@ def _stored(statement: ast.stmt, name: str) -> ast.expr | None:
 
 
 def _variable_of(node: ast.expr | None) -> str | None:
-    """The variable that an expression is, or is a view of; None where it makes something of its own."""
+    """The variable that an expression is, or is a view of; None if it creates something new."""
     while True:
         if isinstance(node, ast.Name):
             return node.id
@@ -316,7 +316,7 @@ def _variable_of(node: ast.expr | None) -> str | None:
 
 
 _REGISTERING = frozenset(("register", "add", "full", "module"))
-"""Words of functions that put something into a table of a library's."""
+"""Words in names of functions that add something to a library's table."""
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _NAMES = (ast.Name, ast.Attribute)
 _SEQUENCES = (ast.Tuple, ast.List)

@@ -1,10 +1,10 @@
-"""All objects that the collector tracks, a few thousand at a time, and nothing of the newest steps is held on to.
+"""Visit all objects that the collector tracks, a few thousand at a time, without keeping the newest steps' alive.
 
-`gc.get_objects` is one call that cannot be divided (30 ns an object), and its list keeps all alive that it
-refers to. The collector keeps its objects in the order of their age, and moves them to the end only. So an object
-of ours that is made some steps before, a mark, divides the list: what comes after it may belong to a step, and is
-looked at and let go of in the first turn; what comes before it has outlived whole steps, and is looked at in the
-turns that follow, the newest first.
+`gc.get_objects` is one call that cannot be divided (30 ns an object), and its list keeps alive all that it refers
+to. The collector keeps its objects in the order of their age, and moves them only to the end. So an object of ours
+that was created some steps earlier, the mark, divides the list: objects after it may belong to a step, and are
+visited and released in the first turn; objects before it have outlived whole steps, and are visited in the turns
+that follow, the newest first.
 
 Source: CPython, Modules/gcmodule.c (3.11): generations are lists, and a survivor is put at the end of the next.
 """
@@ -17,14 +17,14 @@ from typing import Any
 from holdwater.attribution.turns import Turn
 
 CHUNK = 2000
-"""Objects that are looked at between two looks at the clock."""
+"""Objects that are visited between two readings of the clock."""
 WINDOW = 4096
-"""Objects among which the mark is looked for at a time."""
+"""Objects that are searched for the mark at a time."""
 
 
 def all_objects() -> list[Any]:
     """All that the collector tracks, the oldest first."""
-    newest = gc.get_objects(generation=0)  # first: later it would hold the list that it is added to, for good
+    newest = gc.get_objects(generation=0)  # first: later it would hold the list that it is added to, forever
     newer = gc.get_objects(generation=1)
     objects = gc.get_objects(generation=2)
     objects += newer
@@ -33,15 +33,15 @@ def all_objects() -> list[Any]:
 
 
 class Sweep:
-    """One way through all objects, the newest first."""
+    """One pass over all objects, the newest first."""
 
     def __init__(self, turn: Turn, objects: list[Any], mark: object | None = None) -> None:
         """Begin with a list that was made in this turn.
 
         Args:
-            turn: Says when the training is to go on.
-            objects: As `all_objects` gives them; they are taken out of it as they are looked at.
-            mark: A tracked object that is some steps old; without one all is looked at in this turn.
+            turn: Its end returns control to the training.
+            objects: From `all_objects`; visited objects are removed from it.
+            mark: A tracked object that is some steps old; without one all is visited in this turn.
         """
         self.total = len(objects)
         """How many there are."""
@@ -51,11 +51,11 @@ class Sweep:
         """How many of them are older than the mark."""
 
     def take_out(self, base: type, *, older: bool) -> list[Any]:
-        """The objects of a class and its subclasses; in the list nothing is left of them.
+        """Remove the objects of a class and its subclasses from the list, and return them.
 
         Args:
             base: The class.
-            older: Of those that are older than the mark; else of the others.
+            older: Only those older than the mark; else only the others.
         """
         kinds, found = with_subclasses(base), list[Any]()
         first = 0 if older else self.old
@@ -69,7 +69,7 @@ class Sweep:
         return found
 
     def chunks(self) -> Iterator[list[Any] | None]:
-        """Some objects at a time; None where the turn may end, and before those that are older than the mark."""
+        """Some objects at a time; None where the turn may end, and before those older than the mark."""
         objects = self._objects
         while objects:
             start = max(len(objects) - CHUNK, self.old if len(objects) > self.old else 0, 0)

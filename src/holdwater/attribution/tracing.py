@@ -1,7 +1,7 @@
-"""At which of the user's lines containers grow and the heap rises, seen by following a few steps line by line.
+"""Find the user's lines at which containers grow and the heap rises, by tracing a few steps line by line.
 
-A trace function of Python is set for the thread of the training loop, for a few steps only, and answers only
-for the user's own files. It calls nothing of the program's, and gives up when a step takes much longer for it.
+A Python trace function is set for the thread of the training loop, for a few steps only, and only for the user's
+own files. It calls none of the program's code, and stops if it makes a step much longer.
 
 Source: Python documentation, `sys.settrace`.
 """
@@ -18,28 +18,28 @@ from holdwater.attribution.user_code import is_users, users_frame
 MOST_WATCHED = 16
 """Containers whose lengths are compared at each line."""
 CHECK_EVERY = 64
-"""Events between two looks at the clock."""
+"""Events between two readings of the clock."""
 Place = tuple[str, int]
 """A file and a line."""
 
 
 class LineTrace:
-    """Follows the thread that starts it."""
+    """Traces the thread that starts it."""
 
     def __init__(self, watched: list[Any], heap: Callable[[], float] | None, *, most_seconds: float) -> None:
-        """Prepare to follow.
+        """Prepare to trace.
 
         Args:
-            watched: Containers whose growth is looked for.
-            heap: Reads the bytes that are in use on the heap; None where that is not known.
-            most_seconds: After so long it gives up.
+            watched: Containers whose growth is traced.
+            heap: Reads the bytes that are in use on the heap; None if unknown.
+            most_seconds: Seconds after which it stops.
         """
         self.grown: dict[int, dict[Place, int]] = defaultdict(lambda: defaultdict(int))
-        """Elements that each container, by its place in `watched`, has gained at which line."""
+        """Elements that each container, by its index in `watched`, has gained, by line."""
         self.heap: dict[Place, float] = defaultdict(float)
-        """Bytes by which the heap has risen at each line, what was freed there taken off."""
+        """Net bytes by which the heap has risen at each line."""
         self.spent: dict[Place, float] = defaultdict(float)
-        """Seconds that each line took: what another thread allocates meanwhile is booked to the longest."""
+        """Seconds that each line took: another thread's allocations are attributed to the longest."""
         self.ran: dict[str, set[int]] = defaultdict(set)
         """The lines of each file that have run."""
         self.gave_up = False
@@ -54,10 +54,10 @@ class LineTrace:
         self._frames: list[FrameType] = []
 
     def start(self) -> bool:
-        """Begin; False where another tool follows this thread already."""
+        """Begin; False if another tool traces this thread already."""
         if sys.gettrace() is not None:
             return False
-        frame = users_frame(sys._getframe())  # noqa: SLF001 - the documented way
+        frame = users_frame(sys._getframe())  # noqa: SLF001 - the documented function
         self._at = None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
         while frame is not None:
             if is_users(frame.f_code.co_filename) and frame.f_trace is None:
@@ -71,7 +71,7 @@ class LineTrace:
         return True
 
     def stop(self) -> None:
-        """End, and let go of everything."""
+        """End, and release everything."""
         if sys.gettrace() == self._call:
             sys.settrace(None)
         self._compare()
@@ -81,7 +81,7 @@ class LineTrace:
         self._watched = []
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - a trace function
-        """A function begins: one of the user's is followed."""
+        """A function begins: trace it if it is the user's."""
         del event, argument
         if not is_users(frame.f_code.co_filename):
             return None
@@ -95,7 +95,7 @@ class LineTrace:
         self.ran[self._at[0]].add(self._at[1])
 
     def _line(self, frame: FrameType, event: str, argument: object) -> Any:  # noqa: ANN401 - a trace function
-        """A line begins, or a function ends: what has grown, has grown at the line before."""
+        """A line begins, or a function ends: growth since the last event belongs to the previous line."""
         del argument
         self._compare()
         self._events += 1
@@ -111,7 +111,7 @@ class LineTrace:
         return self._line
 
     def _compare(self) -> None:
-        """Book what has grown to the line that ran."""
+        """Attribute growth to the line that ran."""
         at = self._at
         for index, item in enumerate(self._watched):
             length = len(item)

@@ -1,6 +1,6 @@
-"""What new elements of a container are, and in which state: what a known cause rests on beside their number.
+"""Classes and states of a container's new elements: evidence for a known cause, besides their number.
 
-Only what the standard library's own attributes say is read; nothing of the program's is called.
+Only attributes of the standard library's classes are read; none of the program's code is called.
 """
 
 import functools
@@ -18,11 +18,11 @@ from typing import Any
 from holdwater.attribution.weights import class_of, graph_of, is_a
 
 MOST_PARTS = 8
-"""Parts of a tuple that are looked at, where that is the element."""
+"""Parts of a tuple that are read if it is an element."""
 MOST_BASES = 24
 """Classes that are reported."""
 LIBRARIES = ("torch", "mlx", "matplotlib", "PIL")
-"""Libraries that a known cause may rest on."""
+"""Libraries that known causes refer to."""
 
 
 def loaded_libraries() -> list[str]:
@@ -34,8 +34,8 @@ def bases_of(fresh: list[Any], *, pairs: bool) -> dict[str, float]:
     """The classes that elements are instances of, with the share of the elements.
 
     Args:
-        fresh: Elements; of a tuple its parts are looked at too.
-        pairs: They are keys and values by turns, as a dictionary gives them.
+        fresh: Elements; the parts of a tuple are read too.
+        pairs: Whether they alternate between keys and values of a dictionary.
     """
     found: Counter[str] = Counter()
     for item in fresh:
@@ -45,7 +45,7 @@ def bases_of(fresh: list[Any], *, pairs: bool) -> dict[str, float]:
 
 
 def traits_of(fresh: list[Any], *, pairs: bool) -> list[str]:
-    """What holds of at least half of the elements: see `_TRAITS`; `own keys` where a value keeps its weak key.
+    """What holds of at least half of the elements: see `_TRAITS`; `own keys` if a value keeps its weak key.
 
     Args:
         fresh: As for `bases_of`.
@@ -70,7 +70,7 @@ def _bases(kind: type) -> list[str]:
 
 
 def _safely(holds: Callable[[Any], bool], item: Any) -> bool:  # noqa: ANN401 - any element
-    """Whether something holds; False where an object does not like to be asked."""
+    """Whether a trait holds; False if reading the object raises."""
     try:
         return holds(item)
     except Exception:  # noqa: BLE001 - an object of the program's may raise anything
@@ -78,7 +78,7 @@ def _safely(holds: Callable[[Any], bool], item: Any) -> bool:  # noqa: ANN401 - 
 
 
 def _has_traceback(item: Any) -> bool:  # noqa: ANN401 - any element
-    """Whether it is an exception that keeps the frames that it came through."""
+    """Whether it is an exception that keeps the frames of its traceback."""
     return issubclass(type(item), BaseException) and item.__traceback__ is not None
 
 
@@ -90,7 +90,7 @@ def _is_suspended(item: Any) -> bool:  # noqa: ANN401 - any element
 def _runs(item: Any) -> bool:  # noqa: ANN401 - any element
     """Whether it is a thread or a process that still runs."""
     if issubclass(type(item), threading.Thread):
-        return item.ident in sys._current_frames()  # noqa: SLF001 - the documented way to all threads
+        return item.ident in sys._current_frames()  # noqa: SLF001 - the documented function for all threads
     state = object.__getattribute__(item, "__dict__")
     pid = state.get("pid") or getattr(state.get("_popen"), "pid", None)
     is_process = issubclass(type(item), (class_of("subprocess", "Popen"), _process()))
@@ -98,12 +98,12 @@ def _runs(item: Any) -> bool:  # noqa: ANN401 - any element
 
 
 def _process() -> Any:  # noqa: ANN401 - a class
-    """The class of all processes of multiprocessing."""
+    """The base class of multiprocessing's processes."""
     return class_of("multiprocessing.process", "BaseProcess")
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether a process is gone, or waits to be asked for its exit status."""
+    """Whether a process has ended, reaped or not."""
     try:
         return (
             Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2][1] in "ZX"
@@ -115,11 +115,11 @@ def _has_ended(pid: int) -> bool:
 def _is_linked(item: Any) -> bool:  # noqa: ANN401 - any element
     """Whether it is a block of shared memory that has not been unlinked."""
     kind = class_of("multiprocessing.shared_memory", "SharedMemory")
-    return issubclass(type(item), kind) and os.path.exists(f"/dev/shm/{item.name.lstrip('/')}")  # noqa: PTH110, S108 - where it lives
+    return issubclass(type(item), kind) and os.path.exists(f"/dev/shm/{item.name.lstrip('/')}")  # noqa: PTH110, S108 - its location
 
 
 def _closes_over(item: Any) -> bool:  # noqa: ANN401 - any element
-    """Whether it is a function that keeps something of where it was made."""
+    """Whether it is a function with a closure or defaults."""
     if type(item) is types.FunctionType:
         return bool(item.__closure__ or item.__defaults__ or item.__kwdefaults__)
     return type(item) in {types.MethodType, functools.partial}

@@ -1,7 +1,7 @@
-"""The time that looking may take before the training goes on: a count of objects is made in turns.
+"""Divide a count of objects into turns, so that each step of the training is delayed only briefly.
 
-What counts is written as a generator: it goes on while its turn is not over, lets go of every object that it
-should not keep alive, and yields. Whoever runs it begins the next turn after the next step.
+The count is a generator: it runs until its turn is over, releases every object that it should not keep alive, and
+yields. Its caller begins the next turn after the next step.
 """
 
 import contextlib
@@ -13,14 +13,14 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 Turns = Generator[None, None, Result]
-"""Work that is done in turns: each `yield` ends one, and nothing of the program's is held on to then."""
+"""Work in turns: each `yield` ends one, and no object of the program is referenced then."""
 
 
 class Turn:
-    """When the present turn is over, and what all of them have taken."""
+    """The deadline of the current turn, and the time of all turns."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Begin one that is never over.
+        """Begin a turn without a deadline.
 
         Args:
             clock: Seconds, on a clock that never goes backwards.
@@ -35,14 +35,14 @@ class Turn:
         """Begin the next turn.
 
         Args:
-            seconds: What it may take.
+            seconds: The time that it may take.
         """
         self._began = self._clock()
         self._until = self._began + seconds
         self._open = True
 
     def end(self) -> float:
-        """End the present turn; return the seconds that it took."""
+        """End the current turn; return the seconds that it took."""
         took = self._clock() - self._began
         self._spent += took
         self._open = False
@@ -50,18 +50,18 @@ class Turn:
 
     @property
     def over(self) -> bool:
-        """Whether the training is to go on now."""
+        """Whether the turn is over."""
         return self._clock() >= self._until
 
     @property
     def spent(self) -> float:
-        """Seconds that all turns so far have taken, the present one included."""
+        """Seconds that all turns so far have taken, including the current one."""
         return self._spent + (self._clock() - self._began if self._open else 0.0)
 
 
 @contextlib.contextmanager
 def collector_at_rest() -> Iterator[None]:
-    """No collection begins in here: what looking allocates would set off one of all objects."""
+    """A context without automatic collections: the count's own allocations would trigger one of all objects."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -72,10 +72,10 @@ def collector_at_rest() -> Iterator[None]:
 
 
 def at_once(work: Turns[Result]) -> Result:
-    """Do in one turn what could be done in several.
+    """Run work to its end in one turn.
 
     Args:
-        work: Goes on whenever it is asked to.
+        work: A generator.
     """
     with collector_at_rest():
         while True:

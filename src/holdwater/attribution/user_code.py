@@ -1,4 +1,4 @@
-"""Which files are the user's own: neither the standard library, nor an installed package, nor holdwater."""
+"""Decide which files are the user's own: not the standard library, an installed package or holdwater."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ def is_users(file: str) -> bool:
     """Whether a source file is the user's own.
 
     Args:
-        file: As code names it; what was compiled from text (`<string>`) is nobody's.
+        file: As in a code object; code compiled from a string (`<string>`) is nobody's.
     """
     if not file or file.startswith("<"):
         return False
@@ -31,12 +31,12 @@ def is_users(file: str) -> bool:
 
 
 def _is_librarys(path: str) -> bool:
-    """Whether a path lies in a library's folder, as it is written."""
+    """Whether a path is in a library's folder, without resolving links."""
     return path.startswith((_HERE, *_LIBRARIES)) or any(folder in path for folder in _PACKAGES)
 
 
 def users_frame(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame of the user's own code; None where there is none on the stack."""
+    """The innermost frame of the user's own code; None if there is none on the stack."""
     while frame is not None and not is_users(frame.f_code.co_filename):
         frame = frame.f_back
     return frame

@@ -1,4 +1,4 @@
-"""What objects weigh: their own bytes, the storages of tensors, what graphs keep, the pixels of images.
+"""Measure the sizes of objects: their own bytes, storages of tensors, what graphs keep, pixels of images.
 
 Nodes of autograd graphs are followed from the tensors that Python holds: what only a graph keeps is found there.
 Storages are counted once however many tensors share them.
@@ -19,21 +19,21 @@ from holdwater.probes.devices import graph_pools
 MOST_NODES = 20_000
 """Graph nodes that one census follows: 25 ms, for it is done between two steps."""
 MOST_WALKED = 20_000
-"""Objects that one census weighs in what containers have gained."""
+"""Objects that one census measures in what containers have gained."""
 LEAST_BULK = 1024
-"""Arrays, texts and byte strings from this size on are counted one by one."""
+"""Arrays, strings and byte strings of this size or more are counted one by one."""
 _NO_NUMBER = 1 << 63
-"""Nodes that accumulate gradients have a number above all others: they are the parameters', and old."""
+"""Nodes that accumulate gradients have a number above all others: they belong to parameters, and are old."""
 NODE_BYTES = 400
-"""A graph node and its links, about: measured 350 to 500 bytes with torch 2.13."""
+"""The approximate size of a graph node and its links: measured 350 to 500 bytes with torch 2.13."""
 
 
 @dataclass(slots=True)
 class Weight:
-    """Bytes by what they belong to."""
+    """Bytes by kind of object."""
 
     tensors: int = 0
-    """Tensor storages on the host, those kept by graphs included."""
+    """Tensor storages on the host, including those kept by graphs."""
     python: int = 0
     """Python objects and numpy arrays."""
     native: int = 0
@@ -41,7 +41,7 @@ class Weight:
     device: int = 0
     """Tensor storages on a device."""
     files: int = 0
-    """Of mapped files and shared memory: these are pages of another kind, and no part of the total."""
+    """Bytes of mapped files and shared memory: pages of another kind, not part of the total."""
     handles: int = 0
     """Open files, sockets, threads and processes: a number."""
 
@@ -51,7 +51,7 @@ class Weight:
         return self.tensors + self.python + self.native + self.device
 
     def add(self, other: "Weight", times: float = 1.0) -> None:
-        """Add what some objects weigh, as often as there are such."""
+        """Add the size of some objects, times a factor."""
         self.tensors += int(times * other.tensors)
         self.python += int(times * other.python)
         self.native += int(times * other.native)
@@ -66,15 +66,15 @@ def is_a(item: object, kind: type | tuple[type, ...]) -> bool:
 
 
 def graph_of(tensor: Any) -> Any:  # noqa: ANN401 - a node of a graph
-    """The graph behind a tensor, whatever its class has made of `grad_fn`; None where there is none."""
+    """The graph of a tensor, even if its class redefines `grad_fn`; None if there is none."""
     try:
         return class_of("torch", "Tensor").grad_fn.__get__(tensor)
-    except Exception:  # noqa: BLE001 - what raises is passed over
+    except Exception:  # noqa: BLE001 - what raises is skipped
         return None
 
 
 def note_storage(tensor: Any, storages: dict[int, int]) -> None:  # noqa: ANN401 - a tensor
-    """Note a tensor's storage by its address, a device's by the address below zero; fake ones have none."""
+    """Record a tensor's storage by its address, a device's by the negative address; fake tensors have none."""
     base = class_of("torch", "Tensor")
     try:
         kind = base.device.__get__(tensor).type
@@ -82,7 +82,7 @@ def note_storage(tensor: Any, storages: dict[int, int]) -> None:  # noqa: ANN401
             storage = base.untyped_storage(tensor)
             address = storage.data_ptr()
             storages[address if kind == "cpu" else -1 - address] = storage.nbytes()
-    except Exception:  # noqa: BLE001 - what raises is passed over
+    except Exception:  # noqa: BLE001 - what raises is skipped
         return
 
 
@@ -94,19 +94,19 @@ def size_of(item: object) -> int:
     base = next(base for base in kind.__mro__ if not base.__flags__ & _ON_THE_HEAP)
     try:
         return int(vars(base)["__sizeof__"](item) if "__sizeof__" in vars(base) else object.__sizeof__(item)) + 16
-    except Exception:  # noqa: BLE001 - what raises is passed over
+    except Exception:  # noqa: BLE001 - what raises is skipped
         return 64
 
 
 def follow_graphs(
     functions: list[Any], storages: dict[int, int], most: int = MOST_NODES, *, border: "Border | None" = None
 ) -> int:
-    """Walk the graphs behind tensors, note the storages that they keep, and count their nodes.
+    """Walk the graphs of tensors, record the storages that they keep, and count their nodes.
 
     Args:
         functions: Where to begin.
         storages: Sizes of storages by address; what the nodes have saved is added.
-        most: Nodes that are walked at most.
+        most: The most nodes that are walked.
         border: Older nodes are not walked; None walks all.
     """
     seen: set[Any] = set()
@@ -134,7 +134,7 @@ class Border:
     newest: int
     """The number of its newest node."""
     met: bool = False
-    """Whether a walk has come to it: a graph that was made anew has no older part."""
+    """Whether a walk has reached it: a new graph has no older part."""
 
     def is_reached(self, node: Any) -> bool:  # noqa: ANN401 - a node of a graph
         """Whether a node is not to be walked: it belongs to the older part, or accumulates a gradient."""
@@ -144,18 +144,18 @@ class Border:
 
 
 def sequence_of(node: Any) -> int:  # noqa: ANN401 - a node of a graph
-    """The number of a node in the order in which its thread has made them; 0 where it has none."""
+    """The sequence number of a node in its thread; 0 if it has none."""
     try:
-        return int(node._sequence_nr())  # noqa: SLF001 - it has no public way
-    except Exception:  # noqa: BLE001 - what raises is passed over
+        return int(node._sequence_nr())  # noqa: SLF001 - there is no public API
+    except Exception:  # noqa: BLE001 - what raises is skipped
         return 0
 
 
 def _note_saved(node: Any, name: str, storages: dict[int, int]) -> None:  # noqa: ANN401 - a node of a graph
-    """Note what one attribute of a node keeps; after backward it has been given back."""
+    """Record what one attribute of a node keeps; after backward it has been freed."""
     try:
         value = getattr(node, name)
-    except Exception:  # noqa: BLE001 - what raises is passed over
+    except Exception:  # noqa: BLE001 - what raises is skipped
         return
     tensor = class_of("torch", "Tensor")
     for item in value if type(value) in {tuple, list} else (value,):
@@ -170,12 +170,12 @@ def _image_bytes(image: Any) -> int:  # noqa: ANN401 - a PIL image
             return 0
         width, height = image.size
         return int(width * height * (1 if image.mode in {"1", "L", "P"} else 4))
-    except Exception:  # noqa: BLE001 - what raises is passed over
+    except Exception:  # noqa: BLE001 - what raises is skipped
         return 0
 
 
 def owner_of(item: Any, array: Any) -> tuple[Any, int]:  # noqa: ANN401 - an array, a text, bytes
-    """What holds the memory of an object, and how much; an array may be a view of another, or of a tensor."""
+    """The owner of an object's memory, and its size; an array may be a view of another, or of a tensor."""
     if not is_a(item, array):
         return item, size_of(item)
     base = array.base.__get__(item)
@@ -187,7 +187,7 @@ def owner_of(item: Any, array: Any) -> tuple[Any, int]:  # noqa: ANN401 - an arr
 
 
 def _base_of(item: Any, array: Any) -> Any:  # noqa: ANN401 - an array and its class
-    """What an array's memory belongs to; None where it is the array's own."""
+    """The owner of an array's memory; None if it is the array's own."""
     base = array.base.__get__(item)
     while is_a(base, array):
         base = array.base.__get__(base)
@@ -203,19 +203,19 @@ def _mapping_of(item: Any) -> tuple[int, int]:  # noqa: ANN401 - any object
 
 
 def _shared_storage(item: Any) -> tuple[int, int]:  # noqa: ANN401 - a tensor
-    """The address of a tensor's storage, and its bytes where it lies in shared memory; else 0."""
+    """The address of a tensor's storage, and its bytes if it is in shared memory; else 0."""
     base = class_of("torch", "Tensor")
     try:
         if base.device.__get__(item).type != "cpu" or not base.is_shared(item):
             return 0, 0
         storage = base.untyped_storage(item)
         return storage.data_ptr(), storage.nbytes()
-    except Exception:  # noqa: BLE001 - what raises is passed over
+    except Exception:  # noqa: BLE001 - what raises is skipped
         return 0, 0
 
 
 def newest(item: Any, gain: int) -> list[Any]:  # noqa: ANN401 - a container
-    """The elements that a container has gained, as far as its order tells."""
+    """The elements that a container has gained, as far as its order shows."""
     gain = min(gain, MOST_WALKED)
     try:
         if is_a(item, dict):  # not by key: that would compare keys of the program's own classes
@@ -227,30 +227,30 @@ def newest(item: Any, gain: int) -> list[Any]:  # noqa: ANN401 - a container
         return []
 
 
-class Scales:
-    """Weighs objects with all that they lead to, each once; modules, classes and code are left out."""
+class ObjectWeights:
+    """Measures objects with all that they lead to, each once; modules, classes and code are left out."""
 
     def __init__(self, skip: Container[int] = (), known: Iterable[int] = (), *, bulk: bool = True) -> None:
-        """Prepare to weigh.
+        """Prepare to measure.
 
         Args:
-            skip: Identities of objects that are not gone into.
+            skip: Identities of objects that are not visited.
             known: Addresses of storages that are not counted.
-            bulk: Count arrays, texts and bytes of a kilobyte or more too.
+            bulk: Count arrays, strings and bytes of a kilobyte or more too.
         """
         self._skip, self._bulk = skip, bulk
         self._storages: dict[int, int] = dict.fromkeys(known, 0)
         self._owners = set[int]()
         self._pools: dict[tuple[int, ...], int] | None = None
         self.seen = set[int]()
-        """Identities of what was weighed."""
+        """Identities of measured objects."""
 
     def weigh(self, roots: Iterable[Any], most: int = 5 * MOST_WALKED) -> Weight:
-        """Add up what objects weigh that were not weighed before.
+        """Add up the sizes of objects that were not measured before.
 
         Args:
             roots: Where to begin.
-            most: Objects that are walked at most.
+            most: The most objects that are walked.
         """
         weight, functions, storages = Weight(), list[Any](), dict[int, int]()
         waiting = deque(roots)
@@ -278,24 +278,24 @@ class Scales:
         return weight
 
     def weigh_some(self, roots: list[Any], most: int, *, unit: int = 1) -> tuple[Weight, int]:
-        """Weigh as many objects as can be, each with all that it leads to.
+        """Measure as many objects as possible, each with all that it leads to.
 
         Args:
             roots: The objects.
-            most: Objects that are walked, about; the first root is walked whole if it leads to 20,000 at most.
-            unit: So many roots belong together.
+            most: Approximately how many objects are walked; the first root is walked whole up to 20,000.
+            unit: Number of roots that belong together.
 
         Returns:
-            What some of the roots weigh, and how many these are.
+            The size of some of the roots, and how many these are.
         """
-        trial = Scales(self._skip, self._storages, bulk=self._bulk)
+        trial = ObjectWeights(self._skip, self._storages, bulk=self._bulk)
         trial.weigh(roots[:unit], MOST_WALKED)
         each = max(len(trial.seen), 1)
         number = min(max(most // each, 1) * unit, len(roots))
         return self.weigh(roots[:number], max(most, each)), number
 
     def _array(self, item: Any, array: Any) -> int:  # noqa: ANN401 - an array and its class
-        """Bytes of an array whose memory was not weighed before."""
+        """Bytes of an array whose memory was not measured before."""
         owner, size = owner_of(item, array)
         fresh = id(owner) not in self._owners and (self._bulk or size < LEAST_BULK)
         self._owners.add(id(owner))
@@ -308,7 +308,7 @@ class Scales:
         weight.files += self._mapping(*_mapping_of(item))
 
     def _graph_pool(self, item: Any) -> int:  # noqa: ANN401 - any object
-        """Bytes that a CUDA graph keeps in a pool of its own that was not weighed before; 0 for anything else."""
+        """Bytes that a CUDA graph keeps in a private pool that was not measured before; 0 for anything else."""
         base = class_of("torch._C", "_CUDAGraph")
         if not is_a(item, base):
             return 0
@@ -321,13 +321,13 @@ class Scales:
         return self._pools.pop(pool, 0)
 
     def _mapping(self, key: int, size: int) -> int:
-        """Bytes of a mapping that was not weighed before."""
+        """Bytes of a mapping that was not measured before."""
         fresh = size > 0 and key not in self._owners
         self._owners.add(key)
         return size if fresh else 0
 
     def _add_storages(self, weight: Weight, functions: list[Any], storages: dict[int, int]) -> None:
-        """Add the graphs behind tensors, and the storages that are not known."""
+        """Add the graphs of tensors, and the storages that are not known."""
         graphs = [function for function in functions if function is not None]
         weight.native += NODE_BYTES * follow_graphs(graphs, storages)
         fresh = {address: size for address, size in storages.items() if address not in self._storages}
@@ -346,17 +346,17 @@ def weigh(
     bulk: bool = True,
     most: int = 5 * MOST_WALKED,
 ) -> Weight:
-    """Add up what objects weigh, with all that they lead to; the arguments are those of `Scales`."""
-    return Scales(skip, known, bulk=bulk).weigh(roots, most)
+    """Add up the sizes of objects with all that they lead to; the arguments are those of `ObjectWeights`."""
+    return ObjectWeights(skip, known, bulk=bulk).weigh(roots, most)
 
 
 def host_bytes(storages: dict[int, int]) -> int:
-    """Bytes of the storages that lie on the host."""
+    """Bytes of the storages on the host."""
     return sum(size for address, size in storages.items() if address >= 0)
 
 
 def _referents(item: Any) -> list[Any]:  # noqa: ANN401 - any object
-    """What an object refers to; of keys that are texts the collector is not told."""
+    """What an object refers to, including keys that are strings, which the collector does not report."""
     found = gc.get_referents(item)
     return [*found, *list(dict.keys(item))] if is_a(item, dict) else found
 
@@ -372,20 +372,20 @@ def _weigh_plain(item: Any, weight: Weight, *, bulk: bool) -> None:  # noqa: ANN
 
 
 def class_of(module: str, name: str) -> Any:  # noqa: ANN401 - a class
-    """A class of a module, if that is loaded; else one that nothing is an instance of."""
+    """A class of a module, if that is loaded; else a class without instances."""
     return getattr(sys.modules.get(module), name, _Nothing)
 
 
 class _Nothing:
-    """Stands for a class that is not loaded: nothing is an instance of it."""
+    """Placeholder for a class that is not loaded: it has no instances."""
 
 
 _HANDLES = (
     ("_io", "FileIO"), ("socket", "socket"), ("threading", "Thread"), ("subprocess", "Popen"),
     ("multiprocessing.process", "BaseProcess"), ("multiprocessing.connection", "_ConnectionBase"),
 )  # fmt: skip
-"""Classes whose objects are handles of the system, by module and name."""
+"""Classes whose objects are system handles, by module and name."""
 _ON_THE_HEAP = 1 << 9
-"""The flag of a class that was made by a program (`Py_TPFLAGS_HEAPTYPE`)."""
+"""The flag of a class that was created at run time (`Py_TPFLAGS_HEAPTYPE`)."""
 _NOT_FOLLOWED = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)
-"""Classes, modules, functions, code: shared, and not what grows."""
+"""Classes, modules, functions, code: shared, and not a part of growth."""

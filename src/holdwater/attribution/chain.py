@@ -1,4 +1,4 @@
-"""The way from an allocation to what it keeps, a sentence each: what was seen is told so, what was read too."""
+"""Describe the path from an allocation to what it keeps, in sentences that say how each part is known."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,17 +8,17 @@ from holdwater.attribution.site import Growing, Site
 from holdwater.units import format_rate, format_size
 
 HOLES = 0.5
-"""Elements that weigh less than this part of what grows are told with the holes between them."""
+"""If the elements are less than this part of the growth, the free memory between them is reported."""
 
 
-def tell(holders: Sequence[Holder], sites: Sequence[Site], growing: Growing, steps: int) -> list[str]:
-    """The way as people read it: made here, stored there under this name, which keeps so much.
+def chain_of(holders: Sequence[Holder], sites: Sequence[Site], growing: Growing, steps: int) -> list[str]:
+    """The sentences: where it is allocated, where and under which name it is stored, and how much that keeps.
 
     Args:
-        holders: The guiltiest first.
+        holders: The most likely first.
         sites: As they are reported.
         growing: The growth.
-        steps: Between the two counts.
+        steps: Number of steps between the two counts.
     """
     made = next((site for site in sites if site.role == "allocated"), None)
     held = next((site for site in sites if site.role == "held"), None)
@@ -43,8 +43,8 @@ def tell(holders: Sequence[Holder], sites: Sequence[Site], growing: Growing, ste
     return lines
 
 
-def tell_threads(threads: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Native threads whose allocations stay: no line of the program runs in them.
+def threads_in_words(threads: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Describe native threads whose allocations stay: no line of the program runs in them.
 
     Args:
         threads: Of a recording, each with `name` and `bytes_per_step`, the largest first.
@@ -56,8 +56,8 @@ def tell_threads(threads: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def tell_more(seen: Mapping[str, Any], growing: Growing) -> list[str]:
-    """What else was seen that belongs to a growth of this kind: blocks that are kept, what was compiled again.
+def other_findings(seen: Mapping[str, Any], growing: Growing) -> list[str]:
+    """Describe other findings for a growth of this kind: blocks that are kept, functions that were recompiled.
 
     Args:
         seen: What a process saw.
@@ -77,7 +77,7 @@ def tell_more(seen: Mapping[str, Any], growing: Growing) -> list[str]:
 
 
 def _made(site: Site) -> str:
-    """Where something is made."""
+    """Where something is allocated."""
     if site.known_by == "seen":
         return f"allocated at {_place(site)}: {site.text}"
     return f"the source makes it at {_place(site)}: {site.text} ({_doubt(site)})"
@@ -93,13 +93,13 @@ def _stored(site: Site, what: str) -> str:
 
 
 def _doubt(site: Site) -> str:
-    """What was not seen of a line that was read in the source."""
+    """What was not observed of a line that was read in the source."""
     return "it ran, but was not recorded" if site.ran else "it was not seen to run"
 
 
 def _thread(row: Mapping[str, Any]) -> str:
     """A thread by its name."""
-    return f"`{row['name']}`" if row["name"] else "which has given itself no name"
+    return f"`{row['name']}`" if row["name"] else "unnamed"
 
 
 def _place(site: Site) -> str:

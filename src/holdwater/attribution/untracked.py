@@ -1,7 +1,7 @@
-"""What tracked objects hold that Python's collector does not track: arrays, texts, plain dicts and tuples.
+"""Find what tracked objects hold that Python's collector does not track: arrays, strings, plain dicts and tuples.
 
-Dicts and tuples of plain values are not tracked, so they are gone into. Of a container with very many elements
-some are looked at, evenly spread, and stand for the others: else one list would be a step's whole time.
+Dicts and tuples of plain values are not tracked, so they are searched. A container with very many elements is
+sampled at even distances: else one list could take as long as a step.
 """
 
 import gc
@@ -14,31 +14,31 @@ from typing import Any
 from holdwater.attribution.weights import LEAST_BULK, class_of, owner_of
 
 LONG = 20_000
-"""Elements from which on a container is sampled."""
+"""Containers with more elements are sampled."""
 SAMPLED = 5_000
-"""About so many of its elements are looked at."""
+"""The approximate size of a sample."""
 MOST_HIDDEN = 50_000
-"""Plain dicts and tuples that are gone into at a time."""
+"""Plain dicts and tuples that are searched at a time."""
 _TEXTS = frozenset((str, bytes, bytearray))
 _PLAIN = frozenset((dict, tuple))
 _SIZED = frozenset((dict, OrderedDict, defaultdict, list, tuple, set, frozenset, deque))
 
 
-class Behind:
-    """What was found behind some objects."""
+class Untracked:
+    """The untracked objects that some objects hold."""
 
     def __init__(self) -> None:
         self.bulk: dict[int, int] = {}
-        """Bytes of arrays, texts and byte strings of a kilobyte or more, by identity."""
+        """Bytes of arrays, strings and byte strings of a kilobyte or more, by identity."""
         self.dicts: list[dict[Any, Any]] = []
         """Dicts that the collector does not track."""
         self._hidden: dict[int, Any] = {}
 
-    def look(self, objects: list[Any]) -> "Behind":
-        """Look behind some objects.
+    def visit(self, objects: list[Any]) -> "Untracked":
+        """Search some objects.
 
         Args:
-            objects: Tracked ones, or a list of what running functions hold.
+            objects: Tracked objects, or a list of what running functions hold.
         """
         waiting = [(objects, 1)]
         while waiting:
@@ -57,7 +57,7 @@ class Behind:
         return self
 
     def _note(self, held: list[Any], times: int) -> list[Any]:
-        """Note what is large; return the plain containers that were not seen before."""
+        """Record large objects; return the plain containers that were not seen before."""
         array = class_of("numpy", "ndarray")
         kinds = set(map(type, held))
         arrays = {kind for kind in kinds if issubclass(kind, array)}
@@ -81,7 +81,7 @@ def only(items: list[Any], kinds: Container[type]) -> Iterator[Any]:
 
 
 def longer(items: list[Any], least: int) -> Iterator[Any]:
-    """The items of so many elements or more."""
+    """The items with at least this many elements."""
     return compress(items, map(least.__le__, map(len, items)))
 
 
