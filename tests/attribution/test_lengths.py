@@ -1,4 +1,4 @@
-"""Containers with a greatest length: they fill, and that is no leak."""
+"""Containers with a maximum length: they fill, and that is no leak."""
 
 from collections import deque
 from typing import Any
@@ -47,7 +47,7 @@ def _loss(weight: Any, optimizer: Any) -> Any:
 
 
 class TestCensus:
-    """A count says what growing containers will still take, where all of them have a greatest length."""
+    """A count says what growing containers will still take, where all of them have a maximum length."""
 
     @staticmethod
     def counted(rows: list[Any], fill: Any) -> Census:

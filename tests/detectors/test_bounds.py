@@ -98,7 +98,7 @@ class TestMappedFiles:
 
 
 class TestMemoryAllocatedWhole:
-    """An array that is touched little by little ends with the array."""
+    """An array that is touched gradually ends with the array."""
 
     def test_a_replay_buffer_is_bounded(self) -> None:
         """It lies in regions that were there before."""
@@ -107,7 +107,7 @@ class TestMemoryAllocatedWhole:
         finding = judged(private_rate=100_000, virtual_rate=0, evidence=Evidence(private=(touched,)))
 
         assert finding.verdict == "bounded"
-        assert "touched little by little" in finding.message
+        assert "touched gradually" in finding.message
 
     def test_reports_native_memory_that_is_mapped(self) -> None:
         """A library that maps memory of its own each step."""

@@ -56,7 +56,7 @@ class TestWithoutCompanions:
         assert without_companions(findings) == findings
 
     def test_what_is_flat_accompanies_nothing(self) -> None:
-        """A finding that says that memory stays where it is."""
+        """A finding that says that memory does not grow."""
         findings = [growing("host.native", 5, "flat"), growing("device.active", 65_536)]
 
         assert without_companions(findings) == findings

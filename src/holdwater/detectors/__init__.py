@@ -1,4 +1,4 @@
-"""Is something wrong with a run's memory, and where does it lead? Pure arithmetic on its history."""
+"""Judge a run's memory: leaks, bounded growth, pressure, and forecasts, by pure arithmetic on its history."""
 
 from holdwater.detectors.verdict import Finding, Forecast, Rate, Verdict, VerdictKind
 

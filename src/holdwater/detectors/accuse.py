@@ -1,7 +1,7 @@
-"""Before a leak is named: what drives the growth, would a collection free it, and what is it made of?
+"""Checks before a leak is reported: what drives the growth, would a collection free it, what is it made of?
 
-A growth that a collection frees is garbage: it comes and goes where the collector runs, and leaks where it was
-switched off. A growth of what the dataset itself holds, or of containers with a greatest length, ends by itself.
+Growth that a collection frees is garbage: it is cyclic while the collector runs, and a leak if it was switched
+off. Growth of what the dataset itself holds, or of containers with a maximum length, ends by itself.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from holdwater.timeline.buckets import Buckets
 CURED = 0.5
 """A collection that frees this share of a growth explains it."""
 STALE, ALWAYS_FRESH = 2.0, 64
-"""An experiment is asked for again when the growth is so many times as old, and a little more."""
+"""An experiment is repeated when the growth is this many times as old, and a little more."""
 LEAST_SHARE = 0.4
 """A kind of object is named only if it makes up this share of a growth."""
 
@@ -35,14 +35,14 @@ class Composition:
 
     @property
     def component(self) -> Component:
-        """The largest; native where neither tensors nor Python objects show."""
+        """The largest part; native if neither tensors nor Python objects show."""
         if self.tensors >= max(self.python, LEAST_SHARE):
             return "host.tensors"
         return "host.python" if self.python >= max(self.native, LEAST_SHARE) else "host.native"
 
 
 def composition(evidence: Evidence) -> Composition | None:
-    """Compare the counts before and after a growth; None where there are not two."""
+    """Compare the counts before and after a growth; None if there are not two."""
     pair = _pair(evidence)
     if pair is None:
         return None
@@ -57,13 +57,13 @@ def composition(evidence: Evidence) -> Composition | None:
 
 
 def _freed_of_python(evidence: Evidence, since: int, until: int, growth: float) -> float:
-    """Bytes of garbage that were no tensors: what Python's collector frees belonged to Python objects.
+    """Bytes of garbage other than tensors: what Python's collector frees belonged to Python objects.
 
     Args:
-        evidence: With the experiments.
+        evidence: The run's, with the experiments.
         since: The step from which on they count.
         until: The step before which they count.
-        growth: In bytes; less than half of it may be garbage of the start-up.
+        growth: Bytes; less than half of it may be garbage of the start-up.
     """
     tests = [test for test in evidence.experiments if since <= test.step < until]
     freed = sum(max(test.collected - test.collected_tensors, 0.0) for test in tests)
@@ -71,24 +71,24 @@ def _freed_of_python(evidence: Evidence, since: int, until: int, growth: float) 
 
 
 def is_garbage(evidence: Evidence, growth: Growth, step: int) -> bool:
-    """Whether a collection freed most of what had grown; one that was made long ago acquits nothing of today.
+    """Whether a collection freed most of what had grown; an old one says nothing of growth since.
 
     Args:
-        evidence: With the experiments.
-        growth: What is suspected.
+        evidence: The run's, with the experiments.
+        growth: The suspected growth.
         step: The newest.
     """
     return is_tested(evidence, growth, step) and _was_garbage(evidence, growth)
 
 
 def is_tested(evidence: Evidence, growth: Growth, step: int) -> bool:
-    """Whether an experiment says what the growth is: one that acquits it, while it is not twice as old.
+    """Whether an experiment decides: it freed the growth, or the growth is not yet twice as old since.
 
-    What a collection did not free when the growth was young is no garbage later.
+    What a collection did not free when the growth was young is not garbage later.
 
     Args:
-        evidence: With the experiments.
-        growth: What is suspected.
+        evidence: The run's, with the experiments.
+        growth: The suspected growth.
         step: The newest.
     """
     since = 0 if growth.onset is None else int(growth.onset)
@@ -107,7 +107,7 @@ def _was_garbage(evidence: Evidence, growth: Growth) -> bool:
 
 
 def is_held_by_datasets(evidence: Evidence) -> bool:
-    """Whether what the loaders' own datasets hold has grown by most of the growth."""
+    """Whether most of the growth is in what the loaders' datasets hold."""
     pair = _pair(evidence)
     if pair is None:
         return False
@@ -118,11 +118,11 @@ def is_held_by_datasets(evidence: Evidence) -> bool:
 
 
 def is_of_graphs(evidence: Evidence, growth: Growth) -> bool:
-    """Whether most of what an allocator keeps more of lies in pools of live CUDA graphs.
+    """Whether most of the growth of an allocator's free memory is in pools of live CUDA graphs.
 
     Args:
-        evidence: With the counts.
-        growth: Of what is kept.
+        evidence: The run's, with the counts.
+        growth: Of the free memory.
     """
     known = [(held.step, held.graph_pools) for held in evidence.holdings if held.graph_pools is not None]
     if len(known) < 2 or growth.rate is None:
@@ -140,7 +140,7 @@ def first_visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | 
     last_new = float(buckets.last_step[int(np.argmax(seen))])
     first, now = float(buckets.first_step[0]), float(buckets.last_step[-1])
     if newest >= evidence.samples_total and now - first > JUST_NOW * (last_new - first):
-        return None  # each row has come long ago: what still grows grows by something else
+        return None  # each row came long ago: something else grows
     return newest, float(evidence.samples_total)
 
 
@@ -166,7 +166,7 @@ def _pair(evidence: Evidence) -> tuple[Holdings, Holdings, float] | None:
 
 
 def _grown_by_then(evidence: Evidence, growth: Growth) -> float:
-    """What the line had risen by at the last experiment, from its onset."""
+    """The line's rise from its onset to the last experiment."""
     if growth.rate is None or growth.onset is None or not evidence.experiments:
         return float("inf")
     return max(evidence.experiments[-1].step - int(growth.onset), 1) * growth.rate.bytes_per_step

@@ -1,4 +1,4 @@
-"""Growth whose end is known: the dataset's last row, a container's greatest length, the size of what was mapped.
+"""Growth whose end is known: the dataset's last row, a container's maximum length, the size of a mapping.
 
 Each is a forecast (*bounded*, with the level and the step at which it settles), not a leak.
 """
@@ -17,10 +17,10 @@ from holdwater.timeline.buckets import Buckets
 from holdwater.units import Step, format_size
 
 MAPPED_SHARE = 0.25
-"""Growth that needs no more new address space than this part of itself lies in what was mapped before."""
+"""If new address space is at most this part of a growth, the growth is within earlier mappings."""
 
 ACCOUNTED = 0.5
-"""Readings of the regions that show less of a growth than this are too old, or too young, to say what it is."""
+"""Readings of the regions that show less of a growth than this are too old, or too recent, to decide."""
 
 
 def known_end(
@@ -30,13 +30,13 @@ def known_end(
 
     Args:
         buckets: The history.
-        evidence: What is known beside the curves.
+        evidence: What is known beyond the curves.
         component: What grows.
         growth: How it grows.
         series: The name of the series that grows.
 
     Returns:
-        The finding; None where nothing bounds the growth.
+        The finding; None if nothing bounds the growth.
     """
     ends = _ends(buckets, evidence, component, growth, series)
     return next((found for found in ends if found is not None), None)
@@ -45,18 +45,18 @@ def known_end(
 def _ends(
     buckets: Buckets, evidence: Evidence, component: Component, growth: Growth, series: str
 ) -> Iterator[Finding | None]:
-    """What could bound it, the most certain first."""
+    """Possible bounds, the most certain first."""
     if component != "host.file":
         yield _by_visits(buckets, evidence, component, growth)
         yield _by_room(buckets, evidence, component, growth)
     if component == "host.file":
         yield _by_regions(buckets, evidence, component, growth, "file")
-    elif series in {"outside", "resident"}:  # what malloc hands out is not known by regions
+    elif series in {"outside", "resident"}:  # regions do not show what malloc hands out
         yield _by_regions(buckets, evidence, component, growth, "private")
 
 
 def _by_visits(buckets: Buckets, evidence: Evidence, component: Component, growth: Growth) -> Finding | None:
-    """A growth of what the loaders' datasets hold ends when each row has come once."""
+    """Growth of what the loaders' datasets hold: it ends when each row was read once."""
     visits = accuse.first_visits(buckets, evidence)
     if visits is None or not accuse.is_held_by_datasets(evidence):
         return None
@@ -66,25 +66,25 @@ def _by_visits(buckets: Buckets, evidence: Evidence, component: Component, growt
     plateau, per_row = found
     ends = _settles(buckets, plateau)
     if plateau.steps == 0:
-        ends = f"has settled at {format_size(plateau.settles_at_bytes)}, for each row has come"
+        ends = f"has settled at {format_size(plateau.settles_at_bytes)}, since each row was read"
     text = f"memory follows first visits of samples ({format_size(per_row)} each, held by the dataset): it {ends}"
     return _bounded(buckets, component, growth, plateau, text, follows="sample", per_event=per_row)
 
 
 def _by_room(buckets: Buckets, evidence: Evidence, component: Component, growth: Growth) -> Finding | None:
-    """A growth of containers that have a greatest length."""
+    """Growth of containers that have a maximum length."""
     room = evidence.holdings[-1].room if evidence.holdings else None
     if room is None:
         return None
     plateau = _plateau(buckets, growth, float(room))
-    text = f"memory grows in containers with a greatest length: it {_settles(buckets, plateau)}"
+    text = f"memory grows in containers with a maximum length: it {_settles(buckets, plateau)}"
     return _bounded(buckets, component, growth, plateau, text)
 
 
 def _by_regions(
     buckets: Buckets, evidence: Evidence, component: Component, growth: Growth, kind: Kind
 ) -> Finding | None:
-    """A growth within regions that had been mapped before it began."""
+    """Growth within regions that had been mapped before it began."""
     onset = 0 if growth.onset is None else int(growth.onset)
     touched = evidence.touched_since(kind, onset)
     if touched is not None and _accounts_for(touched, growth, int(buckets.last_step[-1])):
@@ -98,7 +98,7 @@ def _by_regions(
         plateau, end = None, "it cannot exceed what is mapped"
     what = {
         "file": "pages of mapped files become resident as they are read; the kernel may drop them again",
-        "private": "memory that was allocated whole is touched little by little",
+        "private": "memory that was allocated at once is touched gradually",
     }[kind]
     return _bounded(buckets, component, growth, plateau, f"{what}: {end}")
 
@@ -107,7 +107,7 @@ def _accounts_for(touched: Touched, growth: Growth, step: int) -> bool:
     """Whether readings of the regions show most of what has grown since the first of them.
 
     Args:
-        touched: What they show.
+        touched: The readings.
         growth: How memory grows.
         step: The newest.
     """
@@ -117,7 +117,7 @@ def _accounts_for(touched: Touched, growth: Growth, step: int) -> bool:
 
 
 def needs_no_address_space(buckets: Buckets, growth: Growth) -> bool:
-    """Whether hardly any address space was added in the later half of a growth; False where that is not known.
+    """Whether hardly any address space was added in the later half of a growth; False if unknown.
 
     Args:
         buckets: The history.
@@ -130,20 +130,20 @@ def needs_no_address_space(buckets: Buckets, growth: Growth) -> bool:
     steps, sizes = buckets.last_step[seen], virtual[seen]
     middle = (int(growth.onset) + float(steps[-1])) / 2  # libraries are loaded meanwhile, most of them early
     start = max(int(np.searchsorted(steps, middle, side="right")) - 1, 0)
-    added = sizes[start:].max() - sizes[start]  # not the last: a script gives back at its end
+    added = sizes[start:].max() - sizes[start]  # not the last: a script frees memory at its end
     grown = growth.rate.bytes_per_step * float(steps[-1] - steps[start])
     return bool(added < MAPPED_SHARE * grown)
 
 
 def _plateau(buckets: Buckets, growth: Growth, room: float) -> Plateau:
-    """Where a growth settles that can still take so many bytes."""
+    """Where a growth with this many bytes left settles."""
     resident = float(buckets.lows("resident")[-1])
     steps = room / max(growth.rate.bytes_per_step, 1.0) if growth.rate is not None else 0.0
     return Plateau(resident + room, steps)
 
 
 def _settles(buckets: Buckets, plateau: Plateau) -> str:
-    """Where and when, in words."""
+    """The level and the step, as text."""
     at = int(buckets.last_step[-1]) + round(plateau.steps)
     return f"settles near step {at} at {format_size(plateau.settles_at_bytes)}"
 
@@ -158,7 +158,7 @@ def _bounded(  # noqa: PLR0913 - the parts of a finding
     follows: Clock = "step",
     per_event: float | None = None,
 ) -> Finding:
-    """Put a bounded growth into a finding."""
+    """Make a finding of a bounded growth."""
     rate = growth.rate
     if rate is not None and per_event is not None:
         rate = rate.per(per_event)

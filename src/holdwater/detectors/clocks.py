@@ -18,25 +18,25 @@ EVENTS: tuple[tuple[str, Clock], ...] = (
     ("shapes", "shape"),
     ("epochs", "epoch"),
 )
-"""Event clocks, the more telling first: an epoch often ends with an evaluation and a checkpoint."""
+"""Event clocks, the more specific first: an epoch often ends with an evaluation and a checkpoint."""
 MOST_RISES, LEAST_APART = 0.4, 3
-"""Growth that comes in more of the readings than this, or more often than every third step, comes at each step."""
+"""Growth in more of the readings than this, or more often than every third step, counts as growth at each step."""
 LEAST_EVENTS = 4
-"""Of fewer events no growth is said to follow."""
+"""With fewer events no growth is attributed to a clock."""
 MOST_COVERED = 0.6
-"""An event that occurs in more of the buckets than this is no other clock than the step."""
+"""An event that occurs in more of the buckets than this is no clock of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """What a growth follows."""
+    """The clock that a growth follows."""
 
     clock: Clock
     per_event: float
-    """Bytes per event of that clock; of steps per event where growth comes every so many of them."""
+    """Bytes per event of that clock; if growth comes every so many steps, bytes per rise."""
     events: int
     every_steps: int | None = None
-    """Steps from one rise to the next, on the mean, where growth does not come at each step."""
+    """Mean number of steps between two rises, if growth does not come at each step."""
 
 
 def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None:
@@ -48,7 +48,7 @@ def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None
         since: The step at which the growth begins.
 
     Returns:
-        The clock; None where the growth is none or too short.
+        The clock; None if there is no growth, or it is too short.
     """
     keep = _before_the_end(np.flatnonzero(~np.isnan(values) & (buckets.last_step >= since)), values)
     y = values[keep]
@@ -61,7 +61,9 @@ def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None
         if events >= LEAST_EVENTS and _grows_at(y, counts):
             found.append(Following(clock, float(y[-1] - y[0]) / events, events))
     if found:
-        return min(found, key=lambda following: following.events)  # of several the rarest says most
+        return min(
+            found, key=lambda following: following.events
+        )  # of several clocks the rarest is the most specific
     steps = buckets.last_step[keep].astype(np.float64)
     seconds = buckets.seconds[keep]
     if _is_by_the_second(y, steps, seconds):
@@ -74,20 +76,20 @@ def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None
 
 
 def _before_the_end(keep: npt.NDArray[np.intp], values: Floats) -> npt.NDArray[np.intp]:
-    """The readings up to the greatest, if that is a late one: what a script frees as it ends says nothing."""
+    """The readings up to the largest, if that is a late one: memory that a script frees as it ends is ignored."""
     greatest = int(np.argmax(values[keep])) + 1 if len(keep) else 0
     return keep[:greatest] if 2 * greatest >= len(keep) else keep
 
 
 def steps_between_rises(steps: Floats, values: Floats) -> int | None:
-    """How many steps lie between two rises of a growth that does not come at each step.
+    """Steps between two rises of a growth that does not come at each step.
 
     Args:
-        steps: Of the readings. Shape (values,).
+        steps: Steps of the readings. Shape (values,).
         values: The readings. Shape (values,).
 
     Returns:
-        The mean distance; None where growth comes at each step, or readings are too far apart to tell.
+        The mean distance; None if growth comes at each step, or readings are too far apart to know.
     """
     rises, apart = np.diff(values), np.diff(steps)
     total, length = float(values[-1] - values[0]), float(steps[-1] - steps[0])
@@ -98,7 +100,7 @@ def steps_between_rises(steps: Floats, values: Floats) -> int | None:
     at = np.flatnonzero(excess > max(6 * noise, 0.3 * float(np.sort(excess)[-LEAST_EVENTS])))
     if len(at) < LEAST_EVENTS or apart[at].sum() > MOST_RISES * length or rises[at].sum() < 0.7 * total:
         return None
-    at = at[np.append(True, np.diff(at) > 1)]  # a rise that two readings share is one
+    at = at[np.append(True, np.diff(at) > 1)]  # a rise that spans two readings is one
     middles = steps[at] + apart[at] / 2
     every = float(middles[-1] - middles[0]) / max(len(middles) - 1, 1)
     return round(every) if every >= LEAST_APART and every > 2 * float(np.median(apart[at])) else None
@@ -132,7 +134,7 @@ def _grows_at(y: Floats, counts: Floats) -> bool:
 
 
 def _is_by_the_second(y: Floats, steps: Floats, seconds: Floats) -> bool:
-    """Whether time explains the growth clearly better than steps do; only where they differ."""
+    """Whether time explains the growth clearly better than steps do; only if they differ."""
     count = min(len(y) - 1, 48)
     edges = np.linspace(0, len(y) - 1, count + 1).astype(np.int64)
     rises, by_step, by_second = (np.diff(column[edges]) for column in (y, steps, seconds))

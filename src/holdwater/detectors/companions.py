@@ -1,26 +1,26 @@
-"""Leave out growth that only goes with another.
+"""Leave out growth that only accompanies another.
 
-Stacks of threads, objects of device tensors, pinned pages, what CUDA graphs give out beside the pools they keep.
+Examples: stacks of threads, objects of device tensors, pinned pages, memory of CUDA graphs outside their pools.
 """
 
 from holdwater.detectors.verdict import Component, Finding, VerdictKind
 
 COMPANION = 0.1
-"""Private memory of the host that grows by so little of what a leak of the device does belongs to it."""
+"""Private host memory whose growth is at most this part of a device leak's belongs to that leak."""
 SAME = 1.5
 """Pinned memory is mapped by the driver: the kernel counts the same bytes as shared, or as the driver's own."""
 STACK = 48_000
-"""Bytes that a thread that was only started, or a file that was only opened, occupies at most: a stack's first
-pages and its arena's, a buffer."""
+"""Most bytes of a thread that was only started, or a file that was only opened: first pages of its stack and
+arena, or a buffer."""
 _PRIVATE: frozenset[Component] = frozenset(("host.native", "host.python", "host.tensors", "host.retained"))
 _OF_HANDLES: frozenset[Component] = frozenset(("host.native", "host.python", "host.retained"))
 
 
 def without_companions(findings: list[Finding]) -> list[Finding]:
-    """Leave out what grows by no more than what goes with another finding.
+    """Leave out findings whose growth is explained as a companion of another.
 
     Args:
-        findings: Of one judgement.
+        findings: One judgement's.
     """
     pools = [one for one in findings if one.component == "device.reserved" and one.verdict == "leak"]
     reserved = max(map(_rate, pools), default=0.0)
@@ -29,7 +29,7 @@ def without_companions(findings: list[Finding]) -> list[Finding]:
     pinned = max((_rate(finding) for finding in findings if finding.component == "host.pinned"), default=0.0)
 
     def goes_with_another(finding: Finding) -> bool:
-        """Whether it grows by little beside a leak of the device, or by no more than stacks, buffers, pins."""
+        """Whether it grows little compared with a device leak, or by no more than stacks, buffers, pins."""
         own = _rate(finding, "warming")
         of_device = finding.component in _PRIVATE and own <= COMPANION * device
         of_handles = finding.component in _OF_HANDLES and own <= STACK * handles
@@ -41,7 +41,7 @@ def without_companions(findings: list[Finding]) -> list[Finding]:
 
 
 def _rate(finding: Finding, *also: VerdictKind) -> float:
-    """By how many bytes, or handles, a step a leak (or another verdict) grows; 0 for what is none."""
+    """Growth of a leak (or another verdict) in bytes, or handles, per step; 0 for others."""
     if finding.verdict not in {"leak", "fragmentation", *also} or finding.rate is None:
         return 0.0
     return finding.rate.bytes_per_step

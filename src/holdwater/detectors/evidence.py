@@ -1,4 +1,4 @@
-"""What is known of a run beside its curves: counts of live objects, experiments, and what its loaders give out."""
+"""Evidence on a run beyond its curves: counts of live objects, experiments, and rows that its loaders read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,29 +13,29 @@ class Holdings:
 
     step: int
     in_use: float
-    """Heap in use then; resident memory where the heap is not known."""
+    """Heap in use then; resident memory if the heap is not known."""
     tensors: int
     bulk: int
-    """Arrays, texts and byte strings of a kilobyte or more."""
+    """Arrays, strings and byte strings of a kilobyte or more."""
     gained_python: int
-    """What containers gained since the count before, in smaller Python objects."""
+    """What containers gained since the previous count, in smaller Python objects."""
     datasets: int
     """Held by the datasets that loaders iterate."""
     room: int | None
-    """What growing containers with a greatest length will still take; None where one has none."""
+    """What growing containers with a maximum length can still take; None if one has no maximum."""
     python_blocks: float | None = None
     library_pages: float = 0.0
-    """Private pages of libraries and stacks: relocated and written to when they were loaded."""
+    """Private pages of libraries and stacks, written to when they were loaded."""
     later: float | None = None
-    """As `in_use`, when datasets were weighed: a count is made over some steps, and they come last."""
+    """As `in_use`, when datasets were measured: a count takes some steps, and they come last."""
     graph_pools: float | None = None
-    """What live CUDA graphs keep in pools of their own; None where that is not known."""
+    """What live CUDA graphs keep in private pools; None if unknown."""
 
     def has_let_go_of(self, earlier: "Holdings") -> bool:
-        """Whether a count when the script had ended no longer sees what was held while it ran.
+        """Whether a count after the script's end no longer sees what was held while it ran.
 
         Args:
-            earlier: The count before: the functions whose variables it saw may have returned since.
+            earlier: The previous count: functions whose variables it saw may have returned since.
         """
         held, now = earlier.tensors + earlier.bulk, self.tensors + self.bulk
         return self.in_use < earlier.in_use or now < 0.5 * held
@@ -49,21 +49,21 @@ class Experiment:
     collected: float
     """Bytes of garbage that a collection freed."""
     collected_tensors: float
-    """What of it were tensors."""
+    """The tensors among it."""
     trimmed: float
-    """Bytes that malloc gave back to the system."""
+    """Bytes that malloc returned to the system."""
     collector_on: bool
     """Whether Python's collector runs by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All of it, oldest first."""
+    """All evidence, oldest first."""
 
     holdings: tuple[Holdings, ...] = ()
     experiments: tuple[Experiment, ...] = ()
     samples_total: int = 0
-    """Rows of the datasets that loaders iterate; 0 where that is not known."""
+    """Rows of the datasets that loaders iterate; 0 if unknown."""
     files: tuple[Touched, ...] = ()
     """What became resident of mapped files since each earlier reading of the regions, the oldest first."""
     private: tuple[Touched, ...] = ()
@@ -83,7 +83,7 @@ class Evidence:
     def with_answer(
         self, answer: Mapping[str, Any], *, samples_total: int, library_pages: float = 0.0
     ) -> "Evidence":
-        """Take in what a process answered when it was asked."""
+        """Add a process's answer to a question."""
         holdings, experiments = self.holdings, self.experiments
         before = answer.get("before", {})
         if "census" in answer:
@@ -119,11 +119,11 @@ class Evidence:
         )
 
     def with_regions(self, files: tuple[Touched, ...], private: tuple[Touched, ...]) -> "Evidence":
-        """Take in what became resident within regions that had been mapped before."""
+        """Add what became resident within regions that had been mapped before."""
         return replace(self, files=files, private=private)
 
     def touched_since(self, kind: Kind, onset: int) -> Touched | None:
-        """What became resident since about a growth began; None where the regions were not read twice.
+        """What became resident since about the onset of a growth; None if the regions were not read twice.
 
         Args:
             kind: Of mapped files, or of private memory.
@@ -135,5 +135,5 @@ class Evidence:
 
 
 MOST = 16
-"""Counts and experiments that are kept."""
+"""Most counts and experiments that are kept."""
 NO_EVIDENCE = Evidence()

@@ -1,4 +1,4 @@
-"""Where a growth leads: the budget and when, or the level at which it ends."""
+"""Forecast a growth: when it meets the budget, or the level at which it ends."""
 
 import numpy as np
 
@@ -9,17 +9,17 @@ from holdwater.detectors.verdict import Component, Forecast, Plateau
 from holdwater.timeline.buckets import Buckets, Floats
 
 INTERVAL = 1.645
-"""Standard errors on either side for nine chances in ten."""
+"""Standard errors on either side of a 90 % interval."""
 FIRST_TOUCH = 1.5
-"""Standard deviations of the noise by which a reading touches a limit before the line does, about."""
+"""Approximately how many standard deviations of noise a reading is above the line when it first meets a limit."""
 
 
 def forecast_limit(growth: Growth, level: float, limit: int, seconds_per_step: float) -> Forecast | None:
-    """Extend the line to a limit; None where it does not rise or the limit is reached.
+    """Extend the line to a limit; None if it does not rise or the limit is reached.
 
     Args:
         growth: What the series did.
-        level: Bytes in use now of what the limit is for.
+        level: Bytes in use now, in the limited pool.
         limit: Bytes.
         seconds_per_step: The speed of the run.
     """
@@ -39,10 +39,10 @@ def forecast_limit(growth: Growth, level: float, limit: int, seconds_per_step: f
 
 
 def _wander(growth: Growth, ahead: float) -> float:
-    """How far the mean rate of the steps ahead may lie from that of the steps behind, since rates are not steady.
+    """The standard deviation between the mean rate of the steps to come and that of the steps so far.
 
-    The rate of each part of what was seen differs from the others. The mean over the way behind is known to
-    within that by the root of the number of parts, and the mean over the way ahead by that of as many as it has.
+    Rates are not steady: those of the observed parts differ. The standard deviation of a mean is that of the parts
+    divided by the root of their number; the observed steps and the steps to come each have theirs.
     """
     if growth.lasted <= 0:
         return 0.0
@@ -59,7 +59,7 @@ def forecast_visits(buckets: Buckets, seen: float, total: float) -> tuple[Platea
         total: Rows that there are.
 
     Returns:
-        The level and the bytes per row; None where there are too few readings.
+        The level and the bytes per row; None if there are too few readings.
     """
     resident, rows = buckets.lows("resident"), buckets.highs("samples_seen")
     keep = ~np.isnan(resident) & ~np.isnan(rows)
@@ -82,7 +82,7 @@ def seconds_per_step(buckets: Buckets) -> float:
 
 
 def _increasing(x: Floats) -> Floats:
-    """Raise equal neighbours by a hair, so that a slope can be laid through them."""
+    """Raise equal neighbours slightly, so that a slope can be fitted."""
     return x + np.arange(len(x)) * 1e-6
 
 
@@ -104,7 +104,7 @@ def level(buckets: Buckets, component: Component, budgets: Budgets) -> float:
 
 
 def newest(buckets: Buckets, series: str) -> float:
-    """The newest reading of a series, in its own unit; 0 where there is none."""
+    """The newest reading of a series, in its own unit; 0 if there is none."""
     lows = buckets.lows(series)
     seen = lows[~np.isnan(lows)]
     return float(seen[-1]) if len(seen) else 0.0

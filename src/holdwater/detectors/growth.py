@@ -1,10 +1,9 @@
 """Detect memory that grows steadily and does not stop (the usual shape of a leak).
 
-A robust line is laid through blocks of steps, over the whole run and over its later parts. *Leak* is said only
-if in one of them the line rises beyond doubt, goes on rising to the end no slower than before, rises in many
-places and not in a few, and reaches what was never reached before. The line's error allows for noise that
-is autocorrelated, and its threshold for how often one looks. One reading minus the one before is never a
-judgement.
+A robust line is fitted to blocks of steps, over the whole run and over its later parts. A series is a *leak* only
+if in one of them the line rises beyond doubt, rises to the end no slower than before, rises in many places and not
+in a few, and reaches a new maximum. The line's error allows for autocorrelated noise, and its threshold for
+repeated looks (interim analyses). The difference of two readings is never a judgement.
 
 Source of the threshold: Pocock (1977), "Group sequential methods in the design and analysis of clinical
 trials", Biometrika 64: one boundary for all looks; here they come at growing intervals, so that a million
@@ -31,26 +30,26 @@ WINDOWS: tuple[tuple[int, tuple[float, ...]], ...] = (
     (4, (0.0, 0.5)),
     (8, (0.0,)),
 )
-"""What is looked at: the whole run, its later half, quarter and eighth, and where in each a rise may begin."""
+"""The windows: the whole run, its later half, quarter and eighth, and where in each a rise may begin."""
 FIRST_LOOK, LOOK_GROWTH = 24, 1.2
-"""Readings before the first look; each later one comes when the run is so many times as long as at the one
-before. Between two looks the verdict stands, so that looking at every step would see nothing else."""
+"""Readings before the first look, and the factor in the run's length from one look to the next. Between two looks
+the verdict stands, so that looking at every step would give the same result."""
 LOOKS = 40
-"""As many looks as those in a million steps count for: neighbours see nearly the same."""
+"""The number of independent looks to which those in a million steps amount: neighbours see nearly the same."""
 MORE_IF_ALIKE = 0.7
-"""Standard errors that are asked for beside, where noise is so autocorrelated that its scale is guessed."""
+"""Additional standard errors if noise is so autocorrelated that its scale is uncertain."""
 LAST_SHARE = 0.3
-"""What the look at the end of a run spends of the chance of a false alarm; those before it share the rest."""
+"""The share of the false-alarm probability spent at the look at the end of a run; earlier looks share the rest."""
 PLACES = 4
-"""Of the nine places where a rise may begin so many count as separate tests: their lines resemble each other."""
+"""Of the nine places where a rise may begin this many count as separate tests: their lines are similar."""
 PARTS = 16
-"""Into how many parts a rise is cut to see how steady its rate is."""
+"""Number of parts into which a rise is cut to measure how steady its rate is."""
 LEAST_RISES = 5
-"""Of few readings, so many must have risen one after another."""
+"""Of few readings, this many must have risen in succession."""
 SETTLED = 0.15
 """Memory that has kept its level over this part of the run has settled."""
 PLAIN = 16
-"""Only growth of so many times the least can be seen to have settled: less comes in an allocator's large steps."""
+"""Only growth of this many times the least can be judged settled: smaller growth comes in an allocator's steps."""
 GrowthKind = Literal["leak", "warming", "bounded", "cyclic", "flat", "unknown"]
 
 
@@ -59,21 +58,21 @@ class GrowthConfig:
     """When a rising line is called a leak."""
 
     false_alarms: float = 0.001
-    """Aimed-at chance of a false leak a run, over all looks and windows."""
+    """Target probability of a false leak per run, over all looks and windows."""
     warmup_share: float = 1 / 24
     """The part of the history that is left out as warm-up."""
     least_steps: int = 128
-    """A run shorter than this is called no leak before it ends."""
+    """In a shorter run no leak is reported before it ends."""
     least_steps_at_end: int = 0
-    """A run shorter than this is called no leak when it has ended either."""
+    """In a shorter run no leak is reported, even when it has ended."""
     patience: int = 7500
-    """Before so many steps only a line that is straight to a tenth is called a leak, unless the run has ended."""
+    """Before this step only a line that is straight to a tenth is called a leak, unless the run has ended."""
     least_values: int = 24
     """Fewer readings than this are not judged."""
     least_growth: float = 1 << 20
-    """What a window must have risen by, in bytes: below it lies the grain of the allocator."""
+    """Bytes by which a window must have risen: less is within the granularity of the allocator."""
     blocks: int = 256
-    """Into how many blocks a window is cut."""
+    """Number of blocks of a window."""
 
     def __post_init__(self) -> None:
         if not 0 < self.false_alarms < 1:
@@ -91,11 +90,11 @@ class GrowthConfig:
         return self.least_steps_at_end if final else self.least_steps
 
     def threshold(self, *, final: bool, blocks: int = 1 << 20) -> float:
-        """Standard errors that a rise needs, at the look when the run has ended or at any before.
+        """Standard errors that a rise needs, at the look when the run has ended or at any earlier one.
 
         Args:
             final: The run has ended.
-            blocks: Of which the rise consists: the error of few is itself known badly (Student's t; the expansion
+            blocks: Number of blocks of the rise: the error of few is itself uncertain (Student's t; the expansion
                 is that of Abramowitz and Stegun, 26.7.5).
         """
         chance = self.false_alarms / PLACES
@@ -106,13 +105,13 @@ class GrowthConfig:
 
 DEFAULT = GrowthConfig()
 PATIENT_TICKS = 2000
-"""Where time is the clock, the patience: minutes, not steps, are waited for."""
+"""The patience in seconds if time is the clock."""
 SETTLED_SECONDS = 30.0
-"""Where no steps are counted, imports and loading look like growth: a leak is named after so many seconds."""
+"""Seconds before a leak is reported if no steps are counted: imports and loading look like growth."""
 
 
 def by_time(seconds_per_step: float) -> GrowthConfig:
-    """What is asked of growth where time is the clock.
+    """The settings if time is the clock.
 
     Args:
         seconds_per_step: The length of a step, which is a tick.
@@ -129,11 +128,11 @@ class Growth:
 
     kind: GrowthKind
     rate: Rate | None
-    """None where there are too few values."""
+    """None if there are too few values."""
     onset: Step | None
     """For a leak: the first step of the growth."""
     level: float
-    """Bytes at the end, by the line; the last value where there is no line."""
+    """Bytes at the end, by the line; the last value if there is no line."""
     risen: float
     """Bytes from the start of the history to its settled part."""
     score: float = 0.0
@@ -141,9 +140,9 @@ class Growth:
     suspicious: bool = False
     """Whether a leak may be coming: worth an experiment."""
     unsteady: float = 0.0
-    """Standard deviation of the rate from part to part of the growth, in bytes per step."""
+    """Standard deviation of the rate between parts of the growth, in bytes per step."""
     lasted: float = 0.0
-    """Steps that the growth was seen for."""
+    """Steps over which the growth was seen."""
     noise: float = 0.0
     """Standard deviation of readings about the line, in bytes."""
 
@@ -160,8 +159,8 @@ def judge_growth(
 
     Args:
         steps: The step of each value, increasing. Shape (values,).
-        floors: The smallest value since the step before. Shape (values,).
-        means: The mean value since the step before; None takes the floors. Shape (values,).
+        floors: The smallest value since the previous step. Shape (values,).
+        means: The mean value since the previous step; None takes the floors. Shape (values,).
         final: The run has ended: there is nothing to wait for.
         config: When a rising line is called a leak.
     """
@@ -172,7 +171,7 @@ def judge_growth(
         return Growth("flat", Rate(0.0, 0.0, 0.0, REPORTED_CONFIDENCE), None, last, 0.0)
     values, floor = _steadier(steps, floors, means, config)
     still = float(values.max() - values.min()) < config.least_growth
-    windows = ((1, (0.0,)),) if still else WINDOWS  # what has hardly moved is no leak in any window
+    windows = ((1, (0.0,)),) if still else WINDOWS  # a series that hardly moved is no leak in any window
     rises = _candidates(steps, values, config, windows, floor=floor, wary=not final)
     if not rises:
         return judge_few(steps, floors, final=final, config=config)
@@ -197,7 +196,7 @@ def judge_growth(
     return Growth(kind, _rate(whole.line), None, whole.line.end, risen, score, suspicious)
 
 
-def _candidates(  # noqa: PLR0913 - what a line is laid through, and how
+def _candidates(  # noqa: PLR0913 - the data and the options of a fit
     steps: Floats,
     values: Floats,
     config: GrowthConfig,
@@ -206,7 +205,7 @@ def _candidates(  # noqa: PLR0913 - what a line is laid through, and how
     floor: bool,
     wary: bool,
 ) -> list[Rise]:
-    """Lines over the whole history, its warm-up left out, and over its later parts."""
+    """Lines over the whole history without its warm-up, and over its later parts."""
     length = float(steps[-1] - steps[0])
     found: list[Rise] = []
     for share, bends in windows:
@@ -256,7 +255,7 @@ def judge_few(steps: Floats, floors: Floats, *, final: bool, config: GrowthConfi
 
 
 def _after_jumps(steps: Floats, floors: Floats, start: int) -> int:
-    """The first reading after the last rise that its part of the time does not explain: a jump is no growth."""
+    """The first reading after the last jump: a rise too large for its part of the time is not growth."""
     while len(floors) - 1 - start >= LEAST_RISES:
         shares = np.diff(steps[start:]) / max(float(steps[-1] - steps[start]), 1.0)
         total = float(floors[-1] - floors[start])
@@ -268,7 +267,7 @@ def _after_jumps(steps: Floats, floors: Floats, start: int) -> int:
 
 
 def _steadier(steps: Floats, floors: Floats, means: Floats | None, config: GrowthConfig) -> tuple[Floats, bool]:
-    """The floors or the means, whichever is steadier from block to block, and whether it is the floors."""
+    """The floors or the means, whichever varies less from block to block, and whether it is the floors."""
     if means is None:
         return floors, True
     low = spread_of_steps(blocks(steps, floors, 2 * config.blocks, floor=True)[1])
@@ -277,7 +276,7 @@ def _steadier(steps: Floats, floors: Floats, means: Floats | None, config: Growt
 
 
 def _rises(rise: Rise, config: GrowthConfig, *, final: bool) -> bool:
-    """Whether the line rises beyond doubt, by more than the grain, to where memory never was."""
+    """Whether the line rises beyond doubt, by more than the granularity, to a new maximum."""
     alike = min(max((rise.line.correlation - 0.6) / 0.3, 0.0), 1.0)
     if (
         rise.growth < config.least_growth
@@ -299,7 +298,7 @@ def _unsteadiness(rise: Rise) -> float:
 
 
 def _noise(steps: Floats, values: Floats, rise: Rise) -> float:
-    """How far readings lie from the line."""
+    """Standard deviation of the readings about the line."""
     at = int(np.searchsorted(steps, rise.x[0]))
     line = rise.line.end + rise.line.value * (steps[at:] - rise.x[-1])
     return float(np.std(values[at:] - line))
@@ -312,7 +311,7 @@ def _rate(line: Slope) -> Rate:
 
 
 def _onset(steps: Floats, values: Floats, rise: Rise) -> Step:
-    """Follow the line back from the window in which it was seen, as far as the series lies on it."""
+    """Extend the line back from its window as far as the series lies on it."""
     line = rise.line
     expected = line.end + line.value * (steps - rise.x[-1])
     tolerance = max(6 * line.noise, 0.05 * rise.growth)
@@ -322,7 +321,7 @@ def _onset(steps: Floats, values: Floats, rise: Rise) -> Step:
 
 
 def _harmless_kind(rises: list[Rise], floors: Floats, risen: float, config: GrowthConfig) -> GrowthKind:
-    """Tell what still rises from what comes and goes, from what rose and stopped, from what hardly moved."""
+    """Classify a series that is no leak: warming, cyclic, bounded or flat."""
     whole, latest = rises[0], rises[-1]
     base = float(np.median(whole.y))
     grain = max(config.least_growth, 0.01 * base)
@@ -338,19 +337,19 @@ def _harmless_kind(rises: list[Rise], floors: Floats, risen: float, config: Grow
 
 
 def _settled_share(rise: Rise, grain: float, moved: float) -> float:
-    """The part of a window, up to its end, in which memory has kept within a little of where it is now."""
+    """The last part of a window in which memory has stayed close to its current level."""
     level = float(np.median(rise.y[-max(len(rise.y) // 16, 2) :]))
     off = np.flatnonzero(np.abs(rise.y - level) > max(grain / 2, 0.04 * moved))
     return 1.0 if len(off) == 0 else 1 - (int(off[-1]) + 1) / len(rise.y)
 
 
 def _has_settled(rise: Rise, config: GrowthConfig) -> bool:
-    """Whether memory has kept its level at the end of a rise, where a line would have gone on."""
+    """Whether memory has kept its level at the end of a rise, where a line would have continued."""
     return rise.growth >= PLAIN * config.least_growth and _settled_share(rise, 0.0, rise.growth) >= SETTLED
 
 
 def _comes_and_goes(floors: Floats, grain: float) -> bool:
-    """Whether memory rises and falls again, at least three times, to about where it was."""
+    """Whether memory rises and falls again, at least three times, to about the same level."""
     height = float(np.percentile(floors, 98) - np.percentile(floors, 2))
     if height < 4 * grain:
         return False

@@ -12,12 +12,12 @@ from holdwater.units import Bytes, Step, format_size
 
 PressureLevel = Literal["calm", "threshold", "waiting", "over budget", "stopping"]
 LEVELS: tuple[PressureLevel, ...] = ("calm", "threshold", "waiting", "over budget", "stopping")
-"""From harmless to grave."""
+"""From harmless to severe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadroomConfig:
-    """Where pressure begins."""
+    """The levels at which pressure begins."""
 
     waiting_below: Bytes
     """Available memory under which the run waits and releases caches."""
@@ -42,16 +42,16 @@ class HeadroomConfig:
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """How close a sample is to the limits of one pool; the gravest pool's, with the others beside it."""
+    """How close a sample is to the limits of the most severe pool, with the other pools attached."""
 
     level: PressureLevel
     reason: str
-    """The numbers, for people; empty when calm."""
+    """The numbers as text; empty when calm."""
     pool: Pool = "host"
     component: Component = "host.native"
-    """What a finding about it is booked under."""
+    """The component of its finding."""
     others: "tuple[Headroom, ...]" = ()
-    """Of the other pools, those that are not calm; the graver first."""
+    """The other pools that are not calm; the more severe first."""
 
     @property
     def pools(self) -> "tuple[Headroom, ...]":
@@ -63,13 +63,13 @@ CALM = Headroom("calm", "")
 
 
 class Pressure:
-    """Remembers of each pool the first sample that was over its budget, or found the machine short of memory."""
+    """Keeps, for each pool, the first sample that was over its budget, or found the machine short of memory."""
 
     def __init__(self) -> None:
         self._findings: dict[Pool, Finding] = {}
 
     def note(self, step: Step, headroom: Headroom) -> None:
-        """Take in how close a sample was to its limits."""
+        """Add a sample's pressure."""
         if headroom.level in {"calm", "threshold"}:
             return
         for one in headroom.pools:
@@ -83,7 +83,7 @@ class Pressure:
                 )
 
     def added_to(self, verdict: Verdict) -> Verdict:
-        """A verdict with these findings in it, if there are any."""
+        """A verdict with these findings added, if there are any."""
         if not self._findings:
             return verdict
         return Verdict.of((*verdict.findings, *self._findings.values()), verdict.step)
@@ -93,17 +93,17 @@ def judge_headroom(sample: Sample, budgets: Budgets, config: HeadroomConfig) -> 
     """Judge one sample, each pool by its own limit.
 
     Args:
-        sample: Of one step.
+        sample: One step's.
         budgets: Of the run.
-        config: Where pressure begins.
+        config: The levels at which pressure begins.
 
     Returns:
-        The gravest pool's, and of two at the same level that of the one which is fuller.
+        The pressure of the most severe pool; of two at the same level, the fuller one's.
     """
     held = uses(sample, budgets)
     found = [_judge_use(use, config) for use in held if use.used > config.threshold * use.limit]
     short = _judge_machine(sample, held[0].pool, config)
-    if short is CALM and not found:  # as nearly always, and at each step
+    if short is CALM and not found:  # the common case, at each step
         return CALM
     fullest = {use.pool: -use.used / use.limit for use in held}
     found = [one for one in (short, *sorted(found, key=lambda one: fullest[one.pool])) if one is not CALM]
@@ -112,7 +112,7 @@ def judge_headroom(sample: Sample, budgets: Budgets, config: HeadroomConfig) -> 
 
 
 def _judge_machine(sample: Sample, pool: Pool, config: HeadroomConfig) -> Headroom:
-    """How much memory the machine has left, whoever has taken the rest."""
+    """How much memory the machine has left, whichever process uses the rest."""
     available = None if sample.look is None else sample.look.available
     if available is None or available >= config.waiting_below:
         return CALM
@@ -122,7 +122,7 @@ def _judge_machine(sample: Sample, pool: Pool, config: HeadroomConfig) -> Headro
 
 
 def _judge_use(use: Use, config: HeadroomConfig) -> Headroom:
-    """How grave it is that a pool is above its threshold."""
+    """The level of a pool that is above its threshold."""
     said, budget = f"{use.whose} is {format_size(use.used)}", f"the budget of {format_size(use.limit)}"
     if use.used > use.limit:
         return Headroom("over budget", f"{said}, over {budget}", use.pool, use.component)
@@ -130,5 +130,5 @@ def _judge_use(use: Use, config: HeadroomConfig) -> Headroom:
 
 
 def _available(available: Bytes, level: Bytes, name: str) -> str:
-    """The two numbers, for people."""
+    """The two numbers as text."""
     return f"{format_size(available)} available, under the {name} level of {format_size(level)}"

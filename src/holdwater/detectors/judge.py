@@ -20,53 +20,53 @@ from holdwater.timeline.buckets import Buckets, Floats
 from holdwater.units import Step
 
 LOOKED_INTO = frozenset(("host.children", "host.shared", "process.handles"))
-"""What hardly grows in a healthy run: objects are counted as soon as it does, for a short run may end."""
+"""Components that hardly grow in a healthy run: objects are counted as soon as one does, since the run may end."""
 LEAST_HANDLES = 24.0
 """Open files or threads that must have been added before their growth counts."""
 GARBAGE_PATIENCE = 5000
 """Steps for which garbage may wait for a collector before that is called a leak, unless the run has ended."""
 KEPT = frozenset(("host.retained", "device.reserved"))
-"""What an allocator keeps and nobody uses: its growth is fragmentation, and no leak."""
+"""Free memory that an allocator keeps: its growth is fragmentation, not a leak."""
 MINOR = 0.3
-"""A second private part is named only if it grows by this share of the first."""
+"""A second private part is reported only if it grows by this share of the first."""
 COMPANION = 0.1
-"""What has grown by less than this part of a growth of which it is not known whether it ends goes with that."""
+"""Growth below this part of a warming growth is attributed to that one."""
 SHORT, EARLY = 2000, 0.25
-"""In a run of fewer steps a part of what a leak must have grown by is worth to be told."""
+"""In a run of fewer steps, growth smaller than a leak's least is reported as warming."""
 STAIRS, FEW_STAIRS = 6, 5
-"""Levels, the first included, between events at which memory grows: for a leak, and to be told in a short run."""
+"""Levels between events at which memory grows, including the first: for a leak, and for *warming*."""
 MOST_OF = 0.5
-"""What makes up so much of a growth is taken for what grows: data files that are no code, pinned pages, a part."""
+"""A part with this share of a growth is taken as what grows: data files (not code), pinned pages, a component."""
 CODE = 500e6
 """Bytes of libraries that a process may read in page by page while it is young."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeConfig:
-    """What the judgement goes by."""
+    """The settings of the judgement."""
 
     growth: GrowthConfig = field(default=DEFAULT)
     leak_threshold: float = 1e6
     """Bytes per step above which remedies may act on a leak; below it, it is only reported."""
     seconds_per_step: float | None = None
-    """Where a step is a tick of the clock: its length, so that rates are said by the second."""
+    """The length of a step if it is a tick of the clock: rates are then per second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict, and whether something should be tried before it is believed."""
+    """A verdict, and what should be measured before it is believed."""
 
     verdict: Verdict
     suspicious: bool
-    """A growth has come up that objects should be counted for."""
+    """There is a growth for which objects should be counted."""
     accusing: bool
-    """A leak of private memory would be named: an experiment should be made first."""
+    """A leak of private memory would be reported: an experiment should be made first."""
     children: bool = False
-    """A growth has come up in child processes, such as a loader's workers, that are no more than they were."""
+    """There is a growth in child processes, such as loader workers, whose number has not grown."""
     regions: bool = False
-    """What has come up may lie in regions that were mapped before: they should be read."""
+    """The growth may lie in regions that were mapped before: they should be read."""
     untested: bool = False
-    """No experiment was made since the growth was half as old as now."""
+    """No experiment was made since the growth was half its current age."""
 
 
 def judge(
@@ -81,9 +81,9 @@ def judge(
 
     Args:
         buckets: The history.
-        budgets: What forecasts lead to, by pool.
-        config: What the judgement goes by.
-        evidence: What is known beside the curves.
+        budgets: The limits of forecasts, by pool.
+        config: The settings.
+        evidence: What is known beyond the curves.
         final: The run has ended.
     """
     if len(buckets) == 0:
@@ -100,7 +100,7 @@ def judge(
 
 @dataclass(slots=True)
 class _Case:
-    """One judgement: what all series of it share."""
+    """One judgement: what its series share."""
 
     buckets: Buckets
     budgets: Budgets
@@ -114,14 +114,14 @@ class _Case:
     regions: bool = False
     untested: bool = False
     undecided: float = 0.0
-    """Bytes by which that part of private memory has grown most of which it is not known whether it will end."""
+    """Growth of the largest warming part of private memory, in bytes."""
 
     def judge_private(self) -> list[Finding]:
-        """Judge what this process alone uses; only what grows is a finding."""
+        """Judge this process's private memory; only growth is a finding."""
         grown: list[tuple[float, Finding]] = []
         for series in private_series(self.buckets):
             if series.name == "outside" and grown:
-                break  # heap that grows into pages that were trimmed looks like growth outside it
+                break  # heap that grows into trimmed pages looks like growth outside it
             found = self._private(series)
             if found is not None:
                 grown.append(found)
@@ -137,7 +137,7 @@ class _Case:
         return findings
 
     def _private(self, series: Series) -> tuple[float, Finding] | None:
-        """The finding of one series of private memory, with its rate; None where nothing grows."""
+        """The finding of one series of private memory, with its rate; None if nothing grows."""
         growth, following = self._grow(series)
         self.suspicious |= growth.suspicious
         if growth.kind == "warming":
@@ -154,12 +154,12 @@ class _Case:
         early = self._grows_early(series)
         if early is None or early.rate is None:
             return None
-        self.suspicious |= self.final  # a count tells what it is
+        self.suspicious |= self.final  # a count shows what it is
         component, following = self._component(series, early), find_clock(self.buckets, series.every, 0)
         return early.rate.bytes_per_step, self._finding("warming", component, early, following)
 
     def judge_others(self) -> list[Finding]:
-        """Judge the other components: what is kept free, files, shared memory, children, devices, handles."""
+        """Judge the other components: free heap, files, shared memory, children, devices, handles."""
         findings: list[Finding] = []
         for series in self._other_series():
             least = LEAST_HANDLES if series.component == "process.handles" else self.config.growth.least_growth
@@ -181,13 +181,13 @@ class _Case:
         return findings
 
     def judge_whole(self, others: list[Finding]) -> Finding | None:
-        """Judge resident memory; a growth that one of its parts accounts for is not named twice."""
+        """Judge resident memory; growth that one of its parts accounts for is not reported twice."""
         series = take(self.buckets, "resident", "host.native")
         growth, following = self._grow(series)
         if growth.kind == "leak" and self._is_code(self._largest_part(growth), growth):
             growth = replace(growth, kind="unknown")
         elif growth.kind == "leak" and self.undecided >= MOST_OF * max(series.rise(0), 1.0):
-            growth = replace(growth, kind="warming")  # it is that part of it
+            growth = replace(growth, kind="warming")  # that part is the finding
         named = [finding for finding in others if finding.component.startswith("host.")]
         accused = any(finding.verdict in {"leak", "fragmentation", "warming", "cyclic"} for finding in named)
         ending = any(isinstance(finding.forecast, Plateau) for finding in named)
@@ -204,7 +204,7 @@ class _Case:
         return self._finding(kind, self._largest_part(growth), growth, following)
 
     def _is_code(self, component: Component, growth: Growth) -> bool:
-        """Whether what grows may be code that is read in as it is first called, for the process is young."""
+        """Whether the growth may be code that is paged in at its first call, since the process is young."""
         young = self.step - int(self.buckets.first_step[0]) < self.config.growth.least_steps
         if component != "host.file" or not young or growth.risen >= CODE:
             return False
@@ -228,7 +228,7 @@ class _Case:
         return growth, following
 
     def _grows_early(self, series: Series) -> Growth | None:
-        """A growth of a short run that is plain, but too little, or of too few events, to be called a leak yet."""
+        """Growth in a short run that is certain, but too small, or of too few events, to be called a leak yet."""
         config = self.config.growth
         length = self.step - int(self.buckets.first_step[0])
         if not config.least_steps_at_end <= length < SHORT:
@@ -241,13 +241,13 @@ class _Case:
         return rise_evenly(series.steps, series.floors, config) if few is None else few[0]
 
     def _climb(self, series: Series, config: GrowthConfig, least: int) -> tuple[Growth, Following] | None:
-        """A growth that comes by equal stairs, each at an event: a leak although most steps add nothing."""
+        """Growth in equal stairs, each at an event: a leak although most steps add nothing."""
         if self.step - int(self.buckets.first_step[0]) < config.least_steps_at_end:
             return None
         return climb_at_events(self.buckets, series.steps, series.every, config, least=least)
 
     def _accuse(self, series: Series, growth: Growth, following: Following | None) -> Finding:
-        """Name a growth of private memory for what it is."""
+        """Classify a growth of private memory."""
         evidence = self.evidence
         component = self._component(series, growth)
         self.untested |= not accuse.is_tested(evidence, growth, self.step)
@@ -274,7 +274,7 @@ class _Case:
         return known_end(self.buckets, self.evidence, component, growth, series=series)
 
     def _kind_of_garbage(self, growth: Growth) -> VerdictKind:
-        """Garbage comes and goes where the collector is on; where it is off, it leaks if nobody ever collects."""
+        """Garbage is cyclic if the collector is on; if it is off, it is a leak unless the program collects."""
         if self.evidence.experiments[-1].collector_on:
             return "cyclic"
         return "leak" if self.final or self.step - int(growth.onset or 0) > GARBAGE_PATIENCE else "warming"
@@ -288,7 +288,7 @@ class _Case:
         *,
         garbage: bool = False,
     ) -> Finding:
-        """Put a judgement into a finding."""
+        """Make a finding of a judgement."""
         rate = growth.rate
         if rate is not None and following is not None and (following.clock != "step" or following.every_steps):
             rate = replace(rate, per_event=following.per_event, every_steps=following.every_steps)
@@ -314,14 +314,14 @@ class _Case:
         )
 
     def _forecast(self, component: Component, growth: Growth) -> Forecast | None:
-        """When the growth meets the budget of its own pool; handles meet none."""
+        """When the growth meets the budget of its own pool; handles have none."""
         if component == "process.handles":
             return None
         held, limit = level(self.buckets, component, self.budgets), int(self.budgets.of(component).limit)
         return forecast_limit(growth, held, limit, seconds_per_step(self.buckets))
 
     def _largest_part(self, growth: Growth) -> Component:
-        """The part of resident memory that rose most in the later half of the growth: one that stopped is none."""
+        """The part of resident memory that rose most in the later half of the growth, unless it stopped."""
         since = 0 if growth.onset is None else (int(growth.onset) + self.step) // 2
         candidates = [*private_series(self.buckets), *self._other_series()]
         inside = [part for part in candidates if part.component in _RESIDENT_PARTS and len(part)]
@@ -349,13 +349,13 @@ class _Case:
         return pinned >= MOST_OF * growth.rate.bytes_per_step * (self.step - onset) > 0
 
     def _more_children(self) -> bool:
-        """Whether there are more child processes than there were: then it is this process that keeps them."""
+        """Whether the number of child processes has grown: then this process keeps them."""
         counts = self.buckets.lows("child_count")
         seen = counts[~np.isnan(counts)]
         return len(seen) > 0 and bool(seen[-1] > seen[len(seen) // 3])
 
     def _other_series(self) -> list[Series]:
-        """The series beside private memory that were read."""
+        """The series other than private memory that were read."""
         special = (retained, shared, device_cache, children)
         found = [read(self.buckets) for read in special]
         simple = [take(self.buckets, name, component) for name, component in _OTHERS if self.buckets.seen(name)]

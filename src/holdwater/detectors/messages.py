@@ -1,4 +1,4 @@
-"""What a growth is called, in a sentence for people."""
+"""The sentence that describes a finding to the user."""
 
 from holdwater.detectors.clocks import Following
 from holdwater.detectors.growth import Growth
@@ -6,7 +6,7 @@ from holdwater.detectors.verdict import Component, Rate, VerdictKind
 from holdwater.units import format_rate, format_size
 
 
-def advise(  # noqa: PLR0913 - what a sentence is made of, by name
+def advise(  # noqa: PLR0913 - the parts of a sentence, by name
     kind: VerdictKind,
     component: Component,
     growth: Growth,
@@ -16,16 +16,16 @@ def advise(  # noqa: PLR0913 - what a sentence is made of, by name
     threshold: float = 1e6,
     seconds_per_step: float | None = None,
 ) -> str:
-    """Say what was found.
+    """Describe a finding.
 
     Args:
         kind: The verdict.
         component: What grows.
         growth: How it grows.
         following: The clock that it follows.
-        garbage: It is garbage that a collection frees.
+        garbage: Whether it is garbage that a collection frees.
         threshold: Bytes per step above which remedies may act.
-        seconds_per_step: Where a step is a tick of the clock: its length.
+        seconds_per_step: The length of a step if it is a tick of the clock.
     """
     if kind in {"leak", "fragmentation"} and growth.rate is not None:
         what = "free memory that the allocator keeps" if kind == "fragmentation" else "memory"
@@ -36,12 +36,12 @@ def advise(  # noqa: PLR0913 - what a sentence is made of, by name
         text = f"{what} grows by {_speed(growth, growth.rate, following, threshold)}"
         return f"{text}; {_NOT_COLLECTED}" if garbage else text
     if garbage:
-        return "memory grows by garbage in cycles that waits for the collector: gc.collect() frees it"
+        return "memory grows by garbage in reference cycles until the collector runs: gc.collect() frees it"
     return {
-        "warming": "memory still rises, and it cannot be told yet whether it will stop",
+        "warming": "memory still rises, and it is not known yet whether it will stop",
         "bounded": f"memory rose by {format_size(growth.risen)} and has stopped",
-        "cyclic": "memory rises and falls again: it comes and goes",
-        "flat": "memory stays where it is",
+        "cyclic": "memory rises and falls again",
+        "flat": "memory does not grow",
     }.get(kind, "too few steps to judge")
 
 
@@ -59,13 +59,13 @@ def _speed(growth: Growth, rate: Rate, following: Following | None, threshold: f
 
 
 def _handles(growth: Growth, rate: Rate, seconds_per_step: float | None) -> str:
-    """Handles are counted, not weighed."""
+    """The rate of open handles, as a count."""
     if seconds_per_step is not None:
         return f"open files or threads: {rate.bytes_per_step / seconds_per_step:.3g} more each second"
     return f"open files or threads: {rate.bytes_per_step:.3g} more each step since step {growth.onset}"
 
 
 _NOT_COLLECTED = (
-    "it is garbage in cycles that a collection frees, but the collector is switched off: "
-    "call gc.enable(), or gc.collect() now and then, or break the cycles"
+    "it is garbage in reference cycles that a collection frees, but the collector is switched off: "
+    "call gc.enable(), or gc.collect() from time to time, or break the cycles"
 )

@@ -1,4 +1,4 @@
-"""Split resident memory into parts that behave differently, and say what no part explains."""
+"""Split resident memory into parts that behave differently, with an unaccounted rest."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ from holdwater.timeline.buckets import Buckets
 
 
 def split_resident(buckets: Buckets, held: Holdings) -> dict[str, int]:
-    """Split resident memory as it was when objects were counted.
+    """Split resident memory at the time of a count of objects.
 
-    Heap in use is tensors, large Python objects and the rest, which is native. Small Python objects lie in
-    arenas of their own. Pages that libraries have written to are native too; they were there at the first count.
+    Heap in use is tensors, large Python objects and the rest, which is native. Small Python objects are in
+    separate arenas. Pages that libraries have written to are native too; they existed at the first count.
 
     Args:
         buckets: The history.

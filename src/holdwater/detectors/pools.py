@@ -1,6 +1,6 @@
-"""What is held against each pool's budget: resident memory of the host's, what is reserved of the device's.
+"""Compare memory in use with each pool's budget: the host's resident memory, the device's reserved memory.
 
-It imports no numpy: a supervisor decides before it holds back signals, and numpy starts threads.
+It imports no numpy: a supervisor uses it before it blocks signals, and numpy starts threads.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from holdwater.probes.sample import Sample
 
 
 class Use(NamedTuple):
-    """What one sample holds of one pool."""
+    """What one sample uses of one pool."""
 
     pool: Pool
     used: int
@@ -19,17 +19,17 @@ class Use(NamedTuple):
     limit: int
     """The pool's budget, in bytes."""
     whose: str
-    """What it is, for people."""
+    """What is measured, as text."""
     component: Component
-    """What a finding about it is booked under."""
+    """The component of its finding."""
 
 
 def uses(sample: Sample, budgets: Budgets) -> tuple[Use, ...]:
-    """What a sample holds of each pool that has a budget; nothing is added across pools.
+    """What a sample uses of each pool that has a budget; nothing is added across pools.
 
     Args:
-        sample: Of one step.
-        budgets: Of the run.
+        sample: One step's.
+        budgets: The run's.
     """
     resident, limit = int(sample.resident), int(budgets.host.limit)
     host = Use("host", resident, limit, "resident memory", "host.native")

@@ -1,4 +1,4 @@
-"""A line that rises to the end of a history: does it go on, evenly, or did it climb a few steps and stop?"""
+"""Judge the shape of a rise: steady to the end of a history, or a few steps up that stopped."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,18 @@ from holdwater.detectors.slope import Slope, fit_slope
 from holdwater.timeline.buckets import Floats
 
 STRONG = 20.0
-"""A rise of so many standard errors is plain enough for its shape to be asked for too."""
+"""A rise of this many standard errors is clear enough to test its shape too."""
 A_STEP_BETTER = ((5.0, 7.0), (4.0, 2.0))
-"""At the end of a run a step explains a rise better only if it leaves so much less, in squares of the noise: much
-for a weak rise (of 5 standard errors), for which nothing can be told apart, little for a plain one (of 7)."""
+"""At the end of a run a step explains a rise better only if its residual is this much smaller, in squares of the
+noise: much for a weak rise (5 standard errors), whose shape is uncertain, little for a clear one (7)."""
 BENT = (4, 16)
-"""So many times less steep at its end is a slowing curve: a late part of one bends less than the whole."""
+"""A rise this many times less steep at its end is a slowing curve: a late part bends less than the whole."""
 CLEARLY = 3.0
-"""While the run goes on a line must leave so much less than a step or a slowing curve."""
+"""While the run goes on, a line's residual must be this much smaller than a step's or a slowing curve's."""
 LATE = 0.4
 """The last part of the steps that must have added something."""
 MANY_JUMPS = 12
-"""A staircase of fewer steps may have been climbed."""
+"""A staircase of fewer steps may be complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +28,19 @@ class Rise:
 
     x: Floats
     y: Floats
-    """From where it begins to rise. Shape (blocks,)."""
+    """From its onset. Shape (blocks,)."""
     line: Slope
     before: Floats
     """Blocks before that. Shape (blocks before,)."""
 
     @property
     def growth(self) -> float:
-        """What the line rises by."""
+        """The line's rise."""
         return self.line.value * float(self.x[-1] - self.x[0])
 
 
 def goes_on(rise: Rise, *, final: bool) -> bool:
-    """Whether the rise goes on to the end, no slower than before, and in many places."""
+    """Whether the rise continues to the end, no slower than before, and in many places."""
     third = len(rise.x) // 3
     early = fit_slope(rise.x[:third], rise.y[:third])
     late = fit_slope(rise.x[-third:], rise.y[-third:])
@@ -56,7 +56,7 @@ def goes_on(rise: Rise, *, final: bool) -> bool:
 
 
 def _has_stopped(rise: Rise) -> bool:
-    """Whether the last part of the steps, of which there are few readings, has added next to nothing.
+    """Whether the last part of the steps, which has few readings, has added almost nothing.
 
     Readings are dense at first and sparse later, so that thirds of the readings may all lie in the first half.
     """
@@ -87,7 +87,7 @@ def _similar(rise: Rise) -> float:
 
 
 def _comes_by_jumps(rise: Rise) -> bool:
-    """Whether a few steps up, each plain to see, make up half of the growth."""
+    """Whether a few clear steps up make up half of the growth."""
     y = rise.y
     if len(y) < 24:
         return False
@@ -107,7 +107,7 @@ def _comes_by_jumps(rise: Rise) -> bool:
 
 
 def is_straight(rise: Rise) -> bool:
-    """Whether the rise is as steep at the end as at the beginning, to a tenth, and the noise allows to say so."""
+    """Whether the rise is as steep at the end as at the beginning, to a tenth, and the noise allows to know."""
     third = len(rise.x) // 3
     early = fit_slope(rise.x[:third], rise.y[:third])
     late = fit_slope(rise.x[-third:], rise.y[-third:])
@@ -118,7 +118,7 @@ def is_straight(rise: Rise) -> bool:
 
 
 def _is_even(rise: Rise) -> bool:
-    """Whether memory rises in at least six of seven parts alike."""
+    """Whether memory rises evenly in at least six of seven parts."""
     parts = np.array([np.median(part) for part in np.array_split(rise.y, 8)])
     increments = np.diff(parts)
     return bool((increments > 0.2 * increments.mean()).sum() >= 6)
@@ -140,6 +140,6 @@ def _is_no_step(rise: Rise, *, final: bool) -> bool:
 
 
 def _unexplained(y: Floats, by: Floats) -> float:
-    """The sum of squares that least squares by one column leaves."""
+    """The residual sum of squares of a least-squares fit with one column."""
     y, by = y - y.mean(), by - by.mean()
     return float(y @ y - (y @ by) ** 2 / (by @ by))

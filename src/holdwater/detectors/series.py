@@ -1,4 +1,4 @@
-"""The series of a history that are judged, each with its component: parts that behave differently, apart."""
+"""The series of a history that are judged separately, each with its component."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from holdwater.detectors.verdict import Component
 from holdwater.timeline.buckets import Buckets, Floats
 
 BLOCK_BYTES = 64
-"""The mean size of a small Python block that is added, about: records of numbers and texts take 45 to 75 bytes."""
+"""Approximate mean size of an added small Python block: records of numbers and strings take 45 to 75 bytes."""
 LOADED_BLOCK_BYTES = 96
-"""The mean size of all, code included: 3.11 with torch loaded has 1.0 million in 100 MB."""
+"""Mean size of all blocks, including code: 3.11 with torch loaded has 1.0 million in 100 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ def take(
 
     Args:
         buckets: The history.
-        name: What it is called.
-        component: What its growth is booked under.
-        low: Its floors, where it is computed from others; None reads the series of that name.
+        name: The name of the series.
+        component: The component of its findings.
+        low: Its floors, if computed from other series; None reads the series of that name.
         mean: Its means; None as for the floors.
     """
     low = buckets.lows(name) if low is None else low
@@ -56,9 +56,9 @@ def take(
 
 
 def private_series(buckets: Buckets) -> tuple[Series, ...]:
-    """What this process alone uses: heap, Python's blocks, and what lies outside both.
+    """The private memory of this process: heap, Python's blocks, and what is outside both.
 
-    What collections made by the guard have freed is added again, so that an experiment leaves no mark.
+    Memory freed by the guard's own collections is added back, so that an experiment does not change the series.
     """
     freed = np.nan_to_num(buckets.highs("garbage"))
     heap_low, heap_mean = buckets.lows("heap_in_use") + freed, buckets.means("heap_in_use") + freed
@@ -103,7 +103,7 @@ def retained(buckets: Buckets) -> Series | None:
 
 
 def shared(buckets: Buckets) -> Series | None:
-    """Shared memory: mapped by this process, or lying in /dev/shm since the run began."""
+    """Shared memory: mapped by this process, or in /dev/shm since the run began."""
     if not buckets.seen("shared_memory") and not buckets.seen("dev_shm"):
         return None
     low = np.fmax(buckets.lows("shared_memory"), buckets.lows("dev_shm"))
@@ -119,9 +119,9 @@ def device_cache(buckets: Buckets) -> Series | None:
 
 
 def children(buckets: Buckets) -> Series | None:
-    """What child processes take for themselves; all that they hold where no more is known.
+    """Private memory of child processes; all that they hold if the private part is not known.
 
-    What they hold also grows when pages that a child has from its parent are written to, which ends by itself.
+    What they hold also grows when pages that a child shares with its parent are written to, which ends by itself.
     """
     name = "children_own" if buckets.seen("children_own") else "children"
     if not buckets.seen(name):
@@ -130,5 +130,5 @@ def children(buckets: Buckets) -> Series | None:
     if not (low > 0).any():
         return None
     first = int(np.argmax(low > 0))
-    low[:first] = mean[:first] = np.nan  # that the first child starts is no growth of it
+    low[:first] = mean[:first] = np.nan  # the first child's start is not growth
     return take(buckets, name, "host.children", low, mean)

@@ -15,22 +15,22 @@ import numpy as np
 from holdwater.timeline.buckets import Floats, Integers
 
 MOST_CORRELATION = 0.995
-"""Noise more alike than this cannot be told from a random walk in a few hundred blocks."""
+"""Noise with a higher correlation cannot be distinguished from a random walk in a few hundred blocks."""
 
 SCALES = (4, 8)
-"""Blocks that are joined to see whether noise is smoother than it looks."""
+"""Numbers of blocks that are joined to test whether noise is smoother than it looks."""
 HIGH, HIGH_WARY = 0.5, 1.8
-"""Standard errors by which a high correlation is raised, beside half of one."""
+"""Standard errors by which a high correlation is raised, in addition to half of one."""
 NEAR_WALK = 0.9
-"""Noise more alike than this has had too little time to show how far it goes."""
+"""Noise with a higher correlation has had too little time to show its range."""
 ROUNDING = 1e-4
-"""What a slope may be off by since blocks are not all of one length."""
+"""The relative error of a slope because blocks differ in length."""
 FOR_A_FLOOR = 3
-"""A floor is taken of so many readings at least, where that leaves enough blocks: of one it is no floor."""
+"""A floor needs at least this many readings, if that leaves enough blocks: one reading has no floor."""
 FEWEST_BLOCKS, FILLED = 24, 0.97
-"""A series is cut into so many blocks at least, and into more only where this part of them holds readings."""
+"""A series is cut into at least this many blocks, and into more only if this part of them holds readings."""
 PLAINLY_SIMILAR = 3.5
-"""Joined blocks resemble each other plainly from this many standard errors on."""
+"""Joined blocks count as correlated from this many standard errors on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Slope:
     error: float
     """Standard error of the slope, corrected for autocorrelation."""
     correlation: float
-    """Of neighbouring residuals, raised by what its estimate lacks in so short a series."""
+    """Correlation of neighbouring residuals, corrected for its bias in so short a series."""
 
     @property
     def score(self) -> float:
@@ -71,19 +71,19 @@ def _pairs(count: int) -> tuple[Integers, Integers]:
 def fit_slope(x: Floats, y: Floats, *, bend: float = 0.0, wary: bool = False) -> Slope:
     """Fit a robust line, or one that is level up to a bend.
 
-    A Theil-Sen line through a few dozen blocks says what is an outlier; least squares through all blocks, with
-    outliers drawn in, gives the slope.
+    A Theil-Sen line through a few dozen blocks identifies outliers; least squares through all blocks, with
+    outliers clipped, gives the slope.
 
     Args:
         x: Increasing, about evenly spaced. Shape (blocks,), at least 3.
         y: Shape (blocks,).
         bend: The part of the blocks before the rise begins.
-        wary: Allow for much more correlation than was found, where it is high: for looks that come again and
-            again, some of which meet a stretch that is like a random walk.
+        wary: Allow for much more correlation than was found, if it is high: for repeated looks, some of which
+            meet a stretch that is like a random walk.
     """
     count = len(x)
     base = float(y[0])
-    y = y - base  # a level of gigabytes would cost digits
+    y = y - base  # a level of gigabytes would lose digits
     start = min(int(bend * count), count - 3)
     ramp = np.maximum(x - x[start], 0.0)
     rough = _rough(x[start:], y[start:])
@@ -124,7 +124,7 @@ def _energy(count: int, start: int) -> float:
 
 @lru_cache(maxsize=256)
 def _weights(count: int, start: int) -> Floats:
-    """What least squares multiplies each block by, for a slope per block."""
+    """The least-squares weight of each block, for a slope per block."""
     ramp = np.maximum(np.arange(count, dtype=np.float64) - start, 0.0)
     ramp -= ramp.mean()
     weights: Floats = ramp / (ramp @ ramp)
@@ -135,7 +135,7 @@ def _weights(count: int, start: int) -> Floats:
 def _error_factor(count: int, start: int, correlation: float) -> float:
     """Standard error of a slope per block and per unit innovation, for first-order autoregression."""
     weights = _weights(count, start)
-    smooth = weights.copy()  # the sum over all pairs, by one recursion from either side
+    smooth = weights.copy()  # the sum over all pairs, by one recursion from each side
     backward = weights.copy()
     for at in range(1, count):
         smooth[at] += correlation * smooth[at - 1]
@@ -168,10 +168,10 @@ def _error(residuals: Floats, count: int, start: int, doubt: float) -> tuple[flo
 
 
 def _innovation(residuals: Floats, correlation: float, doubt: float) -> float:
-    """Standard deviation of what is new in each block.
+    """Standard deviation of each block's innovation.
 
-    What is left after the raised correlation is taken out is too much where the noise is known well; it is kept
-    where looks come again and again, and where the noise is near a random walk.
+    The residual after removing the raised correlation is too large if the noise is known well; it is used for
+    repeated looks, and if the noise is near a random walk.
     """
     fresh = residuals[1:] - correlation * residuals[:-1]
     found = max(1.4826 * float(np.median(np.abs(fresh - np.median(fresh)))), 0.8 * float(np.std(fresh)))
@@ -181,7 +181,7 @@ def _innovation(residuals: Floats, correlation: float, doubt: float) -> float:
 
 
 def _correlation(residuals: Floats, doubt: float) -> float:
-    """Correlation of neighbours, raised by its bias and its uncertainty, and the more the nearer it is to one.
+    """Correlation of neighbours, raised by its bias and its uncertainty, the more the nearer it is to one.
 
     The residuals of a random walk look like an autoregression that is less than one by 10 in their number, so
     from a correlation of 0.4 on more is added.
@@ -199,18 +199,18 @@ def _correlation(residuals: Floats, doubt: float) -> float:
 def blocks(x: Floats, y: Floats, count: int, *, floor: bool) -> tuple[Floats, Floats]:
     """Cut a series into blocks of equal length in x, and take the floor or the mean of each.
 
-    Equal in steps or seconds, not in readings: how densely a part of the run was read says nothing about it.
-    Where readings are too sparse for so many blocks, there are fewer; one without readings lies on the line
+    Equal in steps or seconds, not in readings: the density of readings says nothing about a part of the run.
+    If readings are too sparse for so many blocks, there are fewer; a block without readings lies on the line
     between its neighbours.
-    What a program needs only for a moment stands above the floor; what it keeps lifts it. Where there is
-    nothing but noise the mean is the more exact one.
+    Memory that a program needs only briefly is above the floor; memory that it keeps raises the floor. If there
+    is only noise the mean is more exact.
 
     Args:
         x: Increasing. Shape (values,).
         y: Shape (values,).
-        count: How many blocks to make at most.
-        floor: Take the smallest value of each block, not the mean. The least of many readings lies deeper than
-            that of few, so it is taken of equally many in each block.
+        count: The most blocks to make.
+        floor: Take the smallest value of each block, not the mean. The least of many readings is lower than that
+            of few, so it is taken of equally many in each block.
 
     Returns:
         The mean x, and the floor or mean, of each block. Shape (blocks,) each.
@@ -238,7 +238,7 @@ def blocks(x: Floats, y: Floats, count: int, *, floor: bool) -> tuple[Floats, Fl
 
 
 def _is_even(x: Floats) -> bool:
-    """Whether places are about evenly spaced."""
+    """Whether positions are about evenly spaced."""
     apart = np.diff(x)
     return len(x) < 3 or float(apart.max()) < 2.5 * float(apart.mean())
 
@@ -259,6 +259,6 @@ def _blocks_that_are_read(x: Floats, most: int) -> int:
 
 
 def spread_of_steps(y: Floats) -> float:
-    """How far neighbouring values lie apart on average, whatever the trend: the noise of blocks."""
+    """The mean distance of neighbouring values, independent of the trend: the noise of blocks."""
     differences = np.diff(y)
     return float(np.mean(np.abs(differences - np.median(differences))))

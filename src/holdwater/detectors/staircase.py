@@ -1,4 +1,4 @@
-"""Growth that comes by stairs: at each event of a clock, or every so many steps, and nothing between them."""
+"""Detect growth in stairs: at each event of a clock, or every so many steps, and none between them."""
 
 import numpy as np
 
@@ -13,9 +13,9 @@ ALIKE = 0.4
 LEAST_RISES = 4
 """Fewer stairs are chance."""
 MOST = 0.7
-"""Of the growth, that lies in them."""
+"""The least share of the growth that the stairs make up."""
 APART = 2.5
-"""The longest way from one to the next is at most so many times the shortest; to the end of the run, the mean."""
+"""The longest distance between stairs is at most this many times the shortest; to the end of the run, the mean."""
 
 
 def climb_at_events(
@@ -28,10 +28,10 @@ def climb_at_events(
         steps: The step of each reading of the series. Shape (values,).
         every: The series, one value a bucket, NaN where not read. Shape (buckets,).
         config: When a growth counts.
-        least: Levels between events, the first included, that it takes.
+        least: The fewest levels between events, including the first.
 
     Returns:
-        The growth as a leak, and its clock; None where there is none.
+        The growth as a leak, and its clock; None if there is none.
     """
     if np.nanmax(every, initial=-np.inf) - np.nanmin(every, initial=np.inf) < config.least_growth:
         return None
@@ -61,7 +61,7 @@ def rise_evenly(steps: Floats, floors: Floats, config: GrowthConfig) -> Growth |
         config: When a growth counts.
 
     Returns:
-        The growth, as what would be a leak if it went on; None where there is none.
+        The growth, which would be a leak if it continued; None if there is none.
     """
     rises = np.diff(floors)
     total = float(floors[-1] - floors[0]) if len(floors) else 0.0
@@ -69,7 +69,7 @@ def rise_evenly(steps: Floats, floors: Floats, config: GrowthConfig) -> Growth |
         return None
     plain = max(0.3 * float(np.sort(rises)[-LEAST_RISES]), 6 * float(np.median(np.abs(rises))))
     at = np.flatnonzero(rises > plain)
-    at = at[np.append(True, np.diff(at) > 1)] if len(at) else at  # one that two readings share is one
+    at = at[np.append(True, np.diff(at) > 1)] if len(at) else at  # a stair that spans two readings is one
     if len(at) < LEAST_RISES:
         return None
     sizes = np.array([float(floors[min(index + 2, len(floors) - 1)] - floors[index]) for index in at])
@@ -80,7 +80,7 @@ def rise_evenly(steps: Floats, floors: Floats, config: GrowthConfig) -> Growth |
 
 
 def _grown(steps: Floats, level: float, grown: float, rises: Floats) -> Growth:
-    """Put stairs into a growth by the step."""
+    """Convert stairs to a growth per step."""
     length = float(steps[-1] - steps[0])
     error = float(rises.std()) / max(np.sqrt(len(rises)), 1.0) * len(rises) / length
     per_step = grown / length

@@ -1,4 +1,4 @@
-"""What a run's memory was judged to be, with the numbers behind it."""
+"""Verdicts on a run's memory, with their numbers."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -16,7 +16,7 @@ GRAVITY: tuple[VerdictKind, ...] = (
     "bounded",
     "flat",
 )
-"""The gravest first."""
+"""The most severe first."""
 Component = Literal[
     "host.python",
     "host.tensors",
@@ -33,7 +33,7 @@ Component = Literal[
 ]
 
 Clock = Literal["step", "sample", "epoch", "evaluation", "checkpoint", "shape", "compile", "seconds", "unknown"]
-"""What a growth follows."""
+"""The clocks that a growth can follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class Rate:
     confidence: float
     """The probability with which `low` and `high` enclose the true rate."""
     per_event: float | None = None
-    """Bytes per event of the clock that the growth follows; None where that is the step."""
+    """Bytes per event of the clock that the growth follows; None if that is the step."""
     every_steps: int | None = None
-    """Steps from one event to the next, where growth comes every so many steps; None where it does not."""
+    """Steps from one event to the next, if growth comes every so many steps; else None."""
 
     def per(self, event: float) -> "Rate":
         """The same rate, with the bytes that each event adds."""
@@ -61,10 +61,10 @@ class Forecast:
 
     limit_bytes: int
     steps: float
-    """From the step of the judgement on."""
+    """Counted from the step of the judgement."""
     steps_low: float
     steps_high: float
-    """With `steps_low`, the interval that encloses the true number with nine chances in ten."""
+    """With `steps_low`, the 90 % interval."""
     seconds: float
     """At the speed of the run so far."""
 
@@ -74,9 +74,9 @@ class Plateau:
     """The level at which a growth ends by itself."""
 
     settles_at_bytes: float
-    """Resident memory then."""
+    """Resident memory at that level."""
     steps: float
-    """From the step of the judgement on; 0 where it has settled."""
+    """Counted from the step of the judgement; 0 if it has settled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,18 +90,18 @@ class Finding:
     message: str
     """One or two sentences for people."""
     rate: Rate | None = None
-    """None where there are too few steps for a slope."""
+    """None if there are too few steps for a slope."""
     follows: Clock = "unknown"
     onset_step: Step | None = None
     """Where the growth began; None if nothing grows."""
     forecast: Forecast | Plateau | None = None
-    """None if nothing grows, or towards nothing that is known."""
+    """None if nothing grows, or no limit is known."""
     pattern: str | None = None
     """The name of a known cause."""
 
     @property
     def spent_after(self) -> float:
-        """Steps until its pool is spent; infinite where none is."""
+        """Steps until its pool is spent; infinite if there is no forecast."""
         return self.forecast.steps if isinstance(self.forecast, Forecast) else float("inf")
 
     def as_row(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Verdict:
 
     @classmethod
     def of(cls, findings: tuple[Finding, ...], step: Step) -> "Verdict":
-        """Take the gravest finding's verdict, `unknown` without any; of several the soonest spent leads."""
+        """Take the most severe finding's verdict, `unknown` without any; of several the soonest spent leads."""
         kinds = {finding.verdict for finding in findings}
         kind: VerdictKind = next((kind for kind in GRAVITY if kind in kinds), "unknown")
         ordered = sorted(findings, key=lambda finding: (GRAVITY.index(finding.verdict), finding.spent_after))
