@@ -71,7 +71,7 @@ class TestTrain:
 
     def test_observation_changes_no_bit(self, holdwater: Run, text_file: Path, tmp_path: Path) -> None:
         """A guard that looks at every step, collects and trims leaves the same weights as one that hardly looks."""
-        (tmp_path / "quiet.py").write_text("def hide(guard):\n    guard._next_look = 10**9\n")
+        (tmp_path / "quiet.py").write_text("def hide(guard):\n    guard._next_sample = 10**9\n")
         flags = (*TINY, "--data", str(text_file), "--steps", "150")
         noisy = holdwater(*flags, "--out", "noisy", "--memory-threshold-percentage", "1")
         quiet = holdwater(*flags, "--out", "quiet", "--callback", "quiet:hide")

@@ -371,7 +371,7 @@ def test_a_loss_that_is_a_tensor_keeps_no_graph() -> None:
     import torch
 
     with Guard(max_memory="4GB") as guard:
-        guard._next_look = 10**9
+        guard._next_sample = 10**9
         guard.step(loss=torch.ones((), requires_grad=True) * 2)  # type: ignore[arg-type]
 
         assert type(guard._loss_total) is float
@@ -399,7 +399,7 @@ class TestAccount:
 
     @pytest.mark.parametrize(("period", "stride"), [(1.0, 1), (0.1, 1), (0.0009, 93), (1e-6, 1000)])
     def test_looks_less_often_when_steps_are_short(self, period: float, stride: int) -> None:
-        """A look of 100 µs at 0.12 % of the time."""
+        """A sample of 100 µs at 0.12 % of the time."""
         assert Account().stride(cost=1e-4, period=period, elapsed=3600.0) == stride
 
     @pytest.mark.parametrize(("elapsed", "stride"), [(0.1, 2), (1.0, 20), (4.0, 80), (80.0, 834)])
@@ -407,14 +407,14 @@ class TestAccount:
         """A run of steps of 100 µs: 1/500 of the time that has passed."""
         assert Account().stride(cost=1e-4, period=1e-4, elapsed=elapsed) in {stride - 1, stride}
 
-    def test_looks_whose_samples_wait_count_as_looks(self) -> None:
+    def test_samples_that_wait_are_counted(self) -> None:
         """Nine of 10 µs and one of 1 ms at which all are observed, in 100 steps."""
         account = Account()
         for _ in range(9):
             account.wait(1e-5)
         account.add(1e-3, steps=100)
 
-        assert (account.steps, account.looks) == (100, 10)
+        assert (account.steps, account.samples) == (100, 10)
         assert account.total == pytest.approx(1.09e-3)
         assert account.percentile(0.90) < 1e-6
         assert account.percentile(0.98) == pytest.approx(1e-5, rel=0.06)

@@ -90,7 +90,7 @@ class TestTheCheapestReading:
         assert 5_000 < len(run.read_at) < 16_000
 
     def test_of_a_low_price_comes_more_often(self) -> None:
-        """A look of 15 µs: each step of 20 ms in the first minutes, within its part of the allowance."""
+        """A reading of 15 µs: each step of 20 ms in the first minutes, within its part of the allowance."""
         run = Run(price=15e-6)
         run.read()
         while run.now < 120:

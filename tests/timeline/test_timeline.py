@@ -39,7 +39,7 @@ class TestTimeline:
 
     @pytest.mark.parametrize("steps", [1, 5, 7, 8, 9, 13])
     def test_a_second_sample_of_a_step_goes_into_its_bucket(self, steps: int) -> None:
-        """The last look of a run comes at the step of the last sample; its peak counts, its step stays one."""
+        """The last sample of a run comes at the step of the one before; its peak counts, its step stays one."""
         timeline = fill([5] * steps)
 
         timeline.append(make_sample(steps, 900))

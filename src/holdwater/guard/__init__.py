@@ -1,1 +1,1 @@
-"""Hold a run inside its budget: samples in, decisions out, and a record of both."""
+"""Guard a training loop inside its memory budget: sample, judge, act, and record."""

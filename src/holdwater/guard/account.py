@@ -1,4 +1,4 @@
-"""The guard's own account: what its hook costs, and whether it must look less often.
+"""Measure the cost of the guard's hook, and limit how often it samples.
 
 Durations go into a histogram of fixed size with bins 5 % wide, so percentiles of any number of steps
 take constant memory.
@@ -13,14 +13,14 @@ _BINS = 400
 """From 0.1 µs to 29 s."""
 
 SHARE = 0.0012
-"""The part of the time that looking may take before the guard looks less often than every step."""
+"""The part of the time that sampling may take before the guard samples less often than every step."""
 
 SPACING = 1 / 500
-"""The part of the time passed that may lie between two looks, in whole steps: with steps of uneven length no
+"""The part of the time passed that may lie between two samples, in whole steps: with steps of uneven length no
 further than 1/400."""
 
 MOST_STRIDE = 1000
-"""Steps between two looks at most."""
+"""Most steps between two samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Overhead:
     """What the guard cost."""
 
     guard_seconds: float
-    """In the hook, expensive looks and store included; remedies are accounted for as actions."""
+    """Time in the hook, including expensive probes and the store; remedies are accounted for as actions."""
     run_seconds: float
     """From the guard's first step to its last."""
     step_us_mean: float
@@ -40,33 +40,33 @@ class Overhead:
 class Account:
     """Adds up durations of the hook, in seconds.
 
-    A step at which the guard does not look costs nothing here: one addition and one comparison take less
+    A step without a sample costs nothing here: one addition and one comparison take less
     time than reading a clock.
     """
 
     def __init__(self) -> None:
         self.total = 0.0
         self.steps = 0
-        self.looks = 0
+        self.samples = 0
         self._bins = [0] * _BINS
         self._waits, self._waited = 0, 0.0
         self._recent_cost = 0.0
         self._recent_period = 0.0
 
     def wait(self, seconds: float) -> None:
-        """Note a look whose sample waits to be observed with others."""
+        """Count a sample that waits to be observed with others."""
         self._waits += 1
         self._waited += seconds
 
     def add(self, seconds: float, *, steps: int) -> None:
-        """Note a look at which all samples that waited were observed, and the steps since the one before."""
+        """Count a sample with which all that waited were observed, and the steps since the previous one."""
         self._fill(0.0, steps - self._waits - 1)
         if self._waits:
             self._fill(self._waited / self._waits, self._waits)
         self._fill(seconds, 1)
         self.total += self._waited + seconds
         self.steps += steps
-        self.looks += self._waits + 1
+        self.samples += self._waits + 1
         self._waits, self._waited = 0, 0.0
 
     def _fill(self, seconds: float, steps: int) -> None:
@@ -75,19 +75,19 @@ class Account:
         self._bins[min(index, _BINS - 1)] += steps
 
     def stride(self, cost: float, period: float, elapsed: float) -> int:
-        """How many steps to let pass until the next look.
+        """The number of steps until the next sample.
 
-        Looking stays within its share, but looks never lie further apart than `SPACING` of the time that has
-        passed: a short run is to be judged too.
+        Sampling stays within its share, but samples are never further apart than `SPACING` of the time that has
+        passed: a short run must be judged too.
 
         Args:
-            cost: Seconds that the last look took; those whose samples waited for it are known.
-            period: Seconds from the last look that was added to this one, divided by the steps between them.
+            cost: Seconds that the last sample took, without those that waited for it.
+            period: Seconds since the last sample that was added, divided by the steps between.
             elapsed: Seconds since the first step.
         """
         cost = (self._waited + cost) / (self._waits + 1)
         weight = 1 - 0.95 ** (self._waits + 1)
-        typical = min(cost, 4 * self._recent_cost) if self._recent_cost else cost  # a rare judgement is not
+        typical = min(cost, 4 * self._recent_cost) if self._recent_cost else cost  # a rare judgement is not typical
         self._recent_cost += weight * (typical - self._recent_cost) if self._recent_cost else cost
         self._recent_period += weight * (period - self._recent_period) if self._recent_period else period
         if self._recent_cost <= SHARE * self._recent_period or self._recent_period <= 0:

@@ -1,4 +1,4 @@
-"""The guard's mind: samples in, events out. No clock, no thread, no file, no framework.
+"""The pure part of the guard: samples in, events out. No clock, no thread, no file, no framework.
 
 The same samples always give the same events, so that a stored run can be judged again.
 """
@@ -23,27 +23,27 @@ from holdwater.units import Step
 FIRST_JUDGEMENT = 128
 """Steps before the first judgement."""
 JUDGEMENT_GROWTH = 1.5
-"""Each judgement comes when the run is this many times as long as at the one before."""
+"""Each judgement comes when the run is this many times as long as at the previous one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreConfig:
-    """What the guard goes by."""
+    """The settings of the guard's core."""
 
     headroom: HeadroomConfig
     remedies: RemedyConfig = field(default_factory=RemedyConfig)
     growth: GrowthConfig = DEFAULT
     deaths: int = 0
-    """Processes of this run that were killed for want of memory."""
+    """Processes of this run that were killed out of memory."""
     capacity: int = CAPACITY
 
 
 Event = Decision | Verdict
-"""What the core answers a sample with."""
+"""The core's answer to a sample."""
 
 
 class GuardCore:
-    """Remembers the run in bounded memory, judges it at growing intervals, and decides on remedies."""
+    """Keeps the run's history in bounded memory, judges it at growing intervals, and decides on remedies."""
 
     def __init__(self, budgets: Budgets, config: CoreConfig) -> None:
         self.config = config
@@ -63,7 +63,7 @@ class GuardCore:
         """Keep these budgets from now on.
 
         Args:
-            budgets: Of the run; other ones where it has begun to use a device.
+            budgets: The run's; they change when it begins to use a device.
         """
         self.budgets = budgets
         self._kept = lowered_budgets(budgets, self.config.deaths)
@@ -92,13 +92,13 @@ class GuardCore:
         self._judge_after = seconds
 
     def observe(self, sample: Sample) -> tuple[Event, ...]:
-        """Take one sample in.
+        """Add one sample.
 
         Args:
             sample: The memory at the end of a step; steps increase.
 
         Returns:
-            What follows from it, in the order in which it should be done.
+            Events, in the order in which they should be handled.
         """
         self.record(sample)
         self.headroom = judge_headroom(sample, self.budgets, self.config.headroom)
@@ -114,7 +114,7 @@ class GuardCore:
         return events
 
     def record(self, sample: Sample) -> None:
-        """Take one sample into the history only: before the first step, and after the last."""
+        """Add one sample to the history only: before the first step, and after the last."""
         self.timeline.append(sample)
         if self._first_step is None:
             self._first_step = sample.step
@@ -131,7 +131,7 @@ class GuardCore:
         return self.verdict
 
     def learn(self, action: ActionName, freed: InUse, in_use: InUse) -> None:
-        """Take in what an action freed, in bytes by pool, so that one that does not pay is not repeated."""
+        """Record what an action freed, in bytes by pool, so that an ineffective one is not repeated."""
         self._remedies.learn(action, freed, in_use)
 
     def _judgement_is_due(self, sample: Sample) -> bool:

@@ -4,7 +4,7 @@
         for batch in guard.steps(loader):
             ...
 
-The guard never kills what it guards: its own errors are recorded, said once, and training goes on.
+The guard never kills what it guards: its own errors are recorded and logged once, and training continues.
 """
 
 import logging
@@ -39,15 +39,15 @@ Batch = TypeVar("Batch")
 log = logging.getLogger("holdwater")
 
 FLUSH_EVERY = 2.0
-"""Seconds between two writes to the store, at least."""
+"""Least seconds between two writes to the store."""
 FLUSH_SHARE = 0.0005
 """Writing takes at most this part of the time, unless that would leave half a minute unwritten."""
 STOP_AGAIN = 60.0
-"""Seconds before a stop that failed (for want of a checkpoint, say) is tried again."""
+"""Seconds before a stop that failed (without a checkpoint, for example) is tried again."""
 NEVER = 1 << 62
 """A step that no run reaches."""
 NO_RECYCLING = (
-    "the loop gives no checkpoint that a fresh process could go on from, or nobody would start that; "
+    "the loop gives no checkpoint that a fresh process could continue from, or no supervisor would start one; "
     "start it with `holdwater train` or `holdwater run --supervise`, and register its state with "
     "holdwater.resumable"
 )
@@ -81,7 +81,7 @@ class Guard:
             settings: All settings at once.
             max_memory: The budget of the pool in which the training's tensors live, such as `70GB`: the device's,
                 or the host's where there is none; overrides the settings.
-            max_host_memory: The budget of the host's memory beside a device; overrides the settings.
+            max_host_memory: The budget of the host's memory when a device is used; overrides the settings.
             out: The folder of the run; overrides the settings.
             levers: The loop's side of the remedies.
             clock: A stand-in for the machine's clock.
@@ -97,11 +97,11 @@ class Guard:
         self.settings = settings = replace(settings or GuardSettings(), **given)
         self.levers = levers or Levers()
         self.limits: tuple[LimitChange, ...] = ()
-        """The frameworks' own limits, as they were and as they are now."""
+        """The frameworks' own limits, before and now."""
         self.outcomes: deque[Outcome] = deque(maxlen=MOST_OUTCOMES)
         """What actions did, the newest last."""
         self.facts: dict[str, Any] = {}
-        """What the store says of this process: filled before the guard is entered."""
+        """Facts on this process for the store: set before the guard is entered."""
         self._step = settings.first_step  # a plain number: the hook adds to it at each step
         self.stop_reason: str | None = None
         """Why the run must stop; None as long as it may go on."""
@@ -132,11 +132,11 @@ class Guard:
         self.core.record(self.observer.sample(self.step_number, everything=True))  # nothing is done before step 1
         now = self._clock.elapsed()
         self._startup = now - self._entered
-        self._first_hook = self._last_look = now
+        self._first_hook = self._last_sample = now
         self._next_flush = now + FLUSH_EVERY
         self._loss_total, self._losses = 0.0, 0
         self._stride, self._next_stop = 1, 0.0
-        self._next_look = self._looked = self._step
+        self._next_sample = self._sampled = self._step
         self._waiting: list[Sample] = []
         self._judging = Pace(JUDGING)
         due = self.core.replacement.due_at
@@ -146,10 +146,10 @@ class Guard:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Judge the whole run, write it down, give everything back."""
+        """Judge the whole run, store the verdict, release everything."""
         if error is not None:
             self.mark("error", message=f"{kind.__name__ if kind else ''}: {error}")
-        try:  # a last look only: nothing is done to a loop that has ended, or has failed in the middle of a step
+        try:  # a last sample only: no action on a loop that has ended, or failed within a step
             self._handle_waiting()
             self.core.record(self.observer.sample(self.step_number, everything=True))
             self._note_verdict(self.core.judge(final=True))
@@ -186,7 +186,7 @@ class Guard:
         account = self._account
         return Overhead(
             guard_seconds=account.total,
-            run_seconds=self._last_look - self._first_hook,
+            run_seconds=self._last_sample - self._first_hook,
             step_us_mean=1e6 * account.total / max(account.steps, 1),
             step_us_p50=1e6 * account.percentile(0.50),
             step_us_p99=1e6 * account.percentile(0.99),
@@ -202,7 +202,7 @@ class Guard:
                 return
 
     def step(self, *, loss: float | None = None) -> None:
-        """Tell the guard that an optimizer step has ended.
+        """Count an optimizer step that has ended.
 
         Args:
             loss: The step's loss, for the report.
@@ -211,11 +211,11 @@ class Guard:
         if loss is not None:
             self._loss_total += loss if type(loss) is float else _number(loss)
             self._losses += 1
-        if self._step >= self._next_look:
-            self._look()
+        if self._step >= self._next_sample:
+            self._sample()
 
-    def mark(self, kind: str, **facts: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
-        """Note an event of the run: `epoch`, `evaluation`, `checkpoint`, or a word of your own."""
+    def mark(self, kind: str, **facts: Any) -> None:  # noqa: ANN401 - any JSON value
+        """Mark an event of the run: `epoch`, `evaluation`, `checkpoint`, or a word of your own."""
         if self._store is None:
             return
         try:
@@ -225,7 +225,7 @@ class Guard:
 
     @contextmanager
     def evaluation(self) -> Iterator[dict[str, Any]]:
-        """Mark an evaluation, from its beginning to its end; what is put into the dict is noted."""
+        """Mark an evaluation, from its beginning to its end; what is put into the dict is stored."""
         began = self._clock.elapsed()
         facts: dict[str, Any] = {}
         yield facts
@@ -247,8 +247,8 @@ class Guard:
             peak=self._peak(),
         ).as_json()
 
-    def _look(self) -> None:
-        """Take a sample, do what follows from it, and settle when to look again."""
+    def _sample(self) -> None:
+        """Take a sample, act on it, and schedule the next one."""
         began = self._clock.elapsed()
         loss = self._loss_total / self._losses if self._losses else None
         self._loss_total, self._losses = 0.0, 0
@@ -257,7 +257,7 @@ class Guard:
             sample = self.observer.sample(self.step_number, loss=loss)
             self._waiting.append(sample)
             if self._can_wait(sample):
-                self._next_look = min(self._step + self._stride, self._recycle_at)
+                self._next_sample = min(self._step + self._stride, self._recycle_at)
                 self._account.wait(self._clock.elapsed() - began)
                 return
             spent = self._handle_waiting()
@@ -266,12 +266,12 @@ class Guard:
         for name, reason in self.observer.failures.items():
             self._say_once(f"{name} is not read any more: {reason}")
         now = self._clock.elapsed()
-        steps = self._step - self._looked
-        period = (began - self._last_look) / max(steps, 1)
+        steps = self._step - self._sampled
+        period = (began - self._last_sample) / max(steps, 1)
         self._stride = self._account.stride(now - began - spent, period, now - self._first_hook)
-        self._next_look, self._looked, self._last_look = self._step + self._stride, self._step, began
+        self._next_sample, self._sampled, self._last_sample = self._step + self._stride, self._step, began
         if self._step < self._recycle_at:
-            self._next_look = min(self._next_look, self._recycle_at)
+            self._next_sample = min(self._next_sample, self._recycle_at)
         if now >= self._next_flush:
             self._flush()
         self._account.add(self._clock.elapsed() - began - spent, steps=steps)
@@ -303,7 +303,7 @@ class Guard:
         return spent
 
     def _act(self, decision: Decision) -> float:
-        """Carry out a decision, measure it, note it; returns the seconds that it took."""
+        """Carry out a decision, measure and record it; return the seconds that it took."""
         if not (decision.configured or applies(decision.action)):
             return 0.0
         if decision.action in {"stop", "recycle"}:
@@ -326,7 +326,7 @@ class Guard:
         return outcome.seconds
 
     def _rehearse(self, decision: Decision) -> float:
-        """Note what would be done, now and then; it takes no time."""
+        """Record what would be done, from time to time; it takes no time."""
         now = self._clock.elapsed()
         if now >= self._rehearsed.get(decision.action, 0.0):
             self._rehearsed[decision.action] = now + STOP_AGAIN
@@ -334,7 +334,7 @@ class Guard:
         return 0.0
 
     def note(self, outcome: Outcome) -> None:
-        """Remember what an action did."""
+        """Record what an action did."""
         self.outcomes.append(outcome)
         if self._store is not None:
             self._store.outcome(outcome)
@@ -354,7 +354,7 @@ class Guard:
             self._store.verdict(verdict)
 
     def _flush(self) -> None:
-        """Write to the store what is new; an error is said once, and what waits keeps waiting."""
+        """Write new data to the store; an error is logged once, and the data is kept for the next write."""
         if self._store is None:
             return
         began = self._clock.elapsed()

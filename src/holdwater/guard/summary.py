@@ -1,4 +1,4 @@
-"""The judgement of a run as JSON: schema 1 of `--json`, without the command and its exit code."""
+"""The judgement of a run as JSON: schema 1 of `--json`."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,12 +15,12 @@ from holdwater.guard.account import Overhead
 SCHEMA = 1
 _PRIVATE = {"host.native", "host.python", "host.tensors"}
 _LASTING = {"leak", "pressure", "fragmentation"}
-"""What was found in one process stands for the run, though the next process has begun anew."""
+"""Verdicts of one process that hold for the run, even if a later process starts afresh."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """What is told of a run, by whoever has followed it; `as_json` is the only place where it becomes JSON."""
+    """The summary of a run, from the guard or the watcher; only `as_json` makes JSON of it."""
 
     verdict: Verdict
     steps: int
@@ -31,21 +31,21 @@ class RunSummary:
     outcomes: Iterable[Outcome] = ()
     """What was done about memory."""
     experiments: Sequence[dict[str, Any]] = ()
-    """What was tried before an accusation, as actions."""
+    """The experiments before a leak was reported, as actions."""
     explanations: Mapping[Finding, Explanation] = field(default_factory=dict)
     attribution_seconds: float = 0.0
-    """What counting and explaining has cost the process."""
+    """Seconds that counting and explaining cost the process."""
     watching: dict[str, float] = field(default_factory=dict)
-    """What the watching process itself has cost: `watcher_seconds`, `watcher_grew_bytes`."""
+    """The watcher's own cost: `watcher_seconds`, `watcher_grew_bytes`."""
     step_source: str | None = None
-    """What counts the steps; None where it is the caller's own loop."""
+    """What counts the steps; None if the caller's own loop does."""
     seconds_per_step: float | None = None
-    """Of a run that is judged by the clock: the length of a tick."""
+    """The length of a tick, for a run that is judged by the clock."""
     parts: dict[str, int] | None = None
     """The split of resident memory."""
     evidence: dict[str, Any] | None = None
     errors: Sequence[str] = ()
-    """What could not be looked at."""
+    """Errors of readings and of the watcher."""
 
     def as_json(self) -> dict[str, Any]:
         """Schema 1, without the command and its exit code."""
@@ -77,7 +77,7 @@ def of_command(summary: Mapping[str, Any], command: Sequence[str], exit_code: in
     Args:
         summary: As JSON.
         command: As the user typed it.
-        exit_code: Of the command.
+        exit_code: The command's.
     """
     return {"schema": summary["schema"], "command": list(command), "exit_code": exit_code} | dict(summary)
 
@@ -91,11 +91,11 @@ def summarise_budgets(budgets: Budgets) -> dict[str, dict[str, Any]]:
 
 
 def join_summaries(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Put the judgements of the processes that a run went through into one.
+    """Combine the judgements of a run's processes.
 
     Args:
-        summaries: Of each process in turn, at least one. What grew in any of them is a finding; of one kind and
-            component the newest is kept, and what nobody could judge counts only if nobody could.
+        summaries: One for each process in order, at least one. Growth in any of them is a finding; of one kind and
+            component the newest is kept, and `unknown` counts only if no process could be judged.
     """
     newest = next((one for one in reversed(summaries) if one["verdict"] != "unknown"), summaries[-1])
     findings: dict[tuple[str, str], dict[str, Any]] = {}
@@ -126,26 +126,26 @@ def join_summaries(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _begun_as(first: dict[str, Any], finding: dict[str, Any]) -> dict[str, Any]:
-    """A finding that an earlier process of the run had already: it began and was seen then."""
+    """A finding with the onset of the earlier process that had it first."""
     began, begins = (f"since step {one['onset_step']}" for one in (finding, first))
     said = finding["advice"].replace(began, begins)
     return finding | {name: first[name] for name in ("onset_step", "detected_step")} | {"advice": said}
 
 
 def _is_private_leak(finding: Mapping[str, Any]) -> bool:
-    """Whether a finding is a leak of what the process alone uses."""
+    """Whether a finding is a leak of private memory."""
     return finding["verdict"] == "leak" and finding["component"] in _PRIVATE
 
 
 def summarise_findings(
     verdict: Verdict, explanations: Mapping[Finding, Explanation] | None = None
 ) -> list[dict[str, Any]]:
-    """The findings alone, the gravest first, each with what explains it."""
+    """The findings alone, the most severe first, each with its explanation."""
     return [_finding(finding, (explanations or {}).get(finding)) for finding in verdict.findings]
 
 
 def _finding(finding: Finding, explanation: Explanation | None) -> dict[str, Any]:
-    """One finding; what is not explained says so by its share of zero."""
+    """One finding; an unexplained one has the share zero."""
     row = _judged(finding)
     if explanation is None:
         return row
@@ -181,7 +181,7 @@ def _judged(finding: Finding) -> dict[str, Any]:
 
 
 def _rate(rate: Rate) -> dict[str, float | None]:
-    """A rate with its interval; an end that is infinite is null."""
+    """A rate with its interval; an infinite end is null."""
     return {
         "bytes_per_step": rate.bytes_per_step,
         "low": _finite(rate.low),
@@ -192,16 +192,16 @@ def _rate(rate: Rate) -> dict[str, float | None]:
 
 
 def _forecast(forecast: Forecast | Plateau) -> dict[str, float | None]:
-    """A forecast; an end that is infinite is null."""
+    """A forecast; an infinite end is null."""
     return {name: _finite(value) for name, value in asdict(forecast).items()}
 
 
 def _action(outcome: Outcome) -> dict[str, Any]:
-    """What an action did; an error only where there was one."""
+    """What an action did; an error only if there was one."""
     row = asdict(outcome)
     return row if row["error"] is not None else {key: row[key] for key in row if key != "error"}
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
+    """A number, or null for infinity, which JSON does not have."""
     return value if math.isfinite(value) else None

@@ -1,1 +1,1 @@
-"""Show what a run's memory did: in the terminal, and as one HTML file. Reads the store only."""
+"""Report what a run's memory did, in the terminal and as one HTML file, from the store alone."""

@@ -1,4 +1,4 @@
-"""What explains a growth, in words: the way from the allocation to what it keeps, the cure, what is missing."""
+"""Write explanations of growth as text and HTML: the path from allocation to holder, the cure, what is missing."""
 
 from collections.abc import Sequence
 from html import escape
@@ -11,10 +11,10 @@ UNEXPLAINED = "not explained yet"
 
 
 def explanation_in_words(finding: dict[str, Any]) -> list[str]:
-    """The explanation of a finding, a line each; none where nothing was looked into.
+    """The explanation of a finding, a line each; none if there is none.
 
     Args:
-        finding: Of the JSON verdict.
+        finding: From the JSON verdict.
     """
     if not _is_looked_into(finding):
         return []
@@ -28,14 +28,14 @@ def explanation_in_words(finding: dict[str, Any]) -> list[str]:
         lines.append(f"known as {known['name']}: {known['title']}")
         lines += [f"    {line}" for line in known["cure"].splitlines()]
         lines.append(f"{REFERENCE} {known['reference']}")
-    return lines + [f"not looked at: {reason}" for reason in finding.get("missing", ())]
+    return lines + [f"not examined: {reason}" for reason in finding.get("missing", ())]
 
 
 def explanations_in_words(findings: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The explanations of several findings; what one has in common with an earlier one is not said twice.
+    """The explanations of several findings, without repeating what an earlier one says.
 
     Args:
-        findings: Of the JSON verdict.
+        findings: From the JSON verdict.
     """
     said: dict[tuple[str, ...], str] = {}
     found = []
@@ -51,15 +51,15 @@ def explanations_in_words(findings: Sequence[dict[str, Any]]) -> list[list[str]]
 
 
 def explanations_as_html(summary: dict[str, Any] | None) -> str:
-    """A section with the explanation of each finding that has one; empty where none has."""
+    """A section with the explanation of each finding that has one; empty if none has."""
     findings = [] if summary is None else [one for one in summary["findings"] if _is_looked_into(one)]
     if not findings:
         return ""
-    return f"<section><h2>What explains it</h2>{''.join(map(_as_html, findings))}</section>"
+    return f"<section><h2>Explanation</h2>{''.join(map(_as_html, findings))}</section>"
 
 
 def _as_html(finding: dict[str, Any]) -> str:
-    """One finding: the chain, the source lines with the growth beside them, the cure."""
+    """One finding: the chain, the source lines with their growth, the cure."""
     links = "".join(f"<li>{escape(link)}</li>" for link in finding["chain"])
     rows = "".join(
         f"<tr><td>{escape(site['role'])}</td><td>{escape(_where(site))}</td>"
@@ -72,7 +72,7 @@ def _as_html(finding: dict[str, Any]) -> str:
         if rows
         else ""
     )
-    missing = "".join(f"<p class='note'>Not looked at: {escape(reason)}.</p>" for reason in finding["missing"])
+    missing = "".join(f"<p class='note'>Not examined: {escape(reason)}.</p>" for reason in finding["missing"])
     return (
         f"<h3>{escape(finding['component'])}: {escape(finding['verdict'])}</h3><ol class='chain'>{links}</ol>"
         f"<p class='note'>{escape(_share(finding))}.</p>"
@@ -92,12 +92,12 @@ def _cure_as_html(known: dict[str, Any] | None) -> str:
 
 
 def _is_looked_into(finding: dict[str, Any]) -> bool:
-    """Whether there is something to tell of a finding's cause."""
+    """Whether anything is known of a finding's cause."""
     return bool(finding.get("chain") or (finding.get("sites") and "chain" in finding))
 
 
 def _is_answered(finding: dict[str, Any]) -> bool:
-    """Whether enough of the growth is accounted for to be told as its cause."""
+    """Whether enough of the growth is accounted for to report it as the cause."""
     return bool(finding.get("answer", "explained") == "explained")
 
 

@@ -1,4 +1,4 @@
-"""Write the report of a run as one HTML file that needs nothing else."""
+"""Write the report of a run as one self-contained HTML file."""
 
 import json
 from collections.abc import Iterable
@@ -21,12 +21,12 @@ from holdwater.timeline.buckets import thin
 from holdwater.units import format_size
 
 POINTS = 700
-"""Points in a chart at most; peaks survive the thinning."""
+"""Most points in a chart; thinning keeps peaks."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """A chart with its words."""
+    """A chart with its captions."""
 
     name: str
     title: str
@@ -40,9 +40,9 @@ def write_html(history: History, path: Path, *, note: str = "") -> None:
     """Write the report.
 
     Args:
-        history: Of the run.
-        path: Where to.
-        note: Which rank it is of; empty for a run of one process.
+        history: The run's.
+        path: The file to write.
+        note: The rank that is shown; empty for a run of one process.
 
     Raises:
         OSError: The file cannot be written.
@@ -76,7 +76,7 @@ def render_html(history: History, *, note: str = "") -> str:
 
 
 def _lead(history: History) -> str:
-    """What stands under the verdict: the slope, and how the run went."""
+    """The lines under the verdict: the slope, and how the run ended."""
     summary = history.summary
     parts = []
     if summary is not None and summary["findings"]:
@@ -91,7 +91,7 @@ def _lead(history: History) -> str:
 
 
 def _figures(history: History) -> list[_Figure]:
-    """The charts that there is something to show in."""
+    """The charts that have data."""
     if not len(history.samples):
         return []
     samples = thin(history.samples, POINTS)
@@ -108,7 +108,7 @@ def _figures(history: History) -> list[_Figure]:
         levels = _levels(history, "device")
         top = max(1.15 * peak, *(1.12 * level.value for level in levels if level.value < 3 * peak), 0.0)
         chart = Chart(steps, 0, top, format_size, 240, lines=lines, levels=levels)
-        note = "What the framework holds on the accelerator, and what of it is in live tensors."
+        note = "Memory that the framework holds on the accelerator, and its part in live tensors."
         drawn.append(_Figure("device", "Device memory", note, chart, _pointer(steps, lines, format_size)))
     if samples.seen("loss"):
         loss = samples.means("loss")
@@ -202,12 +202,12 @@ def _findings(summary: dict[str, Any] | None) -> str:
         f"{'; ' if finding['forecast'] else ''}{escape(forecast_in_words(finding))}</td></tr>"
         for finding in summary["findings"]
     )
-    head = "<tr><th>verdict</th><th>component</th><th>slope after warm-up</th><th>in words</th></tr>"
+    head = "<tr><th>verdict</th><th>component</th><th>slope after warm-up</th><th>advice</th></tr>"
     return f"<section><h2>Findings</h2><div class='scroll'><table>{head}{rows}</table></div></section>"
 
 
 def _actions(history: History) -> str:
-    """What remedies did, with their yield."""
+    """What remedies did, and how much they freed."""
     if not history.outcomes:
         return "<section><h2>Actions</h2><p class='note'>None was needed.</p></section>"
     rows = "".join(
@@ -221,14 +221,14 @@ def _actions(history: History) -> str:
 
 
 def _facts(history: History) -> str:
-    """What is known of the process, from its newest session."""
+    """The facts on the process, from its newest session."""
     if not history.sessions:
         return "<tr><td>The run was ended before it began.</td></tr>"
     session = history.sessions[-1]
     facts = {"began": f"{datetime.fromtimestamp(session.began, UTC):%Y-%m-%d %H:%M:%S} UTC", **session.facts}
     for name in ("budget_bytes", "budgets"):
         facts.pop(name, None)
-    if (session.summary or {}).get("budgets"):  # settled since the session began
+    if (session.summary or {}).get("budgets"):  # set since the session began
         facts["budget"] = str(history.budgets)
     facts["command"] = " ".join(facts.get("command", []))
     facts["limits"] = "; ".join(facts.get("limits", [])) or "no framework's own limit was set"
@@ -240,12 +240,12 @@ def _facts(history: History) -> str:
 
 
 def _levels(history: History, pool: Literal["host", "device"]) -> list[Level]:
-    """The budget of one pool, to be drawn as a level; nothing where it has none of its own."""
+    """The budget of one pool as a level; nothing if it has none of its own."""
     budgets = history.budgets
     budget = None if budgets is None else budgets.host if pool == "host" else budgets.device
     return [] if budget is None else [Level(float(budget.limit), f"budget {format_size(budget.limit)}")]
 
 
 def _write_loss(value: float) -> str:
-    """A loss; it has no unit that people write (nats a token)."""
+    """A loss, without its unit (nats a token)."""
     return f"{value:.2f}"

@@ -21,10 +21,10 @@ class MemoryParts:
 
 
 def memory_parts(samples: Buckets) -> MemoryParts:
-    """Split resident memory, and put that of the children on top.
+    """Split resident memory, and stack the children's memory on top.
 
-    The splits are read by the clock, resident memory with every sample: between two readings a split is
-    taken to hold, and what does not fit into it is shown as unaccounted.
+    The splits are read by the clock, resident memory with every sample: between two readings a split is assumed
+    constant, and the difference is shown as unaccounted.
     """
     steps = samples.last_step.astype(np.float64)
     resident = samples.highs("resident")
@@ -49,7 +49,7 @@ def memory_parts(samples: Buckets) -> MemoryParts:
 
 
 def _held(values: Floats) -> Floats:
-    """Hold each value until the next reading; before the first one, hold that; zero if never read."""
+    """Repeat each value until the next reading, and the first one before it; zero if never read."""
     known = ~np.isnan(values)
     if not known.any():
         return np.zeros(len(values))

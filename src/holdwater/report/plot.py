@@ -68,12 +68,12 @@ class Chart:
         )
 
     def _x(self, step: float) -> float:
-        """Where a step lies."""
+        """The horizontal position of a step."""
         first, last = self.steps[0], self.steps[-1]
         return float(LEFT + (step - first) / max(last - first, 1) * (WIDTH - LEFT - RIGHT))
 
     def _y(self, value: float) -> float:
-        """Where a value lies."""
+        """The vertical position of a value."""
         share = (value - self.bottom) / ((self.top - self.bottom) or 1)
         return float(self.height - BOTTOM - share * (self.height - TOP - BOTTOM))
 
@@ -102,7 +102,7 @@ class Chart:
         return parts
 
     def _lines(self) -> list[str]:
-        """Lines, broken where nothing was read."""
+        """Lines, interrupted where nothing was read."""
         parts = []
         for series in self.lines:
             known = ~np.isnan(series.values)
@@ -114,7 +114,7 @@ class Chart:
         return parts
 
     def _levels(self) -> list[str]:
-        """Horizontal lines; one above the chart is named at its edge."""
+        """Horizontal lines; one above the chart is labelled at its edge."""
         parts = []
         for level in self.levels:
             off = level.value > self.top
@@ -127,7 +127,7 @@ class Chart:
         return parts
 
     def _marks(self) -> list[str]:
-        """Events, as ticks along the bottom edge that say what they are."""
+        """Events, as ticks along the bottom edge with a caption."""
         y = self.height - BOTTOM
         return [
             f'<line class="mark {escape(kind)}" x1="{self._x(step):.1f}" x2="{self._x(step):.1f}" '

@@ -1,4 +1,4 @@
-"""Of a run of many processes the worst rank leads, and is named."""
+"""Read all ranks of a distributed run, and choose the worst."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,14 @@ class RankTable:
     """The ranks of a run, as far as they can be read."""
 
     verdicts: dict[int, str]
-    """By rank; `unknown` where there is none yet."""
+    """Verdicts by rank; `unknown` if there is none yet."""
     worst: int
-    """The rank whose verdict is the gravest; of several the one whose budget is spent first."""
+    """The rank with the most severe verdict; of several the one whose budget is spent first."""
     history: History
-    """Of the worst."""
+    """The worst rank's."""
 
     def in_words(self) -> str:
-        """Which rank is shown, and what the others are; empty for a run of one process."""
+        """Which rank is shown, and the verdicts of the others; empty for a run of one process."""
         if len(self.verdicts) == 1:
             return ""
         others: dict[str, list[str]] = {}
@@ -36,7 +36,7 @@ def read_ranks(folder: Path) -> RankTable:
     """Read all ranks of a run, and choose the worst.
 
     Args:
-        folder: Of the run.
+        folder: The run's.
 
     Raises:
         StoreError: There is no run, or none of its ranks can be read.
@@ -67,7 +67,7 @@ def _verdict(summary: dict[str, Any] | None) -> str:
 
 
 def _gravity(summary: dict[str, Any] | None) -> tuple[int, float]:
-    """How grave a rank's verdict is, and when its budget is spent; the smaller the worse."""
+    """The sort key of a rank: severity of its verdict, then when its budget is spent; smaller is worse."""
     order: list[str] = list(GRAVITY)
     verdict = _verdict(summary)
     findings = [] if summary is None else summary["findings"]

@@ -15,7 +15,7 @@ MOST_ACTIONS = 12
 
 
 def print_report(history: History, console: Console) -> None:
-    """Print the verdict, the numbers, a small curve, and what was done."""
+    """Print the verdict, the numbers, a small curve, and the actions."""
     summary = history.summary
     verdict = "unknown" if summary is None else summary["verdict"]
     colour = COLOURS.get(verdict, "yellow")

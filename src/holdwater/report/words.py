@@ -1,4 +1,4 @@
-"""A run's judgement in words."""
+"""Describe a run's verdict and numbers as text."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from holdwater.units import format_rate, format_size
 HEADLINES = {
     "flat": "Memory stayed flat.",
     "bounded": "Memory rose, then stopped.",
-    "cyclic": "Memory comes and goes.",
-    "warming": "Memory still rises, ever more slowly: too early to judge.",
+    "cyclic": "Memory rises and falls again.",
+    "warming": "Memory still rises: too early to judge.",
     "leak": "Memory leaks.",
     "fragmentation": "Memory is fragmented.",
     "pressure": "Memory ran short.",
@@ -37,7 +37,7 @@ def slope_in_words(finding: dict[str, Any]) -> str:
 
 
 def forecast_in_words(finding: dict[str, Any]) -> str:
-    """Where a finding leads; empty if nowhere."""
+    """A finding's forecast as text; empty if it has none."""
     forecast = finding["forecast"]
     if forecast is None:
         return ""
@@ -50,7 +50,7 @@ def forecast_in_words(finding: dict[str, Any]) -> str:
 
 
 def figures(history: History) -> list[tuple[str, str]]:
-    """The few numbers that matter, with their names."""
+    """The main numbers, with their names."""
     summary = history.summary
     if summary is None:
         return [("steps", "none judged yet")]
@@ -70,12 +70,12 @@ def figures(history: History) -> list[tuple[str, str]]:
 
 
 def _against_budgets(history: History, host: int, device: int) -> list[tuple[str, str]]:
-    """Each pool's budget, and its peak against it; of a run of an older version the one that it had.
+    """Each pool's budget, and its peak against it; a run of an older version has one budget.
 
     Args:
-        history: Of the run.
+        history: The run's.
         host: The peak of resident memory, in bytes.
-        device: Of what was reserved on the device.
+        device: The peak of reserved device memory, in bytes.
     """
     budgets = history.budgets
     if budgets is None:
@@ -95,13 +95,13 @@ def _against_budgets(history: History, host: int, device: int) -> list[tuple[str
 
 
 def _origin(history: History, budget: Budget) -> str:
-    """Where a budget comes from, as the summary says it: facts of older runs do not."""
+    """Where a budget comes from, by the summary: the facts of older runs do not have it."""
     summary = history.summary
     return str(budget.origin if summary is None else summary["budget"]["origin"])
 
 
 def _peak_together(history: History) -> float:
-    """The most that host and device held at once of the memory that they share, in bytes."""
+    """The most shared memory that host and device held at once, in bytes."""
     samples = history.samples
     parts = np.nan_to_num(np.stack([samples.highs("resident"), samples.highs("device_reserved")]))
     return float(parts.sum(axis=0).max(initial=0.0))
@@ -113,7 +113,7 @@ def _peak(history: History, name: str) -> int:
 
 
 def how_it_ended(history: History) -> str:
-    """Whether the run was whole, recycled, killed, or stopped, for people; empty for a whole one."""
+    """Whether the run was recycled, killed or stopped, as text; empty if none of these."""
     recycled = sum(outcome["action"] == "recycle" for outcome in history.outcomes)
     resumed = max(len(history.sessions) - 1 - recycled, 0)
     parts = [f"moved to a fresh process {_times(recycled)}"] if recycled else []

@@ -71,7 +71,7 @@ class Buckets:
 
 
 def no_buckets(count: int = 0) -> Buckets:
-    """Make room for a number of buckets, with nothing read in any."""
+    """Allocate a number of empty buckets."""
     shape = (len(SERIES), count)
     return Buckets(
         first_step=np.zeros(count, np.int64),
@@ -105,7 +105,7 @@ def merge_pairs(buckets: Buckets) -> Buckets:
     rest = slice(len(buckets) // 2 * 2, None)
 
     def join(table: npt.NDArray[Any], merged: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Put the merged pairs and the bucket that had no neighbour behind one another."""
+        """Concatenate the merged pairs and the bucket that had no neighbour."""
         return np.concatenate((merged, table[..., rest]), axis=-1)
 
     low, high, total, count = buckets.low, buckets.high, buckets.total, buckets.count
@@ -128,7 +128,7 @@ def thin(buckets: Buckets, most: int) -> Buckets:
 
 
 def join_buckets(parts: list[Buckets]) -> Buckets:
-    """Put histories behind one another, such as those of a run before and after a restart."""
+    """Concatenate histories, such as those of a run before and after a restart."""
     if not parts:
         return no_buckets()
     return Buckets(

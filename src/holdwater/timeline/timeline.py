@@ -24,10 +24,10 @@ _FIRST_LOOK = len(STEP_SERIES)
 
 
 class Timeline:
-    """Takes samples in, gives buckets out."""
+    """Collects samples into buckets."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
-        """Make room once, so that the timeline itself never grows.
+        """Allocate once, so that the timeline itself never grows.
 
         Args:
             capacity: Buckets to keep; an even number, at least 4.
@@ -42,7 +42,7 @@ class Timeline:
         self.closed = 0
         """Buckets that are full."""
         self.generation = 0
-        """How often pairs were merged; a reader that remembers `closed` starts afresh when it changes."""
+        """How often pairs were merged; a reader that keeps `closed` must start afresh when it changes."""
         self._closed = no_buckets(capacity)
         self._capacity = capacity
         self._low = [float("nan")] * len(SERIES)
@@ -57,9 +57,9 @@ class Timeline:
         self._seconds = 0.0
 
     def append(self, sample: Sample) -> None:
-        """Add one sample; its step must not lie before the last one's.
+        """Add one sample; its step must not precede the last one's.
 
-        A second sample of the same step (such as a last look at the end of a run) goes into the same bucket.
+        A second sample of the same step (such as the last of a run) goes into the same bucket.
         """
         if self._samples == 0:
             if self.closed and sample.step == self._closed.last_step[self.closed - 1]:
@@ -107,7 +107,7 @@ class Timeline:
         return None if np.isinf(peak) else float(peak)
 
     def _note(self, index: int, value: float) -> None:
-        """Take one value into the unfinished bucket. A NaN (a diverged loss, say) is not a value."""
+        """Add one value to the unfinished bucket. A NaN (such as a diverged loss) is not a value."""
         if value != value:  # noqa: PLR0124 - the cheapest test for NaN
             return
         if not self._count[index]:
@@ -120,14 +120,14 @@ class Timeline:
         self._count[index] += 1
 
     def _note_look(self, look: Look) -> None:
-        """Take what more expensive probes saw into the unfinished bucket."""
+        """Add the readings of more expensive probes to the unfinished bucket."""
         for index, name in enumerate(LOOK_SERIES, start=_FIRST_LOOK):
             value = getattr(look, name)
             if value is not None:
                 self._note(index, value)
 
     def _reopen(self) -> None:
-        """Take the last closed bucket back as the unfinished one."""
+        """Reopen the last closed bucket as the unfinished one."""
         self.closed -= 1
         at, closed = self.closed, self._closed
         self._touched = [int(index) for index in np.flatnonzero(closed.count[:, at])]
@@ -142,7 +142,7 @@ class Timeline:
         self._samples = self.stride - 1
 
     def _write(self, into: Buckets, at: int) -> None:
-        """Write the unfinished bucket where nothing is written yet."""
+        """Copy the unfinished bucket to a position of `into`."""
         into.first_step[at] = self._first_step
         into.last_step[at] = self._last_step
         into.seconds[at] = self._seconds
