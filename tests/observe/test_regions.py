@@ -10,20 +10,20 @@ MIB = 1 << 20
 class Growing:
     """A region of 100 MiB of which one more MiB is touched at each reading; a reading takes its time."""
 
-    def __init__(self, clock: ManualClock, price: float) -> None:
-        self.reads, self._clock, self._price = 0, clock, price
+    def __init__(self, clock: ManualClock, cost: float) -> None:
+        self.reads, self._clock, self._cost = 0, clock, cost
 
     def __call__(self, pid: int) -> tuple[Region, ...]:
         """Read."""
         self.reads += 1
-        self._clock.advance(self._price)
+        self._clock.advance(self._cost)
         return (Region(0, 100 * MIB, self.reads * MIB, "private"),)
 
 
-def history(price: float = 0.01) -> tuple[RegionHistory, ManualClock]:
+def history(cost: float = 0.01) -> tuple[RegionHistory, ManualClock]:
     """A history whose clock is turned by hand."""
     clock = ManualClock()
-    return RegionHistory(1, read=Growing(clock, price), elapsed=clock.elapsed, spent=clock.elapsed), clock
+    return RegionHistory(1, read=Growing(clock, cost), elapsed=clock.elapsed, spent=clock.elapsed), clock
 
 
 class TestRegionHistory:
@@ -76,7 +76,7 @@ class TestRegionHistory:
 
     def test_is_affordable_within_its_share(self) -> None:
         """Two readings of a second are too much for the first minute, and little for an hour."""
-        regions, clock = history(price=1.0)
+        regions, clock = history(cost=1.0)
         regions.read(1)
         regions.read(2)
         clock.advance(60)

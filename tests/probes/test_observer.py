@@ -17,9 +17,9 @@ class CostlyProbe:
     measures = "nothing"
     every = 1.0
 
-    def __init__(self, clock: ManualClock, price: float) -> None:
+    def __init__(self, clock: ManualClock, cost: float) -> None:
         self.reads = 0
-        self._clock, self._price = clock, price
+        self._clock, self._cost = clock, cost
 
     def unavailable(self) -> str | None:
         """Always there."""
@@ -28,7 +28,7 @@ class CostlyProbe:
     def read(self) -> Mapping[str, float]:
         """Take time."""
         self.reads += 1
-        self._clock.advance(self._price)
+        self._clock.advance(self._cost)
         return {"children": 5}
 
 
@@ -61,7 +61,7 @@ class TestObserver:
     def test_a_dear_probe_is_read_less_often(self) -> None:
         """At 0.1 s a reading and 0.05 % of the time: every 200 s."""
         clock = ManualClock()
-        probe = CostlyProbe(clock, price=0.1)
+        probe = CostlyProbe(clock, cost=0.1)
         observer = Observer(clock.elapsed, [probe])
 
         for step in range(1, 1001):
@@ -73,7 +73,7 @@ class TestObserver:
     def test_a_failing_probe_is_put_aside_with_its_reason(self) -> None:
         """One failure is enough; the rest goes on."""
         clock = ManualClock()
-        probe = FailingProbe(clock, price=0.0)
+        probe = FailingProbe(clock, cost=0.0)
         observer = Observer(clock.elapsed, [probe, StandInMemory(lambda: 7)])
 
         for step in range(1, 10):
@@ -88,7 +88,7 @@ class TestObserver:
         """A stale reading of available memory must not make a run wait, or stop, for ever."""
         clock = ManualClock()
         readings = iter([7])
-        observer = Observer(clock.elapsed, [StandInMemory(lambda: next(readings)), CostlyProbe(clock, price=0.0)])
+        observer = Observer(clock.elapsed, [StandInMemory(lambda: next(readings)), CostlyProbe(clock, cost=0.0)])
 
         first = observer.sample(Step(1)).look
         clock.advance(5)

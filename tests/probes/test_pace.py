@@ -18,7 +18,7 @@ class Run:
     """A run on a clock that is turned by hand; a reading is taken at the end of the first step at which it is due."""
 
     pace: Pace = field(default_factory=lambda: Pace(0.25, cheapest=True))
-    price: float = 1.0
+    cost: float = 1.0
     now: float = 0.0
     read_at: list[float] = field(default_factory=list)
 
@@ -31,7 +31,7 @@ class Run:
     def read(self) -> None:
         """Take a reading, which takes its time."""
         self.read_at.append(self.now)
-        self.pace.note(self.now, self.price)
+        self.pace.note(self.now, self.cost)
 
     def skip_to_due(self, step: float) -> None:
         """Let as many equal steps pass as lie before the next reading."""
@@ -82,7 +82,7 @@ class TestTheCheapestReading:
 
     def test_of_a_high_price_is_read_by_thousands_in_ten_hours(self) -> None:
         """However expensive it is."""
-        run = Run(price=1.0)
+        run = Run(cost=1.0)
         run.read()
         while run.now < 36_000:
             run.skip_to_due(0.001)
@@ -91,7 +91,7 @@ class TestTheCheapestReading:
 
     def test_of_a_low_price_comes_more_often(self) -> None:
         """A reading of 15 µs: each step of 20 ms in the first minutes, within its part of the allowance."""
-        run = Run(price=15e-6)
+        run = Run(cost=15e-6)
         run.read()
         while run.now < 120:
             run.skip_to_due(0.02)
@@ -101,30 +101,30 @@ class TestTheCheapestReading:
 
 
 class TestADearReading:
-    """It waits for its price, and its kind stays within its share."""
+    """It waits for its cost, and its kind stays within its share."""
 
-    @given(price=st.floats(min_value=math.log(1e-6), max_value=math.log(0.05)).map(math.exp), step=STEP_SECONDS)
+    @given(cost=st.floats(min_value=math.log(1e-6), max_value=math.log(0.05)).map(math.exp), step=STEP_SECONDS)
     @settings(max_examples=100, deadline=None)
-    def test_stays_within_its_part_of_the_allowance(self, price: float, step: float) -> None:
+    def test_stays_within_its_part_of_the_allowance(self, cost: float, step: float) -> None:
         """In the first minute, ten minutes, and an hour; one reading more than the allowance is always made."""
-        run = Run(Pace(0.2), price)
+        run = Run(Pace(0.2), cost)
         run.read()
         for until in (60.0, 600.0, 3600.0):
             while run.now < until:
                 run.skip_to_due(step)
 
-            spent = price * len([at for at in run.read_at if at < until])
-            assert spent <= 0.2 * allowance(until) + 2 * price
+            spent = cost * len([at for at in run.read_at if at < until])
+            assert spent <= 0.2 * allowance(until) + 2 * cost
 
     def test_one_long_reading_does_not_silence_it(self) -> None:
-        """A reading during which the machine was busy elsewhere is not taken for its price."""
+        """A reading during which the machine was busy elsewhere is not taken for its cost."""
         run = Run(Pace(0.2), 1e-5)
         run.read()
         while run.now < 10:
             run.skip_to_due(0.01)
-        run.price = 5.0
+        run.cost = 5.0
         run.skip_to_due(0.01)
-        run.price = 1e-5
+        run.cost = 1e-5
 
         assert run.pace.due - run.now < 1.0
 

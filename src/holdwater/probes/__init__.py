@@ -1,4 +1,4 @@
-"""What is in use now: readings that only read, each with its price."""
+"""Read the memory that is in use now, without changing anything, and measure the cost of each reading."""
 
 from holdwater.probes.sample import DeviceMemory, Look, Sample
 

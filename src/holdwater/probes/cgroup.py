@@ -18,10 +18,10 @@ class Cgroup:
     """The memory controller that this process is charged to."""
 
     folder: Path | None
-    """The group whose limit is the smallest; None where no memory controller is found."""
+    """The group with the smallest limit; None if no memory controller is found."""
     version: int | None
     limit: Bytes | None
-    """The smallest limit of the group and its ancestors; None where there is none."""
+    """The smallest limit of the group and its ancestors; None if there is none."""
 
     @classmethod
     def of_this_process(
@@ -59,7 +59,7 @@ class Cgroup:
         return cls(folder, version, Bytes(limit))
 
     def usage(self) -> Bytes:
-        """What the group is charged for, without page cache that the kernel can drop.
+        """Memory charged to the group, without page cache that the kernel can drop.
 
         Returns:
             Bytes in use.
@@ -83,7 +83,7 @@ class Cgroup:
 
 
 def _read_limit(path: Path) -> int | None:
-    """Read one limit; None where the file is missing or says "no limit"."""
+    """Read one limit; None if the file is missing or says "no limit"."""
     try:
         text = path.read_text(encoding="ascii").strip()
     except OSError:

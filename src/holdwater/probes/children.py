@@ -1,4 +1,4 @@
-"""The children of a process: what each is, and by how much it has grown since it was first seen."""
+"""The child processes of a process: the kind of each, and its growth since it was first seen."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ import psutil
 from holdwater.probes.processes import proportional_size
 
 LONGEST_COMMAND = 72
-"""Characters of a command line that are told."""
+"""Most characters of a command line that are shown."""
 _KINDS = (
     ("multiprocessing.resource_tracker", "the resource tracker of multiprocessing"),
     ("multiprocessing.forkserver", "the fork server of multiprocessing"),
     ("compile_worker", "a compile worker"),
     ("multiprocessing.spawn", "a process that multiprocessing has spawned"),
 )
-"""Words of a command line, and what they give away."""
+"""Words of a command line, and the kind of process that they show."""
 FORK = "a fork of the training process"
 LOADER = "a loader worker"
 
@@ -28,26 +28,26 @@ class Child:
 
     pid: int
     kind: str
-    """What it is, for people."""
+    """Its kind, as text."""
     first: int
     """Its memory in bytes when it was first seen: its share of pages that several processes have."""
     now: int
     """Its memory when it was last seen."""
     own: int | None = None
-    """Its private memory: pages of its own, and those that it has from its parent since it was forked; a page that
-    is copied because somebody writes to it counts once before and once after. None where that cannot be read."""
+    """Its private memory: its own pages, and those inherited from its parent at the fork; a page that is copied on
+    write counts once before and once after. None if that cannot be read."""
     least: int | None = None
-    """The least of it so far."""
+    """The least private memory so far."""
 
     @property
     def grown(self) -> int:
-        """Bytes that it has taken for itself since."""
+        """Growth of its private memory, in bytes."""
         if self.own is None or self.least is None:
             return self.now - self.first
         return self.own - self.least
 
     def read_own(self) -> bool:
-        """Read its private memory; False where it is gone."""
+        """Read its private memory; False if it has ended."""
         self.own = private_resident(self.pid)
         if self.own is not None:
             self.least = self.own if self.least is None else min(self.own, self.least)
@@ -58,7 +58,7 @@ class ChildProcesses:
     """The children of one process, seen from outside."""
 
     def __init__(self, process: psutil.Process) -> None:
-        """Begin without any.
+        """Start without children.
 
         Args:
             process: Their parent.
@@ -67,7 +67,7 @@ class ChildProcesses:
         self._seen: dict[int, Child] = {}
 
     def read(self) -> dict[str, int]:
-        """Their number and memory, by the names of a sample's look; empty where they cannot be listed."""
+        """Their number and memory, by the field names of `Look`; empty if they cannot be listed."""
         with contextlib.suppress(psutil.Error):
             found = self._process.children(recursive=True)
             alive: dict[int, Child] = {}
@@ -82,15 +82,15 @@ class ChildProcesses:
         return {}
 
     def read_own(self) -> dict[str, int]:
-        """What those that were listed last take for themselves (20 µs each).
+        """Private memory of the children listed last (20 µs each).
 
-        Each counts with what it was when it was first seen, and with what it has taken since. Their share of pages
-        that several processes have says less: it grows in a child when its parent writes to such a page.
+        Each counts with its size when it was first seen, and its private growth since. The share of shared pages
+        (PSS) is less useful: it grows in a child when its parent writes to such a page.
 
         Returns:
-            Empty where that cannot be read, or one of them is gone: they must be listed again.
+            Empty if that cannot be read, or one of them has ended: they must be listed again.
         """
-        if not all(list(map(Child.read_own, self._seen.values()))):  # all of them are to be read
+        if not all(list(map(Child.read_own, self._seen.values()))):  # all of them must be read
             return {}
         return {"children_own": sum(child.first + child.grown for child in self._seen.values())}
 
@@ -109,7 +109,7 @@ class ChildProcesses:
         return sorted(grown, key=lambda child: -child.grown)[:most]
 
     def _kind_of(self, process: psutil.Process) -> str:
-        """What a child is, by its command line and name."""
+        """The kind of a child, by its command line and name."""
         try:
             words, name = process.cmdline(), _thread_name(process.pid)
             command = " ".join(words)
@@ -137,7 +137,7 @@ def private_resident(pid: int) -> int | None:
 
 
 def _thread_name(pid: int) -> str:
-    """The name that a process has given itself; empty where the kernel does not say."""
+    """The name that a process has set for itself; empty if the kernel does not report it."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -145,7 +145,7 @@ def _thread_name(pid: int) -> str:
 
 
 def _shortened(command: str) -> str:
-    """A command line, of a bearable length, its program by its last name."""
+    """A shortened command line, with the program's base name."""
     program, _, rest = command.partition(" ")
-    text = f"{os.path.basename(program)} {rest}".strip()  # noqa: PTH119 - it may be no path
+    text = f"{os.path.basename(program)} {rest}".strip()  # noqa: PTH119 - it may not be a path
     return text if len(text) <= LONGEST_COMMAND else f"{text[: LONGEST_COMMAND - 1]}…"

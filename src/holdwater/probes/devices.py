@@ -24,7 +24,7 @@ class DeviceProbe(Protocol):
     measures: str
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         ...
 
     def read(self) -> DeviceMemory | None:
@@ -40,21 +40,21 @@ def loaded(name: str) -> Any | None:  # noqa: ANN401 - a module of a framework t
 
 @dataclass(slots=True)
 class ExternalMemory:
-    """Memory of a run on its device that another of its processes holds: the framework does not count it here."""
+    """Device memory that another process of the run holds: this process's framework does not count it."""
 
     held: Bytes = NOTHING
 
     def take(self, size: int) -> None:
-        """Note that more of it is used.
+        """Add to it.
 
         Args:
-            size: In bytes.
+            size: Bytes.
         """
         self.held = Bytes(self.held + size)
 
 
 EXTERNAL = ExternalMemory()
-"""Of this process."""
+"""This process's instance."""
 
 
 class Cuda:
@@ -64,7 +64,7 @@ class Cuda:
     measures = "CUDA memory allocated and reserved"
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         torch = loaded("torch")
         if torch is None:
             return "torch is not loaded"
@@ -93,14 +93,14 @@ class Mps:
     measures = "MPS memory allocated, and held by the driver"
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         torch = loaded("torch")
         if torch is None:
             return "torch is not loaded"
         return None if torch.backends.mps.is_available() else "this machine has no MPS device"
 
     def read(self) -> DeviceMemory | None:
-        """Return what the allocator holds; None where there is no such device."""
+        """Return what the allocator holds; None if there is no such device."""
         torch = loaded("torch")
         if torch is None or not torch.backends.mps.is_available():
             return None
@@ -116,7 +116,7 @@ class Mlx:
     measures = "MLX memory active and cached"
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         return None if loaded("mlx.core") is not None else "mlx is not loaded"
 
     def read(self) -> DeviceMemory | None:
@@ -129,14 +129,14 @@ class Mlx:
 
 
 class CudaDriver:
-    """What the driver counts as used on the device, by all processes."""
+    """Memory used on the device by all processes, as the driver counts it."""
 
     name = "cuda driver"
     measures = "device memory used by all processes"
     every = 1.0
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         return Cuda().unavailable()
 
     def read(self) -> Reading:
@@ -159,14 +159,14 @@ class CudaDriver:
 
 
 class DevicePeak:
-    """The most that the framework has reserved on the device, as it remembers it itself."""
+    """The high-water mark of memory reserved on the device, as the framework records it."""
 
     name = "device peak"
     measures = "the high-water mark of memory reserved on the device"
     every = 1.0
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         return None if Mlx().unavailable() is None else Cuda().unavailable()
 
     def read(self) -> Reading:
@@ -185,7 +185,7 @@ class Pinned:
     every = 1.0
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         reason = Cuda().unavailable()
         if reason is None and not hasattr(loaded("torch").cuda, "host_memory_stats"):  # type: ignore[union-attr]
             return "this torch has no torch.cuda.host_memory_stats"
@@ -203,17 +203,17 @@ DEVICES: tuple[type[DeviceProbe], ...] = (Cuda, Mps, Mlx)
 
 
 def find_device() -> DeviceProbe | None:
-    """The first accelerator that a loaded framework can use; None where there is none."""
+    """The first accelerator that a loaded framework can use; None if there is none."""
     return next((probe for make in DEVICES if (probe := make()).unavailable() is None), None)
 
 
 def graph_pools() -> dict[tuple[int, ...], int]:
-    """Bytes that live CUDA graphs keep in pools of their own, in use or not, by the pool's number (1 to 20 ms).
+    """Bytes that live CUDA graphs keep in private pools, in use or not, by the pool's number (1 to 20 ms).
 
-    Such memory is nobody else's until its graph goes, so its growth is no fragmentation.
+    Such memory is reserved for its graph until that is freed, so its growth is not fragmentation.
 
     Returns:
-        Empty where CUDA is not in use, or the allocator cannot be asked now.
+        Empty if CUDA is not in use, or the allocator cannot be asked now.
     """
     torch = loaded("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
@@ -232,9 +232,9 @@ def graph_pools() -> dict[tuple[int, ...], int]:
 
 
 def is_unified(device: str) -> bool:
-    """Whether a device has no memory but the machine's: host and device are one pool.
+    """Whether a device shares the machine's memory: host and device are one pool.
 
     Args:
-        device: By the name of its probe. MLX is no such device on Linux, where its arrays are the host's.
+        device: The name of its probe. MLX is not such a device on Linux, where its arrays are in host memory.
     """
     return device in {"mps", "mlx"} and sys.platform == "darwin"

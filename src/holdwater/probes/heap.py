@@ -1,4 +1,4 @@
-"""The C heap of this process: what malloc has handed out, and what it keeps though nobody uses it.
+"""The C heap of this process: memory that malloc has handed out, and free memory that it keeps.
 
 Source: glibc manual, "Statistics for Memory Allocation with malloc" (`mallinfo2`, glibc 2.33).
 """
@@ -30,7 +30,7 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def _find_mallinfo2() -> Callable[[], _Mallinfo2] | None:
-    """Find glibc's mallinfo2 in this process; None where the C library has none."""
+    """Find glibc's mallinfo2 in this process; None if the C library has none."""
     try:
         function = ctypes.CDLL(None).mallinfo2
     except (OSError, AttributeError):
@@ -41,7 +41,7 @@ def _find_mallinfo2() -> Callable[[], _Mallinfo2] | None:
 
 
 def replaced_allocator(maps: Path = Path("/proc/self/maps")) -> str | None:
-    """Name the allocator that stands in for malloc (mallinfo2 sees nothing of it); None if it is malloc."""
+    """Name the allocator that replaces malloc (mallinfo2 does not see it); None if it is malloc."""
     try:
         text = maps.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -50,7 +50,7 @@ def replaced_allocator(maps: Path = Path("/proc/self/maps")) -> str | None:
 
 
 class Heap:
-    """malloc's own account, over all its arenas."""
+    """malloc's own counters, over all its arenas."""
 
     name = "heap"
     measures = "heap in use, and heap that malloc keeps free"
@@ -61,11 +61,11 @@ class Heap:
         self._replaced = replaced_allocator()
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         if self._mallinfo2 is None:
             return "the C library has no mallinfo2 (it needs glibc 2.33 or newer)"
         if self._replaced is not None:
-            return f"{self._replaced} is loaded in malloc's place, and mallinfo2 sees nothing of it"
+            return f"{self._replaced} replaces malloc, and mallinfo2 does not see it"
         return None
 
     def read(self) -> Reading:
@@ -76,6 +76,6 @@ class Heap:
         return {"heap_in_use": in_use, "heap_kept": kept}
 
     def read_pair(self) -> tuple[int, int]:
-        """Return heap in use and heap kept free, in bytes; only where `unavailable` is None."""
+        """Return heap in use and heap kept free, in bytes; only if `unavailable` is None."""
         info = self._mallinfo2()  # type: ignore[misc]
         return info.uordblks + info.hblkhd, info.fordblks

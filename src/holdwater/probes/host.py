@@ -19,7 +19,7 @@ _KIB = 1024
 class Resident:
     """Resident memory of this process, cheap enough for every step (about 2 µs on Linux).
 
-    On Linux `/proc/self/statm` is kept open and read in place; elsewhere psutil is asked.
+    On Linux `/proc/self/statm` is kept open and read in place; elsewhere psutil is used.
     """
 
     name = "resident"
@@ -33,7 +33,7 @@ class Resident:
         return Bytes(self._statm.read()[0])
 
     def close(self) -> None:
-        """Give the file descriptor back."""
+        """Close the file descriptor."""
         self._statm.close()
 
 
@@ -73,7 +73,7 @@ class ProcessParts:
         self._status = status
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         return None if self._status.exists() else f"this system has no {self._status}"
 
     def read(self) -> Reading:
@@ -90,7 +90,7 @@ class ProcessParts:
 
 
 class Available:
-    """Memory that new work could take: the machine's, or the cgroup's where that is less."""
+    """Memory that new work could take: the machine's, or the cgroup's if that is less."""
 
     name = "available"
     measures = "memory still available on the machine and within the cgroup"
@@ -101,11 +101,11 @@ class Available:
         self._cgroup = Cgroup.of_this_process() if cgroup is None else cgroup
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         return None
 
     def read(self) -> Reading:
-        """Return the available memory, and the cgroup's usage where there is a limit."""
+        """Return the available memory, and the cgroup's usage if there is a limit."""
         if self._meminfo.exists():
             available = read_kib_table(self._meminfo).get("MemAvailable", 0)
         else:
@@ -127,7 +127,7 @@ class PressureProbe:
         self._path = path
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         try:
             self._path.read_bytes()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Count the processes that the kernel has killed because memory was short.
+"""Count the processes that the kernel has killed out of memory.
 
 Source: Linux kernel documentation, admin-guide/cgroup-v2.rst (`memory.events`), admin-guide/cgroup-v1/memory.rst
 (`memory.oom_control`), and `oom_kill` in /proc/vmstat, which counts those of the whole machine.
@@ -10,14 +10,14 @@ from holdwater.probes.cgroup import Cgroup
 
 
 def count_kills(cgroup: Cgroup | None = None, machine: Path = Path("/proc/vmstat")) -> int | None:
-    """How many processes the kernel has killed for want of memory, in this process's control group if it has one.
+    """How many processes the kernel has killed out of memory, in this process's control group if it has one.
 
     Args:
-        cgroup: The group; None takes that of this process.
+        cgroup: The group; None takes this process's.
         machine: The kernel's counters.
 
     Returns:
-        The count so far; None where the kernel does not tell.
+        The count so far; None if the kernel does not report it.
     """
     group = cgroup or Cgroup.of_this_process()
     places = [machine]

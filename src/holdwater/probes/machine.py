@@ -1,4 +1,4 @@
-"""What the machine has, read once before a run: the numbers that a budget is found from."""
+"""Read the machine's memory once before a run: the numbers from which a budget is found."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ def read_machine(*, device: str = "cpu") -> MachineMemory:
     """Read the memory of the machine, of the cgroup, and of the device that the run uses.
 
     Args:
-        device: `cpu`, `cuda`, `cuda:1`, `mps` or `mlx`; a CUDA device is started by this.
+        device: `cpu`, `cuda`, `cuda:1`, `mps` or `mlx`; a CUDA device is initialised by this.
     """
     memory = psutil.virtual_memory()
     cgroup = Cgroup.of_this_process()

@@ -1,8 +1,8 @@
-"""The regions that a process has mapped, and what of them is resident: growth within them has a known end.
+"""The mapped regions of a process, and their resident parts: growth within them has a known end.
 
-Pages of a file that is mapped cannot exceed the mapping, and the kernel may drop them at any time. An array that
-was allocated whole and is touched little by little cannot exceed what was allocated. Both look like a leak in
-resident memory; the regions tell them from one, for a leak needs new regions, or larger ones.
+Pages of a mapped file cannot exceed the mapping, and the kernel may drop them at any time. An array that was
+allocated at once and is touched gradually cannot exceed its allocation. Both look like a leak in resident memory;
+the regions show the difference, since a leak needs new or larger regions.
 
 Source: Linux kernel documentation, filesystems/proc.rst (`smaps`).
 """
@@ -26,7 +26,7 @@ class Region:
     resident: int
     kind: Kind
     code: bool = False
-    """Whether it is of a program or a library: these are read in as they are first called."""
+    """Whether it belongs to a program or a library: these are paged in at first use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class Touched:
     since_step: int
     """The step of the first reading."""
     inside: int
-    """Within regions that had been mapped before."""
+    """In regions that had been mapped before."""
     fresh: int
     """In regions that were mapped, or enlarged, since."""
     room: int
     """What the regions that grew can still take."""
     data: int = 0
-    """The part of `fresh` that is no program's and no library's."""
+    """The part of `fresh` outside programs and libraries."""
 
     @property
     def has_a_bound(self) -> bool:
@@ -51,10 +51,10 @@ class Touched:
 
 
 def read_regions(pid: int) -> tuple[Region, ...]:
-    """The regions of a process (5 to 30 ms of the reader's time); empty where the kernel does not say.
+    """The regions of a process (5 to 30 ms of the reader's time); empty if the kernel does not report them.
 
     Args:
-        pid: Of the process.
+        pid: The process.
     """
     try:
         text = Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8", errors="replace")
@@ -67,7 +67,7 @@ def parse_regions(lines: Iterable[str]) -> tuple[Region, ...]:
     """Read the lines of an smaps file; only private memory and files are kept.
 
     Args:
-        lines: Of the file.
+        lines: The file's.
     """
     found: list[Region] = []
     start = end = resident = 0
@@ -90,7 +90,7 @@ def parse_regions(lines: Iterable[str]) -> tuple[Region, ...]:
 
 
 def _kind(rights: str, name: str) -> Kind | None:
-    """What a region is for; None where it is neither."""
+    """The kind of a region; None if it is neither."""
     if name.startswith(_NO_FILES):
         return None
     if name.startswith("/"):
@@ -99,7 +99,7 @@ def _kind(rights: str, name: str) -> Kind | None:
 
 
 def file_ranges() -> list[tuple[int, int]]:
-    """Where this process has files mapped: first and last address of each, in order; none where nobody says."""
+    """The file mappings of this process: first and last address of each, in order; none if unknown."""
     try:
         text = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -113,9 +113,9 @@ def touched(before: tuple[Region, ...], after: tuple[Region, ...], kind: Kind, *
     """Compare two readings.
 
     Args:
-        before: The regions at first; those of other kinds are passed over.
+        before: The regions at first; those of other kinds are ignored.
         after: The regions later.
-        kind: Which regions.
+        kind: The kind of regions to compare.
         since_step: The step of the first reading.
     """
     old = [region for region in before if region.kind == kind]

@@ -34,7 +34,7 @@ LOOK_EVERY = 1.0
 
 
 class Observer:
-    """Reads the memory of this process, and keeps the price of each reading."""
+    """Reads the memory of this process, and spaces each probe by its cost."""
 
     def __init__(self, elapsed: Callable[[], float], probes: Iterable[Probe] | None = None) -> None:
         """Set up the probes that work here.
@@ -56,10 +56,10 @@ class Observer:
         self._next_due = 0.0
         self._seen: dict[str, int | float] = {}
         self._fields: dict[Probe, tuple[str, ...]] = {}
-        """What each probe has read."""
+        """The fields that each probe has read."""
 
     def replace(self, probe: Probe) -> None:
-        """Read this probe in place of the one of the same name: a stand-in, for rehearsals and tests."""
+        """Replace the probe of the same name by a stand-in, for rehearsals and tests."""
         self._due = {old: due for old, due in self._due.items() if old.name != probe.name} | {probe: 0.0}
         self._next_due = 0.0
 
@@ -78,24 +78,24 @@ class Observer:
         return Sample(step, seconds, self._resident.read(), self._read_device(), look, loss)
 
     def in_use(self) -> InUse:
-        """Resident memory, and what is reserved on the device, now: what a release can lower."""
+        """Resident memory and memory reserved on the device, now: what a release can lower."""
         device = self._read_device()
         return InUse(self._resident.read(), 0 if device is None else device.reserved)
 
     def device(self) -> str:
-        """The device that is in use now, by the name of its probe; `cpu` where none is."""
+        """The device that is in use now, by the name of its probe; `cpu` if none is."""
         return "cpu" if self._device is None or self._device.read() is None else self._device.name
 
     def close(self) -> None:
-        """Give back what the probes hold open."""
+        """Close what the probes hold open."""
         self._resident.close()
 
     def _read_device(self) -> DeviceMemory | None:
-        """Read the accelerator; None where there is none or it is not in use yet."""
+        """Read the accelerator; None if there is none or it is not in use yet."""
         return None if self._device is None else self._device.read()
 
     def _look(self, seconds: float, *, everything: bool) -> Look:
-        """Read the expensive probes that are due; values of the others stand as they were last seen."""
+        """Read the expensive probes that are due; the others keep their last values."""
         if self._device is None:  # a program may load its framework after the guard
             self._device = find_device()
         for probe, due in list(self._due.items()):
@@ -105,17 +105,17 @@ class Observer:
         return Look(**self._seen) if self._seen else NO_LOOK  # type: ignore[arg-type] # named as Look's fields
 
     def _read_probe(self, probe: Probe, seconds: float) -> None:
-        """Read one probe, note its price, and put it aside for good if it fails."""
+        """Read one probe and measure its cost; remove it for good if it fails."""
         began = self._elapsed()
         try:
             reading = probe.read()
         except Exception as error:  # noqa: BLE001 - whatever a driver or a framework raises
             self.failures[probe.name] = str(error) or type(error).__name__
             del self._due[probe]
-            for name in self._fields.pop(probe, ()):  # what it read last is no news any more
+            for name in self._fields.pop(probe, ()):  # its last values are outdated
                 self._seen.pop(name, None)
             return
         self._seen.update(reading)
         self._fields[probe] = tuple(reading)
-        price = self._elapsed() - began
-        self._due[probe] = seconds + max(probe.every, price / SHARE_OF_TIME)
+        cost = self._elapsed() - began
+        self._due[probe] = seconds + max(probe.every, cost / SHARE_OF_TIME)

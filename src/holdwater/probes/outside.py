@@ -1,4 +1,4 @@
-"""The memory of another process and its children, read from outside: it feels nothing of it.
+"""Read the memory of another process and its children from outside, without affecting them.
 
 Source: Linux kernel documentation, filesystems/proc.rst; elsewhere psutil.
 """
@@ -17,19 +17,19 @@ from holdwater.probes.host import read_kib_table
 from holdwater.probes.processes import SharedMemoryFiles
 
 DEAR_SHARE = 0.001
-"""Listing children and their memory takes at most this part of the time, in the long run."""
+"""Listing children and their memory takes at most this part of the time, in a long run."""
 LEAST_PAUSE, SPACING = 0.25, 0.04
-"""At first it may take more, since a short run is to be judged too: seconds between two readings, and the part of
-the time so far by which they may lie apart at most before the share above counts."""
+"""At first it may take more, since a short run must be judged too: least seconds between two readings, and the
+part of the time so far that may separate them before the share above applies."""
 
 
 class DeviceRoom(NamedTuple):
     """A device on which a process holds memory; all in bytes."""
 
     held: int
-    """By the process."""
+    """Held by the process."""
     free: int
-    """Held by nobody."""
+    """Free memory."""
     size: int
 
 
@@ -37,11 +37,11 @@ class Outside:
     """Reads a process by its number."""
 
     def __init__(self, pid: int, *, noted: Path | None = None) -> None:
-        """Take up a process.
+        """Start reading a process.
 
         Args:
             pid: Its number.
-            noted: A file in which it notes the shared memory that it makes.
+            noted: A file in which it records the shared memory that it creates.
 
         Raises:
             ProbeError: There is no such process, or it may not be read.
@@ -60,12 +60,12 @@ class Outside:
             self._process = psutil.Process(pid)
             self._process.memory_info()
             self.children = ChildProcesses(self._process)
-            """What it has started."""
+            """Its descendants."""
         except psutil.Error as error:
             raise ProbeError(f"the process {pid} cannot be read: {error}") from error
 
     def read(self) -> dict[str, Any] | None:
-        """Return memory in bytes and counts, by the names of a sample's look; None when it has ended."""
+        """Return memory in bytes and counts, by the field names of `Look`; None when it has ended."""
         try:
             fields: dict[str, Any] = self._read_status() if self._proc.exists() else self._read_elsewhere()
         except (ProbeError, psutil.Error, OSError, KeyError):
@@ -74,7 +74,7 @@ class Outside:
             fields |= self._shared_memory.read()
         now = time.perf_counter()
         if now >= self._due:
-            spent = time.thread_time()  # on a busy machine most of what a clock shows is waiting
+            spent = time.thread_time()  # on a busy machine elapsed time is mostly waiting
             self._dear = self._read_dear()
             affordable = (time.thread_time() - spent) / DEAR_SHARE
             self._listed = now
@@ -88,7 +88,7 @@ class Outside:
         return fields
 
     def library_pages(self) -> int:
-        """Private pages in mapped files and stacks, in bytes; 0 where the kernel does not say (20 ms)."""
+        """Private pages in mapped files and stacks, in bytes; 0 if the kernel does not report them (20 ms)."""
         total, counts = 0, False
         try:
             lines = (self._proc / "smaps").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -103,7 +103,7 @@ class Outside:
         return total
 
     def command(self) -> str:
-        """The command line, for people; empty when it cannot be read."""
+        """The command line as text; empty if it cannot be read."""
         with contextlib.suppress(psutil.Error):
             return " ".join(self._process.cmdline())
         return ""
@@ -121,7 +121,7 @@ class Outside:
         }
 
     def _read_elsewhere(self) -> dict[str, int]:
-        """What psutil knows on a system without /proc."""
+        """Readings by psutil on a system without /proc."""
         return {"resident": int(self._process.memory_info().rss)}
 
     def _read_dear(self) -> dict[str, int]:
@@ -130,7 +130,7 @@ class Outside:
         found |= self.children.read()
         self._family = [self.pid, *self.children.pids]
         with contextlib.suppress(OSError):
-            found["open_files"] = len(os.listdir(self._proc / "fd"))  # noqa: PTH208 - half the price
+            found["open_files"] = len(os.listdir(self._proc / "fd"))  # noqa: PTH208 - half the cost
             found["threads"] = len(os.listdir(self._proc / "task"))  # noqa: PTH208
         device = _device_memory(self.pid)
         if device is not None:
@@ -140,10 +140,10 @@ class Outside:
 
 
 def _device_memory(pid: int) -> DeviceRoom | None:
-    """Memory of a process on the NVIDIA device where it holds most; None without NVML's driver or package.
+    """Memory of a process on the NVIDIA device where it holds most; None without the driver or the NVML package.
 
     Args:
-        pid: Of the process.
+        pid: The process.
     """
     try:
         import pynvml  # noqa: PLC0415 - an extra

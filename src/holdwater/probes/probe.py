@@ -1,4 +1,4 @@
-"""What a probe is: something that reads one kind of memory, says what that costs, and changes nothing."""
+"""The protocol of a probe, which reads one kind of memory and changes nothing."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -11,14 +11,14 @@ class Probe(Protocol):
     """One more expensive reading, taken by the clock."""
 
     name: str
-    """A word for tables."""
+    """Its name in tables."""
     measures: str
-    """What is read, for people."""
+    """What is read, as text."""
     every: float
-    """Seconds that pass at least between two readings."""
+    """Least seconds between two readings."""
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         ...
 
     def read(self) -> Reading:

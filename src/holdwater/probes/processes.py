@@ -1,4 +1,4 @@
-"""What belongs to a run outside its own pages: child processes, shared-memory files, open files."""
+"""Probes of a run outside its own pages: child processes, shared-memory files, open files."""
 
 import contextlib
 import os
@@ -24,14 +24,14 @@ class Children:
         self._process = psutil.Process()
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         return None
 
     def read(self) -> Reading:
         """Return the number of descendants and their memory.
 
         Returns:
-            PSS where the kernel gives it, else resident memory.
+            PSS if the kernel reports it, else resident memory.
 
         Raises:
             ProbeError: The process table cannot be read.
@@ -55,10 +55,10 @@ def proportional_size(process: psutil.Process) -> int:
 
 
 class SharedMemoryFiles:
-    """Files in /dev/shm that this run's processes made: tensors passed between processes live there.
+    """Files in /dev/shm that this run's processes created: they hold tensors passed between processes.
 
-    A file counts once one of the run's processes has been seen to hold it open or mapped, or is named in it as
-    PyTorch does, or has noted that it made it. Files of other programs are none of the run's.
+    A file counts if one of the run's processes has it open or mapped, is named in its file name as by PyTorch, or
+    recorded that it created it. Files of other programs do not count.
     """
 
     name = "shared memory files"
@@ -75,9 +75,9 @@ class SharedMemoryFiles:
         """Count from now on.
 
         Args:
-            folder: Where shared memory has its files.
+            folder: The folder of shared-memory files.
             pids: The run's processes; None is this one and its children.
-            noted: A file in which the run's processes note the names that they make, a line each.
+            noted: A file in which the run's processes record the names that they create, one a line.
         """
         self._folder, self._noted = folder, noted
         self._pids = _own_processes if pids is None else pids
@@ -87,7 +87,7 @@ class SharedMemoryFiles:
         self._look_again = 0.0
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         return None if self._folder.is_dir() else f"this system has no {self._folder}"
 
     def read(self) -> Reading:
@@ -106,11 +106,11 @@ class SharedMemoryFiles:
             raise ProbeError(f"{self._folder} cannot be listed: {error.strerror}") from error
         if any(status.st_ino not in self._ours for _, status in new):
             self._claim(new)
-        self._ours &= {status.st_ino for _, status in new}  # numbers are used again
+        self._ours &= {status.st_ino for _, status in new}  # numbers are reused
         return {"dev_shm": sum(status.st_blocks * 512 for _, status in new if status.st_ino in self._ours)}
 
     def _status(self, entry: os.DirEntry[str]) -> os.stat_result | None:
-        """Of a file that may be the run's; None if it is older, another user's, or gone."""
+        """The status of a file that may be the run's; None if it is older, another user's, or gone."""
         try:
             status = entry.stat(follow_symlinks=False)
         except OSError:
@@ -118,7 +118,7 @@ class SharedMemoryFiles:
         return status if status.st_uid == os.getuid() and status.st_ctime >= self._since else None
 
     def _claim(self, new: list[tuple[str, os.stat_result]]) -> None:
-        """Find which of the files are the run's own, now and then: processes must be looked into for it."""
+        """Find which of the files are the run's own, from time to time: it has to read the run's processes."""
         began = time.monotonic()
         if began < self._look_again:
             return
@@ -135,7 +135,7 @@ FILE_CLOCK = 0.01
 """Seconds by which a new file's time may lie in the past: it is that of the kernel's last tick (100 a second)."""
 
 CLAIM_SHARE = 0.005
-"""The part of the time that looking for a file's owner may take."""
+"""The part of the time that searching for a file's owner may take."""
 
 
 def _own_processes() -> list[int]:
@@ -145,7 +145,7 @@ def _own_processes() -> list[int]:
 
 
 def _held_files(pid: int, folder: Path) -> set[str]:
-    """Names of the files of a folder that a process has mapped or open; empty where it may not be looked at."""
+    """Names of the files of a folder that a process has mapped or open; empty if it may not be read."""
     found, start = set(), f"{folder}/"
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -155,21 +155,21 @@ def _held_files(pid: int, folder: Path) -> set[str]:
     with contextlib.suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
-                target = os.readlink(entry.path)  # noqa: PTH115 - half the price
+                target = os.readlink(entry.path)  # noqa: PTH115 - half the cost
                 if target.startswith(start):
                     found.add(target.removeprefix(start).removesuffix(" (deleted)"))
     return found
 
 
 class Handles:
-    """File descriptors and threads of this process: things that leak without weighing much."""
+    """File descriptors and threads of this process, which leak without taking much memory."""
 
     name = "handles"
     measures = "open files and threads of this process"
     every = 5.0
 
     def unavailable(self) -> str | None:
-        """Say why this probe cannot read here; None if it can."""
+        """Return why this probe cannot read here; None if it can."""
         return None if Path("/proc/self/fd").is_dir() else "this system has no /proc/self/fd"
 
     def read(self) -> Reading:
@@ -183,7 +183,7 @@ class Handles:
         """
         try:
             return {
-                "open_files": len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - half the price
+                "open_files": len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - half the cost
                 "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208
             }
         except OSError as error:

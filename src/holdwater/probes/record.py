@@ -1,24 +1,24 @@
-"""What one look at a process's memory found: the record that a script's process writes and the watcher reads.
+"""The record of one reading of a process's memory, which the script's process writes and the watcher reads.
 
-Its fields are named as those of `Look` and `Sample`, so that each name is written down once. The module imports
-nothing beside the standard library: a script that is observed starts as fast as without.
+Its fields have the names of those of `Look` and `Sample`. The module imports only the standard library, so that an
+observed script starts as fast as without.
 """
 
 import math
 from typing import NamedTuple
 
 NOT_READ = math.nan
-"""Stands for a reading that was not due."""
+"""The value of a reading that was not due."""
 
 
 class LookRecord(NamedTuple):
-    """One look; sizes in bytes, times in seconds. Each reading has a pace of its own: NaN where it was not due."""
+    """One record; sizes in bytes, times in seconds. Each reading has its own pace: NaN if it was not due."""
 
     step: float
     seconds: float
     """Since the process began to be observed."""
     cost: float
-    """What the look before took."""
+    """What the previous record took."""
     resident: float
     file_and_shared: float
     """The part of resident memory that is file-backed or shared."""

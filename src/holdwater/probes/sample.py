@@ -20,10 +20,10 @@ class DeviceMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What more expensive probes saw, refreshed by the clock and not by the step."""
+    """Readings of the more expensive probes, refreshed by the clock and not by the step."""
 
     available: Bytes | None = None
-    """What new work could take: on the machine, or within the cgroup where that is less."""
+    """What new work could take: on the machine, or within the cgroup if that is less."""
     anonymous: Bytes | None = None
     """Resident heap, stacks and other private memory of this process."""
     file: Bytes | None = None
@@ -41,7 +41,7 @@ class Look:
     children: Bytes | None = None
     """Resident memory of all descendants, with shared pages divided among their users (PSS)."""
     children_own: Bytes | None = None
-    """What descendants have taken for themselves, and their share when they were first seen."""
+    """Private growth of descendants, and their share (PSS) when they were first seen."""
     child_count: int | None = None
     """Descendants: loader workers, compile workers."""
     dev_shm: Bytes | None = None
@@ -65,7 +65,7 @@ class Look:
     python_blocks: int | None = None
     """Small blocks that Python has handed out."""
     samples_seen: int | None = None
-    """Rows of datasets that loaders have given out for the first time."""
+    """Rows of datasets that loaders have read for the first time."""
     epochs: int | None = None
     """Passes over loaders that have begun."""
     evaluations: int | None = None
@@ -73,7 +73,7 @@ class Look:
     checkpoints: int | None = None
     """Checkpoints that were saved."""
     shapes: int | None = None
-    """Input shapes that came for the first time."""
+    """New input shapes."""
     compiles: int | None = None
     """Graphs that were compiled."""
     garbage: Bytes | None = None
@@ -95,6 +95,6 @@ class Sample:
     device: DeviceMemory | None = None
     """None on a CPU."""
     look: Look | None = None
-    """What more expensive probes saw, where some were due at this step; else None."""
+    """Readings of the more expensive probes, if some were due at this step; else None."""
     loss: float | None = None
-    """The mean of the losses that the training loop reported since the sample before."""
+    """The mean of the losses that the training loop reported since the previous sample."""

@@ -3,7 +3,7 @@
 import pytest
 
 from holdwater.attribution.census import Census
-from holdwater.observe.agent.counting import HURRY, LONG, SHORT, Counting, Price, Purpose
+from holdwater.observe.agent.counting import HURRY, LONG, SHORT, Counting, CountCost, Purpose
 
 
 class Ticks:
@@ -18,9 +18,9 @@ class Ticks:
         return self.now
 
 
-def blocks(count: int) -> Price:
-    """The price in a process with so many blocks."""
-    return Price(lambda: count)
+def blocks(count: int) -> CountCost:
+    """The cost in a process with so many blocks."""
+    return CountCost(lambda: count)
 
 
 def take(counting: Counting, purpose: Purpose = "compare", period: float = 0.01) -> Census:
@@ -42,14 +42,14 @@ class TestPrice:
         assert blocks(1_000_000).listing == pytest.approx(0.009)
 
     def test_learns_from_counts(self) -> None:
-        """Half the price, and it comes nearer to it."""
-        price = blocks(1_000_000)
+        """Half the cost, and it comes nearer to it."""
+        cost = blocks(1_000_000)
         census = Census(1, objects=300_000)
         census.seconds = 0.3
 
-        price.note(census)
+        cost.note(census)
 
-        assert price.whole == pytest.approx(0.45)
+        assert cost.whole == pytest.approx(0.45)
 
 
 class TestOld:
@@ -57,7 +57,7 @@ class TestOld:
 
     def test_a_count_before_garbage_was_freed_says_nothing(self) -> None:
         """There are fewer objects now than it has seen, whatever has been added since."""
-        counting = Counting(list, price=blocks(1000))
+        counting = Counting(list, cost=blocks(1000))
         take(counting)
         young = counting.is_old(counting.counted_at + 10)
         counting.outdated = True
@@ -73,7 +73,7 @@ class TestUndone:
     def test_the_next_is_compared_with_the_one_before_it(self) -> None:
         """What has grown since is all there, tensors too."""
         torch = pytest.importorskip("torch")
-        counting, rows = Counting(list, price=blocks(1000)), []
+        counting, rows = Counting(list, cost=blocks(1000)), []
         take(counting)
         at = counting.counted_at
         rows += [torch.ones(1000) for _ in range(50)]
@@ -97,7 +97,7 @@ class TestCountsAll:
     def test_in_turns(self) -> None:
         """Each after a step, and none longer than a few milliseconds by the clock, but for the first."""
         clock, lengths = Ticks(), []
-        counting = Counting(list, price=blocks(1_000_000), work=clock)
+        counting = Counting(list, cost=blocks(1_000_000), work=clock)
         counting.begin(counting.gains.remember, purpose="compare", period=0.01)
         census = None
         while census is None:
@@ -112,13 +112,13 @@ class TestCountsAll:
 
     def test_longer_turns_where_steps_are_long(self) -> None:
         """A step of ten seconds is held up by half a second at most, so fewer turns are needed."""
-        counting = Counting(list, price=blocks(1_000_000), work=Ticks())
+        counting = Counting(list, cost=blocks(1_000_000), work=Ticks())
 
         assert take(counting, period=10.0).turns < 10
 
     def test_begins_when_the_mark_is_two_steps_old(self) -> None:
         """The totals belong to the step of the first turn."""
-        counting = Counting(list, price=blocks(1_000_000), work=lambda: 0.0)
+        counting = Counting(list, cost=blocks(1_000_000), work=lambda: 0.0)
 
         assert take(counting).step == 2
         assert counting.counted_at == 2
@@ -129,18 +129,18 @@ class TestCountsInPart:
 
     def test_many_objects(self) -> None:
         """Six million would take twelve seconds."""
-        assert take(Counting(list, price=blocks(20_000_000))).counted == "in part"
+        assert take(Counting(list, cost=blocks(20_000_000))).counted == "in part"
 
     def test_when_the_allowance_is_spent(self) -> None:
         """A second for all counts of a short run."""
-        counting = Counting(list, price=blocks(1_000_000))
+        counting = Counting(list, cost=blocks(1_000_000))
         counting._spent["compare"] = 1.0
 
         assert take(counting).counted == "in part"
 
     def test_but_not_for_an_explanation(self) -> None:
         """That has an allowance of its own."""
-        counting = Counting(list, price=blocks(1_000_000))
+        counting = Counting(list, cost=blocks(1_000_000))
         counting._spent["compare"] = 1.0
 
         assert take(counting, "explain").counted == "all"
@@ -148,7 +148,7 @@ class TestCountsInPart:
     def test_not_in_a_long_run(self) -> None:
         """After an hour counts may have taken 36 seconds."""
         now = [0.0]
-        counting = Counting(list, price=blocks(1_000_000), clock=lambda: now[0])
+        counting = Counting(list, cost=blocks(1_000_000), clock=lambda: now[0])
         counting._spent["compare"] = 1.0
         now[0] = 3600.0
 
@@ -157,7 +157,7 @@ class TestCountsInPart:
     def test_stays_so_where_it_began_so(self) -> None:
         """What names lead to is not to be compared with all there is."""
         count = [20_000_000]
-        counting = Counting(list, price=Price(lambda: count[0]))
+        counting = Counting(list, cost=CountCost(lambda: count[0]))
         take(counting)
         count[0] = 1_000_000
 
@@ -169,14 +169,14 @@ class TestAnswers:
 
     def test_totals_where_they_compare(self) -> None:
         """A whole count, and one in part where there was never another."""
-        whole, parts = Counting(list, price=blocks(1_000_000)), Counting(list, price=blocks(20_000_000))
+        whole, parts = Counting(list, cost=blocks(1_000_000)), Counting(list, cost=blocks(20_000_000))
 
         assert whole.as_answer(take(whole), {"resident": 1.0})["census"]["counted"] == "all"
         assert parts.as_answer(take(parts), {"resident": 1.0})["census"]["counted"] == "in part"
 
     def test_no_totals_where_they_do_not(self) -> None:
         """One in part after a whole one has not seen what that has seen."""
-        counting = Counting(list, price=blocks(1_000_000))
+        counting = Counting(list, cost=blocks(1_000_000))
         take(counting)
         counting._spent["compare"] = 1.0
 
@@ -188,7 +188,7 @@ class TestEnds:
 
     def test_when_it_is_abandoned(self) -> None:
         """The next begins anew."""
-        counting = Counting(list, price=blocks(1_000_000), work=lambda: 0.0)
+        counting = Counting(list, cost=blocks(1_000_000), work=lambda: 0.0)
         counting.begin(counting.gains.remember, purpose="compare", period=0.01)
         counting.go_on(1)
 
@@ -200,7 +200,7 @@ class TestEnds:
 
     def test_at_the_end_of_the_script(self) -> None:
         """All that is left is done at once."""
-        counting = Counting(list, price=blocks(1_000_000), work=lambda: 0.0)
+        counting = Counting(list, cost=blocks(1_000_000), work=lambda: 0.0)
         counting.begin(counting.gains.remember, purpose="end", period=0.01)
 
         census = counting.go_on(7, to_the_end=True)

@@ -44,7 +44,7 @@ MOST_LISTED = 0.02
 """Seconds that listing all objects may take at once, unless steps are long."""
 
 
-class Price:
+class CountCost:
     """The cost of counting: predicted from the blocks in use, and corrected by measured costs."""
 
     def __init__(self, blocks: "Callable[[], int]" = sys.getallocatedblocks) -> None:
@@ -86,7 +86,7 @@ class Counting:
         datasets: "Callable[[], Iterable[object]]",
         *,
         by_names: bool = False,
-        price: Price | None = None,
+        cost: CountCost | None = None,
         clock: "Callable[[], float]" = time.perf_counter,
         work: "Callable[[], float]" = time.thread_time,
     ) -> None:
@@ -95,7 +95,7 @@ class Counting:
         Args:
             datasets: Returns the datasets that are iterated, whose size is measured.
             by_names: Count only objects reachable from names: in a forked process each object read copies a page.
-            price: Predicts the cost of counts.
+            cost: Predicts the cost of counts.
             clock: Seconds, on a clock that never goes backwards.
             work: Processor seconds of this thread: elapsed time grows when other programs are busy.
         """
@@ -108,7 +108,7 @@ class Counting:
         """Full counts that were made while the training ran."""
         self._counted_before = 0
         self._datasets, self._clock, self._worked = datasets, clock, work
-        self._price = Price() if price is None else price
+        self._cost = CountCost() if cost is None else cost
         self._counter = CensusTaker()
         self._part = PartCounter(self._counter, datasets)
         self._by_names = by_names
@@ -149,9 +149,9 @@ class Counting:
         if self._part.alone:
             return False
         allowed = max(ALLOWED[purpose], ALLOWED_SHARE * (self._clock() - self._began))
-        if self._price.whole > allowed - self._spent[purpose]:
+        if self._cost.whole > allowed - self._spent[purpose]:
             return False
-        return purpose == "end" or self._price.listing <= max(MOST_LISTED, SHARE * period)
+        return purpose == "end" or self._cost.listing <= max(MOST_LISTED, SHARE * period)
 
     def begin(self, note: "CensusComparison", *, purpose: Purpose, period: float) -> None:
         """Begin a count: full, or partial if that is too expensive. `go_on` makes it.
@@ -203,7 +203,7 @@ class Counting:
             census.seconds, census.turns = self._work_done, self._turns
             if census.counted == "all":
                 self.made += 1
-                self._price.note(census)
+                self._cost.note(census)
         return census
 
     def _one_turn(self, work: "Turns[Census]") -> Census | None:

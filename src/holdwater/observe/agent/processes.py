@@ -24,7 +24,7 @@ def native_threads() -> int:
     known = {thread.native_id for thread in threading.enumerate()}
     count = 0
     try:
-        for name in os.listdir("/proc/self/task"):  # noqa: PTH208 - half the price
+        for name in os.listdir("/proc/self/task"):  # noqa: PTH208 - half the cost
             count += int(name) not in known and _has_worked(name)
     except OSError:
         return count

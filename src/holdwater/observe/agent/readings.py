@@ -185,7 +185,7 @@ class Readings:
     def _read_handles() -> dict[str, float]:
         """Open files and threads (20 µs)."""
         return {
-            "open_files": len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - half the price
+            "open_files": len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - half the cost
             "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208
         }
 
