@@ -1,1 +1,1 @@
-"""A training step that survives a lack of memory: put back, release, take it again, then with smaller batches."""
+"""A training step that recovers from out-of-memory: restore, release, repeat, then with a smaller micro-batch."""

@@ -1,4 +1,4 @@
-"""Tell a lack of memory from every other failure, and give back what can be given back."""
+"""Recognise out-of-memory errors, and release unused memory."""
 
 import gc
 
@@ -15,14 +15,14 @@ _MESSAGES = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
 )
-"""What frameworks say that have no type of their own for it."""
+"""Messages of frameworks without an exception type for it."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an exception says that memory is short: by its type, or by the words of frameworks without one.
+    """Whether an exception means out of memory: by its type, or by the message of frameworks without one.
 
     Args:
-        error: What was raised; the exceptions that it was raised from count too.
+        error: The exception; those that it was raised from count too.
     """
     seen = 0
     while error is not None and seen < 8:
@@ -33,7 +33,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def release() -> None:
-    """Give back what nobody uses: garbage in cycles, and what the frameworks keep."""
+    """Release unused memory: garbage in cycles, and the frameworks' caches."""
     gc.collect()
     synchronise()
     clear_caches()

@@ -1,8 +1,8 @@
-"""An optimizer step that outlives a lack of memory: the same samples, the same effective batch, smaller parts.
+"""An optimizer step that recovers from out-of-memory: same samples, same effective batch, smaller micro-batches.
 
-When memory runs out in the middle of a step, everything that the step has touched is put back (gradients, random
-states, buffers, the loss scaler), what nobody uses is released, and the step is taken again: first as it was, then
-with a smaller micro-batch. The weights are touched by the update alone, which is the last thing a step does.
+When memory runs out within a step, everything that the step has changed is restored (gradients, random states,
+buffers, the loss scaler), unused memory is released, and the step is repeated: first unchanged, then with a
+smaller micro-batch. Only the update changes the weights, and it comes last in a step.
 """
 
 import logging
@@ -23,63 +23,63 @@ GROW_AFTER = 200
 MOST_PATIENCE = 100_000
 
 
-class OneSampleTooLarge(HoldwaterError):  # noqa: N818 - says what it is
-    """Not even a single sample fits; the step was not taken, and all is as before it."""
+class OneSampleTooLarge(HoldwaterError):  # noqa: N818 - the name says what it is
+    """Not even a single sample fits; the step was not taken, and its state is restored."""
 
 
 class HalfUpdated(HoldwaterError):  # noqa: N818 - as above
-    """Memory ran out while the weights were being changed: only a checkpoint is whole."""
+    """Memory ran out while the weights were being changed: only a checkpoint is intact."""
 
 
 class Restorable(Protocol):
-    """A state that a step changes beside the gradients."""
+    """A state that a step changes, other than gradients."""
 
     def take(self) -> object:
         """Copy it."""
         ...
 
-    def put(self, state: Any) -> None:  # noqa: ANN401 - what `take` has returned
-        """Put it back."""
+    def put(self, state: Any) -> None:  # noqa: ANN401 - the return value of `take`
+        """Restore it."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFunctions(Generic[Batch]):
-    """What a training loop lends."""
+    """The functions of a training loop that a recovering step calls."""
 
     propagate: Callable[[Batch, float], float | None]
-    """Add the gradient of a part's mean loss, times a share, to the model's; return that mean loss, or None where
-    `loss` will tell."""
+    """Add the gradient of a part's mean loss, times a share, to the model's; return that mean loss, or None if
+    `loss` returns it."""
     rows: Callable[[Batch], int]
     """Samples in a batch."""
     cut: Callable[[Batch, int, int], Batch]
     """The samples from one number to another of a batch."""
     weigh: Callable[[Batch], float]
-    """What a batch counts in the mean: its samples, or its target tokens."""
+    """A batch's weight in the mean: its samples, or its target tokens."""
     clear: Callable[[], None]
     """Clear the gradients."""
     update: Callable[[], None]
     """Change the weights."""
     weights: Callable[[], Iterable[Tensor]]
-    """What the update changes."""
+    """The tensors that the update changes."""
     loss: Callable[[], float] | None = None
     """The mean loss of the whole step, read after the update: until then the host need not wait for the device."""
     inexact: str = ""
-    """Why a smaller micro-batch learns something else, such as dropout; empty where it does not."""
+    """Why a smaller micro-batch gives another result, such as dropout; empty if it does not."""
     kept: Sequence[Restorable] = ()
-    """What else a step changes: random states, buffers, the loss scaler."""
+    """Other state that a step changes: random states, buffers, the loss scaler."""
 
 
 class RecoveringStep(Generic[Batch]):
-    """Takes steps of a loop."""
+    """Takes a loop's steps, and recovers them from out-of-memory."""
 
     def __init__(self, loop: StepFunctions[Batch], *, micro_batch: int, factor: float = 0.5) -> None:
         """Prepare.
 
         Args:
-            loop: What the training loop lends.
-            micro_batch: Samples that are propagated at once, at most.
-            factor: By which the micro-batch is made smaller when memory runs out.
+            loop: The training loop's functions.
+            micro_batch: The most samples that are propagated at once.
+            factor: Factor by which the micro-batch shrinks when memory runs out.
 
         Raises:
             ConfigError: The factor does not make it smaller.
@@ -92,7 +92,7 @@ class RecoveringStep(Generic[Batch]):
         self.micro_batch = self._largest = micro_batch
         """Samples that are propagated at once now."""
         self.recovered: list[str] = []
-        """What was done about a lack of memory, for people; the newest last."""
+        """Messages on recoveries; the newest last."""
         self._loop, self._factor = loop, factor
         self._calm, self._patience = 0, GROW_AFTER
 
@@ -122,7 +122,7 @@ class RecoveringStep(Generic[Batch]):
     def _try(self, window: Sequence[Batch]) -> float | str:
         """Add up the gradients of a window and change the weights; return its mean loss, or how memory ran out.
 
-        The exception is gone when this returns, and with it what its frames have held on to.
+        The exception is freed when this returns, and with it what its frames hold.
 
         Raises:
             HalfUpdated: Memory ran out while the weights were changed.
@@ -143,8 +143,8 @@ class RecoveringStep(Generic[Batch]):
         return loss
 
     def _written(self) -> list[int]:
-        """How often each weight was written to."""
-        return [weight._version for weight in self._loop.weights()]  # noqa: SLF001 - it has no other name
+        """The version counter of each weight."""
+        return [weight._version for weight in self._loop.weights()]  # noqa: SLF001 - there is no public name
 
     def _accumulate(self, window: Sequence[Batch]) -> float:
         """Add up the gradients of a window; return its mean loss."""
@@ -157,36 +157,36 @@ class RecoveringStep(Generic[Batch]):
                 one = begin == 0 and rows <= self.micro_batch
                 part = batch if one else loop.cut(batch, begin, min(begin + self.micro_batch, rows))
                 share = loop.weigh(part) / whole if whole else 1 / len(window)
-                if share == 0:  # nothing in it is learned from: its mean is 0/0
+                if share == 0:  # it has no targets: its mean is 0/0
                     continue
                 mean += (loop.propagate(part, share) or 0.0) * share
         return mean
 
     def _put_back(self, states: Sequence[object]) -> None:
-        """Put back what the failed step has touched, and release what it has left."""
+        """Restore what the failed step changed, and release unused memory."""
         self._loop.clear()
         for kept, state in zip(self._loop.kept, states, strict=True):
             kept.put(state)
         release()
 
     def _shrink(self, failure: str, *, again: bool) -> None:
-        """Make the micro-batch smaller, if releasing alone has not helped."""
+        """Make the micro-batch smaller, if releasing alone did not help."""
         self._calm = 0
         if not again:
-            self._note(f"memory ran out ({failure}); released, and the step is taken again")
+            self._note(f"memory ran out ({failure}); memory was released, and the step is repeated")
             return
         if self.micro_batch == 1:
             raise OneSampleTooLarge(f"not even one sample fits into memory ({failure})")
         before, self.micro_batch = self.micro_batch, max(int(self.micro_batch * self._factor), 1)
         if self._largest > before:
             self._patience = min(2 * self._patience, MOST_PATIENCE)
-        exact = f"; the rest is not exact, for {self._loop.inexact}" if self._loop.inexact else ""
+        exact = f"; the rest of the run is not exact, since {self._loop.inexact}" if self._loop.inexact else ""
         self._note(
-            f"memory ran out again ({failure}); the micro-batch is {self.micro_batch} now and not {before}{exact}"
+            f"memory ran out again ({failure}); the micro-batch is now {self.micro_batch}, not {before}{exact}"
         )
 
     def _grow(self) -> None:
-        """Try a larger micro-batch where the smaller one has been enough for long."""
+        """Try a larger micro-batch if the smaller one has been enough for long."""
         self._calm += 1
         if self.micro_batch < self._largest and self._calm > self._patience:
             self._calm = 0
@@ -194,12 +194,12 @@ class RecoveringStep(Generic[Batch]):
             self._note(f"memory has been enough for {self._patience} steps: the micro-batch is {self.micro_batch}")
 
     def _note(self, text: str) -> None:
-        """Say what was done, and remember it."""
+        """Log what was done, and keep the message."""
         log.warning("%s", text)
         self.recovered = [*self.recovered[-99:], text]
 
 
 def _first_line(error: BaseException) -> str:
-    """What an exception says, shortened."""
+    """An exception's message, shortened."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Optimizer steps of any PyTorch model that outlive a lack of memory: the lever for a plain training loop.
+"""Optimizer steps that recover from out-of-memory, for any plain PyTorch training loop.
 
 step = torch_step(model, optimizer, lambda model, batch: model(batch[0]).pow(2).mean(), micro_batch=8)
 for batch in loader:
@@ -30,13 +30,13 @@ class ModuleBuffers:
 
     @torch.no_grad()
     def put(self, state: list[Tensor]) -> None:
-        """Put them back, in place."""
+        """Restore them in place."""
         for buffer, kept in zip(self._model.buffers(), state, strict=True):
             buffer.copy_(kept)
 
 
 class ScalerState:
-    """A loss scaler's factor and its counts."""
+    """A loss scaler's factor and its counters."""
 
     def __init__(self, scaler: torch.amp.GradScaler) -> None:
         self._scaler = scaler
@@ -46,14 +46,14 @@ class ScalerState:
         return dict(self._scaler.state_dict())
 
     def put(self, state: dict[str, Any]) -> None:
-        """Put it back."""
+        """Restore it."""
         if state:
             self._scaler.load_state_dict(state)
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a step of a plain PyTorch loop is made of."""
+    """The parts of a step of a plain PyTorch loop."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -81,7 +81,7 @@ class _Parts:
             self.scaler.update()
 
 
-def torch_step(  # noqa: PLR0913 - what a training step is made of, by name
+def torch_step(  # noqa: PLR0913 - the parts of a training step, by name
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     loss: Callable[[nn.Module, Any], Tensor],
@@ -92,17 +92,17 @@ def torch_step(  # noqa: PLR0913 - what a training step is made of, by name
     weigh: Callable[[Any], float] | None = None,
     factor: float = 0.5,
 ) -> RecoveringStep[Any]:
-    """Make a function that takes optimizer steps, and outlives a lack of memory.
+    """Make a step function that recovers from out-of-memory.
 
     Args:
-        model: What is trained.
-        optimizer: Of its weights.
+        model: The model that is trained.
+        optimizer: Its optimizer.
         loss: The mean loss of a batch, from the model and the batch. Shape ().
-        micro_batch: Samples that are propagated at once, at most.
+        micro_batch: The most samples that are propagated at once.
         clip: The largest norm of the gradient; None does not clip.
         scaler: Scales the loss of mixed precision; None does not.
-        weigh: What a batch counts in the mean, such as its target tokens; None counts samples.
-        factor: By which the micro-batch is made smaller when memory runs out.
+        weigh: A batch's weight in the mean, such as its target tokens; None counts samples.
+        factor: Factor by which the micro-batch shrinks when memory runs out.
 
     Returns:
         Its `take(window)` takes a step on a list of batches: tensors, or tuples, lists or mappings of tensors
@@ -144,24 +144,24 @@ def cut(batch: Any, begin: int, end: int) -> Any:  # noqa: ANN401 - as above
         return batch[begin:end] if batch.dim() else batch
     if isinstance(batch, list | tuple):
         if batch and not isinstance(batch[0], Tensor | list | tuple | Mapping):
-            return batch[begin:end]  # a list of samples that are no tensors
+            return batch[begin:end]  # a list of samples other than tensors
         parts = [cut(part, begin, end) for part in batch]
         return batch._make(parts) if hasattr(batch, "_make") else type(batch)(parts)
     return batch
 
 
 def why_inexact(model: nn.Module) -> str:
-    """Why parts of a batch do not add up to the whole; empty where they do.
+    """Why parts of a batch do not add up to the whole; empty if they do.
 
     Args:
-        model: What is trained.
+        model: The model that is trained.
     """
     found = {
-        "dropout draws other numbers for other parts": any(
+        "dropout draws different numbers for smaller parts": any(
             isinstance(module, _DROPOUT) and module.p > 0 for module in model.modules()
         ),
         "batch norms see smaller batches": any(
-            isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001 - the family of them
+            isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001 - their base class
             for module in model.modules()
         ),
     }

@@ -1,1 +1,1 @@
-"""Child processes: start or fork one, tell it why it was started, pass signals on, read what it says of itself."""
+"""Child processes: start or fork one, pass it its restart context, forward signals, read its channel."""

@@ -1,10 +1,10 @@
 """The channel between a training process and the one that watches it: a mapped file of fixed size.
 
-The training process writes one record a look into a ring, and the watching process reads them at its own
-pace. A record that was written is there for the reader whatever happens to the writer: the kernel keeps the
-page when a process is killed. Nothing waits for anything: a reader that is late misses records, and knows it.
+The training process writes one record per reading into a ring, and the watcher reads them at its own pace. A
+written record survives the writer: the kernel keeps the page when a process is killed. Neither side waits: a late
+reader misses records, and knows it.
 
-The child's side needs no package beside the standard library, so that a script starts as fast as without.
+The child's side imports only the standard library, so that a script starts as fast as without.
 """
 
 import mmap
@@ -68,20 +68,20 @@ _SIZE = _BEGIN + CAPACITY * _RECORD.size
 
 
 def create_channel(path: Path) -> None:
-    """Make an empty channel.
+    """Create an empty channel.
 
     Args:
         path: A file that does not exist yet.
 
     Raises:
-        StoreError: It cannot be made.
+        StoreError: It cannot be created.
     """
     try:
         with path.open("xb") as file:
             file.truncate(_SIZE)
             file.write(_U64.pack(_MAGIC))
     except OSError as error:
-        raise StoreError(f"the channel {path} cannot be made: {error.strerror}") from error
+        raise StoreError(f"the channel {path} cannot be created: {error.strerror}") from error
 
 
 class Channel:
@@ -94,7 +94,7 @@ class Channel:
             path: A file that `create_channel` made.
 
         Raises:
-            StoreError: It is no channel, or cannot be mapped.
+            StoreError: It is not a channel, or cannot be mapped.
         """
         try:
             with path.open("r+b") as file:
@@ -122,7 +122,7 @@ class Channel:
 
     @property
     def state(self) -> State:
-        """Where the script is."""
+        """The state of the script."""
         return STATES[min(self.get("state"), len(STATES) - 1)]  # type: ignore[return-value]
 
     @state.setter
@@ -139,7 +139,7 @@ class Channel:
         self.put("source", SOURCES.index(source))
 
     def write(self, record: LookRecord) -> None:
-        """Add one record; the count is raised after it, so that a reader never sees half of one."""
+        """Add one record; the count is raised after it, so that a reader never sees a partial one."""
         written: int = _U64.unpack_from(self.map, _AT_WRITTEN)[0]
         _RECORD.pack_into(self.map, _BEGIN + written % CAPACITY * _RECORD.size, *record)
         _U64.pack_into(self.map, _AT_WRITTEN, written + 1)
@@ -148,7 +148,7 @@ class Channel:
         """Return the records that are new.
 
         Args:
-            since: How many records were read before.
+            since: Number of records that were read before.
 
         Returns:
             The records, oldest first, without those that were overwritten already; and the new count.

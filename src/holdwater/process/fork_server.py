@@ -1,4 +1,4 @@
-"""Processes that are forked from one that has paid for the imports: the supervisor's side of `forking`."""
+"""Fork processes from a server that has already made the imports: the supervisor's side of `forking`."""
 
 import contextlib
 import json
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 FORKING = Path(__file__).with_name("forking.py")
-"""What the server runs, by its path: with `-m` Python would look for its own modules in the working folder."""
+"""The server's script, run by its path: with `-m` Python would search the working folder for its own modules."""
 HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that the server holds back from its first instruction on: they are for what it forks."""
+"""Signals that the server blocks from its first instruction on: they are for the processes that it forks."""
 SLOW = 600.0
 """Seconds that the imports may take."""
 
@@ -36,14 +36,14 @@ class ForkServer:
     """A process that has imported some modules, and forks processes that run a function."""
 
     def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it; it imports while this process goes on.
+        """Start it; it imports while this process continues.
 
         Args:
-            modules: What the forked processes will need.
-            environment: Of the server.
+            modules: Modules that the forked processes will need.
+            environment: The server's.
         """
         self.unfit: str | None = None
-        """Why the server cannot be forked from; None while it can."""
+        """Why the server cannot fork; None while it can."""
         self._unread = b""
         self._forked: list[int] = []
         self._ended: list[Ended] = []
@@ -51,7 +51,7 @@ class ForkServer:
         self.link, other = socket.socketpair()
         reading, self._lifeline = (
             os.pipe()
-        )  # nobody writes: its end tells the children that this process has ended
+        )  # nothing is written: its end shows the children that this process has ended
         with other:
             os.set_inheritable(reading, True)  # noqa: FBT003 - its name says it
             os.set_inheritable(other.fileno(), True)  # noqa: FBT003
@@ -65,7 +65,7 @@ class ForkServer:
 
     @property
     def alive(self) -> bool:
-        """Whether the server can be asked."""
+        """Whether the server accepts requests."""
         return self.link.fileno() >= 0
 
     def fork(self, target: str, argv: Sequence[str], environment: Mapping[str, str]) -> int | None:
@@ -77,7 +77,7 @@ class ForkServer:
             environment: Its environment.
 
         Returns:
-            The number of the process; None where the server is gone, or not fit.
+            The PID of the process; None if the server has ended, or cannot fork.
         """
         if not self._wait_for(lambda: self._ready, SLOW) or self.unfit:
             return None
@@ -96,14 +96,14 @@ class ForkServer:
         return ended
 
     def close(self) -> None:
-        """Let go of the server: it ends, and what it has forked ends in good order."""
+        """Disconnect from the server: it ends, and the processes that it forked end in good order."""
         if not self.alive:
             return
         self.link.close()
         os.close(self._lifeline)
 
     def wait(self, seconds: float) -> None:
-        """Close, and wait until the server has ended; end it by force after so many seconds."""
+        """Close, and wait until the server has ended; kill it after this many seconds."""
         self.close()
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -124,7 +124,7 @@ class ForkServer:
         return bool(condition())
 
     def _read(self, seconds: float) -> None:
-        """Take in what the server reports."""
+        """Read the server's reports."""
         if not self.alive or not select.select([self.link], [], [], seconds)[0]:
             return
         try:
@@ -139,7 +139,7 @@ class ForkServer:
             self._take(json.loads(line))
 
     def _take(self, report: dict[str, Any]) -> None:
-        """Take in one report."""
+        """Handle one report."""
         if "exit" in report:
             self._ended.append(Ended(report["pid"], report["exit"], int(report["peak"])))
         elif "pid" in report:

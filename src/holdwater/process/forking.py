@@ -1,4 +1,4 @@
-"""The process that training processes are forked from: what takes seconds to import is imported here, once.
+"""The fork server: it imports slow modules once, and forks the training processes.
 
     python forking.py SOCKET LIFELINE MODULE,MODULE,...
 
@@ -8,8 +8,8 @@ fork. Requests and reports are JSON, one object a line:
     {"target": "module:function", "argv": [...], "environment": {...}}   ->  {"pid": 123}
                                                                              {"pid": 123, "exit": 0, "peak": 3e8}
 
-It is run by its path, and is no module to import. Who starts it holds the signals of the terminal back from it:
-they are for training processes.
+It is run by its path, and is not a module to import. Whoever starts it blocks the terminal's signals in it: they
+are for training processes.
 """
 
 import contextlib
@@ -31,17 +31,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
-"""The exit code of a process that an interrupt has ended, as a shell has it."""
+"""The exit code of a process that an interrupt ended, as in a shell."""
 GRACE = 2.0
-"""Seconds that what a dead training process left running has to end by itself."""
+"""Seconds that processes left behind by a dead training process have to end by themselves."""
 LAST_WORD = 8.0
-"""Seconds that a training process whose supervisor is gone has to end in good order."""
+"""Seconds that a training process whose supervisor has ended has to end in good order."""
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 """Linux, prctl(2)."""
 
 
 class Forker:
-    """Imports, then forks on request, and says how each child ended."""
+    """Imports, then forks on request, and reports how each child ended."""
 
     def __init__(self, link: socket.socket, lifeline: int) -> None:
         self._link, self._lifeline = link, lifeline
@@ -57,7 +57,7 @@ class Forker:
         self._wake = wake
 
     def serve(self) -> dict[str, Any]:
-        """Answer requests; return only in a child, with what it is to do."""
+        """Serve requests; return only in a child, with its request."""
         while True:
             wait = 0.1 if self._orphans_until else None
             ready, _, _ = select.select([self._link, self._woken], [], [], wait)
@@ -71,7 +71,7 @@ class Forker:
                         return request
 
     def _lines(self) -> list[bytes]:
-        """The requests that have come; when the other side is gone, so is this process."""
+        """Read the requests; end this process when the other side has ended."""
         try:
             data = self._link.recv(1 << 20)
         except OSError:
@@ -84,9 +84,7 @@ class Forker:
     def _fork(self) -> bool:
         """Fork; True in the child."""
         server = os.getpid()
-        with (
-            warnings.catch_warnings()
-        ):  # Python 3.12 counts the threads of BLAS, which look after forks themselves
+        with warnings.catch_warnings():  # Python 3.12 counts BLAS threads, which handle forks themselves
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid:
@@ -97,7 +95,7 @@ class Forker:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # one that has come meanwhile comes now
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a signal that came meanwhile is delivered now
         for end in (self._link, self._woken, self._wake):
             end.close()
         _prctl(PR_SET_CHILD_SUBREAPER, 0)
@@ -107,7 +105,7 @@ class Forker:
         return True
 
     def _reap(self) -> None:
-        """Report children that have ended, and end what they left behind."""
+        """Report children that have ended, and end processes that they left behind."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -127,7 +125,7 @@ class Forker:
             self._end_orphans(by_force=time.monotonic() > self._orphans_until)
 
     def _end_orphans(self, *, by_force: bool) -> None:
-        """Loader workers of a process that was killed, say; the kernel has made them children of this one."""
+        """End orphans, such as a killed process's loader workers: the kernel made them children of this process."""
         others = [pid for pid in _children_of_this_process() if pid not in self._children]
         orphans = [pid for pid in others if not self._is_spared(pid)]
         for pid in orphans:
@@ -136,21 +134,21 @@ class Forker:
             self._orphans_until = 0.0
 
     def _is_spared(self, pid: int) -> bool:
-        """Whether a process was put into a session of its own by a script that has ended well: it is to stay."""
+        """Whether a script that ended well put this process into a session of its own: then it may stay."""
         try:
             return self._spares and os.getsid(pid) != os.getsid(0)
         except OSError:
             return False
 
     def _say(self, report: dict[str, Any]) -> None:
-        """Report; where nobody listens any more, end."""
+        """Send a report; end if the other side has ended."""
         try:
             self._link.sendall(json.dumps(report).encode() + b"\n")
         except OSError:
             self._leave()
 
     def _leave(self) -> NoReturn:
-        """The supervisor is gone: the children have noticed too, and are given time; then everything ends."""
+        """The supervisor has ended: give the children, which have noticed too, some time; then end everything."""
         deadline = time.monotonic() + LAST_WORD + 1
         while self._children and time.monotonic() < deadline:
             try:
@@ -173,16 +171,18 @@ class Forker:
         os._exit(0)
 
     def import_all(self, names: list[str]) -> None:
-        """Import what training processes will need, as far as it is there; a name may be one too many."""
+        """Import the modules that training processes will need, if they exist."""
         for name in names:
             try:
                 module, _, attribute = name.partition(":")
-                getattr(importlib.import_module(module), attribute or "__name__")  # some import their parts late
-            except Exception:  # noqa: BLE001, S112 - the training process will say so, where it matters
+                getattr(
+                    importlib.import_module(module), attribute or "__name__"
+                )  # some import their submodules late
+            except Exception:  # noqa: BLE001, S112 - the training process will report it, if it matters
                 continue
         _keep_what_was_imported()
         gc.collect()
-        gc.freeze()  # collections in the children, and counts of objects, leave these alone: much cheaper
+        gc.freeze()  # collections and counts of objects in the children skip these: much cheaper
         self._say({"unfit": _unfit()})
 
 
@@ -191,7 +191,7 @@ def main() -> None:
     if not (sys.flags.isolated or sys.flags.safe_path):
         sys.path.pop(0)  # this file's own folder
     lifeline = int(sys.argv[2])
-    os.set_inheritable(lifeline, False)  # noqa: FBT003 - what a child starts by itself is not to hold it
+    os.set_inheritable(lifeline, False)  # noqa: FBT003 - processes that a child starts must not inherit it
     forker = Forker(socket.socket(fileno=int(sys.argv[1])), lifeline)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     forker.import_all([name for name in sys.argv[3].split(",") if name])
@@ -199,14 +199,14 @@ def main() -> None:
         request = forker.serve()
         del forker
         function = _prepare(request, lifeline)
-    except KeyboardInterrupt:  # it was held back while the server imported, and has come now
-        print("holdwater: stopped before it began", file=sys.stderr)  # noqa: T201 - nothing else says so
+    except KeyboardInterrupt:  # it was blocked while the server imported
+        print("holdwater: stopped before it began", file=sys.stderr)  # noqa: T201 - nothing else reports it
         os._exit(INTERRUPTED)
     _run(function)
 
 
 def _prepare(request: dict[str, Any], lifeline: int) -> Callable[[], None]:
-    """Make this process, a child, what the request asks for; return the function that it is to run."""
+    """Set up this child as the request asks; return the function to run."""
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -217,7 +217,7 @@ def _prepare(request: dict[str, Any], lifeline: int) -> Callable[[], None]:
 
 
 def _run(function: Callable[[], None]) -> None:
-    """Run a function as a program, to its exit code."""
+    """Run a function as a program; return its exit code."""
     end_process = importlib.import_module("holdwater.process.restart_context").end_process
     code = 0
     try:
@@ -233,7 +233,7 @@ def _run(function: Callable[[], None]) -> None:
 
 
 def _watch(lifeline: int) -> None:
-    """Notice that the supervisor is gone: ask this process to end as a signal would, and see to it."""
+    """Notice that the supervisor has ended: send this process a signal, and kill it if it does not end."""
     parent = os.getppid()
     while os.getppid() == parent:
         if select.select([lifeline], [], [], 1.0)[0]:
@@ -244,13 +244,13 @@ def _watch(lifeline: int) -> None:
 
 
 def _keep_what_was_imported() -> None:
-    """Let the children end without undoing the imports: PyTorch's operators alone would write to 31 MB."""
+    """Let the children end without unloading the imports: PyTorch's operators alone would write to 31 MB."""
     for finalizer in tuple(weakref.finalize._registry):  # type: ignore[attr-defined] # noqa: SLF001 - no other way
         finalizer.atexit = False
 
 
 def _unfit() -> str | None:
-    """Why this process is not fit to be forked; None if it is."""
+    """Why this process cannot be forked safely; None if it can."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "one of the imports has started CUDA, which does not survive a fork"
@@ -261,7 +261,7 @@ def _unfit() -> str | None:
 
 
 def _children_of_this_process() -> list[int]:
-    """By the kernel's list; empty elsewhere."""
+    """Child processes, by the kernel's list; empty on other systems."""
     try:
         return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()]
     except OSError:

@@ -1,4 +1,4 @@
-"""What a process that a supervisor has started knows of itself: where channel and in-memory checkpoints lie."""
+"""The restart context: what a supervisor passes to a process that it starts."""
 
 import atexit
 import contextlib
@@ -19,17 +19,17 @@ from typing import Any, NoReturn, Self
 from holdwater.process.channel import Channel
 
 VARIABLE = "HOLDWATER_RESTART"
-"""The environment variable that tells it; children of the process are not to see it."""
+"""The environment variable that carries it; children of the process must not see it."""
 
 ONE_CALL = 1.0
-"""Seconds within which signals are one call to stop: one that is sent to a group of processes comes twice."""
+"""Signals within these seconds count as one: a signal to a process group arrives twice."""
 LONGEST_WAIT = 60.0
-"""Seconds that threads which hold up the end of a process may take before another goes on."""
+"""Seconds that threads may delay the end of a process before another one continues."""
 NEED_CLOSING = frozenset((
     ("gzip", "GzipFile"), ("bz2", "BZ2File"), ("lzma", "LZMAFile"), ("zipfile", "ZipFile"), ("tarfile", "TarFile"),
     ("tempfile", "_TemporaryFileWrapper"),
 ))  # fmt: skip
-"""Files that are not whole, or not gone, before they are closed."""
+"""Kinds of files that are complete, or removed, only when they are closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class RestartContext:
     channel_path: str
     """The channel's file."""
     in_memory: str
-    """A folder in memory, for checkpoints that the next process goes on from."""
+    """A folder in memory, for checkpoints from which the next process continues."""
     out: str
     """The folder of the run."""
     supervisor: int = 0
@@ -49,26 +49,26 @@ class RestartContext:
     out_of_memory_restarts: int = 0
     """How often a process of this run was short of memory."""
     ended: Mapping[str, Any] | None = None
-    """How the process before ended: `step`, `reason`, `in_use` (bytes), `at` (seconds on the system's clock)."""
+    """How the previous process ended: `step`, `reason`, `in_use` (bytes), `at` (seconds on the system's clock)."""
     weight_server: str = ""
-    """The socket of the process that holds frozen weights; empty where there is none."""
+    """The weight server's socket; empty if there is none."""
     explained: bool = False
-    """What grows is known already: it need not be looked for."""
+    """Whether the growth is explained already."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What a user's script is to be recycled by: `limit`, `beside_device` (bytes of the host's memory, without a
-    device and beside one), `device_limit` (bytes of the device's, if that was given), and as configured
+    """The limits of a user's script: `limit`, `beside_device` (bytes of the host's memory, without and with a
+    device), `device_limit` (bytes of the device's, if that was given), and as configured
     `reload_interval` (steps), `reload_threshold` (bytes) and `checkpoint_interval` (steps)."""
 
     def as_environment(self) -> dict[str, str]:
-        """The variable, for the process that is started."""
+        """The variable, for the process to be started."""
         return {VARIABLE: json.dumps(asdict(self))}
 
     @classmethod
     def take(cls, environment: MutableMapping[str, str] | None = None) -> Self | None:
-        """Take the variable out of an environment; None where no supervisor has started this process.
+        """Take the variable out of an environment; None if no supervisor started this process.
 
         Args:
-            environment: Of this process, if None.
+            environment: None takes this process's.
         """
         global _taken  # noqa: PLW0603 - a process is started once
         text = (os.environ if environment is None else environment).pop(VARIABLE, None)
@@ -77,7 +77,7 @@ class RestartContext:
 
     @classmethod
     def taken(cls) -> Self | None:
-        """What was taken out of the environment of this process."""
+        """The context of this process."""
         return None if _taken is None else cls(**_taken)
 
     def open_channel(self) -> Channel:
@@ -86,7 +86,7 @@ class RestartContext:
 
 
 def is_first_process() -> bool:
-    """Whether no process of this run was here before: what is told once is told now."""
+    """Whether this is the first process of the run: messages that appear once appear now."""
     restart = RestartContext.taken()
     return restart is None or restart.number == 0
 
@@ -95,7 +95,7 @@ _taken: dict[str, Any] | None = None
 
 
 def reason_file(channel_path: str | Path) -> Path:
-    """Where a process that is to be replaced says why.
+    """The file in which a process that is to be replaced writes the reason.
 
     Args:
         channel_path: The channel's file.
@@ -104,7 +104,7 @@ def reason_file(channel_path: str | Path) -> Path:
 
 
 def actions_file(channel_path: str | Path) -> Path:
-    """Where a process says what it has done about memory, an action a line.
+    """The file in which a process records its remedies, one action a line.
 
     Args:
         channel_path: The channel's file.
@@ -113,7 +113,7 @@ def actions_file(channel_path: str | Path) -> Path:
 
 
 def only_here(stop: Callable[[int], None]) -> Callable[[int, object], None]:
-    """A signal handler for this process alone: a forked child that inherits it ends as it would without.
+    """A signal handler for this process only: a forked child that inherits it behaves as without.
 
     Args:
         stop: Called with the signal's number.
@@ -135,11 +135,11 @@ def only_here(stop: Callable[[int], None]) -> Callable[[int, object], None]:
 def stop_soon(
     stop: Callable[[str], None], is_stopping: Callable[[], bool], clock: Callable[[], float] = time.monotonic
 ) -> Callable[[int], None]:
-    """What a signal does to a run: the first one stops it after its step, a later one ends it now.
+    """A signal handler: the first signal stops the run after its step, a later one ends it now.
 
     Args:
         stop: Called with the reason.
-        is_stopping: Whether the run stops already, for whatever reason.
+        is_stopping: Returns whether the run is stopping already, for any reason.
         clock: Seconds.
     """
     called = float("-inf")
@@ -148,7 +148,7 @@ def stop_soon(
         """Handle a signal.
 
         Raises:
-            KeyboardInterrupt: It is not the first, and no echo of the first.
+            KeyboardInterrupt: It is not the first, nor a copy of the first.
         """
         nonlocal called
         now = clock()
@@ -163,12 +163,12 @@ def stop_soon(
 
 
 def leave_at_once(restart: RestartContext | None, step: int) -> NoReturn:
-    """End this process so that another goes on; it is started while the kernel still takes this one's memory back.
+    """End this process so that another continues, which starts while the kernel still frees this one's memory.
 
-    What was asked to happen at the end of this process happens, no more.
+    Exit handlers run, and nothing else.
 
     Args:
-        restart: What the supervisor has said; None only tells that nobody waits.
+        restart: The restart context; None if no supervisor started this process.
         step: The last step.
     """
     _let_threads_end()
@@ -183,13 +183,13 @@ def leave_at_once(restart: RestartContext | None, step: int) -> NoReturn:
 
 
 def end_process(exit_code: int) -> NoReturn:
-    """End a forked process as Python ends a program, but without taking its memory apart piece by piece.
+    """End a forked process as Python ends a program, but without freeing its objects one by one.
 
-    Each object that is let go of is written to, and a page that is written to is not shared with the fork server
-    any more: at the end of a script that cost 40 MB, and the kernel kills for less.
+    Freeing an object writes to it, and a page that is written to is no longer shared with the fork server: at the
+    end of a script that cost 40 MB, which can be enough for an out-of-memory kill.
 
     Args:
-        exit_code: Of the process.
+        exit_code: The process's.
     """
     threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - as Python itself: waits for threads
     atexit._run_exitfuncs()  # noqa: SLF001
@@ -198,7 +198,7 @@ def end_process(exit_code: int) -> NoReturn:
 
 
 def _let_threads_end() -> None:
-    """Wait for threads that would hold up the end of a program, such as one that writes a checkpoint."""
+    """Wait for threads that delay the end of a program, such as one that writes a checkpoint."""
     futures = sys.modules.get("concurrent.futures.thread")
     if futures is not None:
         futures._python_exit()  # noqa: SLF001 - what Python itself calls at its end
@@ -209,14 +209,14 @@ def _let_threads_end() -> None:
 
 
 def flush_files() -> None:
-    """Write out what open files still hold back, and close those that need it to be whole."""
+    """Flush open files, and close those that are complete only then."""
     base, text = io.FileIO.__mro__[-2], io.TextIOWrapper.__mro__[1]  # the C types below all files
     objects = gc.get_objects()
-    kinds = set(map(type, objects))  # `isinstance` would wake lazy objects
+    kinds = set(map(type, objects))  # `isinstance` would load lazy objects
     flushed = {kind for kind in kinds if base in kind.__mro__}
     files = [item for item in objects if type(item) in flushed]
     texts = [item for item in files if text in type(item).__mro__]
-    for file in (*texts, *files, sys.stdout, sys.stderr):  # a text hands over to the bytes below it
+    for file in (*texts, *files, sys.stdout, sys.stderr):  # a text file flushes into its binary file
         with contextlib.suppress(Exception):
             file.flush()
     for file in [item for item in objects if (type(item).__module__, type(item).__name__) in NEED_CLOSING]:

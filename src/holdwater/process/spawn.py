@@ -1,7 +1,7 @@
-"""Start a script's process, pass signals on to it, and end as it ended.
+"""Start a script's process, forward signals to it, and end as it ended.
 
-Signals that the terminal sends reach the script by themselves, for it is in the same group; those that
-somebody sends to this process alone are passed on. Source: POSIX, `siginfo_t`: `si_code` tells them apart.
+The terminal's signals reach the script directly, since it is in the same process group; signals sent to this
+process alone are forwarded. Source: POSIX, `siginfo_t`: `si_code` distinguishes them.
 """
 
 import contextlib
@@ -24,31 +24,31 @@ PASSED_ON = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGWINCH")
     if (number := getattr(signal, name, None)) is not None
 )
-"""What a script may be sent through this process."""
+"""Signals that are forwarded to a script."""
 
 NEWS = tuple(number for name in ("SIGCHLD", "SIGIO") if (number := getattr(signal, name, None)) is not None)
-"""What tells that there is something to look after."""
+"""Signals that wake the wait."""
 
 RUNNER = Path(__file__).resolve().parents[1] / "frameworks" / "observed_script.py"
-"""What runs the script, by its path: with `-m` Python would look for its own modules in the working folder."""
+"""The runner of scripts, run by its path: with `-m` Python would search the working folder for its own modules."""
 
 
 def hold_signals() -> None:
-    """Hold back what `RunningProcess` waits for; call it before a library starts threads, which inherit this."""
+    """Block the signals that `RunningProcess` waits for, before a library starts threads, which inherit it."""
     if hasattr(signal, "sigtimedwait"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, *NEWS})
 
 
 class RunningProcess:
-    """A process that signals are passed on to; how it was started, and how its end is seen, is said below."""
+    """A process that signals are forwarded to; subclasses define how it starts and how its end is seen."""
 
     def __init__(self) -> None:
-        """Hold signals back from now on."""
+        """Block signals from now on."""
         self.pid = 0
         self.exit_status: int | None = None
         """As `os.waitstatus_to_exitcode`: negative for a signal; None while it runs."""
         self.asked_to_stop = False
-        """Somebody has sent SIGINT or SIGTERM."""
+        """Whether SIGINT or SIGTERM was received."""
         self._received: list[int] = []
         self._waiting = hasattr(signal, "sigtimedwait")
         if self._waiting:
@@ -58,7 +58,7 @@ class RunningProcess:
                 signal.signal(number, self._receive)
 
     def wait(self, seconds: float) -> bool:
-        """Wait, passing signals on; True while the script runs."""
+        """Wait, forwarding signals; True while the script runs."""
         if self._waiting:
             self._wait_for_signals(seconds)
         else:
@@ -74,7 +74,7 @@ class RunningProcess:
             os.kill(self.pid, number)
 
     def _wait_for_signals(self, seconds: float) -> None:
-        """Take signals until one tells that the script ended, or the time is over."""
+        """Handle signals until the script ends or the time is over."""
         deadline = time.perf_counter() + seconds
         while (left := deadline - time.perf_counter()) > 0:
             found = signal.sigtimedwait({*PASSED_ON, *NEWS}, left)
@@ -82,16 +82,16 @@ class RunningProcess:
                 return
             self.asked_to_stop |= found.si_signo in {signal.SIGINT, signal.SIGTERM}
             by_somebody = found.si_code <= 0  # SI_USER and its like; the kernel's own are positive
-            # after a stop and a continue the kernel may hand over what is no signal of ours
+            # after a stop and a continue the kernel may return a signal that is not ours
             if found.si_signo in PASSED_ON and by_somebody and found.si_pid != self.pid:
                 self.send(found.si_signo)
 
     def _poll(self) -> bool:
-        """Take up the exit status if there is one; True while the process runs."""
+        """Collect the exit status if there is one; True while the process runs."""
         raise NotImplementedError
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        """Remember a signal where they cannot be waited for."""
+        """Record a signal, on systems that cannot wait for one."""
         del frame
         self.asked_to_stop |= number in {signal.SIGINT, signal.SIGTERM}
         if number != signal.SIGINT:  # the terminal sends it to the script too
@@ -114,7 +114,7 @@ class ScriptProcess(RunningProcess):
         )
 
     def _poll(self) -> bool:
-        """By its exit status."""
+        """Whether it runs, by its exit status."""
         if self.exit_status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid == self.pid:
@@ -133,18 +133,18 @@ class ForkedProcess(RunningProcess):
         argv: Sequence[str],
         environment: Mapping[str, str],
     ) -> None:
-        """Have it forked.
+        """Let the server fork it.
 
         Args:
-            server: Forks it.
-            channel: Where it says that another process may go on.
+            server: The fork server.
+            channel: The folder in which it announces that another process may continue.
             target: `module:function`.
             argv: Its `sys.argv`.
             environment: Its environment.
         """
         super().__init__()
         self._server, self._channel = server, channel
-        if server.alive and hasattr(signal, "SIGIO"):  # wakes the wait below when the server has something to say
+        if server.alive and hasattr(signal, "SIGIO"):  # wakes the wait below when the server sends a report
             fcntl.fcntl(server.link, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(server.link, fcntl.F_SETFL, fcntl.fcntl(server.link, fcntl.F_GETFL) | os.O_ASYNC)
         pid = server.fork(target, argv, environment)
@@ -160,7 +160,7 @@ class ForkedProcess(RunningProcess):
             super().send(number)
 
     def _poll(self) -> bool:
-        """By what the server reports, or the process itself; a server that is gone has taken it with it."""
+        """Whether it runs, by the reports of the server or of the process; it ends together with the server."""
         if self.exit_status is None and self._channel.get("recycled"):
             self.exit_status = 0
         if self.exit_status is None:
@@ -173,7 +173,7 @@ class ForkedProcess(RunningProcess):
         return self.exit_status is None
 
     def _wait_until_gone(self) -> None:
-        """The kernel ends the process with the server, or the process notices; then another may go on."""
+        """Wait for the end of a process whose server has ended; then another may continue."""
         deadline = time.monotonic() + 2.0
         while psutil.pid_exists(self.pid):
             if time.monotonic() > deadline:
@@ -202,7 +202,7 @@ def die_as(exit_status: int, before: Callable[[], None]) -> int:
 
 
 def _no_core() -> None:
-    """A second core file of the same end helps nobody."""
+    """Write no second core file of the same end."""
     import resource  # noqa: PLC0415 - POSIX only
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

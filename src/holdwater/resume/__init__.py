@@ -1,1 +1,1 @@
-"""Go on exactly where a process has ended: registered state, steps, batches and random states."""
+"""Resume exactly where a process has ended: registered state, steps, batches and random states."""

@@ -1,8 +1,9 @@
-"""Go through a DataLoader, epoch after epoch, from exactly where an earlier process stopped.
+"""Iterate over a DataLoader, epoch after epoch, from exactly where an earlier process stopped.
 
-What decides the order of an epoch is drawn from random states when it begins; these are kept, with the number of
-batches that were taken. A fresh process begins the same epoch again and passes over those. Source: PyTorch
-documentation, `torch.utils.data`, "Randomness in multi-process data loading".
+The order of an epoch is drawn from random states when it begins; these are kept, with the number of batches taken.
+A fresh process begins the same epoch again and skips those batches.
+
+Source: PyTorch documentation, `torch.utils.data`, "Randomness in multi-process data loading".
 """
 
 from collections.abc import Iterator
@@ -16,22 +17,22 @@ from holdwater.resume.resumable import current, steps
 
 
 class _Position:
-    """Where in which epoch a run stands."""
+    """The position of a run in its epochs."""
 
     def __init__(self, loader: Any) -> None:  # noqa: ANN401 - any loader
         self.taken = 0
-        """Batches of the epoch that were taken."""
+        """Batches taken from the epoch."""
         self.began: tuple[Any, ...] | None = None
         """The random states with which the epoch began; None before the first."""
         self._loader = loader
         self._random = RandomStates()
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The position, for a checkpoint."""
         return {"taken": self.taken, "began": self.began}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Restore the position from a checkpoint."""
         self.taken, self.began = state["taken"], state["began"]
 
     def begin_epoch(self) -> Iterator[Any]:
@@ -41,7 +42,7 @@ class _Position:
         return iterator
 
     def begin_again(self) -> Iterator[Any]:
-        """Begin the epoch of an earlier process, and pass over what that has taken."""
+        """Begin the epoch of an earlier process, and skip the batches that it took."""
         if self.began is None:
             return self.begin_epoch()
         now = self._random.take()
@@ -56,7 +57,7 @@ class _Position:
         return iterator
 
     def _pass_over(self, iterator: Any) -> None:  # noqa: ANN401 - a loader's own
-        """Take batches without loading them where that can be done, else by loading them."""
+        """Skip batches without loading them if possible, else by loading them."""
         unloaded = getattr(iterator, "_sampler_iter", None)
         if getattr(self._loader, "num_workers", 1) == 0 and unloaded is not None:
             iterator = unloaded
@@ -75,15 +76,15 @@ class _Position:
 
 
 def batches(loader: Any, *, steps: int) -> Iterator[Any]:  # noqa: ANN401 - any loader
-    """Go through a loader, epoch after epoch, for so many steps; resumable as `holdwater.steps` is.
+    """Iterate over a loader, epoch after epoch, for a number of steps; resumable like `holdwater.steps`.
 
-    A fresh process passes over the batches of the epoch that were taken already: by their numbers alone where the
-    loader has no workers, else by loading them again.
+    A fresh process skips the batches of the epoch that were taken already: by index alone if the loader has no
+    workers, else by loading them again.
 
     Args:
-        loader: A DataLoader, or anything that can be iterated anew for each epoch and draws its order from the
+        loader: A DataLoader, or anything that can be iterated again for each epoch and draws its order from the
             random states of Python, NumPy or PyTorch.
-        steps: Of the whole run.
+        steps: Steps of the whole run.
 
     Yields:
         Its batches.
@@ -103,10 +104,10 @@ def batches(loader: Any, *, steps: int) -> Iterator[Any]:  # noqa: ANN401 - any 
             iterator = place.begin_epoch()
             batch = next(iterator, _Position)
         if batch is _Position:
-            raise ConfigError("holdwater.batches was given a loader without a single batch")
+            raise ConfigError("holdwater.batches was given a loader without batches")
         place.taken += 1
         yield batch
 
 
 _count = steps
-"""The same word as the argument above."""
+"""An alias, since an argument above has the same name."""

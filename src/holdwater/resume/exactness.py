@@ -1,4 +1,4 @@
-"""What the bits of a result depend on besides the states of a run: versions, threads, deterministic settings.
+"""Record and restore the settings that affect a result's exact bits: versions, threads, deterministic settings.
 
 Source: PyTorch documentation, "Reproducibility".
 """
@@ -9,7 +9,7 @@ import torch
 
 
 def exactness() -> dict[str, object]:
-    """What the bits of a result depend on besides the states: versions, threads, deterministic settings."""
+    """The settings that affect a result's exact bits: versions, threads, deterministic settings."""
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -20,7 +20,7 @@ def exactness() -> dict[str, object]:
 
 
 def restore_exactness(recorded: Mapping[str, object]) -> list[str]:
-    """Set threads and deterministic settings as they were; return in words what could not be restored."""
+    """Restore threads and deterministic settings; return messages on what could not be restored."""
     torch.set_num_threads(int(str(recorded["threads"])))
     if torch.are_deterministic_algorithms_enabled() != recorded["deterministic"]:  # the call imports 70 MB
         torch.use_deterministic_algorithms(bool(recorded["deterministic"]))

@@ -1,4 +1,4 @@
-"""Go on exactly where an earlier process stopped, in any PyTorch script: under `holdwater run --supervise`.
+"""Resume any PyTorch script exactly where an earlier process stopped, under `holdwater run --supervise`.
 
     holdwater.resumable("model", model)
     holdwater.resumable("optimizer", optimizer)
@@ -6,7 +6,7 @@
         ...
 
 Without a supervisor the loop is a plain `range`, and nothing is stored. Random states of Python, NumPy and
-PyTorch are kept without being asked for.
+PyTorch are kept automatically.
 """
 
 import signal
@@ -28,7 +28,7 @@ from holdwater.supervise.replaceable_steps import go_on_from, replaceable_step
 
 
 class Resumption:
-    """The registered states of this process, and where they are kept."""
+    """The registered states of this process, and where they are stored."""
 
     def __init__(self, restart: RestartContext | None) -> None:
         self.things: dict[str, Any] = {}
@@ -48,7 +48,7 @@ class Resumption:
         """Keep the state of an object.
 
         Args:
-            name: Its own.
+            name: Its unique name.
             thing: As for `holdwater.resumable`.
 
         Raises:
@@ -64,7 +64,7 @@ class Resumption:
         self.things[name] = thing
 
     def begin(self) -> int:
-        """Put back what an earlier process left; return the number of steps that were done.
+        """Restore the states of an earlier process; return the number of steps that were done.
 
         Raises:
             ConfigError: What was stored does not fit what is registered.
@@ -79,7 +79,7 @@ class Resumption:
         session.channel.put("resumable", 1)
         if self._recycling is not None:
             self._recycling.look_after(session)
-        session.budget_callback = None  # this loop looks after memory itself
+        session.budget_callback = None  # this loop handles memory itself
         found = [one for one in (self._in_memory.newest(sessions.say), self._durable.newest(sessions.say)) if one]
         newest = max(found, key=lambda one: one.step, default=None)
         if newest is None:
@@ -91,11 +91,11 @@ class Resumption:
         return newest.step
 
     def end_step(self, step: int, *, last: bool) -> None:
-        """A step has ended: keep the state if it is time, and end this process if another is to go on.
+        """A step has ended: keep the state if it is due, and end this process if another is to continue.
 
         Args:
             step: Steps done.
-            last: There are no more.
+            last: Whether it was the last step.
 
         Raises:
             SystemExit: The run was asked to stop; its state is kept.
@@ -126,12 +126,12 @@ class Resumption:
         raise SystemExit(STOPPED)
 
     def finish(self, step: int) -> None:
-        """The loop is over: keep its last state."""
+        """The loop has ended: keep its last state."""
         if self.restart is not None:
             self._save(self._durable, step)
 
     def _leave(self, step: int, reason: str, *, saved: bool) -> NoReturn:
-        """Leave the state for the next process, unless a checkpoint holds it already, and end."""
+        """Keep the state for the next process, unless a checkpoint holds it already, and end."""
         session, restart = sessions.current(), self.restart
         if session is None or restart is None:
             raise RuntimeError("no supervisor has started this process")
@@ -149,7 +149,7 @@ class Resumption:
         """Write a checkpoint.
 
         Args:
-            folder: Where.
+            folder: Its folder.
             step: Steps done.
 
         Raises:
@@ -174,7 +174,7 @@ class Resumption:
         self._saved_at = time.monotonic()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        """Put everything back."""
+        """Restore all states."""
         from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
 
         from holdwater.random_states import restore_random_states  # noqa: PLC0415
@@ -196,10 +196,10 @@ class Resumption:
         restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
 
     def _take_signals(self) -> None:
-        """Let SIGTERM and SIGINT end the run after its step, where the script has no handlers of its own."""
+        """Let SIGTERM and SIGINT end the run after its step, unless the script has its own handlers."""
 
         def stop(reason: str) -> None:
-            """After this step."""
+            """Stop after this step."""
             self._stop = reason
 
         handler = stop_soon(stop, lambda: self._stop is not None)
@@ -220,23 +220,23 @@ def current() -> Resumption:
 
 
 def resumable(name: str, thing: object) -> None:
-    """Register an object whose state a fresh process needs to go on exactly.
+    """Register an object whose state a fresh process needs to continue exactly.
 
     Args:
-        name: Its own, the same in each process of the run.
+        name: Its unique name, the same in each process of the run.
         thing: A model, an optimizer, a schedule, a sampler: whatever has `state_dict` and `load_state_dict`; a
-            random generator of Python, NumPy or PyTorch; or a dictionary of numbers, texts, tensors and arrays.
+            random generator of Python, NumPy or PyTorch; or a dictionary of numbers, strings, tensors and arrays.
 
     Raises:
-        ConfigError: The name is taken, the loop has begun, or the object cannot be gone on with exactly.
+        ConfigError: The name is taken, the loop has begun, or the object cannot be resumed exactly.
     """
     current().register(name, thing)
 
 
 def steps(total: int) -> Iterator[int]:
-    """Count the steps of a training loop, from the first that is not done yet.
+    """Count the steps of a training loop, from the first one that is not done yet.
 
-    Under `holdwater run --supervise` the registered states are put back before the first one; between two steps
+    Under `holdwater run --supervise` the registered states are restored before the first one; between two steps
     the process may be replaced by a fresh one. Elsewhere this is `range(total)`, with `holdwater.step()` after
     each.
 
@@ -247,7 +247,7 @@ def steps(total: int) -> Iterator[int]:
         The number of the step, from 0.
 
     Raises:
-        ConfigError: A registered state cannot be kept or put back exactly.
+        ConfigError: A registered state cannot be kept or restored exactly.
         CheckpointError: The first checkpoint cannot be written.
     """
     resumption = current()

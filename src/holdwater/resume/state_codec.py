@@ -1,6 +1,6 @@
-"""Turn a state into JSON and tensors, and back, without losing a bit; what cannot be kept exactly is refused.
+"""Encode a state as JSON and tensors, and decode it, exactly; what cannot be kept exactly is refused.
 
-No pickle: a checkpoint that is loaded runs no code.
+No pickle: loading a checkpoint runs no code.
 """
 
 import random
@@ -19,12 +19,12 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 def encode(value: object, place: str, tensors: Tensors) -> Any:  # noqa: ANN401 - JSON
-    """Write a value as JSON; its tensors are put aside.
+    """Encode a value as JSON, with its tensors apart.
 
     Args:
-        value: Numbers, texts, tensors, arrays, and lists, tuples and dictionaries of them.
-        place: Where it stands, for messages and as the tensors' name.
-        tensors: Takes the tensors, by name.
+        value: Numbers, strings, tensors, arrays, and lists, tuples and dictionaries of them.
+        place: Its path in the state, for messages and as the tensors' name.
+        tensors: Receives the tensors, by name.
 
     Raises:
         ConfigError: A part cannot be kept exactly; the message names it.
@@ -49,16 +49,16 @@ def encode(value: object, place: str, tensors: Tensors) -> Any:  # noqa: ANN401 
         return {"list" if isinstance(value, list) else "tuple": parts}
     raise ConfigError(
         f"{place} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be kept exactly; "
-        "let its state_dict hold numbers, texts, tensors, arrays, and lists and dictionaries of them"
+        "let its state_dict hold numbers, strings, tensors, arrays, and lists and dictionaries of them"
     )
 
 
 def decode(stored: object, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 - what was encoded
-    """Read what `encode` has written.
+    """Decode what `encode` has written.
 
     Args:
         stored: JSON.
-        tensors: By name.
+        tensors: The tensors, by name.
     """
     if not isinstance(stored, dict):
         return stored
@@ -79,17 +79,17 @@ def state_of(thing: Any, name: str) -> Any:  # noqa: ANN401 - a user's object
     """The state of an object.
 
     Args:
-        thing: With `state_dict`, or a random generator of Python, NumPy or PyTorch, or a dictionary.
+        thing: An object with `state_dict`, or a random generator of Python, NumPy or PyTorch, or a dictionary.
         name: For messages.
 
     Raises:
-        ConfigError: It has no state that is known how to keep.
+        ConfigError: It has no state of a known kind.
     """
     return _ways(thing, name)[0]()
 
 
 def set_state(thing: Any, name: str, state: Any) -> None:  # noqa: ANN401 - a user's object
-    """Put a state back into an object.
+    """Restore an object's state.
 
     Args:
         thing: As for `state_of`.
@@ -100,7 +100,7 @@ def set_state(thing: Any, name: str, state: Any) -> None:  # noqa: ANN401 - a us
 
 
 def _ways(thing: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:  # noqa: ANN401
-    """How an object's state is read and put back."""
+    """The functions that read and restore an object's state."""
     if hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict"):
         return thing.state_dict, thing.load_state_dict
     if isinstance(thing, torch.Generator):
@@ -113,21 +113,21 @@ def _ways(thing: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], Any
         return lambda: thing, lambda state: _refill(thing, state)
     more = ""
     if type(thing).__name__ == "DataLoader":
-        more = "; go through it with `for batch in holdwater.batches(loader, steps=...)`"
+        more = "; iterate over it with `for batch in holdwater.batches(loader, steps=...)`"
     raise ConfigError(
         f"holdwater.resumable({name!r}, ...) was given a {type(thing).__module__}.{type(thing).__qualname__}, "
-        f"which has no state_dict and load_state_dict, so it cannot be gone on with exactly{more}"
+        f"which has no state_dict and load_state_dict, so it cannot be resumed exactly{more}"
     )
 
 
 def _refill(thing: dict[Any, Any], state: dict[Any, Any]) -> None:
-    """Put a dictionary's content back in place."""
+    """Restore a dictionary's content in place."""
     thing.clear()
     thing.update(state)
 
 
 def _put(tensor: Tensor, place: str, tensors: Tensors) -> str:
-    """Put a tensor aside under a name of its own; one that shares its memory with another is copied."""
+    """Store a tensor under a unique name; one that shares its memory with another is copied."""
     name, number = place, 1
     while name in tensors:
         number += 1

@@ -3,7 +3,7 @@
 import pytest
 
 from holdwater.attribution.census import Census
-from holdwater.observe.agent.counting import HURRY, LONG, SHORT, Counting, CountCost, Purpose
+from holdwater.observe.agent.counting import HURRY, LONG, SHORT, CountCost, Counting, Purpose
 
 
 class Ticks:
