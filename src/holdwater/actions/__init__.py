@@ -1,4 +1,4 @@
-"""Things that lower memory or end a run in good order, each measured: did it help?"""
+"""Actions that release memory or end a run in good order, each with its effect measured."""
 
 from holdwater.actions.levers import Levers
 from holdwater.actions.perform import Outcome, perform

@@ -14,7 +14,7 @@ def uses_accelerator() -> bool:
 
 
 def synchronise() -> None:
-    """Wait until the accelerators have finished what was asked of them."""
+    """Wait until the accelerators have finished their queued work."""
     torch = loaded("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
@@ -26,7 +26,7 @@ def synchronise() -> None:
 
 
 def clear_caches() -> None:
-    """Give memory that the frameworks keep free back to the driver."""
+    """Return the frameworks' cached memory to the driver."""
     torch = loaded("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What a training loop hands to the guard so that remedies can act on it."""
+"""The functions that a training loop passes to the guard for its remedies."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +9,6 @@ class Levers:
     """The loop's side of the remedies; a lever that is None makes its remedy unavailable."""
 
     checkpoint: Callable[[], None] | None = None
-    """Write a whole checkpoint of the step that has just ended. Without it a run is not stopped."""
+    """Write a complete checkpoint of the step that has just ended. Without it a run is not stopped."""
     recycle: Callable[[], None] | None = None
-    """Agree to end after this step with a checkpoint that a fresh process goes on from at once."""
+    """Agree to end after this step with a checkpoint from which a fresh process continues at once."""

@@ -35,7 +35,7 @@ def _limit_cuda(budget: Budget) -> tuple[LimitChange, ...]:
     """Lower the fraction of the current CUDA device that this process may take."""
     torch = loaded("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
-        return ()  # a guard never starts a device: workers that are forked later could not use it
+        return ()  # a guard never initialises a device: workers forked later could not use it
     size = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     old = torch.cuda.get_per_process_memory_fraction()
     new = min(old, max(budget.limit - EXTERNAL.held, 0) / size)
@@ -73,5 +73,5 @@ def _limit_mlx(budget: Budget) -> tuple[LimitChange, ...]:
 
 
 def _fraction(fraction: float, size: int) -> str:
-    """Write a share of a device, for people."""
+    """Format a share of a device."""
     return f"{fraction:.1%} of {format_size(size)}"

@@ -20,14 +20,14 @@ class Outcome:
     action: ActionName
     reason: str
     freed_bytes: int
-    """Resident and reserved memory before, less that after; below zero if it grew meanwhile."""
+    """Resident and reserved memory before, minus that after; negative if it grew meanwhile."""
     seconds: float
     error: str | None = None
     """Why the action could not be carried out; None if it was."""
 
 
 FEW_OBJECTS = 1000
-"""So few new ones since the last full collection hold no garbage worth looking for."""
+"""If fewer objects are new since the last full collection, another one is not worth its cost."""
 
 
 def applies(action: ActionName) -> bool:
@@ -39,7 +39,7 @@ def applies(action: ActionName) -> bool:
     if action in {"synchronise", "clear_caches"}:
         return uses_accelerator()
     if action == "replace_worker":
-        return False  # what watches the loaders does it
+        return False  # the loaders' manager does it
     if action == "collect":
         young, middle, old = gc.get_count()  # since the last collection of each generation
         return young >= FEW_OBJECTS or middle > 0 or old > 0
@@ -47,7 +47,7 @@ def applies(action: ActionName) -> bool:
 
 
 def collect() -> None:
-    """Let Python free what only cycles keep alive."""
+    """Let Python free objects that only cycles keep alive."""
     gc.collect()
 
 
@@ -64,7 +64,7 @@ def trim() -> None:
 
 
 def _stop(levers: Levers) -> Callable[[], None]:
-    """Stopping is writing a checkpoint; the guard ends the loop after it."""
+    """Write a checkpoint; the guard ends the loop after it."""
     if levers.checkpoint is None:
         raise ActionError(
             "the loop gave no way to write a checkpoint, and a run is not stopped without one; "
@@ -74,9 +74,9 @@ def _stop(levers: Levers) -> Callable[[], None]:
 
 
 def _recycle(levers: Levers) -> Callable[[], None]:
-    """The loop ends after this step; what it has freed and cost is measured by the process that goes on."""
+    """Let the loop end after this step; the next process measures what that freed and cost."""
     if levers.recycle is None:
-        raise ActionError("nobody would start another process; run it under a supervisor")
+        raise ActionError("no supervisor would start another process; run it under one")
     return levers.recycle
 
 
@@ -102,14 +102,14 @@ def perform(
     error = None
     try:
         _find(decision.action, levers)()
-    except Exception as failure:  # noqa: BLE001 - a remedy must not kill what it is to save
+    except Exception as failure:  # noqa: BLE001 - a remedy must not kill the run
         error = str(failure) or type(failure).__name__
     seconds = elapsed() - began
     return Outcome(decision.step, decision.action, decision.reason, before - measure(), seconds, error)
 
 
 def rehearsed(decision: Decision) -> Outcome:
-    """What a dry run notes of a decision: nothing was done.
+    """The outcome of a decision in a dry run: nothing was done.
 
     Args:
         decision: What would have been done.
@@ -118,7 +118,7 @@ def rehearsed(decision: Decision) -> Outcome:
 
 
 def _find(action: ActionName, levers: Levers) -> Callable[[], None]:
-    """The function behind an action's name."""
+    """The function of an action's name."""
     match action:
         case "synchronise":
             return synchronise
@@ -133,4 +133,4 @@ def _find(action: ActionName, levers: Levers) -> Callable[[], None]:
         case "stop":
             return _stop(levers)
         case "micro_batch" | "replace_worker":
-            raise ActionError("the training step, or what watches the loaders, does that itself")
+            raise ActionError("the training step, or the manager of loader workers, does that itself")

@@ -1,1 +1,1 @@
-"""What is known of PyTorch, MLX and their loaders: how steps, batches and workers are noticed."""
+"""Hooks into PyTorch, MLX and Transformers: count steps and batches, replace loader workers, recover steps."""

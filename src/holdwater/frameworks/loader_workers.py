@@ -1,9 +1,10 @@
-"""Replace a loader's worker that has grown by a fresh one, between two batches, without touching the trainer.
+"""Replace a loader worker that has grown by a fresh one, between two batches, without touching the trainer.
 
-The fresh worker reads the same queue and goes on with the random states of the old one, so the batches stay what
-they would have been, as long as the dataset itself remembers nothing that changes them. The old worker stays until
-the last of its batches has arrived: tensors are handed over by the process that made them. For map-style datasets
-whose workers are forked. Source: PyTorch documentation, `torch.utils.data`, "Multi-process data loading".
+The fresh worker reads the same queue and continues with the random states of the old one, so the batches do not
+change, as long as the dataset keeps no state that affects them. The old worker stays until its last batch has
+arrived: tensors are handed over by the process that made them. For map-style datasets with forked workers.
+
+ Source: PyTorch documentation, `torch.utils.data`, "Multi-process data loading".
 """
 
 import os
@@ -25,39 +26,39 @@ from holdwater.random_states import RandomStates
 LEAST_GROWTH = 16 << 20
 """Bytes that a worker must have grown by to be worth replacing."""
 POLL = 0.01
-"""Seconds between two looks of a process that waits for the other."""
+"""Seconds between two checks of a process that waits for the other."""
 
 
 class Retirement(NamedTuple):
-    """Sent to a worker in place of the indices of a batch: let another go on."""
+    """Sent to a worker in place of the indices of a batch: let another one continue."""
 
     place: str
-    """Where the random states are left (`.states`), and what tells that the worker may end (`.leave`)."""
+    """The files of the random states (`.states`), and of the permission to end (`.leave`)."""
 
 
 @dataclass(slots=True)
 class _Handover:
-    """A worker whose last batches are still on their way."""
+    """A replaced worker whose last batches have not arrived yet."""
 
     iterator: "weakref.ref[Any]"
     number: int
     old: Any
     place: str
     awaited: frozenset[int]
-    """Tasks whose batches it has not handed over yet."""
+    """Tasks whose batches have not arrived yet."""
     held: int
-    """Bytes that the old worker had for itself."""
+    """Private memory of the old worker, in bytes."""
     seconds: float
 
 
 class LoaderWorkers:
-    """The workers of all loaders of this process, in the process that trains."""
+    """The workers of all loaders, in the training process."""
 
     def __init__(self, folder: Path) -> None:
         """Prepare.
 
         Args:
-            folder: Of the run's session.
+            folder: The session's.
         """
         self._folder, self._count = folder, 0
         self._iterators: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -65,21 +66,21 @@ class LoaderWorkers:
         self._under_way: list[_Handover] = []
 
     def watch(self, module: ModuleType) -> None:
-        """Take note of each loader that starts workers (module `torch.utils.data.dataloader`).
+        """Register each loader that starts workers (module `torch.utils.data.dataloader`).
 
         Args:
             module: The loader's.
         """
-        kind: Any = module._MultiProcessingDataLoaderIter  # noqa: SLF001 - it has no public name
+        kind: Any = module._MultiProcessingDataLoaderIter  # noqa: SLF001 - there is no public name
         begin, end = kind.__init__, kind._shutdown_workers  # noqa: SLF001
 
         def noted(iterator: Any, loader: Any) -> None:  # noqa: ANN401 - a loader's own
-            """Start the workers, and note them."""
+            """Start the workers, and register the loader."""
             begin(iterator, loader)
             self._iterators.add(iterator)
 
         def ended(iterator: Any) -> None:  # noqa: ANN401
-            """Let the old workers of this loader go with the others."""
+            """End the replaced workers of this loader with the others."""
             for handover in self._under_way:
                 if handover.iterator() in {iterator, None}:
                     _touch(handover.place + ".leave")
@@ -88,11 +89,11 @@ class LoaderWorkers:
         kind.__init__, kind._shutdown_workers = noted, ended  # noqa: SLF001
 
     def growth(self) -> int:
-        """By how many bytes the living workers have grown since they were first looked at."""
+        """Bytes by which the living workers have grown since they were first read."""
         return sum(max(growth, 0) for _, _, growth in self._grown())
 
     def replace(self) -> bool:
-        """Begin to replace the worker that has grown most; False where none has grown enough, or none can be."""
+        """Begin to replace the worker that has grown most; False if none has grown enough or can be."""
         grown = max(self._grown(), key=lambda found: found[2], default=None)
         if grown is None or grown[2] < LEAST_GROWTH or self._under_way:
             return False
@@ -114,7 +115,7 @@ class LoaderWorkers:
         return True
 
     def turn(self) -> list[Replaced]:
-        """Let old workers go whose last batches have arrived; return what that has freed and cost."""
+        """End replaced workers whose last batches have arrived; return what that freed and cost."""
         done = []
         for handover in tuple(self._under_way):
             iterator = handover.iterator()
@@ -147,7 +148,7 @@ class LoaderWorkers:
 
 
 def can_be_replaced(iterator: Any) -> bool:  # noqa: ANN401 - a loader's own
-    """Whether a loader's workers can hand over to others: forked, over a map-style dataset.
+    """Whether a loader's workers can be replaced: forked, with a map-style dataset.
 
     Args:
         iterator: A loader's, with workers.
@@ -160,7 +161,7 @@ def can_be_replaced(iterator: Any) -> bool:  # noqa: ANN401 - a loader's own
 
 
 def hand_over(fetch: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """In a worker: make batches as before, but retire when that is asked for, or go on where another stopped.
+    """In a worker: make batches as usual, retire on request, or continue where another one stopped.
 
     Args:
         fetch: Makes a batch from its indices.
@@ -178,12 +179,12 @@ def hand_over(fetch: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 _inherited: list[tuple[Any, ...]] = []
-"""In a successor: the random states that its first batch is made with."""
+"""In the fresh worker: the random states of its first batch."""
 
 
 def _start_successor(iterator: Any, number: int, place: str, old: int) -> Any:  # noqa: ANN401
-    """Start the process that goes on for a worker."""
-    from torch.utils.data._utils.worker import _worker_loop  # noqa: PLC0415 - what a loader starts
+    """Start the process that replaces a worker."""
+    from torch.utils.data._utils.worker import _worker_loop  # noqa: PLC0415 - as a loader does
 
     names = (
         *("_dataset_kind", "_dataset", "", "_worker_result_queue", "_workers_done_event", "_auto_collation"),
@@ -194,28 +195,28 @@ def _start_successor(iterator: Any, number: int, place: str, old: int) -> Any:  
     kind = type(iterator._workers[number])  # noqa: SLF001
     new = kind(target=_succeed, args=(place, old, _worker_loop, arguments))
     new.daemon = True
-    with warnings.catch_warnings():  # Python 3.12 counts threads; the loader forks its own workers just so
+    with warnings.catch_warnings():  # Python 3.12 warns of threads; the loader forks its own workers the same way
         warnings.simplefilter("ignore", DeprecationWarning)
         new.start()
     return new
 
 
 def _succeed(place: str, old: int, work: Callable[..., None], arguments: list[Any]) -> None:
-    """In the new worker: wait until the old one has stopped, then work with its random states."""
+    """In the fresh worker: wait until the old one has stopped, then continue with its random states."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     states, parent, done = Path(place + ".states"), os.getppid(), arguments[4]
     while not states.exists():
         if os.getppid() != parent or done.is_set():
             os._exit(0)
         if _has_ended(old) and not states.exists():
-            os._exit(1)  # PyTorch says that a worker has died, as it would have without us
+            os._exit(1)  # PyTorch reports a dead worker, as it would have without us
         time.sleep(POLL)
     _inherited.append(pickle.loads(states.read_bytes()))  # noqa: S301
     work(*arguments)
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether a process is gone, or waits to be buried."""
+    """Whether a process has ended, reaped or not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] in {"Z", "X"}
     except (OSError, IndexError):
@@ -223,7 +224,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def _retire(order: Retirement) -> NoReturn:
-    """In the old worker: leave the random states, and stay until the batches have arrived."""
+    """In the old worker: write the random states, and stay until the batches have arrived."""
     part, parent = Path(order.place + ".part"), os.getppid()
     part.write_bytes(pickle.dumps(RandomStates().take()))
     part.rename(order.place + ".states")
@@ -240,7 +241,7 @@ def _outstanding(iterator: Any, number: int) -> frozenset[int]:  # noqa: ANN401
 
 
 def _tell_signal_handler(iterator: Any, *others: Any) -> None:  # noqa: ANN401
-    """Let PyTorch watch the processes that are its workers now, and those that are not done yet."""
+    """Let PyTorch watch the current workers, and replaced ones that are not done yet."""
     torch: Any = sys.modules["torch"]
     pids = tuple(worker.pid for worker in (*iterator._workers, *others))  # noqa: SLF001
     torch._C._remove_worker_pids(id(iterator))  # noqa: SLF001
@@ -248,10 +249,10 @@ def _tell_signal_handler(iterator: Any, *others: Any) -> None:  # noqa: ANN401
 
 
 def private_bytes(pid: int) -> int:
-    """What a process shares with no other, in bytes; 0 where it has ended (3 ms and more).
+    """Unshared memory of a process, in bytes; 0 if it has ended (3 ms and more).
 
     Args:
-        pid: Of the process.
+        pid: The process.
     """
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
@@ -261,7 +262,7 @@ def private_bytes(pid: int) -> int:
 
 
 def _resident(pid: int) -> int | None:
-    """Resident memory of a process, in bytes; None where it has ended."""
+    """Resident memory of a process, in bytes; None if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
@@ -269,7 +270,7 @@ def _resident(pid: int) -> int | None:
 
 
 def _touch(path: str) -> None:
-    """Make a file, where its folder is still there."""
+    """Create a file, if its folder still exists."""
     try:
         Path(path).touch()
     except OSError:

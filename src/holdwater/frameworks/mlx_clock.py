@@ -1,7 +1,7 @@
-"""Find the steps of an MLX script: optimizer updates, and calls of a compiled function that holds one.
+"""Count the steps of an MLX script: optimizer updates, and calls of a compiled function that contains one.
 
-Inside `mx.compile` an update runs only while the function is traced; afterwards the compiled function stands
-for it. Source: MLX documentation, "Compilation".
+Inside `mx.compile` an update runs only while the function is traced; afterwards calls of the compiled function
+count. Source: MLX documentation, "Compilation".
 """
 
 import functools
@@ -39,18 +39,18 @@ class MlxClock:
         module.Optimizer.update = update
 
     def watch_compile(self, module: ModuleType) -> None:
-        """Let compiled functions that hold an update count as steps (module `mlx.core`)."""
+        """Let calls of compiled functions that contain an update count as steps (module `mlx.core`)."""
         original = module.compile
 
         @functools.wraps(original)
         def compile_(function: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            """Compile, and count the calls that hold an update."""
+            """Compile, and count the calls that contain an update."""
             compiled = original(function, *args, **kwargs)
             holds: set[tuple[Any, ...]] = set()
 
             @functools.wraps(function)
             def call(*values: Any, **named: Any) -> Any:  # noqa: ANN401
-                """Call, and count it if an update is in it."""
+                """Call, and count it if it contains an update."""
                 before = self._updates
                 self._tracing += 1
                 try:

@@ -1,8 +1,8 @@
-"""Start somebody's script with a session in it, and with hooks for the frameworks that it may import.
+"""Run a user's script with a session in its process, and with hooks for the frameworks that it may import.
 
     python observed_script.py FOLDER LAST_STEP SCRIPT|-m MODULE [ARGS]
 
-This is what `holdwater run` starts; it is no command of its own.
+`holdwater run` starts this; it is not a command of its own.
 """
 
 import sys
@@ -25,16 +25,16 @@ from holdwater.process.restart_context import RestartContext
 
 
 def main() -> None:
-    """Run the script; its exit status is this process's. Also called in a process that was forked for it."""
+    """Run the script; its exit status is this process's. Also called in a process forked for it."""
     run_words(attach)
 
 
 def attach(session: Session, restart: RestartContext | None) -> dict[str, Hook]:
-    """Prepare a session for what a script may import, and return what is done then.
+    """Prepare a session, and return the hooks for the modules that a script may import.
 
     Args:
-        session: Of this process.
-        restart: Why this process was started; None where no other may follow it.
+        session: This process's.
+        restart: The restart context; None if no other process may follow this one.
     """
     if restart is not None:
         _keep_budget(session, restart)
@@ -42,8 +42,8 @@ def attach(session: Session, restart: RestartContext | None) -> dict[str, Hook]:
 
 
 def _keep_budget(session: Session, restart: RestartContext) -> None:
-    """Look after the budget of a script that a fresh process could not go on with."""
-    from holdwater.frameworks.loader_workers import LoaderWorkers  # noqa: PLC0415 - in the fork server already
+    """Keep the budget of a script that a fresh process cannot resume."""
+    from holdwater.frameworks.loader_workers import LoaderWorkers  # noqa: PLC0415 - loaded in the fork server already
     from holdwater.supervise.budget_callback import BudgetCallback  # noqa: PLC0415
 
     session.workers = LoaderWorkers(session.folder)
@@ -52,7 +52,7 @@ def _keep_budget(session: Session, restart: RestartContext) -> None:
     recycling.look_after(session)
 
     def keep(step: int) -> str | None:
-        """Release, if memory is short; say why to stop, if that did not help."""
+        """Release memory if it is short; return why to stop, if that did not help."""
         ending = recycling.end(step)
         return None if ending is None else ending.reason
 
@@ -60,11 +60,11 @@ def _keep_budget(session: Session, restart: RestartContext) -> None:
 
 
 def _hooks(session: Session) -> dict[str, Hook]:
-    """What is done when a framework has been imported."""
+    """The hooks that run when a framework has been imported."""
     clock, loaders, mlx = TorchClock(session), Loaders(session), MlxClock(session)
 
     def watch_loaders(module: ModuleType) -> None:
-        """Count what loaders give out, and look after their workers."""
+        """Count the batches of loaders, and manage their workers."""
         loaders.watch(module)
         if session.workers is not None:
             session.workers.watch(module)
@@ -90,13 +90,13 @@ def _hooks(session: Session) -> dict[str, Hook]:
 
 
 def _safely(hook: Callable[[ModuleType], None]) -> Hook:
-    """A hook whose own failure is said, and does not stop the import."""
+    """A hook whose failure is reported, and does not stop the import."""
 
     def call(module: ModuleType) -> None:
         """Call the hook."""
         try:
             hook(module)
-        except Exception as error:  # noqa: BLE001 - a framework of another version may lack what is hooked
+        except Exception as error:  # noqa: BLE001 - another version of a framework may lack what is hooked
             sessions.say(f"{module.__name__} cannot be watched, so its steps may not be seen: {error!r}")
 
     return call

@@ -1,9 +1,8 @@
-"""Find the steps, epochs, evaluations and checkpoints of a PyTorch script from outside its code.
+"""Count the steps, epochs, evaluations and checkpoints of a PyTorch script without changing its code.
 
-The clock is the first optimizer that steps, by torch's global post-step hook. Later optimizers are not
-counted; one that steps alone for twenty times takes over (the first is done, or was replaced). A burst of
-steps within one backward pass counts once. A step that a loss scaler skips, and one that a CUDA graph
-replays, is still a step.
+The clock is the first optimizer that steps, by torch's global post-step hook. Later optimizers are not counted;
+one that steps twenty times alone takes over (the first is done, or was replaced). Several steps after one backward
+pass count once. A step that a loss scaler skips, and one that a CUDA graph replays, still counts.
 """
 
 import functools
@@ -41,8 +40,8 @@ class TorchClock:
         """Hook every optimizer of torch (module `torch.optim.optimizer`)."""
         module.register_optimizer_step_post_hook(self._after_step)
 
-    def _begin(self, torch: Any) -> None:  # noqa: ANN401 - the module, loaded in full by the first step
-        """Find what tells of backward passes and captures."""
+    def _begin(self, torch: Any) -> None:  # noqa: ANN401 - the module, fully loaded by the first step
+        """Find the functions that report backward passes and captures."""
         self._graph_task = getattr(torch._C, "_current_graph_task_id", None)  # noqa: SLF001 - it has no public name
         if torch.version.cuda is not None or torch.version.hip is not None:
             self._cuda = torch.cuda
@@ -50,7 +49,7 @@ class TorchClock:
     def _is_capturing(self) -> bool:
         """Whether a CUDA graph is being captured; not asked before the script has begun to use a device.
 
-        A build for CUDA raises at that question where the machine has no driver.
+        A CUDA build raises at that call if the machine has no driver.
         """
         cuda = self._cuda
         return cuda is not None and cuda.is_initialized() and bool(cuda.is_current_stream_capturing())
@@ -71,13 +70,13 @@ class TorchClock:
         module.GradScaler.step = step
 
     def watch_graphs(self, module: ModuleType) -> None:
-        """Count the replays of CUDA graphs that hold a step (module `torch.cuda.graphs`)."""
+        """Count the replays of CUDA graphs that contain a step (module `torch.cuda.graphs`)."""
         graph = module.CUDAGraph
         end, replay = graph.capture_end, graph.replay
 
         @functools.wraps(end)
         def capture_end(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            """End, and remember whether a step was captured."""
+            """End, and record whether a step was captured."""
             clock = _clocks.get(graph)
             if clock is not None and clock._captured:  # noqa: SLF001 - its own
                 self._holdwater_steps = clock._captured  # noqa: SLF001
@@ -86,7 +85,7 @@ class TorchClock:
 
         @functools.wraps(replay)
         def counted_replay(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            """Replay, and count the step that is in it."""
+            """Replay, and count the step that it contains."""
             result = replay(self, *args, **kwargs)
             clock = _clocks.get(graph)
             if clock is not None and getattr(self, "_holdwater_steps", None):
@@ -97,7 +96,7 @@ class TorchClock:
         graph.capture_end, graph.replay = capture_end, counted_replay
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ANN401 - torch's hook
-        """Take one optimizer's step; torch calls this after each."""
+        """Handle an optimizer's step; torch calls this after each."""
         del args, kwargs
         if self._session.source == "holdwater.step":
             return
@@ -130,35 +129,35 @@ _clocks: dict[Any, TorchClock] = {}
 
 
 class Loaders:
-    """Counts the epochs of a script's loaders, the samples and the shapes of batches that come first."""
+    """Counts the epochs of a script's loaders, the first visits of samples, and new shapes of batches."""
 
     MOST = 50_000_000
-    """Samples that are told apart; of a larger dataset only those below this index."""
+    """Samples that are distinguished; of a larger dataset only those below this index."""
     MOST_SHAPES = 10_000
-    """Shapes that are told apart."""
+    """Most shapes that are distinguished."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._seen: dict[int, bytearray] = {}
-        """Of each dataset that lives, by its identity: which rows came."""
+        """The visited rows of each live dataset, by its identity."""
         self._datasets: dict[int, Callable[[], object | None]] = {}
         self._rows = 0
-        """Rows of all datasets that were iterated, those that are gone included."""
+        """Rows of all datasets that were iterated, including those that were freed."""
         self._shapes: set[object] = set()
         session.datasets = self.datasets
 
     def datasets(self) -> list[object]:
-        """The datasets that were iterated and still live."""
+        """The live datasets that were iterated."""
         return [found for reach in self._datasets.values() if (found := reach()) is not None]
 
     def watch(self, module: ModuleType) -> None:
-        """Watch all loaders (module `torch.utils.data.dataloader`)."""
-        base = module._BaseDataLoaderIter  # noqa: SLF001 - the one place that all loaders share
+        """Hook all loaders (module `torch.utils.data.dataloader`)."""
+        base = module._BaseDataLoaderIter  # noqa: SLF001 - the one method that all loaders share
         next_index, begin, draw = base._next_index, module.DataLoader.__iter__, base.__next__  # noqa: SLF001
 
         @functools.wraps(next_index)
         def noted_index(iterator: Any) -> Any:  # noqa: ANN401
-            """Draw the indices of a batch, and note them."""
+            """Draw the indices of a batch, and record them."""
             index = next_index(iterator)
             if isinstance(index, list):
                 self._note(iterator._dataset, index)  # noqa: SLF001
@@ -176,7 +175,7 @@ class Loaders:
 
         @functools.wraps(draw)
         def noted_batch(iterator: Any) -> Any:  # noqa: ANN401
-            """Draw a batch, and note its shape."""
+            """Draw a batch, and record its shape."""
             batch = draw(iterator)
             self._note_shape(batch)
             return batch
@@ -185,13 +184,13 @@ class Loaders:
         module.DataLoader.__iter__ = counted_begin
 
     def watch_workers(self, module: ModuleType) -> None:
-        """Let the workers say what they hold when they are asked (module `torch.utils.data._utils.fetch`)."""
+        """Let the workers report what they hold on request (module `torch.utils.data._utils.fetch`)."""
         agent, session = WorkerAgent(self._session), self._session
         for name in ("_MapDatasetFetcher", "_IterableDatasetFetcher"):
             _tick_after(getattr(module, name), agent, session)
 
-    def _note(self, dataset: Any, index: list[Any]) -> None:  # noqa: ANN401 - somebody's dataset
-        """Note which samples are given out for the first time."""
+    def _note(self, dataset: Any, index: list[Any]) -> None:  # noqa: ANN401 - any dataset
+        """Record first visits of samples."""
         if self._session.forked:
             return
         key = id(dataset)
@@ -207,8 +206,8 @@ class Loaders:
                 seen[number] = 1
                 self._session.samples_seen += 1
 
-    def _note_shape(self, batch: Any) -> None:  # noqa: ANN401 - whatever a loader gives out
-        """Note whether the shapes of a batch's tensors come for the first time."""
+    def _note_shape(self, batch: Any) -> None:  # noqa: ANN401 - any batch
+        """Record whether the shapes of a batch's tensors are new."""
         parts: Iterable[Any] = (batch,)
         if isinstance(batch, Mapping):
             parts = batch.values()
@@ -218,33 +217,33 @@ class Loaders:
         try:
             if shape in self._shapes or len(self._shapes) >= self.MOST_SHAPES or self._session.forked:
                 return
-        except TypeError:  # a shape of its own kind
+        except TypeError:  # counts as another shape
             return
         self._shapes.add(shape)
         self._session.shapes += 1
 
     def _take_up(self, loader: Any) -> None:  # noqa: ANN401 - a class of torch
-        """Remember by which way a dataset can be reached, without keeping it alive."""
+        """Keep a weak reference to a loader's dataset, or to the loader if the dataset allows none."""
         dataset = loader.dataset
         key = id(dataset)
         if key in self._datasets and self._datasets[key]() is dataset:
             return
         try:
             self._datasets[key] = weakref.ref(dataset, lambda _: self._forget(key))
-        except TypeError:  # a list, say: it lives as long as a loader of it
+        except TypeError:  # such as a list: it lives as long as a loader of it
             reach = weakref.ref(loader, lambda _: self._forget(key))
             self._datasets[key] = lambda: getattr(reach(), "dataset", None)
 
     def _forget(self, key: int) -> None:
-        """A dataset is gone; another may get its identity."""
+        """A dataset was freed; another may get its identity."""
         self._datasets.pop(key, None)
         self._seen.pop(key, None)
 
     def _begin(self, key: int, dataset: Any) -> bytearray:  # noqa: ANN401
-        """Begin to note the rows of a dataset."""
+        """Begin to record the rows of a dataset."""
         try:
             size = len(dataset)
-        except Exception:  # noqa: BLE001 - somebody's own method: a stream may raise what it likes
+        except Exception:  # noqa: BLE001 - a user's method: a stream may raise anything
             size = 0
         self._seen[key] = bytearray(min(size, self.MOST))
         self._rows += size
@@ -253,7 +252,7 @@ class Loaders:
 
 
 def _tick_after(kind: Any, agent: WorkerAgent, session: Session) -> None:  # noqa: ANN401 - a class of torch
-    """Tell the agent of each batch that a worker makes."""
+    """Notify the agent of each batch that a worker makes."""
     original = hand_over(kind.fetch)
 
     @functools.wraps(kind.fetch)
@@ -268,9 +267,9 @@ def _tick_after(kind: Any, agent: WorkerAgent, session: Session) -> None:  # noq
 
 
 def watch_modules(session: Session, module: ModuleType) -> None:
-    """Count the evaluations of a script: modules that are set to evaluation (module `torch.nn.modules.module`).
+    """Count the evaluations of a script: calls of `eval()` (module `torch.nn.modules.module`).
 
-    One `eval()` between two steps counts, however many modules are set.
+    At most one counts between two steps, however many modules are set.
     """
     original = module.Module.eval
     last = [-1]
@@ -287,7 +286,7 @@ def watch_modules(session: Session, module: ModuleType) -> None:
 
 
 def watch_saving(session: Session, module: ModuleType, name: str) -> None:
-    """Count what a script saves after its first step, at most once a step (`torch.save` and its like)."""
+    """Count the files that a script saves after its first step, at most one a step (`torch.save` and similar)."""
     original = getattr(module, name)
     last = [-1]
 
@@ -304,6 +303,6 @@ def watch_saving(session: Session, module: ModuleType, name: str) -> None:
 
 
 def watch_compiler(session: Session, module: ModuleType) -> None:
-    """Read how many graphs were compiled so far (module `torch._dynamo.utils`)."""
+    """Read the number of compiled graphs (module `torch._dynamo.utils`)."""
     counters = module.counters
     session.compiles = lambda: counters["stats"]["unique_graphs"] if "stats" in counters else 0

@@ -1,1 +1,1 @@
-"""Addresses that were documented before the packages they lead to now; they stay."""
+"""Former import paths, kept for compatibility."""

@@ -1,4 +1,4 @@
-"""The address of `holdwater.frameworks.transformers.oom` in earlier versions."""
+"""The import path of `holdwater.frameworks.transformers.oom` in earlier versions."""
 
 from holdwater.frameworks.transformers.oom import RecoveringTraining
 

@@ -1,4 +1,4 @@
-"""The address of `holdwater.oom.torch_step` in earlier versions."""
+"""The import path of `holdwater.oom.torch_step` in earlier versions."""
 
 from holdwater.oom.torch_step import torch_step
 

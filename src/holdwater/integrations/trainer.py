@@ -1,4 +1,4 @@
-"""The address of `holdwater.frameworks.transformers.recycle` in earlier versions."""
+"""The import path of `holdwater.frameworks.transformers.recycle` in earlier versions."""
 
 from holdwater.frameworks.transformers.recycle import RecycleCallback, last_checkpoint
 

@@ -1,4 +1,4 @@
-"""The address of `holdwater.frameworks.transformers.memory` in earlier versions."""
+"""The import path of `holdwater.frameworks.transformers.memory` in earlier versions."""
 
 from holdwater.frameworks.transformers.memory import MemoryCallback
 

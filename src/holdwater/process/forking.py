@@ -125,7 +125,7 @@ class Forker:
             self._end_orphans(by_force=time.monotonic() > self._orphans_until)
 
     def _end_orphans(self, *, by_force: bool) -> None:
-        """End orphans, such as a killed process's loader workers: the kernel made them children of this process."""
+        """End orphans, such as a killed process's loader workers, which the kernel made children of this one."""
         others = [pid for pid in _children_of_this_process() if pid not in self._children]
         orphans = [pid for pid in others if not self._is_spared(pid)]
         for pid in orphans:

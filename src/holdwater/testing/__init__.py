@@ -1,4 +1,4 @@
-"""Stand-ins for rehearsals and tests: a clock turned by hand, a machine short of memory, made-up samples."""
+"""Stand-ins for rehearsals and tests: a clock advanced by hand, a machine short of memory, sample objects."""
 
 from holdwater.testing.stand_ins import ManualClock, StandInMemory, make_sample
 

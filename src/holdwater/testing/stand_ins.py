@@ -8,7 +8,7 @@ from holdwater.units import Bytes, Step
 
 
 class ManualClock:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only when it is advanced."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -27,7 +27,7 @@ class ManualClock:
 
 
 class StandInMemory:
-    """Stands in for the memory that the machine has available: rehearse what a run does when it is short.
+    """Replaces the machine's available memory: rehearse what a run does when it is short.
 
     Give it to `guard.observer.replace`, in a `--callback` or in a test.
     """
@@ -39,18 +39,18 @@ class StandInMemory:
         """Set up the stand-in.
 
         Args:
-            available: Returns the bytes that are to seem available.
-            every: Seconds between two readings, at least.
+            available: Returns the bytes to report as available.
+            every: Least seconds between two readings.
         """
         self.every = every
         self._available = available
 
     def unavailable(self) -> str | None:
-        """Say that it works everywhere."""
+        """Return None: it works everywhere."""
         return None
 
     def read(self) -> Reading:
-        """Return what seems available."""
+        """Return the bytes reported as available."""
         return {"available": self._available()}
 
 
@@ -62,13 +62,13 @@ def make_sample(
     available: int | None = None,
     device_reserved: int | None = None,
 ) -> Sample:
-    """Make up a sample.
+    """Make a sample.
 
     Args:
         step: Its step.
         resident: Bytes.
-        seconds: Since the guard began; None takes a tenth of a second a step.
-        available: Bytes available on the machine; None takes no look.
+        seconds: Time since the guard began; None takes a tenth of a second a step.
+        available: Bytes available on the machine; None leaves the readings out.
         device_reserved: Bytes reserved on the device; None has no device.
     """
     return Sample(

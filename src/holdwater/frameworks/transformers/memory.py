@@ -1,8 +1,8 @@
-"""A callback for the Transformers `Trainer` (and TRL's): logs memory every N steps, and at the end what it holds.
+"""A callback for the Transformers `Trainer` (and TRL's) that logs memory every N steps, and a final verdict.
 
     trainer = Trainer(..., callbacks=[holdwater.frameworks.transformers.memory.MemoryCallback()])
 
-It uses the guard as any other program would, so the run is judged, and kept in a folder if one is named.
+It uses the guard like any other program, so the run is judged, and stored in a folder if one is named.
 """
 
 import logging
@@ -29,15 +29,15 @@ log = logging.getLogger("holdwater")
 
 
 class MemoryCallback(TrainerCallback):
-    """Logs resident and device memory, and says at the end what the run's memory was judged to be."""
+    """Logs resident and device memory, and the verdict at the end."""
 
     def __init__(self, *, every: int = 50, out: Path | str | None = None, max_memory: str | None = None) -> None:
         """Prepare.
 
         Args:
             every: Steps between two lines.
-            out: Folder of the run; None keeps nothing.
-            max_memory: The budget that forecasts lead to, such as `70GB`; None finds one.
+            out: Folder of the run; None stores nothing.
+            max_memory: The budget for forecasts, such as `70GB`; None finds one.
 
         Raises:
             ConfigError: There is no step between two lines.
@@ -67,7 +67,7 @@ class MemoryCallback(TrainerCallback):
             log.info("%s", self._line(state.global_step))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Judge, and say so."""
+        """Judge, and log the verdict."""
         del args, state, control, kwargs
         guard, self._guard = self._guard, None
         if guard is None:
@@ -81,7 +81,7 @@ class MemoryCallback(TrainerCallback):
             log.info("  %s", line)
 
     def _line(self, step: int) -> str:
-        """The state in one line."""
+        """The current state as one line."""
         host, device = (0, 0) if self._guard is None else self._guard.observer.in_use()
         reserved = f", reserved on the device {format_size(device)}" if device else ""
         return f"step {step}: resident {format_size(host)}{reserved}"

@@ -1,11 +1,11 @@
-"""A Transformers or TRL trainer whose steps outlive a lack of memory.
+"""A mixin for Transformers and TRL trainers whose steps recover from out-of-memory.
 
     class MyTrainer(RecoveringTraining, SFTTrainer): ...
 
-When memory runs out in the forward or backward pass of a micro-batch, gradients, random states and buffers are put
-back, what nobody uses is released, and the same samples are propagated again: first as they were, then in smaller
-parts with the same weight in the mean. What cannot be done here: in the optimizer's own step, in an evaluation and
-in a checkpoint the trainer is left to itself; a supervisor then goes on from its newest checkpoint.
+When memory runs out in the forward or backward pass of a micro-batch, gradients, random states and buffers are
+restored, unused memory is released, and the same samples are propagated again: first unchanged, then in smaller
+parts with the same weight in the mean. The optimizer's step, evaluations and checkpoints are not covered: there a
+supervisor restarts the run from its newest checkpoint.
 """
 
 from typing import Any
@@ -17,11 +17,11 @@ from holdwater.oom.torch_step import ModuleBuffers, cut, rows_of, why_inexact
 from holdwater.random_states import RandomStates
 
 IGNORED = -100
-"""The label of a token that does not count in the loss, as Transformers has it."""
+"""The label of a token that does not count in the loss, as in Transformers."""
 
 
 class Gradients:
-    """What the micro-batches before this one have added up; a copy is made only where there were some."""
+    """The gradients of earlier micro-batches; copied only if there were some."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -36,31 +36,31 @@ class Gradients:
         ]
 
     def put_back(self) -> None:
-        """Put them back, as they were remembered."""
+        """Restore the copied gradients."""
         for weight, gradient in self._copies:
             weight.grad = None if gradient is None else gradient.clone()
 
     def forget(self) -> None:
-        """Let the copies go."""
+        """Free the copies."""
         self._copies = []
 
 
 class RecoveringTraining:
-    """Put before `Trainer` in the bases of a class of your own."""
+    """A mixin; place it before `Trainer` in the bases of your class."""
 
     _recovering: RecoveringStep[Any] | None = None
     _share = 1.0
     _first_label = 1
-    """The first token of a causal model predicts the second; an encoder and decoder learn all."""
+    """The first label that counts: a causal model's first token predicts the second; an encoder-decoder learns all."""
     _items: Any = None
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Any:  # noqa: ANN401
         """Propagate one micro-batch, in as few parts as memory allows.
 
         Args:
-            model: What is trained.
+            model: The model that is trained.
             inputs: The micro-batch, as for `Trainer.training_step`.
-            num_items_in_batch: Target tokens of the whole optimizer step; None where they are not counted.
+            num_items_in_batch: Target tokens of the whole optimizer step; None if they are not counted.
 
         Returns:
             Its loss, as `Trainer.training_step` returns it. Shape ().
@@ -77,15 +77,15 @@ class RecoveringTraining:
         finally:
             self._gradients.forget()
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - what the trainer's own does
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the trainer's own
         """The trainer's own loss, times the share of the part that is propagated."""
-        found: Any = super().compute_loss(*args, **kwargs)  # type: ignore[misc] # of the trainer
+        found: Any = super().compute_loss(*args, **kwargs)  # type: ignore[misc] # the trainer's
         if self._share == 1.0:
             return found
         return (found[0] * self._share, *found[1:]) if isinstance(found, tuple) else found * self._share
 
     def _prepare(self, model: nn.Module, rows: int) -> RecoveringStep[Any]:
-        """What takes the micro-batches of this trainer."""
+        """The recovering step of this trainer's micro-batches."""
         self._gradients = Gradients(model)
         self._first_label = 0 if getattr(getattr(model, "config", None), "is_encoder_decoder", False) else 1
         functions: StepFunctions[Any] = StepFunctions(
@@ -105,7 +105,7 @@ class RecoveringTraining:
         """Let the trainer propagate a part; return its loss as if it were the whole."""
         self._share = 1.0 if self._counts_items() else share
         try:
-            loss: Any = super().training_step(model, part, self._items)  # type: ignore[misc] # of the trainer
+            loss: Any = super().training_step(model, part, self._items)  # type: ignore[misc] # the trainer's
         finally:
             self._share = 1.0
         return loss / share
@@ -117,7 +117,7 @@ class RecoveringTraining:
         return self._items is not None and (own or bool(getattr(trainer, "model_accepts_loss_kwargs", False)))
 
     def _weigh(self, part: Any) -> float:  # noqa: ANN401 - a mapping of tensors
-        """What a part counts in the mean: its target tokens, or its samples."""
+        """A part's weight in the mean: its target tokens, or its samples."""
         labels = part.get("labels") if hasattr(part, "get") else None
         if self._counts_items() or labels is None or labels.dim() < 2:
             return float(rows_of(part))

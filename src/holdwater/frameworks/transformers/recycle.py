@@ -1,10 +1,10 @@
-"""Let a run of the Transformers `Trainer` (and TRL's) go on in a fresh process, under `holdwater run --supervise`.
+"""Let a Transformers `Trainer` (or TRL's) continue in a fresh process, under `holdwater run --supervise`.
 
     trainer = Trainer(..., callbacks=[RecycleCallback()])
     trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
 
-The Trainer's own checkpoints are gone on from: weights, optimizer, schedule, random states and place in the data.
-A lack of memory inside a step is recovered by `holdwater.frameworks.transformers.oom`.
+It continues from the Trainer's own checkpoints: weights, optimizer, schedule, random states and place in the data.
+`holdwater.frameworks.transformers.oom` recovers from out-of-memory inside a step.
 """
 
 import json
@@ -29,16 +29,16 @@ else:
 
 
 class RecycleCallback(TrainerCallback):
-    """Lets the Trainer save a checkpoint when a fresh process is to go on, and ends this one after it."""
+    """Lets the Trainer save a checkpoint when a fresh process is to continue, and ends this one after it."""
 
     def __init__(self) -> None:
-        """Prepare; without a supervisor nothing is done."""
+        """Prepare; without a supervisor the callback does nothing."""
         self._restart = RestartContext.taken()
         self._recycling = None if self._restart is None else BudgetCallback(self._restart)
         self._ending: Ending | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Tell the supervisor from which step this process goes on."""
+        """Report to the supervisor from which step this process continues."""
         del args, control, kwargs
         session = sessions.current()
         if self._restart is not None and session is not None:
@@ -49,7 +49,7 @@ class RecycleCallback(TrainerCallback):
             go_on_from(session, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Count a step, and ask for a checkpoint if a fresh process is to go on."""
+        """Count a step, and request a checkpoint if a fresh process is to continue."""
         del args, kwargs
         session, recycling = sessions.current(), self._recycling
         if session is None or recycling is None:
@@ -61,11 +61,11 @@ class RecycleCallback(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """A checkpoint is whole: end this process if it was saved for that.
+        """A checkpoint is complete: end this process if it was saved for that.
 
         Raises:
-            GoOn: The run goes on in a fresh process.
-            SystemExit: It stops, for its budget is spent; the checkpoint can be gone on from.
+            GoOn: The run continues in a fresh process.
+            SystemExit: The run stops, since its budget is spent; it can be resumed from the checkpoint.
         """
         del args, control, kwargs
         session, restart = sessions.current(), self._restart
@@ -81,7 +81,7 @@ class RecycleCallback(TrainerCallback):
 
 
 def last_checkpoint(folder: str | Path) -> str | None:
-    """The newest whole checkpoint of a Trainer; None where there is none, and the run begins.
+    """The newest complete checkpoint of a Trainer; None if there is none, at the start of a run.
 
     Args:
         folder: The Trainer's `output_dir`.
