@@ -262,7 +262,7 @@ class Guard:
                 return
             spent = self._handle_waiting()
         except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
-            self._say_once(f"the guard could not look: {error!r}")
+            self._say_once(f"the guard could not sample memory: {error!r}")
         for name, reason in self.observer.failures.items():
             self._say_once(f"{name} is not read any more: {reason}")
         now = self._clock.elapsed()

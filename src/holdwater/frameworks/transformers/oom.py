@@ -51,7 +51,7 @@ class RecoveringTraining:
     _recovering: RecoveringStep[Any] | None = None
     _share = 1.0
     _first_label = 1
-    """The first label that counts: a causal model's first token predicts the second; an encoder-decoder learns all."""
+    """The first label that counts: a causal model predicts from the second token on, an encoder-decoder all."""
     _items: Any = None
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Any:  # noqa: ANN401
