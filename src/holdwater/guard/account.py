@@ -87,7 +87,7 @@ class Account:
         """
         cost = (self._waited + cost) / (self._waits + 1)
         weight = 1 - 0.95 ** (self._waits + 1)
-        typical = min(cost, 4 * self._recent_cost) if self._recent_cost else cost  # a rare judgement is not typical
+        typical = min(cost, 4 * self._recent_cost) if self._recent_cost else cost  # a judgement is rare
         self._recent_cost += weight * (typical - self._recent_cost) if self._recent_cost else cost
         self._recent_period += weight * (period - self._recent_period) if self._recent_period else period
         if self._recent_cost <= SHARE * self._recent_period or self._recent_period <= 0:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from holdwater.supervise.supervisor import another_supervises
+from holdwater.supervise.launchers import another_supervises
 
 
 @pytest.mark.parametrize(
