@@ -52,7 +52,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 1024, "n_layer": 24, "n_head": 16, "vocab_size": 50_257, "n_positions": 2048},
 }  # fmt: skip
 FAMILIES = {"8b": "Llama", "1b": "Llama", "qwen3": "Qwen3", "olmo2": "Olmo2", "gpt2": "GPT2"}
-"""Steps of the first three are written out unless all weights are trained; else a model's own code takes them."""
+"""Steps of the first three are fused unless all weights are trained; all others run under autograd."""
 
 
 def write_config(folder: Path, size: str) -> Path:
@@ -127,7 +127,7 @@ class Case(NamedTuple):
     rows: int
     length: int
     again: bool
-    """Whether all layers are computed again on the way back."""
+    """Whether all layers are computed again in the backward pass."""
     captured: bool
     offloaded: bool = False
     whole: bool = False
@@ -162,7 +162,7 @@ def two_cores() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-OWN = (
+AUTOGRAD = (
     Case("olmo2", None, 2, 1024, again=False, captured=True),
     Case("olmo2", None, 2, 2048, again=True, captured=True),
     Case("olmo2", 4, 2, 1024, again=False, captured=True),
@@ -173,7 +173,7 @@ OWN = (
     Case("qwen3", None, 4, 2048, again=True, captured=True, whole=True),
     Case("gpt2", None, 4, 1024, again=False, captured=True, whole=True),
 )
-"""Whose steps are taken by the model's own code."""
+"""Whose steps run under autograd."""
 
 
 def tuning_of(model: Path, case: Case) -> Any:
@@ -214,9 +214,9 @@ def compare(folder: Path, case: Case) -> dict[str, Any]:
 
 
 def time_plans() -> None:
-    """Print the seconds of plans of an 8B, and of models that take steps by their own code."""
+    """Print the seconds of plans of an 8B, and of models whose steps run under autograd."""
     with tempfile.TemporaryDirectory() as place:
-        for case in (*(Case("8b", bits, 4, 2048, again=False, captured=True) for bits in (None, 4)), *OWN):
+        for case in (*(Case("8b", bits, 4, 2048, again=False, captured=True) for bits in (None, 4)), *AUTOGRAD):
             path = write_config(Path(place), case.size)
             settings, tuning = settings_of(case), tuning_of(path, case)
             peak = planned_of(settings, tuning).peak(step_of(case))
@@ -257,7 +257,7 @@ def main() -> bool:
             compare(Path(place), Case("qwen3", None, 2, 2048, again=False, captured=True)),
             compare(Path(place), Case("qwen3", 4, 4, 1024, again=True, captured=True)),
         ]
-        others = [compare(Path(place), case) for case in OWN]
+        others = [compare(Path(place), case) for case in AUTOGRAD]
         qlora = compare(Path(place), Case("8b", 4, 2, 2048, again=True, captured=True, offloaded=True))
         wide = compare(Path(place), Case("8b", 4, 2, 2048, again=True, captured=True))
         context = longest(Path(place))

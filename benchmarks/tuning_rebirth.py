@@ -104,7 +104,7 @@ class Gauge:
 def replaced(folder: Path, small: bool, times: int) -> dict[str, Any]:
     """A run whose process is replaced again and again, and the same straight."""
     every, lasting = 4, 4 * (times + 1) - 1
-    few = ("--quantize", "8") if DEVICE == "cpu" else ()  # on a CPU only these steps are written out
+    few = ("--quantize", "8") if DEVICE == "cpu" else ()  # on a CPU only these steps are fused
     straight = train(folder, "straight", lasting, *few, small=small)
     gauge = Gauge()
     again = train(folder, "replaced", lasting, "--reload-interval", str(every), *few, small=small)

@@ -1,6 +1,6 @@
 """Which requests a plan gets wrong: an eager step's on the device against those that were traced without it.
 
-For models that take steps by their own code, whose plans come from a trace. For each size that the two ask for a
+For models whose steps run under autograd, whose plans come from a trace. For each size that the two ask for a
 different number of times, one line says how often each does, and where in the code the device was asked.
 
     python benchmarks/tuning_requests.py            on a CUDA device; prints, and writes nothing
@@ -19,12 +19,12 @@ from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from holdwater.train.finetune.planner.plan import planned_of
 from holdwater.train.finetune.step.backends import choose_backend
 from holdwater.train.finetune.step.static_step import StaticStep
-from tuning_memory import OWN, Case, model_of, rows_of, settings_of, step_of, tuning_of, write_config
+from tuning_memory import AUTOGRAD, Case, model_of, rows_of, settings_of, step_of, tuning_of, write_config
 
 ROUND = 512
 """Bytes of which the allocator hands out multiples."""
 SMALL = 1 << 20
-"""Differences below this, in bytes, are not told."""
+"""Differences below this, in bytes, are left out."""
 
 
 def device_requests(folder: Path, case: Case) -> list[dict[str, Any]]:
@@ -41,9 +41,9 @@ def device_requests(folder: Path, case: Case) -> list[dict[str, Any]]:
     backend.clear()
     backend.propagate(rows_of(step.rows, case.length), 1.0, seed=0)
     backend.loss()
-    told = torch.cuda.memory._snapshot()["device_traces"][0]
+    noted = torch.cuda.memory._snapshot()["device_traces"][0]
     torch.cuda.memory._record_memory_history(enabled=None)
-    return [one for one in told if one["action"] == "alloc"]
+    return [one for one in noted if one["action"] == "alloc"]
 
 
 def differences(planned: Iterable[int], taken: Iterable[dict[str, Any]]) -> list[str]:
@@ -70,7 +70,7 @@ def frame_of(request: dict[str, Any]) -> str:
 def main() -> None:
     """All models of other kinds."""
     with tempfile.TemporaryDirectory() as place:
-        for case in OWN:
+        for case in AUTOGRAD:
             folder = write_config(Path(place), case.size)
             planned = planned_of(settings_of(case), tuning_of(folder, case))
             step = step_of(case)

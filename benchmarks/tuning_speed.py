@@ -208,14 +208,14 @@ def products(_folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     There and back, layer after layer, as PyTorch makes them, replayed as a CUDA graph. Four layers of random
     weights take turns, which is more than a cache holds. The first layer's input needs no gradient.
     """
-    tokens, layers, kind = options.rows * options.length, 32, torch.bfloat16
+    tokens, layers, dtype = options.rows * options.length, 32, torch.bfloat16
     widths = [(6144, 4096), (4096, 4096), (28_672, 4096), (4096, 14_336)]
-    layer = [[torch.randn(size, device="cuda", dtype=kind) for size in widths] for _ in range(4)]
-    head = torch.randn(128_256, 4096, device="cuda", dtype=kind)
+    layer = [[torch.randn(size, device="cuda", dtype=dtype) for size in widths] for _ in range(4)]
+    head = torch.randn(128_256, 4096, device="cuda", dtype=dtype)
     sizes = {*itertools.chain.from_iterable(widths)}
-    given = {size: torch.randn(tokens, size, device="cuda", dtype=kind) for size in sizes}
+    given = {size: torch.randn(tokens, size, device="cuda", dtype=dtype) for size in sizes}
     made = {size: torch.empty_like(rows) for size, rows in given.items()}
-    logits = torch.randn(min(tokens, 1024), 128_256, device="cuda", dtype=kind)
+    logits = torch.randn(min(tokens, 1024), 128_256, device="cuda", dtype=dtype)
 
     def step() -> None:
         """All of them."""

@@ -119,11 +119,11 @@ class TestTune:
 
         assert [straight.returncode, replaced.returncode] == [0, 0], replaced.stderr
         assert tensors(tmp_path / "replaced") == tensors(tmp_path / "straight")
-        assert straight.stderr.count("each step is written out") == 1
-        assert replaced.stderr.count("each step is written out") == 1
+        assert straight.stderr.count("each step is fused") == 1
+        assert replaced.stderr.count("each step is fused") == 1
 
     def test_trains_any_model_beside_weights_of_few_bits(self, holdwater: Run, tmp_path: Path) -> None:
-        """One whose steps are not written out: its own code goes on with such layers, exactly."""
+        """One whose steps are not fused: it resumes with such layers, exactly."""
         make_model(tmp_path / "model", "GPT2")
         flags = (*SMALL, "--steps", "15", "--quantize", "4")
 

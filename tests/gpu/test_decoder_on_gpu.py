@@ -1,4 +1,4 @@
-"""The written-out step on a device: each kernel against plain torch, the whole against the model's own code."""
+"""The fused step on a device: each kernel against plain torch, the whole against autograd."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -291,8 +291,8 @@ def static(
     return step, weights
 
 
-class TestOwnCode:
-    """A model whose own code takes the steps."""
+class TestCapturedAutograd:
+    """A model whose steps run under autograd."""
 
     @pytest.mark.parametrize("whole", [False, True])
     @pytest.mark.parametrize("again", [False, True])

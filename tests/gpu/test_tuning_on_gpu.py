@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture
 def start(tmp_path: Path) -> Any:
-    """Starts a run by its name; steps of this model are written out."""
+    """Starts a run by its name; steps of this model are fused."""
     make_model(tmp_path / "model", "Llama", heads=1)
     rows = [{"text": f"{number} holds water, {number * 7} holds fast"} for number in range(200)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -67,14 +67,14 @@ class TestRebirth:
         straight_verdict = json.loads((tmp_path / "straight.json").read_text())
         assert straight_verdict["static_step"]["steps"] == 23
         assert straight_verdict["static_step"]["in_a_row"] >= 15
-        assert "written out, and captured" in said[1]
+        assert "fused, and captured" in said[1]
         assert "weight_server" not in said[1]  # nothing to complain of
 
     @pytest.mark.parametrize("bits", ["4", "8"])
     def test_a_model_of_another_kind_is_captured_beside_weights_of_few_bits(
         self, start: Any, tmp_path: Path, bits: str
     ) -> None:
-        """By its own code, and exact in fresh processes; nobody keeps its weights."""
+        """Under autograd, and exact in fresh processes; nobody keeps its weights."""
         make_model(tmp_path / "other", "GPT2")
         flags = ("--model", "other", "--quantize", bits, "--train-seq-length", "32")
         straight, replaced = start("straight", *flags), start("replaced", *flags, "--reload-interval", "9")
@@ -82,7 +82,7 @@ class TestRebirth:
         said = finish(straight), finish(replaced)
 
         assert tensors(tmp_path / "replaced") == tensors(tmp_path / "straight")
-        assert "captured from the model's own code" in said[0]
+        assert "under autograd, and is captured" in said[0]
         assert "cannot be captured" not in said[0]
 
     def test_a_killed_process_leaves_the_frozen_weights(self, start: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What all checkpoints of a trainable have in common: the facts beside tensors, and how a run resumes from one."""
+"""What the checkpoints of all trainables have in common: facts other than tensors, and how a run resumes."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -81,11 +81,11 @@ def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
 
 
 def facts(trainable: Trainable, identity: Mapping[str, object]) -> dict[str, Any]:
-    """What a checkpoint holds beside tensors, as JSON.
+    """What a checkpoint holds other than tensors, as JSON.
 
     Args:
         trainable: In training.
-        identity: What a run that goes on from it must agree with.
+        identity: What a run that resumes from it must agree with.
     """
     return {
         "identity": identity,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 Take = Callable[[str, int], Tensor]
-"""Makes room by a name and a number of elements."""
+"""Allocates memory by a name and a number of elements."""
 EPSILON = 1e-8
 """Added to the root of the second moment."""
 ALIGNMENT = 16
@@ -37,8 +37,8 @@ class FlatWeights:
         Args:
             model: Its weights that need no gradient stay where they are.
             order: In which they are laid out; None takes the model's own.
-            take: Makes room by a name and a number of elements, all zero or as they were left; None makes it
-                beside the weights.
+            take: Allocates by a name and a number of elements, all zero or as they were left; None allocates
+                on the device of the weights.
         """
         weights = order or [weight for weight in model.parameters() if weight.requires_grad]
         take = take or partial(_zeros, like=weights[0].data)
@@ -84,13 +84,13 @@ class FlatAdamW:
         betas: tuple[float, float] = (0.9, 0.95),
         take: Take | None = None,
     ) -> None:
-        """Make room for the moments.
+        """Allocate the moments.
 
         Args:
             weights: What to update.
             weight_decay: Of the matrices, per step and unit of the learning rate.
             betas: How much of the first and second moment is kept from step to step.
-            take: Makes room, as for the weights; None makes it beside them.
+            take: Allocates, as for the weights; None allocates on their device.
         """
         take = take or partial(_zeros, like=weights.decayed)
         sizes = {"decayed": weights.decayed.numel(), "undecayed": weights.undecayed.numel()}
@@ -149,7 +149,7 @@ class FlatAdamW:
 
 
 def _zeros(name: str, size: int, *, like: Tensor) -> Tensor:
-    """Room beside something."""
+    """Zeros of the type and on the device of something."""
     del name
     return torch.zeros(size, dtype=like.dtype, device=like.device)
 

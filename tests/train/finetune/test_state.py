@@ -57,7 +57,7 @@ class TestNewTuning:
     def test_what_is_trained_rests_with_a_keeper_only_where_it_lies_there(
         self, tmp_path: Path, quantize: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A model whose own code takes the steps has its weights in its own process."""
+        """An eager model has its weights in its own process."""
         monkeypatch.setattr("holdwater.train.finetune.state.open_weight_client", lambda *_: Elsewhere())
 
         state = made(tmp_path, train_seq_length=16, quantize=quantize)

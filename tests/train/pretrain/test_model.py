@@ -42,7 +42,7 @@ class TestPresets:
 
 
 class TestWrittenOut:
-    """Loss and gradients, written out for the CPU."""
+    """Loss and gradients, fused for the CPU."""
 
     @pytest.mark.parametrize(("rows", "length"), [(1, 16), (3, 16), (2, 7)])
     def test_gives_the_gradients_of_the_model(self, rows: int, length: int) -> None:
@@ -78,14 +78,14 @@ class TestWrittenOut:
         """Thirty steps of both end at the same weights, to rounding."""
         plain, flat = new_model().double(), new_model().double()
         ours, theirs = FlatWeights.of(flat), FlatWeights.of(plain)
-        written_out = FusedStep(flat, batch=3, time=16)
+        fused = FusedStep(flat, batch=3, time=16)
         optimizers = [FlatAdamW(weights, weight_decay=0.1) for weights in (ours, theirs)]
         tokens, targets = batch()
 
         for _ in range(30):
             ours.clear_gradients()
             theirs.clear_gradients()
-            written_out.propagate(tokens, targets)
+            fused.propagate(tokens, targets)
             plain.loss(tokens, targets).backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:
                 optimizer.step(learning_rate=0.01, largest_norm=1.0)

@@ -1,4 +1,4 @@
-"""What a model holds, and what tells it, and draws of random numbers, from others."""
+"""What a model holds, what identifies it, and seeds for draws of random numbers."""
 
 import hashlib
 from typing import Any
@@ -12,7 +12,7 @@ def mixed(*numbers: int) -> int:
 
 
 def name_of(model: Any) -> str:  # noqa: ANN401 - a model of Transformers
-    """What tells a model from another: its kind, and the beginning of each of its weights."""
+    """Identifies a model: its kind, and the beginning of each of its weights."""
     sums = [weight.detach().flatten()[:1024].sum(dtype=torch.float64).item() for weight in model.parameters()]
     return f"{type(model).__name__} {hashlib.sha256(repr(sums).encode()).hexdigest()[:16]}"
 

@@ -1,6 +1,6 @@
 """Cross-entropy over an output head, some tokens at a time: the logits of a whole batch never exist at once.
 
-The gradients of hidden states and head are made in the forward pass, beside the loss, so nothing of the logits is
+The gradients of hidden states and head are made in the forward pass, with the loss, so nothing of the logits is
 kept for the backward pass. Each token counts by a weight of its own. Source of the idea: Hsu et al. (2024), "Liger
 Kernel: Efficient Triton Kernels for LLM Training", arXiv 2410.10989, on fusing the last layer with the loss.
 """

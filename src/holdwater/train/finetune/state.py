@@ -177,7 +177,7 @@ class TuneState:
 
     @torch.no_grad()
     def sample(self, count: int) -> str:
-        """Let the model go on with the beginning of a held-out example, by the likeliest tokens: nothing is drawn.
+        """Let the model continue the beginning of a held-out example with the likeliest tokens: nothing is drawn.
 
         Args:
             count: Tokens to add.
@@ -192,7 +192,7 @@ class TuneState:
         return " → ".join(str(tokenizer.decode(part, skip_special_tokens=True)) for part in parts)
 
     def park(self, folder: CheckpointFolder) -> bool:
-        """Leave what is trained where it lies, for a process that goes on at once; False where nobody keeps it.
+        """Leave what is trained with the weight server, for the next process; False where there is none.
 
         Args:
             folder: Gets all the rest.
@@ -282,7 +282,7 @@ class TuneState:
         """Refuse weights that an earlier process may have trained: without a checkpoint nobody knows how far.
 
         Raises:
-            CheckpointError: A weight server holds some; the next process loads them anew.
+            CheckpointError: A weight server holds some; the next process loads the model again.
         """
         if self.weight_client.facts is not None:
             self.weight_client.forget()

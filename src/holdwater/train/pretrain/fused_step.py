@@ -1,4 +1,4 @@
-"""A GPT's loss and gradients on a CPU, written out: no autograd graph, and no memory taken for wide tensors.
+"""A GPT's loss and gradients on a CPU, fused: no autograd graph, and no memory allocated for wide tensors.
 
 On a CPU a small model's step is mostly overhead: autograd's bookkeeping, and pages that the allocator
 gives back and takes again. Here every matrix product adds straight into the gradients' own memory, and the

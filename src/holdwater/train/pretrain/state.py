@@ -34,8 +34,8 @@ class TrainState:
     batches: Batches
     identity: dict[str, object]
     """What a checkpoint must agree with."""
-    written_out: dict[int, FusedStep] | None = None
-    """The faster way to the same gradients, on a CPU, by the number of sequences; None elsewhere."""
+    fused_steps: dict[int, FusedStep] | None = None
+    """Fused steps on a CPU, by the number of sequences; None on other devices."""
     rate: float = 0.0
     """The learning rate of the step that is being taken."""
     step: int = 0
@@ -83,7 +83,7 @@ class TrainState:
         return sum(losses) / len(losses)
 
     def sample(self, count: int) -> str:
-        """Let the model go on with a beginning; its randomness is not the run's own.
+        """Let the model continue a prompt; its random numbers are not the run's.
 
         Args:
             count: Tokens to add.
@@ -111,20 +111,20 @@ class TrainState:
 
     def propagate(self, tokens: Tensor, targets: Tensor, *, share: float) -> float:
         """Add the gradient of a batch, times `share`, to the model's; return its mean loss in nats."""
-        if self.written_out is not None:
-            return self._written_out(*tokens.shape).propagate(tokens, targets, share=share).item()
+        if self.fused_steps is not None:
+            return self._fused_step(*tokens.shape).propagate(tokens, targets, share=share).item()
         loss = self.model.loss(tokens, targets)
         (loss * share).backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
-    def _written_out(self, rows: int, time: int) -> FusedStep:
-        """The written-out pass for a number of sequences; few sizes are kept."""
-        known = self.written_out or {}
+    def _fused_step(self, rows: int, time: int) -> FusedStep:
+        """The fused step for a number of sequences; few sizes are kept."""
+        known = self.fused_steps or {}
         if rows not in known:
             if len(known) > 1:
                 known.clear()
             known[rows] = FusedStep(self.model, batch=rows, time=time)
-            self.written_out = known
+            self.fused_steps = known
         return known[rows]
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -191,5 +191,5 @@ def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
     optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay)
     batches = Batches(tokens.train, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed)
     identity = settings.identity() | {"text": tokens.fingerprint}
-    written_out: dict[int, FusedStep] | None = {} if settings.device == "cpu" else None
-    return TrainState(settings, tokens, model, weights, optimizer, batches, identity, written_out)
+    fused_steps: dict[int, FusedStep] | None = {} if settings.device == "cpu" else None
+    return TrainState(settings, tokens, model, weights, optimizer, batches, identity, fused_steps)

@@ -86,7 +86,7 @@ def read_text(files: list[Path]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A text as numbers, and how to turn them back."""
+    """A text as numbers, and how to decode them."""
 
     train: Tensor
     """Shape (tokens,), of the smallest integer type that holds the vocabulary."""
@@ -95,7 +95,7 @@ class Tokens:
     characters: str | None
     """The vocabulary of characters, in the order of their numbers; None for bytes."""
     fingerprint: str
-    """SHA-256 of the text: a run goes on with the same text only."""
+    """SHA-256 of the text: a run resumes with the same text only."""
 
     @property
     def vocabulary(self) -> int:

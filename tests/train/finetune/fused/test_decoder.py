@@ -1,4 +1,4 @@
-"""The written-out step of a decoder against the model's own code, on the CPU."""
+"""The fused step of a decoder against autograd, on the CPU."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def packed_rows() -> Packed:
 
 
 def inputs_of(packed: Packed) -> Inputs:
-    """The same for the written-out step."""
+    """The same for the fused step."""
     flat = (packed.tokens.flatten(), packed.targets.flatten(), packed.weights.flatten())
     return Inputs(*flat, torch.zeros(1).long(), packed.spans)
 
@@ -141,7 +141,7 @@ def test_gradients_with_dropout_are_those_of_the_loss(
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_weights_of_few_bits_give_the_gradients_of_the_weights_they_stand_for(tmp_path: Path, bits: int) -> None:
-    """Against the model's own code on weights that went through the same bits."""
+    """Against autograd on weights that went through the same bits."""
     own, packed = adapted(tmp_path, "Llama"), packed_rows()
     for layer in own.model.layers:
         attention, network = layer.self_attn, layer.mlp

@@ -84,7 +84,7 @@ class TestFamilies:
 def test_what_is_more_than_a_product_with_the_head_is_found(
     family: str, special: dict[str, float], plain: bool
 ) -> None:
-    """By the model's own code: caps, factors and biases under whatever name; and the model is as it was."""
+    """By trying the model: caps, factors and biases under whatever name; and the model is as it was."""
     config = getattr(transformers, f"{family}Config")(num_hidden_layers=1, **special)
     with torch.device("meta"):
         model = getattr(transformers, f"{family}ForCausalLM")(config)

@@ -159,7 +159,7 @@ def most(events: list[Event]) -> int:
 
 
 def test_layers_that_are_computed_again_keep_less(tmp_path: Path) -> None:
-    """Of a model whose steps are not written out."""
+    """Of a model whose steps are not fused."""
     make_model(tmp_path, "Olmo2", layers=8)
 
     kept, again = (events_of(tmp_path, "meta", None, again=again) for again in (False, True))

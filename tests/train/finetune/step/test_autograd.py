@@ -1,4 +1,4 @@
-"""Steps that a model's own code takes."""
+"""Steps under autograd."""
 
 from functools import partial
 from pathlib import Path
@@ -116,5 +116,5 @@ def test_a_mixture_whose_weights_are_all_trained_is_not_planned(tmp_path: Path) 
         planned.append(AutogradPlanned(model, length=16, bits=None))
 
     assert choose_settings(planned[1], rows=2, limit=None).step.rows == 2
-    with pytest.raises(NotPlanned, match=r"does not run without memory .*; try it with a few steps"):
+    with pytest.raises(NotPlanned, match=r"does not run on the meta device .*; try it with a few steps"):
         choose_settings(planned[0], rows=2, limit=None)

@@ -1,4 +1,4 @@
-"""Layers whose frozen weights are in few bits, in models that take steps by their own code."""
+"""Layers whose frozen weights are in few bits, in models whose steps run under autograd."""
 
 from pathlib import Path
 

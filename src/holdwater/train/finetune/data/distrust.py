@@ -68,7 +68,7 @@ def check_alpha(alpha: float) -> float:
 
 
 def added_term(sources: Sequence[ExampleSource], *, alpha: float = ALPHA) -> float:
-    """The term as published; it does not depend on the model, so it is reported beside the loss.
+    """The term as published; it does not depend on the model, so it is reported apart from the loss.
 
     Args:
         sources: Of the examples of a step.

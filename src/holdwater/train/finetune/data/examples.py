@@ -40,7 +40,7 @@ class Example:
 
     @property
     def beginning(self) -> list[int]:
-        """What a model may go on with: what comes before the first token that is learned; else one half."""
+        """What a model may continue: what comes before the first token that is learned; else one half."""
         learned = next((at for at, yes in enumerate(self.learned) if yes and at), len(self.tokens))
         before = learned if learned < len(self.tokens) and not self.learned[0] else len(self.tokens) // 2
         return self.tokens[: max(before, 1)]
@@ -51,7 +51,7 @@ def example_of(row: dict[str, Any], tokenizer: Tokenizer, *, answers_only: bool 
 
     Args:
         row: With `text`, with `prompt` and `completion`, or with `messages`; `authority` and
-            `provenance_entropy` may stand beside them, both or neither.
+            `provenance_entropy` may come with them, both or neither.
         tokenizer: Of the model.
         answers_only: Learn the completion, or what the assistant says; else everything.
 

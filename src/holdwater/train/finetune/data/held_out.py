@@ -1,4 +1,4 @@
-"""The examples of a run: where they are, what tells them from others, and which of them are held out."""
+"""The examples of a run: where they are, what identifies them, and which of them are held out."""
 
 import hashlib
 import logging
@@ -101,7 +101,7 @@ def say_added_term(corpus: Examples, alpha: float) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """What tells examples from others: the size, the beginning and the end of their files.
+    """Identifies examples: the size, the beginning and the end of their files.
 
     Args:
         path: A file or a folder; may be larger than memory.

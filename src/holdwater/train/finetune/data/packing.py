@@ -21,7 +21,7 @@ NEUTRAL = 1.0
 """The weight of an example whose source is not known."""
 
 
-@dataclass(frozen=True)  # no slots: what is worked out once is kept beside the fields
+@dataclass(frozen=True)  # no slots: cached properties are kept with the fields
 class Packed:
     """Rows of examples, whose tensors do not change any more. Shapes: (rows, length) each."""
 
@@ -139,7 +139,7 @@ class Examples(Protocol):
 
 
 class PackedBatches:
-    """Goes through examples in an order of their own for each epoch, and packs them; can go on from any batch."""
+    """Goes through examples in an order of their own for each epoch, and packs them; can resume from any batch."""
 
     def __init__(  # noqa: PLR0913 - what an order of rows follows from
         self,

@@ -1,7 +1,7 @@
 """Rows of examples on disk, by number: JSON lines, Parquet files, and datasets saved by Hugging Face's library.
 
 Nothing is held but where the rows begin (8 bytes a line of JSON), so there may be more of them than memory holds,
-and a run goes on at the exact row. Parquet and saved datasets are read through that library, which maps them into
+and a run resumes at the exact row. Parquet and saved datasets are read through that library, which maps them into
 memory.
 """
 

@@ -1,1 +1,1 @@
-"""A decoder-only transformer's step with frozen weights, written out: every buffer and every kernel by name."""
+"""A fused training step of a decoder-only transformer with frozen weights: its own kernels, no autograd."""

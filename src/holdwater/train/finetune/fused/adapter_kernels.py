@@ -72,9 +72,9 @@ def gate(pairs: Tensor, out: Tensor, lora_b: LoraB) -> None:
     """Add the adapters to gates and values, in place, and multiply SiLU of the gates by the values.
 
     Args:
-        pairs: Gates, values, and what the first matrices gave. Shape (tokens, 2 * inner + 2 * rank).
+        pairs: Gates, values, and what the A matrices gave. Shape (tokens, 2 * inner + 2 * rank).
         out: Gets the products. Shape (tokens, inner).
-        lora_b: The second matrices, of the gates and of the values, and their scale. Shape (inner, rank) each.
+        lora_b: The B matrices, of the gates and of the values, and their scale. Shape (inner, rank) each.
     """
     tokens, inner = out.shape
     matrices, scale = lora_b
@@ -132,15 +132,15 @@ def _rotate(
 def rotate(
     rows: Tensor, bias: Tensor | None, heads: tuple[int, int], tables: Tensor, begins: Tensor, lora_b: LoraB
 ) -> None:
-    """Add adapters and biases to queries, keys and values, and turn queries and keys, in place.
+    """Add adapters and biases to queries, keys and values, and rotate queries and keys, in place.
 
     Args:
-        rows: Queries, keys and values, then what the first matrices gave. Shape (tokens, widths + 3 * rank).
+        rows: Queries, keys and values, then what the A matrices gave. Shape (tokens, widths + 3 * rank).
         bias: Shape (widths,); None where the model has none.
         heads: Of queries, and of keys.
         tables: Cosines and sines by position. Shape (2, positions, head_width / 2).
         begins: Where the example of each token begins. Shape (tokens,).
-        lora_b: The second matrices of queries, keys and values, and their scale. Shape (width, rank) each.
+        lora_b: The B matrices of queries, keys and values, and their scale. Shape (width, rank) each.
     """
     matrices, scale = lora_b
     tokens, rank = len(rows), matrices[0].shape[1]

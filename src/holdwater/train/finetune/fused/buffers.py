@@ -1,4 +1,4 @@
-"""Every buffer that a written-out step uses, made once: nothing is taken while a step runs."""
+"""Every buffer that a fused step uses, made once: nothing is allocated while a step runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -32,8 +32,8 @@ class KeptActivations:
     """What one layer's backward pass needs. Shapes: (tokens, …)."""
 
     queries: Tensor
-    """Queries, keys and values, turned by their positions unless heads are normalised; then what the adapters'
-    first matrices gave."""
+    """Queries, keys and values, rotated by their positions unless heads are normalised; then what the adapters'
+    A matrices gave."""
     attended: Tensor
     """What attention gave."""
     logsumexp: Tensor
@@ -41,11 +41,11 @@ class KeptActivations:
     middle: Tensor
     """The residual stream between attention and network."""
     gates: Tensor
-    """Gates and the values beside them; then what the adapters' first matrices gave."""
+    """Gates, then values, then what the adapters' A matrices gave."""
     small_output: Tensor
-    """What the first matrix of the output's adapter gave."""
+    """What the A matrix of the output's adapter gave."""
     small_down: Tensor
-    """What the first matrix of the last adapter gave."""
+    """What the A matrix of the last adapter gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class Scratch:
     normed: Tensor
     """Normalised rows. Width: the residual stream's."""
     delta: Tensor
-    """What a part of a layer adds to the residual stream; then what its adapter's first matrix gave."""
+    """What a part of a layer adds to the residual stream; then what its adapter's A matrix gave."""
     grad: Tensor
-    """The gradient of the residual stream; then that of what an adapter's first matrix gave."""
+    """The gradient of the residual stream; then that of what an adapter's A matrix gave."""
     grad_normed: Tensor
     """The gradient of normalised rows. Width: the residual stream's."""
     inner: Tensor
@@ -67,9 +67,9 @@ class Scratch:
     dropped: Tensor | None
     """Rows after dropout, as wide as the widest input; None without dropout."""
     adapter_grad: Tensor | None
-    """What comes back through adapters with dropout; None without dropout."""
+    """The gradient of the input through adapters with dropout; None without dropout."""
     rotated: Tensor | None
-    """Queries and keys with normalised heads, turned, and values; and their gradient. None where heads are not
+    """Queries and keys with normalised heads, rotated, and values; and their gradient. None where heads are not
     normalised."""
 
 

@@ -1,6 +1,6 @@
-"""The loss and the adapters' gradients of a whole decoder, written out: no autograd graph, no memory taken.
+"""The loss and the adapters' gradients of a decoder, fused: no autograd graph, no memory allocated in a step.
 
-The results are those of the model's own code up to rounding (tests compare them).
+The results are those of autograd up to rounding (tests compare them).
 """
 
 from collections.abc import Sequence
@@ -54,11 +54,11 @@ class Decoder:
     """A causal language model with adapters, as `why_not` accepts it."""
 
     def __init__(self, model: Any, where: WeightPlacement) -> None:  # noqa: ANN401 - of Transformers
-        """Take a model's weights over; the model itself goes on with views of them.
+        """Take a model's weights over; the model itself keeps views of them.
 
         Args:
             model: With adapters; without memory where the weight client knows its weights. In few bits it cannot
-                go on itself.
+                be used itself.
             where: The frozen weights are put.
         """
         self.shape = DecoderShape.of(model.config)
@@ -74,7 +74,7 @@ class Decoder:
         self._last_norm = where.take("last_norm", body.norm.weight)
         bits = where.bits
         self._workspace = _workspace_for([group.frozen for layer in self.layers for group in layer.groups], bits)
-        rotary = body.rotary_emb  # made anew where it has no memory: it follows from the configuration
+        rotary = body.rotary_emb  # rebuilt where it has no memory: it follows from the configuration
         on_meta = any(one.is_meta for one in rotary.buffers()) and where.device != "meta"
         self._rotary = (type(rotary)(model.config) if on_meta else rotary).to(where.device)
         self._tables = self._embedding
@@ -93,7 +93,7 @@ class Decoder:
         ]
 
     def others(self) -> list[Tensor]:
-        """What lies in memory beside the layers' products: embeddings, norms, and room for whole weights."""
+        """Tensors outside of the layers' products: embeddings, norms, the workspace for dequantized weights."""
         norms = [norm for layer in self.layers for norm in layer.norms]
         workspace = [] if self._workspace is None else [self._workspace]
         return [*workspace, *norms, self._embedding, self._head, self._last_norm]
@@ -151,7 +151,7 @@ class Decoder:
         """Make the gradients of a micro-batch.
 
         Args:
-            inputs: At most as many tokens as `prepare` was told.
+            inputs: At most as many tokens as `prepare` made buffers for.
             add: Add to gradients that are there; else they are written over.
 
         Returns:
@@ -226,7 +226,7 @@ class Decoder:
 
 
 def _workspace_for(frozen: Sequence[Frozen], bits: int | None) -> Tensor | None:
-    """A place in which each of some matrices of few bits can be made whole."""
+    """Memory in which each of some quantized matrices can be dequantized, one at a time."""
     if bits is None:
         return None
     workspace = frozen[0].lora_a.new_empty(max(one.size for one in frozen))

@@ -1,4 +1,4 @@
-"""The frozen weights of layers that read the same input, and behind them the first matrices of their adapters."""
+"""The frozen weights of layers that read the same input, and behind them the A matrices of their adapters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -23,10 +23,10 @@ class WeightPlacement:
     weight_client: WeightClient = WeightClient()  # noqa: RUF009 - it holds nothing
     """Whose memory they lie in."""
     name: str = ""
-    """What tells the model from others."""
+    """Identifies the model."""
 
     def take(self, name: str, weight: nn.Parameter) -> Tensor:
-        """Put one weight there as it is; its module goes on with it.
+        """Put one weight there as it is; its module uses it from there.
 
         Args:
             name: The same in each process.
@@ -39,7 +39,7 @@ class WeightPlacement:
         return place
 
     def take_trained(self, name: str, size: int) -> Tensor:
-        """Make room for what is trained, in float32: all zero, or as the process before has left it.
+        """Allocate memory for trained values, in float32: all zero, or as the process before has left them.
 
         Args:
             name: The same in each process.
@@ -58,14 +58,14 @@ class Frozen:
 
         Args:
             name: The same in each process.
-            bases: Linear layers of the same input; they go on with views of the matrix, unless it is in few bits.
+            bases: Linear layers of the same input; they keep views of the matrix, unless it is in few bits.
             rank: Of all adapters together.
             where: The matrix lies.
         """
         sizes = [base.weight.shape[0] for base in bases]
         like: Tensor = bases[0].weight
         self.outer, self.rank, self.inner = sum(sizes), rank, int(like.shape[1])
-        """Rows of frozen weights, rows of first matrices, and columns."""
+        """Rows of frozen weights, rows of A matrices, and columns."""
         self.quantized: Quantized | None = None
         """The frozen weights in few bits; None where they are kept as they are."""
         if where.bits is None:
@@ -78,7 +78,7 @@ class Frozen:
                     part.copy_(base.weight.data)
                 point_at(base.weight, part)
             self.lora_a = self._whole[self.outer :]
-            """The first matrices in the type of the products. Shape (rank, inner)."""
+            """The A matrices in the type of the products. Shape (rank, inner)."""
             return
         self._whole = torch.empty(0, dtype=like.dtype, device=where.device)
         self.lora_a = torch.empty(rank, self.inner, dtype=like.dtype, device=where.device)
@@ -92,7 +92,7 @@ class Frozen:
         return int((self.outer + self.rank) * self.inner)
 
     def tensors(self) -> list[Tensor]:
-        """Everything that lies in memory, but for the room that others use too."""
+        """Everything that lies in memory, but for the workspace that others share."""
         few = self.quantized
         return (
             [self._whole] if few is None else [self.lora_a, few.codes, few.maxima, few.scales, few.mean, few.table]
@@ -139,5 +139,5 @@ def make_whole(quantized: Quantized, out: Tensor) -> None:
         from holdwater.train.finetune.fused import quantized_kernels  # noqa: PLC0415 - Triton is with CUDA only
 
         quantized_kernels.dequantize(quantized, out)
-    elif not out.is_meta:  # the kernel takes nothing beside its result, and that is what a plan is made for
+    elif not out.is_meta:  # a plan needs sizes only, and the kernel allocates nothing but its result
         dequantize(quantized, out)

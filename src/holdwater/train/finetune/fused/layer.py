@@ -35,10 +35,10 @@ class Pass:
 
 
 class DecoderLayer:
-    """A layer: attention and a gated network, each behind a norm and beside the residual stream."""
+    """A layer: attention and a gated network, each after a norm, added to the residual stream."""
 
     def __init__(self, module: Any, number: int, where: WeightPlacement, *, normed_heads: bool) -> None:  # noqa: ANN401
-        """Take the weights of a layer of Transformers over; the layer itself goes on with views of them.
+        """Take the weights of a layer of Transformers over; the layer itself keeps views of them.
 
         Args:
             module: The layer.
@@ -201,14 +201,14 @@ class DecoderLayer:
 
     @staticmethod
     def _fused_lora_b(group: ProductGroup, out: Tensor, *, fused: bool = True) -> LoraB | None:
-        """The second matrices, for a kernel that adds them on its way; else they are added here."""
+        """The B matrices, for a kernel that adds them as well; None where they were added here."""
         if fused and group.lora_b is not None:
             return group.lora_b
         group.add_lora_b(out)
         return None
 
     def _apply(self, group: ProductGroup, rows: Tensor, out: Tensor, one: Pass) -> None:
-        """Apply a group but for its second matrices, with dropout before its adapters if there is some."""
+        """Apply a group but for its B matrices, with dropout before its adapters if there is some."""
         group.forward(rows, out, self._drop(group, rows, one))
 
     def _rows_backward(self, group: ProductGroup, grad: Tensor, into: Tensor, one: Pass) -> None:
@@ -224,7 +224,7 @@ class DecoderLayer:
 
     @staticmethod
     def _lora_b_backward(group: ProductGroup, grad: Tensor, small: Tensor, one: Pass) -> None:
-        """Make the gradients of a group's second matrices, and of what its first ones gave."""
+        """Make the gradients of a group's B matrices, and of what its A matrices gave."""
         kernels, lora_b = one.kernels, group.lora_b
         workspace = one.buffers.scratch.grad_normed  # waits for its next use
         chunk = kernels.chunk_of(grad, lora_b, workspace)
@@ -238,7 +238,7 @@ class DecoderLayer:
         kernels.lora_b_backward(grad, small, lora_b, into, workspace, chunk=chunk, add=one.add)
 
     def _lora_a_backward(self, group: ProductGroup, grad: Tensor, rows: Tensor, one: Pass) -> None:
-        """Make the gradient of a group's first matrices."""
+        """Make the gradient of a group's A matrices."""
         if group.rank:
             dropped = self._drop(group, rows, one)
             group.backward_lora_a(grad, rows if dropped is None else dropped, add=one.add)
@@ -252,7 +252,7 @@ class DecoderLayer:
         return dropped
 
     def _salt(self, group: ProductGroup) -> int:
-        """What tells the dropout of a group from that of others."""
+        """A number that gives each group its own dropout."""
         return 4 * self.number + self.groups.index(group)
 
 

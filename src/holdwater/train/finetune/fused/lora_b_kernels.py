@@ -1,8 +1,8 @@
-"""The backward pass through the second matrices of adapters, for few tokens: two launches for a group of layers.
+"""The backward pass through the B matrices of adapters, for few tokens: two launches for a group of layers.
 
 Products with a side as narrow as a rank leave most of a device idle, and launching one costs more than its
-work. Here some programs of a launch make the gradients of the second matrices, and others, beside them, parts of
-the sums that the first matrices' backward pass begins with; a second launch adds these up.
+work. Here some programs of a launch make the gradients of the B matrices, and others parts of the
+sums that the A matrices' backward pass begins with; a second launch adds these up.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from holdwater.train.finetune.fused.plain_kernels import LoraB
 COLUMNS = 64
 """That a program takes at once, and twice as many of a sum: the fastest of twenty tilings on an H200."""
 CHUNKS = (256, 512, 896, 1024, 2048, 4096)
-"""Columns that one program of a sum takes: as few as there is room for."""
+"""Columns that one program of a sum takes: the fewest for which the workspace is large enough."""
 MANY = 2048
 """Tokens from which on cuBLAS makes all these gradients."""
 TOGETHER = 16_384
@@ -150,13 +150,13 @@ def chunk_of(grad: Tensor, lora_b: LoraB | None, workspace: Tensor) -> int | Non
 def lora_b_backward(
     grad: Tensor, small: Tensor, lora_b: LoraB, into: Sequence[Tensor], workspace: Tensor, *, chunk: int, add: bool
 ) -> None:
-    """Make the gradients of second matrices, and of what the first matrices gave, beside that of the outputs.
+    """Make the gradients of B matrices, and of what the A matrices gave.
 
     Args:
         grad: Of the outputs; its last columns get the result. Shape (tokens, sum(widths) + count * rank).
-        small: What the first matrices gave; may be the last columns of `grad`. Shape (tokens, count * rank).
-        lora_b: The second matrices and their scale. Shape (width, rank) each.
-        into: Get the gradients of the second matrices, in float32; empty where these are made elsewhere. Shape
+        small: What the A matrices gave; may be the last columns of `grad`. Shape (tokens, count * rank).
+        lora_b: The B matrices and their scale. Shape (width, rank) each.
+        into: Get the gradients of the B matrices, in float32; empty where these are made elsewhere. Shape
             (width, rank) each.
         workspace: For parts of the sums; what it holds is lost.
         chunk: As `chunk_of` says.

@@ -16,7 +16,7 @@ class Offload:
     """Sends states of the residual stream to the host, and fetches them."""
 
     def __init__(self, states: int, like: Tensor) -> None:
-        """Make room in the host's memory.
+        """Allocate pinned memory of the host.
 
         Args:
             states: That are sent away, from the first on.
@@ -34,7 +34,7 @@ class Offload:
 
         Args:
             number: Of the state.
-            state: Shape (at most as many tokens as the room was made for, width).
+            state: Shape (at most as many tokens as `like` has, width).
         """
         self._copy(number, self._host, state, away=True)
 
@@ -52,7 +52,7 @@ class Offload:
             torch.cuda.current_stream().wait_event(self._done[number])
 
     def _copy(self, number: int, host: Tensor, state: Tensor, *, away: bool) -> None:
-        """Copy one way or the other, beside the rest."""
+        """Copy one way or the other, on a stream of its own."""
         if not 0 <= number < len(host):
             return
         kept = host[number, : len(state)]

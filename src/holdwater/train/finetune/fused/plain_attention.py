@@ -1,4 +1,4 @@
-"""Attention within packed examples in plain torch, all chances at once: for small models, and as a check."""
+"""Attention within packed examples in plain torch, all probabilities at once: for small models, and for tests."""
 
 import torch
 from torch import Tensor

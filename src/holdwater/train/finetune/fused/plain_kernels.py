@@ -1,4 +1,4 @@
-"""What lies between the matrix products of a decoder, in plain torch: for the CPU, and to check the fast ones by.
+"""What lies between the matrix products of a decoder, in plain torch: for the CPU, and for tests.
 
 Every function writes into tensors that it is given. Rounding is Transformers' own: norms and softmax in float32,
 results in the weights' type.
@@ -20,9 +20,9 @@ __all__ = [
 
 
 TOGETHER = 0
-"""Columns up to which `lora_b_backward` makes the gradients of second matrices too."""
+"""Columns up to which `lora_b_backward` makes the gradients of B matrices too."""
 LoraB = tuple[Sequence[Tensor], float]
-"""The second matrices of adapters that read the same input, one a layer, and their scale."""
+"""The B matrices of adapters that read the same input, one for each layer, and their common scale."""
 
 
 def norm(
@@ -39,14 +39,14 @@ def norm(
 
     Args:
         rows: The residual stream. Shape (tokens, width).
-        delta: What is added, then what an adapter's first matrix gave; None adds nothing. Shape (tokens,
+        delta: What is added, then what an adapter's A matrix gave; None adds nothing. Shape (tokens,
             width + rank).
         weight: Of the norm. Shape (width,).
         epsilon: Added to the mean square.
         total: Gets the sum, where there is a change. Shape (tokens, width).
         normed: Gets the normalised rows. Shape (tokens, width).
         rstd: Gets the reciprocal root mean squares. Shape (tokens,).
-        small: Gets what the first matrix gave; None where that is not needed. Shape (tokens, rank).
+        small: Gets what the A matrix gave; None where that is not needed. Shape (tokens, rank).
     """
     width = rows.shape[1]
     if small is not None and delta is not None:
@@ -136,16 +136,16 @@ def rotate(
     begins: Tensor,
     lora_b: LoraB | None = None,
 ) -> None:
-    """Add adapters and a bias to queries, keys and values, and turn queries and keys by their positions, in place.
+    """Add adapters and a bias to queries, keys and values; rotate queries and keys by their positions; in place.
 
     Args:
-        rows: Queries, keys and values side by side, then what the adapters' first matrices gave. Shape (tokens,
+        rows: Queries, keys and values side by side, then what the adapters' A matrices gave. Shape (tokens,
             (heads + 2 * kv_heads) * head_width + ranks).
         bias: Shape (widths of outputs); None where the model has none.
         heads: Of queries, and of keys.
         tables: Cosines and sines by position. Shape (2, positions, head_width / 2).
         begins: Where the example of each token begins. Shape (tokens,).
-        lora_b: The adapters' second matrices and their scale; None where nothing is to be added.
+        lora_b: The adapters' B matrices and their scale; None where nothing is to be added.
     """
     half = tables.shape[-1]
     widths = [heads[0] * 2 * half, heads[1] * 2 * half, heads[1] * 2 * half]
@@ -162,7 +162,7 @@ def rotate(
 def rotate_backward(
     grads: tuple[Tensor, Tensor, Tensor], heads: tuple[int, int], tables: Tensor, begins: Tensor, into: Tensor
 ) -> None:
-    """Turn the gradients of queries and keys back, and lay all three side by side.
+    """Rotate the gradients of queries and keys back, and lay all three side by side.
 
     Args:
         grads: Of queries, keys and values, one for each head. Shape (tokens, heads * head_width) each.
@@ -184,9 +184,9 @@ def add_adapters(rows: Tensor, widths: Sequence[int], lora_b: LoraB) -> None:
     """Add adapters to some layers' outputs that lie side by side, in place.
 
     Args:
-        rows: The outputs, then what the first matrices gave. Shape (tokens, sum(widths) + len(widths) * rank).
+        rows: The outputs, then what the A matrices gave. Shape (tokens, sum(widths) + len(widths) * rank).
         widths: Of the outputs.
-        lora_b: The second matrices and their scale. Shape (width, rank) each.
+        lora_b: The B matrices and their scale. Shape (width, rank) each.
     """
     matrices, scale = lora_b
     parts = torch.split(rows, [*widths, *(matrix.shape[1] for matrix in matrices)], dim=1)
@@ -213,7 +213,7 @@ def adds_to_gates(tokens: int, lora_b: LoraB | None) -> bool:
 
 
 def chunk_of(grad: Tensor, lora_b: LoraB | None, workspace: Tensor) -> int | None:
-    """None: plain products make the gradients of adapters; `lora_b_backward` is there to check the fast one by.
+    """None: plain products make the gradients of adapters; `lora_b_backward` is there for tests.
 
     Args:
         grad: As for `lora_b_backward`.
@@ -227,13 +227,13 @@ def chunk_of(grad: Tensor, lora_b: LoraB | None, workspace: Tensor) -> int | Non
 def lora_b_backward(
     grad: Tensor, small: Tensor, lora_b: LoraB, into: Sequence[Tensor], workspace: Tensor, *, chunk: int, add: bool
 ) -> None:
-    """Make the gradients of second matrices, and of what the first matrices gave, beside that of the outputs.
+    """Make the gradients of B matrices, and of what the A matrices gave.
 
     Args:
         grad: Of the outputs; its last columns get the result. Shape (tokens, sum(widths) + count * rank).
-        small: What the first matrices gave; may be the last columns of `grad`. Shape (tokens, count * rank).
-        lora_b: The second matrices and their scale. Shape (width, rank) each.
-        into: Get the gradients of the second matrices; empty where these are made elsewhere. Shape (width, rank)
+        small: What the A matrices gave; may be the last columns of `grad`. Shape (tokens, count * rank).
+        lora_b: The B matrices and their scale. Shape (width, rank) each.
+        into: Get the gradients of the B matrices; empty where these are made elsewhere. Shape (width, rank)
             each.
         workspace: Not needed here.
         chunk: Not needed here.
@@ -256,9 +256,9 @@ def gate(pairs: Tensor, out: Tensor, lora_b: LoraB | None = None) -> None:
     """Add adapters to gates and values, in place, and multiply SiLU of the gates by the values.
 
     Args:
-        pairs: Gates, values, then what the adapters' first matrices gave. Shape (tokens, 2 * inner + ranks).
+        pairs: Gates, values, then what the adapters' A matrices gave. Shape (tokens, 2 * inner + ranks).
         out: Gets the products. Shape (tokens, inner).
-        lora_b: The adapters' second matrices and their scale; None where nothing is to be added.
+        lora_b: The adapters' B matrices and their scale; None where nothing is to be added.
     """
     inner = out.shape[1]
     if lora_b is not None:

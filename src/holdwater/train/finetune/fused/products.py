@@ -1,7 +1,7 @@
 """Linear layers that read the same input, laid side by side: one product for all of them and for their adapters.
 
-The frozen weights W and the adapters' first matrices A are rows of one matrix, so `x [W; A]^T` gives what the
-layers say and what the adapters' second matrices need. The gradient comes back through one product as well. Source
+The frozen weights W and the adapters' A matrices are rows of one matrix, so `x [W; A]^T` gives the
+outputs of the layers and what the adapters' B matrices need. The backward pass is one product as well. Source
 of the adapters: Hu et al. (2021), arXiv 2106.09685.
 """
 
@@ -54,12 +54,12 @@ class _Run:
     columns: slice
     """Of the group's output."""
     small: slice
-    """Of what the first matrices give, behind the outputs."""
+    """Of what the A matrices give, behind the outputs."""
     lora_b: Tensor
-    """Their second matrices, in the type of the products. Shape (count, width, rank)."""
+    """Their B matrices, in the type of the products. Shape (count, width, rank)."""
     layers: list[LoraLinear]
     grad: Tensor
-    """The gradient of the second matrices, once `bind` was called. Shape as `lora_b`."""
+    """The gradient of the B matrices, once `bind` was called. Shape as `lora_b`."""
 
     @property
     def count(self) -> int:
@@ -72,7 +72,7 @@ class _Run:
         return int(self.lora_b.shape[2])
 
     def masters(self) -> Tensor:
-        """The second matrices as they are trained: laid out one after another. Shape as `lora_b`."""
+        """The B matrices as they are trained: laid out one after another. Shape as `lora_b`."""
         weight = self.layers[0].lora_B.data
         return torch.as_strided(weight, self.lora_b.shape, self.lora_b.stride())
 
@@ -87,11 +87,11 @@ class ProductGroup:
     """Some linear layers of the same input."""
 
     def __init__(self, name: str, layers: Sequence[nn.Module], where: WeightPlacement) -> None:
-        """Lay the layers' weights side by side; the layers themselves go on with views of them.
+        """Lay the layers' weights side by side; the layers themselves keep views of them.
 
         Args:
             name: The same in each process.
-            layers: Linear ones, with or without adapters. In few bits they cannot go on themselves.
+            layers: Linear ones, with or without adapters. In few bits they cannot be used themselves.
             where: The frozen weights are put.
         """
         bases: list[Any] = [one.base if isinstance(one, LoraLinear) else one for one in layers]
@@ -101,22 +101,22 @@ class ProductGroup:
         self.outer, self.rank, self.inner = self.frozen.outer, self.frozen.rank, self.frozen.inner
         """Widths: of all outputs together, of all adapters together, and of the input."""
         self.lora_a = self.frozen.lora_a
-        """The first matrices in the type of the products. Shape (rank, inner)."""
+        """The A matrices in the type of the products. Shape (rank, inner)."""
         self.scaling = self.adapted[0].scaling if self.adapted else 1.0
         self.dropout = self.adapted[0].dropout if self.adapted else 0.0
         self.bias = _bias(f"{name}.bias", bases, sizes, where)
         self._runs = list(_runs(layers, sizes, self.lora_a))
         self.lora_a_master = self.lora_a
-        """The first matrices as they are trained, once `bind` was called. Shape (rank, inner)."""
+        """The A matrices as they are trained, once `bind` was called. Shape (rank, inner)."""
         self._lora_a_grad: Tensor | None = None
 
     @property
     def width(self) -> int:
-        """Columns of what `forward` writes: all outputs, then what the first matrices give."""
+        """Columns of what `forward` writes: all outputs, then what the A matrices give."""
         return int(self.outer + self.rank)
 
     def bind(self) -> None:
-        """Take the places of weights and gradients, once they are laid out: first matrices lie side by side."""
+        """Take the places of weights and gradients, once they are laid out: A matrices lie side by side."""
         if self.adapted:
             weight, size = self.adapted[0].lora_A, (self.rank, self.inner)
             assert weight.grad is not None  # noqa: S101 - FlatWeights laid it out
@@ -131,26 +131,26 @@ class ProductGroup:
         return lora_a_copies + [(run.lora_b, run.masters()) for run in self._runs]
 
     def lora_b_of_runs(self) -> list[Tensor]:
-        """The second matrices in the type of the products. Shape (count, width, rank) each."""
+        """The B matrices in the type of the products. Shape (count, width, rank) each."""
         return [run.lora_b for run in self._runs]
 
     def lora_b_gradients(self) -> list[Tensor]:
-        """The gradients of the second matrices, once `bind` was called. Shape (width, rank) each."""
+        """The gradients of the B matrices, once `bind` was called. Shape (width, rank) each."""
         return [grad for run in self._runs for grad in run.grad]
 
     @property
     def lora_b(self) -> LoraB | None:
-        """The second matrices and their scale, where all layers have adapters of one rank; else None."""
+        """The B matrices and their scale, where all layers have adapters of one rank; else None."""
         matrices = [lora_b for run in self._runs for lora_b in run.lora_b]
         ranks = {matrix.shape[1] for matrix in matrices}
         return (matrices, self.scaling) if len(matrices) == self._layers and len(ranks) == 1 else None
 
     def forward(self, rows: Tensor, out: Tensor, dropped: Tensor | None = None) -> None:
-        """Apply the layers, and the first matrices of their adapters.
+        """Apply the layers, and the A matrices of their adapters.
 
         Args:
             rows: Shape (tokens, inner).
-            out: Gets the outputs, and what the first matrices give. Shape (tokens, outer + rank).
+            out: Gets the outputs, and what the A matrices give. Shape (tokens, outer + rank).
             dropped: The rows after dropout, for the adapters; None where there is none. Shape as `rows`.
         """
         if dropped is None:
@@ -160,7 +160,7 @@ class ProductGroup:
             add_product(out[:, self.outer :], dropped, self.lora_a.t(), add=False)
 
     def add_lora_b(self, out: Tensor) -> None:
-        """Add what the second matrices make of what the first ones gave.
+        """Add the products of the B matrices and what the A matrices gave.
 
         Args:
             out: As `forward` left it. Shape (tokens, outer + rank).
@@ -172,11 +172,11 @@ class ProductGroup:
             add_products(into, small, run.lora_b.transpose(1, 2), scale=self.scaling, add=True)
 
     def backward_lora_b(self, grad: Tensor, small: Tensor, *, add: bool) -> None:
-        """Make the gradients of the second matrices.
+        """Make the gradients of the B matrices.
 
         Args:
             grad: Of the outputs. Shape (tokens, outer + rank).
-            small: What the first matrices gave; may be the last columns of `grad`. Shape (tokens, rank).
+            small: What the A matrices gave; may be the last columns of `grad`. Shape (tokens, rank).
             add: Add to gradients that are there.
         """
         tokens = len(grad)
@@ -187,7 +187,7 @@ class ProductGroup:
             add_products(run.grad, grad_out.transpose(1, 2), given, scale=self.scaling, add=add)
 
     def fold(self, grad: Tensor) -> None:
-        """Make the gradient of what the first matrices gave, beside `grad`.
+        """Make the gradient of what the A matrices gave, in the last columns of `grad`.
 
         Args:
             grad: Of the outputs; its last columns get the result. Shape (tokens, outer + rank).
@@ -199,7 +199,7 @@ class ProductGroup:
             add_products(grad_small, grad_out, run.lora_b, scale=self.scaling, add=False)
 
     def backward_lora_a(self, grad: Tensor, rows: Tensor, *, add: bool) -> None:
-        """Make the gradient of the first matrices.
+        """Make the gradient of the A matrices.
 
         Args:
             grad: As `fold` leaves it. Shape (tokens, outer + rank).

@@ -15,7 +15,7 @@ BLOCK = 64
 GROUP = 256
 """Largest magnitudes that share a scale."""
 AT_ONCE = 1 << 22
-"""Weights that are turned at once: the rest of the memory is left alone."""
+"""Weights that are quantized at once, so that little memory is needed for it."""
 NORMAL_FLOAT = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
     -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
@@ -46,7 +46,7 @@ class Quantized:
 
 
 def quantize(weight: Tensor, bits: int, device: str) -> Quantized:
-    """Turn a matrix into few bits.
+    """Quantize a matrix.
 
     Args:
         weight: Its size is a multiple of 64. Shape (rows, columns).

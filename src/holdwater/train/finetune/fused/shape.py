@@ -1,8 +1,8 @@
-"""Which models the written-out step knows, and their sizes: Llama and those that are built like it.
+"""Which models the fused step knows, and their sizes: Llama and those that are built like it.
 
 Built like it: RMS norms before attention and before a gated SiLU network, rotary positions, grouped queries; heads
 of queries and keys may be normalised. A model that differs in anything is named with the reason, and is trained by
-its own code instead.
+autograd instead.
 """
 
 from collections.abc import Iterator
@@ -82,7 +82,7 @@ class DecoderShape:
 
 
 def why_not(model: Any, *, length: int, device: str = "cuda") -> str:  # noqa: ANN401 - of Transformers
-    """Why a model cannot take the written-out step; empty where it can.
+    """Why a model cannot take the fused step; empty where it can.
 
     Args:
         model: With adapters.
@@ -122,7 +122,7 @@ def _reasons(model: Any, shape: DecoderShape, length: int) -> Iterator[str]:  # 
 
 
 def _against_layer(layer: Any) -> str:  # noqa: ANN401 - of Transformers
-    """Why one layer cannot be written out; empty where it can."""
+    """Why one layer cannot be fused; empty where it can."""
     attention, network = layer.self_attn, layer.mlp
     queries = [getattr(attention, name) for name in ("q_proj", "k_proj", "v_proj")]
     others = [attention.o_proj, network.gate_proj, network.up_proj, network.down_proj]

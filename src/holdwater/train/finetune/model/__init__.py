@@ -1,1 +1,1 @@
-"""Models of Transformers: load them, put adapters beside their layers, and write them with these merged."""
+"""Models of Transformers: load them, add adapters to their layers, and write them merged."""

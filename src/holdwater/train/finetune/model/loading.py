@@ -88,7 +88,7 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
 
 
 def generate(model: Any, tokens: list[int], count: int, *, device: str, padding: int) -> list[int]:  # noqa: ANN401
-    """Let a model continue some tokens by its own code, with the likeliest ones.
+    """Let a model continue some tokens with the likeliest ones, by Transformers' generation.
 
     Args:
         model: In training mode.
@@ -118,7 +118,7 @@ def tokenizer_files(tokenizer: Any) -> dict[str, bytes]:  # noqa: ANN401 - of Tr
 
 
 def check_length(model: Any, length: int) -> None:  # noqa: ANN401 - of Transformers
-    """Refuse rows that are longer than a model has positions, or warn where it may go on beyond.
+    """Refuse rows that are longer than a model has positions, or warn where longer ones may work.
 
     Args:
         model: Of any kind.

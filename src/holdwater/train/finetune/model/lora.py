@@ -1,4 +1,4 @@
-"""Low-rank adapters beside frozen linear layers, in PEFT's names and file format.
+"""Low-rank adapters for frozen linear layers, in PEFT's names and file format.
 
 Source: Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685.
 """
@@ -69,10 +69,10 @@ class LoraConfig:
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer, and beside it the product of two small matrices that are trained."""
+    """A frozen linear layer, plus the product of two small matrices that are trained."""
 
     def __init__(self, base: nn.Module, config: LoraConfig) -> None:
-        """Begin as the base layer: the second matrix is zero.
+        """Begin as the base layer: B is zero.
 
         Args:
             base: The layer; its own weights get no gradient.
@@ -116,7 +116,7 @@ def is_transposed(module: nn.Module) -> bool:
 
 
 def add_adapters(model: nn.Module, config: LoraConfig) -> list[str]:
-    """Freeze a model, and put adapters beside its linear layers.
+    """Freeze a model, and add adapters to its linear layers.
 
     Args:
         model: Its layers are replaced in place.
@@ -240,7 +240,7 @@ def load_adapters(model: nn.Module, folder: Path) -> None:
     """Read adapters that this module or PEFT has written, into a model that has such adapters.
 
     Args:
-        model: With adapters of the same rank beside the same layers.
+        model: With adapters of the same rank at the same layers.
         folder: Holds `adapter_model.safetensors`.
 
     Raises:
@@ -264,7 +264,7 @@ def load_adapters(model: nn.Module, folder: Path) -> None:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Add all adapters to the weights beside them, and take them out of the model."""
+    """Merge all adapters into the weights of their layers, and take them out of the model."""
     for name, module in list(adapters(model)):
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module.merged())

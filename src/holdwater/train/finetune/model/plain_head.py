@@ -1,7 +1,7 @@
 """Whether a model's logits are the product of its last hidden states with its head, and nothing more.
 
-Its own code is asked: between a body that gives known hidden states and a small head, `forward` makes only what is
-special to the model, such as a cap or a factor, wherever the configuration has that.
+The model itself is tried: between a body that gives known hidden states and a small head, `forward` makes only
+what is special to the model, such as a cap or a factor, wherever the configuration has that.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def has_plain_head(model: Any) -> bool:  # noqa: ANN401 - of Transformers
         model: On any device.
     """
     if model not in _found:
-        with torch.random.fork_rng(devices=[]):  # a run goes on with the random numbers that it had
+        with torch.random.fork_rng(devices=[]):  # the run's random numbers stay as they were
             _found[model] = _is_plain(model)
     return _found[model]
 

@@ -71,7 +71,7 @@ class CachingAllocator:
         return block
 
     def free(self, block: MemoryBlock) -> None:
-        """Take a block back, and join it with free ones beside it."""
+        """Take a block back, and join it with free neighbours."""
         self.allocated = Bytes(self.allocated - block.size)
         if block.after is not None and block.after.free:
             self._lose(block.after)

@@ -1,8 +1,8 @@
-"""What steps by a model's own code will take from a device, from what that code asks for without memory.
+"""What steps under autograd will take from a device, predicted from a trace on the meta device.
 
-It follows what such a run does on a CUDA device: weights are moved one by one, trained ones are laid out anew, a
-first step runs eagerly, what that took is given back, a second one is captured, which keeps memory of its own, and
-an evaluation runs eagerly beside it. In the middle of each step the library of matrix products takes a workspace
+The trace is replayed as such a run goes on a CUDA device: weights are moved one by one, trained ones are laid out
+again, a first step runs eagerly, its memory is given back, a second one is captured, which keeps memory of its
+own, and an evaluation runs eagerly. In the middle of each step the library of matrix products takes a workspace
 for each thread, which keeps the segment that it lies in from being given back.
 """
 
@@ -36,7 +36,7 @@ class _Traces(NamedTuple):
 
 
 class AutogradPlanned:
-    """A model on no device that takes its steps by its own code."""
+    """A model on the meta device whose steps run under autograd."""
 
     def __init__(self, model: Any, *, length: int, bits: int | None) -> None:  # noqa: ANN401
         """Take a model, as `Planned` does."""
@@ -207,4 +207,4 @@ def _why(planned: AutogradPlanned, step: StepPlan, rows: int) -> str:
     """What was chosen, in words."""
     said = told_rows(step.rows, planned.length, rows)
     again = ", all layers computed again in the backward pass" if step.recomputed else ""
-    return f"{said}{again}, by the model's own code"
+    return f"{said}{again}, under autograd"

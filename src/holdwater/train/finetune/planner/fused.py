@@ -1,7 +1,7 @@
-"""What written-out steps will take from a device, predicted without it from the run's own objects.
+"""What fused steps will take from a device: the planner builds the real run on the meta device.
 
-The model, its adapters, the optimizer and every buffer of a written-out step are built on torch's `meta` device,
-by the code that builds them for the run; their sizes are what the run will ask for. What the kernels of libraries
+The model, its adapters, the optimizer and every buffer are built there by the code that builds them for the run;
+their sizes are what the run will ask for. What the kernels of libraries
 take for themselves is added as it was measured.
 """
 
@@ -25,13 +25,13 @@ from holdwater.units import Bytes, format_size
 WORKSPACE = 32 << 20
 """What cuBLAS takes for each order of work on a Hopper device, in bytes; measured with torch 2.11."""
 CONTEXT = Bytes(520_000_000)
-"""What a process takes on a device beside what torch reserves; measured on an H200."""
+"""What a process takes on a device outside of what torch reserves; measured on an H200."""
 UPDATED, ENTRY = 4096, 24
 """Weights that a program of the update takes, and the bytes that say which."""
 
 
 class Planned:
-    """A model on no device, whose steps can be planned."""
+    """A model on the meta device whose steps are fused."""
 
     def __init__(self, model: Any, *, length: int, bits: int | None) -> None:  # noqa: ANN401
         """Take a model with adapters, in bfloat16, without memory; tokens in a row; bits of a frozen weight."""
@@ -116,13 +116,13 @@ CHUNKS = (CHUNK, CHUNK // 4)
 AGAIN = 0.36
 """What computing all layers again adds to the time of a step: all products but the last, forward only."""
 AWAY = 0.05
-"""What sending the residual stream to the host and back adds, beside other work; not measured yet."""
+"""What sending the residual stream to the host and back adds while other work runs; not measured yet."""
 STARTING = 45
 """Tokens that a micro-batch could compute in the time that starting its kernels takes; measured on an H200."""
 
 
 def choose(planned: Planned, *, rows: int, limit: Bytes | None) -> Choice:
-    """As `choose_settings`, for written-out steps."""
+    """As `choose_settings`, for fused steps."""
     parts = [part for part in range(rows, 0, -1) if rows % part == 0]
     sketches = [
         StepPlan(rows=part, chunk=chunk, offloaded=away)

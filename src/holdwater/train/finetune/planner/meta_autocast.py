@@ -34,7 +34,7 @@ WIDENED = frozenset((
     "softmax", "log_softmax", "sum", "prod", "cumsum", "cumprod", "norm", "linalg_norm", "linalg_vector_norm",
     "linalg_matrix_norm",
 ))  # fmt: skip
-"""Are made in float32 unless they are told a type."""
+"""Are made in float32 unless a type is given."""
 ALIKE = frozenset((
     "addcdiv", "addcmul", "atan2", "bilinear", "cross", "dot", "vdot", "grid_sampler", "index_put", "tensordot",
     "scatter_add",

@@ -1,4 +1,4 @@
-"""What a model's own code asks an allocator for, in order, found by running it where tensors have no memory.
+"""What a model under autograd asks an allocator for, in order, found by running it on the meta device.
 
 Each piece of memory is noted when an operation makes it, and when nothing refers to it any more. Source of the
 way: PyTorch's `TorchDispatchMode`, which sees every operation, those of the backward pass included.
@@ -147,7 +147,7 @@ def trace(function: Callable[[], object], known: list[Tensor]) -> Trace:
     """Note what a function asks for.
 
     Args:
-        function: Runs where tensors have no memory.
+        function: Runs on the meta device.
         known: What was there before.
     """
     with (
@@ -179,7 +179,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        """Make the three gradients; the first is added up in float32, beside a number for each of the sums."""
+        """Make the three gradients; the first is added up in float32, with a number for each of the sums."""
         query, key, value, _, sums, *_ = ctx.saved_tensors
         made = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         workspace = sums.new_empty(*query.shape[:-1], query.shape[-1] + 1)

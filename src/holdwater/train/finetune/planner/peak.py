@@ -26,7 +26,7 @@ class Peak:
     reserved: Bytes
     """What the allocator takes for it, with what is lost between blocks."""
     context: Bytes
-    """What the device's driver takes beside it."""
+    """What the device's driver takes as well."""
 
     @property
     def fragmentation(self) -> Bytes:

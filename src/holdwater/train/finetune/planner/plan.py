@@ -36,11 +36,11 @@ PLAN = "plan.json"
 
 
 class NotPlanned(ConfigError):  # noqa: N818 - says what it is
-    """Nothing is known of a model's steps beforehand."""
+    """The steps of a model cannot be planned."""
 
 
 def planned_of(settings: TrainSettings, tuning: TuneSettings) -> Planned | AutogradPlanned:
-    """Build a model without memory, as it will be trained on a CUDA device.
+    """Build a model on the meta device, as it will be trained on a CUDA device.
 
     Args:
         settings: Of the run.
@@ -52,10 +52,10 @@ def planned_of(settings: TrainSettings, tuning: TuneSettings) -> Planned | Autog
     model = _model_of(tuning.model)
     if tuning.lora_rank:
         add_adapters(model, LoraConfig.of(tuning))
-    written_out = not why_not(model, length=settings.train_seq_length)
+    fused = not why_not(model, length=settings.train_seq_length)
     model.to(torch.bfloat16 if tuning.lora_rank else torch.float32)
-    kind = Planned if written_out else AutogradPlanned
-    return kind(model, length=settings.train_seq_length, bits=tuning.quantize)
+    planned = Planned if fused else AutogradPlanned
+    return planned(model, length=settings.train_seq_length, bits=tuning.quantize)
 
 
 def choose_settings(planned: Planned | AutogradPlanned, *, rows: int, limit: Bytes | None) -> Choice:
@@ -64,11 +64,11 @@ def choose_settings(planned: Planned | AutogradPlanned, *, rows: int, limit: Byt
     Args:
         planned: The model.
         rows: Of a micro-batch, as it was asked for; it may be cut into equal parts.
-        limit: What the process may take; None chooses as if there were room for everything.
+        limit: What the process may take; None sets no limit.
 
     Raises:
         ConfigError: Nothing fits.
-        NotPlanned: The model's own code does not run without memory.
+        NotPlanned: The model does not run on the meta device.
     """
     if isinstance(planned, Planned):
         return choose(planned, rows=rows, limit=limit)
@@ -78,7 +78,7 @@ def choose_settings(planned: Planned | AutogradPlanned, *, rows: int, limit: Byt
         raise
     except Exception as error:  # whatever the code of a model may raise
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
-        reason = f"the model's own code does not run without memory ({reason})"
+        reason = f"the model does not run on the meta device ({reason})"
         raise NotPlanned(f"{reason}; try it with a few steps") from error
 
 
@@ -180,7 +180,7 @@ def check_plan(choice: Choice) -> None:
 
 
 def _model_of(name: str) -> Any:  # noqa: ANN401 - of Transformers
-    """A model on no device."""
+    """A model on the meta device."""
     transformers = importlib.import_module("transformers")
     folder = Path(name).expanduser()
     where, local = (str(folder), True) if folder.is_dir() else (name, hub_is_away())

@@ -1,1 +1,1 @@
-"""The training step in three ways: fused, captured from the model's own autograd, or eager."""
+"""The training step in three ways: fused, captured autograd, or eager."""

@@ -1,4 +1,4 @@
-"""Losses and gradients by a model's own code and autograd, on inputs that stay where they are."""
+"""Losses and gradients of any model by autograd, on inputs that stay where they are."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

@@ -128,7 +128,7 @@ def _choose(model: Any, settings: TrainSettings, where: WeightPlacement, step: S
             count, share = quantize_linear_layers(model, where.bits, settings.device)
             _say("the weights of %d linear layers, %.0f%% of all, are in %d bits", count, 100 * share, where.bits)
         if on_cuda:
-            _say("each step is captured from the model's own code")
+            _say("each step runs under autograd, and is captured")
             backend = CapturedBackend(model, settings, step)
         else:
             _say("each step runs eagerly: CUDA graphs need a CUDA device, and this is %s", settings.device)

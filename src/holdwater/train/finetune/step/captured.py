@@ -1,4 +1,4 @@
-"""Steps of any model by its own code and autograd, captured as CUDA graphs."""
+"""Steps of any model by autograd, captured as CUDA graphs."""
 
 from functools import partial
 from typing import Any

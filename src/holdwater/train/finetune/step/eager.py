@@ -1,4 +1,4 @@
-"""Steps of any model by its own code and autograd, run eagerly: for devices without CUDA graphs."""
+"""Steps of any model by autograd, run eagerly: for devices without CUDA graphs."""
 
 from typing import Any, ClassVar
 

@@ -1,6 +1,6 @@
-"""Linear layers of any model with frozen weights in few bits, for steps that a model's own code takes.
+"""Linear layers of any model with frozen weights in few bits, for steps under autograd.
 
-Source of training adapters beside such weights: Dettmers et al. (2023), "QLoRA", arXiv 2305.14314.
+Source of training adapters of such weights: Dettmers et al. (2023), "QLoRA", arXiv 2305.14314.
 """
 
 from dataclasses import fields

@@ -165,7 +165,7 @@ class StaticStep:
         """Of the step so far."""
 
     def clear(self) -> None:
-        """Forget all gradients: the next micro-batch writes them anew."""
+        """Forget all gradients: the next micro-batch overwrites them."""
         self.micro_batches = 0
 
     def refresh(self) -> None:

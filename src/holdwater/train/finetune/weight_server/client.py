@@ -34,14 +34,14 @@ class WeightClient:
     """Memory of this process."""
 
     facts: dict[str, Any] | None = None
-    """What the process before has told of weights that are whole; None where they must be loaded."""
+    """What the process before has recorded of complete weights; None where they must be loaded."""
     parked: str | None = None
     """The token under which the process before has left what is trained; None where it is not left here."""
     keeps = False
     """Whether another process finds here what this one leaves."""
 
     def place(self, name: str, shape: tuple[int, ...], like: Tensor, *, device: str) -> Tensor:
-        """Make room for weights; where `facts` are known they lie in it already.
+        """Allocate memory for weights; where `facts` are known they lie in it already.
 
         Args:
             name: Of the weights, the same in each process.
@@ -144,7 +144,7 @@ class ServedWeights(WeightClient):
 
     def close(self) -> None:
         """Leave: another trainer may come."""
-        with contextlib.suppress(OSError):  # what it was told last may not have arrived
+        with contextlib.suppress(OSError):  # the last message may not have arrived
             self._words.close()
         self._socket.close()
 
@@ -185,7 +185,7 @@ def open_weight_client(settings: TrainSettings, tuning: TuneSettings) -> WeightC
 
 
 def _identity(settings: TrainSettings, tuning: TuneSettings) -> str:
-    """What tells weights, and how they are laid out, from others."""
+    """Identifies weights and their layout."""
     folder = Path(tuning.model).expanduser()
     files = sorted(file for file in folder.glob("*") if file.suffix in {".json", ".safetensors"})
     known = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]

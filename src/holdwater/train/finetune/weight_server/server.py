@@ -96,7 +96,7 @@ class WeightServer:
 
         Args:
             word: With `say`: `begin` (whose weights, by `identity`), `place` (memory of `size` bytes by `name`),
-                `whole` (the weights are all there; `facts` are told to the next trainer), `park` (what is trained
+                `whole` (the weights are all there; `facts` are sent to the next trainer), `park` (what is trained
                 stays as it is from now on, under a `token`; None: it is changed from now on), `forget` (the
                 weights are no longer whole: the next trainer fills them again).
         """
