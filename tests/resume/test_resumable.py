@@ -23,8 +23,9 @@ GO_ON, STOP = Ending(recycled=True, reason="memory is short"), Ending(recycled=F
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Signals are handled as before afterwards."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    """Signals are handled as in a program that was started by hand; as before afterwards."""
+    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -51,7 +52,8 @@ class Process:
             out=str(folder / "run"),
             settings=settings,
         )
-        self.session, self.progress = Session(), {"sum": 0.0}
+        self.out, self.session, self.progress = restart.out, Session(), {"sum": 0.0}
+        monkeypatch.setattr(lock, "PATIENCE", 0.0)
         monkeypatch.setattr(sessions, "current", lambda: self.session)
         monkeypatch.setattr(resumable, "BudgetCallback", lambda _: ladder or EndsAt(0, None))
         self.resumption = Resumption(restart)
@@ -72,11 +74,11 @@ class Process:
                 made.append(step)
                 each(step)
         except sessions.GoOn:
-            made.append(-1)
+            with lock.hold(Path(self.out)):  # the next process can have it at once
+                return [*made, -1]
         except SystemExit as stopped:
             made.append(-int(stopped.code or 0))
-        finally:
-            self.resumption._held.close()
+        self.resumption._held.close()
         return made
 
 
@@ -116,7 +118,6 @@ class TestCheckpoints:
 
     def test_of_the_run_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another process that trains in the folder is not disturbed."""
-        monkeypatch.setattr(lock, "PATIENCE", 0.0)
         process = Process(tmp_path, monkeypatch)
 
         with lock.hold(tmp_path / "run"), pytest.raises(RunFolderError, match="another process trains"):
@@ -143,7 +144,7 @@ class TestAnotherProcess:
         assert places == ([0], [6])
         assert second.progress["sum"] == straight
         assert (tmp_path / "reason").read_text() == "memory is short"
-        assert (first.session.channel["in_use"], first.session.budget_callback) == (123, None)
+        assert (first.session.channel["in_use"], first.session.budget_callback) == (102, None)
         assert [one.session.channel["goes_on_from"] for one in (first, second)] == [0, 6]
         assert first.session.counted == ["holdwater.step"] * 6
         assert first.session.channel["resumable"] == 1

@@ -115,7 +115,7 @@ class TestUnderASupervisor:
         with pytest.raises(trainer.sessions.GoOn):
             train(callback, 10)
 
-        assert (session.steps, len(session.counted), session.channel["in_use"]) == (7, 7, 123)
+        assert (session.steps, len(session.counted), session.channel["in_use"]) == (7, 7, 102)
         assert (tmp_path / "reason").read_text() == "memory is short"
 
     def test_stops_where_another_process_would_not_help(
