@@ -24,8 +24,10 @@ GO_ON, STOP = Ending(recycled=True, reason="memory is short"), Ending(recycled=F
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Signals are handled as in a program that was started by hand; as before afterwards."""
-    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
