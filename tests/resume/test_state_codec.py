@@ -152,6 +152,12 @@ class TestRefusal:
         with pytest.raises(ConfigError, match=words):
             state_of(thing, "name")
 
+    @pytest.mark.parametrize("name", ["state_dict", "load_state_dict"])
+    def test_needs_both_ways(self, name: str) -> None:
+        """A state that can be read but not put back, and the other way round."""
+        with pytest.raises(ConfigError, match="has no state_dict and load_state_dict"):
+            state_of(type("Half", (), {name: dict})(), "name")
+
 
 class TestThings:
     """States are read from objects and put back into them."""
