@@ -72,6 +72,20 @@ class TestReports:
 
         assert sum(gain.weight.python for gain in found if gain.count == 1 and gain.type == "list") > 240_000
 
+    @pytest.mark.parametrize("way", ["default", "closure"])
+    def test_a_list_of_functions(self, namespace: dict[str, Any], way: str) -> None:
+        """Hooks, each of which holds a batch."""
+        hooks: list[Any] = []
+        namespace["hooks"] = hooks
+
+        def add(number: int) -> None:
+            batch = bytes(100_000 + number)
+            hooks.append((lambda held=batch: held) if way == "default" else (lambda: batch))
+
+        gain = named(grow(add), "hooks")
+        assert (gain.count, gain.type) == (40, "list")
+        assert gain.weight.python == pytest.approx(40 * 100_000, rel=0.05)
+
     def test_a_list_of_tensors(self) -> None:
         """By its name, with the bytes of the storages."""
         rows: list[Any] = []
