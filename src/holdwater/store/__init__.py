@@ -1,1 +1,1 @@
-"""The folder of a run: its history in SQLite, its checkpoints, its resolved configuration."""
+"""Write and read the folder of a run: its history in SQLite, its checkpoints, its lock."""

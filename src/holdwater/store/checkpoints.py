@@ -1,4 +1,4 @@
-"""Folders of checkpoints: written aside, synced, renamed; checked by checksum before they are used.
+"""Checkpoint folders: written to a temporary folder, synced, renamed; verified by checksum before use.
 
 A checkpoint is a folder `step-00000400` of files and a `manifest.json` that names each file with its size
 and SHA-256, and carries a checksum of its own. The manifest is written last. A folder without a valid
@@ -24,27 +24,27 @@ _REPLACED = ".replaced-"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A whole checkpoint."""
+    """A complete checkpoint."""
 
     folder: Path
     step: int
     state: dict[str, Any]
-    """What the writer put beside the tensors: random states, data position, settings."""
+    """What the writer stored with the tensors: random states, data position, settings."""
 
 
 RESTING = "resting"
-"""In the state of a checkpoint that holds no weights: they lie with a weight server, under this token."""
+"""The key of the token under which a weight server holds the weights, if the checkpoint has none."""
 
 
 class CheckpointFolder:
     """The checkpoints of a run."""
 
     def __init__(self, folder: Path, *, keep: int = 3) -> None:
-        """Look after a folder of checkpoints.
+        """Manage a folder of checkpoints.
 
         Args:
-            folder: Where they lie; made when the first is written.
-            keep: How many of the newest to keep, beside the best.
+            folder: Their folder; created when the first is written.
+            keep: How many of the newest to keep, in addition to the best.
         """
         self.folder = folder
         self._keep = keep
@@ -52,12 +52,12 @@ class CheckpointFolder:
     def write(
         self, step: int, files: Mapping[str, Callable[[Path], object]], state: Mapping[str, Any], *, best: bool
     ) -> Path:
-        """Write a checkpoint; afterwards it is whole, or absent and the older ones untouched.
+        """Write a checkpoint; afterwards it is complete, or absent and the older ones are untouched.
 
         Args:
             step: The step that has just ended.
             files: A function for each file, which writes it at the path that it is given.
-            state: What else belongs to the checkpoint; JSON.
+            state: Other data of the checkpoint, as JSON.
             best: Whether this is the best so far, and kept when it is no longer among the newest.
 
         Returns:
@@ -83,14 +83,14 @@ class CheckpointFolder:
         return target
 
     def newest(self, warn: Callable[[str], None], *, after: int = -1) -> Checkpoint | None:
-        """Find the newest whole checkpoint.
+        """Find the newest complete checkpoint.
 
         Args:
-            warn: Told of each newer one that is not whole, and why.
+            warn: Called for each newer one that is not complete, with the reason.
             after: A step; checkpoints of it and of earlier ones are not even read.
 
         Returns:
-            The checkpoint, or None where there is no whole one.
+            The checkpoint, or None if there is no complete one.
         """
         self._recover()
         for folder in reversed(self._folders()):
@@ -116,7 +116,7 @@ class CheckpointFolder:
         _sync(aside)
 
     def _folders(self) -> list[Path]:
-        """All folders that claim to be checkpoints, the oldest first."""
+        """All folders that are named as checkpoints, the oldest first."""
         return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
 
     def _sweep(self) -> None:
@@ -134,7 +134,7 @@ class CheckpointFolder:
         shutil.rmtree(replaced, ignore_errors=True)
 
     def _recover(self) -> None:
-        """Put back a checkpoint whose replacement was killed between the two renames."""
+        """Restore a checkpoint whose replacement was killed between the two renames."""
         for replaced in self.folder.glob(f"{_REPLACED}*"):
             target = self.folder / replaced.name.removeprefix(_REPLACED)
             if target.exists():
@@ -143,7 +143,7 @@ class CheckpointFolder:
                 replaced.rename(target)
 
     def _prune(self, *, written: Path, best: bool) -> None:
-        """Keep the one just written, the newest and the best; a folder that is not whole counts for nothing."""
+        """Keep the one just written, the newest and the best; incomplete folders do not count."""
         whole = [folder for folder in self._folders() if _looks_whole(folder)]
         bests = [path for path in whole if (best and path == written) or _claims_best(path)]
         kept = {written, *whole[-self._keep :], *bests[-1:]}
@@ -162,7 +162,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         The checkpoint, every file of which has the recorded size and checksum.
 
     Raises:
-        CheckpointError: It is not whole; the message says in what.
+        CheckpointError: It is not complete; the message says why.
     """
     manifest = _read_manifest(folder)
     for name, recorded in manifest["files"].items():
@@ -186,7 +186,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _looks_whole(folder: Path) -> bool:
-    """Whether the manifest is valid and every file has its size; checksums take too long to look at each time."""
+    """Whether the manifest is valid and every file has its size; checksums take too long to verify each time."""
     try:
         files = _read_manifest(folder)["files"]
         return all((folder / name).stat().st_size == recorded["bytes"] for name, recorded in files.items())

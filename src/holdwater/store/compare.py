@@ -13,26 +13,26 @@ RANDOM = "random.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where two runs part."""
+    """The first difference of two runs."""
 
     step: int
     what: str
-    """The file and the tensor, or what the manifest holds."""
+    """The file and the tensor, or the key of the manifest."""
     how: str
 
 
 @dataclass(frozen=True, slots=True)
 class StateComparison:
-    """What two runs have in common."""
+    """The result of comparing two runs."""
 
     steps: tuple[int, ...]
     """The steps whose checkpoints were compared."""
     tensors: int
-    """In all of them together."""
+    """Number of tensors in all of them together."""
     difference: Difference | None
-    """The first one; None where all agree to the bit."""
+    """The first difference; None if all agree to the bit."""
     unseeded: tuple[str, ...] = ()
-    """Random states that differ before the first step already, for nobody has seeded them: they are left out."""
+    """Random states that differ before the first step, since they are not seeded: they are left out."""
 
 
 def compare_runs(one: Path, other: Path) -> StateComparison:
@@ -109,7 +109,7 @@ def _tensors(file: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 def _how(
     mine: tuple[str, tuple[int, ...], bytes] | None, theirs: tuple[str, tuple[int, ...], bytes] | None
 ) -> str:
-    """How two tensors differ; empty where they do not."""
+    """How two tensors differ; empty if they do not."""
     if mine is None or theirs is None:
         return "only one of the two runs has it"
     if mine[:2] != theirs[:2]:

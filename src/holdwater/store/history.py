@@ -1,4 +1,4 @@
-"""Read the history of a run, while it goes on or after it has ended in whatever way."""
+"""Read the history of a run, while it runs or after it has ended in any way."""
 
 import json
 import sqlite3
@@ -23,7 +23,7 @@ class RecordedSession:
     began: float
     """Seconds since 1970."""
     first_step: int
-    """The step from which it went on; 0 for a run's beginning."""
+    """The step from which it continued; 0 for the start of a run."""
     facts: dict[str, Any]
     summary: dict[str, Any] | None
     """Its judgement as JSON (schema 1); None if it ended before the first one."""
@@ -47,7 +47,7 @@ class History:
     path: Path
     sessions: tuple[RecordedSession, ...]
     samples: Buckets
-    """Of the sessions in turn; steps that a killed session had done and a later one did again are left out."""
+    """Samples of all sessions in order; steps of a killed session that a later one repeated are left out."""
     marks: tuple[Mark, ...]
     verdicts: tuple[tuple[int, str], ...]
     """Step and verdict of each judgement."""
@@ -56,7 +56,7 @@ class History:
 
     @property
     def budgets(self) -> Budgets | None:
-        """The budget of each pool; of a run of an older version the one that it had; None if none was recorded."""
+        """The budget of each pool; a run of an older version has one; None if none was recorded."""
         return next(
             (found for session in reversed(self.sessions) if (found := _read_budgets(session)) is not None), None
         )
@@ -87,7 +87,7 @@ def read_history(folder: Path, *, rank: int = 0) -> History:
 
     Args:
         folder: The folder of the run.
-        rank: The number of the process among those of the run.
+        rank: The rank of the process.
 
     Returns:
         Everything that was flushed, however the run ended.
@@ -111,7 +111,7 @@ def read_history(folder: Path, *, rank: int = 0) -> History:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open for reading; on a read-only medium, where the log cannot be joined, as an unchanging file."""
+    """Open for reading; on a read-only medium, where the log cannot be opened, as an immutable file."""
     quoted = path.resolve().as_uri()
     connection = sqlite3.connect(f"{quoted}?mode=ro", uri=True, timeout=10)
     try:
@@ -125,7 +125,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _read(connection: sqlite3.Connection, path: Path) -> History:
-    """Read all tables in one consistent view; a writer that was killed at once has not made them yet."""
+    """Read all tables in one consistent view; a writer that was killed early may not have created them."""
     connection.execute("BEGIN")
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'summaries'").fetchone() is None:
         return History(path, (), no_buckets(), (), (), ())
@@ -156,7 +156,7 @@ def _decode(text: str | None) -> dict[str, Any] | None:
 
 
 def _until(buckets: Buckets, end: int | None) -> Buckets:
-    """Leave out what a later session did again; it begins with a sample of the step `end`."""
+    """Leave out steps that a later session repeated; it begins with a sample of the step `end`."""
     if end is None:
         return buckets
     keep = buckets.first_step < end
@@ -186,5 +186,5 @@ def read_samples(connection: sqlite3.Connection, session: int) -> Buckets:
         low=low.copy(),
         high=high.copy(),
         total=np.nan_to_num(mean),
-        count=(~np.isnan(mean)).astype(np.int64),  # what is stored is the mean: each bucket weighs one
+        count=(~np.isnan(mean)).astype(np.int64),  # the mean is stored: each bucket has weight one
     )

@@ -1,6 +1,6 @@
-"""A folder in memory for checkpoints that live only until the next process has taken them over.
+"""A folder in memory for checkpoints that the next process of a run takes over.
 
-It is held by the process that made it; one whose holder has died is swept away by the next run.
+The process that created it locks it; the next run removes folders whose process has died.
 """
 
 import fcntl
@@ -14,18 +14,18 @@ from typing import IO
 from holdwater.store.checkpoints import RESTING, CheckpointFolder
 
 PREFIX = "holdwater-"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - memory is what is wanted; the folder below is this user's alone
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - memory is intended; the folder below is private to this user
 
 
 class InMemoryFolder:
-    """The folder of one run, in memory where the system has a file system there."""
+    """The folder of one run, in memory if the system has a file system there."""
 
     def __init__(self, out: Path, *, root: Path | None = None) -> None:
-        """Make it and hold it, and sweep away what dead runs have left.
+        """Create and lock it, and remove folders of dead runs.
 
         Args:
             out: The folder of the run.
-            root: Where to make it; None takes the shared memory, or the temporary folder where there is none.
+            root: Its parent; None takes shared memory, or the temporary folder if there is none.
         """
         root = root or (SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir()))
         name = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
@@ -43,19 +43,19 @@ class InMemoryFolder:
         return CheckpointFolder(self.path / "checkpoints", keep=1)
 
     def empty(self) -> None:
-        """Remove what an earlier run in the same folder has left: this one begins anew, or elsewhere."""
+        """Remove what an earlier run in the same folder left: this one starts afresh or from elsewhere."""
         if self._lock is not None:  # else another supervisor is at work there
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def remove(self) -> None:
-        """Remove it: the run has ended, and its last checkpoint lies in its own folder."""
+        """Remove it: the run has ended, and its last checkpoint is in its own folder."""
         if self._lock is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             self._lock.close()
 
 
 def _hold(folder: Path) -> IO[str] | None:
-    """Hold a folder; None where somebody else does."""
+    """Lock a folder; None if another process has locked it."""
     lock = (folder / "lock").open("a+", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,7 +66,7 @@ def _hold(folder: Path) -> IO[str] | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove a folder that nobody holds; its newest checkpoint goes to its run, if that is still there."""
+    """Remove an unlocked folder; its newest checkpoint is copied to its run's folder, if that still exists."""
     try:
         lock = _hold(folder)
     except OSError:

@@ -1,4 +1,4 @@
-"""Hold the folder of a run for one process: two that write checkpoints into it would spoil each other's."""
+"""Lock the folder of a run for one process: two writers would corrupt each other's checkpoints."""
 
 import fcntl
 import time
@@ -11,12 +11,12 @@ from holdwater.errors import RunFolderError
 LOCK = ".lock"
 """The file in the folder that is locked."""
 PATIENCE = 12.0
-"""Seconds that a process whose supervisor has died may take to end, and so to let go."""
+"""Seconds that a process whose supervisor has died may take to end and release its lock."""
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; the kernel lets go of it however the process ends.
+    """Lock a run's folder for this process; the kernel unlocks it however the process ends.
 
     Args:
         folder: The folder of the run.

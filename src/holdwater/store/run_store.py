@@ -1,6 +1,6 @@
-"""Write the history of a run while it goes on: one SQLite file a rank, whole after `kill -9`.
+"""Write the history of a run while it runs: one SQLite file a rank, intact after `kill -9`.
 
-The write-ahead log makes each flush whole or absent, and lets others read meanwhile (SQLite
+The write-ahead log makes each flush complete or absent, and lets others read meanwhile (SQLite
 documentation, "Write-Ahead Logging"). The file's size is bounded: the samples of a session are those of
 its timeline, which merges neighbours; those of earlier sessions are thinned when a new one begins.
 """
@@ -25,7 +25,7 @@ from holdwater.timeline.buckets import Buckets, thin
 from holdwater.timeline.timeline import CAPACITY, Timeline
 
 MOST_MARKS = 20_000
-"""Marks of one kind that are kept; of more, the oldest go."""
+"""Most marks of one kind that are kept; the oldest are removed."""
 
 _NAMES = ", ".join(("session", "first_step", "last_step", "seconds", *COLUMNS))
 _INSERT = f"INSERT OR REPLACE INTO samples ({_NAMES}) VALUES (?, ?, ?, ?{', ?' * len(COLUMNS)})"  # noqa: S608
@@ -35,7 +35,7 @@ class RunStore:
     """The writer of one rank's history. Rows wait in memory until `flush`."""
 
     def __init__(self, folder: Path, *, rank: int = 0) -> None:
-        """Open the database of a run's folder, made if it is not there.
+        """Open the database of a run's folder, created if it does not exist.
 
         Args:
             folder: The folder of the run.
@@ -67,7 +67,7 @@ class RunStore:
         Args:
             began: Seconds since 1970.
             first_step: The step before the session's first.
-            facts: What is worth knowing of this process: command, versions, budget.
+            facts: Facts on this process: command, versions, budget.
 
         Raises:
             StoreError: The database cannot be written.
@@ -84,49 +84,49 @@ class RunStore:
         self._written = self._generation = 0
 
     def mark(self, step: int, seconds: float, kind: str, facts: Mapping[str, Any]) -> None:
-        """Note an event: an epoch, an evaluation, a checkpoint."""
+        """Add an event: an epoch, an evaluation, a checkpoint."""
         text = json.dumps({str(name): value for name, value in facts.items()}, default=str, skipkeys=True)
         self._queue("marks", (self._session, step, seconds, str(kind), text))
 
     def verdict(self, verdict: Verdict) -> None:
-        """Note a judgement."""
+        """Add a judgement."""
         findings = json.dumps([finding.as_row() for finding in verdict.findings])
         self._queue("verdicts", (self._session, verdict.step, verdict.kind, findings))
 
     def explanation(self, component: str, explanation: Explanation) -> None:
-        """Note what explains the growth of a component."""
+        """Add the explanation of a component's growth."""
         body = json.dumps(explanation.as_json())
         self._queue("explanations", (self._session, explanation.step, component, explanation.explained, body))
 
     def decision(self, decision: Decision) -> None:
-        """Note a decision."""
+        """Add a decision."""
         self._queue("decisions", (self._session, decision.step, decision.action, decision.reason))
 
     def outcome(self, outcome: Outcome) -> None:
-        """Note what an action did."""
+        """Add an action's outcome."""
         row = (outcome.step, outcome.action, outcome.reason, outcome.freed_bytes, outcome.seconds)
         self._queue("outcomes", (self._session, *row, outcome.error))
 
     def summary(self, summary: Mapping[str, Any]) -> None:
-        """Note the judgement of the whole session so far; only the newest waits to be written."""
+        """Set the judgement of the session so far; only the newest is written."""
         statement = "INSERT OR REPLACE INTO summaries VALUES (?, ?)"
         self._summary = [(statement, (self._session, json.dumps(summary)))]
 
     def begin_again(self) -> None:
-        """Forget the samples and judgements of this session: another clock was found for it."""
+        """Delete the samples and judgements of this session: it is judged by another clock now."""
         self._connection.execute("DELETE FROM samples WHERE session = ?", (self._session,))
         self._connection.execute("DELETE FROM verdicts WHERE session = ?", (self._session,))
         self._waiting = [(statement, row) for statement, row in self._waiting if "INTO verdicts" not in statement]
         self._written = self._generation = 0
 
     def flush(self, timeline: Timeline) -> None:
-        """Write what waits, and the buckets that are new since the last flush, in one transaction.
+        """Write pending rows, and the buckets that are new since the last flush, in one transaction.
 
         Args:
             timeline: The history of this session.
 
         Raises:
-            StoreError: The database cannot be written (a full disk, say); what waits keeps waiting.
+            StoreError: The database cannot be written (such as a full disk); pending rows are kept.
         """
         afresh = timeline.generation != self._generation
         buckets = timeline.buckets(0 if afresh else max(self._written - 1, 0))  # the last may have been amended
@@ -147,7 +147,7 @@ class RunStore:
         self._written, self._generation = timeline.closed, timeline.generation
 
     def close(self) -> None:
-        """Close the database; what was not flushed is gone."""
+        """Close the database; rows that were not flushed are lost."""
         self._connection.close()
 
     def _queue(self, table: str, row: tuple[Any, ...]) -> None:
@@ -159,7 +159,7 @@ class RunStore:
         self._waiting.append((f"INSERT OR REPLACE INTO {table} VALUES ({places})", values))  # noqa: S608
 
     def _thin_earlier_sessions(self) -> None:
-        """Keep the samples of all earlier sessions together within the size of one timeline."""
+        """Thin the samples of all earlier sessions to the size of one timeline."""
         (rows,) = self._connection.execute("SELECT count(*) FROM samples").fetchone()
         sessions = [row[0] for row in self._connection.execute("SELECT id FROM sessions ORDER BY id")]
         if rows > CAPACITY:
@@ -175,12 +175,12 @@ class RunStore:
 
 
 def _storable(text: str) -> str:
-    """Text without what UTF-8 cannot hold, such as parts of file names in another encoding."""
+    """Text without characters that UTF-8 cannot encode, such as parts of file names in another encoding."""
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def sample_rows(session: int, buckets: Buckets) -> list[list[float]]:
-    """Write buckets as rows of the table `samples`; SQLite stores NaN, what was not read, as NULL."""
+    """Write buckets as rows of the table `samples`; SQLite stores NaN (not read) as NULL."""
     with np.errstate(invalid="ignore", divide="ignore"):
         means = buckets.total / buckets.count
     parts = np.stack((buckets.low, buckets.high, means), axis=1)
@@ -191,12 +191,12 @@ def sample_rows(session: int, buckets: Buckets) -> list[list[float]]:
 
 
 def amend_summary(folder: Path, summary: Mapping[str, Any], *, rank: int = 0) -> None:
-    """Put the judgement of a whole run in the place of its last process's.
+    """Replace the judgement of a run's last process by that of the whole run.
 
     Args:
         folder: The folder of the run.
         summary: As JSON (schema 1).
-        rank: The number of the process among those of the run.
+        rank: The rank of the process.
 
     Raises:
         StoreError: The database cannot be written.

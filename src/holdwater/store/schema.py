@@ -44,12 +44,12 @@ COMMIT;
 
 
 def database_path(folder: Path, rank: int = 0) -> Path:
-    """Where the history of a rank lies."""
+    """The database file of a rank."""
     return folder / f"rank-{rank}.db"
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables of a new database, or check that an old one can be gone on with.
+    """Create the tables of a new database, or check that an existing one can be extended.
 
     Args:
         connection: The database.
@@ -61,7 +61,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(VERSION),))
     there = {row[1] for row in connection.execute("PRAGMA table_info(samples)")}
     for name in COLUMNS:
-        if name not in there:  # a run that began with an older version, which read less
+        if name not in there:  # a run of an older version, which had fewer readings
             connection.execute(f"ALTER TABLE samples ADD COLUMN {name} REAL")
     (written,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
     if int(written) > VERSION:

@@ -1,1 +1,1 @@
-"""Training, built in: a client of the guard like any other, and flat by construction."""
+"""The built-in training loop and its runs, which use the guard like any other program."""

@@ -60,11 +60,11 @@ def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
     """Refuse to resume under other settings.
 
     Args:
-        identity: What must be the same.
-        checkpoint: Of the run so far.
+        identity: The settings that must be the same.
+        checkpoint: The run's.
 
     Raises:
-        RunFolderError: Something is not.
+        RunFolderError: A setting differs.
     """
     recorded = checkpoint.state["identity"]
     for name, value in identity.items():

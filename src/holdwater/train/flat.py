@@ -1,4 +1,4 @@
-"""Weights, gradients and AdamW's moments in a few long tensors, laid out once: nothing is taken per step.
+"""Weights, gradients and AdamW's moments in a few long tensors, allocated once: a step allocates nothing.
 
 The optimizer then updates two tensors instead of dozens, and the norm of the gradient is one reduction.
 Source of the update: Loshchilov and Hutter (2019), "Decoupled Weight Decay Regularization".
@@ -16,7 +16,7 @@ Take = Callable[[str, int], Tensor]
 EPSILON = 1e-8
 """Added to the root of the second moment."""
 ALIGNMENT = 16
-"""Elements: each weight begins at a multiple of 64 bytes, so results do not depend on where it lies."""
+"""Elements: each weight begins at a multiple of 64 bytes, so results do not depend on its address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class FlatWeights:
         """Move the weights that a model trains into two tensors; its own parameters become views of them.
 
         Args:
-            model: Its weights that need no gradient stay where they are.
+            model: The model; weights that need no gradient are not moved.
             order: In which they are laid out; None takes the model's own.
             take: Allocates by a name and a number of elements, all zero or as they were left; None allocates
                 on the device of the weights.
@@ -107,8 +107,8 @@ class FlatAdamW:
         """Update the weights once.
 
         Args:
-            learning_rate: Of this step; as a tensor of shape () it may change under a captured update.
-            largest_norm: The gradients are scaled down to this norm where theirs is larger.
+            learning_rate: This step's; as a tensor of shape () it may change under a captured update.
+            largest_norm: Gradients with a larger norm are scaled down to this one.
         """
         self.steps += 1
         scale = (self._weights.gradient_norm() / largest_norm).clamp_(min=1.0).float()
@@ -171,7 +171,7 @@ def _lay_out(weights: list[nn.Parameter], name: str, take: Take) -> tuple[Tensor
 
 
 def point_at(weight: nn.Parameter, place: Tensor) -> None:
-    """Let a weight lie in another place; one that has no memory yet takes what is there.
+    """Move a weight to another tensor; one that has no memory yet takes the content found there.
 
     Args:
         weight: Of a module.

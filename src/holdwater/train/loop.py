@@ -1,4 +1,4 @@
-"""The training loop: a page of a textbook, with a guard beside it."""
+"""The training loop of the built-in training, with a guard."""
 
 import logging
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class TrainingLoop:
     callback: Callable[[Guard], None] | None = None
     """Called with the guard after each step."""
     line: SupervisorLink | None = None
-    """To the supervisor, if there is one."""
+    """The link to the supervisor, if there is one."""
 
     def run(self) -> None:
         """Train until the last step, or until the guard says stop; the last step is always checkpointed.
@@ -80,7 +80,7 @@ class TrainingLoop:
 
     @property
     def goes_on(self) -> bool:
-        """Whether a fresh process is to go on from here."""
+        """Whether a fresh process is to continue from here."""
         return self.guard.recycling and self.state.step < self.settings.steps
 
     def learn(self, step: int) -> tuple[float, float]:
@@ -91,7 +91,7 @@ class TrainingLoop:
 
         Raises:
             OneSampleTooLarge: Not even one sequence fits; everything is as before the step.
-            DataError: An example cannot be read; so is everything then.
+            DataError: An example cannot be read; everything is as before the step.
             HalfUpdated: Memory ran out while the weights were changed.
         """
         settings, state = self.settings, self.state
@@ -119,11 +119,11 @@ class TrainingLoop:
         """Call a function, and once more if memory runs out; if that does not help the run stops.
 
         Args:
-            what: Its name, for people.
+            what: Its name, for messages.
             function: Can be called again from the beginning.
 
         Returns:
-            What it returned; None where the run stops.
+            Its return value; None if the run stops.
         """
         for again in (False, True):
             try:
@@ -139,7 +139,7 @@ class TrainingLoop:
         return None
 
     def evaluate(self) -> bool:
-        """Measure the loss on what is held out; return whether it is the lowest so far."""
+        """Measure the validation loss; return whether it is the lowest so far."""
         settings, state = self.settings, self.state
         with self.guard.evaluation() as facts:
             loss = facts["loss"] = state.evaluate()
@@ -173,24 +173,24 @@ class TrainingLoop:
         self.retried("the callback", lambda: callback(self.guard))
 
     def save_last(self) -> None:
-        """Write the last checkpoint: into memory if a fresh process goes on from it at once, and there is room."""
+        """Write the last checkpoint: to memory if a fresh process continues at once, and there is space."""
         if self.goes_on and self.line is not None and self.line.save(self.state):
             return
         self.save()
 
     def _mark_epoch(self, before: float) -> None:
-        """Mark each time that the data was gone through."""
+        """Mark the end of each epoch."""
         if int(self.state.epochs) > int(before):
             self.guard.mark("epoch", number=int(self.state.epochs))
 
 
 def recovering_step(settings: TrainSettings, state: Trainable, *, deaths: int = 0) -> RecoveringStep[Any]:
-    """Take the steps of a state so that they outlive a lack of memory.
+    """Wrap the steps of a state so that they recover from out-of-memory.
 
     Args:
-        settings: Of the run.
-        state: What is trained.
-        deaths: Processes of this run that were killed for want of memory: this one begins with smaller parts.
+        settings: The run's.
+        state: The model in training.
+        deaths: Processes of this run that were killed out of memory: this one begins with smaller micro-batches.
     """
     factor = settings.batch_size_reduction_factor
     step = RecoveringStep(state.step_functions(), micro_batch=state.micro_batch, factor=factor)

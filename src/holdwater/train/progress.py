@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one live line in a terminal, plain lines elsewhere."""
+"""Show the progress of a run: one live line in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -18,14 +18,14 @@ from holdwater.units import format_size
 BAR = 16
 """Columns of the progress bar."""
 TIGHT = 0.8
-"""The share of its budget above which the host's memory is shown beside the device's."""
+"""The share of its budget above which the host's memory is shown next to the device's."""
 SHARE_OF_TIME = 0.002
 """Drawing takes at most this part of the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands after a step."""
+    """The progress of a run after a step."""
 
     step: int
     loss: float
@@ -34,10 +34,10 @@ class Progress:
 
 
 class Screen(Protocol):
-    """Shows progress, and says a line now and then."""
+    """Shows progress, and prints messages."""
 
     def show(self, progress: Progress) -> None:
-        """Take note of a step; draw if it is time."""
+        """Record a step; draw if it is due."""
         ...
 
     def say(self, line: str) -> None:
@@ -45,7 +45,7 @@ class Screen(Protocol):
         ...
 
     def close(self, *, goes_on: bool = False) -> None:
-        """Draw a last time, unless another process goes on at once, and leave the terminal as it was."""
+        """Draw a last time, unless another process continues at once, and restore the terminal."""
         ...
 
 
@@ -58,10 +58,10 @@ class Speed:
         """Begin.
 
         Args:
-            first_step: The step that this process goes on from.
+            first_step: The step that this process continues from.
             steps: The last step.
             tokens_in_step: Tokens that a step learns from.
-            began: Where and when (`time.perf_counter`) an earlier process of the same run began; None for itself.
+            began: Step and time (`time.perf_counter`) at which the run's first process began; None for this one.
         """
         now = time.perf_counter()
         self.steps = steps
@@ -69,13 +69,13 @@ class Speed:
         self._first_step, self._began = began or (first_step, now)
         self._mark = (first_step, now)
         self.average = float("nan")
-        """Of the loss, over about 100 steps."""
+        """Mean of the loss over about 100 steps."""
         self._slow = float("nan")
         self.rate = 0.0
-        """Steps per second, since the line was drawn last."""
+        """Steps per second since the line was last drawn."""
 
     def note(self, loss: float) -> None:
-        """Take in the loss of one step."""
+        """Add the loss of one step."""
         if self.average != self.average:
             self.average = self._slow = loss
         self.average += 0.02 * (loss - self.average)
@@ -83,7 +83,7 @@ class Speed:
 
     @property
     def trend(self) -> str:
-        """Where the loss is going."""
+        """The trend of the loss."""
         change = self.average - self._slow
         return "→" if abs(change) < 0.002 * abs(self._slow) else "↓" if change < 0 else "↑"
 
@@ -97,7 +97,7 @@ class Speed:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run began or went on."""
+        """Seconds since the run began or was resumed."""
         return time.perf_counter() - self._began
 
     def left(self, step: int) -> float:
@@ -107,12 +107,12 @@ class Speed:
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens learnt from in a second."""
+        """Tokens per second."""
         return self.rate * self._tokens_in_step
 
 
 def memory_against_budget(guard: Guard) -> str:
-    """Memory in use and its budget, where the tensors live; the host's beside a device, if it is tight."""
+    """Memory in use and budget of the tensors' pool; also the host's, with a device, if that is short."""
     in_use, budgets = guard.observer.in_use(), guard.budgets
     main = sum(in_use) if budgets.unified else in_use.host if budgets.device is None else in_use.device
     shown = f"{format_size(main)} / {format_size(budgets.main.limit)}"
@@ -133,7 +133,7 @@ class LiveScreen:
         self._last: Progress | None = None
 
     def show(self, progress: Progress) -> None:
-        """Take note of a step; draw if it is time."""
+        """Record a step; draw if it is due."""
         self._pace.note(progress.loss)
         self._last = progress
         now = time.perf_counter()
@@ -147,7 +147,7 @@ class LiveScreen:
         self._live.console.print(line, markup=False, highlight=False)
 
     def close(self, *, goes_on: bool = False) -> None:
-        """Draw a last time, unless another process goes on at once, and leave the terminal as it was."""
+        """Draw a last time, unless another process continues at once, and restore the terminal."""
         if self._last is not None and not goes_on:
             self._draw(self._last)
         self._live.transient = goes_on
@@ -173,18 +173,18 @@ class LiveScreen:
         self._live.update(line, refresh=True)
 
 
-def _fitting(parts: list[str | ProgressBar], room: int) -> int:
+def _fitting(parts: list[str | ProgressBar], columns: int) -> int:
     """How many of the parts fit into a line; the first three are shown in any case."""
     used = 0
     for count, part in enumerate(parts):
         used += 2 + (BAR if isinstance(part, ProgressBar) else Text.from_markup(part).cell_len)
-        if used > room + 2:
+        if used > columns + 2:
             return max(count, 3)
     return len(parts)
 
 
 class PlainScreen:
-    """Lines, fewer and fewer of them: for logs and pipes."""
+    """Plain lines at growing intervals, for logs and pipes."""
 
     def __init__(self, pace: Speed) -> None:
         self._pace = pace
@@ -192,7 +192,7 @@ class PlainScreen:
         self._last: Progress | None = None
 
     def show(self, progress: Progress) -> None:
-        """Take note of a step; print if it is time."""
+        """Record a step; print if it is due."""
         self._pace.note(progress.loss)
         self._last = progress
         if self._pace.elapsed >= self._next:
@@ -210,7 +210,7 @@ class PlainScreen:
             self._print(self._last)
 
     def _print(self, progress: Progress) -> None:
-        """Print where the run stands."""
+        """Print the progress."""
         pace = self._pace
         pace.measure(progress.step)
         self.say(

@@ -1,4 +1,4 @@
-"""Train from scratch, from a configuration to an exit code: set up, run the loop, leave a report."""
+"""Run a training from its configuration to its exit code: set up, run the loop, write the report."""
 
 import logging
 import os
@@ -51,7 +51,7 @@ class Result:
     summary: dict[str, Any]
     """The judgement as JSON (schema 1), without command and exit code."""
     recycled_at: int | None = None
-    """The step after which a fresh process goes on; None where the run has ended."""
+    """The step after which a fresh process continues; None if the run has ended."""
 
 
 def train(
@@ -66,10 +66,10 @@ def train(
 
     Args:
         config: The gathered configuration.
-        folder: Where the run lies.
+        folder: The run's folder.
         command: What the user typed, for the record.
         callback: `module:function`, called with the guard after each step.
-        restart: What a supervisor says of this process; None without one.
+        restart: The restart context; None without a supervisor.
 
     Returns:
         The exit code and the judgement.
@@ -79,7 +79,7 @@ def train(
         DataError: The text cannot be trained on.
         RunFolderError: The folder cannot be used, or holds a run with other settings.
         CheckpointError: No checkpoint can be written at all.
-        HoldwaterError: These, and whatever else people are told in a line.
+        HoldwaterError: These, and any other error that is reported in one line.
     """
     with hold(folder.out):
         try:
@@ -157,7 +157,7 @@ def _check_merged(settings: TrainSettings) -> None:
 
 
 def _new_trainable(settings: TrainSettings) -> Trainable:
-    """What is trained: the adapters of a model that was named, or a model from scratch."""
+    """The trainable: the adapters of a named model, or a model from scratch."""
     if settings.tuning is not None:
         from holdwater.train.finetune.state import new_tuning  # noqa: PLC0415 - brings Transformers
 
@@ -180,7 +180,7 @@ def _merge(settings: TrainSettings, checkpoints: CheckpointFolder) -> None:
 
 
 def _leave(loop: TrainingLoop, exit_code: int, out: Path) -> Result:
-    """Leave word for the process that goes on, or the judgement of the whole run and its report."""
+    """Write the reason for the next process, or the judgement of the whole run and its report."""
     guard, line = loop.guard, loop.line
     if loop.goes_on and line is not None:
         line.leave(guard.stop_reason or "")
@@ -209,7 +209,7 @@ def _resume(
     *,
     threads: int,
 ) -> None:
-    """Go on from the newest whole checkpoint, or from the named one; start afresh where there is none."""
+    """Resume from the newest complete checkpoint, or from the named one; start afresh if there is none."""
     named = folder.checkpoint is not None and (line is None or line.is_first)
     checkpoint = None
     if not named:
@@ -236,7 +236,7 @@ def _resume(
 
 
 def _begin_anew(state: Trainable, folder: RunFolder) -> None:
-    """Start afresh; where what an earlier process has trained is in the way, the next process does."""
+    """Start afresh; if an earlier process's trained weights prevent that, the next process does."""
     try:
         state.begin_anew()
     except CheckpointError as error:
@@ -265,7 +265,7 @@ def _run(loop: TrainingLoop) -> int:
     with _stop_on_signals(loop.guard):
         try:
             if loop.state.step == 0:
-                loop.save()  # a folder that cannot hold a checkpoint is found out now, not at hour nine
+                loop.save()  # a folder that cannot hold a checkpoint must be found now, not hours later
         except CheckpointError as error:
             raise RunFolderError(f"{error}; free some space or name another folder with --out") from error
         try:
@@ -325,7 +325,7 @@ def _guard_settings(config: Config, settings: TrainSettings, step: int, deaths: 
 
 
 def _facts(command: Sequence[str], settings: TrainSettings, state: Trainable) -> dict[str, Any]:
-    """What the store says of this process."""
+    """Facts on this process for the store."""
     return {
         "command": list(command),
         "holdwater": holdwater.__version__,
@@ -347,11 +347,11 @@ def _say_limits(guard: Guard) -> None:
 
 
 def whole_run(out: Path, run: str) -> dict[str, Any]:
-    """The judgement of all processes that a run went through.
+    """The judgement of all processes of a run.
 
     Args:
         out: The folder of the run.
-        run: What its sessions have in common.
+        run: The facts that its sessions share.
     """
     sessions = [session for session in read_history(out).sessions if session.facts.get("run") == run]
     return join_summaries([session.summary for session in sessions if session.summary is not None])
@@ -368,7 +368,7 @@ def _nothing_left(steps: int, folder: RunFolder) -> Result:
 
 
 def write_report(out: Path) -> None:
-    """Write the HTML report in a process of its own: it reads the store only, and cannot harm the run."""
+    """Write the HTML report in a separate process: it only reads the store, and cannot harm the run."""
     command = [
         sys.executable,
         "-m",

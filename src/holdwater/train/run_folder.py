@@ -1,4 +1,4 @@
-"""Find the folder of a run: a new one, or one that holds a run to go on with."""
+"""Find the folder of a run: a new one, or that of a run to resume."""
 
 import os
 import shutil
@@ -16,24 +16,24 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where a run lies, and from where it goes on."""
+    """The folder of a run, and the checkpoint that it resumes from."""
 
     out: Path
     checkpoint: Path | None = None
-    """The one checkpoint to go on from; None takes the newest whole one, if `resume`."""
+    """The checkpoint to resume from; None takes the newest complete one, if `resume`."""
     resume: bool = False
     unnamed: bool = False
-    """Whether the folder is of our choosing."""
+    """Whether the folder's name was chosen automatically."""
 
     @property
     def settings(self) -> Path | None:
-        """The configuration that the run to go on with began with; None for a new run."""
+        """The configuration file of the run to resume; None for a new run."""
         source = self.out if self.checkpoint is None else self.checkpoint.parent.parent
         path = source / "config.yaml"
         return path if self.resume and path.exists() else None
 
     def forget(self) -> None:
-        """Remove a folder that nobody named, if a refused run has left nothing but its plan in it."""
+        """Remove an automatically named folder, if a refused run left only its plan in it."""
         if self.unnamed and {path.name for path in self.out.glob("*")} <= {LOCK, "plan.json"}:
             shutil.rmtree(self.out, ignore_errors=True)
 
@@ -44,10 +44,10 @@ class RunFolder:
 
 
 def find_run_folder(out: Path | None, resume: str | None) -> RunFolder:
-    """Settle where a run lies.
+    """Choose the folder of a run.
 
     Args:
-        out: What `--out` says; None chooses.
+        out: The value of `--out`; None chooses a name.
         resume: None for a new run; empty for `--resume` alone; else the folder of a run or a checkpoint.
 
     Returns:
@@ -104,7 +104,7 @@ def _refuse_a_branch(checkpoint: Path, out: Path | None) -> None:
 
 
 def _newest_run() -> Path:
-    """The run in `runs/` that was worked on last."""
+    """The most recently used run in `runs/`."""
     runs = [folder for folder in RUNS.glob("*") if holds_run(folder)] if RUNS.is_dir() else []
     if not runs:
         raise RunFolderError(f"--resume finds no run in {RUNS.resolve()}; name one with --out or --resume PATH")

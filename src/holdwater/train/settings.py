@@ -1,4 +1,4 @@
-"""The settings of a training run from scratch."""
+"""The settings of a training run, from scratch or fine-tuning."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,14 @@ from holdwater.errors import ConfigError
 from holdwater.units import Bytes
 
 TokenLevel = Literal["byte", "character"]
-"""What a token of a model from scratch is."""
+"""The tokenization of a model from scratch."""
 OWN_AFFAIR = {"model", "max_memory"}
-"""Settings of a tuning that may change when a run goes on: a model is told by its weights."""
+"""Settings of fine-tuning that may change on resume: a model is identified by its weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneSettings:
-    """What model gets adapters, of what kind, and what they learn; each field is a key of the configuration."""
+    """The model that is fine-tuned, its adapters, and the data; each field is a key of the configuration."""
 
     model: str
     lora_rank: int
@@ -31,7 +31,7 @@ class TuneSettings:
     distrust: Literal["off", "added", "weighted"]
     distrust_alpha: float
     max_memory: Bytes | None
-    """What the process may take; None leaves it to the device."""
+    """The process's budget; None uses the device's."""
 
     def __post_init__(self) -> None:
         if self.quantize is not None and not self.lora_rank:
@@ -63,13 +63,13 @@ class TrainSettings:
     keep_checkpoints: int
     seed: int
     merged: Path | None
-    """Gets the model with its adapters when the run has ended; None writes the adapters only."""
+    """Where the merged model is written at the end; None writes the adapters only."""
     device: str
     """`cpu`, `cuda` or `mps`: never `auto`."""
     threads: int
     out: Path
     tuning: TuneSettings | None = None
-    """What is fine-tuned, and how; None trains from scratch."""
+    """The settings of fine-tuning; None trains from scratch."""
 
     @property
     def tokens_in_step(self) -> int:
@@ -77,7 +77,7 @@ class TrainSettings:
         return self.batch_size * self.train_seq_length * self.gradient_accumulation
 
     def identity(self) -> dict[str, object]:
-        """What must be the same for a run to go on exactly: all but its length, place and bookkeeping."""
+        """The settings that must be the same to resume exactly: all but length, folders and bookkeeping."""
         free = {"steps", "out", "data", "merged", "keep_checkpoints", "checkpoint_interval", "threads"}
         free |= {"batch_size_reduction_factor", "tuning"}
         own = {name: getattr(self, name) for name in self.__slots__ if name not in free}
@@ -89,7 +89,7 @@ class TrainSettings:
 
 
 def train_settings(config: Config, out: Path) -> TrainSettings:
-    """Take the training keys out of a configuration, and settle device and threads.
+    """Read the training keys of a configuration, and choose device and threads.
 
     Args:
         config: The gathered configuration.
@@ -115,8 +115,8 @@ def train_settings(config: Config, out: Path) -> TrainSettings:
 
 
 def _check_flags(config: Config) -> None:
-    """Refuse flags that say how to fine-tune where no model is named."""
-    own = {"merged", *TuneSettings.__slots__} - {"max_memory"}  # which all runs know
+    """Refuse flags of fine-tuning if no model is named."""
+    own = {"merged", *TuneSettings.__slots__} - {"max_memory"}  # which all runs have
     for name in sorted(own):
         if config.origins[name].startswith("--"):
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""The training process's side of its supervisor: tell it each step, leave it what a fresh process goes on from."""
+"""The training process's link to its supervisor: report each step, leave the state for a fresh process."""
 
 import logging
 import time
@@ -23,10 +23,10 @@ class SupervisorLink:
     """One process of a supervised run."""
 
     def __init__(self, restart: RestartContext) -> None:
-        """Take up the channel.
+        """Open the channel.
 
         Args:
-            restart: What the supervisor says of this process.
+            restart: The restart context.
         """
         self.restart = restart
         self.is_first = restart.number == 0
@@ -37,24 +37,24 @@ class SupervisorLink:
         self._unmeasured = restart.ended
 
     def tell(self, step: int, guard: Guard | None = None) -> None:
-        """Tell the supervisor which step has ended, and when."""
+        """Report to the supervisor which step has ended, and when."""
         self._channel.put("steps", step)
         self._channel.put_seconds("last_step_at", time.monotonic())
         if guard is not None and self._unmeasured is not None:
             self._measure(self._unmeasured, guard)
 
     def _measure(self, ended: Mapping[str, Any], guard: Guard) -> None:
-        """Note what replacing the process has freed and cost: from its last step to this one's first."""
+        """Record what replacing the process freed and cost: from its last step to this one's first."""
         self._unmeasured = None
         freed = int(ended["in_use"]) - sum(guard.observer.in_use())
         seconds = time.monotonic() - float(ended["at"])
         guard.note(Outcome(Step(int(ended["step"])), "recycle", str(ended["reason"]), freed, seconds))
 
     def began(self, step: int) -> tuple[int, float]:
-        """Where and when the first process of the run began.
+        """The step and time at which the first process of the run began.
 
         Args:
-            step: The step that this process goes on from.
+            step: The step that this process continues from.
         """
         if self.is_first:
             self._channel.put("began_from", step)
@@ -62,7 +62,7 @@ class SupervisorLink:
         return self._channel.get("began_from"), self._channel.get_seconds("first_step_at")
 
     def newest(self, checkpoints: CheckpointFolder) -> Checkpoint | None:
-        """The newest whole checkpoint of the two places.
+        """The newest complete checkpoint, in memory or on disk.
 
         Args:
             checkpoints: The run's own.
@@ -75,14 +75,14 @@ class SupervisorLink:
         return newest
 
     def agree(self, guard: Guard) -> None:
-        """Agree to be replaced after this step: note what this process holds, for the next one to compare with."""
+        """Agree to be replaced after this step: record what this process holds, for comparison by the next one."""
         self._channel.put("in_use", sum(guard.observer.in_use()))
 
     def save(self, state: "Trainable") -> bool:
-        """Write a checkpoint into memory; False where there is no room for it.
+        """Write a checkpoint to memory; False if there is no space for it.
 
         Args:
-            state: Of the step that has just ended.
+            state: The state after the step that has just ended.
         """
         try:
             if not state.park(self._in_memory):
@@ -92,5 +92,5 @@ class SupervisorLink:
         return True
 
     def leave(self, reason: str) -> None:
-        """Leave word why another process is to go on."""
+        """Write the reason why another process is to continue."""
         reason_file(self.restart.channel_path).write_text(reason, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the training loop needs of what it trains: a model from scratch, or the adapters of a large one."""
+"""The interface of a model in training: a model from scratch, or the adapters of a large one."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,43 +9,43 @@ from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 
 
 class Drawn(Protocol):
-    """Batches, one after another, that can go on from any of them."""
+    """A sequence of batches that can be resumed at any of them."""
 
-    def draw(self, device: str) -> Any:  # noqa: ANN401 - whatever the state can propagate
+    def draw(self, device: str) -> Any:  # noqa: ANN401 - any batch that the state accepts
         """Return the next batch."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """The place in the order, as JSON."""
+        """The position in the order, as JSON."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a place."""
+        """Resume at a position."""
         ...
 
 
 class Ahead:
-    """Batches, the next drawn while the device works on the last; their place is told as if it were not."""
+    """Batches of which the next is drawn while the device works; the reported position does not include it."""
 
     def __init__(self, batches: Drawn, *, device: str) -> None:
-        """Begin where the batches are.
+        """Begin at the position of the batches.
 
         Args:
-            batches: Where they come from.
-            device: Where they are drawn to, whatever the loop asks for.
+            batches: Their source.
+            device: The device for all batches, whatever the loop asks for.
         """
         self._batches, self._device = batches, device
         self._waiting: list[Any] = []
         self._place = batches.state()
 
-    def draw(self, device: str) -> Any:  # noqa: ANN401, ARG002 - whatever the batches are
+    def draw(self, device: str) -> Any:  # noqa: ANN401, ARG002 - any batch
         """Return the next batch."""
         batch = self._waiting.pop() if self._waiting else self._batches.draw(self._device)
         self._place = self._batches.state()
         return batch
 
     def look_ahead(self) -> None:
-        """Draw the next batch already; one that cannot be read is an error of the step that needs it."""
+        """Draw the next batch in advance; an unreadable one is an error of the step that needs it."""
         if not self._waiting:
             before = self._batches.state()
             try:
@@ -54,18 +54,18 @@ class Ahead:
                 self._batches.restore(before)
 
     def state(self) -> dict[str, Any]:
-        """The place in the order, as JSON."""
+        """The position in the order, as JSON."""
         return self._place
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a place."""
+        """Resume at a position."""
         self._waiting.clear()
         self._batches.restore(state)
         self._place = self._batches.state()
 
 
 class Trainable(Protocol):
-    """A model in training, with all that a checkpoint holds."""
+    """A model in training, with all the state of a checkpoint."""
 
     step: int
     """Optimizer steps done."""
@@ -80,48 +80,48 @@ class Trainable(Protocol):
 
     @property
     def micro_batch(self) -> int:
-        """Rows that are propagated at once, at most."""
+        """Most rows that are propagated at once."""
         ...
 
     @property
     def batches(self) -> Drawn:
-        """What is learned from."""
+        """The training batches."""
         ...
 
     @property
     def epochs(self) -> float:
-        """How often the data was gone through."""
+        """Epochs completed."""
         ...
 
     @property
     def parameters(self) -> int:
-        """Weights that are trained."""
+        """Number of trained weights."""
         ...
 
     @property
     def remarks(self) -> str:
-        """What is worth knowing of the data so far, for people; may be empty."""
+        """Remarks on the data so far, as text; may be empty."""
         ...
 
     @property
     def proof(self) -> dict[str, Any]:
-        """What this process has counted to show that its steps take no memory, for the verdict; may be empty."""
+        """Counters that show that steps allocate nothing, for the verdict; may be empty."""
         ...
 
     def step_functions(self) -> StepFunctions[Any]:
-        """What a step is made of."""
+        """The step functions."""
         ...
 
     def evaluate(self) -> float:
-        """The mean loss on what is held out, in nats a token."""
+        """The mean validation loss, in nats a token."""
         ...
 
     def sample(self, count: int) -> str:
-        """Let the model write; its randomness is not the run's own."""
+        """Generate text; its randomness does not affect the run."""
         ...
 
     def park(self, folder: CheckpointFolder) -> bool:
-        """Leave what is trained where it lies, for a process that goes on at once; False where nobody keeps it."""
+        """Park the trained weights for a process that continues at once; False if there is no weight server."""
         ...
 
     def save(self, folder: CheckpointFolder, *, best: bool) -> Path:
@@ -129,7 +129,7 @@ class Trainable(Protocol):
         ...
 
     def check_data(self) -> None:
-        """Look for mistakes in what is learned, before anything is.
+        """Check the training data for mistakes before the first step.
 
         Raises:
             DataError: There is one.
@@ -137,13 +137,13 @@ class Trainable(Protocol):
         ...
 
     def begin_anew(self) -> None:
-        """Make sure that nothing of an earlier process is in what is trained, for there is no checkpoint.
+        """Check that the trained weights hold nothing of an earlier process, since there is no checkpoint.
 
         Raises:
-            CheckpointError: Something is, and it is gone for the next process.
+            CheckpointError: They do; they are cleared for the next process.
         """
         ...
 
     def load(self, checkpoint: Checkpoint) -> list[str]:
-        """Go on from a checkpoint; return remarks for people."""
+        """Resume from a checkpoint; return remarks as text."""
         ...
