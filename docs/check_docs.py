@@ -1,4 +1,4 @@
-"""Check that the documentation tells the truth: help texts, links, pattern pages, and numbers taken from results.
+"""Check the documentation: help texts, links, pattern pages, and numbers taken from results.
 
 `make check` runs it. With `--write` it puts the current help texts and numbers into the documents, and writes the
 page of each pattern.
@@ -21,7 +21,7 @@ def documents() -> list[Path]:
 
 
 def help_text(command: str) -> str:
-    """What a command says of itself, at a fixed width."""
+    """The help text of a command, at a fixed width."""
     run = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", *command.split()],
         capture_output=True,
@@ -33,7 +33,7 @@ def help_text(command: str) -> str:
 
 
 def bar_rows(names: str) -> str:
-    """Rows of a table from results: what was asked, what was measured."""
+    """Rows of a table from results: goal and measurement."""
     rows = []
     for name in names.split():
         result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def picked_rows(wanted: str) -> str:
 
 
 def fill(match: re.Match[str]) -> str:
-    """Make one block anew; help texts are those of Python 3.11 (argparse words them anew now and then)."""
+    """Generate one block; help texts are those of Python 3.11 (argparse changes their wording)."""
     if match.group(2) == "help" and sys.version_info[:2] != (3, 11):
         return match.group(0)
     make = {"help": help_text, "bar": bar_rows, "rows": picked_rows}[match.group(2)]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from holdwater.attribution.census import Census, CensusTaker
-from holdwater.attribution.lengths import greatest_length, lengths_of, note_histories
+from holdwater.attribution.lengths import lengths_of, maximum_length, note_histories
 
 torch = pytest.importorskip("torch")
 
@@ -17,13 +17,13 @@ def test_a_list_is_as_long_as_its_places_that_are_taken() -> None:
     rows[3] = rows[500] = rows[999] = "row"
 
     assert lengths_of([rows, [1, 2, 3], deque(range(5))]) == [3, 3, 5]
-    assert greatest_length(rows, {}) == 1000
+    assert maximum_length(rows, {}) == 1000
 
 
 @pytest.mark.parametrize(("item", "most"), [(deque([1], maxlen=7), 7), (deque([1]), None), ([1] * 100, None)])
 def test_the_greatest_length_of_others(item: Any, most: int | None) -> None:
     """Only what says so has one."""
-    assert greatest_length(item, {}) == most
+    assert maximum_length(item, {}) == most
 
 
 def test_an_optimizers_history() -> None:
@@ -36,7 +36,7 @@ def test_an_optimizers_history() -> None:
     note_histories([weight, optimizer], histories)
 
     (state,) = optimizer.state.values()
-    assert greatest_length(state["old_dirs"], histories) == 9
+    assert maximum_length(state["old_dirs"], histories) == 9
 
 
 def _loss(weight: Any, optimizer: Any) -> Any:

@@ -105,12 +105,12 @@ class TestRecovery:
             assert torch.linalg.vector_norm(mine.grad - other.grad) <= 1e-5 * other.grad.norm()
 
     def test_says_what_is_not_exact(self) -> None:
-        """Dropout draws other numbers for other parts."""
+        """Dropout draws different numbers for smaller parts."""
         _, step, _ = make(FailingAt(1, 2), dropout=0.3)
 
         step.take(windows(1)[0])
 
-        assert "the rest is not exact, for dropout draws other numbers" in step.recovered[-1]
+        assert "the rest of the run is not exact, since dropout draws different numbers" in step.recovered[-1]
 
     def test_grows_back(self) -> None:
         """When the smaller one has been enough for long."""

@@ -82,5 +82,5 @@ class TestChannel:
 
         with pytest.raises(StoreError, match="no channel"):
             Channel(other)
-        with pytest.raises(StoreError, match="cannot be made"):
+        with pytest.raises(StoreError, match="cannot be created"):
             create_channel(other)

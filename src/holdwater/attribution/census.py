@@ -19,7 +19,7 @@ from operator import not_
 from typing import Any, Literal
 
 from holdwater.attribution.frames import local_values, running_frames
-from holdwater.attribution.lengths import greatest_length, lengths_of, note_histories
+from holdwater.attribution.lengths import lengths_of, maximum_length, note_histories
 from holdwater.attribution.sweep import Sweep, all_objects, with_subclasses
 from holdwater.attribution.turns import Turn, Turns, at_once
 from holdwater.attribution.untracked import Untracked, longer, only, those
@@ -244,7 +244,7 @@ class CensusTaker:
         """Measure what containers have gained, and the new objects, by samples."""
         own = {id(seen), id(seen.before), id(self.__dict__), id(seen.gains), id(seen.containers)}
         weights = ObjectWeights(Either(own, seen.before), seen.storages, bulk=False)
-        with_end = without = room = 0.0
+        with_end = without = capacity = 0.0
         weighed = 0.0
         for gain, item in seen.growing():
             if gain >= LEAST_LENGTH and id(item) not in own:
@@ -252,10 +252,10 @@ class CensusTaker:
                 elements = gain * unit
                 fresh = newest(item, gain)
                 weighed += _weigh_some(weights, fresh[:MOST_FRESH], elements, unit, census)
-                each, most = _each(fresh), greatest_length(item, self._histories)
+                each, most = _each(fresh), maximum_length(item, self._histories)
                 with_end += each * elements if most is not None else 0.0
                 without += each * elements if most is None else 0.0
-                room += 0.0 if most is None else each * (most - lengths_of([item])[0])
+                capacity += 0.0 if most is None else each * (most - lengths_of([item])[0])
                 del fresh
             if seen.turn.over:
                 yield
@@ -266,7 +266,7 @@ class CensusTaker:
             )
             del news
         if with_end > 0 and without <= MINOR * with_end:
-            census.room = int(room)
+            census.room = int(capacity)
 
 
 def _weigh_some(weights: ObjectWeights, fresh: list[Any], elements: int, unit: int, census: Census) -> float:

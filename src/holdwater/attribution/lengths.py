@@ -31,7 +31,7 @@ def lengths_of(items: list[Any]) -> list[int]:
     return found
 
 
-def greatest_length(item: Any, histories: dict[int, int]) -> int | None:  # noqa: ANN401 - a container
+def maximum_length(item: Any, histories: dict[int, int]) -> int | None:  # noqa: ANN401 - a container
     """The maximum length of a container; None if it has none.
 
     Args:

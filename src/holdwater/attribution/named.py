@@ -80,13 +80,13 @@ class Names:
         """
         owned = {kind for kind in kinds if module_of(kind) in self._owners}
         instances = list(only(chunk, owned)) if owned else []
-        room = min(self._instances, MOST_AT_A_TIME)
-        for item in instances[-room:] if room else ():
+        count = min(self._instances, MOST_AT_A_TIME)
+        for item in instances[-count:] if count else ():
             kind = type(item)
             where = (f"{kind.__module__}.{kind.__qualname__}", self._owners[kind.__module__])
             for name, value in attributes(item):
                 self._note((id(item), name), value, PathPart("attribute", name, *where))
-        self._instances -= min(len(instances), room)
+        self._instances -= min(len(instances), count)
         return iter(instances)
 
     def note_weights(self, tensors: list[Any]) -> None:

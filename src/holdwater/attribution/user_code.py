@@ -21,7 +21,7 @@ def is_users(file: str) -> bool:
     """Whether a source file is the user's own.
 
     Args:
-        file: As in a code object; code compiled from a string (`<string>`) is nobody's.
+        file: As in a code object; code compiled from a string (`<string>`) is not.
     """
     if not file or file.startswith("<"):
         return False

@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         help="run a configuration straight and interrupted, and compare the two bit by bit",
         description="Run a configuration twice: straight, and with its process replaced every few steps. Compare "
         "every tensor of their checkpoints, bit by bit, and name the first step and tensor that differ. Where "
-        "they do, a second straight run tells whether the training itself is reproducible.",
+        "they do, a second straight run shows whether the training itself is reproducible.",
         usage="holdwater verify-resume [OPTIONS] train [FLAGS ...]\n"
         "       holdwater verify-resume [OPTIONS] run SCRIPT [ARGS ...]",
     )

@@ -48,7 +48,7 @@ def _ends(
     """Possible bounds, the most certain first."""
     if component != "host.file":
         yield _by_visits(buckets, evidence, component, growth)
-        yield _by_room(buckets, evidence, component, growth)
+        yield _by_capacity(buckets, evidence, component, growth)
     if component == "host.file":
         yield _by_regions(buckets, evidence, component, growth, "file")
     elif series in {"outside", "resident"}:  # regions do not show what malloc hands out
@@ -71,12 +71,12 @@ def _by_visits(buckets: Buckets, evidence: Evidence, component: Component, growt
     return _bounded(buckets, component, growth, plateau, text, follows="sample", per_event=per_row)
 
 
-def _by_room(buckets: Buckets, evidence: Evidence, component: Component, growth: Growth) -> Finding | None:
+def _by_capacity(buckets: Buckets, evidence: Evidence, component: Component, growth: Growth) -> Finding | None:
     """Growth of containers that have a maximum length."""
-    room = evidence.holdings[-1].room if evidence.holdings else None
-    if room is None:
+    capacity = evidence.holdings[-1].room if evidence.holdings else None
+    if capacity is None:
         return None
-    plateau = _plateau(buckets, growth, float(room))
+    plateau = _plateau(buckets, growth, float(capacity))
     text = f"memory grows in containers with a maximum length: it {_settles(buckets, plateau)}"
     return _bounded(buckets, component, growth, plateau, text)
 
@@ -135,11 +135,11 @@ def needs_no_address_space(buckets: Buckets, growth: Growth) -> bool:
     return bool(added < MAPPED_SHARE * grown)
 
 
-def _plateau(buckets: Buckets, growth: Growth, room: float) -> Plateau:
+def _plateau(buckets: Buckets, growth: Growth, capacity: float) -> Plateau:
     """Where a growth with this many bytes left settles."""
     resident = float(buckets.lows("resident")[-1])
-    steps = room / max(growth.rate.bytes_per_step, 1.0) if growth.rate is not None else 0.0
-    return Plateau(resident + room, steps)
+    steps = capacity / max(growth.rate.bytes_per_step, 1.0) if growth.rate is not None else 0.0
+    return Plateau(resident + capacity, steps)
 
 
 def _settles(buckets: Buckets, plateau: Plateau) -> str:

@@ -23,17 +23,17 @@ def forecast_limit(growth: Growth, level: float, limit: int, seconds_per_step: f
         limit: Bytes.
         seconds_per_step: The speed of the run.
     """
-    rate, room = growth.rate, limit - level - FIRST_TOUCH * growth.noise
-    if rate is None or rate.bytes_per_step <= 0 or room <= 0:
+    rate, headroom = growth.rate, limit - level - FIRST_TOUCH * growth.noise
+    if rate is None or rate.bytes_per_step <= 0 or headroom <= 0:
         return None
-    steps = room / rate.bytes_per_step
+    steps = headroom / rate.bytes_per_step
     error = float(np.hypot((rate.high - rate.low) / (2 * 1.96), _wander(growth, steps)))
     low, high = rate.bytes_per_step - INTERVAL * error, rate.bytes_per_step + INTERVAL * error
     return Forecast(
         limit_bytes=limit,
         steps=steps,
-        steps_low=max(room - growth.noise, 0.0) / high,
-        steps_high=(room + FIRST_TOUCH * growth.noise) / low if low > 0 else float("inf"),
+        steps_low=max(headroom - growth.noise, 0.0) / high,
+        steps_high=(headroom + FIRST_TOUCH * growth.noise) / low if low > 0 else float("inf"),
         seconds=steps * seconds_per_step,
     )
 

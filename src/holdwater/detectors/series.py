@@ -92,13 +92,13 @@ def retained(buckets: Buckets) -> Series | None:
         return None
     if not buckets.seen("anonymous"):
         return take(buckets, "heap_kept", "host.retained")
-    room = np.maximum(buckets.means("anonymous") - buckets.means("heap_in_use"), 0.0)
+    most_kept = np.maximum(buckets.means("anonymous") - buckets.means("heap_in_use"), 0.0)
     return take(
         buckets,
         "heap_kept",
         "host.retained",
-        np.minimum(buckets.lows("heap_kept"), room),
-        np.minimum(buckets.means("heap_kept"), room),
+        np.minimum(buckets.lows("heap_kept"), most_kept),
+        np.minimum(buckets.means("heap_kept"), most_kept),
     )
 
 

@@ -51,7 +51,7 @@ class RunSummary:
         """Schema 1, without the command and its exit code."""
         budget = self.budgets.main
         costs = {"attribution_seconds": self.attribution_seconds} | self.watching
-        told = {
+        optional = {
             "step_source": self.step_source,
             "seconds_per_step": self.seconds_per_step,
             "parts": self.parts,
@@ -68,7 +68,7 @@ class RunSummary:
             "peak": self.peak,
             "budget": {"bytes": int(budget.limit), "origin": budget.origin, "reason": budget.reason},
             "budgets": summarise_budgets(self.budgets),
-        } | {name: value for name, value in told.items() if value is not None}
+        } | {name: value for name, value in optional.items() if value is not None}
 
 
 def of_command(summary: Mapping[str, Any], command: Sequence[str], exit_code: int) -> dict[str, Any]:

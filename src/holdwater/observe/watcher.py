@@ -284,9 +284,9 @@ class Watcher:
         self._ticks = max(round(now / self.tick), 1)
         self._shared_before, self._shared = self._shared, seen.get("shared_memory", 0)
         self._device_used = seen.get("device_used") or None
-        room = self._outside.device
-        if room is not None and self._is_unsettled():
-            self._keep(self._terms.with_device(room.size, room.free + room.held), room.size)
+        device = self._outside.device
+        if device is not None and self._is_unsettled():
+            self._keep(self._terms.with_device(device.size, device.free + device.held), device.size)
         seen |= self._available.read()
         if self._channel is not None and self._channel.state in {"ending", "ended"}:
             for name in ("children", "children_own", "child_count"):

@@ -119,7 +119,7 @@ def touched(before: tuple[Region, ...], after: tuple[Region, ...], kind: Kind, *
         since_step: The step of the first reading.
     """
     old = [region for region in before if region.kind == kind]
-    inside = fresh = data = room = at = 0
+    inside = fresh = data = free = at = 0
     for region in (region for region in after if region.kind == kind):  # both in the order of their addresses
         while at < len(old) and old[at].end <= region.start:
             at += 1
@@ -137,5 +137,5 @@ def touched(before: tuple[Region, ...], after: tuple[Region, ...], kind: Kind, *
         data += 0 if region.code else new
         inside += grown - new
         if grown > new:
-            room += region.end - region.start - region.resident
-    return Touched(since_step, inside, fresh, room, data)
+            free += region.end - region.start - region.resident
+    return Touched(since_step, inside, fresh, free, data)

@@ -66,7 +66,7 @@ class TrainingLoop:
                 break
             state.step += 1
             if self.line is not None:
-                self.line.tell(state.step, self.guard)
+                self.line.report_step(state.step, self.guard)
             self.guard.step(loss=loss)
             if self.callback is not None:
                 self.call_back(self.callback)

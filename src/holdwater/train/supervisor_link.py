@@ -36,7 +36,7 @@ class SupervisorLink:
         self._channel = restart.open_channel()
         self._unmeasured = restart.ended
 
-    def tell(self, step: int, guard: Guard | None = None) -> None:
+    def report_step(self, step: int, guard: Guard | None = None) -> None:
         """Report to the supervisor which step has ended, and when."""
         self._channel.put("steps", step)
         self._channel.put_seconds("last_step_at", time.monotonic())
@@ -70,7 +70,7 @@ class SupervisorLink:
         in_memory = self._in_memory.newest(log.warning)
         newest = checkpoints.newest(log.warning, after=-1 if in_memory is None else in_memory.step) or in_memory
         step = 0 if newest is None else newest.step
-        self.tell(step)
+        self.report_step(step)
         self._channel.put("goes_on_from", step)
         return newest
 

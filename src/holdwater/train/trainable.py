@@ -90,7 +90,7 @@ class Trainable(Protocol):
 
     @property
     def epochs(self) -> float:
-        """Epochs completed."""
+        """Passes over the data so far."""
         ...
 
     @property

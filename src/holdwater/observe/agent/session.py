@@ -389,7 +389,7 @@ def begin(folder: Path, *, last_step: int | None = None, counts: bool = True) ->
 
 
 def step() -> None:
-    """Tell `holdwater run` that a step of the training loop has ended.
+    """Count a step of the training loop for `holdwater run`.
 
     Not needed where a torch or MLX optimizer steps; from the first call on, only these calls count. Without
     `holdwater run` it does nothing.
