@@ -42,7 +42,7 @@ class PoolMemory:
     limit: Bytes | None = None
     """What the pool can never exceed; None if unknown."""
     limited_by: str = ""
-    """The limit's name, for people."""
+    """The limit's name, for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class MachineMemory:
     cgroup_limit: Bytes | None = None
     """The smallest limit of the process's control groups; None where there is none."""
     device_size: Bytes | None = None
-    """Memory of the accelerator that the run uses; None on a CPU, and where it has none of its own."""
+    """Memory of the accelerator that the run uses; None on a CPU, and if it shares the machine's."""
     device_available: Bytes | None = None
     """What is free on it; None if it was not read, and all of it is assumed free."""
     unified: bool = False
@@ -94,7 +94,7 @@ class Budget:
     limit: Bytes
     origin: Literal["given", "found"]
     reason: str
-    """One line for people: where the limit comes from."""
+    """Where the limit comes from, as one line of text."""
 
     def __str__(self) -> str:
         return f"budget {format_size(self.limit)}: {self.reason}"

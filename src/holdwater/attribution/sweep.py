@@ -98,7 +98,7 @@ def with_subclasses(base: type) -> set[type]:
 
 
 def _index(objects: list[Any], wanted: object) -> int:
-    """Where an object is in a list, by identity alone, sought from the end; 0 where it is not."""
+    """The index of an object in a list, by identity, searched from the end; 0 if it is absent."""
     for end in range(len(objects), 0, -WINDOW):
         start = max(end - WINDOW, 0)
         keys = list(map(id, objects[start:end]))

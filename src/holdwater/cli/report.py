@@ -18,7 +18,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     parser = commands.add_parser(
         "report",
         help="show what a run's memory did",
-        description="Show the report of a run, while it goes on or after it has ended in whatever way.",
+        description="Show the report of a run, while it runs or after it has ended in any way.",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="folder of the run")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained HTML file")

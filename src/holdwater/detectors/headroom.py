@@ -107,8 +107,8 @@ def judge_headroom(sample: Sample, budgets: Budgets, config: HeadroomConfig) -> 
         return CALM
     fullest = {use.pool: -use.used / use.limit for use in held}
     found = [one for one in (short, *sorted(found, key=lambda one: fullest[one.pool])) if one is not CALM]
-    gravest, *others = sorted(found, key=lambda one: -LEVELS.index(one.level))
-    return replace(gravest, others=tuple(one for one in others if one.pool != gravest.pool))
+    worst, *others = sorted(found, key=lambda one: -LEVELS.index(one.level))
+    return replace(worst, others=tuple(one for one in others if one.pool != worst.pool))
 
 
 def _judge_machine(sample: Sample, pool: Pool, config: HeadroomConfig) -> Headroom:

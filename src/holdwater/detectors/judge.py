@@ -1,4 +1,4 @@
-"""Judge a run so far: every component of its memory on its own, and the gravest finding for the whole."""
+"""Judge a run so far: every component of its memory separately, and the most severe finding for the whole."""
 
 from dataclasses import dataclass, field, replace
 

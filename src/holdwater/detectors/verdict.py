@@ -88,7 +88,7 @@ class Finding:
     detected_step: Step
     """The step of the judgement."""
     message: str
-    """One or two sentences for people."""
+    """One or two sentences for the user."""
     rate: Rate | None = None
     """None if there are too few steps for a slope."""
     follows: Clock = "unknown"

@@ -158,7 +158,7 @@ class Explainer:
         return grown[pid] / sum(grown.values()) if pid in grown else 1.0
 
     def explained(self, verdict: Verdict) -> float:
-        """The share of the gravest finding's growth that is explained."""
+        """The share of the most severe finding's growth that is explained."""
         for finding in verdict.findings:
             made = self.explain(finding)
             if made is not None:

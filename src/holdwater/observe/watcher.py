@@ -331,7 +331,7 @@ class Watcher:
 
         Args:
             terms: Their inputs.
-            size: Of the device, in bytes; 0 where it has no memory of its own.
+            size: The device's memory in bytes; 0 if it shares the machine's.
         """
         self.budgets = self._held_against = terms.budgets()
         self._pressure = Pressure()  # earlier findings used other budgets

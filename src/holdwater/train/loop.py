@@ -35,7 +35,7 @@ class TrainingLoop:
     screen: Screen
     callback: Callable[[Guard], None] | None = None
     """Called with the guard after each step."""
-    line: SupervisorLink | None = None
+    link: SupervisorLink | None = None
     """The link to the supervisor, if there is one."""
 
     def run(self) -> None:
@@ -65,8 +65,8 @@ class TrainingLoop:
                 self.guard.stop(f"{error}; use a smaller --train-seq-length or --preset, or a larger --max-memory")
                 break
             state.step += 1
-            if self.line is not None:
-                self.line.report_step(state.step, self.guard)
+            if self.link is not None:
+                self.link.report_step(state.step, self.guard)
             self.guard.step(loss=loss)
             if self.callback is not None:
                 self.call_back(self.callback)
@@ -174,7 +174,7 @@ class TrainingLoop:
 
     def save_last(self) -> None:
         """Write the last checkpoint: to memory if a fresh process continues at once, and there is space."""
-        if self.goes_on and self.line is not None and self.line.save(self.state):
+        if self.goes_on and self.link is not None and self.link.save(self.state):
             return
         self.save()
 

@@ -95,7 +95,7 @@ def _train(
     folder: RunFolder,
     command: Sequence[str],
     function: Callable[[Guard], None] | None,
-    line: SupervisorLink | None,
+    link: SupervisorLink | None,
 ) -> Result:
     """Train in a folder that no other process uses."""
     settings = train_settings(config, folder.out)
@@ -103,29 +103,29 @@ def _train(
     _check_merged(settings)
     state = _new_trainable(settings)
     checkpoints = CheckpointFolder(folder.checkpoints, keep=settings.keep_checkpoints)
-    if folder.resume or (line is not None and line.goes_on):
-        _resume(state, checkpoints, folder, line, threads=settings.threads)
+    if folder.resume or (link is not None and link.goes_on):
+        _resume(state, checkpoints, folder, link, threads=settings.threads)
     if state.step >= settings.steps:
         _merge(settings, checkpoints)
         return _nothing_left(state.step, folder)
-    if state.step == 0 and (line is None or line.is_first):
+    if state.step == 0 and (link is None or link.is_first):
         state.check_data()
     _write_config(config, folder.out / "config.yaml")
     levers = Levers(
         checkpoint=lambda: loop.save(),  # noqa: PLW0108 - the loop is made below
-        recycle=None if line is None else lambda: line.agree(guard),
+        recycle=None if link is None else lambda: link.agree(guard),
     )
-    deaths = 0 if line is None else line.restart.out_of_memory_restarts
+    deaths = 0 if link is None else link.restart.out_of_memory_restarts
     guard = Guard(_guard_settings(config, settings, state.step, deaths), levers=levers)
-    guard.facts = _facts(command, settings, state) | ({} if line is None else {"run": line.restart.channel_path})
+    guard.facts = _facts(command, settings, state) | ({} if link is None else {"run": link.restart.channel_path})
     with guard:
-        if line is None or line.is_first:
+        if link is None or link.is_first:
             _say_limits(guard)
         pace = Speed(
             first_step=state.step,
             steps=settings.steps,
             tokens_in_step=settings.tokens_in_step,
-            began=None if line is None else line.began(state.step),
+            began=None if link is None else link.began(state.step),
         )
         loop = TrainingLoop(
             settings,
@@ -135,7 +135,7 @@ def _train(
             guard,
             open_screen(pace),
             function,
-            line,
+            link,
         )
         exit_code = _run(loop)
     if state.step >= settings.steps:
@@ -181,13 +181,13 @@ def _merge(settings: TrainSettings, checkpoints: CheckpointFolder) -> None:
 
 def _leave(loop: TrainingLoop, exit_code: int, out: Path) -> Result:
     """Write the reason for the next process, or the judgement of the whole run and its report."""
-    guard, line = loop.guard, loop.line
-    if loop.goes_on and line is not None:
-        line.leave(guard.stop_reason or "")
+    guard, link = loop.guard, loop.link
+    if loop.goes_on and link is not None:
+        link.leave(guard.stop_reason or "")
         return Result(0, {}, recycled_at=loop.state.step)
     summary = guard.summary()
-    if line is not None and not line.is_first:
-        summary = whole_run(out, line.restart.channel_path)
+    if link is not None and not link.is_first:
+        summary = whole_run(out, link.restart.channel_path)
         amend_summary(out, summary)
     write_report(out)
     return Result(exit_code, summary | loop.state.proof)
@@ -205,15 +205,15 @@ def _resume(
     state: Trainable,
     checkpoints: CheckpointFolder,
     folder: RunFolder,
-    line: SupervisorLink | None,
+    link: SupervisorLink | None,
     *,
     threads: int,
 ) -> None:
     """Resume from the newest complete checkpoint, or from the named one; start afresh if there is none."""
-    named = folder.checkpoint is not None and (line is None or line.is_first)
+    named = folder.checkpoint is not None and (link is None or link.is_first)
     checkpoint = None
     if not named:
-        checkpoint = checkpoints.newest(log.warning) if line is None else line.newest(checkpoints)
+        checkpoint = checkpoints.newest(log.warning) if link is None else link.newest(checkpoints)
     if checkpoint is None and folder.checkpoint is not None:
         try:
             checkpoint = read_checkpoint(folder.checkpoint)
@@ -223,7 +223,7 @@ def _resume(
         _begin_anew(state, folder)
         return
     if not _load(state, checkpoint):
-        _resume(state, checkpoints, folder, line, threads=threads)
+        _resume(state, checkpoints, folder, link, threads=threads)
         return
     if torch.get_num_threads() != threads:
         log.warning(
@@ -231,7 +231,7 @@ def _resume(
             torch.get_num_threads(),
             threads,
         )
-    if line is None or line.is_first:
+    if link is None or link.is_first:
         log.info("going on from step %d (%s)", state.step, checkpoint.folder)
 
 
