@@ -139,7 +139,7 @@ class TestResume:
         second = holdwater(*flags, "--resume", "--callback", "second:kill")
         assert second.returncode == -signal.SIGKILL
         assert "step-00000120 is damaged" in second.stderr
-        assert "going on from step 80" in second.stderr
+        assert "resuming from step 80" in second.stderr
         read_history(tmp_path / "run")
         third = holdwater(*flags, "--resume")
 
@@ -181,7 +181,7 @@ class TestResume:
         stopped = holdwater(*flags, "--callback", "sender:send", start_new_session=True)
 
         assert stopped.returncode == 75
-        assert "it received SIGTERM; go on with: holdwater train --out run --resume" in stopped.stderr
+        assert "it received SIGTERM; continue with: holdwater train --out run --resume" in stopped.stderr
         assert last_checkpoint(tmp_path / "run").name >= "step-00000077"
 
     def test_a_finished_run_has_nothing_to_do(self, holdwater: Run, text_file: Path) -> None:
@@ -336,10 +336,10 @@ class TestBadInput:
         again = holdwater(*flags, "--resume")
 
         assert done.returncode == 75
-        assert "the newest whole one is step 20" in done.stderr
+        assert "the newest complete one is step 20" in done.stderr
         assert "Traceback" not in done.stderr
         assert again.returncode == 0
-        assert "going on from step 20" in again.stderr
+        assert "resuming from step 20" in again.stderr
 
 
 def test_flags_of_fine_tuning_need_a_model(holdwater: Run, text_file: Path, tmp_path: Path) -> None:

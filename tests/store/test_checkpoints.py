@@ -116,7 +116,7 @@ class TestCheckpointFolder:
         assert checkpoint.step == 1
         assert len(warnings) == 1
         assert words in warnings[0]
-        assert "passed over" in warnings[0]
+        assert "is skipped" in warnings[0]
 
     def test_does_not_even_read_what_is_no_newer_than_asked_for(self, tmp_path: Path) -> None:
         """The sums of a large one take seconds: a process that goes on from memory has no use for it."""

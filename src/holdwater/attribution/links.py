@@ -80,7 +80,7 @@ def attributes(item: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any object
     """The attributes of an instance, slots included, by name."""
     try:
         found = list(object.__getattribute__(item, "__dict__").items())
-    except Exception:  # noqa: BLE001 - a slot's or property's own code; what raises is passed over
+    except Exception:  # noqa: BLE001 - a slot's or property's own code; what raises is skipped
         found = []
     for kind in type(item).__mro__:
         for name, member in list(type.__dict__["__dict__"].__get__(kind).items()):

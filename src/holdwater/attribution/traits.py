@@ -163,6 +163,6 @@ def is_small_view(item: Any) -> bool:  # noqa: ANN401 - any element
         if is_a(item, array):
             base = array.base.__get__(item)
             return bool(is_a(base, array) and base.nbytes > 4 * max(array.nbytes.__get__(item), 64))
-    except Exception:  # noqa: BLE001 - what raises is passed over
+    except Exception:  # noqa: BLE001 - what raises is skipped
         return False
     return False

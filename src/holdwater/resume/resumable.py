@@ -122,7 +122,7 @@ class Resumption:
     def _end_stopped(self, step: int) -> NoReturn:
         """End the script: the run was stopped, and its state is kept."""
         out = "" if self.restart is None else self.restart.out
-        sessions.say(f"stopped at step {step}: {self._stop}; go on with --resume --out {out}")
+        sessions.say(f"stopped at step {step}: {self._stop}; continue with --resume --out {out}")
         raise SystemExit(STOPPED)
 
     def finish(self, step: int) -> None:

@@ -99,7 +99,7 @@ class CheckpointFolder:
             try:
                 return read_checkpoint(folder)
             except CheckpointError as error:
-                warn(f"{error}; it is passed over")
+                warn(f"{error}; it is skipped")
         return None
 
     def _fill(self, aside: Path, files: Mapping[str, Callable[[Path], object]], facts: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
     for name, value in identity.items():
         if recorded.get(name) != value and name in CHANGED:
             raise RunFolderError(
-                f"{checkpoint.folder} was trained with {CHANGED[name]}, and a run goes on exactly or not at all; "
+                f"{checkpoint.folder} was trained with {CHANGED[name]}, and a run must resume exactly; "
                 "put them back, or name another --out for a new run"
             )
         if recorded.get(name) != value:

@@ -133,7 +133,7 @@ class TrainingLoop:
                     raise
                 failure = str(error).strip().splitlines()[:1] or [type(error).__name__]
             if not again:
-                log.warning("memory ran out in %s (%s); released, and done again", what, failure[0])
+                log.warning("memory ran out in %s (%s); memory was released, and it is repeated", what, failure[0])
                 release()
         self.guard.stop(f"memory ran out in {what}, twice")
         return None
@@ -162,7 +162,7 @@ class TrainingLoop:
         except CheckpointError as error:
             if not is_out_of_memory(error):
                 raise
-            log.warning("memory ran out in a checkpoint; released, and done again")
+            log.warning("memory ran out in a checkpoint; memory was released, and it is repeated")
             release()
             folder = self.state.save(self.checkpoints, best=self.state.best_step == self.state.step)
         self.state.saved_step = self.state.step

@@ -227,12 +227,12 @@ def _resume(
         return
     if torch.get_num_threads() != threads:
         log.warning(
-            "going on with %d threads, as the run began, and not with %d: the rest is exact only so",
+            "resuming with %d threads, as at the start of the run, instead of %d: otherwise it would not be exact",
             torch.get_num_threads(),
             threads,
         )
     if link is None or link.is_first:
-        log.info("going on from step %d (%s)", state.step, checkpoint.folder)
+        log.info("resuming from step %d (%s)", state.step, checkpoint.folder)
 
 
 def _begin_anew(state: Trainable, folder: RunFolder) -> None:
@@ -242,7 +242,7 @@ def _begin_anew(state: Trainable, folder: RunFolder) -> None:
     except CheckpointError as error:
         log.error("%s by the next process", error)  # noqa: TRY400 - no bug to trace
         raise SystemExit(SPOILT) from None
-    log.info("%s has no whole checkpoint: the run starts afresh", folder.out)
+    log.info("%s has no complete checkpoint: the run starts afresh", folder.out)
 
 
 def _load(state: Trainable, checkpoint: Checkpoint) -> bool:
@@ -252,7 +252,7 @@ def _load(state: Trainable, checkpoint: Checkpoint) -> bool:
     except CheckpointError as error:
         if RESTING not in checkpoint.state:
             raise
-        log.warning("%s: going on from an older one", error)
+        log.warning("%s: resuming from an older one", error)
         shutil.rmtree(checkpoint.folder)
         return False
     for remark in remarks:
@@ -271,12 +271,14 @@ def _run(loop: TrainingLoop) -> int:
         try:
             loop.run()
         except HalfUpdated as error:
-            log.error("%s: the run goes on from its newest checkpoint", error)  # noqa: TRY400 - no bug to trace
+            log.error("%s: the run resumes from its newest checkpoint", error)  # noqa: TRY400 - no bug to trace
             return SPOILT
         except CheckpointError as error:
             newest = loop.checkpoints.newest(log.warning)
-            place = "there is no whole one" if newest is None else f"the newest whole one is step {newest.step}"
-            log.error("%s; %s: free some space, then go on with --resume", error, place)  # noqa: TRY400
+            place = (
+                "no checkpoint is complete" if newest is None else f"the newest complete one is step {newest.step}"
+            )
+            log.error("%s; %s: free some space, then continue with --resume", error, place)  # noqa: TRY400
             loop.guard.stop("a checkpoint could not be written")
         finally:
             loop.screen.close(goes_on=loop.goes_on)
@@ -284,7 +286,7 @@ def _run(loop: TrainingLoop) -> int:
         return 0  # a fresh process goes on, unless this was the last step
     if loop.guard.stop_reason is not None:
         log.warning(
-            "stopped at step %d: %s; go on with: holdwater train --out %s --resume",
+            "stopped at step %d: %s; continue with: holdwater train --out %s --resume",
             loop.state.step,
             loop.guard.stop_reason,
             loop.settings.out,

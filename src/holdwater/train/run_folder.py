@@ -62,7 +62,7 @@ def find_run_folder(out: Path | None, resume: str | None) -> RunFolder:
         folder = RunFolder(out or chosen, unnamed=out is None)
         if holds_run(folder.out):
             raise RunFolderError(
-                f"--out {folder.out} holds a run already; add --resume to go on with it, or name another folder"
+                f"--out {folder.out} holds a run already; add --resume to continue it, or name another folder"
             )
     elif resume:
         folder = _named(Path(resume).expanduser(), out)
