@@ -144,7 +144,7 @@ class TestPerform:
         )
 
         assert (called, done.error) == (["recycle"], None)
-        assert "run it under a supervisor" in str(refused.error)
+        assert "run it under one" in str(refused.error)
 
     @pytest.mark.parametrize("action", ["micro_batch", "replace_worker"])
     def test_what_others_do_is_refused(self, action: ActionName) -> None:

@@ -144,5 +144,5 @@ def test_a_process_that_goes_on_before_the_first_batch_begins_an_epoch(monkeypat
 
 def test_an_empty_loader_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be gone through for ever."""
-    with pytest.raises(ConfigError, match="without a single batch"):
+    with pytest.raises(ConfigError, match="without batches"):
         go_through(monkeypatch, DataLoader([], batch_size=3))  # type: ignore[arg-type]
