@@ -10,6 +10,7 @@ from holdwater.detectors.headroom import HeadroomConfig
 from holdwater.detectors.verdict import Verdict
 from holdwater.guard.core import CoreConfig, Event, GuardCore
 from holdwater.policy.decision import Decision
+from holdwater.policy.remedies import RemedyConfig
 from holdwater.testing import make_sample
 from holdwater.units import Bytes
 
@@ -75,7 +76,7 @@ class TestGuardCore:
         assert verdict.findings[0].detected_step == 100
 
     def test_a_sample_waits_only_where_nothing_follows_from_it(self) -> None:
-        """Below the threshold, with no other reading, and before the next judgement."""
+        """Below the threshold, with no other reading."""
         core = new_core()
         assert not core.can_wait(make_sample(0, 3e8))  # the first
         core.observe(make_sample(0, 3e8))
@@ -83,8 +84,17 @@ class TestGuardCore:
         assert core.can_wait(make_sample(1, 7.9e8))
         assert not core.can_wait(make_sample(1, 8e8))
         assert not core.can_wait(make_sample(1, 3e8, available=9 * GB))
-        assert core.can_wait(make_sample(127, 3e8))
-        assert not core.can_wait(make_sample(128, 3e8))
+
+    def test_a_sample_of_a_step_after_which_caches_are_cleared_does_not_wait(self) -> None:
+        """Every ten steps, as configured."""
+        core = new_core()
+        headroom = HeadroomConfig(waiting_below=Bytes(3 * GB), stopping_below=Bytes(2 * GB))
+        remedies = RemedyConfig(cache_clear_interval=10)
+        core = GuardCore(core.budgets, CoreConfig(headroom=headroom, remedies=remedies))
+        core.observe(make_sample(13, 3e8))
+
+        assert core.can_wait(make_sample(19, 3e8))
+        assert not core.can_wait(make_sample(20, 3e8))
 
     def test_a_device_that_fills_is_answered_at_once(self) -> None:
         """Its budget is its own."""

@@ -207,7 +207,7 @@ class TestStop:
 
         assert made == [0, 1, 2, 3, 4, 5, -75]
         assert kept(tmp_path / "run") == [0, 6]
-        words = f"stopped at step 6: memory is short; go on with --resume --out {tmp_path / 'run'}"
+        words = f"stopped at step 6: memory is short; continue with --resume --out {tmp_path / 'run'}"
         assert words in capsys.readouterr().err
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from holdwater.detectors.medians import median
 from holdwater.detectors.verdict import Clock
 from holdwater.timeline.buckets import Buckets, Floats
 
@@ -96,14 +97,14 @@ def steps_between_rises(steps: Floats, values: Floats) -> int | None:
     if len(rises) < 4 * LEAST_EVENTS or total <= 0:
         return None
     excess = rises - total / length * apart  # beyond what steady growth adds between two readings
-    noise = 1.4826 * float(np.median(np.abs(excess - np.median(excess))))
+    noise = 1.4826 * median(np.abs(excess - median(excess)))
     at = np.flatnonzero(excess > max(6 * noise, 0.3 * float(np.sort(excess)[-LEAST_EVENTS])))
     if len(at) < LEAST_EVENTS or apart[at].sum() > MOST_RISES * length or rises[at].sum() < 0.7 * total:
         return None
     at = at[np.append(True, np.diff(at) > 1)]  # a rise that spans two readings is one
     middles = steps[at] + apart[at] / 2
     every = float(middles[-1] - middles[0]) / max(len(middles) - 1, 1)
-    return round(every) if every >= LEAST_APART and every > 2 * float(np.median(apart[at])) else None
+    return round(every) if every >= LEAST_APART and every > 2 * median(apart[at]) else None
 
 
 def stairs(buckets: Buckets, values: Floats, series: str) -> Floats:

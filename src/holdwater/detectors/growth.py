@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from holdwater.detectors.medians import median
 from holdwater.detectors.rise import Rise, goes_on, is_straight
 from holdwater.detectors.slope import Slope, blocks, fit_slope, spread_of_steps
 from holdwater.detectors.verdict import Rate
@@ -178,7 +179,7 @@ def judge_growth(
     whole = rises[0]
     length = steps[-1] - steps[0]
     early = length < config.patience and not final
-    risen = float(np.median(whole.y)) - float(values[: max(len(values) // 64, 1)].min())
+    risen = median(whole.y) - float(values[: max(len(values) // 64, 1)].min())
     score = max(rise.line.score for rise in rises)
     suspicious = False
     for rise in sorted(rises, key=lambda rise: -rise.line.score):
@@ -323,13 +324,13 @@ def _onset(steps: Floats, values: Floats, rise: Rise) -> Step:
 def _harmless_kind(rises: list[Rise], floors: Floats, risen: float, config: GrowthConfig) -> GrowthKind:
     """Classify a series that is no leak: warming, cyclic, bounded or flat."""
     whole, latest = rises[0], rises[-1]
-    base = float(np.median(whole.y))
+    base = median(whole.y)
     grain = max(config.least_growth, 0.01 * base)
     if _comes_and_goes(floors, grain):
         return "cyclic"
     moved = max(risen, whole.growth, float(whole.y[-1] - whole.y[0]))
     if moved > max(config.least_growth, 4 * whole.line.noise) and _settled_share(whole, grain, moved) < SETTLED:
-        newest = float(np.median(whole.y[-2:])) - base
+        newest = median(whole.y[-2:]) - base
         rising = latest.line.score > 3 and latest.growth > max(grain / 4, 0.02 * moved)
         if rising or newest > max(grain, 0.3 * moved):
             return "warming"
@@ -338,7 +339,7 @@ def _harmless_kind(rises: list[Rise], floors: Floats, risen: float, config: Grow
 
 def _settled_share(rise: Rise, grain: float, moved: float) -> float:
     """The last part of a window in which memory has stayed close to its current level."""
-    level = float(np.median(rise.y[-max(len(rise.y) // 16, 2) :]))
+    level = median(rise.y[-max(len(rise.y) // 16, 2) :])
     off = np.flatnonzero(np.abs(rise.y - level) > max(grain / 2, 0.04 * moved))
     return 1.0 if len(off) == 0 else 1 - (int(off[-1]) + 1) / len(rise.y)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from holdwater.detectors.medians import median
 from holdwater.detectors.slope import Slope, fit_slope
 from holdwater.timeline.buckets import Floats
 
@@ -68,7 +69,7 @@ def _has_stopped(rise: Rise) -> bool:
     around, last = rise.y[np.abs(rise.x - middle) <= 0.05 * span], rise.y[rise.x >= end]
     if len(around) < 2 or len(last) < 2:
         return False
-    risen = float(np.median(last) - np.median(around))
+    risen = median(last) - median(around)
     doubt = 1.64 * float(np.std(np.diff(rise.y[late]))) / np.sqrt(min(len(around), len(last)))
     return bool(risen + doubt < 0.25 * rise.line.value * (LATE - 0.05) * span)
 
@@ -94,7 +95,7 @@ def _comes_by_jumps(rise: Rise) -> bool:
     half = 4
     levels = np.median(np.lib.stride_tricks.sliding_window_view(y, half), axis=1)
     apart = levels[half:] - levels[:-half] - rise.line.value * half * float(rise.x[-1] - rise.x[0]) / (len(y) - 1)
-    spread = 1.4826 * float(np.median(np.abs(apart - np.median(apart))))
+    spread = 1.4826 * median(np.abs(apart - median(apart)))
     found, total, at = 0, 0.0, 0
     plain = max(6 * spread, 0.02 * rise.growth)
     while at < len(apart):
@@ -119,7 +120,7 @@ def is_straight(rise: Rise) -> bool:
 
 def _is_even(rise: Rise) -> bool:
     """Whether memory rises evenly in at least six of seven parts."""
-    parts = np.array([np.median(part) for part in np.array_split(rise.y, 8)])
+    parts = np.array([median(part) for part in np.array_split(rise.y, 8)])
     increments = np.diff(parts)
     return bool((increments > 0.2 * increments.mean()).sum() >= 6)
 

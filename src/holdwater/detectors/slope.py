@@ -12,6 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from holdwater.detectors.medians import median
 from holdwater.timeline.buckets import Floats, Integers
 
 MOST_CORRELATION = 0.995
@@ -87,9 +88,9 @@ def fit_slope(x: Floats, y: Floats, *, bend: float = 0.0, wary: bool = False) ->
     start = min(int(bend * count), count - 3)
     ramp = np.maximum(x - x[start], 0.0)
     rough = _rough(x[start:], y[start:])
-    height = float(np.median(y[start:] - rough * ramp[start:]))
+    height = median(y[start:] - rough * ramp[start:])
     residuals = y - height - rough * ramp
-    noise = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
+    noise = 1.4826 * median(np.abs(residuals - median(residuals)))
     reach = 4 * noise if noise > 0 else np.inf
     drawn = height + rough * ramp + np.clip(residuals, -reach, reach)
     apart = ramp - ramp.mean()
@@ -111,7 +112,7 @@ def _rough(x: Floats, y: Floats) -> float:
     if len(x) > 48:
         x, y = blocks(x, y, 48, floor=False)
     left, right = _pairs(len(x))
-    return float(np.median((y[right] - y[left]) / (x[right] - x[left])))
+    return median((y[right] - y[left]) / (x[right] - x[left]))
 
 
 @lru_cache(maxsize=256)
@@ -174,7 +175,7 @@ def _innovation(residuals: Floats, correlation: float, doubt: float) -> float:
     repeated looks, and if the noise is near a random walk.
     """
     fresh = residuals[1:] - correlation * residuals[:-1]
-    found = max(1.4826 * float(np.median(np.abs(fresh - np.median(fresh)))), 0.8 * float(np.std(fresh)))
+    found = max(1.4826 * median(np.abs(fresh - median(fresh))), 0.8 * float(np.std(fresh)))
     if doubt > HIGH or correlation > NEAR_WALK:
         return found
     return min(found, 1.05 * float(np.std(residuals)) * float(np.sqrt(1 - correlation**2)))
@@ -261,4 +262,4 @@ def _blocks_that_are_read(x: Floats, most: int) -> int:
 def spread_of_steps(y: Floats) -> float:
     """The mean distance of neighbouring values, independent of the trend: the noise of blocks."""
     differences = np.diff(y)
-    return float(np.mean(np.abs(differences - np.median(differences))))
+    return float(np.mean(np.abs(differences - median(differences))))

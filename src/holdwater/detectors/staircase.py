@@ -4,6 +4,7 @@ import numpy as np
 
 from holdwater.detectors.clocks import EVENTS, Following, find_clock, stairs
 from holdwater.detectors.growth import REPORTED_CONFIDENCE, Growth, GrowthConfig
+from holdwater.detectors.medians import median
 from holdwater.detectors.verdict import Rate
 from holdwater.timeline.buckets import Buckets, Floats
 from holdwater.units import Step
@@ -67,7 +68,7 @@ def rise_evenly(steps: Floats, floors: Floats, config: GrowthConfig) -> Growth |
     total = float(floors[-1] - floors[0]) if len(floors) else 0.0
     if len(rises) < 4 * LEAST_RISES or total < config.least_growth:
         return None
-    plain = max(0.3 * float(np.sort(rises)[-LEAST_RISES]), 6 * float(np.median(np.abs(rises))))
+    plain = max(0.3 * float(np.sort(rises)[-LEAST_RISES]), 6 * median(np.abs(rises)))
     at = np.flatnonzero(rises > plain)
     at = at[np.append(True, np.diff(at) > 1)] if len(at) else at  # a stair that spans two readings is one
     if len(at) < LEAST_RISES:

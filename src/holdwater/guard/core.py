@@ -3,6 +3,7 @@
 The same samples always give the same events, so that a stored run can be judged again.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from holdwater.actions.levers import Levers
@@ -56,6 +57,8 @@ class GuardCore:
         """Says when the process is to be replaced."""
         self._judge_config = JudgeConfig(config.growth, config.remedies.leak_threshold)
         self._first_step: Step | None = None
+        self.answers_at = -math.inf
+        """The step whose sample is to be observed at once."""
         self._next_judgement = FIRST_JUDGEMENT
         self._judge_after = 0.0
 
@@ -68,20 +71,19 @@ class GuardCore:
         self.budgets = budgets
         self._kept = lowered_budgets(budgets, self.config.deaths)
         self._pressure = Pressure()
+        self._calm_below = self._threshold(self._kept.host.limit)
 
     def can_wait(self, sample: Sample) -> bool:
-        """Whether nothing follows from a sample yet, so that it may be observed later, with others.
+        """Whether nothing has to be done about a sample, so that it may be observed later, with others.
 
         Args:
             sample: The newest, not observed yet.
         """
-        if sample.look is not None or self._first_step is None or self._remedies.interval_ends(sample.step):
+        if sample.look is not None or sample.step >= self.answers_at:
             return False
-        if self._judgement_is_due(sample):
-            return False
-        if sample.device is None:
-            return sample.resident < self._calm_below(self._kept.host.limit)
-        return all(use.used < self._calm_below(use.limit) for use in uses(sample, self._kept))
+        if sample.device is None:  # as in nearly all calls: cheap enough for every step
+            return sample.resident < self._calm_below
+        return all(use.used < self._threshold(use.limit) for use in uses(sample, self._kept))
 
     def judge_after(self, seconds: float) -> None:
         """Let no judgement follow from samples before this moment, since judging has its price.
@@ -107,6 +109,7 @@ class GuardCore:
         if any(event.action == "recycle" for event in events if isinstance(event, Decision)):
             return events
         events += self._remedies.answer_interval(sample.step)
+        self.answers_at = self._remedies.answers_at
         if self._judgement_is_due(sample):
             self._next_judgement = int((sample.step - (self._first_step or 0)) * JUDGEMENT_GROWTH)
             verdict = self.judge()
@@ -139,7 +142,7 @@ class GuardCore:
         steps = sample.step - (self._first_step or 0)
         return steps >= self._next_judgement and sample.seconds >= self._judge_after
 
-    def _calm_below(self, limit: int) -> float:
+    def _threshold(self, limit: int) -> float:
         """Bytes of a pool with this limit under which a sample asks for nothing."""
         most = self.config.remedies.replacement.reload_threshold
         threshold = self.config.headroom.threshold * limit

@@ -51,7 +51,7 @@ NO_RECYCLING = (
     "start it with `holdwater train` or `holdwater run --supervise`, and register its state with "
     "holdwater.resumable"
 )
-JUDGING = 0.25
+JUDGING = 0.15
 """Judgements take at most this part of what readings may take (`holdwater.probes.pace`)."""
 MOST_WAITING = 64
 """Samples that wait at most until they are observed together: Python that was not run for a few milliseconds has
@@ -251,18 +251,27 @@ class Guard:
         """Take a sample, act on it, and schedule the next one."""
         began = self._clock.elapsed()
         loss = self._loss_total / self._losses if self._losses else None
-        self._loss_total, self._losses = 0.0, 0
-        spent = 0.0
+        self._loss_total, self._losses, spent = 0.0, 0, 0.0
         try:
-            sample = self.observer.sample(self.step_number, loss=loss)
+            sample = self.observer.sample(Step(self._step), loss=loss)
             self._waiting.append(sample)
-            if self._can_wait(sample):
+            known = sample.device is None or self._knows_device
+            if known and len(self._waiting) < MOST_WAITING and self.core.can_wait(sample):
                 self._next_sample = min(self._step + self._stride, self._recycle_at)
                 self._account.wait(self._clock.elapsed() - began)
                 return
             spent = self._handle_waiting()
         except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
             self._say_once(f"the guard could not sample memory: {error!r}")
+        self._schedule(began, spent)
+
+    def _schedule(self, began: float, spent: float) -> None:
+        """Account for the newest sample and those that waited for it, and schedule the next one.
+
+        Args:
+            began: When the newest sample was begun.
+            spent: Seconds that actions took since.
+        """
         for name, reason in self.observer.failures.items():
             self._say_once(f"{name} is not read any more: {reason}")
         now = self._clock.elapsed()
@@ -275,12 +284,6 @@ class Guard:
         if now >= self._next_flush:
             self._flush()
         self._account.add(self._clock.elapsed() - began - spent, steps=steps)
-
-    def _can_wait(self, sample: Sample) -> bool:
-        """Whether nothing follows from a sample yet: it is observed later, with others."""
-        known = sample.device is None or self._knows_device
-        few = len(self._waiting) < MOST_WAITING
-        return known and few and self._step < self._recycle_at and self.core.can_wait(sample)
 
     def _handle_waiting(self) -> float:
         """Hand the samples that wait to the core; returns the seconds that actions took."""

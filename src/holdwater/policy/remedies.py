@@ -3,6 +3,7 @@
 A release that freed too little is not repeated until memory has grown, and none is repeated within the cooldown.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from holdwater.budget import NOTHING_IN_USE, Budgets, InUse, Pool
@@ -167,16 +168,20 @@ class Remedies:
         self._leaks_answered = len(fast)
         return self._release(fast[0].message, sample, RELEASE)
 
-    def interval_ends(self, step: Step) -> bool:
-        """Whether the caches are due to be cleared after this step."""
-        interval, before = self._config.cache_clear_interval, self._interval_step
-        return interval is not None and before is not None and step // interval != before // interval
+    @property
+    def answers_at(self) -> float:
+        """The next step after which something is done whatever the memory is; infinite if there is none."""
+        interval, due = self._config.cache_clear_interval, self.replacement.due_at
+        cleared = math.inf if interval is None else interval * ((self._interval_step or 0) // interval + 1)
+        return min(cleared, math.inf if due is None else due)
 
     def answer_interval(self, step: Step) -> tuple[Decision, ...]:
         """Decide whether the caches are due to be cleared."""
-        ends, self._interval_step = self.interval_ends(step), step
-        reason = f"every {self._config.cache_clear_interval} steps, as configured"
-        return (Decision(step, "clear_caches", reason, configured=True),) if ends else ()
+        interval = self._config.cache_clear_interval
+        before, self._interval_step = self._interval_step, step
+        if interval is None or before is None or step // interval == before // interval:
+            return ()
+        return (Decision(step, "clear_caches", f"every {interval} steps, as configured", configured=True),)
 
     def learn(self, action: ActionName, freed: InUse, in_use: InUse) -> None:
         """Record what an action freed, and the memory in use after it, in bytes by pool."""

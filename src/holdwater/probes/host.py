@@ -30,7 +30,7 @@ class Resident:
 
     def read(self) -> Bytes:
         """Return the resident memory of this process."""
-        return Bytes(self._statm.read()[0])
+        return Bytes(self._statm.resident())
 
     def close(self) -> None:
         """Close the file descriptor."""
