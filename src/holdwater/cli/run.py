@@ -14,7 +14,8 @@ from holdwater.config.flags import add_flags, read_flags
 from holdwater.errors import ConfigError
 from holdwater.exit_codes import LEAK_FOUND
 from holdwater.process.channel import create_channel
-from holdwater.process.spawn import ScriptProcess, die_as, hold_signals, script_command
+from holdwater.process.signals import hold_signals
+from holdwater.process.spawn import ScriptProcess, die_as, script_command
 from holdwater.supervise.flags import add_supervision_flags, is_supervised
 
 
@@ -90,6 +91,7 @@ def _observe(
 ) -> dict[str, Any]:
     """Run the script once; return its judgement and its exit code."""
     create_channel(place / "channel")
+    hold_signals(words)
     process = ScriptProcess(script_command(place, words, last_step=options.steps), os.environ)
     from holdwater.observe.observed_run import ObservedRun  # noqa: PLC0415 - numpy loads while the script starts
     from holdwater.store.run_store import RunStore  # noqa: PLC0415
@@ -104,7 +106,7 @@ def _observe(
 
 def _supervise(values: dict[str, Any], words: list[str], terms: Terms, out: Path, place: Path) -> dict[str, Any]:
     """Run the script in one process after another; return the judgement of all, and the exit code."""
-    hold_signals()
+    hold_signals(words)
     from holdwater.supervise.scripts import SupervisedRun  # noqa: PLC0415 - numpy starts threads
 
     return SupervisedRun(values, words, terms, out, place).run()

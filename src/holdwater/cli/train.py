@@ -16,7 +16,7 @@ from holdwater.config.keys import KEYS
 from holdwater.errors import HoldwaterError
 from holdwater.exit_codes import LEAK_FOUND
 from holdwater.process.restart_context import RestartContext, leave_at_once
-from holdwater.process.spawn import hold_signals
+from holdwater.process.signals import hold_signals
 from holdwater.store.checkpoints import MANIFEST
 from holdwater.supervise.launchers import another_supervises
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         return _train(options, restart)
     config = gather_config(options)
     check_writable("--json", options.json)
-    hold_signals()
+    hold_signals(sys.argv)
     from holdwater.train.run_folder import find_run_folder  # noqa: PLC0415
     from holdwater.train.supervised import keep_training  # noqa: PLC0415 - brings numpy, which starts threads
 

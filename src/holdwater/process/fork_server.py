@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holdwater.process.signals import FORWARDED, callers_mask, can_wait_for_children
+
 FORKING = Path(__file__).with_name("forking.py")
 """The server's script, run by its path: with `-m` Python would search the working folder for its own modules."""
-HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HELD_BACK = (*FORWARDED, signal.SIGIO)
 """Signals that the server blocks from its first instruction on: they are for the processes that it forks."""
 SLOW = 600.0
 """Seconds that the imports may take."""
@@ -57,10 +59,9 @@ class ForkServer:
             os.set_inheritable(other.fileno(), True)  # noqa: FBT003
             flags = [f"-W{option}" for option in sys.warnoptions]
             arguments = [str(FORKING), str(other.fileno()), str(reading), ",".join(modules)]
-            self.pid = os.posix_spawn(
-                sys.executable, [sys.executable, *flags, *arguments], dict(environment),
-                setsigmask=HELD_BACK, setsigdef=[*HELD_BACK, signal.SIGCHLD],
-            )  # fmt: skip
+            command = [sys.executable, *flags, *arguments]
+            self.pid = os.posix_spawn(command[0], command, dict(environment), setsigmask=HELD_BACK)
+        can_wait_for_children()
         os.close(reading)
 
     @property
@@ -68,26 +69,42 @@ class ForkServer:
         """Whether the server accepts requests."""
         return self.link.fileno() >= 0
 
-    def fork(self, target: str, argv: Sequence[str], environment: Mapping[str, str]) -> int | None:
+    def fork(
+        self,
+        target: str,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        prepare: Callable[[int], None] = lambda _: None,
+    ) -> int | None:
         """Fork a process that runs a function.
 
         Args:
             target: `module:function`, called without arguments.
             argv: Its `sys.argv`.
             environment: Its environment.
+            prepare: Called with its PID, while it still waits and blocks all signals.
 
         Returns:
             The PID of the process; None if the server has ended, or cannot fork.
         """
         if not self._wait_for(lambda: self._ready, SLOW) or self.unfit:
             return None
-        request = {"target": target, "argv": list(argv), "environment": dict(environment)}
+        request = {
+            "target": target, "argv": list(argv), "environment": dict(environment), "blocked": sorted(callers_mask()),
+        }  # fmt: skip
         try:
             self.link.sendall(json.dumps(request).encode() + b"\n")
         except OSError:
             self.close()
             return None
-        return self._forked.pop(0) if self._wait_for(lambda: bool(self._forked), 10.0) else None
+        if not self._wait_for(lambda: bool(self._forked), 10.0):
+            return None
+        pid = self._forked.pop(0)
+        prepare(pid)
+        with contextlib.suppress(OSError):  # it may have been killed
+            os.kill(pid, signal.SIGIO)
+        return pid
 
     def ended(self) -> list[Ended]:
         """The processes that have ended since the last call."""

@@ -8,8 +8,8 @@ fork. Requests and reports are JSON, one object a line:
     {"target": "module:function", "argv": [...], "environment": {...}}   ->  {"pid": 123}
                                                                              {"pid": 123, "exit": 0, "peak": 3e8}
 
-It is run by its path, and is not a module to import. Whoever starts it blocks the terminal's signals in it: they
-are for training processes.
+It is run by its path, and is not a module to import. Whoever starts it blocks signals in it: they are for training
+processes. Each of those waits for SIGIO before it takes its first signal.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ class Forker:
         self._woken, wake = socket.socketpair()
         for end in (self._woken, wake):
             end.setblocking(False)  # noqa: FBT003 - its name says it
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._callers_sigchld = signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         self._wake = wake
 
@@ -67,7 +67,7 @@ class Forker:
             if self._link in ready:
                 for line in self._lines():
                     request: dict[str, Any] = json.loads(line)
-                    if self._fork():
+                    if self._fork(request["blocked"]):
                         return request
 
     def _lines(self) -> list[bytes]:
@@ -81,8 +81,12 @@ class Forker:
         *lines, self._unread = (self._unread + data).split(b"\n")
         return lines
 
-    def _fork(self) -> bool:
-        """Fork; True in the child."""
+    def _fork(self, blocked: list[int]) -> bool:
+        """Fork; True in the child.
+
+        Args:
+            blocked: The signals that the caller of the run blocks: the child does too.
+        """
         server = os.getpid()
         with warnings.catch_warnings():  # Python 3.12 counts BLAS threads, which handle forks themselves
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -92,16 +96,15 @@ class Forker:
             self._say({"pid": pid})
             return False
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a signal that came meanwhile is delivered now
+        signal.signal(signal.SIGCHLD, self._callers_sigchld)
         for end in (self._link, self._woken, self._wake):
             end.close()
         _prctl(PR_SET_CHILD_SUBREAPER, 0)
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != server:
             os._exit(143)
+        signal.sigwait({signal.SIGIO})  # the supervisor has sent what came before this process was
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # a signal that came meanwhile is delivered now
         return True
 
     def _reap(self) -> None:

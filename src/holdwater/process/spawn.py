@@ -1,7 +1,6 @@
 """Start a script's process, forward signals to it, and end as it ended.
 
-The terminal's signals reach the script directly, since it is in the same process group; signals sent to this
-process alone are forwarded. Source: POSIX, `siginfo_t`: `si_code` distinguishes them.
+Signals to the process group reach the script directly; those to this process alone are forwarded (`signals`).
 """
 
 import contextlib
@@ -18,25 +17,21 @@ import psutil
 
 from holdwater.process.channel import Channel
 from holdwater.process.fork_server import ForkServer
-
-PASSED_ON = tuple(
-    number
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGWINCH")
-    if (number := getattr(signal, name, None)) is not None
+from holdwater.process.signals import (
+    CAN_WAIT,
+    FORWARDED,
+    callers_mask,
+    can_wait_for_children,
+    end_witness,
+    hold_signals,
+    is_stop,
+    pending_signals,
+    reached,
+    wait_for_signal,
 )
-"""Signals that are forwarded to a script."""
-
-NEWS = tuple(number for name in ("SIGCHLD", "SIGIO") if (number := getattr(signal, name, None)) is not None)
-"""Signals that wake the wait."""
 
 RUNNER = Path(__file__).resolve().parents[1] / "frameworks" / "observed_script.py"
 """The runner of scripts, run by its path: with `-m` Python would search the working folder for its own modules."""
-
-
-def hold_signals() -> None:
-    """Block the signals that `RunningProcess` waits for, before a library starts threads, which inherit it."""
-    if hasattr(signal, "sigtimedwait"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, *NEWS})
 
 
 class RunningProcess:
@@ -50,16 +45,15 @@ class RunningProcess:
         self.asked_to_stop = False
         """Whether SIGINT or SIGTERM was received."""
         self._received: list[int] = []
-        self._waiting = hasattr(signal, "sigtimedwait")
-        if self._waiting:
-            hold_signals()
-        else:
-            for number in PASSED_ON:
-                signal.signal(number, self._receive)
+        hold_signals()
+        if not CAN_WAIT:
+            for number in FORWARDED:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, self._receive)
 
     def wait(self, seconds: float) -> bool:
         """Wait, forwarding signals; True while the script runs."""
-        if self._waiting:
+        if CAN_WAIT:
             self._wait_for_signals(seconds)
         else:
             time.sleep(seconds)
@@ -73,17 +67,22 @@ class RunningProcess:
         with contextlib.suppress(OSError):  # it may have ended
             os.kill(self.pid, number)
 
+    def forward(self, received: Sequence[signal.struct_siginfo]) -> None:
+        """Send it the signals that this process received before it existed.
+
+        Args:
+            received: The signals.
+        """
+        for one in received:
+            self.asked_to_stop |= is_stop(one.si_signo)
+            self.send(one.si_signo)
+
     def _wait_for_signals(self, seconds: float) -> None:
         """Handle signals until the script ends or the time is over."""
         deadline = time.perf_counter() + seconds
-        while (left := deadline - time.perf_counter()) > 0:
-            found = signal.sigtimedwait({*PASSED_ON, *NEWS}, left)
-            if found is None or found.si_signo in NEWS:
-                return
-            self.asked_to_stop |= found.si_signo in {signal.SIGINT, signal.SIGTERM}
-            by_somebody = found.si_code <= 0  # SI_USER and its like; the kernel's own are positive
-            # after a stop and a continue the kernel may return a signal that is not ours
-            if found.si_signo in PASSED_ON and by_somebody and found.si_pid != self.pid:
+        while (found := wait_for_signal(deadline - time.perf_counter())) is not None:
+            self.asked_to_stop |= is_stop(found.si_signo)
+            if not reached(self.pid, found):
                 self.send(found.si_signo)
 
     def _poll(self) -> bool:
@@ -93,7 +92,7 @@ class RunningProcess:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         """Record a signal, on systems that cannot wait for one."""
         del frame
-        self.asked_to_stop |= number in {signal.SIGINT, signal.SIGTERM}
+        self.asked_to_stop |= is_stop(number)
         if number != signal.SIGINT:  # the terminal sends it to the script too
             self._received.append(number)
 
@@ -109,9 +108,9 @@ class ScriptProcess(RunningProcess):
             environment: Its environment.
         """
         super().__init__()
-        self.pid = os.posix_spawn(
-            command[0], list(command), dict(environment), setsigmask=[], setsigdef=[*PASSED_ON, *NEWS]
-        )
+        self.pid = os.posix_spawn(command[0], list(command), dict(environment), setsigmask=callers_mask())
+        can_wait_for_children()
+        self.forward(pending_signals())  # from before its start; no handler can be installed yet
 
     def _poll(self) -> bool:
         """Whether it runs, by its exit status."""
@@ -147,12 +146,19 @@ class ForkedProcess(RunningProcess):
         if server.alive and hasattr(signal, "SIGIO"):  # wakes the wait below when the server sends a report
             fcntl.fcntl(server.link, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(server.link, fcntl.F_SETFL, fcntl.fcntl(server.link, fcntl.F_GETFL) | os.O_ASYNC)
-        pid = server.fork(target, argv, environment)
-        if pid is None:
+        if server.fork(target, argv, environment, prepare=self._prepare) is None:
             self.exit_status = -int(signal.SIGKILL)
-        self.pid = pid or 0
-        if self._waiting and signal.SIGINT in signal.sigpending():  # from the terminal, while there was no script
-            self.send(signal.SIGINT)
+
+    def _prepare(self, pid: int) -> None:
+        """Send it what was received while there was no process; it blocks signals until this is done.
+
+        What was sent to the whole group since it was forked is pending there already, and not counted twice.
+
+        Args:
+            pid: Of the process.
+        """
+        self.pid = pid
+        self.forward(pending_signals())
 
     def send(self, number: int) -> None:
         """Send it a signal, if it was forked."""
@@ -186,6 +192,7 @@ class ForkedProcess(RunningProcess):
 def die_as(exit_status: int, before: Callable[[], None]) -> int:
     """End as a script ended: by the same signal, or with its exit code, which is returned."""
     before()
+    end_witness()
     if exit_status >= 0:
         return exit_status
     number = -exit_status
