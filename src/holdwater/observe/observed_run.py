@@ -58,7 +58,7 @@ class ObservedRun:
         self.process, self.store = process, store
         self.channel = Channel(place / "channel")
         folder = place if asks else None
-        outside = Outside(process.pid, noted=place / NOTED)
+        outside = Outside(process.pid, noted=place / NOTED, may_have_ended=True)
         self.watcher = Watcher(outside, terms, channel=self.channel, folder=folder)
         budgets = self.watcher.budgets
         facts = {

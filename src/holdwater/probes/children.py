@@ -57,17 +57,19 @@ class Child:
 class ChildProcesses:
     """The children of one process, seen from outside."""
 
-    def __init__(self, process: psutil.Process) -> None:
+    def __init__(self, process: psutil.Process | None) -> None:
         """Start without children.
 
         Args:
-            process: Their parent.
+            process: Their parent; None if it has ended.
         """
         self._process = process
         self._seen: dict[int, Child] = {}
 
     def read(self) -> dict[str, int]:
         """Their number and memory, by the field names of `Look`; empty if they cannot be listed."""
+        if self._process is None:
+            return {}
         with contextlib.suppress(psutil.Error):
             found = self._process.children(recursive=True)
             alive: dict[int, Child] = {}
@@ -116,7 +118,7 @@ class ChildProcesses:
             if name.startswith("pt_data_worker"):
                 return LOADER
             kind = next((kind for word, kind in _KINDS if word in command), None)
-            if kind is None and words == self._process.cmdline():
+            if kind is None and self._process is not None and words == self._process.cmdline():
                 kind = FORK
         except psutil.Error:
             return "a process that has ended"

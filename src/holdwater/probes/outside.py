@@ -36,12 +36,13 @@ class DeviceRoom(NamedTuple):
 class Outside:
     """Reads a process by its number."""
 
-    def __init__(self, pid: int, *, noted: Path | None = None) -> None:
+    def __init__(self, pid: int, *, noted: Path | None = None, may_have_ended: bool = False) -> None:
         """Start reading a process.
 
         Args:
             pid: Its number.
             noted: A file in which it records the shared memory that it creates.
+            may_have_ended: Whether a process that cannot be read any more is no error.
 
         Raises:
             ProbeError: There is no such process, or it may not be read.
@@ -56,18 +57,24 @@ class Outside:
         self._dear: dict[str, Any] = {}
         self.device: DeviceRoom | None = None
         """The device that the process uses; None as long as none was seen."""
+        self._process: psutil.Process | None = None
         try:
-            self._process = psutil.Process(pid)
-            self._process.memory_info()
-            self.children = ChildProcesses(self._process)
-            """Its descendants."""
+            process = psutil.Process(pid)
+            process.memory_info()
+            self._process = process
         except psutil.Error as error:
-            raise ProbeError(f"the process {pid} cannot be read: {error}") from error
+            if not may_have_ended:
+                raise ProbeError(f"the process {pid} cannot be read: {error}") from error
+        self.children = ChildProcesses(self._process)
+        """Its descendants."""
 
     def read(self) -> dict[str, Any] | None:
         """Return memory in bytes and counts, by the field names of `Look`; None when it has ended."""
+        if self._process is None:
+            return None
         try:
-            fields: dict[str, Any] = self._read_status() if self._proc.exists() else self._read_elsewhere()
+            status = self._read_status() if self._proc.exists() else self._read_elsewhere(self._process)
+            fields: dict[str, Any] = status
         except (ProbeError, psutil.Error, OSError, KeyError):
             return None
         with contextlib.suppress(ProbeError):
@@ -105,7 +112,7 @@ class Outside:
     def command(self) -> str:
         """The command line as text; empty if it cannot be read."""
         with contextlib.suppress(psutil.Error):
-            return " ".join(self._process.cmdline())
+            return "" if self._process is None else " ".join(self._process.cmdline())
         return ""
 
     def _read_status(self) -> dict[str, int]:
@@ -120,9 +127,9 @@ class Outside:
             "virtual": table["VmSize"],
         }
 
-    def _read_elsewhere(self) -> dict[str, int]:
+    def _read_elsewhere(self, process: psutil.Process) -> dict[str, int]:
         """Readings by psutil on a system without /proc."""
-        return {"resident": int(self._process.memory_info().rss)}
+        return {"resident": int(process.memory_info().rss)}
 
     def _read_dear(self) -> dict[str, int]:
         """Children with their memory, files and threads, shared-memory files, device memory."""

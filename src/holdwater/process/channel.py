@@ -61,9 +61,11 @@ _AT = {
         "worker_own",
         "attribution_work",
         "worker_wanted",
+        "takes_stops",
+        "untaken",
     ))
 }
-_BEGIN = 256
+_BEGIN = 512
 _SIZE = _BEGIN + CAPACITY * _RECORD.size
 
 

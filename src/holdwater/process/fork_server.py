@@ -90,9 +90,8 @@ class ForkServer:
         """
         if not self._wait_for(lambda: self._ready, SLOW) or self.unfit:
             return None
-        request = {
-            "target": target, "argv": list(argv), "environment": dict(environment), "blocked": sorted(callers_mask()),
-        }  # fmt: skip
+        request: dict[str, Any] = {"target": target, "argv": list(argv), "environment": dict(environment)}
+        request["blocked"] = sorted(callers_mask())
         try:
             self.link.sendall(json.dumps(request).encode() + b"\n")
         except OSError:

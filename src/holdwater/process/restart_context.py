@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from holdwater.process.channel import Channel
+from holdwater.process.signals import FORWARDED
 
 VARIABLE = "HOLDWATER_RESTART"
 """The environment variable that carries it; children of the process must not see it."""
 
 ONE_CALL = 1.0
 """Signals within these seconds count as one: a signal to a process group arrives twice."""
+WRITTEN = 1
+"""The lowest bit of `untaken` in the channel: the signals, each a bit, are all there."""
 LONGEST_WAIT = 60.0
 """Seconds that threads may delay the end of a process before another one continues."""
 NEED_CLOSING = frozenset((
@@ -155,6 +158,8 @@ def stop_soon(
         if now - called < ONE_CALL:
             return
         called = now
+        global _stop_received  # noqa: PLW0603 - signals belong to the process
+        _stop_received = number
         if is_stopping():
             raise KeyboardInterrupt
         stop(f"it received {signal.Signals(number).name}")
@@ -162,20 +167,33 @@ def stop_soon(
     return handle
 
 
+_stop_received: int | None = None
+
+
+def stop_received() -> int | None:
+    """The signal by which this process was asked to stop, if a handler of `stop_soon` took it."""
+    return _stop_received
+
+
 def leave_at_once(restart: RestartContext | None, step: int) -> NoReturn:
     """End this process so that another continues, which starts while the kernel still frees this one's memory.
 
-    Exit handlers run, and nothing else.
+    Exit handlers run, and nothing else. Signals that come from now on are for the next process, and so is a stop
+    that no step has seen.
 
     Args:
         restart: The restart context; None if no supervisor started this process.
         step: The last step.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     _let_threads_end()
     atexit._run_exitfuncs()  # noqa: SLF001 - as `multiprocessing` ends its own children
     flush_files()
     if restart is not None:
-        restart.open_channel().put("recycled", step)
+        channel = restart.open_channel()
+        channel.put("recycled", step)
+        untaken = signal.sigpending() | {number for number in (stop_received(),) if number is not None}
+        channel.put("untaken", WRITTEN | sum(1 << number for number in untaken if number < 64))
         if hasattr(signal, "SIGIO"):
             with contextlib.suppress(OSError):
                 os.kill(restart.supervisor, signal.SIGIO)

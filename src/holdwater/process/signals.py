@@ -146,14 +146,14 @@ def reached(pid: int, received: signal.struct_siginfo) -> bool:
     return True  # it has ended
 
 
-def pending_signals() -> list[signal.struct_siginfo]:
+def pending_signals() -> frozenset[int]:
     """Take the signals that are pending."""
-    found: list[signal.struct_siginfo] = []
+    found: set[int] = set()
     while CAN_WAIT and (one := signal.sigtimedwait(FORWARDED, 0)) is not None:
         if _witness is not None:
             _witness.has(one.si_signo)
-        found.append(one)
-    return found
+        found.add(one.si_signo)
+    return frozenset(found)
 
 
 def wait_for_signal(seconds: float) -> signal.struct_siginfo | None:

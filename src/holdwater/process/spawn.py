@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +17,7 @@ import psutil
 
 from holdwater.process.channel import Channel
 from holdwater.process.fork_server import ForkServer
+from holdwater.process.restart_context import WRITTEN
 from holdwater.process.signals import (
     CAN_WAIT,
     FORWARDED,
@@ -44,6 +45,8 @@ class RunningProcess:
         """As `os.waitstatus_to_exitcode`: negative for a signal; None while it runs."""
         self.asked_to_stop = False
         """Whether SIGINT or SIGTERM was received."""
+        self.received: set[int] = set()
+        """The signals that were received for it."""
         self._received: list[int] = []
         hold_signals()
         if not CAN_WAIT:
@@ -67,23 +70,32 @@ class RunningProcess:
         with contextlib.suppress(OSError):  # it may have ended
             os.kill(self.pid, number)
 
-    def forward(self, received: Sequence[signal.struct_siginfo]) -> None:
+    def forward(self, received: Iterable[int]) -> None:
         """Send it the signals that this process received before it existed.
 
         Args:
             received: The signals.
         """
-        for one in received:
-            self.asked_to_stop |= is_stop(one.si_signo)
-            self.send(one.si_signo)
+        for number in received:
+            self._note(number)
+            self.send(number)
+
+    def _note(self, number: int) -> None:
+        """Remember a signal that was received."""
+        self.received.add(number)
+        self.asked_to_stop |= is_stop(number)
 
     def _wait_for_signals(self, seconds: float) -> None:
         """Handle signals until the script ends or the time is over."""
         deadline = time.perf_counter() + seconds
         while (found := wait_for_signal(deadline - time.perf_counter())) is not None:
-            self.asked_to_stop |= is_stop(found.si_signo)
+            self._note(found.si_signo)
             if not reached(self.pid, found):
                 self.send(found.si_signo)
+            self._received_late(found.si_signo)
+
+    def _received_late(self, number: int) -> None:
+        """A signal was received, and sent: see whether the process could still take it."""
 
     def _poll(self) -> bool:
         """Collect the exit status if there is one; True while the process runs."""
@@ -92,7 +104,7 @@ class RunningProcess:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         """Record a signal, on systems that cannot wait for one."""
         del frame
-        self.asked_to_stop |= is_stop(number)
+        self._note(number)
         if number != signal.SIGINT:  # the terminal sends it to the script too
             self._received.append(number)
 
@@ -124,13 +136,15 @@ class ScriptProcess(RunningProcess):
 class ForkedProcess(RunningProcess):
     """A process that a fork server has forked."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is forked, by name
         self,
         server: ForkServer,
         channel: Channel,
         target: str,
         argv: Sequence[str],
         environment: Mapping[str, str],
+        *,
+        untaken: Iterable[int] = (),
     ) -> None:
         """Let the server fork it.
 
@@ -140,9 +154,12 @@ class ForkedProcess(RunningProcess):
             target: `module:function`.
             argv: Its `sys.argv`.
             environment: Its environment.
+            untaken: Signals that the process before it has left to it.
         """
         super().__init__()
         self._server, self._channel = server, channel
+        self._before = frozenset(untaken)
+        self._late: set[int] = set()
         if server.alive and hasattr(signal, "SIGIO"):  # wakes the wait below when the server sends a report
             fcntl.fcntl(server.link, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(server.link, fcntl.F_SETFL, fcntl.fcntl(server.link, fcntl.F_GETFL) | os.O_ASYNC)
@@ -158,7 +175,23 @@ class ForkedProcess(RunningProcess):
             pid: Of the process.
         """
         self.pid = pid
-        self.forward(pending_signals())
+        self.forward(self._before | pending_signals())
+
+    @property
+    def untaken(self) -> frozenset[int]:
+        """The signals that this process has left to the next one, if it was replaced."""
+        deadline = time.monotonic() + 1.0  # it may have been killed in between
+        while self._channel.get("recycled") and time.monotonic() < deadline:
+            word = self._channel.get("untaken")
+            if word & WRITTEN:
+                return frozenset(self._late | {number for number in FORWARDED if word >> number & 1})
+            time.sleep(0.001)
+        return frozenset(self._late)
+
+    def _received_late(self, number: int) -> None:
+        """A signal that came when the process had left, or was about to, is for the next one."""
+        if self._channel.get("recycled"):
+            self._late.add(number)
 
     def send(self, number: int) -> None:
         """Send it a signal, if it was forked."""

@@ -20,11 +20,14 @@ from typing import Any, NoReturn
 from holdwater.errors import CheckpointError, ConfigError
 from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
-from holdwater.process.restart_context import RestartContext, only_here, reason_file, stop_soon
+from holdwater.process.restart_context import RestartContext, only_here, reason_file, stop_received, stop_soon
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.store.lock import hold
 from holdwater.supervise.budget_callback import BudgetCallback
 from holdwater.supervise.replaceable_steps import go_on_from, replaceable_step
+
+USUAL: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+"""The signals that end the run after a step, where the script leaves them to Python: with Python's handlers."""
 
 
 class Resumption:
@@ -37,6 +40,8 @@ class Resumption:
         self._held = ExitStack()
         self._recycling = None if restart is None else BudgetCallback(restart)
         self._stop: str | None = None
+        self._handlers: dict[int, Any] = {}
+        """Our handlers of signals, while the loop runs."""
         self._saved_at = time.monotonic()
         if restart is not None:
             self._in_memory = CheckpointFolder(Path(restart.in_memory) / "checkpoints", keep=1)
@@ -129,6 +134,7 @@ class Resumption:
         """The loop has ended: keep its last state."""
         if self.restart is not None:
             self._save(self._durable, step)
+            self.give_signals_back()
 
     def _leave(self, step: int, reason: str, *, saved: bool) -> NoReturn:
         """Keep the state for the next process, unless a checkpoint holds it already, and end."""
@@ -202,10 +208,29 @@ class Resumption:
             """Stop after this step."""
             self._stop = reason
 
-        handler = stop_soon(stop, lambda: self._stop is not None)
-        for number, usual in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        handler = only_here(stop_soon(stop, lambda: self._stop is not None))
+        for number, usual in USUAL.items():
             if signal.getsignal(number) == usual:
-                signal.signal(number, only_here(handler))
+                signal.signal(number, handler)
+                self._handlers[number] = handler
+        self._report_handlers()
+
+    def give_signals_back(self) -> None:
+        """The loop has ended: signals do again what they did before it; one that came too late does so now."""
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) == handler:
+                signal.signal(number, USUAL[number])
+        handled, self._handlers = set(self._handlers), {}
+        self._report_handlers()
+        late = stop_received()
+        if self._stop is not None and late in handled:
+            signal.raise_signal(late)
+
+    def _report_handlers(self) -> None:
+        """Report to the supervisor whether this process ends by itself when it is asked to stop."""
+        session = sessions.current()
+        if session is not None:
+            session.channel.put("takes_stops", int(signal.SIGTERM in self._handlers))
 
 
 _resumption: Resumption | None = None
@@ -249,10 +274,15 @@ def steps(total: int) -> Iterator[int]:
     Raises:
         ConfigError: A registered state cannot be kept or restored exactly.
         CheckpointError: The first checkpoint cannot be written.
+        GeneratorExit: The script leaves the loop.
     """
     resumption = current()
     for step in range(resumption.begin(), total):
-        yield step
+        try:
+            yield step
+        except GeneratorExit:  # the script leaves the loop
+            resumption.give_signals_back()
+            raise
         resumption.end_step(step + 1, last=step + 1 == total)
     resumption.finish(total)
 

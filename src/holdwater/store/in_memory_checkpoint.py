@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from holdwater.store.checkpoints import RESTING, CheckpointFolder
+from holdwater.store.checkpoints import MANIFEST, RESTING, CheckpointFolder
 
 PREFIX = "holdwater-"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - memory is intended; the folder below is private to this user
@@ -47,9 +47,15 @@ class InMemoryFolder:
         if self._lock is not None:  # else another supervisor is at work there
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
-    def remove(self) -> None:
-        """Remove it: the run has ended, and its last checkpoint is in its own folder."""
+    def remove(self, *, rescue: bool = False) -> None:
+        """Remove it: the run has ended.
+
+        Args:
+            rescue: Whether to copy its checkpoint to the run's folder if that has none that is as new.
+        """
         if self._lock is not None:
+            if rescue:
+                _rescue(self.path)
             shutil.rmtree(self.path, ignore_errors=True)
             self._lock.close()
 
@@ -78,13 +84,19 @@ def _sweep(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _newest_step(run: Path) -> int:
+    """The step of the newest checkpoint in a run's folder, by the names of the folders; -1 if there is none."""
+    found = (path.parent.name for path in (run / "checkpoints").glob(f"step-*/{MANIFEST}"))
+    return max((int(name.removeprefix("step-")) for name in found), default=-1)
+
+
 def _rescue(folder: Path) -> None:
     """Copy the newest checkpoint into the folder of its run."""
     try:
         run = Path((folder / "run").read_text(encoding="utf-8"))
     except OSError:
         return
-    found = CheckpointFolder(folder / "checkpoints").newest(lambda _: None)
+    found = CheckpointFolder(folder / "checkpoints").newest(lambda _: None, after=_newest_step(run))
     if found is None or RESTING in found.state or not (run / "checkpoints").is_dir():
         return
     target = run / "checkpoints" / found.folder.name

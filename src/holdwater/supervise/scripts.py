@@ -68,6 +68,8 @@ class SupervisedRun(RunHooks):
         self._measured: list[dict[str, Any]] = []
         self._known: dict[str, Any] | None = None
         """The judgement of a process in which a leak was found: the following ones need not explain it again."""
+        self._resumable = False
+        """Whether a process of the run has registered its state."""
         self._observed: ObservedRun
         """The process that is followed now."""
         self._followed = self._folder(0)
@@ -89,7 +91,7 @@ class SupervisedRun(RunHooks):
     def run(self) -> dict[str, Any]:
         """Run it to its end; return the judgement of all processes as JSON, with the exit code."""
         exit_code = keep_going(self._supervisor, self)
-        self._in_memory.remove()
+        self._in_memory.remove(rescue=True)
         summary = join_summaries(self._summaries)
         summary["actions"] = sorted([*summary["actions"], *self._measured], key=lambda action: action["step"])
         self._observed.write_down(summary)
@@ -128,7 +130,11 @@ class SupervisedRun(RunHooks):
         Args:
             answer: What follows as far as the supervisor knows.
         """
+        own_end = answer.cause == "asked to stop" and not self._supervisor.forced
         if self._observed.channel.get("resumable"):
+            self._resumable = True
+            return replace(answer, exit_code=self._observed.exit_code) if own_end else answer
+        if self._resumable:  # it ended before its loop began
             return answer
         if answer.again:
             log.warning("%s", _not_resumable(answer.reason))

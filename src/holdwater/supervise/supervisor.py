@@ -83,6 +83,8 @@ class Supervisor:
         self._kills: int | None = None
         self._stop_by = float("inf")
         self._hung = False
+        self.forced = False
+        """Whether the newest process was killed because it was asked to stop and did not."""
 
     def _new_server(self) -> ForkServer:
         """Start the process that the others are forked from."""
@@ -95,28 +97,32 @@ class Supervisor:
             self.channel = self._launch.channel(number)
         self.channel.put("steps", steps)
         self.trainer = TrainerProcess(number, steps, self.trainer.out_of_memory_restarts)
-        for name in ("recycled", "out_of_memory"):
+        untaken = frozenset() if self.process is None else self.process.untaken
+        for name in ("recycled", "out_of_memory", "takes_stops", "untaken"):
             self.channel.put(name, 0)
         if not self._server.alive:
             self._server = self._new_server()
         self._moved, self._kills = (steps, time.monotonic()), count_kills()
-        self._hung, self._stop_by = False, float("inf")
+        self._hung, self.forced, self._stop_by = False, False, float("inf")
         self.channel.put("goes_on_from", NOT_KNOWN if self.trainer.number else 0)
-        process = self._fork()
+        process = self._fork(untaken)
         if process.exit_status is not None and self._server.unfit:
             log.warning("%s; each process imports everything itself", self._server.unfit)
             self._server.close()
             self._server = ForkServer((), os.environ)
-            process = self._fork()
+            process = self._fork(untaken)
         self.process = process
         return process
 
-    def _fork(self) -> ForkedProcess:
-        """Have the server fork the process that `self.trainer` describes."""
+    def _fork(self, untaken: frozenset[int]) -> ForkedProcess:
+        """Have the server fork the process that `self.trainer` describes.
+
+        Args:
+            untaken: Signals that the process before it has left to it.
+        """
         launch, trainer = self._launch, self.trainer
-        return ForkedProcess(
-            self._server, self.channel, launch.target, launch.argv(trainer), launch.environment(trainer)
-        )
+        argv, environment = launch.argv(trainer), launch.environment(trainer)
+        return ForkedProcess(self._server, self.channel, launch.target, argv, environment, untaken=untaken)
 
     def turn(self) -> None:
         """End the process if it hangs, or if it was asked to stop and does not."""
@@ -125,8 +131,8 @@ class Supervisor:
             return
         if steps != self._moved[0]:
             self._moved = (steps, now)
-        if process.asked_to_stop and self._stop_by == float("inf"):
-            self._stop_by = now + PATIENCE
+        waits = process.asked_to_stop and self.channel.get("takes_stops")
+        self._stop_by = min(self._stop_by, now + PATIENCE) if waits else float("inf")
         waited = now - self._moved[1]
         going = steps > self.channel.get("goes_on_from")  # the first step may take long: compilers, cold caches
         if self._hang_timeout is not None and going and waited > self._hang_timeout and not self._hung:
@@ -136,6 +142,7 @@ class Supervisor:
             process.send(signal.SIGKILL)
         if now > self._stop_by:
             log.warning("the process was asked to stop %.0f s ago and has not: it is ended", PATIENCE)
+            self.forced = True
             process.send(signal.SIGKILL)
             self._stop_by = now + PATIENCE
 
@@ -151,7 +158,7 @@ class Supervisor:
             step=steps,
             recycled=self.channel.get("recycled") > 0 and process.exit_status == 0,
             hung=self._hung,
-            stopping=process.asked_to_stop,
+            stopping=process.asked_to_stop or -process.exit_status in process.received,
             out_of_memory=self.channel.get("out_of_memory") > 0 or self._was_killed_by_kernel(process.exit_status),
         )
         answer = self.restarts.answer(end)

@@ -297,9 +297,13 @@ def _run(loop: TrainingLoop) -> int:
 
 @contextmanager
 def _stop_on_signals(guard: Guard) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the run after its step, with a checkpoint; a second one ends it now."""
+    """Let the first SIGINT or SIGTERM end the run after its step, with a checkpoint; a second one ends it now.
+
+    What the caller ignores stays ignored.
+    """
     stop = stop_soon(guard.stop, lambda: guard.stop_reason is not None)
-    before = {number: signal.signal(number, only_here(stop)) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, only_here(stop)) for number in heeded}
     try:
         yield
     finally:

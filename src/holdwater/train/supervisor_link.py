@@ -34,6 +34,7 @@ class SupervisorLink:
         """Whether a process of this run has been here before."""
         self._in_memory = CheckpointFolder(Path(restart.in_memory) / "checkpoints", keep=1)
         self._channel = restart.open_channel()
+        self._channel.put("takes_stops", 1)
         self._unmeasured = restart.ended
 
     def report_step(self, step: int, guard: Guard | None = None) -> None:
