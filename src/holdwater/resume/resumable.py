@@ -80,7 +80,7 @@ class Resumption:
         if self.restart is None or session is None:
             return 0
         self._take_signals()
-        self._held.enter_context(hold(Path(self.restart.out)))
+        self._held.enter_context(hold(Path(self.restart.out), sessions.say))
         session.channel.put("resumable", 1)
         if self._recycling is not None:
             self._recycling.look_after(session)

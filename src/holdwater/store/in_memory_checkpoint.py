@@ -3,15 +3,21 @@
 The process that created it locks it; the next run removes folders whose process has died.
 """
 
-import fcntl
+import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from holdwater.errors import RunFolderError
 from holdwater.store.checkpoints import MANIFEST, RESTING, CheckpointFolder
+from holdwater.store.lock import try_lock
+
+log = logging.getLogger("holdwater")
 
 PREFIX = "holdwater-"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - memory is intended; the folder below is private to this user
@@ -25,16 +31,15 @@ class InMemoryFolder:
 
         Args:
             out: The folder of the run.
-            root: Its parent; None takes shared memory, or the temporary folder if there is none.
+            root: Its parent; None takes shared memory, or if there is no room the temporary folder or the run's.
+
+        Raises:
+            RunFolderError: There is no room anywhere.
         """
-        root = root or (SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir()))
-        name = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
-        self.path = root / f"{PREFIX}{os.getuid()}-{name}"
-        self.path.mkdir(mode=0o700, exist_ok=True)
-        self._lock: IO[str] | None = _hold(self.path)
-        (self.path / "run").write_text(str(out.resolve()), encoding="utf-8")
-        for folder in root.glob(f"{PREFIX}{os.getuid()}-*"):
-            if folder != self.path:
+        roots = _roots(out) if root is None else [root]
+        self.path, self._lock = _make(out, roots)
+        for folder in (folder for root in roots for folder in root.glob(f"{PREFIX}{os.getuid()}-*")):
+            if folder.resolve() != self.path:
                 _sweep(folder)
 
     @property
@@ -60,12 +65,47 @@ class InMemoryFolder:
             self._lock.close()
 
 
-def _hold(folder: Path) -> IO[str] | None:
-    """Lock a folder; None if another process has locked it."""
+def _roots(out: Path) -> list[Path]:
+    """Where such a folder may lie, the best first."""
+    shared = [SHARED_MEMORY] if os.access(SHARED_MEMORY, os.W_OK) else []
+    with contextlib.suppress(OSError):  # no temporary folder can be written
+        return [*shared, Path(tempfile.gettempdir()), out]
+    return [*shared, out]
+
+
+def _make(out: Path, roots: Sequence[Path]) -> tuple[Path, IO[str] | None]:
+    """Make and lock the folder of a run where there is room; its lock is None if another process has it."""
+    run = str(out.resolve())
+    name = f"{PREFIX}{os.getuid()}-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
+    failures = []
+    for path in (root.resolve() / name for root in roots):
+        is_new = not path.exists()
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+            lock = _hold(path)
+            if is_new:
+                (path / "run").write_text(run, encoding="utf-8")
+        except OSError as error:
+            failures.append(f"there is no room for checkpoints in {path.parent} ({error.strerror})")
+            if is_new:
+                shutil.rmtree(path, ignore_errors=True)
+            continue
+        if failures:
+            log.warning("%s: they are written to %s", failures[0], path)
+        return path, lock
+    raise RunFolderError(f"{'; '.join(failures)}; free some space")
+
+
+def _hold(folder: Path, *, may_be_impossible: bool = True) -> IO[str] | None:
+    """Lock a folder; None if another process has locked it.
+
+    Args:
+        folder: Has a file for it.
+        may_be_impossible: Whether a file system without locks counts as locked by this process.
+    """
     lock = (folder / "lock").open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    state = try_lock(lock)
+    if state == "busy" or (state == "impossible" and not may_be_impossible):
         lock.close()
         return None
     return lock
@@ -74,7 +114,7 @@ def _hold(folder: Path) -> IO[str] | None:
 def _sweep(folder: Path) -> None:
     """Remove an unlocked folder; its newest checkpoint is copied to its run's folder, if that still exists."""
     try:
-        lock = _hold(folder)
+        lock = _hold(folder, may_be_impossible=False)
     except OSError:
         return
     if lock is None:

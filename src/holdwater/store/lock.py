@@ -1,40 +1,62 @@
-"""Lock the folder of a run for one process: two writers would corrupt each other's checkpoints."""
+"""Lock the folder of a run for one process: two writers would corrupt each other's checkpoints.
 
+Some network file systems have no locks (ENOLCK, EOPNOTSUPP): there it is said, and the run goes on without.
+"""
+
+import errno
 import fcntl
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Literal
 
 from holdwater.errors import RunFolderError
 
+log = logging.getLogger("holdwater")
+
 LOCK = ".lock"
 """The file in the folder that is locked."""
+LockState = Literal["locked", "busy", "impossible"]
+BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EINTR}
+"""Errors of a file that another process has locked; all others mean that its file system has no locks."""
 PATIENCE = 12.0
 """Seconds that a process whose supervisor has died may take to end and release its lock."""
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path, warn: Callable[[str], None] = log.warning) -> Iterator[None]:
     """Lock a run's folder for this process; the kernel unlocks it however the process ends.
 
     Args:
         folder: The folder of the run.
+        warn: Called where the file system has no locks: the run goes on without.
 
     Raises:
         RunFolderError: Another process trains in it, and does not end.
     """
     deadline = time.monotonic() + PATIENCE
     with (folder / LOCK).open("a+") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if time.monotonic() < deadline:
-                    time.sleep(0.05)
-                    continue
+        while (state := try_lock(lock)) == "busy":
+            if time.monotonic() >= deadline:
                 raise RunFolderError(
                     f"another process trains in {folder}; wait for it, stop it, or name another folder with --out"
-                ) from None
-            break
+                )
+            time.sleep(0.05)
+        if state == "impossible":
+            warn(f"{folder} is on a file system without locks: make sure that no other run uses this folder")
         yield
+
+
+def try_lock(file: IO[str]) -> LockState:
+    """Lock a file for this process, without waiting.
+
+    Args:
+        file: Open.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return "busy" if error.errno in BUSY else "impossible"
+    return "locked"
