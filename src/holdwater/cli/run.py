@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from holdwater.cli.checks import check_writable, choose_terms, free_run_folder, 
 from holdwater.config.flags import add_flags, read_flags
 from holdwater.errors import ConfigError
 from holdwater.exit_codes import LEAK_FOUND
-from holdwater.process.channel import create_channel
+from holdwater.process.channel import Channel
+from holdwater.process.channel_folder import channel_folder
 from holdwater.process.signals import hold_signals
 from holdwater.process.spawn import ScriptProcess, die_as, script_command
 from holdwater.supervise.flags import add_supervision_flags, is_supervised
@@ -54,11 +55,10 @@ def run(options: argparse.Namespace) -> int:
     going_on = options.out if options.resume else None
     out = make_folder(going_on or free_run_folder(options.out, Path(words[0]).stem, rank=rank))
     target = ["-m", *words] if options.module else words
-    with tempfile.TemporaryDirectory(prefix="holdwater-") as folder:
-        if supervised:
-            summary = _supervise(values | {"steps": options.steps}, target, terms, out, Path(folder))
-        else:
-            summary = _observe(options, target, terms, out, Path(folder))
+    if supervised:
+        summary = _supervise(values | {"steps": options.steps}, target, terms, out)
+    else:
+        summary = _observe(options, target, terms, out)
     summary = _complete(summary, options)
 
     def leave() -> None:
@@ -86,30 +86,40 @@ def _files(options: argparse.Namespace, rank: int) -> tuple[Path | None, Path | 
     return json_file, page
 
 
-def _observe(
-    options: argparse.Namespace, words: list[str], terms: Terms, out: Path, place: Path
-) -> dict[str, Any]:
+def _observe(options: argparse.Namespace, words: list[str], terms: Terms, out: Path) -> dict[str, Any]:
     """Run the script once; return its judgement and its exit code."""
-    create_channel(place / "channel")
+    with channel_folder(out) as channel:
+        return _follow(options, words, terms, out, channel)
+
+
+def _follow(
+    options: argparse.Namespace, words: list[str], terms: Terms, out: Path, channel: Channel
+) -> dict[str, Any]:
+    """Start the script, and observe it until it has ended."""
+    command = script_command(channel.path.parent, words, last_step=options.steps)
     hold_signals(words)
-    process = ScriptProcess(script_command(place, words, last_step=options.steps), os.environ)
+    process = ScriptProcess(command, os.environ)
     from holdwater.observe.observed_run import ObservedRun  # noqa: PLC0415 - numpy loads while the script starts
     from holdwater.store.run_store import RunStore  # noqa: PLC0415
 
     rank = int(os.environ.get("RANK", "0") or 0)
-    observed = ObservedRun(process, place, terms, RunStore(out, rank=rank), words=words)
+    store = RunStore(out, rank=rank)
+    observed = ObservedRun(process, channel, terms, store, words=words)
     observed.follow()
     summary = observed.summary() | {"exit_code": observed.exit_code}
-    observed.close(_complete(dict(summary), options))
+    observed.write_down(_complete(dict(summary), options))
+    observed.close()
+    store.close()
     return summary
 
 
-def _supervise(values: dict[str, Any], words: list[str], terms: Terms, out: Path, place: Path) -> dict[str, Any]:
+def _supervise(values: dict[str, Any], words: list[str], terms: Terms, out: Path) -> dict[str, Any]:
     """Run the script in one process after another; return the judgement of all, and the exit code."""
     hold_signals(words)
     from holdwater.supervise.scripts import SupervisedRun  # noqa: PLC0415 - numpy starts threads
 
-    return SupervisedRun(values, words, terms, out, place).run()
+    with ExitStack() as closing:
+        return SupervisedRun(values, words, terms, out, closing).run()
 
 
 def _complete(summary: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -25,6 +25,9 @@ from holdwater.random_states import RandomStates
 
 LEAST_GROWTH = 16 << 20
 """Bytes that a worker must have grown by to be worth replacing."""
+STATES_SIZE = 1 << 16
+"""Bytes that are set aside for the random states of a worker, before it is told to leave: several times as many as
+they need."""
 POLL = 0.01
 """Seconds between two checks of a process that waits for the other."""
 
@@ -103,6 +106,10 @@ class LoaderWorkers:
         began = time.monotonic()
         self._count += 1
         place = str(self._folder / f"retired-{self._count}")
+        try:
+            Path(place + ".part").write_bytes(bytes(STATES_SIZE))
+        except OSError:
+            return False  # no space for its random states
         old = iterator._workers[number]  # noqa: SLF001 - there is no public access to a loader's workers
         held = private_bytes(old.pid)
         awaited = _outstanding(iterator, number)
@@ -226,7 +233,8 @@ def _has_ended(pid: int) -> bool:
 def _retire(order: Retirement) -> NoReturn:
     """In the old worker: write the random states, and stay until the batches have arrived."""
     part, parent = Path(order.place + ".part"), os.getppid()
-    part.write_bytes(pickle.dumps(RandomStates().take()))
+    with part.open("r+b") as file:  # its space is there already
+        file.write(pickle.dumps(RandomStates().take()))
     part.rename(order.place + ".states")
     leave = Path(order.place + ".leave")
     while os.getppid() == parent and leave.parent.exists() and not leave.exists():

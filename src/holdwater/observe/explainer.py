@@ -65,6 +65,7 @@ class Explainer:
             self._use(seen, None)
             return
         by = ["--every", str(seen.get("every_steps") or 0)] + (["--by-events"] if seen.get("by_events") else [])
+        self.close()
         command = [sys.executable, "-m", "holdwater.attribution.recorded", str(self._folder / allocations), *by]
         self._reading = subprocess.Popen(  # noqa: S603 - this interpreter, and a file of our own
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -100,6 +101,13 @@ class Explainer:
             (self._folder / seen["allocations"]).unlink()
         self._use(seen, recorded)
         return True
+
+    def close(self) -> None:
+        """End the process that reads a recording, if there is one."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.kill()
+            reading.communicate()
 
     def explain(self, finding: Finding) -> Explanation | None:
         """The explanation of a finding's growth; None if there was no window, or nothing grows."""

@@ -6,7 +6,6 @@ Separate from the command because it needs numpy: it is imported while the scrip
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from holdwater.budget import Terms
@@ -18,8 +17,9 @@ from holdwater.observe.agent.shared_memory import NOTED
 from holdwater.observe.recorder import Record
 from holdwater.observe.watcher import Watcher
 from holdwater.probes.outside import Outside
-from holdwater.probes.statm import Statm
+from holdwater.probes.statm import read_resident
 from holdwater.process.channel import Channel
+from holdwater.process.channel_folder import remove_channel
 from holdwater.process.spawn import RunningProcess
 from holdwater.store.run_store import RunStore
 
@@ -36,7 +36,7 @@ class ObservedRun:
     def __init__(  # noqa: PLR0913 - the parts of a run, by name
         self,
         process: RunningProcess,
-        place: Path,
+        channel: Channel,
         terms: Terms,
         store: RunStore,
         *,
@@ -48,15 +48,15 @@ class ObservedRun:
 
         Args:
             process: The script's process.
-            place: The folder of the channel and of the process's answers.
+            channel: In the folder of the process's answers.
             terms: The inputs of the budgets.
             store: Stores the history.
             words: What is run, for the report.
             first_step: The step that the process continues from.
             asks: Whether to ask the process what it holds; unnecessary if the growth is explained already.
         """
-        self.process, self.store = process, store
-        self.channel = Channel(place / "channel")
+        self.process, self.store, self.channel = process, store, channel
+        place = channel.path.parent
         folder = place if asks else None
         outside = Outside(process.pid, noted=place / NOTED, may_have_ended=True)
         self.watcher = Watcher(outside, terms, channel=self.channel, folder=folder)
@@ -70,7 +70,7 @@ class ObservedRun:
         self.store.begin(began=time.time(), first_step=first_step, facts=facts)
         self._record = Record(self.store, self.watcher)
         self._began = time.perf_counter()
-        self._began_at = (time.process_time(), Statm().read()[0])
+        self._began_at = (time.process_time(), read_resident())
         """The watcher's own processor time and memory when it began to watch."""
 
     @property
@@ -128,7 +128,7 @@ class ObservedRun:
             attribution_seconds=self.channel.get_seconds("attribution_seconds"),
             watching={
                 "watcher_seconds": time.process_time() - self._began_at[0],
-                "watcher_grew_bytes": Statm().read()[0] - self._began_at[1],
+                "watcher_grew_bytes": read_resident() - self._began_at[1],
             },
             step_source=watcher.source,
             parts=parts(watcher),
@@ -143,10 +143,10 @@ class ObservedRun:
         except StoreError as error:
             self.watcher.note_error(error)
 
-    def close(self, summary: dict[str, Any]) -> None:
-        """Write the last state of the run into its store."""
-        self.write_down(summary)
-        self.store.close()
+    def close(self) -> None:
+        """End what still reads the process's answers, and remove them with the channel."""
+        self.watcher.close()
+        remove_channel(self.channel)
 
     def pause(self) -> float:
         """Seconds until the next look."""

@@ -193,6 +193,7 @@ class Questions:
 
     def take_answers(self) -> bool:
         """Read what the process has answered; return whether there is more evidence than before."""
+        answered = self._channel.get("answered")
         fresh = sorted(
             (path for path in self._folder.glob("answer-*.json") if path.name not in self._answers),
             key=lambda path: int(path.stem.split("-")[1]),
@@ -212,6 +213,9 @@ class Questions:
                 self._note_experiment(answer)
             if "explanation" in answer:
                 self.explainer.take(answer["explanation"])
+        if answered > self._answered:
+            self._answered = answered
+            self.errors.append(f"the process could not write its answer into {self._folder}: is the disk full?")
         return bool(fresh) and len(self.evidence.holdings) > 1
 
     def _library_pages(self) -> float:

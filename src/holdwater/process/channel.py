@@ -7,10 +7,12 @@ reader misses records, and knows it.
 The child's side imports only the standard library, so that a script starts as fast as without.
 """
 
+import contextlib
 import mmap
+import os
 import struct
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from holdwater.errors import StoreError
 from holdwater.probes.record import LookRecord
@@ -70,7 +72,7 @@ _SIZE = _BEGIN + CAPACITY * _RECORD.size
 
 
 def create_channel(path: Path) -> None:
-    """Create an empty channel.
+    """Create an empty channel, with space for all of it: to store into a sparse file on a full disk is fatal.
 
     Args:
         path: A file that does not exist yet.
@@ -80,10 +82,23 @@ def create_channel(path: Path) -> None:
     """
     try:
         with path.open("xb") as file:
-            file.truncate(_SIZE)
+            _allocate(file)
+            file.seek(0)
             file.write(_U64.pack(_MAGIC))
     except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
         raise StoreError(f"the channel {path} cannot be created: {error.strerror}") from error
+
+
+def _allocate(file: BinaryIO) -> None:
+    """Give a file the size of a channel, and the space: a store to a page that gets none is fatal (SIGBUS)."""
+    if hasattr(os, "posix_fallocate"):
+        with contextlib.suppress(OSError):  # some file systems cannot
+            os.posix_fallocate(file.fileno(), 0, _SIZE)
+            return
+    file.write(bytes(_SIZE))
+    file.flush()
 
 
 class Channel:
@@ -98,6 +113,7 @@ class Channel:
         Raises:
             StoreError: It is not a channel, or cannot be mapped.
         """
+        self.path = path
         try:
             with path.open("r+b") as file:
                 self.map = mmap.mmap(file.fileno(), _SIZE)

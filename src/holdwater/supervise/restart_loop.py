@@ -4,7 +4,6 @@ What differs between the two is in `RunHooks`.
 """
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from holdwater.policy.restarts import Answer
@@ -100,17 +99,20 @@ def _start_next(supervisor: Supervisor, hooks: RunHooks, answer: Answer) -> Fork
     return supervisor.start()
 
 
-def recycled_end(channel: Channel, channel_path: Path, *, left_at: str) -> dict[str, Any]:
+def recycled_end(channel: Channel, *, left_at: str) -> dict[str, Any]:
     """How a process that was replaced ended: `step`, `reason`, `in_use` (bytes), `at` (seconds on the clock).
 
     Args:
         channel: Its channel.
-        channel_path: The channel's file.
         left_at: The channel's field that says when the last step ended.
     """
+    try:
+        reason = reason_file(channel.path).read_text(encoding="utf-8")
+    except OSError:  # no space for it
+        reason = "not known"
     return {
         "step": channel.get("steps"),
-        "reason": reason_file(channel_path).read_text(encoding="utf-8"),
+        "reason": reason,
         "in_use": channel.get("in_use"),
         "at": channel.get_seconds(left_at),
     }

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from holdwater.config.replacement import replacement_config
 from holdwater.guard.summary import join_summaries
 from holdwater.observe.observed_run import ObservedRun
 from holdwater.policy.restarts import Answer, RestartConfig
-from holdwater.process.channel import Channel, create_channel
+from holdwater.process.channel import Channel
+from holdwater.process.channel_folder import channel_folder
 from holdwater.process.restart_context import RestartContext, actions_file
 from holdwater.process.spawn import ForkedProcess
 from holdwater.store.in_memory_checkpoint import InMemoryFolder
@@ -38,7 +40,7 @@ class SupervisedRun(RunHooks):
     what = "script"
 
     def __init__(
-        self, values: Mapping[str, Any], words: Sequence[str], terms: Terms, out: Path, place: Path
+        self, values: Mapping[str, Any], words: Sequence[str], terms: Terms, out: Path, closing: ExitStack
     ) -> None:
         """Prepare to start it.
 
@@ -47,9 +49,9 @@ class SupervisedRun(RunHooks):
             words: What is run.
             terms: What its budgets follow from.
             out: The folder of the run.
-            place: A folder in which each process has one for its channel and its reports.
+            closing: Removes the folders of all channels in the end.
         """
-        self._words, self._terms, self._out, self._place = words, terms, out, place
+        self._words, self._terms, self._out = words, terms, out
         self._replacement = replacement_config(values)
         self._settings = {
             "limit": int(terms.budgets().host.limit),
@@ -72,14 +74,12 @@ class SupervisedRun(RunHooks):
         """Whether a process of the run has registered its state."""
         self._observed: ObservedRun
         """The process that is followed now."""
-        self._followed = self._folder(0)
-        """The folder of that process."""
         preimport = prepare(words)
         self._supervisor = Supervisor(
             Launch(
                 target="holdwater.frameworks.observed_script:main",
                 argv=self._argv,
-                channel=self._new_channel,
+                channel=lambda _: closing.enter_context(channel_folder(out)),
                 modules=preimport.modules,
                 settled=preimport.environment,
                 environment=self._environment,
@@ -95,19 +95,21 @@ class SupervisedRun(RunHooks):
         summary = join_summaries(self._summaries)
         summary["actions"] = sorted([*summary["actions"], *self._measured], key=lambda action: action["step"])
         self._observed.write_down(summary)
+        self._observed.close()
         self._store.close()
         return summary | {"exit_code": exit_code}
 
     def begin(self, process: ForkedProcess) -> None:
-        """Begin to observe a process.
+        """Begin to observe a process; the one before it is finished.
 
         Args:
             process: That has just been started.
         """
-        self._followed = self._folder(self._supervisor.trainer.number)
+        if self._summaries:
+            self._observed.close()
         self._observed = ObservedRun(
             process,
-            self._followed,
+            self._supervisor.channel,
             self._terms,
             self._store,
             words=self._words,
@@ -146,7 +148,7 @@ class SupervisedRun(RunHooks):
         """Judge a process that has ended, and keep its judgement."""
         self._observed.finish()
         summary = self._observed.summary()
-        self._note_actions(self._followed)
+        self._note_actions(self._observed.channel.path)
         self._observed.write_down(summary)
         if summary["verdict"] == "leak":
             self._known = summary
@@ -177,9 +179,9 @@ class SupervisedRun(RunHooks):
         row = {name: getattr(outcome, name) for name in ("step", "action", "reason", "freed_bytes", "seconds")}
         self._measured.append(row)
 
-    def _note_actions(self, folder: Path) -> None:
+    def _note_actions(self, channel_path: Path) -> None:
         """Record what a process has done about its memory."""
-        file = actions_file(folder / "channel")
+        file = actions_file(channel_path)
         for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
             row = json.loads(line)
             self._store.outcome(Outcome(**row))
@@ -191,29 +193,17 @@ class SupervisedRun(RunHooks):
         Args:
             recycled: Whether it was replaced; otherwise it has died.
         """
-        channel, path = self._supervisor.channel, self._followed / "channel"
-        self._ended = recycled_end(channel, path, left_at="left_at") if recycled else None
+        self._ended = recycled_end(self._supervisor.channel, left_at="left_at") if recycled else None
 
-    def _folder(self, number: int) -> Path:
-        """The folder in which a process writes its reports."""
-        return self._place / f"process-{number}"
-
-    def _new_channel(self, number: int) -> Channel:
-        """Make the channel of a process."""
-        folder = self._folder(number)
-        folder.mkdir()
-        create_channel(folder / "channel")
-        return Channel(folder / "channel")
-
-    def _argv(self, trainer: TrainerProcess) -> Sequence[str]:
+    def _argv(self, _: TrainerProcess) -> Sequence[str]:
         """The arguments of a process: see `frameworks.observed_script`."""
-        return ["script.py", str(self._folder(trainer.number)), str(self._last_step), *self._words]
+        return ["script.py", str(self._supervisor.channel.path.parent), str(self._last_step), *self._words]
 
     def _environment(self, trainer: TrainerProcess) -> Mapping[str, str]:
         """The environment of a process."""
         facts = RestartContext(
             number=trainer.number,
-            channel_path=str(self._folder(trainer.number) / "channel"),
+            channel_path=str(self._supervisor.channel.path),
             in_memory=str(self._in_memory.path),
             out=str(self._out.resolve()),
             supervisor=os.getpid(),

@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from holdwater.config import Config
 from holdwater.config.replacement import replacement_config
 from holdwater.policy.restarts import RestartConfig
-from holdwater.process.channel import Channel, create_channel
+from holdwater.process.channel import Channel
+from holdwater.process.channel_folder import channel_folder
 from holdwater.process.restart_context import RestartContext
 from holdwater.process.spawn import die_as
 from holdwater.store.in_memory_checkpoint import InMemoryFolder
@@ -46,12 +46,11 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
     in_memory = InMemoryFolder(folder.out)
     if not folder.resume or folder.checkpoint is not None:
         in_memory.empty()
-    with tempfile.TemporaryDirectory(prefix="holdwater-") as place:
-        channel_path = Path(place) / "channel"
-        create_channel(channel_path)
-        kept = _TrainingHooks(Channel(channel_path), channel_path, in_memory.path, folder.out)
-        weight_server = _start_weight_server(config, Path(place) / "weights.socket", in_memory.path / "weights")
-        kept.weight_server = "" if weight_server is None else str(Path(place) / "weights.socket")
+    with channel_folder(folder.out) as channel:
+        kept = _TrainingHooks(channel, in_memory.path, folder.out)
+        door = channel.path.with_name("weights.socket")
+        weight_server = _start_weight_server(config, door, in_memory.path / "weights")
+        kept.weight_server = "" if weight_server is None else str(door)
         launch = Launch(
             target="holdwater.cli.main:run_and_exit",
             argv=lambda _: argv,
@@ -80,20 +79,20 @@ class _TrainingHooks(RunHooks):
 
     what = "training process"
 
-    def __init__(self, channel: Channel, channel_path: Path, in_memory: Path, out: Path) -> None:
+    def __init__(self, channel: Channel, in_memory: Path, out: Path) -> None:
         self.channel = channel
         """All processes use it, one after another."""
         self.ended: dict[str, Any] | None = None
         """How the newest process ended, if it was replaced."""
         self.weight_server = ""
         """The socket of the weight server, if there is one."""
-        self._channel_path, self._in_memory, self._out = channel_path, in_memory, out
+        self._in_memory, self._out = in_memory, out
 
     def environment(self, trainer: TrainerProcess) -> Mapping[str, str]:
         """The environment of a training process."""
         facts = RestartContext(
             number=trainer.number,
-            channel_path=str(self._channel_path),
+            channel_path=str(self.channel.path),
             in_memory=str(self._in_memory),
             out=str(self._out),
             supervisor=os.getpid(),
@@ -109,8 +108,7 @@ class _TrainingHooks(RunHooks):
         Args:
             recycled: Whether it was replaced; otherwise it has died.
         """
-        path = self._channel_path
-        self.ended = recycled_end(self.channel, path, left_at="last_step_at") if recycled else None
+        self.ended = recycled_end(self.channel, left_at="last_step_at") if recycled else None
 
 
 def keeps_weights(config: Config) -> bool:

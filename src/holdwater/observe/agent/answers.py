@@ -1,5 +1,6 @@
 """Write a session's answers for the watcher, and inventories that a user asked for."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -42,8 +43,9 @@ class Answers:
         self.book(seconds)
         self._left += 1
         text = self._folder / f"answer-{self._left}.part"
-        text.write_text(json.dumps({"step": step, "number": number, "seconds": seconds} | answer), "utf-8")
-        text.rename(text.with_suffix(".json"))
+        with contextlib.suppress(OSError):  # no space: the watcher sees that it is missing
+            text.write_text(json.dumps({"step": step, "number": number, "seconds": seconds} | answer), "utf-8")
+            text.rename(text.with_suffix(".json"))
         if number:
             self.answered = number
             self._channel.put("answered", number)
@@ -102,7 +104,7 @@ class Answers:
         from holdwater.attribution.inventory import leave_inventory  # noqa: PLC0415 - only when it is asked for
 
         wanted, began = self._channel.get("wanted"), time.perf_counter()
-        with readings.without_own():
+        with readings.without_own(), contextlib.suppress(OSError):  # whoever asked waits in vain
             leave_inventory(self._folder / f"inventory-{wanted}.json", step)
         self.book(time.perf_counter() - began)
         self._channel.put("given", wanted)
