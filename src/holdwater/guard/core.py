@@ -133,6 +133,23 @@ class GuardCore:
         self.verdict = self._pressure.added_to(judgement.verdict)
         return self.verdict
 
+    def judge_end(self, closing: Sample) -> Verdict:
+        """Judge the run, which has ended.
+
+        What was a leak while the loop ran is one, even if its memory was freed between the last step and the closing
+        sample: then resident memory has fallen, or what was freed is free heap that the allocator keeps.
+
+        Args:
+            closing: Taken after the last step, with all readings.
+        """
+        loop, before = self.judge(final=True), self.timeline.buckets().lows("resident")
+        self.record(closing)
+        whole = self.judge(final=True)
+        freed = whole.kind == "fragmentation" or (len(before) > 0 and closing.resident < before[-1])
+        if loop.kind == "leak" and freed:
+            self.verdict = loop
+        return self.verdict
+
     def learn(self, action: ActionName, freed: InUse, in_use: InUse) -> None:
         """Record what an action freed, in bytes by pool, so that an ineffective one is not repeated."""
         self._remedies.learn(action, freed, in_use)

@@ -151,8 +151,7 @@ class Guard:
             self.mark("error", message=f"{kind.__name__ if kind else ''}: {error}")
         try:  # a last sample only: no action on a loop that has ended, or failed within a step
             self._handle_waiting()
-            self.core.record(self.observer.sample(self.step_number, everything=True))
-            self._note_verdict(self.core.judge(final=True))
+            self._note_verdict(self.core.judge_end(self.observer.sample(self.step_number, everything=True)))
         except Exception as failure:  # noqa: BLE001 - a guard never kills what it guards
             self._say_once(f"the guard could not judge the run: {failure!r}")
         self._flush()

@@ -7,7 +7,9 @@ its timeline, which merges neighbours; those of earlier sessions are thinned whe
 
 import contextlib
 import json
+import os
 import sqlite3
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,11 @@ _INSERT = f"INSERT OR REPLACE INTO samples ({_NAMES}) VALUES (?, ?, ?, ?{', ?' *
 
 
 class RunStore:
-    """The writer of one rank's history. Rows wait in memory until `flush`."""
+    """The writer of one rank's history. Rows wait in memory until `flush`.
+
+    Any thread may write, one at a time. A process forked from the one that opened it writes nothing: SQLite forbids
+    a connection that two processes use.
+    """
 
     def __init__(self, folder: Path, *, rank: int = 0) -> None:
         """Open the database of a run's folder, created if it does not exist.
@@ -50,9 +56,12 @@ class RunStore:
         self._session = 0
         self._written = 0
         self._generation = 0
+        self._pid, self._writing = os.getpid(), threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=10)
+            self._connection = sqlite3.connect(
+                self.path, isolation_level=None, timeout=10, check_same_thread=False
+            )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute("PRAGMA journal_size_limit = 4194304")
@@ -128,6 +137,12 @@ class RunStore:
         Raises:
             StoreError: The database cannot be written (such as a full disk); pending rows are kept.
         """
+        if os.getpid() == self._pid:
+            with self._writing:
+                self._flush(timeline)
+
+    def _flush(self, timeline: Timeline) -> None:
+        """As `flush`."""
         afresh = timeline.generation != self._generation
         buckets = timeline.buckets(0 if afresh else max(self._written - 1, 0))  # the last may have been amended
         try:
@@ -148,7 +163,9 @@ class RunStore:
 
     def close(self) -> None:
         """Close the database; rows that were not flushed are lost."""
-        self._connection.close()
+        if os.getpid() == self._pid:
+            with self._writing:
+                self._connection.close()
 
     def _queue(self, table: str, row: tuple[Any, ...]) -> None:
         """Keep a row until the next flush; a store that cannot write keeps the newest ones only."""
