@@ -1,7 +1,8 @@
 """`plan` against the device: memory predicted and taken by 16 configurations of a Llama, 2 of a Qwen3, 9 others.
 
-Each configuration is planned, then built and stepped as `holdwater train` does it, and the most that PyTorch's
-allocator reserved is compared. Weights are whatever the memory held: only sizes matter here.
+Each configuration is planned, then built, copied for a checkpoint and stepped as `holdwater train` does it. What is
+compared is the most that PyTorch's allocator reserved from the beginning. Weights are whatever the memory held: only
+sizes matter here.
 
     python benchmarks/tuning_memory.py            on a CUDA device, into results/tuning_memory.json
     python benchmarks/tuning_memory.py --plans    only how long plans take, without a device; writes nothing
@@ -27,7 +28,7 @@ from holdwater.train.finetune.data.examples import Example
 from holdwater.train.finetune.data.packing import Packed, pack
 from holdwater.train.finetune.fused.decoder import StepPlan
 from holdwater.train.finetune.fused.frozen import WeightPlacement
-from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
+from holdwater.train.finetune.model.lora import LoraConfig, adapter_tensors, add_adapters
 from holdwater.train.finetune.planner.plan import choose_settings, planned_of
 from holdwater.train.finetune.step.backends import choose_backend
 from holdwater.train.finetune.step.static_step import StaticStep
@@ -97,7 +98,8 @@ def taken(folder: Path, tuning: Any, settings: Any, step: StepPlan, *, captured:
     if tuning.lora_rank:
         add_adapters(model, LoraConfig.of(tuning))
     backend = choose_backend(model, settings, WeightPlacement("cuda", tuning.quantize), step)
-    torch.cuda.reset_peak_memory_stats()
+    if tuning.lora_rank:
+        adapter_tensors(model)  # a run writes a checkpoint before its first step
     if not isinstance(backend, StaticStep):
         raise SystemExit("these steps are never captured")
     backend.recording.enabled = captured

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from holdwater.errors import ConfigError, RunFolderError
 from holdwater.train.finetune.model.lora import (
     LoraConfig,
+    adapter_tensors,
     adapters,
     add_adapters,
     load_adapters,
@@ -196,3 +199,46 @@ class TestFiles:
         read = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
 
         torch.testing.assert_close(read(tokens).logits, model(tokens).logits, rtol=1e-5, atol=1e-5)
+
+
+class Made(TorchDispatchMode):
+    """Notes on which devices operations put their results."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.copies: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation."""
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and not func.is_view and func is not torch.ops.aten.detach.default:
+            self.copies.append(out.device.type)
+        return out
+
+
+class TestCopies:
+    """What a checkpoint is written from."""
+
+    def test_take_no_memory_of_the_device(self) -> None:
+        """Copies of all adapters there would be memory that no plan has: they are made on the host."""
+        model = adapted(LoraConfig(rank=2))
+        with FakeTensorMode():
+            for _, module in adapters(model):
+                for name in ("lora_A", "lora_B"):
+                    weight = torch.empty(getattr(module, name).shape, device="cuda")
+                    setattr(module, name, nn.Parameter(weight))
+
+            with Made() as made:
+                tensors = adapter_tensors(model)
+
+        assert {tensor.device.type for tensor in tensors.values()} == {"cpu"}
+        assert set(made.copies) == {"cpu"}
+
+    def test_are_copies_on_the_host_too(self) -> None:
+        """Weights lie in one long tensor, and safetensors refuses memory that is shared."""
+        model = adapted(LoraConfig(rank=2), seed=1)
+
+        tensors = adapter_tensors(model)
+
+        places = {weight.data_ptr() for weight in model.parameters()}
+        assert not places & {tensor.data_ptr() for tensor in tensors.values()}

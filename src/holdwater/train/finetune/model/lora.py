@@ -183,13 +183,16 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The adapters' matrices, by PEFT's names.
+    """Copies of the adapters' matrices in the host's memory, by PEFT's names: a checkpoint takes none of a device.
 
     Args:
         model: With adapters.
     """
     return {
-        f"{PREFIX}{name}.lora_{letter}.weight": getattr(module, f"lora_{letter}").detach().clone().contiguous()
+        f"{PREFIX}{name}.lora_{letter}.weight": getattr(module, f"lora_{letter}")
+        .detach()
+        .to("cpu", copy=True)
+        .contiguous()
         for name, module in adapters(model)
         for letter in "AB"
     }

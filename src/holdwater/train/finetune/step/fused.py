@@ -33,6 +33,8 @@ class FusedBackend(StaticStep):
         """
         decoder = Decoder(model, where)
         self.weights = FlatWeights.of(model, decoder.trained, where.take_trained)
+        if self.weights.decayed.is_cuda:
+            torch.cuda.empty_cache()  # what moving and quantizing the weights has left, before buffers add to it
         decoder.bind()
         decoder.prepare(settings.train_seq_length, step)
         self.optimizer = FlatAdamW(self.weights, weight_decay=settings.weight_decay, take=where.take_trained)
@@ -49,7 +51,6 @@ def _update(weights: FlatWeights, optimizer: FlatAdamW, decoder: Decoder, *, lar
         return partial(_update_in_torch, optimizer, decoder, largest_norm=largest_norm)
     from holdwater.train.finetune.fused.update_kernels import FlatUpdate  # noqa: PLC0415 - Triton is with CUDA
 
-    torch.cuda.empty_cache()  # what moving the weights has left
     return partial(FlatUpdate(weights, optimizer, decoder.copies()), largest_norm=largest_norm)
 
 
