@@ -14,6 +14,10 @@ class ConfigError(HoldwaterError, ValueError):
     """A mistake in a call, a flag, an environment variable or a config file (exit code 2)."""
 
 
+class NothingFits(ConfigError):  # noqa: N818 - says what it is
+    """No way to take the steps of a run fits into its budget."""
+
+
 class UnitError(ConfigError):
     """A size or a rate that cannot be read."""
 

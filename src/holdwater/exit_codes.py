@@ -6,9 +6,9 @@ SPOILT = 1
 """The weights of a process are incomplete: its supervisor starts another one. Also any uncaught Python error."""
 MISTAKE = 2
 """A mistake in the call or the configuration: trying again does not help."""
-LEAK_FOUND = 3
-"""A leak was found, and `--fail-on leak` was given."""
+FOUND = 3
+"""What `--fail-on` names was found; of `holdwater plan`: nothing fits into the budget."""
 STOPPED = 75
 """The run was stopped on purpose, and can be resumed (`EX_TEMPFAIL` of sysexits.h)."""
-FINAL = frozenset((DONE, MISTAKE, LEAK_FOUND, STOPPED))
+FINAL = frozenset((DONE, MISTAKE, FOUND, STOPPED))
 """After these the supervisor starts no other process."""

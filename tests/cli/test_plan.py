@@ -115,20 +115,38 @@ class TestPlan:
     @pytest.mark.parametrize(
         ("family", "flags", "words"),
         [
-            ("Llama", ("--max-memory", "500MB"), "max_memory is 500 MB, but the least that a step takes is"),
-            ("GPT2", ("--max-memory", "500MB"), "max_memory is 500 MB, but the least that a step takes is"),
-            ("Llama", ("--max-memory", "500MB"), "use --quantize 4, a smaller --lora-rank, a smaller"),
-            ("GPT2", ("--max-memory", "500MB", "--quantize", "4"), "use a smaller --lora-rank, a smaller"),
-            ("Llama", ("--lora-rank", "0", "--quantize", "4"), "weights that are trained need every bit"),
-            ("Llama", ("--lora-rank", "0", "--max-memory", "500MB"), "use adapters (--lora-rank 16), a smaller"),
-            ("Llama", ("--model", "none"), "--model none"),
+            ("Llama", (), "max_memory is 500 MB, but the least that a step takes is"),
+            ("GPT2", (), "max_memory is 500 MB, but the least that a step takes is"),
+            ("Llama", (), "use --quantize 4, a smaller --lora-rank, a smaller"),
+            ("GPT2", ("--quantize", "4"), "use a smaller --lora-rank, a smaller"),
+            ("Llama", ("--lora-rank", "0"), "use adapters (--lora-rank 16), a smaller"),
+            ("Llama", ("--max-context",), "max_memory is 500 MB, but the least"),
+            ("GPT2", ("--max-batch",), "max_memory is 500 MB, but the least"),
         ],
     )
-    def test_mistakes_get_one_message(
+    def test_what_does_not_fit_ends_with_3(
         self, here: Run, tmp_path: Path, family: str, flags: tuple[str, ...], words: str
     ) -> None:
-        """With exit code 2."""
+        """One message, and an exit code that guards a `train`."""
         make_model(tmp_path / "model", family, heads=1)
+
+        done = here(*FLAGS, "--max-memory", "500MB", *flags)
+
+        assert done.returncode == 3
+        assert words in done.stderr
+
+    @pytest.mark.parametrize(
+        ("flags", "words"),
+        [
+            (("--lora-rank", "0", "--quantize", "4"), "weights that are trained need every bit"),
+            (("--model", "none"), "--model none"),
+            (("--max-context",), "--max-context needs a budget; add --max-memory SIZE"),
+            (("--max-batch",), "--max-batch needs a budget; add --max-memory SIZE"),
+        ],
+    )
+    def test_mistakes_get_one_message(self, here: Run, tmp_path: Path, flags: tuple[str, ...], words: str) -> None:
+        """With exit code 2."""
+        make_model(tmp_path / "model", "Llama", heads=1)
 
         done = here(*FLAGS, *flags)
 
@@ -142,3 +160,74 @@ class TestPlan:
 
         assert done.returncode == 2
         assert "write --model FOLDER" in done.stderr
+
+
+def number(found: dict[str, object], name: str) -> int:
+    """A whole number of a plan."""
+    value = found[name]
+    assert isinstance(value, int)
+    return value
+
+
+class TestMargin:
+    """What is kept free beyond the plan."""
+
+    @pytest.mark.parametrize("family", ["Llama", "GPT2"])
+    def test_is_named_apart_from_what_is_planned(self, here: Run, tmp_path: Path, family: str) -> None:
+        """And a budget must hold both."""
+        make_model(tmp_path / "model", family, heads=1)
+        found = plan(here, tmp_path)
+        needed, margin = number(found, "needed_bytes"), number(found, "margin_bytes")
+
+        fitting = plan(here, tmp_path, "--max-memory", f"{needed}B")
+        tighter = plan(here, tmp_path, "--max-memory", f"{needed - 1}B")
+
+        assert margin > 0
+        assert needed == number(found, "peak_bytes") + margin
+        assert (found["left_bytes"], fitting["left_bytes"]) == (None, 0)
+        assert fitting["micro_batch"] == found["micro_batch"]
+        assert number(tighter, "needed_bytes") < needed
+
+
+class TestLargest:
+    """The inverse of a plan."""
+
+    @pytest.mark.parametrize("family", ["Llama", "GPT2"])
+    def test_batch_is_the_largest_that_fits(self, here: Run, tmp_path: Path, family: str) -> None:
+        """In one piece: the same budget has no room for one row more."""
+        make_model(tmp_path / "model", family, heads=1)
+        length = ("--train-seq-length", "64")
+        room = number(plan(here, tmp_path, *length, "--batch-size", "24"), "needed_bytes")
+
+        found = plan(here, tmp_path, *length, "--max-batch", "--max-memory", f"{room}B")
+        rows = number(found, "batch_size")
+        more = plan(here, tmp_path, *length, "--batch-size", str(rows + 1), "--max-memory", f"{room}B")
+
+        assert rows >= 24
+        assert found["micro_batch"] == rows
+        assert number(found, "left_bytes") >= 0
+        assert number(more, "micro_batch") <= rows
+
+    def test_context_is_the_longest_that_fits(self, here: Run, tmp_path: Path) -> None:
+        """The next length that is tried does not fit."""
+        make_model(tmp_path / "model", "Llama", heads=1)
+        config = json.loads((tmp_path / "model/config.json").read_text()) | {"max_position_embeddings": 100_000}
+        (tmp_path / "model/config.json").write_text(json.dumps(config))
+        one = ("--batch-size", "1", "--max-memory", "1GB")
+
+        found = plan(here, tmp_path, *one, "--max-context")
+        length = number(found, "train_seq_length")
+        too_long = here(*FLAGS, *one, "--train-seq-length", str(length + 64))
+
+        assert 64 < length < 100_000
+        assert length % 64 == 0
+        assert number(found, "left_bytes") >= 0
+        assert too_long.returncode == 3
+
+    def test_context_ends_at_the_positions_of_the_model(self, here: Run, tmp_path: Path) -> None:
+        """Memory for more would be of no use."""
+        make_model(tmp_path / "model", "GPT2", heads=1)
+
+        found = plan(here, tmp_path, "--max-context", "--max-memory", "40GB")
+
+        assert found["train_seq_length"] == 64

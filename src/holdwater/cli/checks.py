@@ -1,13 +1,16 @@
 """Checks and flags that several commands share: writable files, the folder of a new run, budgets."""
 
+import importlib
 import os
 from datetime import datetime
 from pathlib import Path
 
 from holdwater.budget import Terms
-from holdwater.errors import ConfigError, RunFolderError
+from holdwater.errors import ConfigError, HoldwaterError, RunFolderError
 from holdwater.probes.machine import read_machine
 from holdwater.units import Bytes
+
+ADVICE = "write: pip install torch safetensors"
 
 
 def check_writable(flag: str, path: Path | None) -> None:
@@ -70,6 +73,23 @@ def make_folder(out: Path) -> Path:
     except OSError as error:
         raise RunFolderError(f"--out {out} cannot be written: {error.strerror}; name another folder") from error
     return out
+
+
+def needs_torch(what: str) -> None:
+    """Say what to install where PyTorch, or what it needs here, is missing.
+
+    Args:
+        what: That needs it, for the message.
+
+    Raises:
+        HoldwaterError: It cannot be imported.
+    """
+    try:
+        importlib.import_module("torch")
+        importlib.import_module("safetensors.torch")
+    except ImportError as error:
+        name = (error.name or "torch").partition(".")[0]
+        raise HoldwaterError(f"{what} needs {name}, which cannot be imported ({error}); {ADVICE}") from error
 
 
 def choose_terms(max_memory: Bytes | None, max_host_memory: Bytes | None) -> Terms:

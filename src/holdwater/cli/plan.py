@@ -3,16 +3,19 @@
 import argparse
 import json
 import logging
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from holdwater.cli.checks import check_writable
+from holdwater.cli.checks import check_writable, needs_torch
 from holdwater.cli.train import add_keys, gather_config
 from holdwater.config import Config, load_profile
-from holdwater.errors import ConfigError
+from holdwater.errors import ConfigError, NothingFits
+from holdwater.exit_codes import FOUND
 from holdwater.units import Bytes, format_size
 
 if TYPE_CHECKING:
@@ -27,40 +30,97 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         "plan",
         help="predict what fine-tuning takes from a GPU, without one",
         description="Predict the peak of `holdwater train --model ...` with the same flags, by purpose, and "
-        "choose the fastest steps that fit --max-memory. It loads only the model's config.json, and needs no GPU.",
+        "choose the fastest steps that fit --max-memory, with a margin. It loads only the model's config.json, "
+        "and needs no GPU. Where nothing fits it ends with 3, so that it can guard a `train`. Flags of `train` "
+        "that do not change the plan are accepted, and not listed here.",
     )
     add_keys(parser)
+    largest = parser.add_mutually_exclusive_group()
+    largest.add_argument(
+        "--max-context", action="store_true", help="find the largest --train-seq-length that fits --max-memory"
+    )
+    largest.add_argument(
+        "--max-batch", action="store_true", help="find the largest micro-batch that fits --max-memory"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Plan and print; return the exit code."""
+    """Plan and print; return the exit code: 3 where nothing fits."""
     config = gather_config(options)
     if config["profile"] is not None:
         config = gather_config(options, load_profile(config["profile"]))
     if config["model"] is None:
         raise ConfigError("model is not given, but plan predicts fine-tuning; write --model FOLDER")
+    if config["max_memory"] is None and (options.max_context or options.max_batch):
+        flag = "--max-context" if options.max_context else "--max-batch"
+        raise ConfigError(f"{flag} needs a budget; add --max-memory SIZE")
     check_writable("--json", options.json)
+    needs_torch("planning")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        plan = _plan(config, options)
+    except NothingFits as error:
+        print(f"holdwater: {error}", file=sys.stderr)  # noqa: T201 - what a command is for
+        return FOUND
+    Console().print(_table(plan))
+    if plan.found:
+        print(plan.found)  # noqa: T201
+    print(f"{plan.choice.why}; {plan.parameters:,} weights are trained")  # noqa: T201
+    print(_settings(plan.config))  # noqa: T201
+    if options.json is not None:
+        options.json.write_text(json.dumps(as_json(plan), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A plan, and what it is compared with."""
+
+    choice: "Choice"
+    config: Config
+    """The settings that are planned for."""
+    limit: Bytes | None
+    """What the process may take; None without a budget."""
+    parameters: int
+    """Weights that are trained."""
+    found: str = ""
+    """What was searched for, and the largest that fits, as text."""
+
+    @property
+    def left(self) -> Bytes | None:
+        """What the plan and its margin leave of the budget."""
+        return None if self.limit is None else Bytes(self.limit - self.choice.peak.needed)
+
+
+def _plan(config: Config, options: argparse.Namespace) -> _Plan:
+    """Plan the settings as they are, or the largest that fit.
+
+    Raises:
+        NothingFits: None do.
+        AssertionError: There is no model.
+    """
+    from holdwater.train.finetune.planner.largest import largest_batch, longest_rows  # noqa: PLC0415 - torch
     from holdwater.train.finetune.planner.plan import choose_settings, planned_of, room_for_steps  # noqa: PLC0415
-    from holdwater.train.settings import train_settings  # noqa: PLC0415 - brings torch
+    from holdwater.train.settings import train_settings  # noqa: PLC0415
     from holdwater.train.supervised import keeps_weights  # noqa: PLC0415
 
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    settings = train_settings(config, Path())
-    if settings.tuning is None:
+    settings, given = train_settings(config, Path()), config["max_memory"]
+    tuning = settings.tuning
+    if tuning is None:
         raise AssertionError  # the model was given
-    planned = planned_of(settings, settings.tuning)
-    given, limit = config["max_memory"], None
-    if given is not None:
-        limit, _ = room_for_steps(given, with_weight_server=keeps_weights(config))
-    choice = choose_settings(planned, rows=settings.batch_size, limit=limit)
-    Console().print(_table(choice, config["max_memory"]))
-    print(f"{choice.why}; {planned.parameters:,} weights are trained")  # noqa: T201 - what a command is for
-    print(_settings(config))  # noqa: T201
-    if options.json is not None:
-        options.json.write_text(json.dumps(as_json(choice), indent=1) + "\n", encoding="utf-8")
-    return 0
+    limit = None if given is None else room_for_steps(given, with_weight_server=keeps_weights(config))[0]
+    planned = planned_of(settings, tuning)
+    if limit is None or not (options.max_context or options.max_batch):
+        choice = choose_settings(planned, rows=settings.batch_size, limit=limit)
+        return _Plan(choice, config, limit, planned.parameters)
+    if options.max_context:
+        name, (size, choice) = "train_seq_length", longest_rows(settings, tuning, limit)
+    else:
+        name, (size, choice) = "batch_size", largest_batch(planned, limit)
+    config = replace(config, values=config.values | {name: size})
+    return _Plan(choice, config, limit, planned.parameters, f"the largest {name} that fits is {size:,}")
 
 
 def _settings(config: Config) -> str:
@@ -72,9 +132,9 @@ def _settings(config: Config) -> str:
     return f"planned for one CUDA device with {said}" + (hint if free and config["profile"] is None else "")
 
 
-def _table(choice: "Choice", limit: Bytes | None) -> Table:
-    """The peak, by purpose."""
-    peak = choice.peak
+def _table(plan: _Plan) -> Table:
+    """The peak by purpose, the margin, and what is left of the budget."""
+    peak = plan.choice.peak
     table = Table("for", "bytes", "share", box=None, padding=(0, 2, 0, 0))
     rows = [
         *peak.roles.items(),
@@ -83,25 +143,34 @@ def _table(choice: "Choice", limit: Bytes | None) -> Table:
     ]
     for role, size in rows:
         table.add_row(role, format_size(size), f"{size / peak.total:.1%}")
-    given = "" if limit is None else f"of {format_size(limit)}"
-    table.add_row("peak", format_size(peak.total), given, style="bold")
+    table.add_row("peak", format_size(peak.total), "planned", style="bold")
+    table.add_row("margin", format_size(peak.margin), "not planned, kept free")
+    given = "" if plan.limit is None else f"of {format_size(plan.limit)}"
+    table.add_row("needed", format_size(peak.needed), given, style="bold")
+    if plan.left is not None:
+        table.add_row("left of the budget", format_size(plan.left), "")
     return table
 
 
-def as_json(choice: "Choice") -> dict[str, object]:
+def as_json(plan: _Plan) -> dict[str, object]:
     """The plan as JSON.
 
     Args:
-        choice: The chosen step backend and its peak.
+        plan: The chosen step backend and its peak, its settings and its budget.
     """
-    peak, step = choice.peak, choice.step
+    peak, step = plan.choice.peak, plan.choice.step
     return {
         "schema": SCHEMA,
         "peak_bytes": peak.total,
+        "margin_bytes": peak.margin,
+        "needed_bytes": peak.needed,
+        "left_bytes": plan.left,
         "reserved_bytes": peak.reserved,
         "roles": {**peak.roles, "fragmentation": peak.fragmentation, "context": peak.context},
+        "batch_size": plan.config["batch_size"],
+        "train_seq_length": plan.config["train_seq_length"],
         "micro_batch": step.rows,
         "recomputed_layers": step.recomputed,
         "logits_chunk": step.chunk,
-        "why": choice.why,
+        "why": plan.choice.why,
     }

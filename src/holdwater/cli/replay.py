@@ -12,7 +12,7 @@ from holdwater.detectors.growth import by_time
 from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
-from holdwater.exit_codes import LEAK_FOUND
+from holdwater.exit_codes import FOUND
 from holdwater.guard.summary import SCHEMA, summarise_findings
 from holdwater.observe.watcher import TICK
 from holdwater.store.history import read_history
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     verdict = judge(
         history.samples, history.budgets or UNKNOWN, config=_config(then), evidence=evidence, final=True
     ).verdict
-    code = LEAK_FOUND if options.fail_on == "leak" and verdict.kind == "leak" else 0
+    code = FOUND if options.fail_on == "leak" and verdict.kind == "leak" else 0
     if options.json is not None:
         summary = _summary(verdict, then, options, code)
         options.json.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

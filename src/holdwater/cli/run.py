@@ -12,7 +12,7 @@ from holdwater.budget import Terms
 from holdwater.cli.checks import check_writable, choose_terms, free_run_folder, make_folder
 from holdwater.config.flags import add_flags, read_flags
 from holdwater.errors import ConfigError
-from holdwater.exit_codes import LEAK_FOUND
+from holdwater.exit_codes import FOUND
 from holdwater.process.channel import Channel
 from holdwater.process.channel_folder import channel_folder
 from holdwater.process.signals import hold_signals
@@ -126,7 +126,7 @@ def _complete(summary: dict[str, Any], options: argparse.Namespace) -> dict[str,
     """The judgement as JSON (schema 1), with the command and the exit code."""
     code = int(summary.pop("exit_code"))
     if code == 0 and options.fail_on == "leak" and summary["verdict"] == "leak":
-        code = LEAK_FOUND
+        code = FOUND
     from holdwater.guard.summary import of_command  # noqa: PLC0415 - numpy is loaded after the script has ended
 
     return of_command(summary, ["holdwater", *sys.argv[1:]], code)

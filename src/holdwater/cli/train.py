@@ -9,12 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdwater.cli.checks import check_writable
+from holdwater.cli.checks import check_writable, needs_torch
 from holdwater.config import Config, Profile, choose_profile, gather, load_profile
 from holdwater.config.flags import add_flags
 from holdwater.config.keys import KEYS
-from holdwater.errors import HoldwaterError
-from holdwater.exit_codes import LEAK_FOUND
+from holdwater.exit_codes import FOUND
 from holdwater.process.restart_context import RestartContext, leave_at_once
 from holdwater.process.signals import hold_signals
 from holdwater.store.checkpoints import MANIFEST
@@ -80,12 +79,9 @@ def run(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace, restart: RestartContext | None) -> int:
     """Train in this process; return the exit code."""
     config = gather_config(options)
-    try:
-        from holdwater.train.run import train  # noqa: PLC0415 - torch takes seconds, and may be missing
-    except ImportError as error:
-        raise HoldwaterError(
-            f'training needs {error.name}, which is not installed; pip install "holdwater[torch]"'
-        ) from error
+    needs_torch("training")
+    from holdwater.train.run import train  # noqa: PLC0415 - torch takes seconds, and may be missing
+
     check_writable("--json", options.json)
     folder = _folder(config, options, restart)
     if folder.settings is not None and options.config is None:
@@ -99,7 +95,7 @@ def _train(options: argparse.Namespace, restart: RestartContext | None) -> int:
         leave_at_once(restart, result.recycled_at)
     code = result.exit_code
     if code == 0 and options.fail_on == "leak" and result.summary.get("verdict") == "leak":
-        code = LEAK_FOUND
+        code = FOUND
     if options.json is not None:
         text = json.dumps(
             {**result.summary, "step_source": "train", "command": command, "exit_code": code}, indent=1

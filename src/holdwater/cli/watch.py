@@ -14,7 +14,7 @@ from holdwater.budget import Budgets
 from holdwater.cli.checks import check_writable, choose_terms, free_run_folder
 from holdwater.config.flags import add_flags, read_flags
 from holdwater.errors import ConfigError, ProbeError
-from holdwater.exit_codes import LEAK_FOUND
+from holdwater.exit_codes import FOUND
 from holdwater.guard.account import Overhead
 from holdwater.guard.summary import RunSummary, of_command
 from holdwater.observe.candidates import Candidate, find_training, training_process
@@ -111,7 +111,7 @@ def _explain(pid: int, options: argparse.Namespace, console: Console) -> int:
 
 def _leave(summary: dict[str, Any], options: argparse.Namespace, console: Console) -> int:
     """Write and print the verdict; return the exit code."""
-    code = LEAK_FOUND if options.fail_on == "leak" and summary["verdict"] == "leak" else 0
+    code = FOUND if options.fail_on == "leak" and summary["verdict"] == "leak" else 0
     if options.json is not None:
         report = of_command(summary, ["holdwater", *sys.argv[1:]], code)
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

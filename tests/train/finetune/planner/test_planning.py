@@ -11,7 +11,7 @@ from holdwater.config import load_profile
 from holdwater.config.profile import NAMES
 from holdwater.errors import ConfigError
 from holdwater.train.finetune.planner import plan as plans
-from holdwater.train.finetune.planner.fused import CONTEXT
+from holdwater.train.finetune.planner.fused import SERVER_CONTEXT
 from holdwater.train.finetune.planner.plan import FILLED, PLAN, choose_settings, planned_of, room_for_steps, settle
 from holdwater.units import Bytes
 
@@ -74,7 +74,7 @@ def test_each_row_of_a_profile_fits(tmp_path: Path, name: str, size: str) -> Non
         planned_of(given, given), rows=given.batch_size, limit=Bytes(int(profile.memory * FILLED))
     )
 
-    assert choice.peak.total <= profile.memory * FILLED
+    assert choice.peak.needed <= profile.memory * FILLED
 
 
 class TestSettle:
@@ -132,7 +132,7 @@ class TestRoom:
         alone, _ = room_for_steps(Bytes(8_200_000_000), with_weight_server=False)
         kept, _ = room_for_steps(Bytes(8_200_000_000), with_weight_server=True)
 
-        assert (alone, kept) == (8_200_000_000, 8_200_000_000 - CONTEXT)
+        assert (alone, kept) == (8_200_000_000, 8_200_000_000 - SERVER_CONTEXT)
 
     def test_a_found_one_follows_from_the_device_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """80 % of 80 GB, though the host has only 20 GB to spare; less may be found once weights are loaded."""

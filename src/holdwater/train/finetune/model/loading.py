@@ -56,7 +56,7 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
     Raises:
         ModelError: It is not there, needs a permission, is damaged, is no causal language model, or does not fit.
     """
-    transformers = _transformers()
+    transformers = import_transformers()
     folder = Path(name).expanduser()
     if folder.is_dir():
         _check_folder(folder)
@@ -138,13 +138,17 @@ def check_length(model: Any, length: int) -> None:  # noqa: ANN401 - of Transfor
         log.warning("%s: it may do badly beyond", said)
 
 
-def _transformers() -> Any:  # noqa: ANN401 - a module without types of its own
-    """Transformers, or what to install."""
+def import_transformers() -> Any:  # noqa: ANN401 - a module without types of its own
+    """Import Transformers.
+
+    Raises:
+        ModelError: It is not installed.
+    """
     try:
         transformers = importlib.import_module("transformers")  # takes seconds, and is an extra
     except ImportError as error:
         raise ModelError(
-            f'fine-tuning needs {error.name}, which is not installed; pip install "holdwater[hf]"'
+            f"fine-tuning needs {error.name}, which is not installed; write: pip install transformers"
         ) from error
     transformers.utils.logging.disable_progress_bar()  # a bar for each file would hide our own line
     return transformers

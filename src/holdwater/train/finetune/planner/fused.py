@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from holdwater.errors import ConfigError
+from holdwater.errors import NothingFits
 from holdwater.train.finetune.fused.decoder import Decoder, StepPlan
 from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.losses import CHUNK
@@ -24,8 +24,12 @@ from holdwater.units import Bytes, format_size
 
 WORKSPACE = 32 << 20
 """What cuBLAS takes for each order of work on a Hopper device, in bytes; measured with torch 2.11."""
-CONTEXT = Bytes(520_000_000)
-"""What a process takes on a device outside of what torch reserves; measured on an H200."""
+SERVER_CONTEXT = Bytes(520_000_000)
+"""What a process that computes nothing takes on a device outside of what torch reserves; measured on an H200."""
+CONTEXT = Bytes(802_000_000)
+"""The same of a process that has captured its steps: the most beside 18 configurations of `tuning_memory.json`."""
+MARGIN = 0.02
+"""Share of a plan that is kept free: plans of fused steps were at most 1.6 % short in `tuning_memory.json`."""
 UPDATED, ENTRY = 4096, 24
 """Weights that a program of the update takes, and the bytes that say which."""
 
@@ -57,7 +61,7 @@ class Planned:
         """
         tokens = step.rows * self.length
         self._decoder.prepare(self.length, step)
-        return predict([*self._lasting(), *self._of_step(tokens)], context=CONTEXT)
+        return predict([*self._lasting(), *self._of_step(tokens)], context=CONTEXT, margin=MARGIN)
 
     def _lasting(self) -> Iterator[PeakPart]:
         """What does not depend on the step."""
@@ -121,17 +125,27 @@ STARTING = 45
 """Tokens that a micro-batch could compute in the time that starting its kernels takes; measured on an H200."""
 
 
-def choose(planned: Planned, *, rows: int, limit: Bytes | None) -> Choice:
+def parts_of(rows: int, *, whole: bool) -> list[int]:
+    """Micro-batches that a batch may be cut into, the largest first.
+
+    Args:
+        rows: Of the batch.
+        whole: Whether it must stay in one piece.
+    """
+    return [rows] if whole else [part for part in range(rows, 0, -1) if rows % part == 0]
+
+
+def choose(planned: Planned, *, rows: int, limit: Bytes | None, whole: bool = False) -> Choice:
     """As `choose_settings`, for fused steps."""
-    parts = [part for part in range(rows, 0, -1) if rows % part == 0]
+    parts = parts_of(rows, whole=whole)
     sketches = [
         StepPlan(rows=part, chunk=chunk, offloaded=away)
         for part, chunk, away in itertools.product(parts, CHUNKS, (False, True))
     ]
     ways = [way for sketch in sketches if (way := _least(planned, sketch, limit)) is not None]
     if not ways:
-        least = planned.peak(StepPlan(rows=1, recomputed=planned.layers, chunk=CHUNKS[-1], offloaded=True))
-        raise ConfigError(nothing_fits(limit or Bytes(0), least, bits=planned.bits))
+        least = StepPlan(rows=parts[-1], recomputed=planned.layers, chunk=CHUNKS[-1], offloaded=True)
+        raise NothingFits(nothing_fits(limit or Bytes(0), planned.peak(least), bits=planned.bits))
     step = min(ways, key=partial(_cost, planned))
     return Choice(step, planned.peak(step), _why(planned, step, rows))
 
@@ -148,9 +162,9 @@ def nothing_fits(limit: Bytes, least: Peak, *, bits: int | None, whole: bool = F
     fewer = "" if bits == 4 else "--quantize 4, "
     less = "adapters (--lora-rank 16)" if whole else f"{fewer}a smaller --lora-rank"
     return (
-        f"max_memory is {format_size(limit)}, but the least that a step takes is {format_size(least.total)}, "
-        f"{format_size(least.context)} of it the driver's context; use {less}, a smaller --train-seq-length, "
-        "or more memory"
+        f"max_memory is {format_size(limit)}, but the least that a step takes is {format_size(least.needed)}, "
+        f"{format_size(least.context)} of it the driver's context and {format_size(least.margin)} a margin; "
+        f"use {less}, a smaller --train-seq-length, or more memory"
     )
 
 
@@ -159,7 +173,7 @@ def _least(planned: Planned, sketch: StepPlan, limit: Bytes | None) -> StepPlan 
 
     def fits(recomputed: int) -> bool:
         """Whether so many layers are enough."""
-        return limit is None or planned.peak(replace(sketch, recomputed=recomputed)).total <= limit
+        return limit is None or planned.peak(replace(sketch, recomputed=recomputed)).needed <= limit
 
     counts = range(planned.layers + 1)
     found = bisect_left(counts, 1, key=fits)

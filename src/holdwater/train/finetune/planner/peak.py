@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from holdwater.train.finetune.planner.allocator import CachingAllocator
+from holdwater.train.finetune.planner.allocator import NOTHING, CachingAllocator
 from holdwater.units import Bytes
 
 
@@ -27,6 +27,8 @@ class Peak:
     """What the allocator takes for it, with what is lost between blocks."""
     context: Bytes
     """What the device's driver takes as well."""
+    margin: Bytes = NOTHING
+    """What a run may take beyond the plan, for plans are not exact."""
 
     @property
     def fragmentation(self) -> Bytes:
@@ -35,20 +37,36 @@ class Peak:
 
     @property
     def total(self) -> Bytes:
-        """Everything."""
+        """Everything that is planned."""
         return Bytes(self.reserved + self.context)
 
+    @property
+    def needed(self) -> Bytes:
+        """What a budget must hold: the plan and its margin."""
+        return Bytes(self.total + self.margin)
 
-def predict(parts: Iterable[PeakPart], *, context: Bytes) -> Peak:
+
+def margin_of(reserved: int, share: float) -> Bytes:
+    """The margin of a plan.
+
+    Args:
+        reserved: What is planned that the allocator takes, in bytes.
+        share: The most that such plans were short of what was measured, as a share of it, rounded up.
+    """
+    return Bytes(int(reserved * share))
+
+
+def predict(parts: Iterable[PeakPart], *, context: Bytes, margin: float = 0.0) -> Peak:
     """Predict what requests come to.
 
     Args:
         parts: In the order in which they are made.
         context: What the device's driver takes.
+        margin: As a share of what the allocator takes.
     """
     allocator, roles = CachingAllocator(), dict[str, Bytes]()
     for part in parts:
         for size in part.sizes:
             allocator.allocate(size)
         roles[part.role] = Bytes(roles.get(part.role, 0) + sum(part.sizes))
-    return Peak(roles, allocator.peak, context)
+    return Peak(roles, allocator.peak, context, margin_of(allocator.peak, margin))

@@ -1,7 +1,6 @@
 """The plan of a run of fine-tuning: what it will take from a device, and the fastest settings that fit."""
 
 import contextlib
-import importlib
 import json
 import logging
 from dataclasses import asdict
@@ -18,10 +17,10 @@ from holdwater.process.restart_context import RestartContext
 from holdwater.train.finetune.fused.decoder import StepPlan
 from holdwater.train.finetune.fused.shape import why_not
 from holdwater.train.finetune.model.hub import hub_is_away
-from holdwater.train.finetune.model.loading import told
+from holdwater.train.finetune.model.loading import import_transformers, told
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from holdwater.train.finetune.planner.autograd import AutogradPlanned, choose_autograd
-from holdwater.train.finetune.planner.fused import CONTEXT, Choice, Planned, choose
+from holdwater.train.finetune.planner.fused import SERVER_CONTEXT, Choice, Planned, choose
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.units import Bytes, format_size
 
@@ -58,22 +57,25 @@ def planned_of(settings: TrainSettings, tuning: TuneSettings) -> Planned | Autog
     return planned(model, length=settings.train_seq_length, bits=tuning.quantize)
 
 
-def choose_settings(planned: Planned | AutogradPlanned, *, rows: int, limit: Bytes | None) -> Choice:
-    """Choose the fastest way to take steps that fits.
+def choose_settings(
+    planned: Planned | AutogradPlanned, *, rows: int, limit: Bytes | None, whole: bool = False
+) -> Choice:
+    """Choose the fastest way to take steps that fits, with the margin of its plan.
 
     Args:
         planned: The model.
         rows: Of a micro-batch, as it was asked for; it may be cut into equal parts.
         limit: What the process may take; None sets no limit.
+        whole: Whether all rows must be propagated at once.
 
     Raises:
-        ConfigError: Nothing fits.
+        ConfigError: No way fits (`NothingFits`).
         NotPlanned: The model does not run on the meta device.
     """
     if isinstance(planned, Planned):
-        return choose(planned, rows=rows, limit=limit)
+        return choose(planned, rows=rows, limit=limit, whole=whole)
     try:
-        return choose_autograd(planned, rows=rows, limit=limit)
+        return choose_autograd(planned, rows=rows, limit=limit, whole=whole)
     except ConfigError:
         raise
     except Exception as error:  # whatever the code of a model may raise
@@ -134,7 +136,11 @@ def _plan(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
         if tuning.max_memory is not None:
             raise
         raise ConfigError(f"no max_memory is given, so there is a {budget}; {error}") from None
-    log.info("planned: %s of %s; %s", format_size(choice.peak.total), format_size(limit), choice.why)
+    log.info(
+        "planned: %s, and a margin of %s, of %s; %s",
+        *map(format_size, (choice.peak.total, choice.peak.margin, limit)),
+        choice.why,
+    )
     return choice
 
 
@@ -148,7 +154,7 @@ def room_for_steps(max_memory: Bytes | None, *, with_weight_server: bool) -> tup
     Returns:
         The bytes, and the budget if it was found.
     """
-    context = CONTEXT if with_weight_server else 0
+    context = SERVER_CONTEXT if with_weight_server else 0
     if max_memory is not None:
         return Bytes(max_memory - context), None
     budget = find_budget(room_of(read_machine(device="cuda")))
@@ -165,35 +171,55 @@ def room_of(machine: MachineMemory) -> PoolMemory:
 
 
 def check_plan(choice: Choice) -> None:
-    """Compare a plan with what was really taken, and say so.
+    """Compare a plan with what was really taken, and say so; warn where that is more than the plan and its margin.
 
     Args:
         choice: How steps are taken.
     """
     taken, planned = torch.cuda.max_memory_reserved() + EXTERNAL.held, choice.peak.reserved
-    log.info(
-        "the first steps took %s on the device, and %s were planned (%+.1f%%)",
+    log.log(
+        logging.WARNING if taken > planned + choice.peak.margin else logging.INFO,
+        "the first steps took %s on the device; %s were planned (%+.1f%%), and a margin of %s",
         format_size(taken),
         format_size(planned),
         100 * (planned / taken - 1),
+        format_size(choice.peak.margin),
     )
 
 
-def _model_of(name: str) -> Any:  # noqa: ANN401 - of Transformers
-    """A model on the meta device."""
-    transformers = importlib.import_module("transformers")
+def model_positions(name: str) -> int | None:
+    """How many positions a model was made for; None where its configuration does not say it.
+
+    Args:
+        name: A folder, or a name on the hub.
+
+    Raises:
+        ModelError: The configuration cannot be read.
+    """
+    most = getattr(_config_of(name).get_text_config(), "max_position_embeddings", None)
+    return None if most is None else int(most)
+
+
+def _config_of(name: str) -> Any:  # noqa: ANN401 - of Transformers
+    """The configuration of a model."""
+    transformers = import_transformers()
     folder = Path(name).expanduser()
     where, local = (str(folder), True) if folder.is_dir() else (name, hub_is_away())
     try:
-        config = transformers.AutoConfig.from_pretrained(where, local_files_only=local)
+        return transformers.AutoConfig.from_pretrained(where, local_files_only=local)
     except (OSError, ValueError) as error:
         text = told(name, error)
         if folder.is_dir():
             text = f"--model {name}: its config.json cannot be read ({str(error).splitlines()[0]})"
         raise ModelError(text) from error
+
+
+def _model_of(name: str) -> Any:  # noqa: ANN401 - of Transformers
+    """A model on the meta device."""
+    config = _config_of(name)
     try:
         with torch.device("meta"):
-            return transformers.AutoModelForCausalLM.from_config(config)
+            return import_transformers().AutoModelForCausalLM.from_config(config)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise ModelError(f"--model {name} cannot be built as a causal language model ({reason})") from error
