@@ -5,7 +5,7 @@ DONE = 0
 SPOILT = 1
 """The weights of a process are incomplete: its supervisor starts another one. Also any uncaught Python error."""
 MISTAKE = 2
-"""A mistake in the call or the configuration: trying again does not help."""
+"""A mistake in the call or the configuration, or a loss that is not finite: trying again does not help."""
 FOUND = 3
 """What `--fail-on` names was found; of `holdwater plan`: nothing fits into the budget."""
 STOPPED = 75

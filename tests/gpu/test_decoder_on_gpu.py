@@ -286,7 +286,7 @@ def static(
     decoder.bind()
     decoder.prepare(128, StepPlan(rows=2, recomputed=recomputed, offloaded=offloaded))
     update = FlatUpdate(weights, FlatAdamW(weights, weight_decay=0.01), decoder.copies())
-    step = StaticStep(decoder, lambda rate: update(rate, largest_norm=0.5), rows=2, length=128)
+    step = StaticStep(decoder, lambda rate, loss: update(rate, loss, largest_norm=0.5), rows=2, length=128)
     step.recording.enabled = captured
     return step, weights
 

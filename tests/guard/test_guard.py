@@ -374,7 +374,7 @@ def test_a_loss_that_is_a_tensor_keeps_no_graph() -> None:
         guard._next_sample = 10**9
         guard.step(loss=torch.ones((), requires_grad=True) * 2)  # type: ignore[arg-type]
 
-        assert type(guard._loss_total) is float
+        assert type(guard._losses._total) is float
 
 
 class TestAccount:

@@ -41,7 +41,8 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         nargs="?",
         const="",
         metavar="PATH",
-        help="go on in --out, in the newest run, or from the run or checkpoint PATH",
+        help="go on in --out, in the newest run, or from the run or checkpoint PATH; a checkpoint with a new "
+        "--out begins a branch, which may have another --learning-rate, --warmup-steps and --steps",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
     parser.add_argument("--callback", metavar="MODULE:FUNCTION", help="called with the guard after each step")

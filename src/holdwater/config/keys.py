@@ -157,6 +157,13 @@ KEYS: tuple[Key, ...] = (
     Key("warmup_steps", whole(0), 100, "steps in which the learning rate rises"),
     Key("weight_decay", real(0, 10, example=0.1), 0.1, "AdamW's weight decay, on matrices", "X"),
     Key("gradient_clip", real(0, 1e6, example=1.0, above=True), 1.0, "largest norm of the gradient", "X"),
+    Key(
+        "non_finite",
+        choice("stop", "skip", "continue"),
+        "stop",
+        "what follows a loss that is not finite: stop the run, skip the step (it changes no weight), or continue",
+        "WHAT",
+    ),
     Key("validation_share", real(0, 0.5, example=0.05, above=True), 0.05, "part held out to evaluate", "X"),
     Key("eval_interval", whole(1), 1000, "steps between two evaluations"),
     Key("eval_batches", whole(1), 20, "micro-batches in an evaluation"),

@@ -26,6 +26,7 @@ from holdwater.errors import StoreError
 from holdwater.guard.account import Account, Overhead
 from holdwater.guard.budgets import read_budgets, read_budgets_anew
 from holdwater.guard.core import GuardCore, configure
+from holdwater.guard.losses import Losses
 from holdwater.guard.settings import GuardSettings
 from holdwater.guard.summary import RunSummary, summarise_budgets
 from holdwater.policy.decision import Decision
@@ -112,6 +113,7 @@ class Guard:
         self._machine = machine
         self._said: set[str] = set()
         self._rehearsed: dict[str, float] = {}
+        self._losses = Losses()
 
     def __enter__(self) -> Self:
         """Find the budget, set the frameworks' limits, open the store, take the first sample.
@@ -134,7 +136,6 @@ class Guard:
         self._startup = now - self._entered
         self._first_hook = self._last_sample = now
         self._next_flush = now + FLUSH_EVERY
-        self._loss_total, self._losses = 0.0, 0
         self._stride, self._next_stop = 1, 0.0
         self._next_sample = self._sampled = self._step
         self._waiting: list[Sample] = []
@@ -204,12 +205,11 @@ class Guard:
         """Count an optimizer step that has ended.
 
         Args:
-            loss: The step's loss, for the report.
+            loss: The step's loss, for the report, which names the first step whose loss is not finite.
         """
         self._step += 1
         if loss is not None:
-            self._loss_total += loss if type(loss) is float else _number(loss)
-            self._losses += 1
+            self._losses.add(loss, self._step)
         if self._step >= self._next_sample:
             self._sample()
 
@@ -244,13 +244,13 @@ class Guard:
             outcomes=self.outcomes,
             overhead=self.overhead,
             peak=self._peak(),
+            loss=self._losses.as_json(),
         ).as_json()
 
     def _sample(self) -> None:
         """Take a sample, act on it, and schedule the next one."""
         began = self._clock.elapsed()
-        loss = self._loss_total / self._losses if self._losses else None
-        self._loss_total, self._losses, spent = 0.0, 0, 0.0
+        loss, spent = self._losses.take_mean(), 0.0
         try:
             sample = self.observer.sample(Step(self._step), loss=loss)
             self._waiting.append(sample)
@@ -392,8 +392,3 @@ class Guard:
 def _size(text: str | Bytes) -> Bytes:
     """A size that was given as text or in bytes."""
     return Bytes(text) if isinstance(text, int) else parse_size(text, bare_unit="GB")
-
-
-def _number(loss: Any) -> float:  # noqa: ANN401 - a float, or a tensor of any framework
-    """A loss as a number: the graph of a tensor must not be kept."""
-    return float(loss.detach() if hasattr(loss, "detach") else loss)

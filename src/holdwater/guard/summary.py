@@ -28,6 +28,8 @@ class RunSummary:
     overhead: Overhead
     peak: dict[str, int | None]
     """`host_bytes` and `device_bytes`."""
+    loss: dict[str, int | None] | None = None
+    """`first_nonfinite_step`; None if the loop reports no loss."""
     outcomes: Iterable[Outcome] = ()
     """What was done about memory."""
     experiments: Sequence[dict[str, Any]] = ()
@@ -52,6 +54,7 @@ class RunSummary:
         budget = self.budgets.main
         costs = {"attribution_seconds": self.attribution_seconds} | self.watching
         optional = {
+            "loss": self.loss,
             "step_source": self.step_source,
             "seconds_per_step": self.seconds_per_step,
             "parts": self.parts,
@@ -114,15 +117,21 @@ def join_summaries(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     added = ("guard_seconds", "run_seconds", "attribution_seconds")
     overheads = [summary["overhead"] for summary in summaries]
     peaks = [summary["peak"] for summary in summaries]
-    return summaries[-1] | {
-        "verdict": next((kind for kind in GRAVITY if kind in kinds), "unknown"),
-        "findings": rows,
-        "actions": [action for summary in summaries for action in summary["actions"]],
-        "overhead": newest["overhead"] | {name: sum(one[name] for one in overheads) for name in added},
-        "peak": {name: max((one[name] or 0 for one in peaks), default=0) or None for name in newest["peak"]},
-        "budgets": {name: row for summary in summaries for name, row in summary.get("budgets", {}).items()},
-        "processes": len(summaries),
-    }
+    losses = [summary["loss"]["first_nonfinite_step"] for summary in summaries if "loss" in summary]
+    first_nonfinite = min((step for step in losses if step is not None), default=None)
+    return (
+        summaries[-1]
+        | {
+            "verdict": next((kind for kind in GRAVITY if kind in kinds), "unknown"),
+            "findings": rows,
+            "actions": [action for summary in summaries for action in summary["actions"]],
+            "overhead": newest["overhead"] | {name: sum(one[name] for one in overheads) for name in added},
+            "peak": {name: max((one[name] or 0 for one in peaks), default=0) or None for name in newest["peak"]},
+            "budgets": {name: row for summary in summaries for name, row in summary.get("budgets", {}).items()},
+            "processes": len(summaries),
+        }
+        | ({"loss": {"first_nonfinite_step": first_nonfinite}} if losses else {})
+    )
 
 
 def _begun_as(first: dict[str, Any], finding: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,14 @@ import numpy as np
 from holdwater.report.explained import explanations_as_html
 from holdwater.report.parts import MemoryParts, memory_parts
 from holdwater.report.plot import Chart, Level, PlotSeries
-from holdwater.report.words import figures, forecast_in_words, headline, how_it_ended, slope_in_words
+from holdwater.report.words import (
+    figures,
+    forecast_in_words,
+    headline,
+    how_it_ended,
+    loss_in_words,
+    slope_in_words,
+)
 from holdwater.store.history import History
 from holdwater.timeline.buckets import thin
 from holdwater.units import format_size
@@ -87,6 +94,8 @@ def _lead(history: History) -> str:
     ended = how_it_ended(history)
     if ended:
         parts.append(f"The run was {ended}.")
+    if loss_in_words(summary):
+        parts.append(loss_in_words(summary))
     return " ".join(parts)
 
 

@@ -5,7 +5,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from holdwater.report.explained import explanation_in_words
-from holdwater.report.words import figures, forecast_in_words, headline, how_it_ended, slope_in_words
+from holdwater.report.words import (
+    figures,
+    forecast_in_words,
+    headline,
+    how_it_ended,
+    loss_in_words,
+    slope_in_words,
+)
 from holdwater.store.history import History
 from holdwater.units import format_size
 
@@ -37,6 +44,8 @@ def print_report(history: History, console: Console) -> None:
         console.print(curve, highlight=False)
     if how_it_ended(history):
         console.print(f"The run was {how_it_ended(history)}.", highlight=False)
+    if loss_in_words(summary):
+        console.print(loss_in_words(summary), highlight=False)
     _print_actions(history, console)
 
 

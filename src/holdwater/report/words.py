@@ -26,6 +26,12 @@ def headline(summary: dict[str, Any] | None) -> str:
     return HEADLINES["unknown" if summary is None else summary["verdict"]]
 
 
+def loss_in_words(summary: dict[str, Any] | None) -> str:
+    """The first step whose loss was not finite, as a sentence; empty if there was none."""
+    first = ((summary or {}).get("loss") or {}).get("first_nonfinite_step")
+    return "" if first is None else f"The loss of step {first:,} was the first that is not finite."
+
+
 def slope_in_words(finding: dict[str, Any]) -> str:
     """A finding's slope and its interval."""
     rate = finding["rate"]

@@ -49,6 +49,11 @@ class CheckpointFolder:
         self.folder = folder
         self._keep = keep
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a folder of a checkpoint, complete or not."""
+        return bool(self._folders())
+
     def write(
         self, step: int, files: Mapping[str, Callable[[Path], object]], state: Mapping[str, Any], *, best: bool
     ) -> Path:

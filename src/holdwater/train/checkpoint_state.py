@@ -22,6 +22,8 @@ CHANGED = {
     "model": "another model: the weights of --model differ",
 }
 """What the identity holds as a checksum, in words."""
+BRANCHES = frozenset({"learning_rate", "warmup_steps"})
+"""Settings that may differ where a new run begins from a checkpoint of another; so may the number of steps."""
 
 
 def resume(
@@ -29,6 +31,8 @@ def resume(
     checkpoint: Checkpoint,
     identity: Mapping[str, object],
     load_tensors: Callable[[Checkpoint], None],
+    *,
+    branch: bool,
 ) -> list[str]:
     """Resume from a checkpoint, in place: tensors stay where they are, so memory is that of the run.
 
@@ -37,6 +41,7 @@ def resume(
         checkpoint: A whole one.
         identity: What the checkpoint must agree with.
         load_tensors: Copies weights and optimizer state out of the checkpoint.
+        branch: Whether a new run begins from this checkpoint of another one.
 
     Returns:
         Remarks for people, where the machine differs from the one that wrote it.
@@ -45,7 +50,8 @@ def resume(
         RunFolderError: The checkpoint belongs to a run with other settings.
         CheckpointError: Its files do not hold what they should.
     """
-    compare(identity, checkpoint)
+    fixed = {name: value for name, value in identity.items() if not (branch and name in BRANCHES)}
+    compare(fixed, checkpoint)
     remarks = restore_exactness(checkpoint.state["exactness"])
     try:
         load_tensors(checkpoint)
@@ -76,8 +82,13 @@ def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
         if recorded.get(name) != value:
             raise RunFolderError(
                 f"{checkpoint.folder} was trained with {name} = {recorded.get(name)}, but this run has "
-                f"{value}; use the same setting to go on, or another --out for a new run"
+                f"{value}; use the same setting to go on, or another --out for a new run{_branch_hint(name)}"
             )
+
+
+def _branch_hint(name: str) -> str:
+    """How a run may go on with another value of a setting, where it may."""
+    return " (from this checkpoint with --resume CHECKPOINT)" if name in BRANCHES else ""
 
 
 def facts(trainable: Trainable, identity: Mapping[str, object]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ The optimizer then updates two tensors instead of dozens, and the norm of the gr
 Source of the update: Loshchilov and Hutter (2019), "Decoupled Weight Decay Regularization".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -63,6 +63,10 @@ class FlatWeights:
         for grad in self.grads:
             grad.zero_()
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights, by name."""
+        return {"weights.decayed": self.decayed, "weights.undecayed": self.undecayed}
+
     def gradient_norm(self) -> Tensor:
         """Return the norm of all gradients together. Shape ()."""
         norms = [torch.linalg.vector_norm(grad) for grad in self.grads]
@@ -83,6 +87,7 @@ class FlatAdamW:
         weight_decay: float,
         betas: tuple[float, float] = (0.9, 0.95),
         take: Take | None = None,
+        skips: bool = False,
     ) -> None:
         """Allocate the moments.
 
@@ -91,11 +96,13 @@ class FlatAdamW:
             weight_decay: Of the matrices, per step and unit of the learning rate.
             betas: How much of the first and second moment is kept from step to step.
             take: Allocates, as for the weights; None allocates on their device.
+            skips: Whether a step with a loss or gradients that are not finite changes nothing.
         """
         take = take or partial(_zeros, like=weights.decayed)
         sizes = {"decayed": weights.decayed.numel(), "undecayed": weights.undecayed.numel()}
         self._weights = weights
         self.decay = weight_decay
+        self.skips = skips
         self.betas = betas
         self.first = [take(f"first.{name}", size) for name, size in sizes.items()]
         self.second = [take(f"second.{name}", size) for name, size in sizes.items()]
@@ -103,15 +110,17 @@ class FlatAdamW:
         """Updates done. Shape ()."""
 
     @torch.no_grad()
-    def step(self, *, learning_rate: float | Tensor, largest_norm: float) -> None:
+    def step(self, *, learning_rate: float | Tensor, largest_norm: float, loss: float | Tensor = 0.0) -> None:
         """Update the weights once.
 
         Args:
             learning_rate: This step's; as a tensor of shape () it may change under a captured update.
             largest_norm: Gradients with a larger norm are scaled down to this one.
+            loss: This step's; read only where steps that are not finite are skipped.
         """
-        self.steps += 1
-        scale = (self._weights.gradient_norm() / largest_norm).clamp_(min=1.0).float()
+        norm = self._weights.gradient_norm()
+        skipped = self.count_step(norm, loss)
+        scale = (norm / largest_norm).clamp_(min=1.0).float()
         parts = (
             (self._weights.decayed, self._weights.decayed_grad, self.decay),
             (self._weights.undecayed, self._weights.undecayed_grad, 0.0),
@@ -134,7 +143,25 @@ class FlatAdamW:
                 amsgrad=False,
                 maximize=False,
                 grad_scale=scale,
+                found_inf=skipped,
             )
+
+    def count_step(self, norm: Tensor, loss: float | Tensor) -> Tensor | None:
+        """Count an update, on the device.
+
+        Args:
+            norm: Of all gradients. Shape ().
+            loss: The step's.
+
+        Returns:
+            1 if the update must change nothing, else 0; None if no step is skipped. Shape ().
+        """
+        if not self.skips:
+            self.steps += 1
+            return None
+        skipped = (~torch.isfinite(norm + loss)).float()
+        self.steps += 1 - skipped
+        return skipped
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the whole state, by name."""
@@ -146,6 +173,18 @@ class FlatAdamW:
             "second.undecayed": second[1],
             "steps": self.steps,
         }
+
+
+def first_non_finite(tensors: Mapping[str, Tensor]) -> str:
+    """The name of the first tensor that holds NaN or infinity; empty if none does. The host waits once.
+
+    Args:
+        tensors: On one device.
+    """
+    filled = {name: tensor for name, tensor in tensors.items() if tensor.numel()}
+    bounds = torch.stack([bound.float() for tensor in filled.values() for bound in torch.aminmax(tensor)])
+    finite = bounds.isfinite().view(-1, 2).all(dim=1).tolist()
+    return next((name for name, good in zip(filled, finite, strict=True) if not good), "")
 
 
 def _zeros(name: str, size: int, *, like: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """The training loop of the built-in training, with a guard."""
 
 import logging
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from holdwater.actions.perform import Outcome
-from holdwater.errors import CheckpointError, DataError
+from holdwater.errors import CheckpointError, DataError, HoldwaterError
 from holdwater.guard.guard import Guard
 from holdwater.oom.out_of_memory import is_out_of_memory, release
 from holdwater.oom.recovering_step import OneSampleTooLarge, RecoveringStep
@@ -20,6 +21,10 @@ from holdwater.units import Step
 
 Result = TypeVar("Result")
 log = logging.getLogger("holdwater")
+
+
+class NotFiniteError(HoldwaterError):
+    """A loss, or what is trained, is not finite, and such a run is to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class TrainingLoop:
     """Called with the guard after each step."""
     link: SupervisorLink | None = None
     """The link to the supervisor, if there is one."""
+    said: set[str] = field(default_factory=set)
+    """Warnings that are not repeated."""
 
     def run(self) -> None:
         """Train until the last step, or until the guard says stop; the last step is always checkpointed.
@@ -44,6 +51,7 @@ class TrainingLoop:
         Raises:
             CheckpointError: A checkpoint cannot be written; the older ones are untouched.
             DataError: An example cannot be read; what was learned before it is in a checkpoint.
+            NotFiniteError: A loss, or what is trained, is not finite, and such a run is to stop.
         """
         try:
             self._take_steps()
@@ -68,6 +76,8 @@ class TrainingLoop:
             if self.link is not None:
                 self.link.report_step(state.step, self.guard)
             self.guard.step(loss=loss)
+            if not math.isfinite(loss):
+                self._meet_non_finite(f"the loss of step {state.step} is {loss}")
             if self.callback is not None:
                 self.call_back(self.callback)
             self.screen.show(Progress(state.step, loss, rate, self.guard))
@@ -147,16 +157,19 @@ class TrainingLoop:
         state.best = min(state.best, loss)
         state.best_step = state.step if better else state.best_step
         self.screen.say(f"step {state.step}: validation loss {loss:.3f} nats a token{state.remarks}")
-        if settings.sample_length:
+        if settings.sample_length and math.isfinite(loss):
             self.screen.say(f"  {state.sample(settings.sample_length)!r}")
         return better
 
     def save(self) -> None:
-        """Write a checkpoint of the step that has just ended.
+        """Write a checkpoint of the step that has just ended, if all that it holds is finite.
 
         Raises:
             CheckpointError: It cannot be written; the older ones are untouched.
+            NotFiniteError: It would hold NaN or infinity, and such a run is to stop.
         """
+        if not self._is_finite():
+            return
         try:
             folder = self.state.save(self.checkpoints, best=self.state.best_step == self.state.step)
         except CheckpointError as error:
@@ -174,9 +187,35 @@ class TrainingLoop:
 
     def save_last(self) -> None:
         """Write the last checkpoint: to memory if a fresh process continues at once, and there is space."""
+        if self.settings.non_finite != "continue" and not self._is_finite():
+            return
         if self.goes_on and self.link is not None and self.link.save(self.state):
             return
         self.save()
+
+    def _is_finite(self) -> bool:
+        """Whether all that a checkpoint would hold is finite."""
+        found = self.state.first_non_finite()
+        if found:
+            self._meet_non_finite(f"after step {self.state.step}, {found} is not finite and in no checkpoint")
+        return not found
+
+    def _meet_non_finite(self, what: str) -> None:
+        """Stop the run, or warn once.
+
+        Args:
+            what: Is not finite.
+
+        Raises:
+            NotFiniteError: The run is to stop.
+        """
+        how = self.settings.non_finite
+        if how == "stop":
+            raise NotFiniteError(what)
+        if "non_finite" not in self.said:
+            self.said.add("non_finite")
+            done = "such a step changes nothing" if how == "skip" else "training continues"
+            log.warning("%s: %s (--non-finite %s)", what, done, how)
 
     def _mark_epoch(self, before: float) -> None:
         """Mark the end of each epoch."""

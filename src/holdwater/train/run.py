@@ -3,7 +3,6 @@
 import logging
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,21 +19,22 @@ from holdwater.actions.levers import Levers
 from holdwater.config import Config
 from holdwater.config.replacement import replacement_config
 from holdwater.errors import CheckpointError, ConfigError, HoldwaterError, RunFolderError, StoreError
-from holdwater.exit_codes import SPOILT, STOPPED
+from holdwater.exit_codes import MISTAKE, SPOILT, STOPPED
 from holdwater.guard.guard import Guard
 from holdwater.guard.settings import GuardSettings
 from holdwater.guard.summary import join_summaries
 from holdwater.oom.recovering_step import HalfUpdated
 from holdwater.process.restart_context import RestartContext, only_here, stop_soon
-from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder, read_checkpoint
+from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.store.history import read_history
 from holdwater.store.lock import hold
 from holdwater.store.run_store import amend_summary
 from holdwater.train.callbacks import find_callback
-from holdwater.train.loop import TrainingLoop, recovering_step
+from holdwater.train.loop import NotFiniteError, TrainingLoop, recovering_step
 from holdwater.train.pretrain.state import new_state
 from holdwater.train.pretrain.text import find_files, read_text, tokenise
 from holdwater.train.progress import Speed, open_screen
+from holdwater.train.resuming import resume
 from holdwater.train.run_folder import RunFolder
 from holdwater.train.settings import TrainSettings, train_settings
 from holdwater.train.supervisor_link import SupervisorLink
@@ -104,7 +104,7 @@ def _train(
     state = _new_trainable(settings)
     checkpoints = CheckpointFolder(folder.checkpoints, keep=settings.keep_checkpoints)
     if folder.resume or (link is not None and link.goes_on):
-        _resume(state, checkpoints, folder, link, threads=settings.threads)
+        resume(state, checkpoints, folder, link, threads=settings.threads)
     if state.step >= settings.steps:
         _merge(settings, checkpoints)
         return _nothing_left(state.step, folder)
@@ -138,7 +138,7 @@ def _train(
             link,
         )
         exit_code = _run(loop)
-    if state.step >= settings.steps:
+    if state.step >= settings.steps and exit_code != MISTAKE:
         _merge(settings, checkpoints)
     return _leave(loop, exit_code, folder.out)
 
@@ -201,78 +201,19 @@ def _write_config(config: Config, path: Path) -> None:
         raise RunFolderError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _resume(
-    state: Trainable,
-    checkpoints: CheckpointFolder,
-    folder: RunFolder,
-    link: SupervisorLink | None,
-    *,
-    threads: int,
-) -> None:
-    """Resume from the newest complete checkpoint, or from the named one; start afresh if there is none."""
-    named = folder.checkpoint is not None and (link is None or link.is_first)
-    checkpoint = None
-    if not named:
-        checkpoint = checkpoints.newest(log.warning) if link is None else link.newest(checkpoints)
-    if checkpoint is None and folder.checkpoint is not None:
-        try:
-            checkpoint = read_checkpoint(folder.checkpoint)
-        except CheckpointError as error:
-            raise RunFolderError(f"--resume: {error}; name another, or the folder of the run") from None
-    if checkpoint is None:
-        _begin_anew(state, folder)
-        return
-    if not _load(state, checkpoint):
-        _resume(state, checkpoints, folder, link, threads=threads)
-        return
-    if torch.get_num_threads() != threads:
-        log.warning(
-            "resuming with %d threads, as at the start of the run, instead of %d: otherwise it would not be exact",
-            torch.get_num_threads(),
-            threads,
-        )
-    if link is None or link.is_first:
-        log.info("resuming from step %d (%s)", state.step, checkpoint.folder)
-
-
-def _begin_anew(state: Trainable, folder: RunFolder) -> None:
-    """Start afresh; if an earlier process's trained weights prevent that, the next process does."""
-    try:
-        state.begin_anew()
-    except CheckpointError as error:
-        log.error("%s by the next process", error)  # noqa: TRY400 - no bug to trace
-        raise SystemExit(SPOILT) from None
-    log.info("%s has no complete checkpoint: the run starts afresh", folder.out)
-
-
-def _load(state: Trainable, checkpoint: Checkpoint) -> bool:
-    """Load a checkpoint; one whose weights are no longer with the weight server is removed, and False returned."""
-    try:
-        remarks = state.load(checkpoint)
-    except CheckpointError as error:
-        if RESTING not in checkpoint.state:
-            raise
-        log.warning("%s: resuming from an older one", error)
-        shutil.rmtree(checkpoint.folder)
-        return False
-    for remark in remarks:
-        log.warning(remark)
-    return True
-
-
 def _run(loop: TrainingLoop) -> int:
-    """Run the loop; return 0, or 75 when it stopped on purpose or could not write a checkpoint."""
+    """Run the loop; return 0, 75 if it stopped on purpose or could not write a checkpoint, 2 if it diverged."""
     with _stop_on_signals(loop.guard):
-        try:
-            if loop.state.step == 0:
-                loop.save()  # a folder that cannot hold a checkpoint must be found now, not hours later
-        except CheckpointError as error:
-            raise RunFolderError(f"{error}; free some space or name another folder with --out") from error
+        _save_first(loop)
         try:
             loop.run()
         except HalfUpdated as error:
             log.error("%s: the run resumes from its newest checkpoint", error)  # noqa: TRY400 - no bug to trace
             return SPOILT
+        except NotFiniteError as error:
+            log.error("%s: training stops%s", error, _how_to_branch(loop))  # noqa: TRY400 - no bug to trace
+            loop.guard.recycling = False  # a fresh process would only repeat it
+            return MISTAKE
         except CheckpointError as error:
             newest = loop.checkpoints.newest(log.warning)
             place = (
@@ -293,6 +234,28 @@ def _run(loop: TrainingLoop) -> int:
         )
         return STOPPED
     return 0
+
+
+def _save_first(loop: TrainingLoop) -> None:
+    """Write the checkpoint that a run begins with: a folder that cannot hold one must be found now, not later."""
+    if loop.state.step > 0 and loop.checkpoints.begun:
+        return
+    try:
+        loop.save()
+    except CheckpointError as error:
+        raise RunFolderError(f"{error}; free some space or name another folder with --out") from error
+
+
+def _how_to_branch(loop: TrainingLoop) -> str:
+    """The newest checkpoint, and the command that goes on from it with half the learning rate."""
+    newest = loop.checkpoints.newest(log.warning)
+    if newest is None:
+        return "; no checkpoint is complete"
+    half = f"--out NEW --learning-rate {loop.settings.learning_rate / 2:g}"
+    return (
+        f"; the newest checkpoint is of step {newest.step}, and finite; go on from it with a smaller learning "
+        f"rate: holdwater train --resume {newest.folder} {half}"
+    )
 
 
 @contextmanager

@@ -32,6 +32,11 @@ class RunFolder:
         path = source / "config.yaml"
         return path if self.resume and path.exists() else None
 
+    @property
+    def is_branch(self) -> bool:
+        """Whether the run begins from a checkpoint of another run."""
+        return self.checkpoint is not None and self.checkpoint.parent.parent.resolve() != self.out.resolve()
+
     def forget(self) -> None:
         """Remove an automatically named folder, if a refused run left only its plan in it."""
         if self.unnamed and {path.name for path in self.out.glob("*")} <= {LOCK, "plan.json"}:
@@ -81,7 +86,13 @@ def _named(path: Path, out: Path | None) -> RunFolder:
     """The run or checkpoint that `--resume PATH` names."""
     if (path / MANIFEST).exists():
         _refuse_a_branch(path, out)
-        return RunFolder(out or path.parent.parent, checkpoint=path, resume=True)
+        folder = RunFolder(out or path.parent.parent, checkpoint=path, resume=True)
+        if folder.is_branch and holds_run(folder.out):
+            raise RunFolderError(
+                f"--out {out} holds a run already; `--resume --out {out}` continues it, and a branch of {path} "
+                "needs a new folder"
+            )
+        return folder
     if not holds_run(path):
         raise RunFolderError(
             f"--resume {path} is neither the folder of a run nor a checkpoint; name one, or leave the path out"

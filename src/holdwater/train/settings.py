@@ -12,6 +12,8 @@ from holdwater.units import Bytes
 
 TokenLevel = Literal["byte", "character"]
 """The tokenization of a model from scratch."""
+NonFinite = Literal["stop", "skip", "continue"]
+"""What follows a loss that is not finite."""
 OWN_AFFAIR = {"model", "max_memory"}
 """Settings of fine-tuning that may change on resume: a model is identified by its weights."""
 
@@ -55,6 +57,7 @@ class TrainSettings:
     warmup_steps: int
     weight_decay: float
     gradient_clip: float
+    non_finite: NonFinite
     validation_share: float
     eval_interval: int
     eval_batches: int
@@ -79,7 +82,7 @@ class TrainSettings:
     def identity(self) -> dict[str, object]:
         """The settings that must be the same to resume exactly: all but length, folders and bookkeeping."""
         free = {"steps", "out", "data", "merged", "keep_checkpoints", "checkpoint_interval", "threads"}
-        free |= {"batch_size_reduction_factor", "tuning"}
+        free |= {"batch_size_reduction_factor", "tuning", "non_finite"}
         own = {name: getattr(self, name) for name in self.__slots__ if name not in free}
         if self.tuning is None:
             return own

@@ -128,6 +128,10 @@ class Trainable(Protocol):
         """Write a checkpoint, and return its folder."""
         ...
 
+    def first_non_finite(self) -> str:
+        """The name of the first trained or optimizer tensor that holds NaN or infinity; empty if none does."""
+        ...
+
     def check_data(self) -> None:
         """Check the training data for mistakes before the first step.
 
@@ -144,6 +148,6 @@ class Trainable(Protocol):
         """
         ...
 
-    def load(self, checkpoint: Checkpoint) -> list[str]:
-        """Resume from a checkpoint; return remarks as text."""
+    def load(self, checkpoint: Checkpoint, *, branch: bool = False) -> list[str]:
+        """Resume from a checkpoint, of another run if this one is a new branch; return remarks as text."""
         ...

@@ -47,6 +47,7 @@ from holdwater.train.finetune.planner.plan import check_plan, settle
 from holdwater.train.finetune.step.allocator_calls import AllocatorCalls
 from holdwater.train.finetune.step.backends import StepBackend, choose_backend
 from holdwater.train.finetune.weight_server.client import WeightClient, WeightServerError, open_weight_client
+from holdwater.train.flat import first_non_finite
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.trainable import Ahead
 
@@ -236,6 +237,10 @@ class TuneState:
         }
         return folder.write(self.step, files, facts(self, self.identity), best=best)
 
+    def first_non_finite(self) -> str:
+        """The name of the first trained or optimizer tensor that holds NaN or infinity; empty if none does."""
+        return first_non_finite(self.backend.weights.tensors() | self.backend.optimizer.tensors())
+
     def _load_trained(self, checkpoint: Checkpoint) -> None:
         """Take what is trained out of a checkpoint, or where the process before has left it."""
         token = checkpoint.state.get(RESTING)
@@ -288,11 +293,12 @@ class TuneState:
             self.weight_client.forget()
             raise CheckpointError("a process has left its weights, and no whole checkpoint: they are loaded anew")
 
-    def load(self, checkpoint: Checkpoint) -> list[str]:
+    def load(self, checkpoint: Checkpoint, *, branch: bool = False) -> list[str]:
         """Resume from a checkpoint, in place.
 
         Args:
             checkpoint: A whole one.
+            branch: Whether a new run begins from this checkpoint of another one.
 
         Returns:
             Remarks for people, where the machine differs from the one that wrote it.
@@ -301,7 +307,7 @@ class TuneState:
             RunFolderError: The checkpoint belongs to a run with other settings.
             CheckpointError: Its files do not hold what they should.
         """
-        remarks = resume(self, checkpoint, self.identity, self._load_trained)
+        remarks = resume(self, checkpoint, self.identity, self._load_trained, branch=branch)
         if RESTING in checkpoint.state:
             shutil.rmtree(checkpoint.folder, ignore_errors=True)  # what it stands for is changed from now on
         self.first_step = self.step

@@ -12,7 +12,7 @@ from holdwater.oom.recovering_step import StepFunctions
 from holdwater.random_states import random_states, seed_everything
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.train.checkpoint_state import MODEL, OPTIMIZER, RANDOM, copy_tensors, facts, resume, writer
-from holdwater.train.flat import FlatAdamW, FlatWeights
+from holdwater.train.flat import FlatAdamW, FlatWeights, first_non_finite
 from holdwater.train.pretrain.fused_step import FusedStep
 from holdwater.train.pretrain.model import GPT, PRESETS
 from holdwater.train.pretrain.text import Batches, Tokens
@@ -36,6 +36,8 @@ class TrainState:
     """What a checkpoint must agree with."""
     fused_steps: dict[int, FusedStep] | None = None
     """Fused steps on a CPU, by the number of sequences; None on other devices."""
+    loss: float = 0.0
+    """The sum of the micro-batches' mean losses in the step that is being taken."""
     rate: float = 0.0
     """The learning rate of the step that is being taken."""
     step: int = 0
@@ -64,8 +66,8 @@ class TrainState:
             rows=lambda batch: len(batch[0]),
             cut=lambda batch, begin, end: (batch[0][begin:end], batch[1][begin:end]),
             weigh=lambda batch: float(batch[0].numel()),
-            clear=self.weights.clear_gradients,
-            update=lambda: self.optimizer.step(learning_rate=self.rate, largest_norm=self.settings.gradient_clip),
+            clear=self.clear,
+            update=self.update,
             weights=lambda: (self.weights.decayed, self.weights.undecayed),
         )
 
@@ -109,13 +111,25 @@ class TrainState:
         """Weights of the model."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    def clear(self) -> None:
+        """Begin a step: set all gradients to zero."""
+        self.loss = 0.0
+        self.weights.clear_gradients()
+
+    def update(self) -> None:
+        """Change the weights."""
+        self.optimizer.step(learning_rate=self.rate, largest_norm=self.settings.gradient_clip, loss=self.loss)
+
     def propagate(self, tokens: Tensor, targets: Tensor, *, share: float) -> float:
         """Add the gradient of a batch, times `share`, to the model's; return its mean loss in nats."""
         if self.fused_steps is not None:
-            return self._fused_step(*tokens.shape).propagate(tokens, targets, share=share).item()
-        loss = self.model.loss(tokens, targets)
-        (loss * share).backward()  # type: ignore[no-untyped-call]
-        return loss.item()
+            mean = self._fused_step(*tokens.shape).propagate(tokens, targets, share=share)
+        else:
+            mean = self.model.loss(tokens, targets)
+            (mean * share).backward()  # type: ignore[no-untyped-call]
+        loss = mean.item()
+        self.loss += loss
+        return loss
 
     def _fused_step(self, rows: int, time: int) -> FusedStep:
         """The fused step for a number of sequences; few sizes are kept."""
@@ -155,17 +169,22 @@ class TrainState:
         files = {name: writer(tensors) for name, tensors in self.tensors().items() if tensors}
         return folder.write(self.step, files, facts(self, self.identity), best=best)
 
+    def first_non_finite(self) -> str:
+        """The name of the first trained or optimizer tensor that holds NaN or infinity; empty if none does."""
+        return first_non_finite(self.weights.tensors() | self.optimizer.tensors())
+
     def check_data(self) -> None:
         """Nothing to do: all of a text is read as the run begins."""
 
     def begin_anew(self) -> None:
         """Nothing to do: each process makes its own weights."""
 
-    def load(self, checkpoint: Checkpoint) -> list[str]:
+    def load(self, checkpoint: Checkpoint, *, branch: bool = False) -> list[str]:
         """Resume from a checkpoint, in place.
 
         Args:
             checkpoint: A whole one.
+            branch: Whether a new run begins from this checkpoint of another one.
 
         Returns:
             Remarks for people, where the machine differs from the one that wrote it.
@@ -174,7 +193,7 @@ class TrainState:
             RunFolderError: The checkpoint belongs to a run with other settings.
             CheckpointError: Its files do not hold what they should.
         """
-        return resume(self, checkpoint, self.identity, self._load_tensors)
+        return resume(self, checkpoint, self.identity, self._load_tensors, branch=branch)
 
     def _load_tensors(self, checkpoint: Checkpoint) -> None:
         """Copy weights and optimizer state out of a checkpoint."""
@@ -188,7 +207,7 @@ def new_state(settings: TrainSettings, tokens: Tokens) -> TrainState:
     model = GPT(PRESETS[settings.preset], vocabulary=tokens.vocabulary, length=settings.train_seq_length)
     model.to(settings.device)
     weights = FlatWeights.of(model)
-    optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay)
+    optimizer = FlatAdamW(weights, weight_decay=settings.weight_decay, skips=settings.non_finite == "skip")
     batches = Batches(tokens.train, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed)
     identity = settings.identity() | {"text": tokens.fingerprint}
     fused_steps: dict[int, FusedStep] | None = {} if settings.device == "cpu" else None

@@ -141,7 +141,9 @@ def update() -> float:
         weights.decayed_grad.normal_()
         optimizer, copy = FlatAdamW(weights, weight_decay=0.1), torch.empty(80, 64, dtype=torch.bfloat16)
         if fused:
-            FlatUpdate(weights, optimizer, [(copy, model.weight.data)])(torch.tensor(0.01), largest_norm=0.5)
+            FlatUpdate(weights, optimizer, [(copy, model.weight.data)])(
+                torch.tensor(0.01), torch.tensor(2.0), largest_norm=0.5
+            )
             if distance(copy, weights.decayed.view_as(copy)) > 0.01:
                 return torch.inf
         else:

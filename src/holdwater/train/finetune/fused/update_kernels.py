@@ -19,8 +19,8 @@ BLOCK = 4096
 
 @triton.jit
 def _adamw(
-    weights, grads, first, second, places, rate, steps, scale, beta1, beta2, log1, log2, epsilon, decay,
-    BLOCK: tl.constexpr,
+    weights, grads, first, second, places, rate, steps, scale, skipped, beta1, beta2, log1, log2, epsilon, decay,
+    BLOCK: tl.constexpr, SKIPS: tl.constexpr,
 ):  # fmt: skip
     entry = places + tl.program_id(0) * 3
     at = tl.arange(0, BLOCK)
@@ -35,6 +35,8 @@ def _adamw(
     root = tl.sqrt(spread) / tl.sqrt(1 - tl.exp(step * log2)) + epsilon
     weight = tl.load(weights + place, there, 0.0) * (1 - speed * decay)
     weight -= speed / (1 - tl.exp(step * log1)) * (mean / root)
+    if SKIPS:
+        there = there & (tl.load(skipped) == 0)
     tl.store(first + place, mean, there)
     tl.store(second + place, spread, there)
     tl.store(weights + place, weight, there)
@@ -58,21 +60,23 @@ class FlatUpdate:
         self._places = _places(weights.decayed, copies).to(weights.decayed.device)
 
     @torch.no_grad()
-    def __call__(self, rate: Tensor, *, largest_norm: float) -> None:
+    def __call__(self, rate: Tensor, loss: Tensor, *, largest_norm: float) -> None:
         """Update once.
 
         Args:
             rate: The learning rate. Shape ().
+            loss: Of the step; read only where steps that are not finite are skipped. Shape ().
             largest_norm: The gradients are scaled down to this norm where theirs is larger.
         """
         weights, optimizer = self._weights, self._optimizer
         beta1, beta2 = optimizer.betas
-        optimizer.steps += 1
-        scale = (torch.linalg.vector_norm(weights.decayed_grad) / largest_norm).clamp_(min=1.0)
+        norm = torch.linalg.vector_norm(weights.decayed_grad)
+        skipped = optimizer.count_step(norm, loss)
+        scale = (norm / largest_norm).clamp_(min=1.0)
         _adamw[(len(self._places),)](
             weights.decayed, weights.decayed_grad, optimizer.first[0], optimizer.second[0], self._places, rate,
-            optimizer.steps, scale, beta1, beta2, math.log(beta1), math.log(beta2), EPSILON,
-            optimizer.decay, BLOCK=BLOCK, num_warps=16,
+            optimizer.steps, scale, scale if skipped is None else skipped, beta1, beta2, math.log(beta1),
+            math.log(beta2), EPSILON, optimizer.decay, BLOCK=BLOCK, SKIPS=skipped is not None, num_warps=16,
         )  # fmt: skip
 
 

@@ -29,7 +29,9 @@ class CapturedBackend(StaticStep):
         length = settings.train_seq_length
         self.weights = FlatWeights.of(model.to(settings.device))
         torch.cuda.empty_cache()  # what laying weights out has left
-        self.optimizer = FlatAdamW(self.weights, weight_decay=settings.weight_decay)
+        self.optimizer = FlatAdamW(
+            self.weights, weight_decay=settings.weight_decay, skips=settings.non_finite == "skip"
+        )
         self.weight_client = WeightClient()
         self.rows = step.rows
         autocast = partial(torch.autocast, "cuda", dtype=torch.bfloat16, cache_enabled=False)
@@ -39,6 +41,6 @@ class CapturedBackend(StaticStep):
         super().__init__(own, update, rows=step.rows, length=length)
 
 
-def _update(optimizer: FlatAdamW, rate: Tensor, *, largest_norm: float) -> None:
+def _update(optimizer: FlatAdamW, rate: Tensor, loss: Tensor, *, largest_norm: float) -> None:
     """Change the weights."""
-    optimizer.step(learning_rate=rate, largest_norm=largest_norm)
+    optimizer.step(learning_rate=rate, largest_norm=largest_norm, loss=loss)

@@ -25,7 +25,9 @@ class EagerBackend:
         """
         self._model, self._settings = model, settings
         self.weights = FlatWeights.of(model.to(settings.device))
-        self.optimizer = FlatAdamW(self.weights, weight_decay=settings.weight_decay)
+        self.optimizer = FlatAdamW(
+            self.weights, weight_decay=settings.weight_decay, skips=settings.non_finite == "skip"
+        )
         self.weight_client = WeightClient()
         self.rows = settings.batch_size
         self.micro_batches = 0
@@ -45,7 +47,7 @@ class EagerBackend:
 
     def update(self, rate: float) -> None:
         """Change the weights."""
-        self.optimizer.step(learning_rate=rate, largest_norm=self._settings.gradient_clip)
+        self.optimizer.step(learning_rate=rate, largest_norm=self._settings.gradient_clip, loss=self._mean)
 
     def loss(self) -> float:
         """The mean loss of the step, in nats."""

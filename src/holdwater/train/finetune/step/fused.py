@@ -37,7 +37,12 @@ class FusedBackend(StaticStep):
             torch.cuda.empty_cache()  # what moving and quantizing the weights has left, before buffers add to it
         decoder.bind()
         decoder.prepare(settings.train_seq_length, step)
-        self.optimizer = FlatAdamW(self.weights, weight_decay=settings.weight_decay, take=where.take_trained)
+        self.optimizer = FlatAdamW(
+            self.weights,
+            weight_decay=settings.weight_decay,
+            take=where.take_trained,
+            skips=settings.non_finite == "skip",
+        )
         self.weight_client = where.weight_client
         self.weight_client.whole({"name": where.name})
         self.rows = step.rows
@@ -46,7 +51,7 @@ class FusedBackend(StaticStep):
 
 
 def _update(weights: FlatWeights, optimizer: FlatAdamW, decoder: Decoder, *, largest_norm: float) -> partial[None]:
-    """What changes the weights and their copies, given the learning rate: one kernel on a CUDA device."""
+    """What changes the weights and their copies, given learning rate and loss: one kernel on a CUDA device."""
     if not weights.decayed.is_cuda:
         return partial(_update_in_torch, optimizer, decoder, largest_norm=largest_norm)
     from holdwater.train.finetune.fused.update_kernels import FlatUpdate  # noqa: PLC0415 - Triton is with CUDA
@@ -54,7 +59,9 @@ def _update(weights: FlatWeights, optimizer: FlatAdamW, decoder: Decoder, *, lar
     return partial(FlatUpdate(weights, optimizer, decoder.copies()), largest_norm=largest_norm)
 
 
-def _update_in_torch(optimizer: FlatAdamW, decoder: Decoder, rate: Tensor, *, largest_norm: float) -> None:
+def _update_in_torch(
+    optimizer: FlatAdamW, decoder: Decoder, rate: Tensor, loss: Tensor, *, largest_norm: float
+) -> None:
     """Change the weights, then their copies."""
-    optimizer.step(learning_rate=rate, largest_norm=largest_norm)
+    optimizer.step(learning_rate=rate, largest_norm=largest_norm, loss=loss)
     decoder.refresh()

@@ -135,12 +135,14 @@ class StaticStep:
     sends_batches: ClassVar[bool] = True
     seeds_dropout: ClassVar[bool] = True
 
-    def __init__(self, model: Propagator, update: Callable[[Tensor], None], *, rows: int, length: int) -> None:
+    def __init__(
+        self, model: Propagator, update: Callable[[Tensor, Tensor], None], *, rows: int, length: int
+    ) -> None:
         """Allocate the memory of the inputs.
 
         Args:
             model: Ready to be used.
-            update: Changes the trained weights, given the learning rate. Shape (), float32.
+            update: Changes the trained weights, given learning rate and loss of the step. Shapes (), float32.
             rows: Of a micro-batch, at most.
             length: Of a row, in tokens.
         """
@@ -206,7 +208,7 @@ class StaticStep:
 
         def run() -> None:
             """The whole update."""
-            self._update(self._rate)
+            self._update(self._rate, self._loss)
 
         self.recording.run("update", run)
 
