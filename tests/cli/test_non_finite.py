@@ -57,7 +57,9 @@ class TestPretraining:
         assert first is not None
         assert found["steps"] - first in {0, 1}
         assert f"the loss of step {first} is " in stopped.stderr
-        assert f"holdwater train --resume run/checkpoints/{last.name} --out NEW --learning-rate 0.5" in stopped.stderr
+        assert (
+            f"holdwater train --resume run/checkpoints/{last.name} --out NEW --learning-rate 0.5" in stopped.stderr
+        )
         assert "Traceback" not in stopped.stderr
         assert is_finite(last)
         assert branch.returncode == again.returncode == 0, branch.stderr + again.stderr

@@ -152,6 +152,27 @@ def update() -> float:
     return distance(ends[1], ends[0])
 
 
+def skipped_update() -> float:
+    """AdamW that skips: nothing changes where the loss is not finite, else all as without."""
+    ends = [updated_once(skips=skips, loss=loss) for skips, loss in ((False, 2.0), (True, 2.0), (True, torch.inf))]
+    torch.manual_seed(0)
+    first = torch.nn.Linear(64, 80, bias=False).weight.detach().flatten()
+    unchanged = torch.equal(ends[2], torch.cat([first, torch.zeros(2 * first.numel() + 1)]))
+    return distance(ends[1], ends[0]) if unchanged else torch.inf
+
+
+def updated_once(*, skips: bool, loss: float) -> Tensor:
+    """Weights, moments and the number of updates after one."""
+    torch.manual_seed(0)
+    model: Any = torch.nn.Linear(64, 80, bias=False)
+    weights = FlatWeights.of(model)
+    weights.decayed_grad.normal_()
+    optimizer = FlatAdamW(weights, weight_decay=0.1, skips=skips)
+    copies = [(torch.empty(80, 64, dtype=torch.bfloat16), model.weight.data)]
+    FlatUpdate(weights, optimizer, copies)(torch.tensor(0.01), torch.tensor(loss), largest_norm=0.5)
+    return torch.cat([weights.decayed, optimizer.first[0], optimizer.second[0] * 1000, optimizer.steps[None]])
+
+
 def distance(found: Tensor, wanted: Tensor) -> float:
     """The relative distance of two tensors; infinite where one holds no numbers."""
     far = float((found.double() - wanted.double()).norm() / wanted.double().norm())
@@ -171,5 +192,5 @@ if __name__ == "__main__":
     compared = (norm, norm_heads, rotate, gate, lora_b_backward, cross_entropy, attention)
     found = {function.__name__: against_plain(function) for function in compared}
     torch.manual_seed(0)
-    found |= {"dropout": dropout(), "dequantized": dequantized(), "update": update()}
+    found |= {"dropout": dropout(), "dequantized": dequantized(), "update": update(), "skipped": skipped_update()}
     sys.stdout.write(json.dumps(found) + "\n")

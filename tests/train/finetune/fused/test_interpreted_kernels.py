@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 KERNELS = (
     "norm", "norm_heads", "rotate", "gate", "lora_b_backward", "cross_entropy", "attention", "dropout",
-    "dequantized", "update",
+    "dequantized", "update", "skipped",
 )  # fmt: skip
 
 
