@@ -10,6 +10,7 @@ from typing import Any
 
 from holdwater.cli.checks import check_writable
 from holdwater.errors import CheckpointError, ConfigError, HoldwaterError
+from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.store.compare import StateComparison, compare_runs
 
 REFUTED = 1
@@ -63,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
 def _verify(words: list[str], place: Path, every: int) -> dict[str, Any]:
     """Run straight and interrupted, and compare; the result as JSON, with a `text` for people."""
     straight = _run(words, place / "straight", every, interrupted=False)
+    words = [*words, *_threads_of(straight, words)]
     interrupted = _run(words, place / "interrupted", every, interrupted=True)
     comparison = _compare(straight, interrupted)
     found = comparison.difference
@@ -86,6 +88,19 @@ def _verify(words: list[str], place: Path, every: int) -> dict[str, Any]:
         else "two straight runs differ as well, so the training itself is not reproducible"
     )
     return result | {"text": f"not exact: first at step {found.step}, {found.what}: {found.how}; {why}"}
+
+
+def _threads_of(run: Path, words: list[str]) -> list[str]:
+    """The flag that makes later runs of `train` use as many threads as a first one, which may have measured them.
+
+    Args:
+        run: The first.
+        words: Its command.
+    """
+    newest = CheckpointFolder(run / "checkpoints").newest(lambda _: None)
+    if words[0] != "train" or newest is None:
+        return []
+    return ["--threads", str(newest.state["exactness"]["threads"])]
 
 
 def _left_out(comparison: StateComparison) -> str:

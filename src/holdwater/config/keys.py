@@ -185,7 +185,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("seed", whole(0, 2**63 - 1), 0, "seed of weights, order and generated text"),
     Key("device", choice("auto", "cpu", "cuda", "mps"), "auto", "where to train", "NAME"),
-    Key("threads", whole(1, 1024), None, "CPU threads (default: PyTorch's own choice)"),
+    Key("threads", whole(1, 1024), None, "CPU threads (default: OMP_NUM_THREADS, or measured before step 1)"),
     Key("out", path, None, "folder of the run (default: runs/DATE-train)", "FOLDER"),
     Key("profile", text, None, "hardware profile, by name or file (default: chosen by the machine)", "NAME"),
     Key(

@@ -38,6 +38,7 @@ from holdwater.train.resuming import resume
 from holdwater.train.run_folder import RunFolder
 from holdwater.train.settings import TrainSettings, train_settings
 from holdwater.train.supervisor_link import SupervisorLink
+from holdwater.train.threads import choose_threads, explicit_threads
 from holdwater.train.trainable import Trainable
 
 log = logging.getLogger("holdwater")
@@ -103,13 +104,10 @@ def _train(
     _check_merged(settings)
     state = _new_trainable(settings)
     checkpoints = CheckpointFolder(folder.checkpoints, keep=settings.keep_checkpoints)
-    if folder.resume or (link is not None and link.goes_on):
-        resume(state, checkpoints, folder, link, threads=settings.threads)
+    _prepare(state, config, checkpoints, folder, link)
     if state.step >= settings.steps:
         _merge(settings, checkpoints)
         return _nothing_left(state.step, folder)
-    if state.step == 0 and (link is None or link.is_first):
-        state.check_data()
     _write_config(config, folder.out / "config.yaml")
     levers = Levers(
         checkpoint=lambda: loop.save(),  # noqa: PLW0108 - the loop is made below
@@ -141,6 +139,23 @@ def _train(
     if state.step >= settings.steps and exit_code != MISTAKE:
         _merge(settings, checkpoints)
     return _leave(loop, exit_code, folder.out)
+
+
+def _prepare(
+    state: Trainable,
+    config: Config,
+    checkpoints: CheckpointFolder,
+    folder: RunFolder,
+    link: SupervisorLink | None,
+) -> None:
+    """Resume, or check the data and choose the number of threads."""
+    threads = explicit_threads(config["threads"], os.environ)
+    goes_on = folder.resume or (link is not None and link.goes_on)
+    resumed = goes_on and resume(state, checkpoints, folder, link, threads=threads)
+    if state.step == 0 and (link is None or link.is_first):
+        state.check_data()
+    if not resumed and threads is None:
+        choose_threads(state)
 
 
 def _check_merged(settings: TrainSettings) -> None:
@@ -300,7 +315,8 @@ def _facts(command: Sequence[str], settings: TrainSettings, state: Trainable) ->
         "holdwater": holdwater.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {settings.threads} threads, {settings.device}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, "
+        f"{settings.device}",
         "preset": settings.preset,
         "parameters": state.parameters,
         "steps": settings.steps,

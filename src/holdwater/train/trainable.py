@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from holdwater.errors import DataError
 from holdwater.oom.recovering_step import StepFunctions
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
+from holdwater.train.settings import TrainSettings
 
 
 class Drawn(Protocol):
@@ -67,6 +68,8 @@ class Ahead:
 class Trainable(Protocol):
     """A model in training, with all the state of a checkpoint."""
 
+    settings: TrainSettings
+    """The run's."""
     step: int
     """Optimizer steps done."""
     rate: float
