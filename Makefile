@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEMO_READY := $(VENV)/.demo-ready
 PYTEST_FLAGS ?=
 # most tests wait for processes that import: one for each core, up to four; but not where a verdict hangs on the clock
 ABREAST := -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test check format bench lock clean
 
-demo: $(READY)  ## The main job: train a small GPT for 10,000 steps under the guard, and report
-	$(BIN)/holdwater train --preset small --steps 10000 --out runs/demo-$$(date +%Y-%m-%d-%H%M%S) --json out.json
+demo: $(DEMO_READY)  ## The main job: train a small GPT for 2,000 steps under the guard, and report
+	$(BIN)/holdwater train --preset small --steps 2000 --out runs/demo-$$(date +%Y-%m-%d-%H%M%S) --json out.json
 	$(BIN)/python -c "import json; v = json.load(open('out.json')); print('verdict:', v['verdict']); \
 	raise SystemExit(v['verdict'] not in ('flat', 'bounded'))"
 
@@ -33,16 +34,31 @@ format: $(READY)  ## Let ruff format the code and fix what it can
 bench: $(READY)  ## Run every benchmark and write its numbers to benchmarks/results/
 	$(BIN)/python benchmarks/run_all.py
 
-lock: $(READY)  ## Write the versions that are installed into requirements/dev.txt
+lock: $(READY)  ## Write the versions that are installed into requirements/
 	(head -2 requirements/dev.txt && $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//') > .lock && mv .lock requirements/dev.txt
+	awk -F== 'NR == FNR { pin[$$1] = $$0; next } $$1 in pin { $$0 = pin[$$1] } 1' \
+	requirements/dev.txt requirements/demo.txt > .lock && mv .lock requirements/demo.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 
+define NEW_VENV
+$(PYTHON) -c "import sys; sys.exit('holdwater needs Python 3.11 or newer' if sys.version_info < (3, 11) else 0)"
+$(PYTHON) -m venv $(VENV)
+endef
+EDITABLE = $(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+
 # torch is not in the lock of other platforms' wheels: `torch==2.13.0` takes the CPU build where one lies at hand
 $(READY): requirements/dev.txt pyproject.toml
-	$(PYTHON) -c "import sys; sys.exit('holdwater needs Python 3.11 or newer' if sys.version_info < (3, 11) else 0)"
-	$(PYTHON) -m venv $(VENV)
+	$(NEW_VENV)
 	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements/dev.txt
-	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	$(EDITABLE)
+	touch $@ $(DEMO_READY)
+
+# the demo needs a quarter of the packages; where all are installed already it installs nothing
+$(DEMO_READY): requirements/demo.txt pyproject.toml
+	$(NEW_VENV)
+	@echo "installing what the demo needs into $(VENV) (requirements/demo.txt); PyTorch is the largest part"
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off -r requirements/demo.txt
+	$(EDITABLE)
 	touch $@
