@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -150,7 +151,7 @@ class TrainingLoop:
 
     def evaluate(self) -> bool:
         """Measure the validation loss; return whether it is the lowest so far."""
-        settings, state = self.settings, self.state
+        settings, state, began = self.settings, self.state, time.perf_counter()
         with self.guard.evaluation() as facts:
             loss = facts["loss"] = state.evaluate()
         better = bool(loss < state.best)
@@ -159,6 +160,7 @@ class TrainingLoop:
         self.screen.say(f"step {state.step}: validation loss {loss:.3f} nats a token{state.remarks}")
         if settings.sample_length and math.isfinite(loss):
             self.screen.say(f"  {state.sample(settings.sample_length)!r}")
+        self.screen.leave_out(time.perf_counter() - began)
         return better
 
     def save(self) -> None:

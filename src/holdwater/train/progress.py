@@ -1,5 +1,6 @@
 """Show the progress of a run: one live line in a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -44,6 +45,10 @@ class Screen(Protocol):
         """Print a line that stays."""
         ...
 
+    def leave_out(self, seconds: float) -> None:
+        """Leave the time of an evaluation out of the speed and of the time that is left."""
+        ...
+
     def close(self, *, goes_on: bool = False) -> None:
         """Draw a last time, unless another process continues at once, and restore the terminal."""
         ...
@@ -66,7 +71,8 @@ class Speed:
         now = time.perf_counter()
         self.steps = steps
         self._tokens_in_step = tokens_in_step
-        self._first_step, self._began = began or (first_step, now)
+        self._began = now if began is None else began[1]
+        self._first_step, self._working_since = first_step, now
         self._mark = (first_step, now)
         self.average = float("nan")
         """Mean of the loss over about 100 steps."""
@@ -75,7 +81,9 @@ class Speed:
         """Steps per second since the line was last drawn."""
 
     def note(self, loss: float) -> None:
-        """Add the loss of one step."""
+        """Add the loss of one step; the mean leaves out those that are not finite."""
+        if not math.isfinite(loss):
+            return
         if self.average != self.average:
             self.average = self._slow = loss
         self.average += 0.02 * (loss - self.average)
@@ -95,15 +103,25 @@ class Speed:
             self.rate = (step - before) / (now - then)
         self._mark = (step, now)
 
+    def leave_out(self, seconds: float) -> None:
+        """Leave the time of an evaluation out of the speed and of the time that is left.
+
+        Args:
+            seconds: That have just passed.
+        """
+        step, then = self._mark
+        self._mark = (step, then + seconds)
+        self._working_since += seconds
+
     @property
     def elapsed(self) -> float:
         """Seconds since the run began or was resumed."""
         return time.perf_counter() - self._began
 
     def left(self, step: int) -> float:
-        """Seconds that the rest of the run will take, at its mean speed so far."""
+        """Seconds that the rest of the run will take without evaluations, at the mean speed of this process."""
         done = step - self._first_step
-        return (self.steps - step) * self.elapsed / done if done else 0.0
+        return (self.steps - step) * (time.perf_counter() - self._working_since) / done if done else 0.0
 
     @property
     def tokens_per_second(self) -> float:
@@ -145,6 +163,10 @@ class LiveScreen:
     def say(self, line: str) -> None:
         """Print a line above the live one."""
         self._live.console.print(line, markup=False, highlight=False)
+
+    def leave_out(self, seconds: float) -> None:
+        """Leave the time of an evaluation out of the speed and of the time that is left."""
+        self._pace.leave_out(seconds)
 
     def close(self, *, goes_on: bool = False) -> None:
         """Draw a last time, unless another process continues at once, and restore the terminal."""
@@ -203,6 +225,10 @@ class PlainScreen:
         """Print a line."""
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+
+    def leave_out(self, seconds: float) -> None:
+        """Leave the time of an evaluation out of the speed and of the time that is left."""
+        self._pace.leave_out(seconds)
 
     def close(self, *, goes_on: bool = False) -> None:
         """Print where the run ended."""

@@ -53,6 +53,8 @@ from holdwater.train.trainable import Ahead
 
 log = logging.getLogger("holdwater")
 
+SHOWN = 200
+"""Characters of a prompt that are shown, at most."""
 SETTLED = 4
 """Steps of a process after which nothing new is taken from the device."""
 
@@ -184,13 +186,17 @@ class TuneState:
             count: Tokens to add.
 
         Returns:
-            The beginning, an arrow, and what the model makes of it.
+            The end of the beginning, an arrow, and what the model makes of it.
         """
         tokenizer = self.loaded.tokenizer
         begin = self.held_out[0].beginning[: self.settings.train_seq_length - 1]
         written = self.backend.write(begin, count, padding=tokenizer.eos_token_id or 0)
-        parts = (written[: len(begin)], written[len(begin) :])
-        return " → ".join(str(tokenizer.decode(part, skip_special_tokens=True)) for part in parts)
+        given, added = (
+            str(tokenizer.decode(part, skip_special_tokens=True))
+            for part in (written[: len(begin)], written[len(begin) :])
+        )
+        shown = given if len(given) <= SHOWN else "…" + given[1 - SHOWN :]
+        return f"{shown} → {added}"
 
     def park(self, folder: CheckpointFolder) -> bool:
         """Leave what is trained with the weight server, for the next process; False where there is none.

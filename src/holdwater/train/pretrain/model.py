@@ -45,11 +45,35 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map hidden states to hidden states. Shapes: (batch, time, width)."""
+        query, key, value = self._heads(x)
+        return self._mixed(x, functional.scaled_dot_product_attention(query, key, value, is_causal=True))
+
+    def go_on(self, x: Tensor, cache: Tensor, begin: int) -> Tensor:
+        """Map hidden states of new tokens to hidden states, with the keys and values of those before them.
+
+        Args:
+            x: Several tokens at the beginning, one later. Shape (1, new, width).
+            cache: Keys and values; those of the new tokens are added. Shape (2, 1, heads, length, depth).
+            begin: How many tokens came before.
+        """
+        query, *new = self._heads(x)
+        end = begin + x.shape[1]
+        for kept, one in zip(cache, new, strict=True):
+            kept[:, :, begin:end] = one
+        key, value = cache[:, :, :, :end]
+        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=begin == 0)
+        return self._mixed(x, seen)
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value. Shapes: (batch, time, width) in, (batch, heads, time, depth) out."""
         batch, time, width = x.shape
         qkv = self.qkv(self.norm_1(x)).view(batch, time, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.project(seen.transpose(1, 2).reshape(batch, time, width))
+        return query, key, value
+
+    def _mixed(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Add what attention saw, then the feed-forward layer. Shapes: (batch, time, width) and by head."""
+        x = x + self.project(seen.transpose(1, 2).reshape(x.shape))
         out: Tensor = x + self.down(functional.gelu(self.up(self.norm_2(x))))
         return out
 
@@ -92,7 +116,9 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def generate(self, tokens: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Go on with a text, one sampled token after the other.
+        """Go on with a text, one sampled token after the other, with the keys and values of earlier ones kept.
+
+        A text that has reached the model's length goes on from its last half.
 
         Args:
             tokens: The beginning. Shape (1, time).
@@ -100,14 +126,44 @@ class GPT(nn.Module):
             generator: The source of randomness, on the CPU, so that training's own is not touched.
 
         Returns:
-            Beginning and continuation. Shape (1, time + count).
+            Beginning and continuation; it ends early where logits are not finite. Shape (1, time + count).
         """
+        cache = self._new_cache()
+        known = 0
+        new = tokens[:, -self.length :]
         for _ in range(count):
-            logits = self(tokens[:, -self.length :])[0, -1]
+            if known + new.shape[1] > self.length:
+                known, new = 0, tokens[:, -max(self.length // 2, 1) :]
+            logits = self._next_logits(new, cache, known)
+            known += new.shape[1]
             chances = functional.softmax(logits.float().cpu(), dim=-1)
+            if not chances.isfinite().all():
+                break
             choice = torch.multinomial(chances, 1, generator=generator).to(tokens.device)
-            tokens = torch.cat((tokens, choice[None]), dim=1)
+            new = choice[None]
+            tokens = torch.cat((tokens, new), dim=1)
         return tokens
+
+    def _new_cache(self) -> list[Tensor]:
+        """Room for keys and values, by block. Shapes (2, 1, heads, length, depth)."""
+        weight = self.embedding.weight
+        heads = [block.heads for block in self.blocks if isinstance(block, Block)]
+        return [weight.new_empty(2, 1, count, self.length, weight.shape[1] // count) for count in heads]
+
+    def _next_logits(self, tokens: Tensor, cache: list[Tensor], begin: int) -> Tensor:
+        """The logits after the last of some new tokens. Shapes: (1, new) in, (vocabulary,) out.
+
+        Args:
+            tokens: Several at the beginning, one later.
+            cache: Keys and values by block; those of the new tokens are added.
+            begin: How many tokens came before.
+        """
+        x = self.embedding(tokens) + self.positions[begin : begin + tokens.shape[1]]
+        for block, kept in zip(self.blocks, cache, strict=True):
+            assert isinstance(block, Block)  # noqa: S101 - a list of modules forgets their type
+            x = block.go_on(x, kept, begin)
+        logits: Tensor = functional.linear(self.norm(x[0, -1]), self.embedding.weight)
+        return logits
 
 
 def sinusoids(length: int, width: int) -> Tensor:

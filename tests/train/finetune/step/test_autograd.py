@@ -9,9 +9,7 @@ import torch
 from holdwater.train.finetune.data.examples import Example
 from holdwater.train.finetune.data.packing import pack
 from holdwater.train.finetune.fused.decoder import Inputs
-from holdwater.train.finetune.model.loading import last_logits
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
-from holdwater.train.finetune.model.plain_head import has_plain_head
 from holdwater.train.finetune.planner.autograd import AutogradPlanned
 from holdwater.train.finetune.planner.plan import NotPlanned, choose_settings
 from holdwater.train.finetune.step.autograd import AutogradStep
@@ -87,18 +85,6 @@ def test_a_weight_that_is_frozen_by_itself_is_no_adapter(tmp_path: Path) -> None
     model.model.norm.weight.requires_grad_(requires_grad=False)
 
     assert AutogradPlanned(model, length=16, bits=None).whole
-
-
-@pytest.mark.parametrize("family", ["Llama", "GPT2", "Gemma2"])
-def test_the_last_logits_are_the_models_own(tmp_path: Path, family: str) -> None:
-    """Made alone where the head is all there is to them, and by the whole model where they are capped."""
-    import transformers
-
-    model = transformers.AutoModelForCausalLM.from_pretrained(make_model(tmp_path, family)).eval()
-    tokens = torch.arange(5, 12)[None]
-
-    assert has_plain_head(model) is (family != "Gemma2")
-    torch.testing.assert_close(last_logits(model, tokens), model(tokens).logits[:, -1])
 
 
 def test_a_mixture_whose_weights_are_all_trained_is_not_planned(tmp_path: Path) -> None:

@@ -238,17 +238,3 @@ def packed_loss(model: Any, packed: Packed, *, chunk: int) -> Tensor:  # noqa: A
     logits = model(**inputs).logits.flatten(0, 1).float()
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
     return (losses * weights).sum()
-
-
-def last_logits(model: Any, tokens: Tensor) -> Tensor:  # noqa: ANN401
-    """The logits after the last token of each row, in the type that the model makes. Shape (rows, vocabulary).
-
-    Args:
-        model: A causal language model.
-        tokens: Without padding, on the model's device. Shape (rows, length).
-    """
-    if not has_plain_head(model):
-        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
-        return logits[:, -1]
-    hidden = getattr(model, model.base_model_prefix)(input_ids=tokens, use_cache=False).last_hidden_state
-    return torch.nn.functional.linear(hidden[:, -1], model.get_output_embeddings().weight)

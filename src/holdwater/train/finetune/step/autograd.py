@@ -10,7 +10,7 @@ from torch import Tensor
 from holdwater.train.finetune.data.packing import Packed
 from holdwater.train.finetune.fused.decoder import Inputs
 from holdwater.train.finetune.losses import CHUNK
-from holdwater.train.finetune.model.loading import last_logits, packed_loss
+from holdwater.train.finetune.model.loading import packed_loss
 from holdwater.train.finetune.model.plain_head import has_plain_head
 from holdwater.train.flat import FlatWeights
 
@@ -61,15 +61,6 @@ class AutogradStep:
         loss = self._loss(inputs)
         self._model.train()
         return loss
-
-    @torch.no_grad()
-    def next_token(self, inputs: Inputs) -> Tensor:
-        """The likeliest token after the last one. Shape ()."""
-        self._model.eval()
-        with self._narrow():
-            last = last_logits(self._model, inputs.tokens[None])
-        self._model.train()
-        return last[0].argmax()
 
     def refresh(self) -> None:
         """Nothing to do: the model computes with the weights that are trained."""

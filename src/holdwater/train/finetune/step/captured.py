@@ -1,5 +1,6 @@
 """Steps of any model by autograd, captured as CUDA graphs."""
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from holdwater.train.finetune.fused.decoder import StepPlan
+from holdwater.train.finetune.model.loading import generate
 from holdwater.train.finetune.model.lora import is_adapted
 from holdwater.train.finetune.step.autograd import AutogradStep
 from holdwater.train.finetune.step.static_step import StaticStep
@@ -39,6 +41,21 @@ class CapturedBackend(StaticStep):
         own = AutogradStep(model, self.weights, length=length, narrow=narrow, again=step.recomputed > 0)
         update = partial(_update, self.optimizer, largest_norm=settings.gradient_clip)
         super().__init__(own, update, rows=step.rows, length=length)
+        self._model_itself, self._longest, self._narrow = model, length, narrow or nullcontext
+
+    def write(self, tokens: list[int], count: int, *, padding: int) -> list[int]:
+        """Continue some tokens by Transformers' own generation, up to the length of a row.
+
+        Args:
+            tokens: One or more.
+            count: Tokens to add, at most.
+            padding: The token that stands for none.
+        """
+        most = min(count, self._longest - len(tokens))
+        if most < 1:
+            return list(tokens)
+        with self._narrow():
+            return generate(self._model_itself, tokens, most, device="cuda", padding=padding)
 
 
 def _update(optimizer: FlatAdamW, rate: Tensor, loss: Tensor, *, largest_norm: float) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from holdwater.train.finetune.data.examples import Example
+from holdwater.train.finetune.data.packing import pack
 from holdwater.train.finetune.fused.decoder import Decoder, StepPlan
 from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.step.static_step import StaticStep
@@ -47,7 +49,23 @@ class FusedBackend(StaticStep):
         self.weight_client.whole({"name": where.name})
         self.rows = step.rows
         update = _update(self.weights, self.optimizer, decoder, largest_norm=settings.gradient_clip)
+        self._decoder, self._longest = decoder, settings.train_seq_length
         super().__init__(decoder, update, rows=step.rows, length=settings.train_seq_length)
+
+    def write(self, tokens: list[int], count: int, *, padding: int) -> list[int]:  # noqa: ARG002 - of a backend
+        """Continue some tokens with the likeliest one each time, up to the length of a row.
+
+        Args:
+            tokens: One or more.
+            count: Tokens to add, at most.
+            padding: Not needed here: a row has the length of its tokens.
+        """
+        written = list(tokens)
+        for _ in range(min(count, self._longest - len(written))):
+            known = [Example(written, [False] * len(written))]
+            self.send(pack([known], len(written)), 1.0, 0)
+            written.append(int(self._decoder.next_token(self.inputs(len(written))).item()))
+        return written
 
 
 def _update(weights: FlatWeights, optimizer: FlatAdamW, decoder: Decoder, *, largest_norm: float) -> partial[None]:

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from holdwater.oom.out_of_memory import is_out_of_memory
-from holdwater.train.finetune.data.examples import Example
-from holdwater.train.finetune.data.packing import Packed, pack
+from holdwater.train.finetune.data.packing import Packed
 from holdwater.train.finetune.fused.decoder import Inputs
 
 log = logging.getLogger("holdwater")
@@ -124,10 +123,6 @@ class Propagator(Protocol):
         """Take the trained weights as they are now."""
         ...
 
-    def next_token(self, inputs: Inputs) -> Tensor:
-        """The likeliest token after the last one. Shape ()."""
-        ...
-
 
 class StaticStep:
     """Takes the steps of a model whose memory never moves; two of the backends are made of it."""
@@ -183,8 +178,8 @@ class StaticStep:
             seed: Of their dropout.
         """
         count = batch.tokens.numel()
-        self._send(batch, share / batch.weight, seed)
-        inputs = self._inputs(count)
+        self.send(batch, share / batch.weight, seed)
+        inputs = self.inputs(count)
         add = self.micro_batches > 0
         self.micro_batches += 1
 
@@ -218,28 +213,13 @@ class StaticStep:
             self._loss_copied.synchronize()
         return self._host_loss.item()
 
-    def write(self, tokens: list[int], count: int, *, padding: int) -> list[int]:  # noqa: ARG002 - of a backend
-        """Continue some tokens with the likeliest one each time, up to the length of a row.
-
-        Args:
-            tokens: One or more.
-            count: Tokens to add, at most.
-            padding: Not needed here: a row has the length of its tokens.
-        """
-        written = list(tokens)
-        for _ in range(min(count, self._length - len(written))):
-            known = [Example(written, [False] * len(written))]
-            self._send(pack([known], len(written)), 1.0, 0)
-            written.append(int(self._model.next_token(self._inputs(len(written))).item()))
-        return written
-
     @torch.no_grad()
     def evaluate(self, batch: Packed) -> float:
         """The weighted sum of cross-entropies of some rows in nats, without gradients."""
-        self._send(batch, 1.0, 0)
-        return self._model.loss(self._inputs(batch.tokens.numel())).item()
+        self.send(batch, 1.0, 0)
+        return self._model.loss(self.inputs(batch.tokens.numel())).item()
 
-    def _send(self, batch: Packed, factor: float, seed: int) -> None:
+    def send(self, batch: Packed, factor: float, seed: int) -> None:
         """Send a micro-batch to the device."""
         lane = self._lanes[0]
         self._lanes.reverse()
@@ -255,7 +235,7 @@ class StaticStep:
         if lane.sent is not None:
             lane.sent.record()
 
-    def _inputs(self, count: int) -> Inputs:
+    def inputs(self, count: int) -> Inputs:
         """The micro-batch on the device."""
         parts = self._parts
         spans = parts["spans"].view(2, -1)[:, :count]
