@@ -1,7 +1,7 @@
 """`plan` against the device: memory predicted and taken by 16 configurations of a Llama, 2 of a Qwen3, 9 others.
 
-Each configuration is planned, then built, copied for a checkpoint and stepped as `holdwater train` does it. What is
-compared is the most that PyTorch's allocator reserved from the beginning. Weights are whatever the memory held: only
+Each configuration is planned, then built, copied for a checkpoint and stepped as `holdwater train` does it. The
+most that PyTorch's allocator reserved from the beginning is compared. Weights are whatever the memory held: only
 sizes matter here.
 
     python benchmarks/tuning_memory.py            on a CUDA device, into results/tuning_memory.json
