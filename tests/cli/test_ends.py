@@ -152,7 +152,9 @@ def test_a_process_that_has_ended_before_it_is_looked_at_is_one_death(tmp_path: 
     assert (done.returncode, done.stdout) == (0, "30\n"), done.stderr
 
 
-def test_a_plain_script_that_has_ended_before_it_is_looked_at_keeps_its_code(holdwater: Run, tmp_path: Path) -> None:
+def test_a_plain_script_that_has_ended_before_it_is_looked_at_keeps_its_code(
+    holdwater: Run, tmp_path: Path
+) -> None:
     """Its process has no time to be seen."""
     (tmp_path / "train.py").write_text("import os\nos._exit(5)\n")
 

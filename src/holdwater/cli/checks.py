@@ -1,13 +1,17 @@
 """Checks and flags that several commands share: writable files, the folder of a new run, budgets."""
 
 import importlib
+import json
 import os
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from holdwater.budget import Terms
 from holdwater.errors import ConfigError, HoldwaterError, RunFolderError
 from holdwater.probes.machine import read_machine
+from holdwater.standard_error import write_line
 from holdwater.units import Bytes
 
 ADVICE = "write: pip install torch safetensors"
@@ -28,6 +32,30 @@ def check_writable(flag: str, path: Path | None) -> None:
     folder = path.resolve().parent
     if not folder.is_dir() or path.is_dir() or not os.access(folder, os.W_OK):
         raise ConfigError(f"{flag} {path} cannot be written; name a file in a folder that exists")
+
+
+def attempt(what: str, write: Callable[[], object]) -> None:
+    """Write something at the end of a run; an error is a remark, for the exit code is that of what was run.
+
+    Args:
+        what: What is written, for the remark.
+        write: Writes it.
+    """
+    try:
+        write()
+    except Exception as error:  # noqa: BLE001 - a full disk, a folder that is gone, a report that cannot be drawn
+        write_line(f"holdwater: {what} could not be written: {error}")
+
+
+def write_verdict(file: Path, verdict: Mapping[str, Any]) -> None:
+    """Write the verdict of a run as JSON, if that is possible.
+
+    Args:
+        file: What `--json` names.
+        verdict: By schema 1.
+    """
+    text = json.dumps(verdict, indent=1) + "\n"
+    attempt(f"--json {file}", lambda: file.write_text(text, encoding="utf-8"))
 
 
 def free_run_folder(out: Path | None, name: str, *, rank: int = 0) -> Path:

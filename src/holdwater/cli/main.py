@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import TextIO
 
 import holdwater
 from holdwater.errors import HoldwaterError
 from holdwater.exit_codes import MISTAKE, STOPPED
+from holdwater.standard_error import occupy_closed_streams, write_line
 
 COMMANDS = ("train", "run", "watch", "plan", "report", "replay", "doctor", "verify-resume")
 """Each is a module of this package, imported when it is called."""
@@ -20,12 +20,13 @@ COMMANDS = ("train", "run", "watch", "plan", "report", "replay", "doctor", "veri
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    occupy_closed_streams()
     _log_to_stderr()
     options = _parser(words).parse_args(words)
     try:
         return int(options.run(options))
     except HoldwaterError as error:
-        print(f"holdwater: {error}", file=sys.stderr)  # noqa: T201 - what a command is for
+        write_line(f"holdwater: {error}")
         return MISTAKE
 
 
@@ -36,7 +37,7 @@ def run_and_exit() -> None:
     except KeyboardInterrupt:  # before a run handles it, or after
         with suppress(KeyboardInterrupt):  # the supervisor forwards a signal that all processes receive
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print("holdwater: stopped", file=sys.stderr)  # noqa: T201 - what a command is for
+        write_line("holdwater: stopped")
         sys.exit(STOPPED)
 
 
@@ -51,13 +52,12 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-class _StandardError(logging.StreamHandler[TextIO]):
+class _StandardError(logging.Handler):
     """Writes to the current `sys.stderr`: a live line prints messages above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message."""
-        self.stream = sys.stderr
-        super().emit(record)
+        write_line(self.format(record))
 
 
 def _log_to_stderr() -> None:

@@ -1,7 +1,6 @@
 """`holdwater run`: run an unchanged training script, and judge its memory."""
 
 import argparse
-import json
 import os
 import sys
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.budget import Terms
-from holdwater.cli.checks import check_writable, choose_terms, free_run_folder, make_folder
+from holdwater.cli.checks import attempt, check_writable, choose_terms, free_run_folder, make_folder, write_verdict
 from holdwater.config.flags import add_flags, read_flags
 from holdwater.errors import ConfigError
 from holdwater.exit_codes import FOUND
@@ -17,6 +16,7 @@ from holdwater.process.channel import Channel
 from holdwater.process.channel_folder import channel_folder
 from holdwater.process.signals import hold_signals
 from holdwater.process.spawn import ScriptProcess, die_as, script_command
+from holdwater.standard_error import write_line
 from holdwater.supervise.flags import add_supervision_flags, is_supervised
 
 
@@ -62,13 +62,15 @@ def run(options: argparse.Namespace) -> int:
     summary = _complete(summary, options)
 
     def leave() -> None:
-        """Write what was asked for."""
+        """Write what was asked for; what fails here does not change how the script has ended."""
+        if "verdict" not in summary:
+            return
         if json_file is not None:
-            json_file.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+            write_verdict(json_file, summary)
         if page is not None:
-            _write_report(out, page, rank)
+            attempt(f"--report {page}", lambda: _write_report(out, page, rank))
         if not options.quiet:
-            _say(summary, out)
+            attempt("the verdict", lambda: _say(summary, out))
 
     return die_as(int(summary["exit_code"]), leave)
 
@@ -87,7 +89,7 @@ def _files(options: argparse.Namespace, rank: int) -> tuple[Path | None, Path | 
 
 
 def _observe(options: argparse.Namespace, words: list[str], terms: Terms, out: Path) -> dict[str, Any]:
-    """Run the script once; return its judgement and its exit code."""
+    """Run the script once; return its judgement, if there is one, and its exit code."""
     with channel_folder(out) as channel:
         return _follow(options, words, terms, out, channel)
 
@@ -95,21 +97,27 @@ def _observe(options: argparse.Namespace, words: list[str], terms: Terms, out: P
 def _follow(
     options: argparse.Namespace, words: list[str], terms: Terms, out: Path, channel: Channel
 ) -> dict[str, Any]:
-    """Start the script, and observe it until it has ended."""
+    """Start the script, and observe it until it has ended; an error of ours ends the observation only."""
     command = script_command(channel.path.parent, words, last_step=options.steps)
     hold_signals(words)
     process = ScriptProcess(command, os.environ)
-    from holdwater.observe.observed_run import ObservedRun  # noqa: PLC0415 - numpy loads while the script starts
-    from holdwater.store.run_store import RunStore  # noqa: PLC0415
+    try:
+        from holdwater.observe.observed_run import ObservedRun  # noqa: PLC0415 - numpy loads while the script starts
+        from holdwater.store.run_store import open_store  # noqa: PLC0415
 
-    rank = int(os.environ.get("RANK", "0") or 0)
-    store = RunStore(out, rank=rank)
-    observed = ObservedRun(process, channel, terms, store, words=words)
-    observed.follow()
-    summary = observed.summary() | {"exit_code": observed.exit_code}
-    observed.write_down(_complete(dict(summary), options))
-    observed.close()
-    store.close()
+        rank = int(os.environ.get("RANK", "0") or 0)
+        store = open_store(out, rank=rank)
+        observed = ObservedRun(process, channel, terms, store, words=words)
+        observed.follow()
+        summary = observed.summary() | {"exit_code": observed.exit_code}
+        observed.write_down(_complete(dict(summary), options))
+        observed.close()
+        observed.store.close()
+    except Exception as error:  # noqa: BLE001 - what is started is followed to its end
+        write_line(f"holdwater: the script is not observed any more, and there is no verdict: {error!r}")
+        while process.wait(1.0):
+            pass
+        return {"exit_code": process.exit_status}
     return summary
 
 
@@ -124,6 +132,8 @@ def _supervise(values: dict[str, Any], words: list[str], terms: Terms, out: Path
 
 def _complete(summary: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """The judgement as JSON (schema 1), with the command and the exit code."""
+    if "verdict" not in summary:
+        return summary
     code = int(summary.pop("exit_code"))
     if code == 0 and options.fail_on == "leak" and summary["verdict"] == "leak":
         code = FOUND
@@ -183,4 +193,4 @@ def _say(summary: dict[str, Any], out: Path) -> None:
         lines.append(f"holdwater:   {finding['component']}: {finding['verdict']}: {finding['advice']}")
         lines += [f"holdwater:     {line}" for line in words]
     lines.append(f"holdwater:   history: {out} (holdwater report {out})")
-    print("\n".join(lines), file=sys.stderr)  # noqa: T201 - what a command is for
+    write_line("\n".join(lines))

@@ -1,7 +1,6 @@
 """`holdwater train`: fine-tune a large model, or train a small GPT from scratch, under the guard."""
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -9,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdwater.cli.checks import check_writable, needs_torch
+from holdwater.cli.checks import check_writable, needs_torch, write_verdict
 from holdwater.config import Config, Profile, choose_profile, gather, load_profile
 from holdwater.config.flags import add_flags
 from holdwater.config.keys import KEYS
@@ -98,10 +97,8 @@ def _train(options: argparse.Namespace, restart: RestartContext | None) -> int:
     if code == 0 and options.fail_on == "leak" and result.summary.get("verdict") == "leak":
         code = FOUND
     if options.json is not None:
-        text = json.dumps(
-            {**result.summary, "step_source": "train", "command": command, "exit_code": code}, indent=1
-        )
-        options.json.write_text(text + "\n", encoding="utf-8")
+        verdict = {**result.summary, "step_source": "train", "command": command, "exit_code": code}
+        write_verdict(options.json, verdict)
     print(f"verdict: {result.summary.get('verdict', 'unknown')}; report: {folder.out / 'report.html'}")  # noqa: T201
     return code
 

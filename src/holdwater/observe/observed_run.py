@@ -3,6 +3,7 @@
 Separate from the command because it needs numpy: it is imported while the script starts.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,6 +23,8 @@ from holdwater.process.channel import Channel
 from holdwater.process.channel_folder import remove_channel
 from holdwater.process.spawn import RunningProcess
 from holdwater.store.run_store import RunStore
+
+log = logging.getLogger("holdwater")
 
 SHORTEST, LONGEST, SPACING = 0.05, 3.0, 1 / 400
 """Least and most seconds between two turns of the watcher, and their spacing as a part of the time passed."""
@@ -55,7 +58,7 @@ class ObservedRun:
             first_step: The step that the process continues from.
             asks: Whether to ask the process what it holds; unnecessary if the growth is explained already.
         """
-        self.process, self.store, self.channel = process, store, channel
+        self.process, self.channel = process, channel
         place = channel.path.parent
         folder = place if asks else None
         outside = Outside(process.pid, noted=place / NOTED, may_have_ended=True)
@@ -67,7 +70,7 @@ class ObservedRun:
             "budget_bytes": int(budgets.main.limit),
             "budgets": summarise_budgets(budgets),
         }
-        self.store.begin(began=time.time(), first_step=first_step, facts=facts)
+        self.store = _begun(store, first_step, facts)
         self._record = Record(self.store, self.watcher)
         self._began = time.perf_counter()
         self._began_at = (time.process_time(), read_resident())
@@ -140,7 +143,7 @@ class ObservedRun:
         """Write the last state of the process into the store."""
         try:
             self._record.write(lambda: summary, now=True)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - there is a verdict in any case
             self.watcher.note_error(error)
 
     def close(self) -> None:
@@ -174,6 +177,18 @@ class ObservedRun:
             step_us_p99=1e6 * account.percentile(0.99),
             startup_seconds=0.0,
         )
+
+
+def _begun(store: RunStore, first_step: int, facts: dict[str, Any]) -> RunStore:
+    """A store that has begun a session: the given one, or one in memory if that cannot be written."""
+    began = time.time()
+    try:
+        store.begin(began=began, first_step=first_step, facts=facts)
+    except StoreError as error:
+        log.warning("%s; the run goes on without a history", error)
+        store = RunStore(store.path.parent, kept=False)
+        store.begin(began=began, first_step=first_step, facts=facts)
+    return store
 
 
 def parts(watcher: Watcher) -> dict[str, int]:

@@ -228,7 +228,7 @@ def _run(function: Callable[[], None]) -> None:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if code and not isinstance(end.code, int):
-            print(end.code, file=sys.stderr)  # noqa: T201 - as Python itself
+            importlib.import_module("holdwater.standard_error").write_line(str(end.code))  # as Python itself
     except Exception:  # noqa: BLE001 - as Python itself; an interrupt ends the process by its signal
         sys.excepthook(*sys.exc_info())
         code = 1

@@ -30,6 +30,7 @@ from holdwater.process.signals import (
     reached,
     wait_for_signal,
 )
+from holdwater.standard_error import flush_or_drop
 
 RUNNER = Path(__file__).resolve().parents[1] / "frameworks" / "observed_script.py"
 """The runner of scripts, run by its path: with `-m` Python would search the working folder for its own modules."""
@@ -222,15 +223,14 @@ class ForkedProcess(RunningProcess):
                 os.waitpid(self.pid, os.WNOHANG)
 
 
-def die_as(exit_status: int, before: Callable[[], None]) -> int:
+def die_as(exit_status: int, before: Callable[[], None] = lambda: None) -> int:
     """End as a script ended: by the same signal, or with its exit code, which is returned."""
     before()
     end_witness()
+    flush_or_drop()
     if exit_status >= 0:
         return exit_status
     number = -exit_status
-    sys.stdout.flush()
-    sys.stderr.flush()
     with contextlib.suppress(OSError, ValueError):
         _no_core()
         signal.signal(number, signal.SIG_DFL)

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -146,7 +146,8 @@ class Resumption:
                 self._save(self._in_memory, step)
         except CheckpointError:
             self._save(self._durable, step)
-        reason_file(restart.channel_path).write_text(reason, encoding="utf-8")
+        with suppress(OSError):  # a full disk costs the reason only
+            reason_file(restart.channel_path).write_text(reason, encoding="utf-8")
         session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
         self._held.close()
         raise sessions.GoOn

@@ -7,6 +7,7 @@ its timeline, which merges neighbours; those of earlier sessions are thinned whe
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -26,6 +27,8 @@ from holdwater.store.schema import COLUMNS, create_tables, database_path
 from holdwater.timeline.buckets import Buckets, thin
 from holdwater.timeline.timeline import CAPACITY, Timeline
 
+log = logging.getLogger("holdwater")
+
 MOST_MARKS = 20_000
 """Most marks of one kind that are kept; the oldest are removed."""
 
@@ -40,12 +43,13 @@ class RunStore:
     no connection that two processes use.
     """
 
-    def __init__(self, folder: Path, *, rank: int = 0) -> None:
+    def __init__(self, folder: Path, *, rank: int = 0, kept: bool = True) -> None:
         """Open the database of a run's folder, created if it does not exist.
 
         Args:
             folder: The folder of the run.
             rank: The number of this process among those of the run.
+            kept: Whether it is written to the folder; otherwise it lies in memory, and is lost.
 
         Raises:
             StoreError: The folder or the database cannot be written.
@@ -58,9 +62,11 @@ class RunStore:
         self._generation = 0
         self._pid, self._writing = os.getpid(), threading.Lock()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if kept:
+                folder.mkdir(parents=True, exist_ok=True)
+            database = self.path if kept else ":memory:"
             self._connection = sqlite3.connect(
-                self.path, isolation_level=None, timeout=10, check_same_thread=False
+                database, isolation_level=None, timeout=10, check_same_thread=False
             )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -205,6 +211,20 @@ def sample_rows(session: int, buckets: Buckets) -> list[list[float]]:
     table = np.concatenate((np.stack(keys).astype(np.float64), parts.reshape(len(COLUMNS), len(buckets))))
     rows: list[list[float]] = table.T.tolist()
     return rows
+
+
+def open_store(folder: Path, *, rank: int = 0) -> RunStore:
+    """The history of a script that runs already: in memory, with a warning, if it cannot be written.
+
+    Args:
+        folder: The folder of the run.
+        rank: The number of this process among those of the run.
+    """
+    try:
+        return RunStore(folder, rank=rank)
+    except StoreError as error:
+        log.warning("%s; the run goes on without a history", error)
+        return RunStore(folder, rank=rank, kept=False)
 
 
 def amend_summary(folder: Path, summary: Mapping[str, Any], *, rank: int = 0) -> None:

@@ -108,7 +108,7 @@ def recycled_end(channel: Channel, *, left_at: str) -> dict[str, Any]:
     """
     try:
         reason = reason_file(channel.path).read_text(encoding="utf-8")
-    except OSError:  # no space for it
+    except OSError:  # the process could not write it
         reason = "not known"
     return {
         "step": channel.get("steps"),

@@ -72,8 +72,8 @@ class SupervisedRun(RunHooks):
         """The judgement of a process in which a leak was found: the following ones need not explain it again."""
         self._resumable = False
         """Whether a process of the run has registered its state."""
-        self._observed: ObservedRun
-        """The process that is followed now."""
+        self._observed: ObservedRun | None = None
+        """The process that is followed now; None if it cannot be observed."""
         preimport = prepare(words)
         self._supervisor = Supervisor(
             Launch(
@@ -89,15 +89,26 @@ class SupervisedRun(RunHooks):
         )
 
     def run(self) -> dict[str, Any]:
-        """Run it to its end; return the judgement of all processes as JSON, with the exit code."""
-        exit_code = keep_going(self._supervisor, self)
-        self._in_memory.remove(rescue=True)
+        """Run it to its end; return the judgement of all processes as JSON, if there is one, and the exit code."""
+        try:
+            exit_code = keep_going(self._supervisor, self)
+        finally:
+            self._in_memory.remove(rescue=True)
+        try:
+            return self._join() | {"exit_code": exit_code}
+        except Exception as error:  # noqa: BLE001 - the exit code is the script's
+            log.warning("there is no verdict: %r", error)
+            return {"exit_code": exit_code}
+
+    def _join(self) -> dict[str, Any]:
+        """Join and store the judgements of all processes."""
         summary = join_summaries(self._summaries)
         summary["actions"] = sorted([*summary["actions"], *self._measured], key=lambda action: action["step"])
-        self._observed.write_down(summary)
-        self._observed.close()
+        if self._observed is not None:
+            self._observed.write_down(summary)
+            self._observed.close()
         self._store.close()
-        return summary | {"exit_code": exit_code}
+        return summary
 
     def begin(self, process: ForkedProcess) -> None:
         """Begin to observe a process; the one before it is finished.
@@ -105,26 +116,31 @@ class SupervisedRun(RunHooks):
         Args:
             process: That has just been started.
         """
-        if self._summaries:
+        if self._observed is not None:
             self._observed.close()
-        self._observed = ObservedRun(
-            process,
-            self._supervisor.channel,
-            self._terms,
-            self._store,
-            words=self._words,
-            asks=self._known is None,
-            first_step=self._goes_on_from(),
-        )
+        asks, first_step = self._known is None, self._goes_on_from()
+        self._observed = None
+        try:
+            self._observed = ObservedRun(
+                process, self._supervisor.channel, self._terms, self._store,
+                words=self._words, asks=asks, first_step=first_step,
+            )  # fmt: skip
+        except Exception as error:  # noqa: BLE001 - what is started is followed to its end
+            log.warning("this process is not observed: %r", error)
 
     def pause(self) -> float:
         """Seconds until the next look."""
-        return self._observed.pause()
+        return super().pause() if self._observed is None else self._observed.pause()
 
     def look(self) -> None:
         """Take in what the process has done since the last look."""
-        self._measure(self._observed.channel)
-        self._observed.look()
+        try:
+            self._measure(self._supervisor.channel)
+            if self._observed is not None:
+                self._observed.look()
+        except Exception as error:  # noqa: BLE001 - what is started is followed to its end
+            log.warning("this process is not observed any more: %r", error)
+            self._observed = None
 
     def amend(self, answer: Answer) -> Answer:
         """No process follows one that has not registered its state: it would begin again from the first step.
@@ -133,23 +149,32 @@ class SupervisedRun(RunHooks):
             answer: What follows as far as the supervisor knows.
         """
         own_end = answer.cause == "asked to stop" and not self._supervisor.forced
-        if self._observed.channel.get("resumable"):
+        if self._supervisor.channel.get("resumable"):
             self._resumable = True
-            return replace(answer, exit_code=self._observed.exit_code) if own_end else answer
+            return replace(answer, exit_code=self._supervisor.own_exit_code) if own_end else answer
         if self._resumable:  # it ended before its loop began
             return answer
         if answer.again:
             log.warning("%s", _not_resumable(answer.reason))
         elif self._replacement.is_configured:
             log.warning("the process was never replaced: %s", REGISTER)
-        return replace(answer, again=False, cause="not resumable", exit_code=self._observed.exit_code)
+        return replace(answer, again=False, cause="not resumable", exit_code=self._supervisor.own_exit_code)
 
     def finish(self) -> None:
         """Judge a process that has ended, and keep its judgement."""
-        self._observed.finish()
-        summary = self._observed.summary()
-        self._note_actions(self._observed.channel.path)
-        self._observed.write_down(summary)
+        if self._observed is None:
+            return
+        try:
+            self._judge(self._observed)
+        except Exception as error:  # noqa: BLE001 - the next process runs already
+            log.warning("this process is not judged: %r", error)
+
+    def _judge(self, observed: ObservedRun) -> None:
+        """Judge a process that has ended, and keep its judgement."""
+        observed.finish()
+        summary = observed.summary()
+        self._note_actions(observed.channel.path)
+        observed.write_down(summary)
         if summary["verdict"] == "leak":
             self._known = summary
         self._summaries.append(summary)

@@ -168,6 +168,12 @@ class Supervisor:
             )
         return answer
 
+    @property
+    def own_exit_code(self) -> int:
+        """The exit code of the newest process; negative for a signal."""
+        status = None if self.process is None else self.process.exit_status
+        return status or 0
+
     def _was_killed_by_kernel(self, status: int) -> bool:
         """Whether the kernel killed a process that ended with this status because memory ran out."""
         killed = status in {-int(signal.SIGKILL), 128 + int(signal.SIGKILL)} and not self._hung

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +70,7 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
                 weight_server.communicate()  # closes its input, which ends it
             shutil.rmtree(in_memory.path / "weights", ignore_errors=True)
     in_memory.remove()
-    return die_as(code, sys.stdout.flush)
+    return die_as(code)
 
 
 class _TrainingHooks(RunHooks):

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,4 +95,5 @@ class SupervisorLink:
 
     def leave(self, reason: str) -> None:
         """Write the reason why another process is to continue."""
-        reason_file(self.restart.channel_path).write_text(reason, encoding="utf-8")
+        with suppress(OSError):  # a full disk costs the reason only
+            reason_file(self.restart.channel_path).write_text(reason, encoding="utf-8")

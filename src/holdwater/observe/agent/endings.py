@@ -1,6 +1,6 @@
 """Exceptions that end a script between two steps (no `except Exception` catches them), and their message."""
 
-import sys
+from holdwater.standard_error import write_line
 
 
 class StopRun(BaseException):
@@ -17,4 +17,4 @@ class GoOn(BaseException):
 
 def say(message: str) -> None:
     """Write a message to standard error."""
-    print(f"holdwater: {message}", file=sys.stderr)  # noqa: T201
+    write_line(f"holdwater: {message}")
