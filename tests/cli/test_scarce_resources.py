@@ -160,6 +160,31 @@ class TestFullDisk:
         assert "host" in done.stderr
         assert "leak" in done.stderr
 
+    @pytest.mark.parametrize("flags", ["--checkpoint-interval 10", "--reload-interval 10"])
+    def test_a_checkpoint_that_finds_no_space_does_not_end_the_script(
+        self, shell: Shell, mounts: str, flags: str
+    ) -> None:
+        """Neither one that is due, nor one for the next process; it is said once, and the weights are the same."""
+        full = RESUMABLE.replace(
+            "    optimizer.zero_grad()",
+            "    if step == 5:\n"
+            "        for place in ('run', '/dev/shm'):\n"
+            "            try:\n"
+            "                with open(place + '/fill', 'wb', buffering=0) as file:\n"
+            "                    while True: file.write(bytes(512))\n"
+            "            except OSError: pass\n"
+            "    optimizer.zero_grad()",
+        )
+        command = (
+            "mount -t tmpfs -o size=1m none /dev/shm; mkdir run; mount -t tmpfs -o size=1m none run; "
+            f"$HW run --quiet --supervise {flags} --out run s.py"
+        )
+
+        done = shell(full, f"{mounts} '{command}'")
+
+        assert (done.returncode, done.stdout) == (0, shell(RESUMABLE, "$PY s.py").stdout), done.stderr
+        assert done.stderr.count("cannot be written: ") == 1
+
 
 class TestFullSharedMemory:
     """Checkpoints that are meant for shared memory go elsewhere."""

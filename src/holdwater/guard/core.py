@@ -136,8 +136,8 @@ class GuardCore:
     def judge_end(self, closing: Sample) -> Verdict:
         """Judge the run, which has ended.
 
-        What was a leak while the loop ran is one, even if its memory was freed between the last step and the last
-        sample: then resident memory has fallen, or what was freed is free heap that the allocator keeps.
+        What was a leak while the loop ran is one, even if its memory was freed between the last step and the
+        closing sample: then resident memory has fallen, or the allocator keeps what was freed.
 
         Args:
             closing: Taken after the last step, with all readings.

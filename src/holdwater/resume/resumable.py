@@ -28,6 +28,8 @@ from holdwater.supervise.replaceable_steps import go_on_from, replaceable_step
 
 USUAL: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
 """The signals that end the run after a step, where the script leaves them to Python: with Python's handlers."""
+TRY_AGAIN = 30.0
+"""Seconds after a replacement that found no space for its checkpoint, before another is tried."""
 
 
 class Resumption:
@@ -36,12 +38,13 @@ class Resumption:
     def __init__(self, restart: RestartContext | None) -> None:
         self.things: dict[str, Any] = {}
         self.restart = restart
-        self.begun = False
+        self.begun = self._said = False
         self._held = ExitStack()
         self._recycling = None if restart is None else BudgetCallback(restart)
         self._stop: str | None = None
         self._handlers: dict[int, Any] = {}
         """Our handlers of signals, while the loop runs."""
+        self._try_again_at = 0.0
         self._saved_at = time.monotonic()
         if restart is not None:
             self._in_memory = CheckpointFolder(Path(restart.in_memory) / "checkpoints", keep=1)
@@ -111,21 +114,20 @@ class Resumption:
             return
         replaceable_step(session, recycling.in_use)
         if self._stop is not None:
-            self._save(self._durable, step)
             self._end_stopped(step)
         due = recycling.is_due(step, time.monotonic() - self._saved_at)
-        if due:
-            self._save(self._durable, step)
+        saved = due and self._keeps(self._durable, step)
         ending = None if last else recycling.end(step)
         if ending is not None and ending.recycled:
-            self._leave(step, ending.reason, saved=due)
-        if ending is not None:
+            if saved or self._keeps_for_next(step):
+                self._leave(ending.reason)
+        elif ending is not None:
             self._stop = ending.reason
-            self._save(self._durable, step)
             self._end_stopped(step)
 
     def _end_stopped(self, step: int) -> NoReturn:
-        """End the script: the run was stopped, and its state is kept."""
+        """Keep the state, and end the script: the run was stopped."""
+        self._keeps(self._durable, step)
         out = "" if self.restart is None else self.restart.out
         sessions.say(f"stopped at step {step}: {self._stop}; continue with --resume --out {out}")
         raise SystemExit(STOPPED)
@@ -133,20 +135,36 @@ class Resumption:
     def finish(self, step: int) -> None:
         """The loop has ended: keep its last state."""
         if self.restart is not None:
-            self._save(self._durable, step)
+            self._keeps(self._durable, step)
             self.give_signals_back()
 
-    def _leave(self, step: int, reason: str, *, saved: bool) -> NoReturn:
-        """Keep the state for the next process, unless a checkpoint holds it already, and end."""
+    def _keeps(self, folder: CheckpointFolder, step: int) -> bool:
+        """Write a checkpoint; False if that is not possible, which is said once: the script goes on."""
+        try:
+            self._save(folder, step)
+        except CheckpointError as error:
+            if folder is self._durable:
+                self._saved_at = time.monotonic()  # not tried again at each step
+                if not self._said:
+                    sessions.say(f"{error}; the script goes on without it")
+                self._said = True
+            return False
+        return True
+
+    def _keeps_for_next(self, step: int) -> bool:
+        """Write a checkpoint for a process that follows; False if it is not, or lately was not, possible."""
+        if time.monotonic() < self._try_again_at:
+            return False
+        kept = self._keeps(self._in_memory, step) or self._keeps(self._durable, step)
+        self._try_again_at = 0.0 if kept else time.monotonic() + TRY_AGAIN
+        return kept
+
+    def _leave(self, reason: str) -> NoReturn:
+        """End: the state is kept for the next process."""
         session, restart = sessions.current(), self.restart
         if session is None or restart is None:
             raise RuntimeError("no supervisor has started this process")
-        try:
-            if not saved:
-                self._save(self._in_memory, step)
-        except CheckpointError:
-            self._save(self._durable, step)
-        with suppress(OSError):  # a full disk costs the reason only
+        with suppress(OSError):  # no space for it
             reason_file(restart.channel_path).write_text(reason, encoding="utf-8")
         session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
         self._held.close()

@@ -39,8 +39,8 @@ _INSERT = f"INSERT OR REPLACE INTO samples ({_NAMES}) VALUES (?, ?, ?, ?{', ?' *
 class RunStore:
     """The writer of one rank's history. Rows wait in memory until `flush`.
 
-    Any thread may write, one at a time. A process forked from the one that opened it writes nothing: SQLite allows
-    no connection that two processes use.
+    Any thread may write, one at a time. A process forked from the one that opened it writes nothing: SQLite
+    forbids a connection that two processes use.
     """
 
     def __init__(self, folder: Path, *, rank: int = 0, kept: bool = True) -> None:

@@ -95,5 +95,5 @@ class SupervisorLink:
 
     def leave(self, reason: str) -> None:
         """Write the reason why another process is to continue."""
-        with suppress(OSError):  # a full disk costs the reason only
+        with suppress(OSError):  # no space for it
             reason_file(self.restart.channel_path).write_text(reason, encoding="utf-8")
