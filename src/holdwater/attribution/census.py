@@ -8,7 +8,6 @@ tensors that Python holds: what only a graph keeps is found there.
 """
 
 import gc
-import sys
 import time
 import types
 from collections import OrderedDict, defaultdict, deque
@@ -19,18 +18,25 @@ from operator import not_
 from typing import Any, Literal
 
 from holdwater.attribution.frames import local_values, running_frames
+from holdwater.attribution.kinds import (
+    class_of,
+    is_a,
+    no_overrides,
+    note_metaclasses,
+    only,
+    ordinary,
+    with_subclasses,
+)
 from holdwater.attribution.lengths import lengths_of, maximum_length, note_histories
-from holdwater.attribution.sweep import Sweep, all_objects, with_subclasses
+from holdwater.attribution.sweep import Sweep, all_objects
 from holdwater.attribution.turns import Turn, Turns, at_once
-from holdwater.attribution.untracked import Untracked, longer, only, those
+from holdwater.attribution.untracked import Untracked, longer, those
 from holdwater.attribution.weights import (
     ObjectWeights,
     Weight,
-    class_of,
     follow_graphs,
     graph_of,
     host_bytes,
-    is_a,
     newest,
     note_storage,
     weigh,
@@ -92,7 +98,8 @@ class Census:
     @staticmethod
     def tensors_now() -> int:
         """Bytes of host tensor storages now, by a quick count."""
-        return host_bytes(note_tensors(of_kind(all_objects(), "torch", "Tensor"))[0])
+        with no_overrides():
+            return host_bytes(note_tensors(of_kind(all_objects(), "torch", "Tensor"))[0])
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON, for the watcher."""
@@ -202,8 +209,7 @@ class CensusTaker:
 
     def _note_tensors(self, sweep: Sweep, seen: Seen, census: Census, note: Note, *, older: bool = False) -> None:
         """Add up what tensors hold; those older than the mark in a separate turn."""
-        base = getattr(sys.modules.get("torch"), "Tensor", None)
-        seen.tensors = [] if base is None else sweep.take_out(base, older=older)
+        seen.tensors = sweep.take_out(class_of("torch", "Tensor"), older=older)
         storages, nodes = note_tensors(seen.tensors)
         seen.found |= storages
         census.nodes += nodes
@@ -323,8 +329,8 @@ def _measure(items: list[Any], lengths: dict[int, int], seen: Seen) -> None:
 
 def of_kind(objects: list[Any], module: str, name: str) -> list[Any]:
     """The objects of a class and its subclasses; none if the module is not loaded."""
-    base = getattr(sys.modules.get(module), name, None)
-    return list(only(objects, with_subclasses(base))) if base is not None else []
+    note_metaclasses()
+    return list(only(ordinary(objects), with_subclasses(class_of(module, name))))
 
 
 def _each(fresh: list[Any]) -> float:

@@ -97,6 +97,6 @@ def _runs_elsewhere(frame: FrameType) -> bool:
 def _content(value: Any) -> Any:  # noqa: ANN401 - any object
     """The value of a closure's variable; the cell itself if it is empty."""
     try:
-        return value.cell_contents if isinstance(value, CellType) else value
+        return value.cell_contents if type(value) is CellType else value
     except ValueError:
         return value

@@ -13,19 +13,18 @@ from typing import Any
 from holdwater.attribution.census import LEAST_GAIN, Either, Note, Seen
 from holdwater.attribution.gain import Gain, Kind
 from holdwater.attribution.gradients import GRADIENT, gradients_gained
-from holdwater.attribution.links import PathPart, module_of
+from holdwater.attribution.kinds import is_a, module_of, name_of, only, ordinary
+from holdwater.attribution.links import PathPart
 from holdwater.attribution.named import LEAST_VALUE, Named, Names, Sizes
 from holdwater.attribution.paths import HoldingPath, Paths
 from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.traits import bases_of, has_graph, is_small_view, traits_of
 from holdwater.attribution.turns import Turns
-from holdwater.attribution.untracked import only
 from holdwater.attribution.user_code import is_users
 from holdwater.attribution.weights import (
     NODE_BYTES,
     ObjectWeights,
     Weight,
-    is_a,
     newest,
 )
 
@@ -289,10 +288,10 @@ def _weighed(  # noqa: PLR0913 - a sample, what it stands for, and what is left 
     scaled = Weight(*(int(part * share) for part in (weight.tensors, weight.python, weight.native, weight.device)))
     return Gain(
         kind=kind,
-        type=type(item).__name__,
+        type=name_of(type(item)),
         count=count,
         weight=scaled,
-        elements=dict(Counter(type(part).__name__ for part in fresh).most_common(3)),
+        elements=dict(Counter(name_of(type(part)) for part in fresh).most_common(3)),
         nodes=int(weight.native * share / NODE_BYTES) if any(map(has_graph, fresh)) else 0,
         views=sum(map(is_small_view, fresh)) > len(fresh) / 2,
         files=int(share * weight.files),
@@ -328,9 +327,9 @@ def _instances(seen: Seen, counts: tuple[dict[int, int], Counter[type]], explain
     before, now = counts
     more_of = {kind: count - before.get(id(kind), 0) for kind, count in now.items()}
     grown = {
-        kind: more for kind, more in more_of.items() if more >= 2 * LEAST_GAIN and kind.__name__ not in explained
+        kind: more for kind, more in more_of.items() if more >= 2 * LEAST_GAIN and name_of(kind) not in explained
     }
-    objects = list(only(all_objects(), grown)) if grown else []
+    objects = list(only(ordinary(all_objects()), grown)) if grown else []
     for kind, more in grown.items():
         alike = list(only(objects, {kind}))
         fresh = alike[-min(more, 2 * SAMPLE) :]

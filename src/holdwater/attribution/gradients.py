@@ -4,9 +4,10 @@ from collections.abc import Container, Iterator
 from typing import Any
 
 from holdwater.attribution.gain import Gain
+from holdwater.attribution.kinds import class_of
 from holdwater.attribution.links import PathPart
 from holdwater.attribution.named import MOST_NAMED_NODES
-from holdwater.attribution.weights import NODE_BYTES, Weight, class_of, follow_graphs, graph_of, note_storage
+from holdwater.attribution.weights import NODE_BYTES, Weight, follow_graphs, graph_of, note_storage
 
 GRADIENT = PathPart("attribute", "grad", "torch.nn.parameter.Parameter")
 """How a weight holds its gradient."""

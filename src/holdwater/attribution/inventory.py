@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.attribution.census import of_kind
+from holdwater.attribution.kinds import class_of, full_name_of, is_a, name_of, namespace_of, no_overrides
 from holdwater.attribution.paths import Paths
-from holdwater.attribution.weights import follow_graphs
+from holdwater.attribution.weights import follow_graphs, graph_of
 from holdwater.units import format_size
 
 MOST_TENSORS, MOST_TYPES = 12, 20
@@ -110,6 +111,12 @@ def inventory() -> Inventory:
         The tables; `str()` of them is for people, `as_json()` for programs. Growth is counted from one call to
         the next.
     """
+    with no_overrides():
+        return _take_inventory()
+
+
+def _take_inventory() -> Inventory:
+    """The same, where no tensor's class has a say."""
     objects = gc.get_objects()
     tensors = of_kind(objects, "torch", "Tensor")
     optimizers = of_kind(objects, "torch.optim", "Optimizer")
@@ -119,7 +126,7 @@ def inventory() -> Inventory:
     rows = []
     for size, count, tensor in alike[:MOST_TENSORS]:  # no comprehension: its frame would be a holder
         rows.append(_row(size, count, tensor, paths))
-    functions = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    functions = [function for function in map(graph_of, tensors) if function is not None]
     return Inventory(
         tensors=tuple(rows),
         tensor_bytes=by_device,
@@ -144,15 +151,16 @@ def leave_inventory(file: Path, step: int) -> None:
 
 def _storages(tensors: list[Any]) -> tuple[list[tuple[int, Any]], dict[str, int]]:
     """The storages with a tensor of each, the largest first; and their bytes by device."""
+    base = class_of("torch", "Tensor")
     found: dict[tuple[str, int], tuple[int, Any]] = {}
     for tensor in tensors:
         try:
-            storage = tensor.untyped_storage()
-            key, size = (str(tensor.device), storage.data_ptr()), storage.nbytes()
-        except (RuntimeError, NotImplementedError):  # a fake tensor has no storage
+            storage = base.untyped_storage(tensor)
+            key, size = (str(base.device.__get__(tensor)), storage.data_ptr()), storage.nbytes()
+            if key not in found or base.numel(tensor) > base.numel(found[key][1]):
+                found[key] = (size, tensor)
+        except Exception:  # noqa: BLE001, S112 - a fake tensor has no storage
             continue
-        if key not in found or tensor.numel() > found[key][1].numel():
-            found[key] = (size, tensor)
     by_device: Counter[str] = Counter()
     for (device, _), (size, _) in found.items():
         by_device[device] += size
@@ -163,7 +171,7 @@ def _alike(storages: list[tuple[int, Any]]) -> list[tuple[int, int, Any]]:
     """Bytes, number and one tensor of storages; many of one shape, type and device are combined."""
     kinds: dict[tuple[Any, ...], list[tuple[int, Any]]] = {}
     for size, tensor in storages:
-        kinds.setdefault((tuple(tensor.shape), tensor.dtype, tensor.device), []).append((size, tensor))
+        kinds.setdefault(_described(tensor), []).append((size, tensor))
     rows: list[tuple[int, int, Any]] = []
     for members in kinds.values():
         if len(members) < MANY:
@@ -177,13 +185,19 @@ def _row(size: int, count: int, tensor: Any, paths: Paths) -> TensorRow:  # noqa
     """Describe one tensor, or many similar ones."""
     naming = paths.find(tensor).naming
     holder = "" if naming is None else f"{naming.role} {naming.name} of {naming.owner}"
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return TensorRow(size, tuple(tensor.shape), dtype, str(tensor.device), holder, count)
+    return TensorRow(size, *_described(tensor), holder, count)
+
+
+def _described(tensor: Any) -> tuple[tuple[int, ...], str, str]:  # noqa: ANN401 - a tensor
+    """The shape, type and device of a tensor, as its class does not redefine them."""
+    base = class_of("torch", "Tensor")
+    shape, dtype, device = (getattr(base, name).__get__(tensor) for name in ("shape", "dtype", "device"))
+    return tuple(shape), str(dtype).removeprefix("torch."), str(device)
 
 
 def _types(objects: list[Any]) -> tuple[TypeRow, ...]:
     """Counts by type, those that have grown most first."""
-    counts = Counter(f"{type(item).__module__}.{type(item).__qualname__}" for item in objects)
+    counts = Counter(full_name_of(type(item)) for item in objects)
     rows = [TypeRow(name, count, count - _before[name] if _before else 0) for name, count in counts.items()]
     _before.clear()
     _before.update(counts)
@@ -193,12 +207,21 @@ def _types(objects: list[Any]) -> tuple[TypeRow, ...]:
 
 def _groups(optimizer: Any) -> list[GroupRow]:  # noqa: ANN401 - any optimizer class
     """The state of one optimizer by parameter group."""
-    rows = []
-    for number, group in enumerate(optimizer.param_groups):
-        states = [(parameter, optimizer.state.get(parameter, {})) for parameter in group["params"]]
-        size = sum(
-            value.nbytes for _, state in states for value in state.values() if hasattr(value, "untyped_storage")
+    rows, base, parts = [], class_of("torch", "Tensor"), namespace_of(optimizer)
+    groups, state = parts.get("param_groups"), parts.get("state")
+    known = {id(key): value for key, value in _items(state)}
+    for number, group in enumerate(groups if type(groups) is list else ()):
+        parameters = [item for item in dict(_items(group)).get("params", ()) if is_a(item, base)]
+        kept = [[value for _, value in _items(known.get(id(item)))] for item in parameters]
+        size = sum(base.nbytes.__get__(value) for values in kept for value in values if is_a(value, base))
+        frozen = sum(
+            bool(values) and not base.requires_grad.__get__(item)
+            for item, values in zip(parameters, kept, strict=True)
         )
-        frozen = sum(bool(state) and not parameter.requires_grad for parameter, state in states)
-        rows.append(GroupRow(type(optimizer).__name__, number, len(states), size, frozen))
+        rows.append(GroupRow(name_of(type(optimizer)), number, len(parameters), size, frozen))
     return rows
+
+
+def _items(table: Any) -> list[tuple[Any, Any]]:  # noqa: ANN401 - any object
+    """The keys and values of a dictionary; none of anything else."""
+    return list(dict.items(table)) if is_a(table, dict) else []

@@ -10,7 +10,7 @@ from itertools import repeat
 from operator import is_
 from typing import Any
 
-from holdwater.attribution.weights import class_of, is_a
+from holdwater.attribution.kinds import class_of, is_a, namespace_of
 
 LEAST_PLACES = 64
 """Shorter lists are not searched for empty slots: there are too many."""
@@ -54,9 +54,20 @@ def note_histories(objects: Iterable[Any], histories: dict[int, int]) -> None:
     """
     kind = class_of("torch.optim.lbfgs", "LBFGS")
     for optimizer in (item for item in objects if is_a(item, kind)):
-        most = int(optimizer.param_groups[0]["history_size"])
-        for state in list(optimizer.state.values()):
-            histories |= {id(value): most for value in list(state.values()) if type(value) is list}
+        parts = namespace_of(optimizer)
+        most, states = _history_size(parts.get("param_groups")), parts.get("state")
+        if most is None or not is_a(states, dict):
+            continue
+        for state in list(dict.values(states)):  # type: ignore[arg-type] # seen above
+            values = list(dict.values(state)) if is_a(state, dict) else []
+            histories |= {id(value): most for value in values if type(value) is list}
+
+
+def _history_size(groups: Any) -> int | None:  # noqa: ANN401 - an optimizer's parameter groups
+    """The maximum length of the histories of an optimizer; None if its groups are not as torch makes them."""
+    first: Any = groups[0] if type(groups) is list and groups else None
+    size = dict.get(first, "history_size") if is_a(first, dict) else None
+    return size if type(size) is int else None
 
 
 def _has_empty_places(item: list[Any]) -> bool:

@@ -4,17 +4,26 @@ Attributes are read without calling the object's own code, so that reading chang
 """
 
 import gc
-import sys
 import types
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal
 
 from holdwater.attribution.frames import local_items
-from holdwater.attribution.weights import is_a
+from holdwater.attribution.kinds import (
+    attributes,
+    file_of,
+    full_name_of,
+    is_a,
+    module_of,
+    namespace_of,
+    qualname_of,
+)
 
 _Cached = type(lru_cache(len))
 Role = Literal["global", "local", "attribute", "class attribute", "closure", "default", "cache", "element"]
+MOST_WRAPPED = 16
+"""Decorators of a cached function that are looked through."""
 MOST_KEYS = 20_000
 """Entries of a dictionary that are searched for a value."""
 
@@ -56,8 +65,8 @@ def link(holder: Any, level: list[Any]) -> Link:  # noqa: ANN401 - any object
 
 def root_of(item: object) -> PathPart | None:
     """A class, a function or a cache, which is known by its own name wherever it is kept; None for the rest."""
-    if type(item) is type or (is_a(item, type) and isinstance(item, type)):
-        return PathPart("global", item.__qualname__, module_of(item), file_of(module_of(item)))
+    if is_a(item, type) and isinstance(item, type):
+        return PathPart("global", qualname_of(item), module_of(item), file_of(module_of(item)))
     if type(item) is types.FunctionType:
         code = item.__code__
         return PathPart("global", item.__name__, module_of(item), code.co_filename, code.co_firstlineno)
@@ -76,37 +85,6 @@ def key_of(table: dict[Any, Any], held: object) -> Any:  # noqa: ANN401 - a key
         return None
 
 
-def attributes(item: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any object
-    """The attributes of an instance, slots included, by name."""
-    try:
-        found = list(object.__getattribute__(item, "__dict__").items())
-    except Exception:  # noqa: BLE001 - a slot's or property's own code; what raises is skipped
-        found = []
-    for kind in type(item).__mro__:
-        for name, member in list(type.__dict__["__dict__"].__get__(kind).items()):
-            if type(member) is types.MemberDescriptorType:
-                try:
-                    found.append((name, member.__get__(item)))
-                except (AttributeError, TypeError):
-                    continue
-    return found
-
-
-def module_of(item: Any) -> str:  # noqa: ANN401 - a class or a function
-    """The `__module__` of a class or a function; empty if that is not a string."""
-    try:
-        name = item.__module__
-    except Exception:  # noqa: BLE001 - what raises is skipped
-        return ""
-    return name if type(name) is str else ""
-
-
-def file_of(module: str) -> str | None:
-    """A module's source file."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return file if type(file) is str else None
-
-
 def _in_dict(table: dict[Any, Any], level: list[Any]) -> Link | None:
     """An entry of a dictionary, with its key if that is a string."""
     for held in level:
@@ -119,8 +97,8 @@ def _in_dict(table: dict[Any, Any], level: list[Any]) -> Link | None:
 def _in_class(holder: type, level: list[Any]) -> Link | None:
     """A class's own namespace."""
     for held in level:
-        if type(held) is dict and held.get("__module__") == holder.__module__ and "__dict__" in held:
-            return held, PathPart("class attribute", None, _name_of(holder), file_of(module_of(holder)))
+        if type(held) is dict and held.get("__module__") == module_of(holder) and "__dict__" in held:
+            return held, PathPart("class attribute", None, full_name_of(holder), file_of(module_of(holder)))
     return None
 
 
@@ -138,7 +116,7 @@ def _in_function(function: types.FunctionType, level: list[Any]) -> Link | None:
 
 def _in_generator(generator: Any, level: list[Any]) -> Link | None:  # noqa: ANN401 - or a coroutine
     """A local variable of a waiting generator."""
-    frame = getattr(generator, "gi_frame", None) or getattr(generator, "cr_frame", None)
+    frame = generator.gi_frame if is_a(generator, types.GeneratorType) else generator.cr_frame
     if frame is None:
         return None
     code = frame.f_code
@@ -151,15 +129,12 @@ def _in_generator(generator: Any, level: list[Any]) -> Link | None:  # noqa: ANN
 def _in_instance(holder: Any, level: list[Any]) -> Link | None:  # noqa: ANN401 - any object
     """An attribute of an instance, or its namespace."""
     owner = type(holder)
-    where = (_name_of(owner), file_of(module_of(owner)))
+    where = (full_name_of(owner), file_of(module_of(owner)))
     for name, value in attributes(holder):
         if any(value is held for held in level):
             return value, PathPart("attribute", name, *where)
-    try:
-        namespace = object.__getattribute__(holder, "__dict__")
-    except (AttributeError, TypeError):
-        return None
-    if type(namespace) is dict and any(namespace is held for held in level):
+    namespace = namespace_of(holder)
+    if any(namespace is held for held in level):
         return namespace, PathPart("attribute", None, *where)
     return None
 
@@ -172,26 +147,23 @@ def _first(holder: Any, level: list[Any]) -> Any:  # noqa: ANN401 - any object
 
 def _element(holder: Any) -> PathPart:  # noqa: ANN401 - any object
     """An element without a name."""
-    return PathPart("element", None, _name_of(type(holder)).removeprefix("builtins."))
-
-
-def _name_of(kind: type) -> str:
-    """A class by its module and name."""
-    return f"{module_of(kind)}.{kind.__qualname__}"
+    return PathPart("element", None, full_name_of(type(holder)).removeprefix("builtins."))
 
 
 def _cache(wrapper: Any) -> PathPart:  # noqa: ANN401 - an lru_cache has no public type
     """A function's cache."""
-    function = wrapper
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    if isinstance(function, partial):
-        function = function.func
-    code = getattr(function, "__code__", None)
-    name, module = getattr(wrapper, "__name__", "cache"), module_of(wrapper)
+    function, names = wrapper, namespace_of(wrapper)
+    for _ in range(MOST_WRAPPED):
+        inner = namespace_of(function).get("__wrapped__")
+        function = function if inner is None else inner
+    if is_a(function, partial):
+        function = partial.func.__get__(function)
+    name, module = names.get("__name__"), names.get("__module__")
+    name, module = name if type(name) is str else "cache", module if type(module) is str else ""
     most = type(wrapper).cache_info(wrapper).maxsize
-    if code is None:
+    if type(function) is not types.FunctionType:
         return PathPart("cache", name, module, most=most)
+    code = function.__code__
     return PathPart("cache", name, module, code.co_filename, code.co_firstlineno, most)
 
 

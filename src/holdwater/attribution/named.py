@@ -5,19 +5,28 @@ from typing import Any, NamedTuple
 
 from holdwater.attribution.census import LEAST_GAIN, LEAST_LENGTH
 from holdwater.attribution.frames import local_items, running_frames
-from holdwater.attribution.links import PathPart, attributes, module_of
-from holdwater.attribution.untracked import only
+from holdwater.attribution.kinds import (
+    attributes,
+    class_of,
+    full_name_of,
+    ids_of,
+    is_a,
+    is_one_of,
+    module_of,
+    name_of,
+    only,
+)
+from holdwater.attribution.links import PathPart
 from holdwater.attribution.user_code import users_modules
 from holdwater.attribution.weights import (
     Border,
-    class_of,
     follow_graphs,
     graph_of,
-    is_a,
     note_storage,
     sequence_of,
 )
 
+_SEQUENCES, _TEXTS = ids_of(list, tuple), ids_of(str, bytes, bytearray)
 MOST_NAMED_NODES = 15_000
 """Graph nodes that are counted under names."""
 MOST_INSTANCES = 2000
@@ -69,7 +78,7 @@ class Names:
         self._places: dict[int, int] = {}
         self._left = MOST_NAMED_NODES
         self._instances = MOST_INSTANCES
-        self._owners = {module.__name__: module.__file__ for module in users_modules()}
+        self._owners = {module.name: module.file for module in users_modules()}
 
     def visit(self, chunk: list[Any], kinds: set[type]) -> Iterator[Any]:
         """Read the attributes of instances of the user's own classes, and return the instances.
@@ -83,7 +92,7 @@ class Names:
         count = min(self._instances, MOST_AT_A_TIME)
         for item in instances[-count:] if count else ():
             kind = type(item)
-            where = (f"{kind.__module__}.{kind.__qualname__}", self._owners[kind.__module__])
+            where = (full_name_of(kind), self._owners[module_of(kind)])
             for name, value in attributes(item):
                 self._note((id(item), name), value, PathPart("attribute", name, *where))
         self._instances -= min(len(instances), count)
@@ -104,10 +113,8 @@ class Names:
     def visit_names(self) -> None:
         """Read the names of the user's modules and of running functions."""
         for module in users_modules():
-            for name, value in list(vars(module).items()):
-                self._note(
-                    (module.__name__, name), value, PathPart("global", name, module.__name__, module.__file__)
-                )
+            for name, value in list(module.names.items()):
+                self._note((module.name, name), value, PathPart("global", name, module.name, module.file))
         for owner, name, value, part in _local_names():
             self._note((owner, name), value, part)
 
@@ -122,8 +129,8 @@ class Names:
             return
         sizes = self._measure(value, self._before.get(key))
         if sizes is not None:
-            like = type(value) in {list, tuple} and all(_plain_shape(item) in self._weights for item in value)
-            self.found[key] = (sizes, part, type(value).__name__, like)
+            like = is_one_of(value, _SEQUENCES) and all(_plain_shape(item) in self._weights for item in value)
+            self.found[key] = (sizes, part, name_of(type(value)), like)
 
     def _note_dict(self, value: dict[Any, Any]) -> None:
         """Record a dictionary that is short, or was."""
@@ -138,9 +145,9 @@ class Names:
         tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
         if is_a(value, tensor):
             return self._measure_tensors([value], before)
-        if type(value) in {list, tuple} and 0 < len(value) <= SHORT and all(is_a(part, tensor) for part in value):
+        if is_one_of(value, _SEQUENCES) and 0 < len(value) <= SHORT and all(is_a(part, tensor) for part in value):
             return self._measure_tensors(list(value), before)
-        if type(value) in {str, bytes, bytearray}:
+        if is_one_of(value, _TEXTS):
             return Sizes(0, len(value)) if len(value) >= LEAST_VALUE else None
         if is_a(value, array):
             size = int(array.nbytes.__get__(value))

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from holdwater.attribution.frames import local_items, running_frames
-from holdwater.attribution.links import PathPart, attributes, file_of, key_of, link, root_of
+from holdwater.attribution.kinds import attributes, file_of, full_name_of, is_a, module_of, namespace_of
+from holdwater.attribution.links import PathPart, key_of, link, root_of
 from holdwater.attribution.turns import Turn, Turns, at_once
 from holdwater.attribution.user_code import is_users, users_modules
-from holdwater.attribution.weights import is_a
 
 DEEPEST = 8
 """Levels of referrers that are searched."""
@@ -59,19 +59,20 @@ class Paths:
             own: Identities of the count's own objects, which are no holders.
         """
         self._own = set(own) | {id(self)}
-        self._modules: dict[int, types.ModuleType] = {}
+        self._modules: dict[int, str] = {}
         self._locals: dict[int, PathPart] = {}
         self._named: dict[int, tuple[PathPart, ...]] = {}
         self.note_roots()
 
     def note_roots(self) -> None:
         """Record what modules, running functions and the user's instances hold now."""
-        self._modules = {id(vars(module)): module for module in list(sys.modules.values()) if _is_module(module)}
+        modules = [namespace_of(found) for found in list(sys.modules.values()) if is_a(found, types.ModuleType)]
+        self._modules = {id(names): str(names.get("__name__")) for names in modules}
         self._locals, self._named = {}, {}
         instances: list[tuple[Any, PathPart]] = []
         for module in users_modules():
-            for name, value in list(vars(module).items()):
-                part = PathPart("global", name, module.__name__, module.__file__)
+            for name, value in list(module.names.items()):
+                part = PathPart("global", name, module.name, module.file)
                 self._named.setdefault(id(value), (part,))
                 instances.append((value, part))
         for frame in running_frames():
@@ -83,10 +84,10 @@ class Paths:
     def _note_instance(self, value: Any, part: PathPart) -> None:  # noqa: ANN401 - any object
         """Record the attributes of a named instance of a user's class."""
         kind = type(value)
-        file = file_of(kind.__module__) if type(kind.__module__) is str else None
+        file = file_of(module_of(kind))
         if file is None or not is_users(file):
             return
-        where = (f"{kind.__module__}.{kind.__qualname__}", file)
+        where = (full_name_of(kind), file)
         for name, held in attributes(value):
             self._named.setdefault(id(held), (part, PathPart("attribute", name, *where)))
 
@@ -144,9 +145,7 @@ class Paths:
         module = self._modules[id(namespace)]
         names = ((held, key_of(namespace, held)) for held in level)
         return [
-            (held, PathPart("global", name, module.__name__, file_of(module.__name__)))
-            for held, name in names
-            if name is not None
+            (held, PathPart("global", name, module, file_of(module))) for held, name in names if name is not None
         ]
 
 
@@ -232,11 +231,6 @@ def _is_ours(item: Any) -> bool:  # noqa: ANN401 - any object
     if type(item) is types.GeneratorType:
         return item.gi_code.co_filename.startswith(_HERE)
     return type(item) is tuple and sys.getrefcount(item) <= ARGUMENTS_HELD
-
-
-def _is_module(module: Any) -> bool:  # noqa: ANN401 - sys.modules holds all sorts
-    """Whether an entry of `sys.modules` is a module with a namespace."""
-    return is_a(module, types.ModuleType)
 
 
 _NOT_HOLDERS = (types.FrameType, types.TracebackType, types.ModuleType, types.MappingProxyType, Paths, _Climb)

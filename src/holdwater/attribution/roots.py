@@ -17,11 +17,24 @@ from holdwater.attribution.census import CONTAINERS, Census, CensusTaker, Seen
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.gain import Gain
 from holdwater.attribution.gains import CensusComparison, in_container
-from holdwater.attribution.links import PathPart, attributes, file_of
+from holdwater.attribution.kinds import (
+    attributes,
+    class_of,
+    file_of,
+    full_name_of,
+    is_a,
+    is_ordinary,
+    members_of,
+    module_of,
+    name_of,
+    only,
+    ordinary,
+    qualname_of,
+)
+from holdwater.attribution.links import PathPart
 from holdwater.attribution.turns import Turn, Turns
-from holdwater.attribution.untracked import only
 from holdwater.attribution.user_code import is_users, users_modules
-from holdwater.attribution.weights import LEAST_BULK, class_of, host_bytes, is_a, newest, note_storage, owner_of
+from holdwater.attribution.weights import LEAST_BULK, host_bytes, newest, note_storage, owner_of
 
 DEEPEST = 5
 """Levels below a name that are visited."""
@@ -113,14 +126,14 @@ class PartCounter:
         most = len(found.seen) + MOST_BELOW
         while waiting and len(found.seen) < most:
             item, path, level = waiting.popleft()
-            if id(item) in found.seen or is_a(item, _LEAVES):
+            if id(item) in found.seen or is_a(item, _LEAVES) or not is_ordinary(item):
                 continue
             found.seen.add(id(item))
             if self._is_plain(item):
                 continue
             if type(item) in CONTAINERS:
                 self._note_container(item, path, seen)
-            elif is_users(file_of(str(type(item).__module__)) or ""):
+            elif is_users(file_of(module_of(type(item))) or ""):
                 instances.append(item)
             if level < DEEPEST:
                 waiting.extend(_children(item, path, level + 1))
@@ -161,8 +174,8 @@ def _names(datasets: Iterable[object]) -> Iterator[tuple[Any, Any, PathPart]]:
                 part = PathPart("local", name, code.co_name, code.co_filename, code.co_firstlineno)
                 yield (code, name), value, part
     for module in users_modules():
-        for name, value in reversed(list(vars(module).items())):
-            yield (module.__name__, name), value, PathPart("global", name, module.__name__, module.__file__)
+        for name, value in reversed(list(module.names.items())):
+            yield (module.name, name), value, PathPart("global", name, module.name, module.file)
 
 
 def _children(item: Any, path: tuple[PathPart, ...], level: int) -> Iterator[Held]:  # noqa: ANN401 - any object
@@ -172,7 +185,7 @@ def _children(item: Any, path: tuple[PathPart, ...], level: int) -> Iterator[Hel
         for key, value in islice(reversed(dict.items(item)), NEWEST):
             yield value, (*path, PathPart("element", key if type(key) is str else None, "dict")), level
     elif kind in CONTAINERS or kind is tuple:
-        element = PathPart("element", None, kind.__name__)
+        element = PathPart("element", None, name_of(kind))
         yield from ((value, (*path, element), level) for value in newest(item, NEWEST))
     elif is_a(item, type):
         yield from _class_attributes(item, path, level)
@@ -184,10 +197,10 @@ def _children(item: Any, path: tuple[PathPart, ...], level: int) -> Iterator[Hel
 
 def _class_attributes(item: type, path: tuple[PathPart, ...], level: int) -> Iterator[Held]:
     """The attributes of a class of the user's own."""
-    file = file_of(str(item.__module__))
+    file = file_of(module_of(item))
     if is_users(file or ""):
-        for name, value in list(type.__dict__["__dict__"].__get__(item).items()):
-            yield value, (*path, PathPart("class attribute", name, item.__qualname__, file)), level
+        for name, value in members_of(item):
+            yield value, (*path, PathPart("class attribute", name, qualname_of(item), file)), level
 
 
 def _of_function(function: types.FunctionType, path: tuple[PathPart, ...], level: int) -> Iterator[Held]:
@@ -203,11 +216,11 @@ def _attributes(item: Any, path: tuple[PathPart, ...], level: int) -> Iterator[H
     """The attributes of an instance; for one without any, and for a cache, the containers that it refers to."""
     kind = type(item)
     named = attributes(item)
-    where = (f"{kind.__module__}.{kind.__qualname__}", file_of(str(kind.__module__)))
+    where = (full_name_of(kind), file_of(module_of(kind)))
     for name, value in reversed(named):
         yield value, (*path, PathPart("attribute", name, *where)), level
     if not named or is_a(item, class_of("functools", "_lru_cache_wrapper")):
         held = gc.get_referents(item)
-        part = PathPart("element", None, kind.__name__)
-        for value in only(held, CONTAINERS):
+        part = PathPart("element", None, name_of(kind))
+        for value in only(ordinary(held), CONTAINERS):
             yield value, (*path, part), level

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from holdwater.attribution.kinds import are_ordinary, is_ordinary, note_metaclasses, with_subclasses
 from holdwater.attribution.turns import Turn
 
 CHUNK = 2000
@@ -43,6 +44,7 @@ class Sweep:
             objects: From `all_objects`; visited objects are removed from it.
             mark: A tracked object that is some steps old; without one all is visited in this turn.
         """
+        note_metaclasses()
         self.total = len(objects)
         """How many there are."""
         self._turn = turn
@@ -53,13 +55,18 @@ class Sweep:
     def take_out(self, base: type, *, older: bool) -> list[Any]:
         """Remove the objects of a class and its subclasses from the list, and return them.
 
+        Objects that are not `ordinary` are removed too.
+
         Args:
             base: The class.
             older: Only those older than the mark; else only the others.
         """
         kinds, found = with_subclasses(base), list[Any]()
         first = 0 if older else self.old
-        some = islice(self._objects, first, self.old if older else None)
+        last = self.old if older else len(self._objects)
+        if not are_ordinary(islice(self._objects, first, last)):
+            self._objects[first:last] = [item if is_ordinary(item) else None for item in self._objects[first:last]]
+        some = islice(self._objects, first, last)
         marks = bytearray(map(kinds.__contains__, map(type, some)))
         place = marks.find(1)
         while place >= 0:
@@ -79,22 +86,6 @@ class Sweep:
             if 0 < len(objects) == self.old or (self._turn.over and 0 < len(objects) < self.old):
                 del chunk
                 yield None
-
-
-def with_subclasses(base: type) -> set[type]:
-    """A class and all that are derived from it.
-
-    Args:
-        base: The class.
-    """
-    found: set[type] = {base}
-    waiting: list[type] = [base]
-    while waiting:
-        below: list[type] = type.__subclasses__(waiting.pop())
-        fresh = [kind for kind in below if kind not in found]
-        found.update(fresh)
-        waiting += fresh
-    return found
 
 
 def _index(objects: list[Any], wanted: object) -> int:

@@ -15,8 +15,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from holdwater.attribution.weights import class_of, graph_of, is_a
+from holdwater.attribution.kinds import (
+    attributes,
+    class_of,
+    full_name_of,
+    ids_of,
+    is_a,
+    is_one_of,
+    mro_of,
+    namespace_of,
+)
+from holdwater.attribution.weights import graph_of
 
+_CLOSING = ids_of(types.MethodType, functools.partial)
+_TRACEBACK: Any = BaseException.__dict__["__traceback__"]
 MOST_PARTS = 8
 """Parts of a tuple that are read if it is an element."""
 MOST_BASES = 24
@@ -66,7 +78,7 @@ def _parts(item: Any) -> Iterable[Any]:  # noqa: ANN401 - any element
 
 def _bases(kind: type) -> list[str]:
     """The qualified names of a class and of those that it is derived from."""
-    return [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__ if base is not object]
+    return [full_name_of(base) for base in mro_of(kind) if base is not object]
 
 
 def _safely(holds: Callable[[Any], bool], item: Any) -> bool:  # noqa: ANN401 - any element
@@ -79,7 +91,7 @@ def _safely(holds: Callable[[Any], bool], item: Any) -> bool:  # noqa: ANN401 - 
 
 def _has_traceback(item: Any) -> bool:  # noqa: ANN401 - any element
     """Whether it is an exception that keeps the frames of its traceback."""
-    return issubclass(type(item), BaseException) and item.__traceback__ is not None
+    return is_a(item, BaseException) and _TRACEBACK.__get__(item) is not None
 
 
 def _is_suspended(item: Any) -> bool:  # noqa: ANN401 - any element
@@ -89,11 +101,11 @@ def _is_suspended(item: Any) -> bool:  # noqa: ANN401 - any element
 
 def _runs(item: Any) -> bool:  # noqa: ANN401 - any element
     """Whether it is a thread or a process that still runs."""
-    if issubclass(type(item), threading.Thread):
-        return item.ident in sys._current_frames()  # noqa: SLF001 - the documented function for all threads
-    state = object.__getattribute__(item, "__dict__")
-    pid = state.get("pid") or getattr(state.get("_popen"), "pid", None)
-    is_process = issubclass(type(item), (class_of("subprocess", "Popen"), _process()))
+    state = namespace_of(item)
+    if is_a(item, threading.Thread):
+        return state.get("_ident") in sys._current_frames()  # noqa: SLF001 - the documented function for all threads
+    pid = state.get("pid") or namespace_of(state.get("_popen")).get("pid")
+    is_process = is_a(item, (class_of("subprocess", "Popen"), _process()))
     return is_process and pid is not None and not _has_ended(int(pid))
 
 
@@ -115,14 +127,15 @@ def _has_ended(pid: int) -> bool:
 def _is_linked(item: Any) -> bool:  # noqa: ANN401 - any element
     """Whether it is a block of shared memory that has not been unlinked."""
     kind = class_of("multiprocessing.shared_memory", "SharedMemory")
-    return issubclass(type(item), kind) and os.path.exists(f"/dev/shm/{item.name.lstrip('/')}")  # noqa: PTH110, S108 - its location
+    name = dict(attributes(item)).get("_name") if is_a(item, kind) else None
+    return type(name) is str and os.path.exists(f"/dev/shm/{name.lstrip('/')}")  # noqa: PTH110, S108 - its location
 
 
 def _closes_over(item: Any) -> bool:  # noqa: ANN401 - any element
     """Whether it is a function with a closure or defaults."""
     if type(item) is types.FunctionType:
         return bool(item.__closure__ or item.__defaults__ or item.__kwdefaults__)
-    return type(item) in {types.MethodType, functools.partial}
+    return is_one_of(item, _CLOSING)
 
 
 def _keeps(value: object, key: object) -> bool:
@@ -136,7 +149,7 @@ def _keeps(value: object, key: object) -> bool:
 
 def _referents(*items: object) -> list[Any]:
     """What objects refer to."""
-    return gc.get_referents(*(item for item in items if not isinstance(item, type | types.ModuleType)))
+    return gc.get_referents(*(item for item in items if not is_a(item, (type, types.ModuleType))))
 
 
 _TRAITS: tuple[tuple[str, Callable[[Any], bool]], ...] = (
@@ -162,7 +175,7 @@ def is_small_view(item: Any) -> bool:  # noqa: ANN401 - any element
             return bool(whole > 4 * max(shown, 64))
         if is_a(item, array):
             base = array.base.__get__(item)
-            return bool(is_a(base, array) and base.nbytes > 4 * max(array.nbytes.__get__(item), 64))
+            return bool(is_a(base, array) and array.nbytes.__get__(base) > 4 * max(array.nbytes.__get__(item), 64))
     except Exception:  # noqa: BLE001 - what raises is skipped
         return False
     return False

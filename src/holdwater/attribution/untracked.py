@@ -11,7 +11,8 @@ from collections.abc import Container, Iterator
 from itertools import compress, filterfalse, islice
 from typing import Any
 
-from holdwater.attribution.weights import LEAST_BULK, class_of, owner_of
+from holdwater.attribution.kinds import class_of, is_a, only, ordinary
+from holdwater.attribution.weights import LEAST_BULK, owner_of
 
 LONG = 20_000
 """Containers with more elements are sampled."""
@@ -59,6 +60,7 @@ class Untracked:
     def _note(self, held: list[Any], times: int) -> list[Any]:
         """Record large objects; return the plain containers that were not seen before."""
         array = class_of("numpy", "ndarray")
+        held = ordinary(held)
         kinds = set(map(type, held))
         arrays = {kind for kind in kinds if issubclass(kind, array)}
         for item in longer(list(only(held, _TEXTS)), LEAST_BULK) if kinds & _TEXTS else ():
@@ -73,11 +75,6 @@ class Untracked:
         fresh = {id(item): item for item in plain if id(item) not in self._hidden}
         self._hidden |= fresh
         return list(fresh.values())
-
-
-def only(items: list[Any], kinds: Container[type]) -> Iterator[Any]:
-    """The items of exactly these kinds; a loop in C, for there are millions."""
-    return compress(items, map(kinds.__contains__, map(type, items)))
 
 
 def longer(items: list[Any], least: int) -> Iterator[Any]:
@@ -105,7 +102,7 @@ def _sample(item: Any) -> tuple[list[Any], int]:  # noqa: ANN401 - a container
     try:
         if type(item) in {list, tuple}:
             return list(item[::every]), every
-        values = dict.values(item) if issubclass(type(item), dict) else item
+        values = dict.values(item) if is_a(item, dict) else item
         return list(islice(values, SAMPLED)), every
     except RuntimeError:  # another thread changes it
         return [], 1

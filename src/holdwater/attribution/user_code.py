@@ -4,8 +4,10 @@ import os
 import sys
 import sysconfig
 from functools import lru_cache
-from types import FrameType
-from typing import Any
+from types import FrameType, ModuleType
+from typing import Any, NamedTuple
+
+from holdwater.attribution.kinds import is_a, namespace_of
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # noqa: PTH120, PTH100 - light
 _LIBRARIES = tuple({
@@ -42,11 +44,21 @@ def users_frame(frame: FrameType | None) -> FrameType | None:
     return frame
 
 
-def users_modules() -> list[Any]:
+class UsersModule(NamedTuple):
+    """A module of the user's own."""
+
+    name: str
+    file: str
+    names: dict[str, Any]
+    """Its globals."""
+
+
+def users_modules() -> list[UsersModule]:
     """The loaded modules that are the user's own, the script first."""
     found = []
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if type(file) is str and is_users(file) and name != "__mp_main__":
-            found.append(module)
-    return sorted(found, key=lambda module: module.__name__ != "__main__")
+    for key, module in list(sys.modules.items()):
+        names = namespace_of(module) if is_a(module, ModuleType) else {}
+        file, name = names.get("__file__"), names.get("__name__")
+        if type(file) is str and type(name) is str and is_users(file) and key != "__mp_main__":
+            found.append(UsersModule(name, file, names))
+    return sorted(found, key=lambda module: module.name != "__main__")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from holdwater.attribution.kinds import attributes, built_in_base, class_of, ids_of, is_a, is_one_of
 from holdwater.attribution.mapped import bytes_of_files
 from holdwater.probes.devices import graph_pools
 
@@ -24,6 +25,7 @@ LEAST_BULK = 1024
 """Arrays, strings and byte strings of this size or more are counted one by one."""
 _NO_NUMBER = 1 << 63
 """Nodes that accumulate gradients have a number above all others: they belong to parameters, and are old."""
+_PLAIN, _BYTES = ids_of(tuple, list), ids_of(bytes, bytearray)
 NODE_BYTES = 400
 """The approximate size of a graph node and its links: measured 350 to 500 bytes with torch 2.13."""
 
@@ -60,11 +62,6 @@ class Weight:
         self.handles += int(times * other.handles)
 
 
-def is_a(item: object, kind: type | tuple[type, ...]) -> bool:
-    """Whether an object is of a kind, by its type alone: `isinstance` calls the program's `__class__`."""
-    return issubclass(type(item), kind)
-
-
 def graph_of(tensor: Any) -> Any:  # noqa: ANN401 - a node of a graph
     """The graph of a tensor, even if its class redefines `grad_fn`; None if there is none."""
     try:
@@ -89,9 +86,9 @@ def note_storage(tensor: Any, storages: dict[int, int]) -> None:  # noqa: ANN401
 def size_of(item: object) -> int:
     """An object's own bytes, as its built-in base counts them."""
     kind = type(item)
-    if not kind.__flags__ & _ON_THE_HEAP:
+    base = built_in_base(kind)
+    if base is kind:
         return sys.getsizeof(item, 64)
-    base = next(base for base in kind.__mro__ if not base.__flags__ & _ON_THE_HEAP)
     try:
         return int(vars(base)["__sizeof__"](item) if "__sizeof__" in vars(base) else object.__sizeof__(item)) + 16
     except Exception:  # noqa: BLE001 - what raises is skipped
@@ -110,7 +107,7 @@ def follow_graphs(
         border: Older nodes are not walked; None walks all.
     """
     seen: set[Any] = set()
-    saved_names: dict[type, list[str]] = {}
+    saved_names: dict[int, list[str]] = {}
     waiting = list(functions)
     while waiting and len(seen) < most:
         node = waiting.pop()
@@ -118,9 +115,10 @@ def follow_graphs(
             continue
         seen.add(node)
         kind = type(node)
-        names = saved_names.get(kind)
-        if names is None:
-            names = saved_names[kind] = [name for name in dir(node) if name.startswith("_saved_")]
+        names = saved_names.get(id(kind))
+        if names is None:  # `_saved_self` itself may call the program's own function that restores it
+            names = [f"_raw{name}" for name in dir(kind) if name.startswith("_saved_")]
+            names = saved_names[id(kind)] = [name for name in names if hasattr(kind, name)]
         for name in names:
             _note_saved(node, name, storages)
         waiting.extend(function for function, _ in node.next_functions if function is not None)
@@ -152,24 +150,30 @@ def sequence_of(node: Any) -> int:  # noqa: ANN401 - a node of a graph
 
 
 def _note_saved(node: Any, name: str, storages: dict[int, int]) -> None:  # noqa: ANN401 - a node of a graph
-    """Record what one attribute of a node keeps; after backward it has been freed."""
+    """Record what one attribute of a node keeps; after backward it has been freed.
+
+    A tensor that hooks have packed is not restored: recomputing an activation would run the program's code.
+    """
     try:
-        value = getattr(node, name)
+        found = getattr(node, name)
+        saved = [each.data for each in (found if is_one_of(found, _PLAIN) else (found,))]
     except Exception:  # noqa: BLE001 - what raises is skipped
         return
     tensor = class_of("torch", "Tensor")
-    for item in value if type(value) in {tuple, list} else (value,):
-        if is_a(item, tensor):
-            note_storage(item, storages)
+    for value in saved:
+        for item in value if is_one_of(value, _PLAIN) else (value,):
+            if is_a(item, tensor):
+                note_storage(item, storages)
 
 
 def _image_bytes(image: Any) -> int:  # noqa: ANN401 - a PIL image
     """The pixels of a decoded image; 0 while it is only a file."""
     try:
-        if getattr(image, "_im", None) is None and image.__dict__.get("im") is None:
+        parts = dict(attributes(image))
+        if parts.get("_im") is None and parts.get("im") is None:
             return 0
-        width, height = image.size
-        return int(width * height * (1 if image.mode in {"1", "L", "P"} else 4))
+        width, height = parts.get("_size") or (0, 0)
+        return int(width * height * (1 if (parts.get("_mode") or parts.get("mode")) in {"1", "L", "P"} else 4))
     except Exception:  # noqa: BLE001 - what raises is skipped
         return 0
 
@@ -183,7 +187,7 @@ def owner_of(item: Any, array: Any) -> tuple[Any, int]:  # noqa: ANN401 - an arr
         item, base = base, array.base.__get__(base)
     if base is None:
         return item, array.nbytes.__get__(item)
-    return item, sys.getsizeof(base) if type(base) in {bytes, bytearray} else 0
+    return item, sys.getsizeof(base) if is_one_of(base, _BYTES) else 0
 
 
 def _base_of(item: Any, array: Any) -> Any:  # noqa: ANN401 - an array and its class
@@ -197,7 +201,8 @@ def _base_of(item: Any, array: Any) -> Any:  # noqa: ANN401 - an array and its c
 def _mapping_of(item: Any) -> tuple[int, int]:  # noqa: ANN401 - any object
     """The identity of a mapping of a file or of shared memory, and its bytes; 0 for anything else."""
     try:
-        return id(item), len(item) if is_a(item, class_of("mmap", "mmap")) else 0
+        kind = class_of("mmap", "mmap")
+        return id(item), kind.__len__(item) if is_a(item, kind) else 0
     except Exception:  # noqa: BLE001 - a mapping that was closed
         return id(item), 0
 
@@ -206,10 +211,10 @@ def _shared_storage(item: Any) -> tuple[int, int]:  # noqa: ANN401 - a tensor
     """The address of a tensor's storage, and its bytes if it is in shared memory; else 0."""
     base = class_of("torch", "Tensor")
     try:
-        if base.device.__get__(item).type != "cpu" or not base.is_shared(item):
+        if base.device.__get__(item).type != "cpu":
             return 0, 0
         storage = base.untyped_storage(item)
-        return storage.data_ptr(), storage.nbytes()
+        return (storage.data_ptr(), storage.nbytes()) if storage.is_shared() else (0, 0)
     except Exception:  # noqa: BLE001 - what raises is skipped
         return 0, 0
 
@@ -371,21 +376,10 @@ def _weigh_plain(item: Any, weight: Weight, *, bulk: bool) -> None:  # noqa: ANN
     weight.python += size if bulk or not large else 0
 
 
-def class_of(module: str, name: str) -> Any:  # noqa: ANN401 - a class
-    """A class of a module, if that is loaded; else a class without instances."""
-    return getattr(sys.modules.get(module), name, _Nothing)
-
-
-class _Nothing:
-    """Placeholder for a class that is not loaded: it has no instances."""
-
-
 _HANDLES = (
     ("_io", "FileIO"), ("socket", "socket"), ("threading", "Thread"), ("subprocess", "Popen"),
     ("multiprocessing.process", "BaseProcess"), ("multiprocessing.connection", "_ConnectionBase"),
 )  # fmt: skip
 """Classes whose objects are system handles, by module and name."""
-_ON_THE_HEAP = 1 << 9
-"""The flag of a class that was created at run time (`Py_TPFLAGS_HEAPTYPE`)."""
 _NOT_FOLLOWED = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)
 """Classes, modules, functions, code: shared, and not a part of growth."""

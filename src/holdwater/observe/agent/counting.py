@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from holdwater.attribution.census import Census, CensusTaker
 from holdwater.attribution.gains import Gains
+from holdwater.attribution.kinds import no_overrides, note_metaclasses
 from holdwater.attribution.roots import PartCounter
 from holdwater.attribution.turns import Turn, collector_at_rest
 
@@ -210,7 +211,8 @@ class Counting:
         """Continue for a turn, and account for its time."""
         began = self._worked()
         try:
-            with collector_at_rest(), _no_overrides():
+            note_metaclasses()
+            with collector_at_rest(), no_overrides():
                 next(work)
         except StopIteration as ended:
             census: Census = ended.value
@@ -245,9 +247,3 @@ class Counting:
             work.close()
             if self._turns:
                 self.counted_at = self._counted_before
-
-
-def _no_overrides() -> Any:  # noqa: ANN401 - a context of torch
-    """A context in which reading tensors calls none of a subclass's own functions."""
-    torch = sys.modules.get("torch")
-    return collector_at_rest() if torch is None else torch._C.DisableTorchFunctionSubclass()  # noqa: SLF001 - no public name

@@ -378,7 +378,7 @@ def seen(gains: "Gains", from_step: int, to_step: int) -> dict[str, Any]:
         "from_step": from_step,
         "to_step": to_step,
         "gains": [gain.as_json() for gain in gains.found],
-        "users_files": [module.__file__ for module in users_modules()],
+        "users_files": [module.file for module in users_modules()],
         "recompiled": recompilations(),
         "libraries": loaded_libraries(),
         "processes": named_processes(),

@@ -111,7 +111,7 @@ class WorkerAgent:
             "from_step": self._from,
             "to_step": to,
             "gains": [gain.as_json() for gain in counts.gains.found],
-            "users_files": [module.__file__ for module in users_modules()],
+            "users_files": [module.file for module in users_modules()],
             "inside": f"inside {self._name()} (process {os.getpid()})",
             "pid": None if self._loader else os.getpid(),
             "processes": {} if self._loader else {str(os.getpid()): _process_name()},
