@@ -2,9 +2,11 @@
 
 import gc
 import weakref
+from collections import UserDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -22,6 +24,25 @@ class Rows(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         return torch.ones(2)
+
+
+class Hostile(Rows):
+    """Ten rows, each a thing that raises at everything; the length is given a fixed number of times."""
+
+    asked = 0
+
+    def __len__(self) -> int:
+        Hostile.asked += 1
+        return 10
+
+    def __getitem__(self, index: int) -> Any:
+        names = ("__getattribute__", "__hash__", "__eq__", "__len__", "__iter__", "__bool__")
+        return type("Row", (), dict.fromkeys(names, refuse))()
+
+
+def refuse(*_: Any) -> Any:
+    """Raise what no `except Exception` catches."""
+    raise SystemExit("nobody may ask")
 
 
 class Stream(IterableDataset[Any]):
@@ -45,8 +66,11 @@ def loaders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loaders:
         (module.DataLoader, "__iter__"),
     ):
         monkeypatch.setattr(owner, name, getattr(owner, name))
+    sampler = torch.utils.data.sampler
+    monkeypatch.setattr(sampler, "len", len, raising=False)
     found = Loaders(Session(tmp_path))
     found.watch(module)
+    found.watch_lengths(sampler)
     return found
 
 
@@ -83,3 +107,29 @@ class TestDatasets:
 
         assert len(rows) == 5
         assert loaders._session.epochs == 1
+
+    def test_are_asked_no_more_often_than_without_us(self, loaders: Loaders) -> None:
+        """By a sampler that does so once an epoch; batches that raise at everything pass."""
+        for _ in range(2):
+            rows = [row for row in DataLoader(Hostile(), batch_size=5, collate_fn=tuple)]  # noqa: C416 - as above
+
+        assert len(rows) == 2
+        assert Hostile.asked == 2
+        assert loaders._session.samples_seen == 20
+        assert loaders._session.channel.get("samples_total") == 20
+
+    def test_of_unknown_length_are_not_asked(self, loaders: Loaders) -> None:
+        """A sampler of the program's own knows the rows: only a library's dataset is asked for its length."""
+        Hostile.asked = 0
+        list(DataLoader(Hostile(), sampler=[0, 1], collate_fn=tuple, batch_size=1))
+        list(DataLoader(torch.utils.data.TensorDataset(torch.ones(10)), sampler=[0, 1]))
+
+        assert Hostile.asked == 0
+        assert loaders._session.channel.get("samples_total") == 10
+
+    def test_shapes_are_told_apart(self, loaders: Loaders) -> None:
+        """Of tensors and arrays in lists, tuples, dictionaries and their like."""
+        for batch in ({"a": torch.ones(2)}, UserDict(a=np.ones(3)), [torch.ones(4)], (torch.ones(2),), 5):
+            loaders._note_shape(batch)
+
+        assert loaders._session.shapes == 4

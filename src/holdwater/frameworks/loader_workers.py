@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
+from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.protocols import Replaced
 from holdwater.random_states import RandomStates
 
@@ -80,16 +81,22 @@ class LoaderWorkers:
         def noted(iterator: Any, loader: Any) -> None:  # noqa: ANN401 - a loader's own
             """Start the workers, and register the loader."""
             begin(iterator, loader)
-            self._iterators.add(iterator)
+            register(iterator)
 
         def ended(iterator: Any) -> None:  # noqa: ANN401
             """End the replaced workers of this loader with the others."""
-            for handover in self._under_way:
-                if handover.iterator() in {iterator, None}:
-                    _touch(handover.place + ".leave")
+            release(iterator)
             end(iterator)
 
+        register, release = harmless(self._iterators.add), harmless(self._release)
         kind.__init__, kind._shutdown_workers = noted, ended  # noqa: SLF001
+
+    def _release(self, iterator: Any) -> None:  # noqa: ANN401 - a loader's own
+        """Let the replaced workers of a loader end, and those whose loader is gone."""
+        for handover in self._under_way:
+            own = handover.iterator()
+            if own is None or own is iterator:
+                _touch(handover.place + ".leave")
 
     def growth(self) -> int:
         """Bytes by which the living workers have grown since they were first read."""
@@ -176,7 +183,7 @@ def hand_over(fetch: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
     def fetch_or_retire(fetcher: Any, index: Any) -> Any:  # noqa: ANN401 - a class of torch
         """Make a batch."""
-        if isinstance(index, Retirement):
+        if type(index) is Retirement:
             _retire(index)
         if _inherited:
             RandomStates().put(_inherited.pop())

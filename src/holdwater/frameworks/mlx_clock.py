@@ -4,11 +4,16 @@ Inside `mx.compile` an update runs only while the function is traced; afterwards
 count. Source: MLX documentation, "Compilation".
 """
 
+import contextlib
 import functools
 from types import ModuleType
 from typing import Any
 
+from holdwater.attribution.kinds import ids_of, is_one_of
+from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.session import Session
+
+_CHOOSING = ids_of(bool, int, str)
 
 
 class MlxClock:
@@ -28,15 +33,20 @@ class MlxClock:
         def update(optimizer: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             """Update, and count it."""
             result = original(optimizer, *args, **kwargs)
-            if self._first is None:
-                self._first = id(optimizer)
-            if self._first == id(optimizer):
-                self._updates += 1
-                if not self._tracing:
-                    self._session.step("mlx")
+            count(optimizer)
             return result
 
+        count = harmless(self._count)
         module.Optimizer.update = update
+
+    def _count(self, optimizer: Any) -> None:  # noqa: ANN401
+        """Count an update of the first optimizer."""
+        if self._first is None:
+            self._first = id(optimizer)
+        if self._first == id(optimizer):
+            self._updates += 1
+            if not self._tracing:
+                self._session.step("mlx")
 
     def watch_compile(self, module: ModuleType) -> None:
         """Let calls of compiled functions that contain an update count as steps (module `mlx.core`)."""
@@ -48,7 +58,6 @@ class MlxClock:
             compiled = original(function, *args, **kwargs)
             holds: set[tuple[Any, ...]] = set()
 
-            @functools.wraps(function)
             def call(*values: Any, **named: Any) -> Any:  # noqa: ANN401
                 """Call, and count it if it contains an update."""
                 before = self._updates
@@ -57,13 +66,27 @@ class MlxClock:
                     result = compiled(*values, **named)
                 finally:
                     self._tracing -= 1
-                key = tuple(value if isinstance(value, bool | int | str) else None for value in values)
-                if self._updates > before:
-                    holds.add(key)
-                if key in holds and not self._tracing:
-                    self._session.step("mlx")
+                count(before, values, holds)
                 return result
 
+            with contextlib.suppress(Exception):  # what can be called need not have a function's attributes
+                functools.update_wrapper(call, function)
             return call
 
+        count = harmless(self._count_call)
+
         module.__dict__["compile"] = compile_
+
+    def _count_call(self, before: int, values: tuple[Any, ...], holds: set[tuple[Any, ...]]) -> None:
+        """Count a call of a compiled function that contains an update.
+
+        Args:
+            before: Updates before it.
+            values: Its arguments: an argument that is a number or a text chooses another trace.
+            holds: Receives the arguments of the calls that contain an update.
+        """
+        key = tuple(value if is_one_of(value, _CHOOSING) else None for value in values)
+        if self._updates > before:
+            holds.add(key)
+        if key in holds and not self._tracing:
+            self._session.step("mlx")

@@ -16,6 +16,7 @@ from types import ModuleType
 from holdwater.frameworks.mlx_clock import MlxClock
 from holdwater.frameworks.torch_clock import Loaders, TorchClock, watch_compiler, watch_modules, watch_saving
 from holdwater.observe.agent import session as sessions
+from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.imports import Hook
 from holdwater.observe.agent.messages import watch_messages
 from holdwater.observe.agent.script import run_words
@@ -76,6 +77,8 @@ def _hooks(session: Session) -> dict[str, Hook]:
             ("torch.amp.grad_scaler", clock.watch_scaler),
             ("torch.cuda.graphs", clock.watch_graphs),
             ("torch.utils.data.dataloader", watch_loaders),
+            ("torch.utils.data.sampler", loaders.watch_lengths),
+            ("torch.utils.data.distributed", loaders.watch_lengths),
             ("torch.utils.data._utils.fetch", loaders.watch_workers),
             ("torch.nn.modules.module", lambda module: watch_modules(session, module)),
             ("torch.serialization", lambda module: watch_saving(session, module, "save")),
@@ -94,10 +97,12 @@ def _safely(hook: Callable[[ModuleType], None]) -> Hook:
 
     def call(module: ModuleType) -> None:
         """Call the hook."""
-        try:
-            hook(module)
-        except Exception as error:  # noqa: BLE001 - another version of a framework may lack what is hooked
+
+        def failed(error: Exception) -> None:
+            """Another version of a framework may lack what is hooked."""
             sessions.say(f"{module.__name__} cannot be watched, so its steps may not be seen: {error!r}")
+
+        harmless(hook, failed)(module)
 
     return call
 

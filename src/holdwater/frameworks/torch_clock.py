@@ -8,11 +8,14 @@ pass count once. A step that a loss scaler skips, and one that a CUDA graph repl
 import functools
 import sys
 import weakref
-from collections.abc import Iterable, Mapping
+from collections import UserDict
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from holdwater.attribution.kinds import class_of, is_a, members_of, mro_of, namespace_of, no_overrides
+from holdwater.attribution.user_code import is_users
 from holdwater.frameworks.loader_workers import hand_over
+from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.session import Session
 from holdwater.observe.agent.worker import WorkerAgent
 
@@ -35,10 +38,11 @@ class TorchClock:
         self._graph_task: Callable[[], int] | None = None
         self._captured = 0
         self._calls = 0
+        self._counted = harmless(self._after_step)
 
     def watch_optimizers(self, module: ModuleType) -> None:
         """Hook every optimizer of torch (module `torch.optim.optimizer`)."""
-        module.register_optimizer_step_post_hook(self._after_step)
+        module.register_optimizer_step_post_hook(self._counted)
 
     def _begin(self, torch: Any) -> None:  # noqa: ANN401 - the module, fully loaded by the first step
         """Find the functions that report backward passes and captures."""
@@ -64,7 +68,7 @@ class TorchClock:
             before = self._calls
             result = original(scaler, optimizer, *args, **kwargs)
             if self._calls == before:
-                self._after_step(optimizer, (), {})
+                self._counted(optimizer, (), {})
             return result
 
         module.GradScaler.step = step
@@ -77,23 +81,29 @@ class TorchClock:
         @functools.wraps(end)
         def capture_end(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             """End, and record whether a step was captured."""
-            clock = _clocks.get(graph)
-            if clock is not None and clock._captured:  # noqa: SLF001 - its own
-                self._holdwater_steps = clock._captured  # noqa: SLF001
-                clock._captured = 0  # noqa: SLF001
+            note(self)
             return end(self, *args, **kwargs)
 
         @functools.wraps(replay)
         def counted_replay(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             """Replay, and count the step that it contains."""
             result = replay(self, *args, **kwargs)
-            clock = _clocks.get(graph)
-            if clock is not None and getattr(self, "_holdwater_steps", None):
-                clock._count()  # noqa: SLF001 - its own
+            count(self)
             return result
 
-        _clocks[graph] = self
+        note, count = harmless(self._note_capture), harmless(self._count_replay)
         graph.capture_end, graph.replay = capture_end, counted_replay
+
+    def _note_capture(self, graph: Any) -> None:  # noqa: ANN401 - a CUDA graph
+        """Record with a graph that steps were captured in it."""
+        if self._captured:
+            graph._holdwater_steps = self._captured  # noqa: SLF001 - its own
+            self._captured = 0
+
+    def _count_replay(self, graph: Any) -> None:  # noqa: ANN401 - a CUDA graph
+        """Count the step that a graph contains."""
+        if namespace_of(graph).get("_holdwater_steps"):
+            self._count()
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ANN401 - torch's hook
         """Handle an optimizer's step; torch calls this after each."""
@@ -125,9 +135,6 @@ class TorchClock:
         self._session.step("torch")
 
 
-_clocks: dict[Any, TorchClock] = {}
-
-
 class Loaders:
     """Counts the epochs of a script's loaders, the first visits of samples, and new shapes of batches."""
 
@@ -141,6 +148,8 @@ class Loaders:
         self._seen: dict[int, bytearray] = {}
         """The visited rows of each live dataset, by its identity."""
         self._datasets: dict[int, Callable[[], object | None]] = {}
+        self._lengths: dict[int, int] = {}
+        """The lengths of live datasets that a sampler has asked for, by their identity."""
         self._rows = 0
         """Rows of all datasets that were iterated, including those that were freed."""
         self._shapes: set[object] = set()
@@ -155,19 +164,19 @@ class Loaders:
         base = module._BaseDataLoaderIter  # noqa: SLF001 - the one method that all loaders share
         next_index, begin, draw = base._next_index, module.DataLoader.__iter__, base.__next__  # noqa: SLF001
 
+        note, take_up, note_shape = harmless(self._note), harmless(self._take_up), harmless(self._note_shape)
+
         @functools.wraps(next_index)
         def noted_index(iterator: Any) -> Any:  # noqa: ANN401
             """Draw the indices of a batch, and record them."""
             index = next_index(iterator)
-            if isinstance(index, list):
-                self._note(iterator._dataset, index)  # noqa: SLF001
+            note(iterator, index)
             return index
 
         @functools.wraps(begin)
         def counted_begin(loader: Any) -> Any:  # noqa: ANN401
             """Begin an epoch."""
-            if not self._session.forked:
-                self._take_up(loader)
+            take_up(loader)
             iterator = begin(loader)
             if not self._session.forked:
                 self._session.epochs += 1
@@ -177,7 +186,7 @@ class Loaders:
         def noted_batch(iterator: Any) -> Any:  # noqa: ANN401
             """Draw a batch, and record its shape."""
             batch = draw(iterator)
-            self._note_shape(batch)
+            note_shape(batch)
             return batch
 
         base._next_index, base.__next__ = noted_index, noted_batch  # noqa: SLF001
@@ -189,15 +198,37 @@ class Loaders:
         for name in ("_MapDatasetFetcher", "_IterableDatasetFetcher"):
             _tick_after(getattr(module, name), agent, session)
 
-    def _note(self, dataset: Any, index: list[Any]) -> None:  # noqa: ANN401 - any dataset
+    def watch_lengths(self, module: ModuleType) -> None:
+        """Record the lengths of datasets that samplers ask for: we never ask a dataset ourselves.
+
+        Args:
+            module: `torch.utils.data.sampler` or `torch.utils.data.distributed`.
+        """
+        note = harmless(self._note_length)
+
+        def noted_length(item: Any) -> int:  # noqa: ANN401 - anything with a length
+            """The length of an object."""
+            size = len(item)
+            note(item, size)
+            return size
+
+        module.__dict__["len"] = noted_length
+
+    def _note_length(self, item: object, size: int) -> None:
+        """Record the length of a dataset."""
+        if not self._session.forked and id(item) in self._datasets:
+            self._lengths[id(item)] = size
+
+    def _note(self, iterator: Any, index: Any) -> None:  # noqa: ANN401 - a loader's own
         """Record first visits of samples."""
-        if self._session.forked:
+        if self._session.forked or not is_a(index, list):
             return
+        dataset = iterator._dataset  # noqa: SLF001 - there is no public name
         key = id(dataset)
         seen = self._seen.get(key)
         if seen is None:
             seen = self._begin(key, dataset)
-        for number in index:
+        for number in list.__iter__(index):
             if type(number) is not int or not 0 <= number < self.MOST:
                 continue
             if number >= len(seen):
@@ -208,23 +239,18 @@ class Loaders:
 
     def _note_shape(self, batch: Any) -> None:  # noqa: ANN401 - any batch
         """Record whether the shapes of a batch's tensors are new."""
-        parts: Iterable[Any] = (batch,)
-        if isinstance(batch, Mapping):
-            parts = batch.values()
-        elif isinstance(batch, list | tuple):
-            parts = batch
-        shape = tuple(getattr(part, "shape", None) for part in parts)
-        try:
-            if shape in self._shapes or len(self._shapes) >= self.MOST_SHAPES or self._session.forked:
-                return
-        except TypeError:  # counts as another shape
+        if self._session.forked or len(self._shapes) >= self.MOST_SHAPES:
             return
-        self._shapes.add(shape)
-        self._session.shapes += 1
+        shape = tuple(map(_shape_of, _parts_of(batch)))
+        if shape not in self._shapes:
+            self._shapes.add(shape)
+            self._session.shapes += 1
 
     def _take_up(self, loader: Any) -> None:  # noqa: ANN401 - a class of torch
         """Keep a weak reference to a loader's dataset, or to the loader if the dataset allows none."""
-        dataset = loader.dataset
+        dataset = namespace_of(loader).get("dataset")
+        if self._session.forked or dataset is None:
+            return
         key = id(dataset)
         if key in self._datasets and self._datasets[key]() is dataset:
             return
@@ -232,23 +258,52 @@ class Loaders:
             self._datasets[key] = weakref.ref(dataset, lambda _: self._forget(key))
         except TypeError:  # such as a list: it lives as long as a loader of it
             reach = weakref.ref(loader, lambda _: self._forget(key))
-            self._datasets[key] = lambda: getattr(reach(), "dataset", None)
+            self._datasets[key] = lambda: namespace_of(reach()).get("dataset")
 
     def _forget(self, key: int) -> None:
         """A dataset was freed; another may get its identity."""
         self._datasets.pop(key, None)
         self._seen.pop(key, None)
+        self._lengths.pop(key, None)
 
     def _begin(self, key: int, dataset: Any) -> bytearray:  # noqa: ANN401
         """Begin to record the rows of a dataset."""
-        try:
-            size = len(dataset)
-        except Exception:  # noqa: BLE001 - a user's method: a stream may raise anything
-            size = 0
+        size = self._lengths.get(key)
+        if size is None:
+            size = _length_of(dataset)
         self._seen[key] = bytearray(min(size, self.MOST))
         self._rows += size
         self._session.channel.put("samples_total", self._rows)
         return self._seen[key]
+
+
+def _length_of(dataset: Any) -> int:  # noqa: ANN401 - any dataset
+    """The length of a dataset; 0 if only the program's own code knows it, or the dataset is a stream."""
+    kind = type(dataset)
+    length = next((vars(base)["__len__"] for base in mro_of(kind) if "__len__" in dict(members_of(base))), None)
+    code = getattr(length, "__code__", None)
+    streams = is_a(dataset, class_of("torch.utils.data", "IterableDataset"))
+    return 0 if length is None or streams or (code and is_users(code.co_filename)) else len(dataset)
+
+
+def _parts_of(batch: Any) -> list[Any]:  # noqa: ANN401 - any batch
+    """The tensors of a batch, or whatever it consists of, read without its own methods."""
+    if is_a(batch, UserDict):
+        batch = namespace_of(batch).get("data")
+    if is_a(batch, dict):
+        return list(dict.values(batch))
+    if is_a(batch, list):
+        return list(list.__iter__(batch))
+    return list(tuple.__iter__(batch)) if is_a(batch, tuple) else [batch]
+
+
+def _shape_of(part: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - any object
+    """The shape of a tensor or an array; None for anything else."""
+    for base in (class_of("torch", "Tensor"), class_of("numpy", "ndarray")):
+        if is_a(part, base):
+            with no_overrides():
+                return tuple(base.shape.__get__(part))
+    return None
 
 
 def _tick_after(kind: Any, agent: WorkerAgent, session: Session) -> None:  # noqa: ANN401 - a class of torch
@@ -274,12 +329,18 @@ def watch_modules(session: Session, module: ModuleType) -> None:
     original = module.Module.eval
     last = [-1]
 
+    @harmless
+    def count(module_: Any) -> None:  # noqa: ANN401 - a module
+        """Count a module that was in training."""
+        training = namespace_of(module_).get("training") is True
+        if training and session.steps != last[0] and session.steps > 0 and not session.forked:
+            last[0] = session.steps
+            session.evaluations += 1
+
     @functools.wraps(original)
     def evaluate(self: Any) -> Any:  # noqa: ANN401
         """Set to evaluation, and count it."""
-        if session.steps != last[0] and session.steps > 0 and self.training and not session.forked:
-            last[0] = session.steps
-            session.evaluations += 1
+        count(self)
         return original(self)
 
     module.Module.eval = evaluate

@@ -41,9 +41,7 @@ def release() -> None:
 
 def _says_so(error: BaseException) -> bool:
     """Whether this one exception does."""
-    if isinstance(error, MemoryError):
-        return True
     torch = loaded("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    if issubclass(type(error), MemoryError if torch is None else (MemoryError, torch.OutOfMemoryError)):
         return True
     return type(error) is RuntimeError and any(words in str(error) for words in _MESSAGES)

@@ -104,7 +104,9 @@ class Answers:
         from holdwater.attribution.inventory import leave_inventory  # noqa: PLC0415 - only when it is asked for
 
         wanted, began = self._channel.get("wanted"), time.perf_counter()
-        with readings.without_own(), contextlib.suppress(OSError):  # whoever asked waits in vain
-            leave_inventory(self._folder / f"inventory-{wanted}.json", step)
-        self.book(time.perf_counter() - began)
-        self._channel.put("given", wanted)
+        try:
+            with readings.without_own(), contextlib.suppress(OSError):  # whoever asked waits in vain
+                leave_inventory(self._folder / f"inventory-{wanted}.json", step)
+        finally:
+            self.book(time.perf_counter() - began)
+            self._channel.put("given", wanted)

@@ -1,8 +1,9 @@
 """The processes that multiprocessing has started, by name, and threads that Python does not know."""
 
 import os
-import sys
 import threading
+
+from holdwater.attribution.kinds import module_named, namespace_of
 
 POOLS = frozenset(("pt_autograd", "OMP", "cuda-EvtHandlr"))
 """Name prefixes of threads that libraries keep for computing."""
@@ -10,18 +11,18 @@ POOLS = frozenset(("pt_autograd", "OMP", "cuda-EvtHandlr"))
 
 def named_processes() -> dict[str, str]:
     """The names of the processes that multiprocessing has started here, by PID as text."""
-    module = sys.modules.get("multiprocessing.process")
     found = {}
-    for process in list(getattr(module, "_children", ())):
-        pid = getattr(getattr(process, "_popen", None), "pid", None)
-        if pid is not None:
-            found[str(pid)] = str(process.name)
+    for process in list(module_named("multiprocessing.process").get("_children", ())):
+        parts = namespace_of(process)  # a process of a class of the program's may redefine `name`
+        pid = namespace_of(parts.get("_popen")).get("pid")
+        if type(pid) is int:
+            found[str(pid)] = str(parts.get("_name"))
     return found
 
 
 def native_threads() -> int:
     """Threads that Python did not start and that have used the processor; 0 if the system does not report them."""
-    known = {thread.native_id for thread in threading.enumerate()}
+    known = {namespace_of(thread).get("_native_id") for thread in threading.enumerate()}
     count = 0
     try:
         for name in os.listdir("/proc/self/task"):  # noqa: PTH208 - half the cost

@@ -12,6 +12,7 @@ from typing import Any
 
 from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
+from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.imports import Hook, after_import
 from holdwater.observe.agent.session import GoOn, Session, StopRun, StopShort
 from holdwater.process.restart_context import RestartContext, leave_at_once
@@ -39,10 +40,10 @@ def run_words(attach: Attach) -> None:
     except BaseException as error:
         _finish(session)
         if restart is not None:
-            _note_shortage(session, error)
-        if isinstance(error, StopRun | StopShort):
-            sys.exit(STOPPED if isinstance(error, StopShort) else 0)
-        if not isinstance(error, SystemExit):
+            harmless(_note_shortage)(session, error)
+        if issubclass(type(error), StopRun | StopShort):
+            sys.exit(STOPPED if type(error) is StopShort else 0)
+        if not issubclass(type(error), SystemExit):
             _show_without_our_frames()
         raise
     else:
@@ -145,6 +146,7 @@ def _show_without_our_frames() -> None:
             if at.tb_frame.f_code.co_filename == __file__:
                 trace = at.tb_next
             at = at.tb_next
-        shown(kind, error.with_traceback(trace), trace)
+        BaseException.with_traceback(error, trace)
+        shown(kind, error, trace)
 
     sys.excepthook = hook

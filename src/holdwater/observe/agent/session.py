@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from holdwater.observe.agent.answers import GRAIN, Answers
 from holdwater.observe.agent.counting import Counting, Purpose
 from holdwater.observe.agent.endings import GoOn, StopRun, StopShort, say
+from holdwater.observe.agent.harmless import harmless, is_the_scripts
 from holdwater.observe.agent.processes import named_processes
 from holdwater.observe.agent.readings import Readings
 from holdwater.observe.agent.window import Standing, Window, seen_at_once
@@ -70,8 +71,7 @@ class Session:
         """
         self.folder = folder
         self.channel = Channel(folder / "channel")
-        self.pid = os.getpid()
-        self.steps = 0
+        self.pid, self.steps = os.getpid(), 0
         self.source: Source = "time"
         self.samples_seen = self.epochs = self.evaluations = self.checkpoints = self.shapes = 0
         self.compiles: Callable[[], int] | None = None
@@ -90,6 +90,7 @@ class Session:
         self._cost, self._garbage, self._keeping = 1e-5, 0.0, 0.0
         self._counted_for = 0
         self._answers = Answers(folder, self.channel)
+        self._read, self._inventory = harmless(self.read, self._give_up), harmless(self._answers.give_inventory)
         self.channel.state = "running"
         os.register_at_fork(after_in_child=self._leave)
 
@@ -102,10 +103,7 @@ class Session:
         if self.source != source:
             self.source = self.channel.source = source
         if time.perf_counter() >= self._due_at:
-            try:
-                self.read()
-            except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
-                self._give_up(error)
+            self._read()
         if self.budget_callback is not None:
             self._keep_budget(self.budget_callback)
         if self._last_step is not None and self.steps >= self._last_step:
@@ -116,7 +114,7 @@ class Session:
         """Read the memory now, write it to the channel, and schedule the next reading."""
         began = time.perf_counter()
         if self.channel.get("wanted") > self.channel.get("given"):
-            self._answers.give_inventory(self.steps, self._readings)
+            self._inventory(self.steps, self._readings)
         if self._reads == 0:
             self.channel.put_seconds("first_step_at", began - self._began)
         self._write(began, self._cost)
@@ -136,17 +134,18 @@ class Session:
 
     def _keep_budget(self, keep: "Callable[[int], str | None]") -> None:
         """Release memory if it is short, and end the script if that does not help."""
-        began, reason = time.perf_counter(), None
-        try:
-            reason = keep(self.steps)
-        except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
-            self.budget_callback = None
-            say(f"the budget of this run is not kept any more: {error!r}")
+        began = time.perf_counter()
+        reason = harmless(keep, self._keep_no_budget)(self.steps)
         self._keeping += time.perf_counter() - began
         if reason is not None:
             self.budget_callback = None
             say(f"stopped at step {self.steps}: {reason}")
             raise StopShort
+
+    def _keep_no_budget(self, error: Exception) -> None:
+        """Stop keeping the budget, and report it."""
+        self.budget_callback = None
+        say(f"the budget of this run is not kept any more: {error!r}")
 
     def finish(self) -> None:
         """The script has ended: let the watcher ask its last question, and answer it."""
@@ -195,9 +194,11 @@ class Session:
                 self._answers.leave(self.steps, asked, self._experiment(asked), time.perf_counter() - began)
             else:
                 self._count(asked)
-        except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
+        except Exception as error:
             self._abandon()
             self._answers.leave(self.steps, asked, {"error": repr(error)}, 0.0)
+            if is_the_scripts(error):
+                raise
         self._answers.note_work(time.thread_time() - worked)
         return time.perf_counter() - began
 

@@ -18,6 +18,7 @@ from holdwater.actions.perform import trim
 from holdwater.attribution.user_code import users_modules
 from holdwater.errors import ActionError
 from holdwater.observe.agent.counting import Counting
+from holdwater.observe.agent.harmless import harmless, is_the_scripts
 from holdwater.observe.agent.session import Session
 from holdwater.probes.children import private_resident
 
@@ -55,8 +56,10 @@ class WorkerAgent:
                 self._go_on(self._counts)
             elif self._session.channel.get("workers_asked") > self._handled:
                 self._look_for_a_question()
-        except Exception:  # noqa: BLE001 - the observer never kills what it observes
-            self._give_up()
+        except Exception as error:
+            harmless(self._give_up)()
+            if is_the_scripts(error):
+                raise
 
     def _look_for_a_question(self) -> None:
         """Begin, if this process is asked and no other worker is answering the newest question."""
