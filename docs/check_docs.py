@@ -5,6 +5,7 @@ page of each pattern.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def help_text(command: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        env={"COLUMNS": "100", "PATH": ""},
+        env={"COLUMNS": "100", "PATH": "", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
     )
     return f"```\n{run.stdout.rstrip()}\n```\n"
 

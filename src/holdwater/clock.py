@@ -24,7 +24,10 @@ class SystemClock:
 
 
 def format_duration(seconds: float) -> str:
-    """Write a duration as people read it: `42 s`, `3:05`, `2:03:05`, or `3 d 02:03`."""
+    """Write a duration with its units, so that it looks neither like a time of day nor like a count of steps.
+
+    Such as `42 s`, `3 min 05 s`, `2 h 03 min`, or `3 d 2 h`.
+    """
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -32,5 +35,5 @@ def format_duration(seconds: float) -> str:
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
     if days:
-        return f"{days} d {hour:02}:{minute:02}"
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minutes}:{second:02}"
+        return f"{days} d {hour} h"
+    return f"{hours} h {minute:02} min" if hours else f"{minutes} min {second:02} s"

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from typing import Any
 
 
 def write_line(text: str) -> None:
@@ -13,7 +14,7 @@ def write_line(text: str) -> None:
     Args:
         text: The line or lines, without the last line break.
     """
-    stream = sys.stderr
+    stream: Any = sys.stderr
     if stream is None:  # it was closed when Python started; `print` would use standard output
         return
     with contextlib.suppress(Exception):  # of whatever the script has put in its place

@@ -61,7 +61,7 @@ def test_standard_streams_that_are_closed(tmp_path: Path, mode: tuple[str, ...],
     (tmp_path / "script.py").write_text(ENDS)
     command = f"'{PROGRAM}' run {' '.join(mode)} --out run --json v.json script.py {closed}; echo code $?"
 
-    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(["/bin/bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     said = "" if ">&- 2" in closed and "<&- >&-" in closed else "done\n"
     assert done.stdout == f"{said}code 5\n"

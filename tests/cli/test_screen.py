@@ -110,7 +110,7 @@ def test_plain_lines_become_rarer(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown[:9] == [5, 10, 15, 20, 25, 30, 36, 44, 53]
     assert [later - earlier for earlier, later in itertools.pairwise(shown[-4:])] == [300, 300, 300]
     assert pace.noted == 4000
-    assert " step 4000/10000 " in capsys.readouterr().out
+    assert " step 4,000/10,000 " in capsys.readouterr().out
 
 
 def stand_in(held: InUse, *, device: float | None = 8, unified: bool = False) -> Any:

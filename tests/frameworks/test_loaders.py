@@ -110,6 +110,7 @@ class TestDatasets:
 
     def test_are_asked_no_more_often_than_without_us(self, loaders: Loaders) -> None:
         """By a sampler that does so once an epoch; batches that raise at everything pass."""
+        rows: list[object] = []
         for _ in range(2):
             rows = [row for row in DataLoader(Hostile(), batch_size=5, collate_fn=tuple)]  # noqa: C416 - as above
 

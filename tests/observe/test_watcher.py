@@ -55,7 +55,7 @@ def tell(
 
 def pressed(watcher: Watcher) -> list[str]:
     """The components that were found to press on their budgets."""
-    return [one.component for one in watcher._pressure.added_to(watcher.verdict).findings]
+    return [one.component for one in watcher.verdict.findings if one.verdict == "pressure"]
 
 
 class TestCountsInAWorker:
@@ -135,6 +135,22 @@ class TestDevice:
         assert device is not None
         assert (device.limit, device.origin, watcher.budgets.host.limit) == (8 * GB, "given", 80 * GB)
         assert not pressed(watcher)
+
+    def test_a_budget_may_be_the_devices_until_the_first_step(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On a machine that has a device: until then nobody is told that the host's memory is over it."""
+        monkeypatch.setattr("holdwater.observe.watcher.DEVICE_FILES", ("/dev/null",))
+        watcher, script = new_watcher(tmp_path, memory=8)
+        before = watcher.knows_budgets
+        tell(watcher, script, resident=9)
+        after = watcher.knows_budgets
+        monkeypatch.setattr("holdwater.observe.watcher.DEVICE_FILES", ())
+
+        script.put("steps", 0)
+
+        assert (before, after, watcher.knows_budgets) == (False, True, True)
+        assert pressed(watcher) == ["host.native"]
 
     def test_reports_a_device_over_a_budget_that_was_given(self, tmp_path: Path) -> None:
         """By what is reserved; the host's budget was given too, and is kept."""

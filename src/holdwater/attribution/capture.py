@@ -59,7 +59,7 @@ class Capture:
         try:
             import memray  # noqa: PLC0415 - an extra
         except ImportError:
-            return 'memray is not installed, so allocations were not recorded: pip install "holdwater[explain]"'
+            return "memray is not installed, so allocations were not recorded; write: pip install memray"
         if used and not hasattr(memray._memray, _LOCK):  # noqa: SLF001 - it has no public way
             return "the script uses memray itself, so allocations were not recorded"
         self._memray = memray

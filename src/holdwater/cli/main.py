@@ -1,7 +1,9 @@
 """The command `holdwater`: dispatch to a subcommand; a user's mistake is one message and exit code 2."""
 
 import argparse
+import difflib
 import logging
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     occupy_closed_streams()
     _log_to_stderr()
-    options = _parser(words).parse_args(words)
+    options = _parse(words)
     try:
         return int(options.run(options))
     except HoldwaterError as error:
@@ -41,15 +43,29 @@ def run_and_exit() -> None:
         sys.exit(STOPPED)
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of the command that is called, or of all commands if none is named."""
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; a flag that is unknown shows the usage of the command that was called.
+
+    Args:
+        words: As the user typed them.
+    """
     parser = argparse.ArgumentParser(prog="holdwater", description=holdwater.__doc__)
     parser.add_argument("--version", action="version", version=f"holdwater {holdwater.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     called = [name for name in COMMANDS if words and words[0] == name]
     for name in called or COMMANDS:
         import_module(f"holdwater.cli.{name.replace('-', '_')}").add_parser(commands)
-    return parser
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        command = commands.choices[called[0]] if called else parser
+        command.error(f"unrecognized arguments: {' '.join(unknown)}{_suggest(unknown[0], command.format_help())}")
+    return options
+
+
+def _suggest(flag: str, help_text: str) -> str:
+    """The flag of a help text that is nearest to an unknown one; empty where none is near."""
+    near = difflib.get_close_matches(flag.partition("=")[0], re.findall(r"--[a-z][a-z-]*", help_text), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class _StandardError(logging.Handler):

@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from holdwater.cli.checks import check_writable, needs_torch
-from holdwater.cli.train import add_keys, gather_config
+from holdwater.cli.train import add_config_flag, gather_config
 from holdwater.config import Config, load_profile
+from holdwater.config.flags import add_flags
+from holdwater.config.keys import MEMORY
 from holdwater.errors import ConfigError, NothingFits
 from holdwater.exit_codes import FOUND
 from holdwater.units import Bytes, format_size
@@ -34,8 +36,9 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         "and needs no GPU. Where nothing fits it ends with 3, so that it can guard a `train`. Flags of `train` "
         "that do not change the plan are accepted, and not listed here.",
     )
-    add_keys(parser)
-    largest = parser.add_mutually_exclusive_group()
+    groups = add_flags(parser, "plan", also="train")
+    add_config_flag(groups)
+    largest = groups[MEMORY].add_mutually_exclusive_group()
     largest.add_argument(
         "--max-context", action="store_true", help="find the largest --train-seq-length that fits --max-memory"
     )

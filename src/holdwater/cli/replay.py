@@ -7,12 +7,14 @@ from typing import Any
 
 from holdwater.budget import Budget, Budgets
 from holdwater.cli.checks import check_writable
+from holdwater.cli.fail_on import failure
+from holdwater.config.flags import add_flags, read_flags
+from holdwater.config.keys import VERDICT
 from holdwater.detectors.evidence import Evidence
 from holdwater.detectors.growth import by_time
 from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
-from holdwater.exit_codes import FOUND
 from holdwater.guard.summary import SCHEMA, summarise_findings
 from holdwater.observe.watcher import TICK
 from holdwater.store.history import read_history
@@ -33,9 +35,9 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="folder of the run")
     parser.add_argument("--rank", type=int, default=0, metavar="N", help="which process of the run (default: 0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
-    parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
-    parser.add_argument("--quiet", action="store_true", help="print nothing")
+    verdict = add_flags(parser, "replay")[VERDICT]
+    verdict.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
+    verdict.add_argument("--quiet", action="store_true", help="print nothing")
     parser.set_defaults(run=run)
 
 
@@ -46,11 +48,12 @@ def run(options: argparse.Namespace) -> int:
         options: The parsed command line.
 
     Returns:
-        0, or 3 with `--fail-on leak` when one was found.
+        0, or 3 when something was found that `--fail-on` names.
 
     Raises:
         StoreError: The run cannot be read, or holds no history.
     """
+    values = read_flags(options, "replay")
     check_writable("--json", options.json)
     history = read_history(options.folder, rank=options.rank)
     if len(history.samples) == 0:
@@ -60,7 +63,8 @@ def run(options: argparse.Namespace) -> int:
     verdict = judge(
         history.samples, history.budgets or UNKNOWN, config=_config(then), evidence=evidence, final=True
     ).verdict
-    code = FOUND if options.fail_on == "leak" and verdict.kind == "leak" else 0
+    pressure = [one for one in then.get("findings", []) if one["verdict"] == "pressure"]  # is measured, not judged
+    code = failure({"findings": [*summarise_findings(verdict), *pressure]}, values)
     if options.json is not None:
         summary = _summary(verdict, then, options, code)
         options.json.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

@@ -3,15 +3,18 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from holdwater.budget import Terms
 from holdwater.cli.checks import attempt, check_writable, choose_terms, free_run_folder, make_folder, write_verdict
+from holdwater.cli.fail_on import failure
 from holdwater.config.flags import add_flags, read_flags
+from holdwater.config.keys import FOLDER, PROCESSES, VERDICT
 from holdwater.errors import ConfigError
-from holdwater.exit_codes import FOUND
+from holdwater.observe.news import NOTIFY, News, read_command
 from holdwater.process.channel import Channel
 from holdwater.process.channel_folder import channel_folder
 from holdwater.process.signals import hold_signals
@@ -29,25 +32,29 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         "it a leak, how fast, where will it end? The script's output, signals and exit code are its own.",
         usage="holdwater run [OPTIONS] SCRIPT [ARGS ...]\n       holdwater run [OPTIONS] -m MODULE [ARGS ...]",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report as one HTML file")
-    parser.add_argument(
+    groups = add_flags(parser, "run")
+    folder, verdict = groups[FOLDER], groups[VERDICT]
+    folder.add_argument(
         "--out", type=Path, metavar="FOLDER", help="folder of the run (default: runs/<date>-<name>)"
     )
-    parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
+    verdict.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
+    verdict.add_argument("--report", type=Path, metavar="FILE", help="write the report as one HTML file")
+    verdict.add_argument("--notify", metavar="COMMAND", help=NOTIFY)
+    verdict.add_argument("--quiet", action="store_true", help="print nothing of holdwater's own")
+    add_supervision_flags(groups[PROCESSES])
     parser.add_argument("--steps", type=int, default=0, metavar="N", help="end the run with 0 after N steps")
-    parser.add_argument("--quiet", action="store_true", help="print nothing of holdwater's own")
-    add_supervision_flags(parser)
-    add_flags(parser, "run")
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="SCRIPT [ARGS ...]", help="what to run")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the script; return its exit code, or 3 if a leak was found with `--fail-on leak`."""
+    """Run the script; return its exit code, or 3 in place of 0 if what `--fail-on` names was found."""
     words = _words(options)
-    values = read_flags(options, "run")
+    values = read_flags(options, "run") | {"steps": options.steps}
+    news = News(
+        quiet=options.quiet, command=read_command(options.notify), least=values["least"] or 0.0, who=_who()
+    )
     rank = int(os.environ.get("RANK", "0") or 0)
     json_file, page = _files(options, rank)
     terms = choose_terms(values["max_memory"], values["max_host_memory"])
@@ -55,11 +62,8 @@ def run(options: argparse.Namespace) -> int:
     going_on = options.out if options.resume else None
     out = make_folder(going_on or free_run_folder(options.out, Path(words[0]).stem, rank=rank))
     target = ["-m", *words] if options.module else words
-    if supervised:
-        summary = _supervise(values | {"steps": options.steps}, target, terms, out)
-    else:
-        summary = _observe(options, target, terms, out)
-    summary = _complete(summary, options)
+    start = _supervise if supervised else _observe
+    summary = _complete(start(values, target, terms, out, news), values)
 
     def leave() -> None:
         """Write what was asked for; what fails here does not change how the script has ended."""
@@ -71,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
             attempt(f"--report {page}", lambda: _write_report(out, page, rank))
         if not options.quiet:
             attempt("the verdict", lambda: _say(summary, out))
+        news.close()
 
     return die_as(int(summary["exit_code"]), leave)
 
@@ -88,55 +93,64 @@ def _files(options: argparse.Namespace, rank: int) -> tuple[Path | None, Path | 
     return json_file, page
 
 
-def _observe(options: argparse.Namespace, words: list[str], terms: Terms, out: Path) -> dict[str, Any]:
+def _observe(
+    values: Mapping[str, Any], words: list[str], terms: Terms, out: Path, news: News
+) -> dict[str, Any]:
     """Run the script once; return its judgement, if there is one, and its exit code."""
     with channel_folder(out) as channel:
-        return _follow(options, words, terms, out, channel)
+        command = script_command(channel.path.parent, words, last_step=values["steps"])
+        hold_signals(words)
+        process = ScriptProcess(command, os.environ)
+        try:
+            return _follow(process, channel, values, words, terms, out, news)
+        except Exception as error:  # noqa: BLE001 - what is started is followed to its end
+            write_line(f"holdwater: the script is not observed any more, and there is no verdict: {error!r}")
+            while process.wait(1.0):
+                pass
+            return {"exit_code": process.exit_status}
 
 
-def _follow(
-    options: argparse.Namespace, words: list[str], terms: Terms, out: Path, channel: Channel
+def _follow(  # noqa: PLR0913, PLR0917 - what there is before the script is started
+    process: ScriptProcess,
+    channel: Channel,
+    values: Mapping[str, Any],
+    words: list[str],
+    terms: Terms,
+    out: Path,
+    news: News,
 ) -> dict[str, Any]:
-    """Start the script, and observe it until it has ended; an error of ours ends the observation only."""
-    command = script_command(channel.path.parent, words, last_step=options.steps)
-    hold_signals(words)
-    process = ScriptProcess(command, os.environ)
-    try:
-        from holdwater.observe.observed_run import ObservedRun  # noqa: PLC0415 - numpy loads while the script starts
-        from holdwater.store.run_store import open_store  # noqa: PLC0415
+    """Observe a script until it has ended."""
+    from holdwater.observe.observed_run import ObservedRun  # noqa: PLC0415 - numpy loads while the script starts
+    from holdwater.store.run_store import open_store  # noqa: PLC0415
 
-        rank = int(os.environ.get("RANK", "0") or 0)
-        store = open_store(out, rank=rank)
-        observed = ObservedRun(process, channel, terms, store, words=words)
-        observed.follow()
-        summary = observed.summary() | {"exit_code": observed.exit_code}
-        observed.write_down(_complete(dict(summary), options))
-        observed.close()
-        observed.store.close()
-    except Exception as error:  # noqa: BLE001 - what is started is followed to its end
-        write_line(f"holdwater: the script is not observed any more, and there is no verdict: {error!r}")
-        while process.wait(1.0):
-            pass
-        return {"exit_code": process.exit_status}
+    rank = int(os.environ.get("RANK", "0") or 0)
+    observed = ObservedRun(process, channel, terms, open_store(out, rank=rank), words=words, news=news)
+    observed.follow()
+    summary = observed.summary() | {"exit_code": observed.exit_code}
+    observed.write_down(_complete(dict(summary), values))
+    observed.close()
+    observed.store.close()
     return summary
 
 
-def _supervise(values: dict[str, Any], words: list[str], terms: Terms, out: Path) -> dict[str, Any]:
+def _supervise(
+    values: Mapping[str, Any], words: list[str], terms: Terms, out: Path, news: News
+) -> dict[str, Any]:
     """Run the script in one process after another; return the judgement of all, and the exit code."""
     hold_signals(words)
     from holdwater.supervise.scripts import SupervisedRun  # noqa: PLC0415 - numpy starts threads
 
     with ExitStack() as closing:
-        return SupervisedRun(values, words, terms, out, closing).run()
+        supervised = SupervisedRun(values, words, terms, out, closing)
+        supervised.news = news
+        return supervised.run()
 
 
-def _complete(summary: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+def _complete(summary: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The judgement as JSON (schema 1), with the command and the exit code."""
     if "verdict" not in summary:
         return summary
-    code = int(summary.pop("exit_code"))
-    if code == 0 and options.fail_on == "leak" and summary["verdict"] == "leak":
-        code = FOUND
+    code = int(summary.pop("exit_code")) or failure(summary, values)
     from holdwater.guard.summary import of_command  # noqa: PLC0415 - numpy is loaded after the script has ended
 
     return of_command(summary, ["holdwater", *sys.argv[1:]], code)
@@ -178,12 +192,7 @@ def _say(summary: dict[str, Any], out: Path) -> None:
     """Print the verdict to standard error: standard output is the script's."""
     from holdwater.report.explained import explanations_in_words  # noqa: PLC0415 - the script is started first
 
-    who = (
-        f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ else ""
-    )
-    lines = [
-        f"holdwater: {who}{summary['verdict']} after {summary['steps']} steps (clock: {summary['step_source']})"
-    ]
+    lines = [f"holdwater: {_who()}{summary['verdict']} {_by_clock(summary)}"]
     replaced = [action["seconds"] for action in summary["actions"] if action["action"] == "recycle"]
     if replaced:
         middle = sorted(replaced)[len(replaced) // 2]
@@ -194,3 +203,16 @@ def _say(summary: dict[str, Any], out: Path) -> None:
         lines += [f"holdwater:     {line}" for line in words]
     lines.append(f"holdwater:   history: {out} (holdwater report {out})")
     write_line("\n".join(lines))
+
+
+def _who() -> str:
+    """The rank of this process where there are several; else empty."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
+    return f"rank {os.environ['RANK']}: " if several else ""
+
+
+def _by_clock(summary: Mapping[str, Any]) -> str:
+    """How long the run was, by its clock."""
+    if summary["step_source"] == "time":
+        return f"by the clock: it counted {summary['steps']:,} steps"
+    return f"after {summary['steps']:,} steps (clock: {summary['step_source']})"

@@ -4,15 +4,16 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdwater.cli.checks import check_writable, needs_torch, write_verdict
+from holdwater.cli.fail_on import failure
 from holdwater.config import Config, Profile, choose_profile, gather, load_profile
 from holdwater.config.flags import add_flags
-from holdwater.config.keys import KEYS
-from holdwater.exit_codes import FOUND
+from holdwater.config.keys import FOLDER, KEYS, MODEL, PROCESSES, STEPS, VERDICT
 from holdwater.process.restart_context import RestartContext, leave_at_once
 from holdwater.process.signals import hold_signals
 from holdwater.store.checkpoints import MANIFEST
@@ -34,8 +35,9 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         "run goes on, and judged at its end. Every flag is also a key of --config FILE and an "
         "environment variable HOLDWATER_NAME; flags are strongest.",
     )
-    add_keys(parser)
-    parser.add_argument(
+    groups = add_flags(parser, "train")
+    add_config_flag(groups)
+    groups[FOLDER].add_argument(
         "--resume",
         nargs="?",
         const="",
@@ -43,23 +45,23 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         help="go on in --out, in the newest run, or from the run or checkpoint PATH; a checkpoint with a new "
         "--out begins a branch, which may have another --learning-rate, --warmup-steps and --steps",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
-    parser.add_argument("--callback", metavar="MODULE:FUNCTION", help="called with the guard after each step")
-    parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
-    parser.add_argument(
+    groups[VERDICT].add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
+    groups[STEPS].add_argument(
+        "--callback", metavar="MODULE:FUNCTION", help="called with the guard after each step"
+    )
+    groups[PROCESSES].add_argument(
         "--no-supervise", action="store_true", help="train in this process: no other is started when it dies"
     )
     parser.set_defaults(run=run)
 
 
-def add_keys(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each key of the configuration, and --config.
+def add_config_flag(groups: Mapping[str, Any]) -> None:
+    """Add --config.
 
     Args:
-        parser: A subcommand's parser.
+        groups: Of the command's help text, by name.
     """
-    add_flags(parser, "train")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of the same keys")
+    groups[MODEL].add_argument("--config", type=Path, metavar="FILE", help="YAML file of the same keys")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -94,8 +96,7 @@ def _train(options: argparse.Namespace, restart: RestartContext | None) -> int:
     if result.recycled_at is not None:
         leave_at_once(restart, result.recycled_at)
     code = result.exit_code
-    if code == 0 and options.fail_on == "leak" and result.summary.get("verdict") == "leak":
-        code = FOUND
+    code = code or failure(result.summary, config)
     if options.json is not None:
         verdict = {**result.summary, "step_source": "train", "command": command, "exit_code": code}
         write_verdict(options.json, verdict)

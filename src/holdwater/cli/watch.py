@@ -12,12 +12,14 @@ from rich.table import Table
 
 from holdwater.budget import Budgets
 from holdwater.cli.checks import check_writable, choose_terms, free_run_folder
+from holdwater.cli.fail_on import failure
 from holdwater.config.flags import add_flags, read_flags
+from holdwater.config.keys import FOLDER, VERDICT
 from holdwater.errors import ConfigError, ProbeError
-from holdwater.exit_codes import FOUND
 from holdwater.guard.account import Overhead
 from holdwater.guard.summary import RunSummary, of_command
 from holdwater.observe.candidates import Candidate, find_training, training_process
+from holdwater.observe.news import NOTIFY, News, read_command
 from holdwater.observe.recorder import Record
 from holdwater.observe.request import ask_inventory
 from holdwater.observe.watcher import Watcher
@@ -42,17 +44,19 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         "--every", type=float, default=5.0, metavar="SECONDS", help="between two readings (default: 5)"
     )
     parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after this time")
-    add_flags(parser, "watch")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run (default: nothing is kept)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
-    parser.add_argument("--fail-on", choices=["leak"], help="exit with 3 when a leak was found")
+    groups = add_flags(parser, "watch")
+    groups[FOLDER].add_argument(
+        "--out", type=Path, metavar="FOLDER", help="folder of the run (default: nothing is kept)"
+    )
+    groups[VERDICT].add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
+    groups[VERDICT].add_argument("--notify", metavar="COMMAND", help=NOTIFY)
+    groups[VERDICT].add_argument("--quiet", action="store_true", help="print nothing")
     parser.add_argument(
         "--explain",
         action="store_true",
         help="ask the process once what it holds (tensors, objects, optimizer state), print it, and end; "
         "it must have been started by `holdwater run`",
     )
-    parser.add_argument("--quiet", action="store_true", help="print nothing")
     parser.set_defaults(run=run)
 
 
@@ -63,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         options: The parsed command line.
 
     Returns:
-        0, or 3 with `--fail-on leak` when one was found.
+        0, or 3 when something was found that `--fail-on` names.
 
     Raises:
         ConfigError: There is no such process, or more than one.
@@ -74,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not options.every > 0:
         raise ConfigError(f"--every is {options.every:g}, but time must pass between readings; write 1 or more")
-    budgets = read_flags(options, "watch")
+    values, command = read_flags(options, "watch"), read_command(options.notify)
     check_writable("--json", options.json)
     named = options.pid if options.pid is not None else _one(options.name)
     pid = training_process(named)
@@ -88,15 +92,25 @@ def run(options: argparse.Namespace) -> int:
         ) from error
     if options.explain:
         return _explain(pid, options, console)
-    watcher = Watcher(outside, choose_terms(budgets["max_memory"], budgets["max_host_memory"]), tick=options.every)
+    return _watch(outside, options, console, values, command)
+
+
+def _watch(
+    outside: Outside, options: argparse.Namespace, console: Console, values: dict[str, Any], command: list[str]
+) -> int:
+    """Watch, tell what is found, and judge; return the exit code."""
+    terms = choose_terms(values["max_memory"], values["max_host_memory"])
+    watcher = Watcher(outside, terms, tick=options.every)
     record = None if options.out is None else _record(options.out, watcher, outside)
-    console.print(f"watching {pid}: {outside.command()[:100]}")
+    news = News(quiet=True, command=command, least=values["least"] or 0.0)
+    console.print(f"watching {outside.pid}: {outside.command()[:100]}")
     began = time.perf_counter()
-    _follow(watcher, record, options, console)
+    _follow(watcher, record, options, console, news)
+    news.close()
     summary = _summary(watcher, watcher.budgets, time.perf_counter() - began)
     if record is not None:
         record.write(lambda: summary, now=True)
-    return _leave(summary, options, console)
+    return _leave(summary, options, console, failure(summary, values))
 
 
 def _explain(pid: int, options: argparse.Namespace, console: Console) -> int:
@@ -109,9 +123,8 @@ def _explain(pid: int, options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _leave(summary: dict[str, Any], options: argparse.Namespace, console: Console) -> int:
+def _leave(summary: dict[str, Any], options: argparse.Namespace, console: Console, code: int) -> int:
     """Write and print the verdict; return the exit code."""
-    code = FOUND if options.fail_on == "leak" and summary["verdict"] == "leak" else 0
     if options.json is not None:
         report = of_command(summary, ["holdwater", *sys.argv[1:]], code)
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -121,12 +134,15 @@ def _leave(summary: dict[str, Any], options: argparse.Namespace, console: Consol
     return code
 
 
-def _follow(watcher: Watcher, record: Record | None, options: argparse.Namespace, console: Console) -> None:
+def _follow(
+    watcher: Watcher, record: Record | None, options: argparse.Namespace, console: Console, news: News
+) -> None:
     """Read until the process has ended, the time is over, or Ctrl-C is pressed."""
     end = time.perf_counter() + options.seconds if options.seconds else float("inf")
     said = None
     try:
         while watcher.turn() and time.perf_counter() < end:
+            news.tell(watcher)
             if record is not None:
                 record.write(lambda: _summary(watcher, watcher.budgets, 0.0))
             if watcher.verdict is not said:
@@ -138,6 +154,7 @@ def _follow(watcher: Watcher, record: Record | None, options: argparse.Namespace
     except KeyboardInterrupt:
         console.print("stopped watching; the process continues")
     watcher.finish()
+    news.tell(watcher, final=True)
 
 
 def _line(watcher: Watcher) -> str:

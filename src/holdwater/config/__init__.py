@@ -26,3 +26,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any name of this package
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from holdwater.config.keys import KEYS, Command, Key
+from holdwater.config.keys import KEYS, KEYS_BY_GROUP, Command, Key
 from holdwater.errors import ConfigError, SeveralConfigErrors
 
 
@@ -16,16 +16,27 @@ def keys_of(command: Command) -> tuple[Key, ...]:
     return tuple(key for key in KEYS if command in key.commands)
 
 
-def add_flags(parser: Any, command: Command) -> None:  # noqa: ANN401 - argparse has no public type for it
+def add_flags(parser: Any, command: Command, *, also: Command | None = None) -> dict[str, Any]:  # noqa: ANN401
     """Add the flags of a command; what was written is read later, so that all mistakes are reported at once.
 
     Args:
-        parser: Of the command.
+        parser: Of the command; argparse has no public type for it.
         command: Its name.
+        also: Another command whose flags are accepted as well, and not shown.
+
+    Returns:
+        The groups of its help text by name; one without flags is not shown.
     """
-    for key in keys_of(command):
-        text = key.help + key.shown_default(command)
-        parser.add_argument(key.flag, dest=key.name, metavar=key.metavar, help=text)
+    groups = {}
+    for name, keys in KEYS_BY_GROUP.items():
+        groups[name] = parser.add_argument_group(name)
+        for key in keys:
+            if command in key.commands:
+                text = key.help + key.shown_default(command)
+                groups[name].add_argument(key.flag, dest=key.name, metavar=key.metavar, help=text)
+            elif also in key.commands:
+                parser.add_argument(key.flag, dest=key.name, metavar=key.metavar, help=argparse.SUPPRESS)
+    return groups
 
 
 def read_flags(options: argparse.Namespace, command: Command) -> dict[str, Any]:

@@ -95,6 +95,20 @@ def size_of(model: str) -> float | None:
     return (layers * width * (2 * width + 2 * keys + 3 * inner) + tables * vocabulary * width) / 1e9
 
 
+def positions_of(model: str) -> float:
+    """Positions that a model in a folder has, by its configuration; infinite where that does not say it.
+
+    Args:
+        model: A folder, or a hub name.
+    """
+    try:
+        known = json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8"))
+        known |= known.get("text_config") or {}
+        return int(known.get("max_position_embeddings") or known["n_positions"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return math.inf
+
+
 def full_name(model: str, profile: Profile | None) -> str:
     """The name that a short name of a model stands for.
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from holdwater.config.keys import BY_NAME, KEYS, Key, percentage, rate, size
-from holdwater.config.profile import Profile, full_name
+from holdwater.config.keys import ALL_WEIGHTS_RATE, BY_NAME, KEYS, Key
+from holdwater.config.profile import Profile, full_name, positions_of
+from holdwater.config.readers import percentage, rate, size
 from holdwater.errors import ConfigError, SeveralConfigErrors
 
 PREFIX = "HOLDWATER_"
@@ -70,6 +71,7 @@ def gather(
         source.apply(config, mistakes)
     if config.values["model"] is not None:
         config.values["model"] = full_name(config.values["model"], profile)
+        _apply_tuning_defaults(config)
     if profile is not None:
         _apply_profile(profile, config)
     if mistakes:
@@ -148,6 +150,15 @@ def _read_file(file: Path, mistakes: list[str]) -> dict[str, object]:
     return top | {str(name): value for name, value in nested.items()}
 
 
+def _apply_tuning_defaults(config: Config) -> None:
+    """Use the defaults of fine-tuning, where no source has a value."""
+    usual = {key.name: key.tuned.value for key in KEYS if key.tuned is not None}
+    usual["train_seq_length"] = min(usual["train_seq_length"], positions_of(config.values["model"]))
+    if config.values["lora_rank"] == 0:
+        usual["learning_rate"] = ALL_WEIGHTS_RATE
+    config.values.update({name: value for name, value in usual.items() if config.origins[name] == "default"})
+
+
 def _apply_profile(profile: Profile, config: Config) -> None:
     """Take a profile's row for the preset or the model, where no stronger source has a value."""
     for name, value in profile.row(config.values["model"], str(config.values["preset"])).items():
@@ -171,4 +182,6 @@ def _plain(name: str, value: object) -> object:
         return value / 1e6
     if reader is percentage and isinstance(value, float):
         return value * 100
+    if isinstance(value, tuple):
+        return ",".join(value)
     return str(value) if isinstance(value, Path) else value

@@ -11,6 +11,7 @@ from holdwater.probes.sample import Sample
 from holdwater.units import Bytes, Step, format_size
 
 PressureLevel = Literal["calm", "threshold", "waiting", "over budget", "stopping"]
+OVER_BUDGET: PressureLevel = "over budget"
 LEVELS: tuple[PressureLevel, ...] = ("calm", "threshold", "waiting", "over budget", "stopping")
 """From harmless to severe."""
 
@@ -68,10 +69,11 @@ class Pressure:
     def __init__(self) -> None:
         self._findings: dict[Pool, Finding] = {}
 
-    def note(self, step: Step, headroom: Headroom) -> None:
-        """Add a sample's pressure."""
+    def note(self, step: Step, headroom: Headroom) -> bool:
+        """Add a sample's pressure; return whether there is a new finding."""
         if headroom.level in {"calm", "threshold"}:
-            return
+            return False
+        known = len(self._findings)
         for one in headroom.pools:
             if one.pool not in self._findings and one.level not in {"calm", "threshold"}:
                 self._findings[one.pool] = Finding(
@@ -81,6 +83,7 @@ class Pressure:
                     onset_step=step,
                     message=f"{one.level}: {one.reason}",
                 )
+        return len(self._findings) > known
 
     def added_to(self, verdict: Verdict) -> Verdict:
         """A verdict with these findings added, if there are any."""
@@ -125,7 +128,7 @@ def _judge_use(use: Use, config: HeadroomConfig) -> Headroom:
     """The level of a pool that is above its threshold."""
     said, budget = f"{use.whose} is {format_size(use.used)}", f"the budget of {format_size(use.limit)}"
     if use.used > use.limit:
-        return Headroom("over budget", f"{said}, over {budget}", use.pool, use.component)
+        return Headroom(OVER_BUDGET, f"{said}, over {budget}", use.pool, use.component)
     return Headroom("threshold", f"{said}, over {config.threshold:.0%} of {budget}", use.pool, use.component)
 
 

@@ -15,6 +15,7 @@ from holdwater.errors import StoreError
 from holdwater.guard.account import Account, Overhead
 from holdwater.guard.summary import RunSummary, summarise_budgets
 from holdwater.observe.agent.shared_memory import NOTED
+from holdwater.observe.news import News
 from holdwater.observe.recorder import Record
 from holdwater.observe.watcher import Watcher
 from holdwater.probes.outside import Outside
@@ -46,6 +47,7 @@ class ObservedRun:
         words: Sequence[str],
         asks: bool = True,
         first_step: int = 0,
+        news: News | None = None,
     ) -> None:
         """Observe a script that was started.
 
@@ -56,9 +58,11 @@ class ObservedRun:
             store: Stores the history.
             words: What is run, for the report.
             first_step: The step that the process continues from.
+            news: Tells what is found while the run goes on; None tells nothing.
             asks: Whether to ask the process what it holds; unnecessary if the growth is explained already.
         """
         self.process, self.channel = process, channel
+        self._news = news or News(quiet=True)
         place = channel.path.parent
         folder = place if asks else None
         outside = Outside(process.pid, noted=place / NOTED, may_have_ended=True)
@@ -94,11 +98,13 @@ class ObservedRun:
         self.watcher.turn()
         if self.channel.state == "ending":
             self.watcher.end()
+        self._news.tell(self.watcher)
         self._write()
 
     def finish(self) -> None:
         """Judge for the last time, when the script's process has ended."""
         self.watcher.finish()
+        self._news.tell(self.watcher, final=True)
 
     def _write(self) -> None:
         """Write the history to the store; an error here must not reach the script."""

@@ -86,6 +86,15 @@ class Questions:
         """Whether a question has not been answered yet."""
         return max(self._channel.get("answered"), self._answered) < self.asked
 
+    def is_testing(self, judgement: Judgement) -> bool:
+        """Whether an experiment is still to show if a growth is a leak.
+
+        Args:
+            judgement: The newest.
+        """
+        may_ask = self.asked < MOST_QUESTIONS and self._channel.state in {"running", "ending"}
+        return judgement.untested and (self.waiting or may_ask)
+
     @property
     def expecting(self) -> bool:
         """Whether an answer is expected soon: the next question may depend on it."""

@@ -5,6 +5,7 @@ ends. If a script counts no steps the clock is time: a step is then a tenth of a
 """
 
 import math
+import os
 import time
 import traceback
 from dataclasses import fields, replace
@@ -36,12 +37,19 @@ LEAST_STEPS = 24
 """A run with fewer counted steps is judged by time."""
 PATIENCE, PATIENT_SHARE = 10.0, 0.01
 """Seconds to wait at the end of a run for the explanation of a leak, or this part of the run if that is more."""
+DEVICE_FILES = ("/dev/nvidiactl", "/dev/kfd")
+"""Files of a machine that has a device, by CUDA's and ROCm's drivers."""
 MOST_ERRORS = 12
 """Most internal errors that are kept."""
 
 
 class Watcher:
     """The history and the verdict of one process."""
+
+    settled = True
+    """Whether no experiment is still to show if a growth is a leak."""
+    _judged = Verdict("unknown", Step(0), ())
+    """The newest judgement, without pressure."""
 
     def __init__(
         self,
@@ -105,6 +113,16 @@ class Watcher:
         return {finding: made for finding, made in pairs if made is not None}
 
     @property
+    def knows_budgets(self) -> bool:
+        """Whether the budgets stay: one that was given is the device's once the process begins to use one."""
+        return not self._is_unsettled() or self.steps > 0 or not any(map(os.path.exists, DEVICE_FILES))
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._outside.pid
+
+    @property
     def steps(self) -> int:
         """Steps that the process has counted."""
         return 0 if self._channel is None else self._channel.get("steps")
@@ -162,9 +180,12 @@ class Watcher:
             ended = self._channel is not None and self._channel.state in {"ending", "ended"}
             self._regions.read(self._now, at_end=final or ended)
             judgement = self._judge(final=final)
+        self._judged = judgement.verdict
         self.verdict = self._dated(self._pressure.added_to(judgement.verdict))
         if self.questions is not None:
             self.questions.ask(judgement, self.steps, final=final)
+            by_step = self.timeline is self.by_step
+            self.settled = not (by_step and self.questions.is_testing(judgement))
         return judgement
 
     def _judge(self, *, final: bool) -> Judgement:
@@ -340,6 +361,7 @@ class Watcher:
         """
         self.budgets = self._held_against = terms.budgets()
         self._pressure = Pressure()  # earlier findings used other budgets
+        self.verdict = self._dated(self._judged)
         if (device := self.budgets.device) is not None and device.origin == "found":  # no smaller budget was given
             self._held_against = replace(self.budgets, device=Budget(Bytes(size), "found", "the device's size"))
 
@@ -350,7 +372,8 @@ class Watcher:
         if sample.device is not None and device is not None and device.origin == "found":
             live = sample.device.allocated  # PyTorch's reserved memory fills the device in a healthy run too
             sample = replace(sample, device=DeviceMemory(live, live))
-        self._pressure.note(step, judge_headroom(sample, self._held_against, self._headroom))
+        if self._pressure.note(step, judge_headroom(sample, self._held_against, self._headroom)):
+            self.verdict = self._dated(self._pressure.added_to(self._judged))
 
     def _take_answers(self) -> None:
         """Read the answers of the process, and judge again with them."""

@@ -16,16 +16,16 @@ NEED_A_SUPERVISOR = ("reload_interval_steps", "reload_memory_threshold_gb", "han
 """Keys that mean nothing where no other process would be started."""
 
 
-def add_supervision_flags(parser: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
+def add_supervision_flags(group: Any) -> None:  # noqa: ANN401 - argparse has no public type for it
     """Add the two flags that are no keys of the configuration.
 
     Args:
-        parser: Of the subcommand.
+        group: Of the subcommand's help text.
     """
-    parser.add_argument(
+    group.add_argument(
         "--supervise", action="store_true", help="start the script's process again when it dies or is replaced"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, under --supervise")
+    group.add_argument("--resume", action="store_true", help="go on with the run in --out, under --supervise")
 
 
 def is_supervised(options: argparse.Namespace, values: Mapping[str, Any]) -> bool:

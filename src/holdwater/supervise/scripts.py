@@ -13,6 +13,7 @@ from holdwater.actions.perform import Outcome
 from holdwater.budget import Terms
 from holdwater.config.replacement import replacement_config
 from holdwater.guard.summary import join_summaries
+from holdwater.observe.news import News
 from holdwater.observe.observed_run import ObservedRun
 from holdwater.policy.restarts import Answer, RestartConfig
 from holdwater.process.channel import Channel
@@ -38,6 +39,8 @@ class SupervisedRun(RunHooks):
     """One script, in one process after another; what it adds to the restart loop: each process is observed."""
 
     what = "script"
+    news: News | None = None
+    """Tells what is found while the run goes on; None tells nothing."""
 
     def __init__(
         self, values: Mapping[str, Any], words: Sequence[str], terms: Terms, out: Path, closing: ExitStack
@@ -123,7 +126,7 @@ class SupervisedRun(RunHooks):
         try:
             self._observed = ObservedRun(
                 process, self._supervisor.channel, self._terms, self._store,
-                words=self._words, asks=asks, first_step=first_step,
+                words=self._words, asks=asks, first_step=first_step, news=self.news,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - what is started is followed to its end
             log.warning("this process is not observed: %r", error)

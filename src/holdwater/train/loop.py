@@ -157,7 +157,7 @@ class TrainingLoop:
         better = bool(loss < state.best)
         state.best = min(state.best, loss)
         state.best_step = state.step if better else state.best_step
-        self.screen.say(f"step {state.step}: validation loss {loss:.3f} nats a token{state.remarks}")
+        self.screen.say(f"step {state.step:,}: validation loss {loss:.3f} nats a token{state.remarks}")
         if settings.sample_length and math.isfinite(loss):
             self.screen.say(f"  {state.sample(settings.sample_length)!r}")
         self.screen.leave_out(time.perf_counter() - began)

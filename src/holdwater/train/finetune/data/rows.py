@@ -114,7 +114,7 @@ class SavedRows:
             datasets: Any = importlib.import_module("datasets")  # takes a second, and is an extra
         except ImportError:
             raise DataError(
-                f'--data {path} needs the library datasets, which is not installed; pip install "holdwater[data]"'
+                f"--data {path} needs the library datasets, which is not installed; write: pip install datasets"
             ) from None
         datasets.disable_progress_bars()
         try:
