@@ -19,10 +19,10 @@ def write_line(text: str) -> None:
         return
     with contextlib.suppress(Exception):  # of whatever the script has put in its place
         stream.flush()
-        if stream is sys.__stderr__:
-            os.write(stream.fileno(), f"{text}\n".encode(errors="backslashreplace"))
-        else:
+        if stream is not sys.__stderr__:
             stream.write(f"{text}\n")
+            return
+        os.write(2, f"{text}\n".encode(errors="backslashreplace"))
 
 
 def flush_or_drop() -> None:

@@ -95,3 +95,40 @@ class TestOverBudget:
 
         assert done.returncode == 5
         assert not quiet or done.stderr == "the end\n"
+
+
+LEAK = """
+import time, torch
+torch.manual_seed(0); torch.set_num_threads(1)
+model = torch.nn.Linear(16, 4)
+optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+kept = []
+for step in range(300):
+    model(torch.randn(8, 16)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    kept.append(torch.ones(50_000))
+    time.sleep(0.02)
+"""
+"""Keeps 200 kB a step."""
+
+
+@pytest.mark.alone
+class TestLeast:
+    """The smallest leak that matters."""
+
+    @pytest.mark.parametrize(("least", "status"), [("100kB/step", 3), ("1MB/step", 0)])
+    def test_decides_what_fails_and_what_is_told(
+        self, holdwater: Run, tmp_path: Path, least: str, status: int
+    ) -> None:
+        """The verdict is a leak in both."""
+        (tmp_path / "leak.py").write_text(LEAK)
+        flags = ("--fail-on", "leak", "--least", least, "--json", "v.json", "--max-memory", "8GB", "--quiet")
+
+        done = holdwater("run", *flags, "--notify", "sh -c 'cat >> notes'", "leak.py")
+
+        verdict = json.loads((tmp_path / "v.json").read_text())
+        assert (done.returncode, done.stderr, verdict["verdict"]) == (status, "", "leak")
+        notes = tmp_path / "notes"
+        told = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
+        assert [(row["verdict"], row["component"]) for row in told] == [("leak", "host.tensors")] * (status == 3)

@@ -1,5 +1,6 @@
 """Help texts, usage, public names, and what is said where a package is missing."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -70,6 +71,19 @@ class TestUsage:
         assert ended.value.code == 0
         assert shown.startswith(f"usage: holdwater {command}")
         assert command not in {"train", "run", "watch", "plan"} or "\nmemory:\n" in shown
+
+
+def test_documents_show_the_tree_that_they_lie_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help texts come from what PYTHONPATH names, not from another installed one."""
+    (tmp_path / "another_tree.py").write_text("print('its help')")
+    spec = importlib.util.spec_from_file_location("check_docs", ROOT / "docs" / "check_docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    check_docs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check_docs)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    assert check_docs.help_text("another_tree") == "```\nits help\n```\n"
 
 
 def test_public_names_can_be_listed() -> None:

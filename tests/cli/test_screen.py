@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from holdwater.budget import Budget, Budgets, InUse
-from holdwater.train.progress import PlainScreen, Progress, memory_against_budget
+from holdwater.train.progress import PlainScreen, Progress, format_pace, memory_against_budget
 from holdwater.units import Bytes
 
 GB = 10**9
@@ -94,6 +94,14 @@ class Pace:
     def left(self, step: int) -> float:
         """Seconds."""
         return 60.0 - step / 100
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0.0, "0.0 steps/s"), (0.25, "4.0 s/step"), (2.345, "2.3 steps/s"), (99.6, "100 steps/s")]
+)
+def test_slow_steps_are_not_written_as_none(rate: float, text: str) -> None:
+    """A step of a large model may take seconds."""
+    assert format_pace(rate) == text
 
 
 def test_plain_lines_become_rarer(capsys: pytest.CaptureFixture[str]) -> None:

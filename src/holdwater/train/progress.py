@@ -124,16 +124,20 @@ class Speed:
         return (self.steps - step) * (time.perf_counter() - self._working_since) / done if done else 0.0
 
     @property
-    def rate_in_words(self) -> str:
-        """Steps per second; seconds per step where those are slower."""
-        if 0 < self.rate < 1:
-            return f"{1 / self.rate:.1f} s/step"
-        return f"{self.rate:.{0 if self.rate >= 10 else 1}f} steps/s"
-
-    @property
     def tokens_per_second(self) -> float:
         """Tokens per second."""
         return self.rate * self._tokens_in_step
+
+
+def format_pace(rate: float) -> str:
+    """Write steps per second, or seconds per step where those are slower.
+
+    Args:
+        rate: Steps per second.
+    """
+    if 0 < rate < 1:
+        return f"{1 / rate:.1f} s/step"
+    return f"{rate:.{0 if rate >= 10 else 1}f} steps/s"
 
 
 def memory_against_budget(guard: Guard) -> str:
@@ -193,7 +197,7 @@ class LiveScreen:
             f"mem [bold]{memory_against_budget(progress.guard)}[/]",
             f"loss [bold]{progress.loss:.3f}[/] avg {pace.average:.3f} {pace.trend}",
             f"left {format_duration(pace.left(progress.step))}",
-            pace.rate_in_words,
+            format_pace(pace.rate),
             f"{pace.tokens_per_second:,.0f} tok/s",
             f"lr {progress.learning_rate:.1e}",
         ]
@@ -249,7 +253,7 @@ class PlainScreen:
         self.say(
             f"{format_duration(pace.elapsed)}  step {progress.step:,}/{pace.steps:,}  "
             f"loss {progress.loss:.3f} (average {pace.average:.3f} {pace.trend})  "
-            f"lr {progress.learning_rate:.2e}  {pace.rate_in_words}  {pace.tokens_per_second:,.0f} tokens/s  "
+            f"lr {progress.learning_rate:.2e}  {format_pace(pace.rate)}  {pace.tokens_per_second:,.0f} tokens/s  "
             f"left {format_duration(pace.left(progress.step))}  memory {memory_against_budget(progress.guard)}"
         )
 
