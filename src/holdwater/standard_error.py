@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-from typing import Any
 
 
 def write_line(text: str) -> None:
@@ -14,15 +13,15 @@ def write_line(text: str) -> None:
     Args:
         text: The line or lines, without the last line break.
     """
-    stream: Any = sys.stderr
+    stream = sys.stderr
     if stream is None:  # it was closed when Python started; `print` would use standard output
         return
     with contextlib.suppress(Exception):  # of whatever the script has put in its place
         stream.flush()
-        if stream is not sys.__stderr__:
+        if stream is (original := sys.__stderr__) and original is not None:
+            os.write(stream.fileno(), f"{text}\n".encode(errors="backslashreplace"))
+        else:
             stream.write(f"{text}\n")
-            return
-        os.write(2, f"{text}\n".encode(errors="backslashreplace"))
 
 
 def flush_or_drop() -> None:

@@ -210,7 +210,7 @@ def main() -> None:
 
 def _prepare(request: dict[str, Any], lifeline: int) -> Callable[[], None]:
     """Set up this child as the request asks; return the function to run."""
-    threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=_watch, args=(lifeline,), daemon=True, name="holdwater-lifeline").start()
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = list(request["argv"])

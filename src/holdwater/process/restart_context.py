@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from holdwater.process.channel import Channel
+from holdwater.process.finalizing import free_users_modules
 from holdwater.process.signals import FORWARDED
 
 VARIABLE = "HOLDWATER_RESTART"
@@ -178,8 +179,8 @@ def stop_received() -> int | None:
 def leave_at_once(restart: RestartContext | None, step: int) -> NoReturn:
     """End this process so that another continues, which starts while the kernel still frees this one's memory.
 
-    Exit handlers run, and nothing else. Signals that come from now on are for the next process, and so is a stop
-    that no step has seen.
+    Exit handlers run, and what the script's own modules hold is freed. Signals that come from now on are for the
+    next process, and so is a stop that no step has seen.
 
     Args:
         restart: The restart context; None if no supervisor started this process.
@@ -188,6 +189,7 @@ def leave_at_once(restart: RestartContext | None, step: int) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     _let_threads_end()
     atexit._run_exitfuncs()  # noqa: SLF001 - as `multiprocessing` ends its own children
+    free_users_modules()
     flush_files()
     if restart is not None:
         channel = restart.open_channel()
@@ -201,16 +203,17 @@ def leave_at_once(restart: RestartContext | None, step: int) -> NoReturn:
 
 
 def end_process(exit_code: int) -> NoReturn:
-    """End a forked process as Python ends a program, but without freeing its objects one by one.
+    """End a forked process as Python ends a program, but free only what the script's own modules hold.
 
-    Freeing an object writes to it, and a page that is written to is no longer shared with the fork server: at the
-    end of a script that cost 40 MB, which can be enough for an out-of-memory kill.
+    Freeing an object writes to it, and a page that is written to is no longer shared with the fork server: to free
+    all that was imported cost 40 MB, which can be enough for an out-of-memory kill.
 
     Args:
         exit_code: The process's.
     """
     threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - as Python itself: waits for threads
     atexit._run_exitfuncs()  # noqa: SLF001
+    free_users_modules()
     flush_files()
     os._exit(exit_code & 0xFF)
 

@@ -35,8 +35,7 @@ def run_words(attach: Attach) -> None:
     try:
         _run(words)
     except GoOn:
-        session.channel.state = "ended"
-        leave_at_once(restart, session.steps)
+        goes_on = True
     except BaseException as error:
         _finish(session)
         if restart is not None:
@@ -47,7 +46,11 @@ def run_words(attach: Attach) -> None:
             _show_without_our_frames()
         raise
     else:
-        _finish(session)
+        goes_on = False
+    if goes_on:  # here, where the exception holds the script's frames no more
+        session.channel.state = "ended"
+        leave_at_once(restart, session.steps)
+    _finish(session)
 
 
 def _note_shortage(session: Session, error: BaseException) -> None:
