@@ -13,13 +13,13 @@ def write_line(text: str) -> None:
     Args:
         text: The line or lines, without the last line break.
     """
-    stream = sys.stderr
+    stream, original = sys.stderr, sys.__stderr__
     if stream is None:  # it was closed when Python started; `print` would use standard output
         return
     with contextlib.suppress(Exception):  # of whatever the script has put in its place
         stream.flush()
-        if stream is (original := sys.__stderr__) and original is not None:
-            os.write(stream.fileno(), f"{text}\n".encode(errors="backslashreplace"))
+        if original is not None and stream is original:
+            os.write(original.fileno(), f"{text}\n".encode(errors="backslashreplace"))
         else:
             stream.write(f"{text}\n")
 

@@ -69,7 +69,9 @@ def test_as_plain_python_would(holdwater: Run, files: Path, end: str) -> None:
 
 def test_a_thread_that_still_runs_keeps_its_names(holdwater: Run, files: Path) -> None:
     """A daemon thread, which plain Python would stop: it must not fail on names that are gone."""
-    thread = "def work():\n    while True: other.log.rows[:1]\nthreading.Thread(target=work, daemon=True).start()\n"
+    thread = (
+        "def work():\n    while True: other.log.rows[:1]\nthreading.Thread(target=work, daemon=True).start()\n"
+    )
     (files / "script.py").write_text(SCRIPT + thread + "time.sleep(0.2)\n")
 
     done = holdwater("run", "--supervise", "--quiet", "--out", "run", "script.py")

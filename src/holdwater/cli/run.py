@@ -93,9 +93,7 @@ def _files(options: argparse.Namespace, rank: int) -> tuple[Path | None, Path | 
     return json_file, page
 
 
-def _observe(
-    values: Mapping[str, Any], words: list[str], terms: Terms, out: Path, news: News
-) -> dict[str, Any]:
+def _observe(values: Mapping[str, Any], words: list[str], terms: Terms, out: Path, news: News) -> dict[str, Any]:
     """Run the script once; return its judgement, if there is one, and its exit code."""
     with channel_folder(out) as channel:
         command = script_command(channel.path.parent, words, last_step=values["steps"])
@@ -133,9 +131,7 @@ def _follow(  # noqa: PLR0913, PLR0917 - what there is before the script is star
     return summary
 
 
-def _supervise(
-    values: Mapping[str, Any], words: list[str], terms: Terms, out: Path, news: News
-) -> dict[str, Any]:
+def _supervise(values: Mapping[str, Any], words: list[str], terms: Terms, out: Path, news: News) -> dict[str, Any]:
     """Run the script in one process after another; return the judgement of all, and the exit code."""
     hold_signals(words)
     from holdwater.supervise.scripts import SupervisedRun  # noqa: PLC0415 - numpy starts threads

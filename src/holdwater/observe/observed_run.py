@@ -154,7 +154,8 @@ class ObservedRun:
 
     def close(self) -> None:
         """End what still reads the process's answers, and remove them with the channel."""
-        self.watcher.close()
+        if self.watcher.questions is not None:
+            self.watcher.questions.explainer.close()
         remove_channel(self.channel)
 
     def pause(self) -> float:

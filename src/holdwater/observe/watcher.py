@@ -239,11 +239,6 @@ class Watcher:
         except Exception as error:  # noqa: BLE001 - there is a verdict in any case
             self.note_error(error)
 
-    def close(self) -> None:
-        """End what still reads a recording."""
-        if self.questions is not None:
-            self.questions.explainer.close()
-
     @property
     def _patience(self) -> float:
         """Seconds to wait for an explanation after the script has ended: 0 unless there is a leak."""

@@ -2,8 +2,8 @@
 
 Many objects complete a file only in `__del__`: `pyarrow.parquet.ParquetWriter`, loggers, handles of databases. The
 order is Python's (`finalize_modules` in CPython's pylifecycle.c): modules are forgotten, garbage is collected, and
-what is still alive loses its names. Imported packages stay as they are: nothing of the script's lies in them, and to
-free them would write to memory that is shared with the fork server.
+what is still alive loses its names. Imported packages stay as they are: nothing of the script's lies in them, and
+to free them would write to memory that is shared with the fork server.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import threading
 import weakref
 from types import ModuleType
 
+from holdwater.attribution.kinds import is_a, namespace_of
 from holdwater.attribution.user_code import users_modules
 
 OURS = "holdwater"
@@ -35,7 +36,11 @@ def _forget_users_modules() -> list[ModuleType]:
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         if hasattr(sys, name):
             setattr(sys, name, None)
-    modules = users_modules()
+    namespaces = [id(found.names) for found in users_modules()]
+    loaded = {
+        id(namespace_of(module)): module for module in list(sys.modules.values()) if is_a(module, ModuleType)
+    }
+    modules = [loaded[namespace] for namespace in namespaces if namespace in loaded]
     ids = set(map(id, modules))
     for name in [name for name, module in list(sys.modules.items()) if id(module) in ids]:
         del sys.modules[name]

@@ -65,9 +65,7 @@ class RunStore:
             if kept:
                 folder.mkdir(parents=True, exist_ok=True)
             database = self.path if kept else ":memory:"
-            self._connection = sqlite3.connect(
-                database, isolation_level=None, timeout=10, check_same_thread=False
-            )
+            self._connection = sqlite3.connect(database, isolation_level=None, timeout=10, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute("PRAGMA journal_size_limit = 4194304")

@@ -27,8 +27,7 @@ def run_words(attach: Attach) -> None:
     Args:
         attach: Connects the session to the frameworks.
     """
-    folder, last_step = Path(sys.argv[1]), int(sys.argv[2])
-    words = sys.argv[3:]
+    folder, last_step, words = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     restart = RestartContext.take()
     session = sessions.begin(folder, last_step=last_step or None, counts=restart is None or not restart.explained)
     after_import(attach(session, restart))
