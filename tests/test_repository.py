@@ -159,6 +159,19 @@ def test_every_dependency_is_pinned() -> None:
     assert needed - pinned == set()
 
 
+def test_the_demo_installs_the_same_versions() -> None:
+    """Its requirements are some of those of the tests, and all that the package needs to train."""
+    pins = {
+        name: set((ROOT / "requirements" / f"{name}.txt").read_text().splitlines()[2:]) for name in ("demo", "dev")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = project["dependencies"] + project["optional-dependencies"]["torch"]
+    names = {pin.partition("==")[0].lower() for pin in pins["demo"]}
+
+    assert pins["demo"] < pins["dev"]
+    assert {requirement.partition(">")[0].lower() for requirement in needed} <= names
+
+
 def test_the_wheel_holds_what_the_package_reads(tmp_path: Path) -> None:
     """Profiles, the page of the report, the mark that it is typed; and no test."""
     subprocess.run(

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from holdwater.train.finetune.fused.decoder import StepPlan
+from holdwater.train.finetune.step.captured import CapturedBackend
 from holdwater.train.pretrain.model import GPT, Shape
 from holdwater.train.progress import Speed
 from tests.train.finetune.test_state import made
@@ -54,6 +56,20 @@ def test_a_loss_that_is_not_finite_does_not_stay_in_the_mean() -> None:
         pace.note(loss)
 
     assert pace.average == 2.0
+
+
+def test_captured_models_generate_with_a_cache_as_far_as_a_row_goes(tmp_path: Path) -> None:
+    """The same tokens as one pass for each token makes."""
+    state = made(tmp_path, train_seq_length=16)
+    model = state.loaded.model
+    model.generation_config.eos_token_id = None
+    backend = CapturedBackend(model, state.settings, StepPlan(rows=1))
+    expected = [5, 6, 7]
+    for _ in range(13):
+        expected.append(int(model.eval()(torch.tensor([expected])).logits[0, -1].argmax()))
+
+    assert backend.write([5, 6, 7], 100, padding=0) == expected
+    assert backend.write(expected, 100, padding=0) == expected
 
 
 class TestGenerate:

@@ -12,6 +12,8 @@ from torch import Tensor
 from holdwater import Guard
 from holdwater.config import gather
 from holdwater.guard.summary import join_summaries
+from holdwater.train.finetune.fused.decoder import StepPlan
+from holdwater.train.finetune.step.captured import CapturedBackend
 from holdwater.train.finetune.step.eager import EagerBackend
 from holdwater.train.finetune.step.fused import FusedBackend
 from holdwater.train.flat import first_non_finite
@@ -115,6 +117,24 @@ class TestFineTuning:
         assert loss - loss != 0
         assert same(before, skipped)
         assert not same(before, held(state))
+
+    def test_a_captured_step_changes_nothing_either(self, tmp_path: Path) -> None:
+        """Without a device its functions run as they are; the loss is read from where a graph would leave it."""
+        state = made(tmp_path, train_seq_length=16, non_finite="skip")
+        backend = CapturedBackend(state.loaded.model, state.settings, StepPlan(rows=1))
+        state.backend = backend
+        step, state.rate = recovering_step(state.settings, state), 0.01
+        step.take([state.batches.draw("cpu")])
+        before, batch = held(state), state.batches.draw("cpu")
+
+        loss = step.take([replace(batch, weights=batch.weights + torch.inf)])
+        skipped = held(state)
+        step.take([state.batches.draw("cpu")])
+
+        assert loss - loss != 0
+        assert same(before, skipped)
+        assert not same(before, held(state))
+        assert backend.optimizer.steps == 2
 
     def test_what_is_not_finite_is_named(self, tmp_path: Path) -> None:
         """Among weights and moments; parts that are empty count as finite."""

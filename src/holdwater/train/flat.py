@@ -182,7 +182,7 @@ def first_non_finite(tensors: Mapping[str, Tensor]) -> str:
         tensors: On one device.
     """
     filled = {name: tensor for name, tensor in tensors.items() if tensor.numel()}
-    bounds = torch.stack([bound.float() for tensor in filled.values() for bound in torch.aminmax(tensor)])
+    bounds = torch.stack([bound.float() for one in filled.values() for bound in (one.amin(), one.amax())])
     finite = bounds.isfinite().view(-1, 2).all(dim=1).tolist()
     return next((name for name, good in zip(filled, finite, strict=True) if not good), "")
 

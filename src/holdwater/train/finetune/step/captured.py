@@ -41,7 +41,7 @@ class CapturedBackend(StaticStep):
         own = AutogradStep(model, self.weights, length=length, narrow=narrow, again=step.recomputed > 0)
         update = partial(_update, self.optimizer, largest_norm=settings.gradient_clip)
         super().__init__(own, update, rows=step.rows, length=length)
-        self._model_itself, self._longest, self._narrow = model, length, narrow or nullcontext
+        self._settings, self._plain_model, self._narrow = settings, model, narrow or nullcontext
 
     def write(self, tokens: list[int], count: int, *, padding: int) -> list[int]:
         """Continue some tokens by Transformers' own generation, up to the length of a row.
@@ -51,11 +51,11 @@ class CapturedBackend(StaticStep):
             count: Tokens to add, at most.
             padding: The token that stands for none.
         """
-        most = min(count, self._longest - len(tokens))
+        most = min(count, self._settings.train_seq_length - len(tokens))
         if most < 1:
             return list(tokens)
         with self._narrow():
-            return generate(self._model_itself, tokens, most, device="cuda", padding=padding)
+            return generate(self._plain_model, tokens, most, device=self._settings.device, padding=padding)
 
 
 def _update(optimizer: FlatAdamW, rate: Tensor, loss: Tensor, *, largest_norm: float) -> None:
