@@ -129,11 +129,12 @@ def _wait(
     """Start a command in a session of its own, and wait for its end."""
 
     def prepare() -> None:
-        """In the child: few descriptors, and what the caller ignores."""
+        """In the child: few descriptors, and only that signal ignored that the plan says."""
         if plan["few descriptors"]:
             resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-        if plan["signal"] and plan["signal"][2] == "ignored":
-            signal.signal(getattr(signal, plan["signal"][0]), signal.SIG_IGN)
+        ignored = plan["signal"][0] if plan["signal"] and plan["signal"][2] == "ignored" else ""
+        for name in SIGNALS:
+            signal.signal(getattr(signal, name), signal.SIG_IGN if name == ignored else signal.SIG_DFL)
 
     process = subprocess.Popen(
         command, cwd=work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -144,6 +144,20 @@ class TestCapture:
         assert "kept.append" in Path(__file__).read_text().splitlines()[first["line"] - 1]
         assert len(dropped or b"") == 200_000
 
+    def test_records_nothing_where_little_space_is_left(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The script may need it."""
+        pytest.importorskip("memray")
+        monkeypatch.setattr("holdwater.attribution.capture.LEAST_FREE", 1 << 62)
+        capture = Capture(tmp_path / "record")
+        assert capture.load() is None
+
+        reason = capture.start()
+
+        assert reason == f"there is too little space in {tmp_path}, so allocations were not recorded"
+        assert not (tmp_path / "record").exists()
+
     def test_gives_way_to_the_programs_own_recorder(self, tmp_path: Path) -> None:
         """Memray allows one; ours is thrown away, and theirs is whole."""
         memray = pytest.importorskip("memray")

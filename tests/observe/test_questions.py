@@ -87,6 +87,25 @@ class TestAsk:
         assert asked(tmp_path) == ["window-1"]
         assert json.loads((tmp_path / "window-1").read_text()) == {"component": "host.tensors", "seconds": 1.0}
 
+    def test_a_question_without_space_is_not_asked(self, questions: Questions, tmp_path: Path) -> None:
+        """Nobody waits for its answer; the verdict names it."""
+        (tmp_path / "window-1").mkdir()
+
+        questions.ask(judgement(), 300, final=False)
+
+        assert not questions.waiting
+        assert "could not be asked" in questions.errors[0]
+
+    def test_an_answer_without_space_is_missed_by_name(self, questions: Questions, tmp_path: Path) -> None:
+        """The process says that it has answered, but there is no file."""
+        questions.ask(judgement(), 300, final=False)
+        Channel(tmp_path / "channel").put("answered", 1)
+
+        questions.take_answers()
+        questions.take_answers()
+
+        assert [error for error in questions.errors if "could not write its answer" in error] == questions.errors
+
     def test_counts_first_where_a_loader_gives_out_rows(self, questions: Questions, tmp_path: Path) -> None:
         """The dataset may hold them: two counts tell that sooner than a window."""
         Channel(tmp_path / "channel").put("samples_total", 663)

@@ -12,6 +12,7 @@ from holdwater.probes.cgroup import Cgroup
 from holdwater.probes.heap import Heap, replaced_allocator
 from holdwater.probes.host import Available, PressureProbe, ProcessParts, Resident, read_kib_table
 from holdwater.probes.processes import SharedMemoryFiles
+from holdwater.probes.statm import read_resident
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 UNLIMITED = "9223372036854771712"
@@ -50,6 +51,17 @@ class TestResident:
         assert probe.read() - before < 10_000_000
         del block
         probe.close()
+
+
+@LINUX
+def test_a_single_reading_leaves_nothing_open() -> None:
+    """The watcher makes one at each write."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    sizes = [read_resident() for _ in range(20)]
+
+    assert min(sizes) > 1_000_000
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 class TestTables:

@@ -41,6 +41,29 @@ class TestChannel:
         assert [row[0] for row in first] == [1.0, 2.0]
         assert [row[0] for row in second] == [3.0]
 
+    def test_all_of_its_space_is_allocated(self, path: Path) -> None:
+        """A store to a page without space would be a SIGBUS."""
+        status = path.stat()
+
+        assert 512 * status.st_blocks >= status.st_size
+
+    def test_a_file_that_cannot_be_allocated_is_not_left(self, tmp_path: Path) -> None:
+        """The size of files is limited, as on a full disk."""
+        code = (
+            "import resource, sys; from pathlib import Path\n"
+            "from holdwater.errors import StoreError; from holdwater.process.channel import create_channel\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+            "try: create_channel(Path(sys.argv[1]))\n"
+            "except StoreError as error: print(error)"
+        )
+
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "channel")], capture_output=True, text=True, check=True
+        )
+
+        assert "cannot be created: File too large" in done.stdout
+        assert not (tmp_path / "channel").exists()
+
     def test_a_late_reader_gets_the_newest(self, path: Path) -> None:
         """Of a ring that went round, only what cannot be overwritten meanwhile."""
         channel = Channel(path)

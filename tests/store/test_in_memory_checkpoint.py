@@ -1,5 +1,6 @@
 """Checkpoints in memory: held by one run, rescued and swept when that is dead."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,37 @@ def test_a_living_run_is_left_alone(tmp_path: Path, root: Path) -> None:
     assert found is not None
     assert found.step == 5
     living.remove()
+
+
+def test_without_locks_no_other_folder_is_swept(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether its run lives."""
+
+    def without_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", without_locks)
+    living = InMemoryFolder(run_folder(tmp_path, "run"), root=root)
+    write(living.checkpoints, 5)
+
+    InMemoryFolder(run_folder(tmp_path, "other"), root=root).remove()
+
+    assert living.checkpoints.newest(print) is not None
+    living.remove()
+
+
+def test_a_folder_that_is_there_already_is_not_removed(tmp_path: Path, root: Path) -> None:
+    """Its checkpoints are what a run continues from."""
+    out = run_folder(tmp_path, "run")
+    first = InMemoryFolder(out, root=root)
+    write(first.checkpoints, 5)
+    assert first._lock is not None
+    first._lock.close()
+
+    second = InMemoryFolder(out, root=root)
+
+    found = second.checkpoints.newest(print)
+    second.remove()
+    assert found is not None
+    assert found.step == 5

@@ -1,5 +1,6 @@
 """A run's folder is held by one process at a time."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,19 @@ def test_it_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise ZeroDivisionError
     with hold(tmp_path):
         assert (tmp_path / ".lock").exists()
+
+
+def without_locks(*_: object) -> None:
+    """`flock` of a file system without locks."""
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_without_locks_it_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the folder is used."""
+    monkeypatch.setattr("fcntl.flock", without_locks)
+    said: list[str] = []
+
+    with hold(tmp_path, said.append):
+        assert said == [
+            f"{tmp_path} is on a file system without locks: make sure that no other run uses this folder"
+        ]

@@ -24,6 +24,17 @@ _LOCK = "tracker_creation_lock"
 """memray's own lock, which each recorder takes when it begins."""
 
 
+LEAST_FREE = 1 << 29
+"""Bytes that must be free where a recording is written: several times as many as it may take, since the script may
+need the space."""
+
+
+def _free(folder: Path) -> int:
+    """Free bytes of a file system."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
 def profiler_in_use() -> str | None:
     """Which profiler or trace function of the script is on; None if there is none."""
     if sys.gettrace() is not None or threading.gettrace() is not None:
@@ -71,6 +82,8 @@ class Capture:
         """Begin if memray was loaded; return why that is not possible, None if it is."""
         if self._memray is None:
             return None
+        if _free(self.file.parent) < LEAST_FREE:
+            return f"there is too little space in {self.file.parent}, so allocations were not recorded"
         failures: list[str] = []
         thread = threading.Thread(target=self._enter, args=(failures,))
         thread.start()

@@ -190,11 +190,20 @@ class Questions:
         return channel.get_seconds("attribution_work") < allowed
 
     def _put(self, steps: int, kind: str, text: str) -> None:
-        """Send a question."""
-        self.asked += 1
+        """Send a question; without space for it, nothing is asked."""
         self._asked_at, self._put_at = steps, time.perf_counter()
-        (self._folder / f"{kind}-{self.asked}").write_text(text, encoding="utf-8")
+        try:
+            (self._folder / f"{kind}-{self.asked + 1}").write_text(text, encoding="utf-8")
+        except OSError as error:
+            self._note_error(f"the process could not be asked: {error}")
+            return
+        self.asked += 1
         self._channel.put("asked", self.asked)
+
+    def _note_error(self, text: str) -> None:
+        """Keep an error for the verdict, once."""
+        if text not in self.errors:
+            self.errors.append(text)
 
     def _counted_at(self, steps: int) -> bool:
         """Whether objects were counted at this step."""
@@ -224,7 +233,7 @@ class Questions:
                 self.explainer.take(answer["explanation"])
         if answered > self._answered:
             self._answered = answered
-            self.errors.append(f"the process could not write its answer into {self._folder}: is the disk full?")
+            self._note_error(f"the process could not write its answer into {self._folder}: is the disk full?")
         return bool(fresh) and len(self.evidence.holdings) > 1
 
     def _library_pages(self) -> float:

@@ -8,6 +8,7 @@ The child's side imports only the standard library, so that a script starts as f
 """
 
 import contextlib
+import errno
 import mmap
 import os
 import struct
@@ -82,7 +83,7 @@ def create_channel(path: Path) -> None:
     """
     try:
         with path.open("xb") as file:
-            _allocate(file)
+            allocate(file, _SIZE)
             file.seek(0)
             file.write(_U64.pack(_MAGIC))
     except OSError as error:
@@ -91,13 +92,26 @@ def create_channel(path: Path) -> None:
         raise StoreError(f"the channel {path} cannot be created: {error.strerror}") from error
 
 
-def _allocate(file: BinaryIO) -> None:
-    """Give a file the size of a channel, and the space: a store to a page that gets none is fatal (SIGBUS)."""
+def allocate(file: BinaryIO, size: int) -> None:
+    """Give an empty file its size, and the space: a store to a mapped page that gets none is fatal (SIGBUS).
+
+    Args:
+        file: Empty, and open for writing.
+        size: In bytes.
+
+    Raises:
+        OSError: There is no room.
+    """
     if hasattr(os, "posix_fallocate"):
-        with contextlib.suppress(OSError):  # some file systems cannot
-            os.posix_fallocate(file.fileno(), 0, _SIZE)
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+                raise
+        else:
             return
-    file.write(bytes(_SIZE))
+    zeros = bytes(min(size, 1 << 20))  # some file systems cannot
+    file.writelines(zeros[: size - at] for at in range(0, size, 1 << 20))
     file.flush()
 
 

@@ -12,7 +12,7 @@ import torch
 
 from holdwater.train.finetune.fused.frozen import Frozen, WeightPlacement
 from holdwater.train.finetune.weight_server.client import ServedWeights, WeightClient, WeightServerError
-from holdwater.train.finetune.weight_server.server import start_weight_server
+from holdwater.train.finetune.weight_server.server import SharedMemory, WeightServer, start_weight_server
 
 
 @pytest.fixture
@@ -121,3 +121,33 @@ class TestKeeper:
 
         assert weight_client.facts is None
         assert weight_client.place("one", (2, 3), torch.empty(0), device="cpu").shape == (2, 3)
+
+
+class TestRoom:
+    """Shared memory that is too small."""
+
+    def test_weights_have_all_of_their_space(self, tmp_path: Path) -> None:
+        """A store to a page without space would be a SIGBUS in the trainer."""
+        server = WeightServer(SharedMemory(tmp_path))
+
+        (path,) = server.answer({"say": "place", "name": "a", "size": 1_000_000})["handle"]
+
+        assert 512 * Path(path).stat().st_blocks >= 1_000_000
+
+    def test_no_room_is_refused_by_name(self) -> None:
+        """The trainer hears why."""
+
+        class Full:
+            """A full disk."""
+
+            def make(self, name: str, size: int) -> None:
+                """Fail."""
+                raise OSError(28, "No space left on device")
+
+            def handle(self, name: str) -> list[object]:
+                """Nothing was made."""
+                raise KeyError(name)
+
+        answer = WeightServer(Full()).answer({"say": "place", "name": "a", "size": 8})
+
+        assert answer["refused"] == "there is no room for the 8 bytes of a: [Errno 28] No space left on device"

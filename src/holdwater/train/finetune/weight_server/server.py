@@ -18,6 +18,8 @@ import threading
 from pathlib import Path
 from typing import Any, Protocol
 
+from holdwater.process.channel import allocate
+
 
 class Memory(Protocol):
     """Makes memory that another process can open."""
@@ -46,9 +48,10 @@ class SharedMemory:
 
     def make(self, name: str, size: int) -> None:
         """Make some, in bytes."""
-        self._numbers[name] = number = len(self._numbers)
+        number = len(self._numbers)
         with (self._folder / str(number)).open("wb") as file:
-            file.truncate(size)
+            allocate(file, size)
+        self._numbers[name] = number
 
     def handle(self, name: str) -> list[Any]:
         """The file."""
@@ -133,7 +136,10 @@ class WeightServer:
     def _place(self, name: str, size: int) -> dict[str, Any]:
         """Hand memory out, and make it if need be."""
         if name not in self._sizes:
-            self._memory.make(name, size)
+            try:
+                self._memory.make(name, size)
+            except OSError as error:
+                return {"refused": f"there is no room for the {size} bytes of {name}: {error}"}
             self._sizes[name] = size
         if self._sizes[name] != size:
             return {"refused": f"{name} has {self._sizes[name]} bytes, not {size}"}
