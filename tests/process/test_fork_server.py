@@ -53,3 +53,22 @@ def test_signals_are_held_back_from_the_server_and_not_from_what_it_forks(tmp_pa
         assert server.alive
     finally:
         server.wait(10.0)
+
+
+@pytest.mark.parametrize(("own", "fits"), [("wave.py", False), ("waves.py", True), ("wave", True)])
+def test_an_import_that_a_module_of_the_script_hides_is_not_made_for_it(
+    tmp_path: Path, own: str, *, fits: bool
+) -> None:
+    """Neither directly nor by another import; a folder without `__init__.py` hides nothing."""
+    if own.endswith(".py"):
+        (tmp_path / own).touch()
+    else:
+        (tmp_path / own).mkdir()
+    server = ForkServer(["wave"], os.environ, folder=str(tmp_path))
+    try:
+        forked = server.fork("time:time", ["x"], os.environ)
+
+        assert (forked is not None) == fits
+        assert fits or "hides a module" in str(server.unfit)
+    finally:
+        server.wait(10.0)

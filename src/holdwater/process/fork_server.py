@@ -37,12 +37,15 @@ class Ended:
 class ForkServer:
     """A process that has imported some modules, and forks processes that run a function."""
 
-    def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, modules: Sequence[str], environment: Mapping[str, str], *, folder: str | None = None
+    ) -> None:
         """Start it; it imports while this process continues.
 
         Args:
             modules: Modules that the forked processes will need.
             environment: The server's.
+            folder: Of modules that hide others from the forked processes; None if there are none.
         """
         self.unfit: str | None = None
         """Why the server cannot fork; None while it can."""
@@ -58,7 +61,7 @@ class ForkServer:
             os.set_inheritable(reading, True)  # noqa: FBT003 - its name says it
             os.set_inheritable(other.fileno(), True)  # noqa: FBT003
             flags = [f"-W{option}" for option in sys.warnoptions]
-            arguments = [str(FORKING), str(other.fileno()), str(reading), ",".join(modules)]
+            arguments = [str(FORKING), str(other.fileno()), str(reading), ",".join(modules), folder or ""]
             command = [sys.executable, *flags, *arguments]
             self.pid = os.posix_spawn(command[0], command, dict(environment), setsigmask=HELD_BACK)
         can_wait_for_children()

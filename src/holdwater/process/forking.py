@@ -1,6 +1,6 @@
 """The fork server: it imports slow modules once, and forks the training processes.
 
-    python forking.py SOCKET LIFELINE MODULE,MODULE,...
+    python forking.py SOCKET LIFELINE MODULE,MODULE,... [FOLDER]
 
 It runs no tensor operation and touches no device: a pool of threads or a device context does not survive a
 fork. Requests and reports are JSON, one object a line:
@@ -173,8 +173,17 @@ class Forker:
             _send(pid, signal.SIGKILL)
         os._exit(0)
 
-    def import_all(self, names: list[str]) -> None:
-        """Import the modules that training processes will need, if they exist."""
+    def import_all(self, names: list[str], folder: str) -> dict[str, str | None]:
+        """Import the modules that training processes will need, if they exist.
+
+        Args:
+            names: `module` or `module:attribute`.
+            folder: Of the script's own modules, which hide others of their name.
+
+        Returns:
+            The environment variables that the imports have set, or deleted (None).
+        """
+        before, loaded = dict(os.environ), set(sys.modules)
         for name in names:
             try:
                 module, _, attribute = name.partition(":")
@@ -186,7 +195,10 @@ class Forker:
         _keep_what_was_imported()
         gc.collect()
         gc.freeze()  # collections and counts of objects in the children skip these: much cheaper
-        self._say({"unfit": _unfit()})
+        hidden = _hidden(folder, set(sys.modules) - loaded)
+        self._say({"unfit": hidden or _unfit()})
+        changed = {name for name, _ in set(before.items()) ^ set(os.environ.items())}
+        return {name: os.environ.get(name) for name in changed}
 
 
 def main() -> None:
@@ -197,22 +209,31 @@ def main() -> None:
     os.set_inheritable(lifeline, False)  # noqa: FBT003 - processes that a child starts must not inherit it
     forker = Forker(socket.socket(fileno=int(sys.argv[1])), lifeline)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    forker.import_all([name for name in sys.argv[3].split(",") if name])
+    by_imports = forker.import_all([name for name in sys.argv[3].split(",") if name], "".join(sys.argv[4:]))
     try:
         request = forker.serve()
         del forker
-        function = _prepare(request, lifeline)
+        function = _prepare(request, lifeline, by_imports)
     except KeyboardInterrupt:  # it was blocked while the server imported
         print("holdwater: stopped before it began", file=sys.stderr)  # noqa: T201 - nothing else reports it
         os._exit(INTERRUPTED)
     _run(function)
 
 
-def _prepare(request: dict[str, Any], lifeline: int) -> Callable[[], None]:
-    """Set up this child as the request asks; return the function to run."""
+def _prepare(request: dict[str, Any], lifeline: int, by_imports: dict[str, str | None]) -> Callable[[], None]:
+    """Set up this child as the request asks; return the function to run.
+
+    Args:
+        request: What to run, with which environment.
+        lifeline: A pipe that ends with the supervisor.
+        by_imports: The variables that the imports have set.
+    """
     threading.Thread(target=_watch, args=(lifeline,), daemon=True, name="holdwater-lifeline").start()
     os.environ.clear()
     os.environ.update(request["environment"])
+    os.environ.update({name: value for name, value in by_imports.items() if value is not None})
+    for name in [name for name, value in by_imports.items() if value is None]:
+        os.environ.pop(name, None)
     sys.argv = list(request["argv"])
     module, _, function = request["target"].partition(":")
     found: Callable[[], None] = getattr(importlib.import_module(module), function)
@@ -250,6 +271,21 @@ def _keep_what_was_imported() -> None:
     """Let the children end without unloading the imports: PyTorch's operators alone would write to 31 MB."""
     for finalizer in tuple(weakref.finalize._registry):  # type: ignore[attr-defined] # noqa: SLF001 - no other way
         finalizer.atexit = False
+
+
+def _hidden(folder: str, loaded: set[str]) -> str | None:
+    """Why the imports are not those that the script would make; None if they are.
+
+    Args:
+        folder: Of the script's own modules; empty if there is none.
+        loaded: The names of the modules that were loaded.
+    """
+    for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else []:
+        name = path.name.partition(".")[0]
+        is_module = path.suffix in {".py", ".so"} or (path / "__init__.py").exists()
+        if is_module and name in loaded:
+            return f"{path} hides a module that one of the imports has loaded"
+    return None
 
 
 def _unfit() -> str | None:

@@ -85,6 +85,7 @@ class SupervisedRun(RunHooks):
                 channel=lambda _: closing.enter_context(channel_folder(out)),
                 modules=preimport.modules,
                 settled=preimport.environment,
+                folder=preimport.folder,
                 environment=self._environment,
             ),
             config=RestartConfig(in_all=values["max_restarts"]),

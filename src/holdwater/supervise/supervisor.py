@@ -40,6 +40,8 @@ class Launch:
     """The environment of a process."""
     settled: Mapping[str, str] = field(default_factory=dict)
     """Variables that the imports need in the environment, in addition to those of this process."""
+    folder: str | None = None
+    """The folder of a script's own modules: an import that one of them hides must not be made for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ class Supervisor:
 
     def _new_server(self) -> ForkServer:
         """Start the process that the others are forked from."""
-        return ForkServer(self._launch.modules, os.environ | self._launch.settled)
+        launch = self._launch
+        return ForkServer(launch.modules, os.environ | launch.settled, folder=launch.folder)
 
     def start(self) -> ForkedProcess:
         """Start the next process."""

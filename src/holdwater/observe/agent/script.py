@@ -34,7 +34,7 @@ def run_words(attach: Attach) -> None:
     try:
         _run(words)
     except GoOn:
-        goes_on = True
+        pass
     except BaseException as error:
         _finish(session)
         if restart is not None:
@@ -45,11 +45,11 @@ def run_words(attach: Attach) -> None:
             _show_without_our_frames()
         raise
     else:
-        goes_on = False
-    if goes_on:  # here, where the exception holds the script's frames no more
-        session.channel.state = "ended"
-        leave_at_once(restart, session.steps)
-    _finish(session)
+        _finish(session)
+        return
+    # here the exception holds the script's frames no more
+    session.channel.state = "ended"
+    leave_at_once(restart, session.steps)
 
 
 def _note_shortage(session: Session, error: BaseException) -> None:
