@@ -110,12 +110,14 @@ def test_a_signal_to_the_command_arrives_once(tmp_path: Path, command: tuple[str
 
 
 @pytest.mark.parametrize("command", [PLAIN, SUPERVISED], ids=["run", "supervise"])
-def test_a_signal_to_each_process_arrives_once(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """As `pkill -f script.py` and the end of a control group send it: the oldest process first."""
+@pytest.mark.parametrize("pattern", ["", "script.py", "holdwater run"], ids=["all", "script", "command"])
+def test_a_signal_to_each_process_arrives_once(tmp_path: Path, command: tuple[str, ...], pattern: str) -> None:
+    """As `pkill -f` and the end of a control group send it: one after another, the oldest first."""
     with ready(command, tmp_path) as process:
-        everybody = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
-        for pid in everybody:
-            os.kill(pid, signal.SIGUSR1)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        found = [one for one in family if pattern in " ".join(one.cmdline())]
+        for one in sorted(found or family[:1], key=lambda one: one.pid):
+            one.send_signal(signal.SIGUSR1)
         came = process.stdout.read() if process.stdout else ""
 
     assert (came, process.wait(timeout=30)) == (f"[{int(signal.SIGUSR1)}]\n", 0)

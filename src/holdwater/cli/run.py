@@ -133,7 +133,7 @@ def _follow(  # noqa: PLR0913, PLR0917 - what there is before the script is star
 
 def _supervise(values: Mapping[str, Any], words: list[str], terms: Terms, out: Path, news: News) -> dict[str, Any]:
     """Run the script in one process after another; return the judgement of all, and the exit code."""
-    hold_signals(words)
+    hold_signals()
     from holdwater.supervise.scripts import SupervisedRun  # noqa: PLC0415 - numpy starts threads
 
     with ExitStack() as closing:

@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         return _train(options, restart)
     config = gather_config(options)
     check_writable("--json", options.json)
-    hold_signals(sys.argv)
+    hold_signals()
     from holdwater.train.run_folder import find_run_folder  # noqa: PLC0415
     from holdwater.train.supervised import keep_training  # noqa: PLC0415 - brings numpy, which starts threads
 

@@ -48,7 +48,7 @@ class Witness:
         """Start it.
 
         Args:
-            words: Of the script's command line; `pkill -f` then finds it where it finds the script.
+            words: Of the command line of what gets the signals; `pkill -f` then finds both or none.
         """
         self._link, other = socket.socketpair()
         self._link.settimeout(5.0)
@@ -91,7 +91,7 @@ def hold_signals(words: Sequence[str] = ()) -> None:
     """Block the signals that are forwarded, before a library starts threads, which inherit it.
 
     Args:
-        words: Of the script's command line.
+        words: Of the script's command line; none for a process that is forked, whose command line is the server's.
     """
     global _witness, _callers_mask, _held  # noqa: PLW0603 - signals belong to the process
     if _held or not CAN_WAIT:
@@ -131,7 +131,7 @@ def is_stop(number: int) -> bool:
     return number in STOPS and signal.getsignal(number) != signal.SIG_IGN
 
 
-def reached(pid: int, received: signal.struct_siginfo) -> bool:
+def reached(pid: int, received: "signal.struct_siginfo") -> bool:
     """Whether a signal that this process has received has reached a process that it started, too.
 
     Args:
@@ -156,7 +156,7 @@ def pending_signals() -> frozenset[int]:
     return frozenset(found)
 
 
-def wait_for_signal(seconds: float) -> signal.struct_siginfo | None:
+def wait_for_signal(seconds: float) -> "signal.struct_siginfo | None":
     """Wait for a signal that is to be forwarded; None at other news, or after some time.
 
     Args:
