@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -159,3 +160,21 @@ def test_a_plain_script_that_has_ended_before_it_is_looked_at_keeps_its_code(
     (tmp_path / "train.py").write_text("import os\nos._exit(5)\n")
 
     assert holdwater("run", "--quiet", "--out", "run", "train.py").returncode == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_verify_resume_ends_the_run_that_it_has_started(tmp_path: Path, number: signal.Signals) -> None:
+    """Sent to its number alone."""
+    (tmp_path / "train.py").write_text(LOOP + "print(os.getpid(), flush=True)\ntime.sleep(100)\n")
+    with subprocess.Popen([PROGRAM, "verify-resume", "run", "train.py"], cwd=tmp_path) as process:
+        family: list[psutil.Process] = []
+        while len(family) < 4:  # the run, its witness, the fork server, the script
+            family = psutil.Process(process.pid).children(recursive=True)
+            time.sleep(0.1)
+        process.send_signal(number)
+
+        assert process.wait(timeout=30) == 128 + number
+    _, left = psutil.wait_procs(family, timeout=30)
+    for one in left:
+        one.kill()
+    assert not left

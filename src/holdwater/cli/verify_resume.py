@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
         if words[0] == "train" and any(word == flag or word.startswith(f"{flag}=") for word in words):
             raise ConfigError(f"{flag} is set by verify-resume itself; leave it out")
     check_writable("--json", options.json)
+    _end_what_was_started()
     with tempfile.TemporaryDirectory(prefix="holdwater-verify-") as folder:
         place = options.out or Path(folder)
         place.mkdir(parents=True, exist_ok=True)
@@ -59,6 +61,22 @@ def run(options: argparse.Namespace) -> int:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(found["text"])  # noqa: T201 - what a command is for
     return 0 if found["exact"] else REFUTED
+
+
+def _end_what_was_started() -> None:
+    """Let a signal that ends this process raise an exception, at which `subprocess` ends the run it waits for."""
+
+    def leave(number: int, _frame: object) -> None:
+        """End.
+
+        Raises:
+            SystemExit: With the exit code that a shell would report.
+        """
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # what the caller ignores stays ignored
+            signal.signal(number, leave)
 
 
 def _verify(words: list[str], place: Path, every: int) -> dict[str, Any]:

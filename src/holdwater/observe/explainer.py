@@ -66,11 +66,19 @@ class Explainer:
             return
         by = ["--every", str(seen.get("every_steps") or 0)] + (["--by-events"] if seen.get("by_events") else [])
         self.close()
-        command = [sys.executable, "-m", "holdwater.attribution.recorded", str(self._folder / allocations), *by]
+        file = str(self._folder / allocations)
+        command = [sys.executable, "-P", "-m", "holdwater.attribution.recorded", file, *by]
         self._reading = subprocess.Popen(  # noqa: S603 - this interpreter, and a file of our own
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         self._reads = seen
+
+    def stop_reading(self) -> None:
+        """End the process that reads a recording, if there is one: nobody waits for it any more."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.kill()
+            reading.communicate()
 
     def poll(self, *, wait: float | None = None) -> bool:
         """Accept a recording that has been read; return whether there is something new.

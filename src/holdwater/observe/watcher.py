@@ -238,6 +238,9 @@ class Watcher:
                 self.questions.explainer.poll(wait=self._patience)
         except Exception as error:  # noqa: BLE001 - there is a verdict in any case
             self.note_error(error)
+        finally:
+            if self.questions is not None:
+                self.questions.explainer.stop_reading()
 
     @property
     def _patience(self) -> float:

@@ -356,6 +356,7 @@ def write_report(out: Path) -> None:
     """Write the HTML report in a separate process: it only reads the store, and cannot harm the run."""
     command = [
         sys.executable,
+        "-P",
         "-m",
         "holdwater",
         "report",

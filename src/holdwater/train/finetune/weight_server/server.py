@@ -180,7 +180,7 @@ def start_weight_server(door: Path, weights: Path, *, device: str) -> "subproces
     Returns:
         The process; closing its standard input ends it.
     """
-    command = [sys.executable, "-m", __name__, str(door), str(weights), device]
+    command = [sys.executable, "-P", "-m", __name__, str(door), str(weights), device]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own
 
 
