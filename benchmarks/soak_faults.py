@@ -2,10 +2,9 @@
 
 Each combination runs `programs/fault_run.py` bare and under `holdwater run`, about every other one with
 `--supervise`. Faults: 64 descriptors; a small or read-only $TMPDIR; a small or full /dev/shm; a run folder that is
-read-only, becomes so, is full or removed; signals to the process, to the command or to the group, which the
-script handles or not, or its caller ignores. Both runs must have the same exit code, output and files. Nothing may
-stay: no process, no file in /dev/shm or $TMPDIR. A run folder that is read-only from the beginning must be refused
-by name.
+read-only, or is filled or removed; signals to the process, to the command or to the group, which the script
+handles or not, or its caller ignores. Both runs must have the same exit code, output and files. Nothing may stay:
+no process, no file in /dev/shm or $TMPDIR. A run folder that is read-only from the start must be refused by name.
 
 File systems are mounted that nobody else sees, so it needs root on Linux.
 """
@@ -38,7 +37,7 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 TARGETS = ("process", "command", "group")
 TMP = (None, None, "size=16m", "size=64k", "ro")
 SHARED_MEMORY = ("size=64m", "size=64m", "size=1m", "size=4k")
-RUN = (None, None, None, "removed", "read-only later", "read-only")
+RUN = (None, None, None, "removed", "read-only")
 FAULTS = ("few descriptors", "tmp", "run", "fills", "signal", "supervised")
 DESCRIPTORS = 64
 LONGEST = 90

@@ -44,8 +44,6 @@ def harm() -> None:
             print(place, error.strerror, flush=True)
     if plan["run"] == "removed":
         shutil.rmtree(os.environ["RUN"], ignore_errors=True)
-    if plan["run"] == "read-only later":
-        subprocess.run(["mount", "-o", "remount,ro", os.environ["RUN"]], check=False, capture_output=True)
     if plan["signal"]:
         send(*plan["signal"])
 

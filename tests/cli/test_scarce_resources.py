@@ -142,6 +142,25 @@ class TestFullDisk:
         assert (done.returncode, done.stdout) == (0, "trained\n"), done.stderr
         assert "flat after 1000 steps" in done.stderr
 
+    def test_a_run_folder_that_fills_up_costs_the_history(self, shell: Shell, mounts: str) -> None:
+        """Just before the run is judged by its steps; the script's exit code is its own."""
+        script = """
+            import time, holdwater
+            time.sleep(2)
+            try:
+                with open("run/fill", "wb", buffering=0) as file:
+                    while True: file.write(bytes(512))
+            except OSError: pass
+            for step in range(100): holdwater.step()
+            print("trained"); raise SystemExit(5)
+        """
+        command = "mkdir run; mount -t tmpfs -o size=1m none run; $HW run --out run s.py"
+
+        done = shell(script, f"{mounts} '{command}'")
+
+        assert (done.returncode, done.stdout) == (5, "trained\n"), done.stderr
+        assert "Traceback" not in done.stderr
+
     def test_an_answer_that_cannot_be_written_is_missed_by_name(self, shell: Shell, mounts: str) -> None:
         """A leak is found; that the script could not say what it holds is an error of the verdict."""
         script = FILLS_ITS_DISK.replace("step == 100:", "step == 10:").replace(

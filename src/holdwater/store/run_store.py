@@ -126,9 +126,16 @@ class RunStore:
         self._summary = [(statement, (self._session, json.dumps(summary)))]
 
     def begin_again(self) -> None:
-        """Delete the samples and judgements of this session: it is judged by another clock now."""
-        self._connection.execute("DELETE FROM samples WHERE session = ?", (self._session,))
-        self._connection.execute("DELETE FROM verdicts WHERE session = ?", (self._session,))
+        """Delete the samples and judgements of this session: it is judged by another clock now.
+
+        Raises:
+            StoreError: The database cannot be written.
+        """
+        try:
+            for table in ("samples", "verdicts"):
+                self._connection.execute(f"DELETE FROM {table} WHERE session = ?", (self._session,))  # noqa: S608
+        except sqlite3.Error as error:
+            raise StoreError(f"the history {self.path} cannot be written: {error}") from error
         self._waiting = [(statement, row) for statement, row in self._waiting if "INTO verdicts" not in statement]
         self._written = self._generation = 0
 
