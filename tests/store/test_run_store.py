@@ -309,3 +309,13 @@ def test_a_history_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match="schema 99"):
         RunStore(tmp_path)
+
+
+def test_a_change_of_clock_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
+    """As for any other write: whoever calls it expects that one."""
+    store = RunStore(tmp_path)
+    store.begin(began=1e9, first_step=0, facts={})
+    store._connection.close()
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.begin_again()
