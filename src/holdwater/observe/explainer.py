@@ -73,13 +73,6 @@ class Explainer:
         )
         self._reads = seen
 
-    def stop_reading(self) -> None:
-        """End the process that reads a recording, if there is one: nobody waits for it any more."""
-        reading, self._reading = self._reading, None
-        if reading is not None:
-            reading.kill()
-            reading.communicate()
-
     def poll(self, *, wait: float | None = None) -> bool:
         """Accept a recording that has been read; return whether there is something new.
 
@@ -111,7 +104,7 @@ class Explainer:
         return True
 
     def close(self) -> None:
-        """End the process that reads a recording, if there is one."""
+        """End the process that reads a recording, if there is one: nobody waits for it any more."""
         reading, self._reading = self._reading, None
         if reading is not None:
             reading.kill()

@@ -236,11 +236,9 @@ class Watcher:
             self.judge(final=True)
             if self.questions is not None:
                 self.questions.explainer.poll(wait=self._patience)
+                self.questions.explainer.close()
         except Exception as error:  # noqa: BLE001 - there is a verdict in any case
             self.note_error(error)
-        finally:
-            if self.questions is not None:
-                self.questions.explainer.stop_reading()
 
     @property
     def _patience(self) -> float:
