@@ -33,6 +33,11 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def leave(*_: object) -> None:
+    """In place of the end of the process."""
+    raise sessions.GoOn
+
+
 class Process:
     """One process of a supervised run: a script that draws a number in each step and adds it to its progress."""
 
@@ -58,6 +63,8 @@ class Process:
         monkeypatch.setattr(lock, "PATIENCE", 0.0)
         monkeypatch.setattr(sessions, "current", lambda: self.session)
         monkeypatch.setattr(resumable, "BudgetCallback", lambda _: ladder or EndsAt(0, None))
+        monkeypatch.setattr(resumable, "leave_at_once", leave)
+        monkeypatch.setattr(Resumption, "_watch_variables", lambda _: None)  # those of a test are no script's
         self.resumption = Resumption(restart)
         monkeypatch.setattr(resumable, "_resumption", self.resumption)
 

@@ -107,6 +107,15 @@ def reason_file(channel_path: str | Path) -> Path:
     return Path(channel_path).with_name("reason")
 
 
+def refusal_file(channel_path: str | Path) -> Path:
+    """The file in which a process writes why no other one could go on exactly.
+
+    Args:
+        channel_path: The channel's file.
+    """
+    return Path(channel_path).with_name("refusal")
+
+
 def actions_file(channel_path: str | Path) -> Path:
     """The file in which a process records its remedies, one action a line.
 

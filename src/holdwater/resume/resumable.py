@@ -9,27 +9,41 @@ Without a supervisor the loop is a plain `range`, and nothing is stored. Random 
 PyTorch are kept automatically.
 """
 
-import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from holdwater.errors import CheckpointError, ConfigError
 from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
-from holdwater.process.restart_context import RestartContext, only_here, reason_file, stop_received, stop_soon
+from holdwater.process.restart_context import (
+    RestartContext,
+    leave_at_once,
+    reason_file,
+    refusal_file,
+)
+from holdwater.resume.stop_signals import StopSignals
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.store.lock import hold
 from holdwater.supervise.budget_callback import BudgetCallback
 from holdwater.supervise.replaceable_steps import go_on_from, replaceable_step
 
-USUAL: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-"""The signals that end the run after a step, where the script leaves them to Python: with Python's handlers."""
+if TYPE_CHECKING:
+    from holdwater.resume.unregistered import Unregistered
+
 TRY_AGAIN = 30.0
 """Seconds after a replacement that found no space for its checkpoint, before another is tried."""
+BATCHES = "holdwater.batches"
+"""The name under which the position in a loader is registered."""
+NOTHING = (
+    "nothing is registered that a fresh process could go on with; register the script's state with "
+    "holdwater.resumable(name, object)"
+)
 
 
 class Resumption:
@@ -39,11 +53,18 @@ class Resumption:
         self.things: dict[str, Any] = {}
         self.restart = restart
         self.begun = self._said = False
+        self._loop: Callable[[], object] = lambda: None
+        """The generator that the script iterates over."""
+        self.refused: str | None = None
+        """Why this process is not replaced."""
+        self._unneeded: set[str] = set()
+        self._beside: list[object] = []
+        self._checks: list[Callable[[], str | None]] = []
+        self._unregistered: Unregistered | None = None
         self._held = ExitStack()
         self._recycling = None if restart is None else BudgetCallback(restart)
-        self._stop: str | None = None
-        self._handlers: dict[int, Any] = {}
-        """Our handlers of signals, while the loop runs."""
+        self._budget_callback: Callable[[int], str | None] | None = None
+        self.signals = StopSignals()
         self._try_again_at = 0.0
         self._saved_at = time.monotonic()
         if restart is not None:
@@ -51,6 +72,11 @@ class Resumption:
             self._durable = CheckpointFolder(
                 Path(restart.out) / "checkpoints", keep=int(restart.settings.get("keep_checkpoints", 3))
             )
+
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether this process may be replaced by a fresh one."""
+        return self.restart is not None and sessions.current() is not None and self.refused is None
 
     def register(self, name: str, thing: object) -> None:
         """Keep the state of an object.
@@ -68,8 +94,31 @@ class Resumption:
             raise ConfigError(f"holdwater.resumable({name!r}, ...): the name is taken; give each its own")
         if self.begun:
             raise ConfigError(f"holdwater.resumable({name!r}, ...) comes after the loop began; call it before")
+        if thing is None:
+            self._unneeded.add(name)
+            return
         state_of(thing, name)
         self.things[name] = thing
+
+    def iterate(self, loop: Iterator[Any]) -> Iterator[Any]:
+        """Take note of the generator that the script iterates over; of two nested ones, the outer one.
+
+        Args:
+            loop: The generator.
+        """
+        if self._loop() is None:
+            self._loop = weakref.ref(loop)
+        return loop
+
+    def keep_beside(self, parts: list[object], check: Callable[[], str | None]) -> None:
+        """Take note of what a registered object keeps besides itself, and of when it cannot be kept.
+
+        Args:
+            parts: Objects whose states are kept with it.
+            check: Returns why a fresh process could not continue exactly; None if it can.
+        """
+        self._beside += parts
+        self._checks.append(check)
 
     def begin(self) -> int:
         """Restore the states of an earlier process; return the number of steps that were done.
@@ -78,25 +127,33 @@ class Resumption:
             ConfigError: What was stored does not fit what is registered.
             CheckpointError: The first checkpoint cannot be written.
         """
-        self.begun = True
+        again, self.begun = self.begun, True
         session = sessions.current()
-        if self.restart is None or session is None:
+        if self.restart is None or session is None or self.refused is not None:
             return 0
-        self._take_signals()
+        reason = self._why_not_at_all(again=again)
+        if reason is not None:
+            self._refuse(reason, lasting=not again)
+            return 0
+        self.signals.take()
         self._held.enter_context(hold(Path(self.restart.out), sessions.say))
         session.channel.put("resumable", 1)
         if self._recycling is not None:
             self._recycling.look_after(session)
-        session.budget_callback = None  # this loop handles memory itself
+        self._budget_callback, session.budget_callback = (
+            session.budget_callback,
+            None,
+        )  # this loop keeps the budget
         found = [one for one in (self._in_memory.newest(sessions.say), self._durable.newest(sessions.say)) if one]
         newest = max(found, key=lambda one: one.step, default=None)
+        if newest is not None:
+            self._restore(newest)
+        self._watch_variables()
         if newest is None:
             self._save(self._durable, 0)
-            go_on_from(session, 0)
-            return 0
-        self._restore(newest)
-        go_on_from(session, newest.step)
-        return newest.step
+        done = 0 if newest is None else newest.step
+        go_on_from(session, done)
+        return done
 
     def end_step(self, step: int, *, last: bool) -> None:
         """A step has ended: keep the state if it is due, and end this process if another is to continue.
@@ -108,40 +165,73 @@ class Resumption:
         Raises:
             SystemExit: The run was asked to stop; its state is kept.
         """
-        session, restart, recycling = sessions.current(), self.restart, self._recycling
-        if restart is None or session is None or recycling is None:
+        session, recycling = sessions.current(), self._recycling
+        if session is None or recycling is None or not self.is_replaceable:
             sessions.step()
             return
         replaceable_step(session, recycling.in_use)
-        if self._stop is not None:
+        if self.signals.stop is not None:
             self._end_stopped(step)
         due = recycling.is_due(step, time.monotonic() - self._saved_at)
-        saved = due and self._keeps(self._durable, step)
-        ending = None if last else recycling.end(step)
+        saved = due and self._keep(step)
+        ending = None if last or self.refused is not None else recycling.end(step)
         if ending is not None and ending.recycled:
-            if saved or self._keeps_for_next(step):
+            if saved or self._keep_for_next(step):
                 self._leave(ending.reason)
         elif ending is not None:
-            self._stop = ending.reason
+            self.signals.stop = ending.reason
             self._end_stopped(step)
 
     def _end_stopped(self, step: int) -> NoReturn:
         """Keep the state, and end the script: the run was stopped."""
-        self._keeps(self._durable, step)
         out = "" if self.restart is None else self.restart.out
-        sessions.say(f"stopped at step {step}: {self._stop}; continue with --resume --out {out}")
+        kept = self._keep(step)
+        end = f"; continue with --resume --out {out}" if kept else ", without a checkpoint of this step"
+        sessions.say(f"stopped at step {step}: {self.signals.stop}{end}")
         raise SystemExit(STOPPED)
 
     def finish(self, step: int) -> None:
-        """The loop has ended: keep its last state."""
-        if self.restart is not None:
-            self._keeps(self._durable, step)
-            self.give_signals_back()
+        """The loop has ended: keep its last state, and find out whether a fresh process could begin after it."""
+        if self.is_replaceable and self._keep(step) and self._unregistered is not None:
+            reason = self._unregistered.changed(leaves_loop=True)
+            if reason is not None:
+                self._note_refusal(reason)
+        self.signals.give_back()
 
-    def _keeps(self, folder: CheckpointFolder, step: int) -> bool:
+    def _leave(self, reason: str) -> None:
+        """End: the state is kept for the next process.
+
+        The script is not unwound: its `except` and `finally` belong to the end of the run.
+
+        Raises:
+            RuntimeError: No supervisor has started this process.
+        """
+        session, restart = sessions.current(), self.restart
+        if session is None or restart is None:
+            raise RuntimeError("no supervisor has started this process")
+        with suppress(OSError):  # no space for it
+            reason_file(restart.channel_path).write_text(reason, encoding="utf-8")
+        session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
+        self._held.close()
+        session.channel.state = "ended"
+        leave_at_once(restart, session.steps)
+
+    def _keep(self, step: int, *, in_memory: bool = False) -> bool:
+        """Write a checkpoint if a fresh process could continue from it exactly; return whether it was written."""
+        reason = self._why_not_now()
+        if reason is not None:
+            self._refuse(reason)
+            return False
+        return (in_memory and self._keep_in(self._in_memory, step)) or self._keep_in(self._durable, step)
+
+    def _keep_in(self, folder: CheckpointFolder, step: int) -> bool:
         """Write a checkpoint; False if that is not possible, which is said once: the script goes on."""
         try:
             self._save(folder, step)
+        except ConfigError as error:
+            if self.refused is None:
+                self._refuse(str(error))
+            return False
         except CheckpointError as error:
             if folder is self._durable:
                 self._saved_at = time.monotonic()  # not tried again at each step
@@ -151,105 +241,73 @@ class Resumption:
             return False
         return True
 
-    def _keeps_for_next(self, step: int) -> bool:
+    def _keep_for_next(self, step: int) -> bool:
         """Write a checkpoint for a process that follows; False if it is not, or lately was not, possible."""
         if time.monotonic() < self._try_again_at:
             return False
-        kept = self._keeps(self._in_memory, step) or self._keeps(self._durable, step)
+        kept = self._keep(step, in_memory=True)
         self._try_again_at = 0.0 if kept else time.monotonic() + TRY_AGAIN
         return kept
 
-    def _leave(self, reason: str) -> NoReturn:
-        """End: the state is kept for the next process."""
-        session, restart = sessions.current(), self.restart
-        if session is None or restart is None:
-            raise RuntimeError("no supervisor has started this process")
-        with suppress(OSError):  # no space for it
-            reason_file(restart.channel_path).write_text(reason, encoding="utf-8")
-        session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
-        self._held.close()
-        raise sessions.GoOn
+    def _why_not_at_all(self, *, again: bool) -> str | None:
+        """Why this process cannot be replaced in a loop that begins; None if it can."""
+        if threading.current_thread() is not threading.main_thread():
+            return "the loop runs in a thread, and a fresh process could begin only in the main thread"
+        if again:
+            return "this is the second loop over holdwater.steps; only in the first is a process replaced"
+        if not self.things.keys() - {BATCHES}:
+            return NOTHING
+        return next((reason for check in self._checks if (reason := check())), None)
 
-    def _save(self, folder: CheckpointFolder, step: int) -> None:
-        """Write a checkpoint.
+    def _why_not_now(self) -> str | None:
+        """Why a fresh process could not continue exactly after this step; None if it can."""
+        reason = next((reason for check in self._checks if (reason := check())), None)
+        if reason is None and self._unregistered is not None:
+            reason = self._unregistered.changed(self._loop())
+        return reason
+
+    def _watch_variables(self) -> None:
+        """Record what the script needs beside what is registered."""
+        from holdwater.resume.unregistered import Unregistered  # noqa: PLC0415 - imports torch
+
+        self._unregistered = Unregistered(self.things, self._unneeded, self._beside)
+
+    def _refuse(self, reason: str, *, lasting: bool = True) -> None:
+        """Let the script go on in this process alone, as it would without us.
 
         Args:
-            folder: Its folder.
-            step: Steps done.
-
-        Raises:
-            CheckpointError: It cannot be written.
-            ConfigError: A state cannot be kept exactly.
+            reason: Why.
+            lasting: Whether it is not started again after a death either.
         """
-        from safetensors.torch import save_file  # noqa: PLC0415 - imports torch
+        session, self.refused = sessions.current(), reason
+        sessions.say(f"this process is not replaced by a fresh one: {reason}")
+        self.signals.give_back()
+        if session is not None and self._budget_callback is not None:
+            session.budget_callback = self._budget_callback
+        if lasting:
+            self._note_refusal(reason)
 
-        from holdwater.random_states import random_states  # noqa: PLC0415
-        from holdwater.resume.exactness import exactness  # noqa: PLC0415
-        from holdwater.resume.state_codec import encode, state_of  # noqa: PLC0415
+    def _note_refusal(self, reason: str) -> None:
+        """Tell the supervisor that no other process could go on."""
+        session, restart = sessions.current(), self.restart
+        if session is not None and restart is not None:
+            session.channel.put("resumable", 0)
+            with suppress(OSError):
+                refusal_file(restart.channel_path).write_text(reason, encoding="utf-8")
 
-        tensors: dict[str, Any] = {}
-        states = {
-            name: encode(state_of(thing, name), name, tensors) for name, thing in sorted(self.things.items())
-        }
-        random = random_states()
-        files = {"random.safetensors": lambda path: save_file(random, path)}
-        if tensors:
-            files["state.safetensors"] = lambda path: save_file(tensors, path)
-        folder.write(step, files, {"states": states, "exactness": exactness()}, best=False)
+    def _save(self, folder: CheckpointFolder, step: int) -> None:
+        """Write a checkpoint."""
+        from holdwater.resume.stored_states import save  # noqa: PLC0415 - imports torch
+
+        save(self.things, folder, step)
         self._saved_at = time.monotonic()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Restore all states."""
-        from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
+        from holdwater.resume.stored_states import restore  # noqa: PLC0415 - imports torch
 
-        from holdwater.random_states import restore_random_states  # noqa: PLC0415
-        from holdwater.resume.exactness import restore_exactness  # noqa: PLC0415
-        from holdwater.resume.state_codec import decode, set_state  # noqa: PLC0415
-
-        states = checkpoint.state["states"]
-        if states.keys() != self.things.keys():
-            raise ConfigError(
-                f"{checkpoint.folder} holds the states of {', '.join(states) or 'nothing'}, but this script "
-                f"registers {', '.join(self.things) or 'nothing'}; register the same objects under the same names"
-            )
-        for remark in restore_exactness(checkpoint.state["exactness"]):
+        for remark in restore(self.things, checkpoint):
             sessions.say(remark)
-        file = checkpoint.folder / "state.safetensors"
-        tensors = load_file(file) if file.exists() else {}
-        for name, thing in self.things.items():
-            set_state(thing, name, decode(states[name], tensors))
-        restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
-
-    def _take_signals(self) -> None:
-        """Let SIGTERM and SIGINT end the run after its step, unless the script has its own handlers."""
-
-        def stop(reason: str) -> None:
-            """Stop after this step."""
-            self._stop = reason
-
-        handler = only_here(stop_soon(stop, lambda: self._stop is not None))
-        for number, usual in USUAL.items():
-            if signal.getsignal(number) == usual:
-                signal.signal(number, handler)
-                self._handlers[number] = handler
-        self._report_handlers()
-
-    def give_signals_back(self) -> None:
-        """The loop has ended: signals do again what they did before it; one that came too late does so now."""
-        for number, handler in self._handlers.items():
-            if signal.getsignal(number) == handler:
-                signal.signal(number, USUAL[number])
-        handled, self._handlers = set(self._handlers), {}
-        self._report_handlers()
-        late = stop_received()
-        if self._stop is not None and late in handled:
-            signal.raise_signal(late)
-
-    def _report_handlers(self) -> None:
-        """Report to the supervisor whether this process ends by itself when it is asked to stop."""
-        session = sessions.current()
-        if session is not None:
-            session.channel.put("takes_stops", int(signal.SIGTERM in self._handlers))
 
 
 _resumption: Resumption | None = None
@@ -270,6 +328,8 @@ def resumable(name: str, thing: object) -> None:
         name: Its unique name, the same in each process of the run.
         thing: A model, an optimizer, a schedule, a sampler: whatever has `state_dict` and `load_state_dict`; a
             random generator of Python, NumPy or PyTorch; or a dictionary of numbers, strings, tensors and arrays.
+            None, with the name of a variable, says that a fresh process may begin without what the loop has
+            changed in it, such as a cache.
 
     Raises:
         ConfigError: The name is taken, the loop has begun, or the object cannot be resumed exactly.
@@ -295,12 +355,17 @@ def steps(total: int) -> Iterator[int]:
         CheckpointError: The first checkpoint cannot be written.
         GeneratorExit: The script leaves the loop.
     """
+    return current().iterate(_steps(total))
+
+
+def _steps(total: int) -> Iterator[int]:
+    """Count the steps of a training loop."""
     resumption = current()
     for step in range(resumption.begin(), total):
         try:
             yield step
         except GeneratorExit:  # the script leaves the loop
-            resumption.give_signals_back()
+            resumption.signals.give_back()
             raise
         resumption.end_step(step + 1, last=step + 1 == total)
     resumption.finish(total)

@@ -4,7 +4,8 @@ No pickle: loading a checkpoint runs no code.
 """
 
 import random
-from collections import OrderedDict
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,10 @@ from holdwater.errors import ConfigError
 
 Tensors = dict[str, Tensor]
 PLAIN = (bool, int, float, str, type(None))
+FACTORIES: dict[str, Callable[[], Any]] = {
+    kind.__name__: kind for kind in (int, float, str, list, dict, tuple, set, Counter, deque)
+}
+"""What a defaultdict may make, by name."""
 
 
 def encode(value: object, place: str, tensors: Tensors) -> Any:  # noqa: ANN401 - JSON
@@ -29,24 +34,21 @@ def encode(value: object, place: str, tensors: Tensors) -> Any:  # noqa: ANN401 
     Raises:
         ConfigError: A part cannot be kept exactly; the message names it.
     """
-    if type(value) in PLAIN:
+    kind = type(value)
+    if kind in PLAIN:
         return value
     if isinstance(value, Tensor):
-        return {"tensor": _put(value, place, tensors), "device": str(value.device)}
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
-        raw = torch.from_numpy(np.frombuffer(value.tobytes(), dtype=np.uint8).copy())
-        kind = "array" if isinstance(value, np.ndarray) else "scalar"
-        return {kind: _put(raw, place, tensors), "dtype": value.dtype.str, "shape": list(value.shape)}
-    if isinstance(value, Mapping):
-        kind = "ordered" if isinstance(value, OrderedDict) else "dict"
-        pairs = [
-            [encode(key, f"{place}.key", tensors), encode(part, f"{place}.{key}", tensors)]
-            for key, part in value.items()
-        ]
-        return {kind: pairs}
-    if isinstance(value, list | tuple):
-        parts = [encode(part, f"{place}.{index}", tensors) for index, part in enumerate(value)]
-        return {"list" if isinstance(value, list) else "tuple": parts}
+        return _encode_tensor(value, place, tensors)
+    if kind is np.ndarray or isinstance(value, np.generic):
+        if value.dtype.kind in "biufc":  # type: ignore[attr-defined]
+            return _encode_array(value, place, tensors)
+    elif isinstance(value, dict) and kind in {dict, OrderedDict, Counter, defaultdict}:
+        return _encode_dict(value, place, tensors)
+    elif isinstance(value, list | tuple | deque):
+        about = _sequence(value)
+        if about is not None:
+            parts = [encode(part, f"{place}.{index}", tensors) for index, part in enumerate(value)]
+            return {about[0]: parts} | about[1]
     raise ConfigError(
         f"{place} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be kept exactly; "
         "let its state_dict hold numbers, strings, tensors, arrays, and lists and dictionaries of them"
@@ -64,15 +66,102 @@ def decode(stored: object, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN40
         return stored
     kind, content = next(iter(stored.items()))
     if kind == "tensor":
-        return tensors[content].to(stored["device"])
+        return _decode_tensor(stored, tensors[content])
     if kind in {"array", "scalar"}:
-        array = np.frombuffer(tensors[content].numpy().tobytes(), dtype=stored["dtype"]).reshape(stored["shape"])
-        return array.copy() if kind == "array" else array[()]
-    if kind in {"dict", "ordered"}:
+        array = np.frombuffer(tensors[content].numpy().tobytes(), dtype=stored["dtype"])
+        array = array.reshape(stored["shape"], order=stored.get("order", "C"))
+        return array.copy(order="K") if kind == "array" else array[()]
+    if kind in {"dict", "ordered", "counter", "default"}:
         pairs = [(decode(key, tensors), decode(part, tensors)) for key, part in content]
-        return OrderedDict(pairs) if kind == "ordered" else dict(pairs)
+        return _decode_dict(kind, pairs, stored.get("factory"))
     parts = [decode(part, tensors) for part in content]
-    return parts if kind == "list" else tuple(parts)
+    return _decode_sequence(kind, parts, stored)
+
+
+def _encode_tensor(tensor: Tensor, place: str, tensors: Tensors) -> dict[str, Any]:
+    """A tensor, with the order of its dimensions in memory where it is not the usual one."""
+    found: dict[str, Any] = {"tensor": _put(tensor, place, tensors), "device": str(tensor.device)}
+    if tensor.layout == torch.strided and not tensor.is_contiguous() and 0 not in tensor.stride():
+        found["stride"] = list(tensor.stride())
+    if tensor.requires_grad and tensor.is_leaf:
+        found["requires_grad"] = True
+    return found
+
+
+def _decode_tensor(stored: Mapping[str, Any], tensor: Tensor) -> Tensor:
+    """A tensor as it was."""
+    found = tensor.to(stored["device"])
+    if "stride" in stored:
+        found = torch.empty_strided(found.shape, stored["stride"], dtype=found.dtype, device=found.device)
+        found.copy_(tensor)
+    return found.requires_grad_(stored.get("requires_grad", False))
+
+
+def _encode_array(array: Any, place: str, tensors: Tensors) -> dict[str, Any]:  # noqa: ANN401 - or a number
+    """An array or a number of NumPy, with its order in memory."""
+    order = "F" if array.ndim > 1 and array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    raw = torch.from_numpy(np.frombuffer(array.tobytes(order=order), dtype=np.uint8).copy())
+    kind = "array" if isinstance(array, np.ndarray) else "scalar"
+    found = {kind: _put(raw, place, tensors), "dtype": array.dtype.str, "shape": list(array.shape)}
+    return found | ({"order": order} if order == "F" else {})
+
+
+def _encode_dict(value: dict[Any, Any], place: str, tensors: Tensors) -> dict[str, Any]:
+    """A dictionary of one of the usual kinds."""
+    pairs = [
+        [encode(key, f"{place}.key", tensors), encode(part, f"{place}.{key}", tensors)]
+        for key, part in value.items()
+    ]
+    if not isinstance(value, defaultdict):
+        return {{OrderedDict: "ordered", Counter: "counter"}.get(type(value), "dict"): pairs}
+    factory = value.default_factory
+    name = None if factory is None else getattr(factory, "__name__", "")
+    if name is not None and FACTORIES.get(name) is not factory:
+        raise ConfigError(
+            f"{place} is a defaultdict of {factory!r}, which cannot be kept exactly; "
+            f"use one of {', '.join(FACTORIES)}"
+        )
+    return {"default": pairs, "factory": name}
+
+
+def _decode_dict(kind: str, pairs: list[tuple[Any, Any]], factory: str | None) -> dict[Any, Any]:
+    """A dictionary of its kind."""
+    if kind == "default":
+        return defaultdict(FACTORIES[factory] if factory else None, pairs)
+    if kind == "ordered":
+        return OrderedDict(pairs)
+    return Counter(dict(pairs)) if kind == "counter" else dict(pairs)
+
+
+def _sequence(value: Any) -> tuple[str, dict[str, Any]] | None:  # noqa: ANN401 - a list, tuple or deque
+    """The kind of a sequence, and what more is needed to make it again; None if it cannot be."""
+    kind = type(value)
+    if kind in {list, tuple}:
+        return kind.__name__, {}
+    if kind is torch.Size:
+        return "size", {}
+    if kind is deque:
+        return "deque", {"maxlen": value.maxlen}
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    return ("named", {"type": name}) if hasattr(kind, "_make") and _named(name) is kind else None
+
+
+def _decode_sequence(kind: str, parts: list[Any], stored: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """A list, tuple or deque of its kind."""
+    if kind == "deque":
+        return deque(parts, maxlen=stored["maxlen"])
+    if kind == "named":
+        return _named(stored["type"])._make(parts)
+    return {"list": list, "size": torch.Size}.get(kind, tuple)(parts)
+
+
+def _named(name: str) -> Any:  # noqa: ANN401 - a class
+    """The class of a named tuple, which the script has defined already; None if it cannot be found."""
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def state_of(thing: Any, name: str) -> Any:  # noqa: ANN401 - a user's object
@@ -107,10 +196,12 @@ def _ways(thing: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], Any
         return thing.get_state, thing.set_state
     if isinstance(thing, np.random.Generator):
         return lambda: thing.bit_generator.state, lambda state: setattr(thing.bit_generator, "state", state)
+    if isinstance(thing, np.random.RandomState):
+        return lambda: thing.get_state(legacy=True), thing.set_state
     if isinstance(thing, random.Random):  # noqa: S311 - no secret
         return thing.getstate, thing.setstate
     if isinstance(thing, dict):
-        return lambda: thing, lambda state: _refill(thing, state)
+        return lambda: _checked(thing, name), lambda state: _refill(thing, state)
     more = ""
     if type(thing).__name__ == "DataLoader":
         more = "; iterate over it with `for batch in holdwater.batches(loader, steps=...)`"
@@ -120,10 +211,84 @@ def _ways(thing: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], Any
     )
 
 
+def _checked(thing: dict[Any, Any], name: str) -> dict[Any, Any]:
+    """A dictionary in which nothing is held twice."""
+    _check_shared(thing, name)
+    return thing
+
+
 def _refill(thing: dict[Any, Any], state: dict[Any, Any]) -> None:
-    """Restore a dictionary's content in place."""
-    thing.clear()
-    thing.update(state)
+    """Restore a dictionary's content in place, and that of the lists, tensors and arrays in it."""
+    _put_back(thing, state, set())
+
+
+def _put_back(old: Any, new: Any, seen: set[int]) -> Any:  # noqa: ANN401 - any state
+    """Restore an object in place, since the script may hold it elsewhere too; else return the new one.
+
+    Args:
+        old: What the script has made.
+        new: What it is to be.
+        seen: The identities of what was restored already.
+    """
+    if type(old) is not type(new) or id(old) in seen:
+        return new
+    seen.add(id(old))
+    if isinstance(old, dict):
+        content = {key: _put_back(old[key], part, seen) if key in old else part for key, part in new.items()}
+        old.clear()
+        dict.update(old, content)
+        return old
+    if isinstance(old, list) or (isinstance(old, deque) and old.maxlen == new.maxlen):
+        parts = [_put_back(one, other, seen) for one, other in zip(old, new, strict=False)]
+        parts += list(new)[len(parts) :]
+        old.clear()
+        old.extend(parts)
+        return old
+    return old if _copied(old, new) else new
+
+
+def _copied(old: Any, new: Any) -> bool:  # noqa: ANN401 - any state
+    """Whether a tensor or an array could be overwritten by another one."""
+    if not isinstance(old, Tensor | np.ndarray) or (old.shape, old.dtype) != (new.shape, new.dtype):
+        return False
+    if isinstance(old, np.ndarray):
+        if not old.flags.writeable:
+            return False
+        old[...] = new
+        return True
+    if old.device != new.device or old.requires_grad != new.requires_grad or not old.is_leaf or 0 in old.stride():
+        return False
+    with torch.no_grad():
+        old.copy_(new)
+    return True
+
+
+def _check_shared(thing: dict[Any, Any], name: str) -> None:
+    """Refuse a dictionary in which one object is held twice: it would become two.
+
+    Args:
+        thing: The dictionary.
+        name: For messages.
+
+    Raises:
+        ConfigError: An object is held twice.
+    """
+    seen: dict[int, str] = {}
+    waiting: deque[tuple[str, Any]] = deque([(name, thing)])
+    while waiting:
+        path, one = waiting.popleft()
+        if not isinstance(one, dict | list | tuple | deque | Tensor | np.ndarray):
+            continue
+        if id(one) in seen and not isinstance(one, tuple):
+            raise ConfigError(
+                f"{path} and {seen[id(one)]} are the same object, which cannot be kept exactly; "
+                "keep it once, or a copy"
+            )
+        seen[id(one)] = path
+        if isinstance(one, dict):
+            waiting.extend((f"{path}.{key}", part) for key, part in one.items())
+        elif not isinstance(one, Tensor | np.ndarray):
+            waiting.extend((f"{path}.{index}", part) for index, part in enumerate(one))
 
 
 def _put(tensor: Tensor, place: str, tensors: Tensors) -> str:

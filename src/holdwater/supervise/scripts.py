@@ -18,7 +18,7 @@ from holdwater.observe.observed_run import ObservedRun
 from holdwater.policy.restarts import Answer, RestartConfig
 from holdwater.process.channel import Channel
 from holdwater.process.channel_folder import channel_folder
-from holdwater.process.restart_context import RestartContext, actions_file
+from holdwater.process.restart_context import RestartContext, actions_file, refusal_file
 from holdwater.process.spawn import ForkedProcess
 from holdwater.store.in_memory_checkpoint import InMemoryFolder
 from holdwater.store.run_store import RunStore
@@ -156,11 +156,13 @@ class SupervisedRun(RunHooks):
         if self._supervisor.channel.get("resumable"):
             self._resumable = True
             return replace(answer, exit_code=self._supervisor.own_exit_code) if own_end else answer
-        if self._resumable:  # it ended before its loop began
+        refusal = refusal_file(self._supervisor.channel.path)
+        if self._resumable and not refusal.exists():  # it ended before its loop began
             return answer
         if answer.again:
-            log.warning("%s", _not_resumable(answer.reason))
-        elif self._replacement.is_configured:
+            why = refusal.read_text(encoding="utf-8") if refusal.exists() else f"it would begin anew: {REGISTER}"
+            log.warning("%s; it is not started again: %s", answer.reason, why)
+        elif self._replacement.is_configured and not refusal.exists():
             log.warning("the process was never replaced: %s", REGISTER)
         return replace(answer, again=False, cause="not resumable", exit_code=self._supervisor.own_exit_code)
 
@@ -241,8 +243,3 @@ class SupervisedRun(RunHooks):
             settings=self._settings,
         )
         return os.environ | facts.as_environment()
-
-
-def _not_resumable(reason: str) -> str:
-    """Why a script is not started again."""
-    return f"{reason}; it is not started again, for it would begin anew: {REGISTER}"

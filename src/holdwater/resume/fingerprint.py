@@ -1,0 +1,297 @@
+"""Record what variables hold, leaf by leaf, to say later which part has changed.
+
+Only reads: no method of a user's object is called. Numbers, containers, tensors, arrays, random generators, the
+attributes of objects and the variables that functions close over are followed.
+"""
+
+import functools
+import io
+import logging
+import random
+import struct
+import sys
+import types
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MOST = 200_000
+"""Objects that are followed at most, those near the variables first."""
+WHOLE = 64 << 20
+"""Bytes of all tensors and arrays together that are read in whole; of the others a sample is read."""
+SAMPLED = 1 << 16
+"""Items of a tensor or an array of which a sample is read."""
+LONG = 10_000
+"""Items of a container that are followed; of all of them only the identities are compared."""
+MODULE_PARTS = frozenset(vars(torch.nn.Module())) - {"training"}
+"""What every module has; its parameters, buffers and children are followed apart."""
+WITHOUT_STATE = frozenset((
+    "tqdm", "logging", "rich", "wandb", "tensorboard", "matplotlib", "threading", "_thread", "multiprocessing",
+    "concurrent", "asyncio", "socket", "subprocess", "weakref", "tempfile", "pathlib", "argparse", "holdwater",
+    "pprint", "datetime", "re", "typing", "abc",
+))  # fmt: skip
+"""Packages whose objects hold nothing that a result follows from: progress bars, loggers, locks, paths."""
+PLAIN = (bool, int, float, complex, str, bytes, type(None), range, slice, torch.dtype, torch.device, torch.Size)
+ITERATORS = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
+
+Leaves = dict[str, object]
+"""A comparable value for each path, such as `stats['n']`."""
+
+
+class Fingerprint:
+    """Follows what variables hold, without what is excluded."""
+
+    def __init__(self, excluded: Iterable[object]) -> None:
+        """Prepare.
+
+        Args:
+            excluded: Objects that are kept otherwise; nothing that only they lead to is followed.
+        """
+        self._alive = list(excluded)
+        self._seen = {id(one) for one in self._alive}
+        self._bytes = 0
+
+    def take(self, roots: Mapping[str, object]) -> Leaves:
+        """Follow variables.
+
+        Args:
+            roots: By their names.
+        """
+        leaves: Leaves = {}
+        waiting = deque(roots.items())
+        for _ in range(MOST):
+            if not waiting:
+                break
+            path, value = waiting.popleft()
+            if isinstance_exactly(value, PLAIN) or issubclass(type(value), np.generic):
+                leaves[path] = _plain(value)
+                continue
+            if id(value) in self._seen:
+                continue
+            self._seen.add(id(value))
+            self._alive.append(value)  # an identity is that of one object only as long as it lives
+            leaf, parts = self._look(value)
+            leaves[path] = (type(value).__qualname__, leaf)
+            waiting.extend((path + suffix, part) for suffix, part in parts)
+        self._alive.clear()
+        return leaves
+
+    def _look(self, value: Any) -> tuple[object, Iterable[tuple[str, object]]]:  # noqa: ANN401 - anything
+        """What an object is by itself, and its parts."""
+        kind = type(value)
+        if issubclass(kind, Tensor):
+            return self._tensor(value), ()
+        if issubclass(kind, np.ndarray):
+            return self._array(value), ()
+        if issubclass(kind, dict | list | tuple | set | frozenset | deque):
+            return _container(value)
+        state = generator_state(value)
+        if state is None and (issubclass(kind, ITERATORS) or _is_iterator(kind)):
+            state = _moved(value)
+        return state, () if state is not None else _parts(value)
+
+    def _tensor(self, tensor: Tensor) -> object:
+        """Type, shape and content of a tensor; `_version` counts its changes in place."""
+        about = (str(tensor.dtype), tuple(tensor.shape), str(tensor.device), tensor.requires_grad)
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            return (*about, tensor._version)  # noqa: SLF001 - it has no public name
+        flat = tensor.detach()
+        if self._is_too_much(flat.numel() * flat.element_size()):
+            flat = flat.reshape(-1)[:: max(flat.numel() // SAMPLED, 1)]
+        if not flat.numel():
+            return about
+        plain: Any = flat.contiguous().reshape(-1).view(torch.uint8).numpy()
+        return (*about, zlib.crc32(plain))
+
+    def _array(self, array: Any) -> object:  # noqa: ANN401 - an array of any kind
+        """Type, shape and content of an array; a mapped file is not read."""
+        about = (array.dtype.str, array.shape)
+        if issubclass(type(array), np.memmap):
+            return about
+        if array.dtype.hasobject:
+            return (*about, hash(tuple(map(id, array.flat[:SAMPLED]))))
+        if self._is_too_much(array.nbytes):
+            array = array.reshape(-1)[:: max(array.size // SAMPLED, 1)]
+        return (*about, zlib.crc32(np.ascontiguousarray(array).tobytes()))
+
+    def _is_too_much(self, size: int) -> bool:
+        """Whether so many more bytes are more than is read in whole."""
+        self._bytes += size
+        return self._bytes > WHOLE
+
+
+def generator_state(value: object) -> object:
+    """The state of a random generator of Python, NumPy or PyTorch, to be compared; None for anything else.
+
+    Args:
+        value: Anything.
+    """
+    kind = type(value)
+    if issubclass(kind, torch.Generator):
+        return zlib.crc32(value.get_state().numpy())  # type: ignore[attr-defined]
+    if issubclass(kind, np.random.Generator):
+        return repr(value.bit_generator.state)  # type: ignore[attr-defined]
+    if issubclass(kind, np.random.RandomState):
+        return repr(value.get_state(legacy=False))  # type: ignore[attr-defined]
+    own = issubclass(kind, random.Random) and not issubclass(kind, random.SystemRandom)  # noqa: S311 - no secret
+    if own:
+        return hash(value.getstate())  # type: ignore[attr-defined]
+    return None
+
+
+def isinstance_exactly(value: object, kinds: tuple[type, ...]) -> bool:
+    """Whether a value has exactly one of these types: `isinstance` asks the object itself, which may raise.
+
+    Args:
+        value: Anything.
+        kinds: The types.
+    """
+    return any(type(value) is kind for kind in kinds)
+
+
+def _parts(value: Any) -> Iterable[tuple[str, object]]:  # noqa: ANN401 - anything
+    """What an object leads to."""
+    kind = type(value)
+    if issubclass(kind, types.FunctionType):
+        return _closure(value)
+    if issubclass(kind, types.MethodType):
+        return ((".__self__", value.__self__),)
+    if issubclass(kind, functools.partial):
+        return (".func", value.func), (".args", value.args), (".keywords", value.keywords)
+    if issubclass(kind, torch.nn.Module):
+        return _module(value)
+    if issubclass(kind, type):
+        return _class_parts(value) if is_users(value) else ()
+    return () if _is_without_state(value) else _attributes(value)
+
+
+def _plain(value: Any) -> object:  # noqa: ANN401 - a number or a text
+    """A number or a text, to be compared by its bits."""
+    if type(value) is float:
+        return struct.pack("<d", value) if value != value else value  # noqa: PLR0124 - NaN
+    return repr(value) if issubclass(type(value), np.generic | slice | complex) else value
+
+
+def _container(value: Any) -> tuple[object, Iterable[tuple[str, object]]]:  # noqa: ANN401 - any container
+    """The length and the items of a container."""
+    kind = type(value)
+    if issubclass(kind, dict):
+        items, named = list(dict.values(value)), list(map(_short, dict.keys(value)))
+    elif issubclass(kind, set | frozenset):
+        items, named = [], sorted(map(_short, value))
+        return (len(value), hash(tuple(named))), ()
+    else:
+        items = list(value)
+        named = [f"[{index}]" for index in range(min(len(items), LONG))]
+    whole = hash(tuple(map(id, items))) if len(items) > LONG else 0
+    return (len(items), whole), zip(named[:LONG], items, strict=False)
+
+
+def _short(key: object) -> str:
+    """A key, for a path."""
+    return f"[{key!r}]" if isinstance_exactly(key, PLAIN) else f"[a {type(key).__qualname__}]"
+
+
+def _closure(function: types.FunctionType) -> Iterator[tuple[str, object]]:
+    """The variables that a function of the user's closes over, and its defaults."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            yield f".{name}", cell.cell_contents
+        except ValueError:  # not set yet
+            continue
+    yield ".__defaults__", function.__defaults__
+
+
+def _module(module: torch.nn.Module) -> Iterator[tuple[str, object]]:
+    """Parameters, buffers and children of a module, and the attributes of a user's class."""
+    parts = vars(module)
+    for group in ("_parameters", "_buffers", "_modules"):
+        yield from ((f".{name}", part) for name, part in parts.get(group, {}).items())
+    if not type(module).__module__.startswith("torch."):
+        yield from ((f".{name}", part) for name, part in parts.items() if name not in MODULE_PARTS)
+
+
+def _is_iterator(kind: type) -> bool:
+    """Whether it is an iterator written in C, such as that of a list, whose position cannot be read."""
+    written_in_c = not kind.__flags__ & (1 << 9)  # Py_TPFLAGS_HEAPTYPE
+    return written_in_c and hasattr(kind, "__next__") and not issubclass(kind, io.IOBase)
+
+
+def _moved(value: Any) -> object:  # noqa: ANN401 - an iterator
+    """Where an iterator is; unlike anything else where that cannot be known."""
+    frame = getattr(value, "gi_frame", None)
+    code = getattr(value, "gi_code", None)
+    if code is not None and "holdwater" in code.co_filename and "resume" in code.co_filename:
+        return None
+    return object() if frame is None else (frame.f_lasti, frame.f_lineno)
+
+
+def _is_without_state(value: object) -> bool:
+    """Whether nothing of an object is followed."""
+    kind = type(value)
+    if issubclass(kind, types.ModuleType | io.IOBase | logging.Logger):
+        return True
+    module = kind.__module__
+    return module.partition(".")[0] in WITHOUT_STATE or module.startswith("torch.utils.tensorboard")
+
+
+def is_users(thing: type | types.FunctionType) -> bool:
+    """Whether a class or a function is the user's own: its module is not an installed one.
+
+    Args:
+        thing: The class or the function.
+    """
+    module = sys.modules.get(thing.__module__ or "")
+    file = getattr(module, "__file__", None)
+    return thing.__module__ == "__main__" or (isinstance(file, str) and is_users_file(file))
+
+
+@functools.lru_cache(maxsize=4096)
+def is_users_file(file: str) -> bool:
+    """Whether a file is the user's own: not installed, and not of Python or of holdwater.
+
+    Args:
+        file: Its path.
+    """
+    ours, standard = __file__.rpartition("/resume/")[0], logging.__file__.rpartition("/logging/")[0]
+    installed = any(part in file for part in ("site-packages", "dist-packages"))
+    return not (installed or file.startswith((ours + "/", standard + "/", "<frozen")))
+
+
+def _class_parts(kind: type) -> Iterator[tuple[str, object]]:
+    """The attributes of a user's class, without its functions."""
+    for name, part in vars(kind).items():
+        if not name.startswith("__") and not isinstance_exactly(part, (types.FunctionType, property)):
+            yield f".{name}", part
+
+
+def _attributes(value: object) -> Iterator[tuple[str, object]]:
+    """The attributes of an object."""
+    kind = type(value)
+    yield from ((f".{name}", part) for name, part in attributes_of(value).items())
+    for name, slot in [pair for base in kind.__mro__ for pair in base.__dict__.items()]:
+        if type(slot) is types.MemberDescriptorType:
+            try:
+                yield f".{name}", slot.__get__(value)
+            except AttributeError:  # not set
+                continue
+    if is_users(kind):
+        yield ".__class__", kind
+
+
+def attributes_of(value: object) -> dict[str, object]:
+    """The `__dict__` of an object, without calling anything of its class.
+
+    Args:
+        value: Anything.
+    """
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except (AttributeError, TypeError):
+        return {}
+    return dict(found) if type(found) is dict else {}

@@ -1,0 +1,144 @@
+"""Which variables of a suspended frame are still needed: those that are read before they are set again.
+
+Source: Kildall (1973), "A unified approach to global program optimization", POPL; live variables.
+"""
+
+import dis
+import functools
+from collections.abc import Iterable
+from types import CodeType, FrameType
+from typing import NamedTuple
+
+WRITERS = frozenset(("append", "add", "extend", "appendleft", "insert"))
+"""Methods that only store: a container that is used by nothing else is never read."""
+ENDS = frozenset(("RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "RETURN_GENERATOR"))
+ALWAYS = frozenset(("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE"))
+SPACES = ("FAST", "NAME", "GLOBAL", "DEREF", "CLASSDEREF", "CLOSURE")
+
+
+class _Flow(NamedTuple):
+    """What one instruction does with variables, and what may follow it."""
+
+    reads: frozenset[str]
+    sets: frozenset[str]
+    following: tuple[int, ...]
+    """Offsets; for a loop's head, the body comes first."""
+
+
+def live_names(frame: FrameType, *, leaves_loop: bool = False) -> frozenset[str]:
+    """The variables that a frame reads before it sets them again, from where it is now.
+
+    Args:
+        frame: Suspended in a call, or at the head of a `for` loop.
+        leaves_loop: Whether the loop ends here; otherwise another turn of it follows.
+    """
+    flows, entering = _analysed(frame.f_code)
+    at = max((offset for offset in flows if offset <= frame.f_lasti), default=0)
+    following = flows[at].following
+    if _is_loop_head(frame.f_code, at):
+        following = following[1:] if leaves_loop else following[:1]
+    return frozenset().union(*(entering[offset] for offset in following if offset in entering))
+
+
+def global_names(code: CodeType) -> frozenset[str]:
+    """The global variables that a function, and those defined in it, read.
+
+    Args:
+        code: Of the function.
+    """
+    found = {
+        name for number, one in enumerate(_instructions(code)) for name in _reads(code, number) if _outer(one)
+    }
+    nested = (global_names(const) for const in code.co_consts if isinstance(const, CodeType))
+    return frozenset(found).union(*nested)
+
+
+def loop_index(frame: FrameType) -> str | None:
+    """The first of several variables that a `for` loop sets, such as the index of `enumerate`, if it is read.
+
+    Args:
+        frame: Suspended at the head of the loop.
+    """
+    code = frame.f_code
+    rest = [one for one in _instructions(code) if one.offset > frame.f_lasti]
+    if len(rest) < 2 or rest[0].opname != "UNPACK_SEQUENCE":
+        return "its count" if rest and rest[0].opname.startswith(("STORE", "UNPACK")) else None
+    name = str(_names(rest[1])[0]) if _names(rest[1]) else "its count"
+    everywhere = {read for number in range(len(_instructions(code))) for read in _reads(code, number)}
+    return name if name in everywhere else None
+
+
+@functools.lru_cache(maxsize=256)
+def _instructions(code: CodeType) -> tuple[dis.Instruction, ...]:
+    """The instructions of a function."""
+    return tuple(dis.get_instructions(code))
+
+
+@functools.lru_cache(maxsize=256)
+def _analysed(code: CodeType) -> tuple[dict[int, _Flow], dict[int, frozenset[str]]]:
+    """The flow of a function, and the live variables before each instruction."""
+    flows = _flows(code)
+    entering = {offset: flow.reads for offset, flow in flows.items()}
+    changed = True
+    while changed:
+        changed = False
+        for offset, flow in reversed(flows.items()):
+            leaving = frozenset().union(*(entering[at] for at in flow.following if at in entering))
+            now = flow.reads | (leaving - flow.sets)
+            if now != entering[offset]:
+                entering[offset], changed = now, True
+    return flows, entering
+
+
+def _flows(code: CodeType) -> dict[int, _Flow]:
+    """What each instruction does, by its offset."""
+    steps = _instructions(code)
+    entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
+    found = {}
+    for number, one in enumerate(steps):
+        following = [] if one.opname in ENDS | ALWAYS or number + 1 == len(steps) else [steps[number + 1].offset]
+        if "JUMP" in one.opname or one.opname in {"FOR_ITER", "SEND"}:
+            following.append(int(one.argval))
+        following += [entry.target for entry in entries if entry.start <= one.offset < entry.end]
+        found[one.offset] = _Flow(frozenset(_reads(code, number)), frozenset(_sets(one)), tuple(following))
+    return found
+
+
+def _is_loop_head(code: CodeType, offset: int) -> bool:
+    """Whether the instruction at an offset draws the next item of a `for` loop."""
+    return any(one.offset == offset and one.opname == "FOR_ITER" for one in _instructions(code))
+
+
+def _parts(one: dis.Instruction) -> list[tuple[str, str]]:
+    """Verbs and variables of an instruction; newer versions of Python join two of them in one."""
+    verbs = [part.rstrip("_") for part in one.opname.split("_") if part in {"LOAD", "STORE", "DELETE"}]
+    return list(zip(verbs * len(_names(one)) if len(verbs) == 1 else verbs, _names(one), strict=False))
+
+
+def _names(one: dis.Instruction) -> tuple[str, ...]:
+    """The variables of an instruction."""
+    if not any(space in one.opname.split("_") for space in SPACES):
+        return ()
+    return tuple(map(str, one.argval)) if isinstance(one.argval, tuple) else (str(one.argval),)
+
+
+def _outer(one: dis.Instruction) -> bool:
+    """Whether an instruction reads names outside its function."""
+    return "GLOBAL" in one.opname or "NAME" in one.opname.split("_")
+
+
+def _reads(code: CodeType, number: int) -> Iterable[str]:
+    """The variables that an instruction reads; for a function that it makes, those that this reads."""
+    steps = _instructions(code)
+    one = steps[number]
+    if isinstance(one.argval, CodeType):
+        return global_names(one.argval)
+    later = steps[number + 1] if number + 1 < len(steps) else None
+    if later is not None and later.opname in {"LOAD_METHOD", "LOAD_ATTR"} and later.argval in WRITERS:
+        return ()
+    return [name for verb, name in _parts(one) if verb == "LOAD"]
+
+
+def _sets(one: dis.Instruction) -> list[str]:
+    """The variables that an instruction sets or deletes."""
+    return [name for verb, name in _parts(one) if verb in {"STORE", "DELETE"}]

@@ -1,0 +1,62 @@
+"""Write the registered states and the random states to a checkpoint, and restore them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from holdwater.errors import ConfigError
+from holdwater.random_states import random_states, restore_random_states
+from holdwater.resume.beside_states import beside_states, restore_beside_states
+from holdwater.resume.exactness import exactness, restore_exactness
+from holdwater.resume.state_codec import decode, encode, set_state, state_of
+from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
+
+
+def save(things: Mapping[str, Any], folder: CheckpointFolder, step: int) -> None:
+    """Write a checkpoint.
+
+    Args:
+        things: The registered objects, by name.
+        folder: Of the checkpoints.
+        step: Steps done.
+
+    Raises:
+        CheckpointError: It cannot be written.
+        ConfigError: A state cannot be kept exactly.
+    """
+    tensors: dict[str, Any] = {}
+    states = {name: encode(state_of(thing, name), name, tensors) for name, thing in sorted(things.items())}
+    beside = encode(beside_states(things), "beside", tensors)
+    random = random_states()
+    files = {"random.safetensors": lambda path: save_file(random, path)}
+    if tensors:
+        files["state.safetensors"] = lambda path: save_file(tensors, path)
+    folder.write(step, files, {"states": states, "beside": beside, "exactness": exactness()}, best=False)
+
+
+def restore(things: Mapping[str, Any], checkpoint: Checkpoint) -> list[str]:
+    """Restore all states; return messages on what could not be restored.
+
+    Args:
+        things: The registered objects, by name.
+        checkpoint: Of an earlier process.
+
+    Raises:
+        ConfigError: What was stored does not fit what is registered.
+    """
+    states = checkpoint.state["states"]
+    if states.keys() != things.keys():
+        raise ConfigError(
+            f"{checkpoint.folder} holds the states of {', '.join(states) or 'nothing'}, but this script "
+            f"registers {', '.join(things) or 'nothing'}; register the same objects under the same names"
+        )
+    remarks = restore_exactness(checkpoint.state["exactness"])
+    file = checkpoint.folder / "state.safetensors"
+    tensors = load_file(file) if file.exists() else {}
+    for name, thing in things.items():
+        set_state(thing, name, decode(states[name], tensors))
+    if "beside" in checkpoint.state:
+        restore_beside_states(things, decode(checkpoint.state["beside"], tensors))
+    restore_random_states(load_file(checkpoint.folder / "random.safetensors"))
+    return remarks

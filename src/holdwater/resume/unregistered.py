@@ -1,0 +1,227 @@
+"""Find what a fresh process would need and nobody has registered: variables that the loop has changed.
+
+When the loop begins, everything that the script still reads is recorded; before a process is replaced, it is
+compared. A variable that is set anew in each step, before it is read, is not needed.
+"""
+
+import gc
+import sys
+import time
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+
+from holdwater.resume.fingerprint import Fingerprint, Leaves, attributes_of, is_users_file
+from holdwater.resume.live_variables import global_names, live_names, loop_index
+
+RESTARTING = ("enumerate", "zip", "islice", "chain", "zip_longest", "count", "tee", "cycle", "pairwise", "batched")
+"""What else may count or draw beside our loop, and begins anew in a fresh process."""
+
+
+class Unregistered:
+    """What the script needs beside its registered states, as it was when the loop began."""
+
+    def __init__(self, things: Mapping[str, object], unneeded: set[str], beside: list[object]) -> None:
+        """Record it.
+
+        Args:
+            things: The registered objects, by name.
+            unneeded: Variables that a fresh process may begin without.
+            beside: Objects that are kept with a registered one.
+        """
+        self._things, self._unneeded, self._beside = things, unneeded, beside
+        self._clocks = _clocks()
+        frames = _users_frames()
+        self._in_loop = self._take(frames, leaves_loop=False)
+        self._after_loop = self._take(frames, leaves_loop=True)
+        self._structures = {name: structure(thing) for name, thing in things.items()}
+
+    def changed(self, loop: object = None, *, leaves_loop: bool = False) -> str | None:
+        """Why a fresh process could not continue exactly; None if it can.
+
+        Args:
+            loop: The generator that the script iterates over.
+            leaves_loop: Whether the loop has ended; otherwise another step follows.
+        """
+        for name, thing in self._things.items():
+            if structure(thing) != self._structures[name]:
+                return f"{name} has other parameters than when the loop began"
+        frames = _users_frames()
+        counted = None if leaves_loop or not frames else _counts_beside(loop, frames[0])
+        if counted is not None:
+            return counted
+        before = self._after_loop if leaves_loop else self._in_loop
+        path = self._first_change(before, self._take(frames, leaves_loop=leaves_loop))
+        return None if path is None else needs(path)
+
+    def _first_change(self, before: Leaves, now: Leaves) -> str | None:
+        """The path of the first part that has changed."""
+        windows = list(zip(self._clocks, _clocks(), strict=True))
+        for path in (*now, *before):
+            old, new = before.get(path, _ABSENT), now.get(path, _ABSENT)
+            if old is new or (type(old) is type(new) and old == new):
+                continue
+            if isinstance(new, float) and any(begin <= new <= end for begin, end in windows):
+                continue  # a reading of a clock
+            if not any(path == name or path.startswith((f"{name}.", f"{name}[")) for name in self._unneeded):
+                return path
+        return None
+
+    def _take(self, frames: list[FrameType], *, leaves_loop: bool) -> Leaves:
+        """Record all variables that are still needed."""
+        excluded = [part for thing in (*self._things.values(), *self._beside) for part in kept_with(thing)]
+        return Fingerprint(excluded).take(_roots(frames, leaves_loop=leaves_loop))
+
+
+_ABSENT = object()
+
+
+def needs(path: str) -> str:
+    """Why the script is not started again: a part of it is not registered.
+
+    Args:
+        path: Of the part.
+    """
+    root = path.partition(".")[0].partition("[")[0]
+    return (
+        f"{path} has changed since the loop began, and is not registered; register it with "
+        f"holdwater.resumable (a number in a dictionary), or write holdwater.resumable({root!r}, None) if a fresh "
+        "process may begin without it"
+    )
+
+
+def structure(thing: object) -> object:
+    """What must be the same to load a state: the parameters of a module, the groups of an optimizer.
+
+    Args:
+        thing: A registered object.
+    """
+    if isinstance(thing, torch.nn.Module):
+        return [(name, tuple(part.shape)) for name, part in thing.named_parameters() if _has_shape(part)]
+    if isinstance(thing, torch.optim.Optimizer):
+        return [len(group["params"]) for group in thing.param_groups]
+    return None
+
+
+def _has_shape(part: torch.Tensor) -> bool:
+    """Whether a parameter is initialised: one of a lazy module is not at first."""
+    return not isinstance(part, torch.nn.UninitializedParameter)
+
+
+def kept_with(thing: object) -> Iterator[object]:
+    """The objects whose content a registered state covers.
+
+    Args:
+        thing: A registered object.
+    """
+    if isinstance(thing, torch.nn.Module):
+        for module in thing.modules():
+            yield from module._parameters.values()  # noqa: SLF001 - the public ways call the user's methods
+            unkept = module._non_persistent_buffers_set  # noqa: SLF001
+            yield from (part for name, part in module._buffers.items() if name not in unkept)  # noqa: SLF001
+        return
+    waiting = deque([thing])
+    while waiting:
+        one = waiting.popleft()
+        yield one
+        if type(one) in {dict, list, tuple} or isinstance(one, dict | list | tuple | deque):
+            waiting.extend(one.values() if isinstance(one, dict) else one)  # type: ignore[arg-type]
+
+
+def _users_frames() -> list[FrameType]:
+    """The user's functions that are being executed, the innermost first."""
+    found, frame = [], sys._getframe(1)  # noqa: SLF001 - as `inspect` does
+    while frame is not None:
+        if is_users_file(frame.f_code.co_filename):
+            found.append(frame)
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
+
+
+def _roots(frames: list[FrameType], *, leaves_loop: bool) -> dict[str, object]:
+    """The variables that are still read: of the functions being executed, then those of modules."""
+    roots: dict[str, object] = {}
+    wanted: dict[int, set[str]] = {}
+    for depth, frame in enumerate(frames):
+        names = live_names(frame, leaves_loop=leaves_loop and depth == 0)
+        wanted.setdefault(id(frame.f_globals), set()).update(names)
+        if frame.f_locals is not frame.f_globals:
+            values = frame.f_locals
+            roots |= {name: values[name] for name in sorted(names) if name in values and name not in roots}
+            if type(values) is dict:
+                values.clear()  # a copy, which would keep what it holds alive
+    for module, prefix in _users_modules():
+        read = _read_by_functions(module) | wanted.get(id(module), set())
+        for name in sorted(read & module.keys()):
+            roots.setdefault(prefix + name, module[name])
+    return roots
+
+
+def _users_modules() -> Iterator[tuple[dict[str, Any], str]]:
+    """The variables of each module of the user's, and what their names begin with."""
+    for name, module in list(sys.modules.items()):
+        if type(module) is not types.ModuleType:
+            continue
+        parts = vars(module)
+        file = parts.get("__file__")
+        if name == "__main__":
+            yield parts, ""
+        elif isinstance(file, str) and name != "__mp_main__" and is_users_file(file):
+            yield parts, f"{name}."
+
+
+def _read_by_functions(module: dict[str, Any]) -> set[str]:
+    """The variables of a module that its functions and methods read."""
+    own = [part for part in list(module.values()) if module_of(part) == module.get("__name__")]
+    methods = [part for kind in own if isinstance(kind, type) for part in vars(kind).values()]
+    functions = [function_in(part) for part in (*own, *methods)]
+    return {name for function in functions if function for name in global_names(function.__code__)}
+
+
+def module_of(part: object) -> str | None:
+    """The name of the module that defines a function or a class.
+
+    Args:
+        part: Anything.
+    """
+    return part.__module__ if isinstance(part, type) or type(part) is types.FunctionType else None
+
+
+def function_in(part: object) -> types.FunctionType | None:
+    """The function in a method or in what wraps it; None if there is none.
+
+    Args:
+        part: Anything.
+    """
+    if type(part) in {staticmethod, classmethod}:
+        part = part.__func__  # type: ignore[attr-defined]
+    elif type(part) is property:
+        part = part.fget
+    wrapped = attributes_of(part).get("__wrapped__", part)
+    return wrapped if type(wrapped) is types.FunctionType else None
+
+
+def _counts_beside(loop: object, frame: FrameType) -> str | None:
+    """Whether something counts or draws beside our loop, and would begin anew in a fresh process."""
+    if loop is None:
+        return None
+    for one in gc.get_referrers(loop):
+        kind = type(one).__name__
+        if type(one).__module__ not in {"builtins", "itertools"} or kind not in RESTARTING:
+            continue
+        index = loop_index(frame) if kind == "enumerate" else ""
+        if index is not None:
+            return (
+                f"{index or 'what is iterated beside the loop'} comes from {kind}, which begins anew in a fresh "
+                "process; count in a registered dictionary"
+            )
+    return None
+
+
+def _clocks() -> tuple[float, float, float]:
+    """The clocks that scripts read."""
+    return time.time(), time.perf_counter(), time.monotonic()
