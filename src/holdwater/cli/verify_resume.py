@@ -2,15 +2,20 @@
 
 import argparse
 import json
+import os
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from holdwater.cli.checks import check_writable
+from holdwater.cli.outputs import NamedFiles, Outputs, difference
 from holdwater.errors import CheckpointError, ConfigError, HoldwaterError
+from holdwater.process.restart_context import NOT_REPLACED, SEED_VARIABLE
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.store.compare import StateComparison, compare_runs
 
@@ -24,8 +29,9 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         "verify-resume",
         help="run a configuration straight and interrupted, and compare the two bit by bit",
         description="Run a configuration twice: straight, and with its process replaced every few steps. Compare "
-        "every tensor of their checkpoints, bit by bit, and name the first step and tensor that differ. Where "
-        "they do, a second straight run shows whether the training itself is reproducible.",
+        "every tensor of their checkpoints, bit by bit, what a script prints and the files that it names, and "
+        "name the first difference. Where there is one, a second straight run shows whether the training itself "
+        "is reproducible.",
         usage="holdwater verify-resume [OPTIONS] train [FLAGS ...]\n"
         "       holdwater verify-resume [OPTIONS] run SCRIPT [ARGS ...]",
     )
@@ -81,25 +87,33 @@ def _end_what_was_started() -> None:
 
 def _verify(words: list[str], place: Path, every: int) -> dict[str, Any]:
     """Run straight and interrupted, and compare; the result as JSON, with a `text` for people."""
-    straight = _run(words, place / "straight", every, interrupted=False)
-    words = [*words, *_threads_of(straight, words)]
-    interrupted = _run(words, place / "interrupted", every, interrupted=True)
-    comparison = _compare(straight, interrupted)
-    found = comparison.difference
+    runs = _Runs(words, place, every)
+    straight = runs.run("straight", interrupted=False)
+    runs.keep_threads(straight.out)
+    interrupted = runs.run("interrupted", interrupted=True)
     result: dict[str, Any] = {
-        "exact": found is None,
-        "steps": list(comparison.steps),
-        "tensors": comparison.tensors,
-        "reproducible": True,
-        "difference": None,
-    }
+        "exact": False, "steps": [], "tensors": 0, "reproducible": True, "difference": None
+    }  # fmt: skip
+    if interrupted.refusal is not None:
+        return result | {"text": f"not verified, for the process is not replaced: {interrupted.refusal}"}
+    comparison = _compare(straight.out, interrupted.out)
+    result |= {"steps": list(comparison.steps), "tensors": comparison.tensors}
+    found, printed = comparison.difference, difference(straight.outputs, interrupted.outputs)
+    if found is None and printed is None:
+        return result | {"exact": True, "text": _exact(comparison, straight, interrupted)}
+    again = runs.run("straight-again", interrupted=False)
     if found is None:
-        steps = ", ".join(map(str, comparison.steps))
-        text = f"exact: {comparison.tensors} tensors of the checkpoints of steps {steps} agree to the bit"
-        return result | {"text": text + _left_out(comparison)}
+        printed = difference(straight.outputs, interrupted.outputs, again.outputs)
+        if printed is None:
+            more = "; left out: what two straight runs print or write differently as well"
+            return result | {"exact": True, "text": _exact(comparison, straight, interrupted) + more}
+        result["difference"] = {"step": comparison.steps[-1], "what": printed, "how": "the output differs"}
+        result["reproducible"] = difference(straight.outputs, again.outputs) is None
+        return result | {
+            "text": f"not exact: {printed}; the registered tensors agree, so something is not registered"
+        }
     result["difference"] = {"step": found.step, "what": found.what, "how": found.how}
-    again = _run(words, place / "straight-again", every, interrupted=False)
-    result["reproducible"] = _compare(straight, again).difference is None
+    result["reproducible"] = _compare(straight.out, again.out).difference is None
     why = (
         "two straight runs agree, so it is the interruption that is not exact"
         if result["reproducible"]
@@ -108,49 +122,92 @@ def _verify(words: list[str], place: Path, every: int) -> dict[str, Any]:
     return result | {"text": f"not exact: first at step {found.step}, {found.what}: {found.how}; {why}"}
 
 
-def _threads_of(run: Path, words: list[str]) -> list[str]:
-    """The flag that makes later runs of `train` use as many threads as a first one, which may have measured them.
-
-    Args:
-        run: The first.
-        words: Its command.
-    """
-    newest = CheckpointFolder(run / "checkpoints").newest(lambda _: None)
-    if words[0] != "train" or newest is None:
-        return []
-    return ["--threads", str(newest.state["exactness"]["threads"])]
-
-
-def _left_out(comparison: StateComparison) -> str:
-    """What was not compared, as text."""
-    if not comparison.unseeded:
-        return ""
-    return f" (left out, for the script does not seed them: random states {', '.join(comparison.unseeded)})"
+def _exact(comparison: StateComparison, *runs: "_Run") -> str:
+    """What was compared and agrees, and what could not be compared."""
+    steps = ", ".join(map(str, comparison.steps))
+    text = f"exact: {comparison.tensors} tensors of the checkpoints of steps {steps} agree to the bit"
+    outputs = runs[0].outputs
+    if runs[0].is_script:
+        files = f" and the files {', '.join(sorted(outputs.files))}" if outputs.files else ""
+        text += f", and so do {len(outputs.lines)} lines of output{files}"
+    if comparison.unseeded:
+        text += f" (left out, for the script does not seed them: random states {', '.join(comparison.unseeded)})"
+    in_place = sorted({name for one in runs for name in one.outputs.in_place})
+    if in_place:
+        text += f" (not compared, for they were there before: {', '.join(in_place)})"
+    return text
 
 
-def _run(words: list[str], out: Path, every: int, *, interrupted: bool) -> Path:
-    """Run once.
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run, and what it has left."""
 
-    Args:
-        words: `train` or `run`, and its arguments.
-        out: The folder of the run.
-        every: Steps between two checkpoints, and two interruptions.
-        interrupted: Whether its process is replaced every so many steps.
+    out: Path
+    outputs: Outputs
+    is_script: bool
+    refusal: str | None
+    """Why its process was not replaced."""
 
-    Raises:
-        HoldwaterError: The run failed.
-    """
-    flags = ["--out", str(out), "--checkpoint-interval", str(every), "--keep-checkpoints", "100000"]
-    flags += ["--reload-interval", str(every)] if interrupted else []
-    command = ["train", *words[1:], *flags] if words[0] == "train" else ["run", "--supervise", *flags, *words[1:]]
-    done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "holdwater", *command], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise HoldwaterError(
-            f"`holdwater {' '.join(command)}` ended with {done.returncode}:\n{done.stderr.strip()}"
-        )
-    return out
+
+class _Runs:
+    """Runs of one configuration."""
+
+    def __init__(self, words: list[str], place: Path, every: int) -> None:
+        """Prepare.
+
+        Args:
+            words: `train` or `run`, and its arguments.
+            place: For their folders.
+            every: Steps between two checkpoints, and two interruptions.
+        """
+        self._words, self._place, self._every = words, place, every
+        self._is_script = words[0] == "run"
+        self._files = NamedFiles(_script(words[1:]) if self._is_script else [], Path.cwd())
+        self._environment = os.environ | {SEED_VARIABLE: str(secrets.randbits(64))}
+
+    def keep_threads(self, run: Path) -> None:
+        """Let later runs of `train` use as many threads as a first one, which may have measured them.
+
+        Args:
+            run: Its folder.
+        """
+        newest = CheckpointFolder(run / "checkpoints").newest(lambda _: None)
+        if not self._is_script and newest is not None:
+            self._words = [*self._words, "--threads", str(newest.state["exactness"]["threads"])]
+
+    def run(self, name: str, *, interrupted: bool) -> _Run:
+        """Run once.
+
+        Args:
+            name: Of its folder.
+            interrupted: Whether its process is replaced every so many steps.
+
+        Raises:
+            HoldwaterError: The run failed.
+        """
+        out = self._place / name
+        flags = ["--out", str(out), "--checkpoint-interval", str(self._every), "--keep-checkpoints", "100000"]
+        flags += ["--reload-interval", str(self._every)] if interrupted else []
+        rest = self._words[1:]
+        command = ["run", "--supervise", *flags, *rest] if self._is_script else ["train", *rest, *flags]
+        done = subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", "holdwater", *command],
+            capture_output=True, text=True, check=False, env=self._environment,
+        )  # fmt: skip
+        if done.returncode:
+            raise HoldwaterError(
+                f"`holdwater {' '.join(command)}` ended with {done.returncode}:\n{done.stderr.strip()}"
+            )
+        files, in_place = self._files.take(self._place / f"{name}-files")
+        lines = tuple(done.stdout.splitlines()) if self._is_script else ()
+        refusal = done.stderr.partition(NOT_REPLACED)[2].partition("\n")[0] or None
+        return _Run(out, Outputs(lines, files, in_place), self._is_script, refusal)
+
+
+def _script(words: list[str]) -> list[str]:
+    """The script and its arguments, without the flags before it."""
+    at = next((number for number, word in enumerate(words) if Path(word).is_file()), None)
+    return [] if at is None else words[at:]
 
 
 def _compare(one: Path, other: Path) -> StateComparison:

@@ -10,6 +10,7 @@ import sys
 if __name__ == "__main__" and not (sys.flags.isolated or sys.flags.safe_path):
     sys.path.pop(0)
 
+import random
 from collections.abc import Callable
 from types import ModuleType
 
@@ -37,9 +38,21 @@ def attach(session: Session, restart: RestartContext | None) -> dict[str, Hook]:
         session: This process's.
         restart: The restart context; None if no other process may follow this one.
     """
+    hooks = _hooks(session)
     if restart is not None:
         _keep_budget(session, restart)
-    return _hooks(session)
+        hooks |= _seed(int(restart.settings.get("seed", 0)))
+    return hooks
+
+
+def _seed(seed: int) -> dict[str, Hook]:
+    """Begin with the same random states in each process of a run: a script may never seed them.
+
+    Args:
+        seed: Of the run.
+    """
+    random.seed(seed)
+    return {"numpy.random": _safely(lambda module: module.seed(seed % 2**32))}
 
 
 def _keep_budget(session: Session, restart: RestartContext) -> None:

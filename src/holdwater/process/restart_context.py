@@ -23,6 +23,10 @@ from holdwater.process.signals import FORWARDED
 VARIABLE = "HOLDWATER_RESTART"
 """The environment variable that carries it; children of the process must not see it."""
 
+SEED_VARIABLE = "HOLDWATER_SEED"
+"""The environment variable that sets the seed of a run, so that two runs can be compared."""
+NOT_REPLACED = "this process is not replaced by a fresh one: "
+"""What a process says that must not be replaced, with the reason."""
 ONE_CALL = 1.0
 """Signals within these seconds count as one: a signal to a process group arrives twice."""
 WRITTEN = 1
@@ -60,7 +64,8 @@ class RestartContext:
     """Whether the growth is explained already."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The limits of a user's script: `limit`, `beside_device` (bytes of the host's memory, without and with a
-    device), `device_limit` (bytes of the device's, if that was given), and as configured
+    device), `device_limit` (bytes of the device's, if that was given), `seed` (of the random states that the
+    script does not seed, the same in each process of a run), and as configured
     `reload_interval` (steps), `reload_threshold` (bytes) and `checkpoint_interval` (steps)."""
 
     def as_environment(self) -> dict[str, str]:

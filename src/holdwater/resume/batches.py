@@ -39,7 +39,7 @@ def _batches(loader: Any, total: int) -> Iterator[Any]:  # noqa: ANN401 - any lo
     for _ in steps(total):  # the function: no argument has its name here
         if iterator is None:
             if resumption.is_replaceable:
-                place.watch()
+                resumption.compare_inputs(place.inputs, place.watch())
             iterator = place.begin_again()
         try:
             batch = next(iterator)

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from holdwater.random_states import RandomStates
 from holdwater.resume.draws import Draws
-from holdwater.resume.fingerprint import Fingerprint, Leaves, attributes_of
+from holdwater.resume.fingerprint import Fingerprint, Leaves, attributes_of, inputs_of
 from holdwater.resume.state_codec import set_state, state_of
+from holdwater.resume.unregistered import kept_with
 
 GENERATORS = (Generator, np.random.Generator, np.random.RandomState, random.Random)  # noqa: S311 - no secret
 MOST_PARTS = 10_000
@@ -43,6 +44,8 @@ class Position:
         """The random states with which the epoch began; None before the first."""
         self._loader = loader
         self._random = RandomStates()
+        registered = list(registered)
+        self._kept = [part for one in registered for part in kept_with(one)]
         registered = [one for one in registered if isinstance(one, GENERATORS)]
         known = {id(one) for one in registered}
         self.own = [one for one in generators_of(loader) if id(one) not in known]
@@ -53,7 +56,10 @@ class Position:
         self._left: list[Any] | None = None
         """Those of the loader's own when an earlier process ended."""
         self._draws = Draws([*registered, *self.own])
-        self._at_first: Leaves | None = None
+        self.inputs: dict[str, int] = {}
+        """The tensors and arrays of the loader in an earlier process, as checksums."""
+        self.leaves: Leaves | None = None
+        """What the loader held when the loop began."""
         self._changed: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -65,6 +71,7 @@ class Position:
             "generators": self._began,
             "own": [state_of(one, "generator") for one in self.own],
             "draws": self._draws.state_dict(),
+            "inputs": {} if self.leaves is None else inputs_of(self.leaves),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -72,14 +79,16 @@ class Position:
         self.taken, self.began = state["taken"], state["began"]
         self._began, self._left = state.get("generators", []), state.get("own")
         self._draws.load_state_dict(state.get("draws", {}))
+        self.inputs = state.get("inputs", {})
 
-    def watch(self) -> None:
+    def watch(self) -> Leaves:
         """Record what the loader holds, to notice what an epoch changes in it."""
-        self._at_first = self._fingerprint()
+        self.leaves = self._fingerprint()
+        return self.leaves
 
     def begin_epoch(self) -> Iterator[Any]:
         """Begin the next epoch."""
-        if self._at_first is not None and self.began is not None:
+        if self.leaves is not None and self.began is not None:
             self._changed = self._changed or self._difference()
         self.began, self.taken = (self._random.take(), self._own_state()), 0
         self._began = [state_of(one, "generator") for one in self._generators()]
@@ -120,7 +129,7 @@ class Position:
                 "the loader draws random numbers between its batches, from a state from which the script draws "
                 "too; give it a generator of its own"
             )
-        if self._at_first is not None and self._by_index:
+        if self.leaves is not None and self._by_index:
             self._changed = self._changed or self._difference()
         if self._changed is not None:
             return f"{self._changed} has changed since the loop began, and no fresh process could have it"
@@ -166,11 +175,11 @@ class Position:
 
     def _fingerprint(self) -> Leaves:
         """What the loader holds, without its generators."""
-        return Fingerprint(self._generators()).take({"loader": self._loader})
+        return Fingerprint([*self._kept, *self._generators()]).take({"loader": self._loader})
 
     def _difference(self) -> str | None:
         """The first part of the loader that has changed since the loop began."""
-        before, now = self._at_first or {}, self._fingerprint()
+        before, now = self.leaves or {}, self._fingerprint()
         return next((path for path in (*now, *before) if before.get(path) != now.get(path)), None)
 
 

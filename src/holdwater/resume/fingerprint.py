@@ -125,6 +125,28 @@ class Fingerprint:
         return self._bytes > WHOLE
 
 
+def inputs_of(leaves: Leaves) -> dict[str, int]:
+    """The tensors and arrays among what was recorded, as checksums: the data that a script makes before its loop.
+
+    Args:
+        leaves: As recorded.
+    """
+    kinds = {"Tensor", "Parameter", "ndarray"}
+    arrays = {path: leaf for path, leaf in leaves.items() if isinstance(leaf, tuple) and leaf[0] in kinds}
+    return {path: zlib.crc32(repr(leaf).encode()) for path, leaf in arrays.items()}
+
+
+def other_input(before: Mapping[str, int], leaves: Leaves) -> str | None:
+    """The first of the tensors and arrays that differs from that of an earlier process; None if all agree.
+
+    Args:
+        before: As checksums.
+        leaves: As recorded in this process.
+    """
+    now = inputs_of(leaves)
+    return next((path for path in before if path in now and now[path] != before[path]), None)
+
+
 def generator_state(value: object) -> object:
     """The state of a random generator of Python, NumPy or PyTorch, to be compared; None for anything else.
 

@@ -13,15 +13,16 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from holdwater.errors import CheckpointError, ConfigError
-from holdwater.exit_codes import STOPPED
+from holdwater.exit_codes import MISTAKE, STOPPED
 from holdwater.observe.agent import session as sessions
 from holdwater.process.restart_context import (
+    NOT_REPLACED,
     RestartContext,
     leave_at_once,
     reason_file,
@@ -149,11 +150,34 @@ class Resumption:
         if newest is not None:
             self._restore(newest)
         self._watch_variables()
+        if newest is not None and self._unregistered is not None:
+            self.compare_inputs(newest.state.get("inputs", {}), self._unregistered.leaves)
         if newest is None:
             self._save(self._durable, 0)
         done = 0 if newest is None else newest.step
         go_on_from(session, done)
         return done
+
+    def compare_inputs(self, before: Mapping[str, int], leaves: Mapping[str, object]) -> None:
+        """End the script if the data that it has made before its loop differ from those of an earlier process.
+
+        Args:
+            before: Those of the earlier process, as checksums.
+            leaves: Those of this process.
+
+        Raises:
+            SystemExit: They differ, so that this process cannot continue exactly.
+        """
+        from holdwater.resume.fingerprint import other_input  # noqa: PLC0415 - imports torch
+
+        path = other_input(before, dict(leaves))
+        if path is None:
+            return
+        sessions.say(
+            f"this process cannot go on exactly: {path} is made before the loop, and was another one in the "
+            "process before; make it from a seed, or register it with holdwater.resumable in a dictionary"
+        )
+        raise SystemExit(MISTAKE)
 
     def end_step(self, step: int, *, last: bool) -> None:
         """A step has ended: keep the state if it is due, and end this process if another is to continue.
@@ -280,7 +304,7 @@ class Resumption:
             lasting: Whether it is not started again after a death either.
         """
         session, self.refused = sessions.current(), reason
-        sessions.say(f"this process is not replaced by a fresh one: {reason}")
+        sessions.say(NOT_REPLACED + reason)
         self.signals.give_back()
         if session is not None and self._budget_callback is not None:
             session.budget_callback = self._budget_callback
@@ -297,9 +321,12 @@ class Resumption:
 
     def _save(self, folder: CheckpointFolder, step: int) -> None:
         """Write a checkpoint."""
-        from holdwater.resume.stored_states import save  # noqa: PLC0415 - imports torch
+        from holdwater.resume.fingerprint import inputs_of  # noqa: PLC0415 - imports torch
+        from holdwater.resume.stored_states import save  # noqa: PLC0415
 
-        save(self.things, folder, step)
+        seed = 0 if self.restart is None else int(self.restart.settings.get("seed", 0))
+        inputs = {} if self._unregistered is None else inputs_of(self._unregistered.leaves)
+        save(self.things, folder, step, inputs=inputs, seed=seed)
         self._saved_at = time.monotonic()
 
     def _restore(self, checkpoint: Checkpoint) -> None:

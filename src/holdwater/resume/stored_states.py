@@ -13,13 +13,17 @@ from holdwater.resume.state_codec import decode, encode, set_state, state_of
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 
 
-def save(things: Mapping[str, Any], folder: CheckpointFolder, step: int) -> None:
+def save(
+    things: Mapping[str, Any], folder: CheckpointFolder, step: int, *, inputs: Mapping[str, int], seed: int
+) -> None:
     """Write a checkpoint.
 
     Args:
         things: The registered objects, by name.
         folder: Of the checkpoints.
         step: Steps done.
+        inputs: Tensors and arrays that the script makes before its loop, as checksums.
+        seed: Of the random states that the script does not seed.
 
     Raises:
         CheckpointError: It cannot be written.
@@ -32,7 +36,8 @@ def save(things: Mapping[str, Any], folder: CheckpointFolder, step: int) -> None
     files = {"random.safetensors": lambda path: save_file(random, path)}
     if tensors:
         files["state.safetensors"] = lambda path: save_file(tensors, path)
-    folder.write(step, files, {"states": states, "beside": beside, "exactness": exactness()}, best=False)
+    state = {"states": states, "beside": beside, "inputs": dict(inputs), "seed": seed, "exactness": exactness()}
+    folder.write(step, files, state, best=False)
 
 
 def restore(things: Mapping[str, Any], checkpoint: Checkpoint) -> list[str]:

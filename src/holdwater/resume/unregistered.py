@@ -40,6 +40,11 @@ class Unregistered:
         self._after_loop = self._take(frames, leaves_loop=True)
         self._structures = {name: structure(thing) for name, thing in things.items()}
 
+    @property
+    def leaves(self) -> Leaves:
+        """What was recorded when the loop began."""
+        return self._in_loop
+
     def changed(self, loop: object = None, *, leaves_loop: bool = False) -> str | None:
         """Why a fresh process could not continue exactly; None if it can.
 

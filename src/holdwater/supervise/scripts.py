@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -18,8 +19,9 @@ from holdwater.observe.observed_run import ObservedRun
 from holdwater.policy.restarts import Answer, RestartConfig
 from holdwater.process.channel import Channel
 from holdwater.process.channel_folder import channel_folder
-from holdwater.process.restart_context import RestartContext, actions_file, refusal_file
+from holdwater.process.restart_context import SEED_VARIABLE, RestartContext, actions_file, refusal_file
 from holdwater.process.spawn import ForkedProcess
+from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.store.in_memory_checkpoint import InMemoryFolder
 from holdwater.store.run_store import RunStore
 from holdwater.supervise.preimport import prepare
@@ -57,6 +59,7 @@ class SupervisedRun(RunHooks):
         self._words, self._terms, self._out = words, terms, out
         self._replacement = replacement_config(values)
         self._settings = {
+            "seed": _seed_of(out),
             "limit": int(terms.budgets().host.limit),
             "beside_device": int(replace(terms, max_memory=None).budgets().host.limit),
             "device_limit": terms.max_memory,
@@ -243,3 +246,11 @@ class SupervisedRun(RunHooks):
             settings=self._settings,
         )
         return os.environ | facts.as_environment()
+
+
+def _seed_of(out: Path) -> int:
+    """The seed of the random states that a script does not seed; a run that is continued has one."""
+    newest = CheckpointFolder(out / "checkpoints").newest(log.debug)
+    if newest is not None and "seed" in newest.state:
+        return int(newest.state["seed"])
+    return int(os.environ.get(SEED_VARIABLE) or secrets.randbits(64))
