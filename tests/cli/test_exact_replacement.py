@@ -307,7 +307,8 @@ class TestVerifyResume:
         self, holdwater: Any, tmp_path: Path, printed: str, target: str, code: int, words: str
     ) -> None:
         """The script counts its processes in a folder, which no registered tensor shows."""
-        count = "import os, pathlib\npathlib.Path('run-count').mkdir(exist_ok=True)\n" + (
+        count = (
+            "import os, pathlib\npathlib.Path('run-count').mkdir(exist_ok=True)\n"
             "place = pathlib.Path('run-count', str(os.getppid()))\n"
             "[old.unlink() for old in pathlib.Path('run-count').iterdir() if old.name.split('.')[0] != place.name]\n"
             "pathlib.Path('run-count', f'{place.name}.{os.getpid()}').touch()\n"

@@ -141,10 +141,8 @@ class Resumption:
         session.channel.put("resumable", 1)
         if self._recycling is not None:
             self._recycling.look_after(session)
-        self._budget_callback, session.budget_callback = (
-            session.budget_callback,
-            None,
-        )  # this loop keeps the budget
+        # this loop keeps the budget
+        self._budget_callback, session.budget_callback = session.budget_callback, None
         found = [one for one in (self._in_memory.newest(sessions.say), self._durable.newest(sessions.say)) if one]
         newest = max(found, key=lambda one: one.step, default=None)
         if newest is not None:
