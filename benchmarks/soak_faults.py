@@ -62,8 +62,8 @@ def draw(dice: random.Random) -> dict[str, Any]:
     kind = dice.choice(["plain", "plain", "plain", "tensors", "resumable"])
     name, how = dice.choice(SIGNALS), dice.choice(["handled", "handled", "leaves", "default", "ignored"])
     sent: list[str] = [name, dice.choice(TARGETS), how] if dice.random() < 0.6 else []
-    if kind == "resumable" and sent and how == "default":
-        sent[2] = "handled"  # `holdwater.steps` ends such a loop in good order, as documented
+    if kind == "resumable" and sent and how in {"default", "leaves"}:
+        sent[2] = "handled"  # such a script is ended in good order, or started again: as documented, unlike bare
     return {
         "kind": kind,
         "supervised": kind == "resumable" or dice.random() < 0.5,
@@ -74,7 +74,7 @@ def draw(dice: random.Random) -> dict[str, Any]:
         "run": dice.choice(RUN),
         "fills": [place for place in ("TMPDIR", "SHM", "RUN") if dice.random() < 0.25],
         "signal": sent,
-        "exit": dice.choice([0, 0, 0, 5]),
+        "exit": 0 if kind == "resumable" else dice.choice([0, 0, 0, 5]),
     }
 
 
