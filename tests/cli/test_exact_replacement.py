@@ -308,10 +308,10 @@ class TestVerifyResume:
     ) -> None:
         """The script counts its processes in a folder, which no registered tensor shows."""
         count = (
-            "import os, pathlib\npathlib.Path('run-count').mkdir(exist_ok=True)\n"
-            "place = pathlib.Path('run-count', str(os.getppid()))\n"
-            "[old.unlink() for old in pathlib.Path('run-count').iterdir() if old.name.split('.')[0] != place.name]\n"
-            "pathlib.Path('run-count', f'{place.name}.{os.getpid()}').touch()\n"
+            "import os, pathlib\n"
+            "pathlib.Path('run-count').mkdir(exist_ok=True)\n"
+            "[old.unlink() for old in pathlib.Path('run-count').glob('*') if old.suffix != f'.{os.getppid()}']\n"
+            "pathlib.Path('run-count', f'{os.getpid()}.{os.getppid()}').touch()\n"
         )
         script = count + VERIFIED.replace("PRINTED", printed).replace("TARGET", target)
         (tmp_path / "train.py").write_text(script)

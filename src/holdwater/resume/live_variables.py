@@ -13,6 +13,8 @@ WRITERS = frozenset(("append", "add", "extend", "appendleft", "insert"))
 """Methods that only store: a container that is used by nothing else is never read."""
 ENDS = frozenset(("RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "RETURN_GENERATOR"))
 ALWAYS = frozenset(("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE"))
+SWALLOWERS = frozenset(("suppress", "ExitStack", "AsyncExitStack", "raises", "warns"))
+"""Context managers after which the code goes on when an exception was raised in them."""
 SPACES = ("FAST", "NAME", "GLOBAL", "DEREF", "CLASSDEREF", "CLOSURE")
 
 
@@ -97,11 +99,19 @@ def _flows(code: CodeType) -> dict[int, _Flow]:
     found = {}
     for number, one in enumerate(steps):
         following = [] if one.opname in ENDS | ALWAYS or number + 1 == len(steps) else [steps[number + 1].offset]
-        if "JUMP" in one.opname or one.opname in {"FOR_ITER", "SEND"}:
+        if _jumps(steps, number):
             following.append(int(one.argval))
         following += [entry.target for entry in entries if entry.start <= one.offset < entry.end]
         found[one.offset] = _Flow(frozenset(_reads(code, number)), frozenset(_sets(one)), tuple(following))
     return found
+
+
+def _jumps(steps: tuple[dis.Instruction, ...], number: int) -> bool:
+    """Whether an instruction may jump; that a `with` has swallowed an exception is expected of few of them."""
+    one = steps[number]
+    if number and steps[number - 1].opname == "WITH_EXCEPT_START":
+        return bool(SWALLOWERS & {str(each.argval) for each in steps if "LOAD" in each.opname})
+    return "JUMP" in one.opname or one.opname in {"FOR_ITER", "SEND"}
 
 
 def _is_loop_head(code: CodeType, offset: int) -> bool:

@@ -89,8 +89,8 @@ def _encode_tensor(tensor: Tensor, place: str, tensors: Tensors) -> dict[str, An
 
 
 def _decode_tensor(stored: Mapping[str, Any], tensor: Tensor) -> Tensor:
-    """A tensor as it was."""
-    found = tensor.to(stored["device"])
+    """A tensor as it was, in memory of its own: the last bit of a sum depends on how its memory is aligned."""
+    found = tensor.to(stored["device"], copy=True)
     if "stride" in stored:
         found = torch.empty_strided(found.shape, stored["stride"], dtype=found.dtype, device=found.device)
         found.copy_(tensor)

@@ -1,0 +1,110 @@
+"""Twenty loops that people write, replaced every 7 steps and killed once, against the same scripts alone.
+
+Each script of `programs/loops` prints every loss and what it has learned, to the bit. A loop is exact if it prints
+the same from several processes; otherwise its process must not have been replaced, and the reason been said.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from recording import Bar, record
+
+PROGRAM = str(Path(sys.executable).with_name("holdwater"))
+LOOPS = Path(__file__).parent / "programs" / "loops"
+EVERY = 7
+"""Steps between two replacements."""
+REFUSED = "is not replaced by a fresh one: "
+LEAST = 16
+"""Loops of twenty that must be exact."""
+
+
+def trainer_of(supervisor: int) -> psutil.Process | None:
+    """The training process: the fork server's child."""
+    try:
+        servers = psutil.Process(supervisor).children()
+        return next((child for server in servers for child in server.children()), None)
+    except psutil.Error:
+        return None
+
+
+def supervised(script: Path, place: Path, dice: random.Random) -> tuple[list[str], str, int, bool]:
+    """Run a loop supervised, and kill its process once, at a random moment.
+
+    Args:
+        script: The loop.
+        place: Where it runs.
+        dice: Draws the moment.
+
+    Returns:
+        The lines it printed, what holdwater said, the exit code, and whether it was killed.
+    """
+    flags = ("--supervise", "--out", str(place / "run"), "--reload-interval", str(EVERY))
+    errors = place / "errors.txt"
+    lines, killed, after = [], False, dice.randrange(2, 28)
+    with errors.open("w", encoding="utf-8") as said, subprocess.Popen(
+        [PROGRAM, "run", *flags, str(script)], cwd=place, stdout=subprocess.PIPE, stderr=said, text=True
+    ) as run:  # fmt: skip
+        for line in run.stdout or ():
+            lines.append(line)
+            if len(lines) > after and not killed:
+                time.sleep(dice.uniform(0, 0.01))
+                trainer = trainer_of(run.pid)
+                if trainer is not None:
+                    os.kill(trainer.pid, signal.SIGKILL)
+                    killed = True
+    return lines, errors.read_text(encoding="utf-8"), run.returncode, killed
+
+
+def measure(script: Path, dice: random.Random) -> dict[str, Any]:
+    """Run a loop alone and supervised, and compare what they print."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        bare = subprocess.run(
+            [sys.executable, str(script)], cwd=place, capture_output=True, text=True, check=True
+        ).stdout.splitlines(keepends=True)
+        lines, said, code, killed = supervised(script, place, dice)
+    reason = said.partition(REFUSED)[2].partition("\n")[0]
+    replaced = "the process was replaced" in said or "is started again" in said
+    same = code == 0 and set(lines) == set(bare) and lines[-1:] == bare[-1:]
+    # a process that was killed is made good by one that prints some lines again
+    kind = "exact" if same and replaced else "refused" if reason and set(lines) <= set(bare) else "inexact"
+    found = {"loop": script.stem, "found": kind, "reason": reason, "killed": killed, "exit_code": code}
+    print(found, flush=True)
+    return found
+
+
+def main(seed: int, only: list[str]) -> bool:
+    """Measure, print and record."""
+    dice = random.Random(seed)  # noqa: S311 - moments, not secrets
+    scripts = [path for path in sorted(LOOPS.glob("*.py")) if path.stem != "tiny"]
+    found = [measure(path, dice) for path in scripts if not only or path.stem in only]
+    counts = {kind: sum(one["found"] == kind for one in found) for kind in ("exact", "refused", "inexact")}
+    if only:
+        return not counts["inexact"]
+    bars = {
+        f"loops that are exact to the bit, replaced every {EVERY} steps and killed once": Bar(
+            f"{counts['exact']} of {len(found)}", f"{LEAST} of 20", counts["exact"] >= LEAST
+        ),
+        "loops that are inexact and were not refused by name": Bar(
+            str(counts["inexact"]), "none", counts["inexact"] == 0
+        ),
+    }
+    return record("exact_loops", bars, refused=counts["refused"], seed=seed, loops=found)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=[], help="some loops, which are not recorded")
+    options = parser.parse_args()
+    sys.exit(not main(options.seed, options.only))

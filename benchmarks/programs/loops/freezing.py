@@ -1,0 +1,24 @@
+"""The first layers are frozen after an epoch, and the normalisation is set to evaluate."""
+
+import torch
+from torch import nn
+
+import holdwater
+from tiny import data, final, network, show
+
+inputs, targets = data()
+model = network()
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+holdwater.resumable("model", model)
+holdwater.resumable("optimizer", optimizer)
+for step in holdwater.steps(60):
+    if step == 16:
+        model[0].requires_grad_(False)
+        model[1].eval()
+    chosen = torch.randint(0, len(inputs), (8,))
+    loss = nn.functional.mse_loss(model(inputs[chosen]), targets[chosen])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    show(loss)
+final(model)
