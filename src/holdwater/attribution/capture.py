@@ -12,6 +12,7 @@ Source: memray documentation, `Tracker` (Bloomberg, Apache-2.0).
 import contextlib
 import logging
 import os
+import random
 import sys
 import threading
 from pathlib import Path
@@ -66,11 +67,13 @@ class Capture:
 
     def load(self) -> str | None:
         """Import memray; return why that is not possible, None if it is."""
-        used = "memray" in sys.modules
+        used, state = "memray" in sys.modules, random.getstate()
         try:
             import memray  # noqa: PLC0415 - an extra
         except ImportError:
             return "memray is not installed, so allocations were not recorded; write: pip install memray"
+        finally:
+            random.setstate(state)  # what memray imports draws numbers
         if used and not hasattr(memray._memray, _LOCK):  # noqa: SLF001 - it has no public way
             return "the script uses memray itself, so allocations were not recorded"
         self._memray = memray

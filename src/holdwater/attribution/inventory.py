@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.attribution.census import of_kind
-from holdwater.attribution.kinds import class_of, full_name_of, is_a, name_of, namespace_of, no_overrides
+from holdwater.attribution.kinds import (
+    UNREADABLE,
+    class_of,
+    full_name_of,
+    is_a,
+    name_of,
+    namespace_of,
+    no_overrides,
+)
 from holdwater.attribution.paths import Paths
 from holdwater.attribution.weights import follow_graphs, graph_of
 from holdwater.units import format_size
@@ -159,7 +167,7 @@ def _storages(tensors: list[Any]) -> tuple[list[tuple[int, Any]], dict[str, int]
             key, size = (str(base.device.__get__(tensor)), storage.data_ptr()), storage.nbytes()
             if key not in found or base.numel(tensor) > base.numel(found[key][1]):
                 found[key] = (size, tensor)
-        except Exception:  # noqa: BLE001, S112 - a fake tensor has no storage
+        except UNREADABLE:
             continue
     by_device: Counter[str] = Counter()
     for (device, _), (size, _) in found.items():

@@ -15,6 +15,9 @@ _MRO, _NAME, _QUALNAME, _MODULE, _FLAGS, _CLASS_DICT = (
     type.__dict__[name] for name in ("__mro__", "__name__", "__qualname__", "__module__", "__flags__", "__dict__")
 )
 _MODULE_DICT: Any = vars(types.ModuleType)["__dict__"]
+UNREADABLE = (RuntimeError, AttributeError, TypeError, ValueError, LookupError)
+"""What Python, torch and C libraries raise for an object that cannot be read; what a signal handler of the program
+raises meanwhile is usually of another class, and is not taken."""
 _ON_THE_HEAP = 1 << 9
 """The flag of a class that was created at run time (`Py_TPFLAGS_HEAPTYPE`)."""
 
@@ -134,7 +137,7 @@ def module_of(item: Any) -> str:  # noqa: ANN401 - a class or a function
     """The `__module__` of a class or a function; empty if that is not a string."""
     try:
         name = _MODULE.__get__(item) if is_a(item, type) else item.__module__
-    except Exception:  # noqa: BLE001 - a class may lack it
+    except UNREADABLE:
         return ""
     return name if type(name) is str else ""
 

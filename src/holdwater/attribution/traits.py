@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.attribution.kinds import (
+    UNREADABLE,
     attributes,
     class_of,
     full_name_of,
@@ -85,7 +86,7 @@ def _safely(holds: Callable[[Any], bool], item: Any) -> bool:  # noqa: ANN401 - 
     """Whether a trait holds; False if reading the object raises."""
     try:
         return holds(item)
-    except Exception:  # noqa: BLE001 - an object of the program's may raise anything
+    except UNREADABLE:
         return False
 
 
@@ -176,6 +177,6 @@ def is_small_view(item: Any) -> bool:  # noqa: ANN401 - any element
         if is_a(item, array):
             base = array.base.__get__(item)
             return bool(is_a(base, array) and array.nbytes.__get__(base) > 4 * max(array.nbytes.__get__(item), 64))
-    except Exception:  # noqa: BLE001 - what raises is skipped
+    except UNREADABLE:
         return False
     return False

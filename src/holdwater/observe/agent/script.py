@@ -6,6 +6,7 @@ import os
 import sys
 import tokenize
 from collections.abc import Callable, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
@@ -95,7 +96,9 @@ def _read_script(path: str) -> tuple[CodeType, ModuleType, str]:
     path = os.path.abspath(path)  # noqa: PTH100 - as Python does it: links are not followed
     with tokenize.open(path) as file:
         code = compile(file.read(), path, "exec")
-    return code, _main_module(path, package=None), path
+    module = _main_module(path, package=None)
+    module.__loader__ = SourceFileLoader("__main__", path)
+    return code, module, path
 
 
 def _find_module(name: str) -> tuple[CodeType, ModuleType, str]:
@@ -134,6 +137,8 @@ def _main_module(path: str, *, package: str | None) -> ModuleType:
     module.__package__ = package
     module.__dict__["__builtins__"] = builtins
     module.__dict__["__cached__"] = None
+    if sys.version_info < (3, 14):
+        module.__annotations__ = {}
     return module
 
 
