@@ -155,17 +155,19 @@ def ring(number, frame):
         frame = frame.f_back
     if frame is not None and "observe.agent.script" not in frame.f_globals["__name__"]:
         rung += 1
-        raise Due
+        raise Due  # the next signal comes when this one was caught
+    signal.setitimer(signal.ITIMER_REAL, 0.003)
 rung = caught = 0
 big = [[number] for number in range(100_000)]
 train(5)
 signal.signal(signal.SIGALRM, ring)
-signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+signal.setitimer(signal.ITIMER_REAL, 0.003)
 for _ in range(3000):
     try:
         train(1)
     except Due:
         caught += 1
+        signal.setitimer(signal.ITIMER_REAL, 0.003)
     if rung == 20:
         break
 signal.setitimer(signal.ITIMER_REAL, 0)
