@@ -60,7 +60,7 @@ def random_states() -> "dict[str, Tensor]":
         "numpy_keys": torch.from_numpy(np.asarray(keys, dtype=np.uint32).astype(np.int64)),
         "numpy_rest": torch.tensor([float(position), float(has_gauss), float(cached)], dtype=torch.float64),
     }
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # reading them would start a device
         for index, state in enumerate(torch.cuda.get_rng_state_all()):
             states[f"cuda_{index}"] = state
     if torch.backends.mps.is_available():
@@ -80,8 +80,8 @@ def restore_random_states(states: "Mapping[str, Tensor]") -> None:
     position, has_gauss, cached = states["numpy_rest"].tolist()
     keys = states["numpy_keys"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", keys, int(position), int(has_gauss), cached))  # noqa: NPY002
-    if torch.cuda.is_available():
-        devices = [name for name in states if name.startswith("cuda_")]
+    devices = [name for name in states if name.startswith("cuda_")]
+    if devices and torch.cuda.is_available():
         for index in range(min(len(devices), torch.cuda.device_count())):
             torch.cuda.set_rng_state(states[f"cuda_{index}"], index)
     if "mps" in states and torch.backends.mps.is_available():

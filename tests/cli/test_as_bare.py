@@ -96,6 +96,27 @@ print(len(kept), sorted(touched.items()))
 """
 
 
+NO_DEVICE = """
+import functools, sys
+import torch
+torch.version.cuda = "13.0"  # a build for CUDA
+asked = set()
+def note(name, original):
+    @functools.wraps(original)
+    def call(*words, **named):
+        if sys._getframe(1).f_globals["__name__"].startswith("holdwater"):
+            asked.add(name)
+            raise RuntimeError("Found no NVIDIA driver on your system")
+        return original(*words, **named)
+    return call
+for name in dir(torch.cuda):
+    original = getattr(torch.cuda, name)
+    if callable(original) and not isinstance(original, type) and name != "is_initialized":
+        setattr(torch.cuda, name, note(name, original))
+"""
+"""Each question of ours to torch.cuda is noted, except whether CUDA is in use."""
+
+
 def bare(script: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run a script as Python runs it."""
     (folder / "script.py").write_text(textwrap.dedent(script), encoding="utf-8")
@@ -134,6 +155,45 @@ class TestAsBare:
 
         assert (done.returncode, done.stdout) == (alone.returncode, alone.stdout)
         assert done.stderr.splitlines()[-1] == alone.stderr.splitlines()[-1]
+
+
+class TestDevices:
+    """One that the script does not use is not asked anything."""
+
+    def test_cuda_is_not_asked(self, observe: Observe, tmp_path: Path) -> None:
+        """In steps, counts, a window and an experiment."""
+        script = (
+            "LEFT = {'is_initialized', '_is_in_bad_fork', '_lazy_call'}"
+            + NO_DEVICE
+            + LEAK
+            + ("train(400)\nprint(sorted(asked))\n")
+        )
+        alone = bare(script, tmp_path)
+
+        done, verdict = observe(script)
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, alone.stdout, alone.stderr)
+        assert verdict["verdict"] == "leak"
+
+    @pytest.mark.parametrize("options", [(), ("--reload-interval", "20")], ids=["kept", "replaced"])
+    def test_nor_by_a_loop_that_can_be_resumed(
+        self, options: tuple[str, ...], observe: Observe, tmp_path: Path
+    ) -> None:
+        """Its random states are those of what it uses."""
+        script = (
+            "LEFT = {'is_initialized', '_is_in_bad_fork', '_lazy_call'}"
+            + NO_DEVICE
+            + LEAK
+            + (
+                "import holdwater\nholdwater.resumable('model', model)\nholdwater.resumable('optimizer', optimizer)\n"
+                "for _ in holdwater.steps(50):\n    train(1)\nprint(sorted(asked))\n"
+            )
+        )
+        alone = bare(script, tmp_path)
+
+        done, _ = observe(script, "--supervise", *options)
+
+        assert (done.returncode, done.stdout) == (0, alone.stdout), done.stderr
 
 
 class TestSignals:

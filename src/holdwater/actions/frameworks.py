@@ -9,14 +9,14 @@ from holdwater.probes.devices import loaded
 def uses_accelerator() -> bool:
     """Whether the program has started CUDA, or has loaded a framework that works on Apple's GPU."""
     torch = loaded("torch")
-    cuda = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+    cuda = torch is not None and torch.cuda.is_initialized()
     return cuda or loaded("mlx.core") is not None or (torch is not None and torch.backends.mps.is_available())
 
 
 def synchronise() -> None:
     """Wait until the accelerators have finished their queued work."""
     torch = loaded("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
     if torch is not None and torch.backends.mps.is_available():
         torch.mps.synchronize()
@@ -28,7 +28,7 @@ def synchronise() -> None:
 def clear_caches() -> None:
     """Return the frameworks' cached memory to the driver."""
     torch = loaded("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if torch is not None and torch.backends.mps.is_available():
         torch.mps.empty_cache()

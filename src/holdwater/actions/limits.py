@@ -34,7 +34,7 @@ def set_framework_limits(budget: Budget) -> tuple[LimitChange, ...]:
 def _limit_cuda(budget: Budget) -> tuple[LimitChange, ...]:
     """Lower the fraction of the current CUDA device that this process may take."""
     torch = loaded("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+    if torch is None or not torch.cuda.is_initialized():
         return ()  # a guard never initialises a device: workers forked later could not use it
     size = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     old = torch.cuda.get_per_process_memory_fraction()

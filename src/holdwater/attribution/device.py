@@ -33,7 +33,7 @@ class DeviceRecord:
     def start(self) -> None:
         """Begin, if the process has started CUDA: what is in use, and why memory is reserved."""
         torch = sys.modules.get("torch")
-        if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        if torch is None or not torch.cuda.is_initialized():
             return
         self._cuda = torch.cuda
         record = self._cuda.memory._record_memory_history  # noqa: SLF001 - the documented function, despite the underscore

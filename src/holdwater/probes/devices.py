@@ -172,7 +172,7 @@ class DevicePeak:
     def read(self) -> Reading:
         """Return the high-water mark; nothing as long as the device has not been used."""
         torch, mlx = loaded("torch"), loaded("mlx.core")
-        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch is not None and torch.cuda.is_initialized():
             return {"device_peak": torch.cuda.max_memory_reserved()}
         return {} if mlx is None else {"device_peak": mlx.get_peak_memory()}
 
@@ -207,6 +207,17 @@ def find_device() -> DeviceProbe | None:
     return next((probe for make in DEVICES if (probe := make()).unavailable() is None), None)
 
 
+def device_in_use() -> DeviceProbe | None:
+    """The first accelerator that the program has begun to use; None if there is none.
+
+    CUDA is asked nothing before that: its driver is started by the question whether there is a device.
+    """
+    torch = loaded("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return Cuda()
+    return next((probe for make in (Mps, Mlx) if (probe := make()).unavailable() is None), None)
+
+
 def graph_pools() -> dict[tuple[int, ...], int]:
     """Bytes that live CUDA graphs keep in private pools, in use or not, by the pool's number (1 to 20 ms).
 
@@ -216,7 +227,7 @@ def graph_pools() -> dict[tuple[int, ...], int]:
         Empty if CUDA is not in use, or the allocator cannot be asked now.
     """
     torch = loaded("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+    if torch is None or not torch.cuda.is_initialized():
         return {}
     if torch.cuda.is_current_stream_capturing():
         return {}

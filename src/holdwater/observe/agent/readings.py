@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.actions.perform import trim
 from holdwater.errors import ActionError
-from holdwater.probes.devices import Pinned, find_device, graph_pools, is_unified
+from holdwater.probes.devices import Pinned, device_in_use, graph_pools, is_unified
 from holdwater.probes.heap import Heap
 from holdwater.probes.pace import Pace
 from holdwater.probes.statm import Statm
@@ -195,7 +195,7 @@ class Readings:
     def _seek_device(self, passed: float) -> None:
         """Check whether the script has begun to use a device, and read it from now on."""
         self._device_sought = passed + SEEK_EVERY
-        self._device = find_device()
+        self._device = device_in_use()
         if self._device is None:
             return
         self._dear.append((Pace(_PARTS["device"]), self._read_device))
