@@ -8,7 +8,7 @@ PYTEST_FLAGS ?=
 # most tests wait for processes that import: one for each core, up to four; but not where a verdict hangs on the clock
 ABREAST := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test check format bench lock clean
+.PHONY: demo test check format bench cuda-build lock clean
 
 demo: $(DEMO_READY)  ## The main job: train a small GPT for 2,000 steps under the guard, and report
 	$(BIN)/holdwater train --preset small --steps 2000 --out runs/demo-$$(date +%Y-%m-%d-%H%M%S) --json out.json
@@ -34,13 +34,21 @@ format: $(READY)  ## Let ruff format the code and fix what it can
 bench: $(READY)  ## Run every benchmark and write its numbers to benchmarks/results/
 	$(BIN)/python benchmarks/run_all.py
 
+cuda-build:  ## PyTorch as the registry gives it, in an environment of its own: is a script as bare? Several GB
+	$(PYTHON) -m venv .venv-cuda
+	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= .venv-cuda/bin/pip install --disable-pip-version-check --quiet \
+	--index-url https://pypi.org/simple "torch>=2.9" safetensors memray
+	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= .venv-cuda/bin/pip install --disable-pip-version-check --quiet \
+	--index-url https://pypi.org/simple --editable .
+	.venv-cuda/bin/python benchmarks/cuda_build.py
+
 lock: $(READY)  ## Write the versions that are installed into requirements/
 	(head -2 requirements/dev.txt && $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//') > .lock && mv .lock requirements/dev.txt
 	awk -F== 'NR == FNR { pin[$$1] = $$0; next } $$1 in pin { $$0 = pin[$$1] } 1' \
 	requirements/dev.txt requirements/demo.txt > .lock && mv .lock requirements/demo.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .venv-cuda .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 
 define NEW_VENV
 $(PYTHON) -c "import sys; sys.exit('holdwater needs Python 3.11 or newer' if sys.version_info < (3, 11) else 0)"

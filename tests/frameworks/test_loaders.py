@@ -110,11 +110,11 @@ class TestDatasets:
 
     def test_are_asked_no_more_often_than_without_us(self, loaders: Loaders) -> None:
         """By a sampler that does so once an epoch; batches that raise at everything pass."""
-        rows: list[object] = []
+        Hostile.asked = 0
         for _ in range(2):
-            rows = [row for row in DataLoader(Hostile(), batch_size=5, collate_fn=tuple)]  # noqa: C416 - as above
+            for row in DataLoader(Hostile(), batch_size=5, collate_fn=tuple):
+                assert len(row) == 5
 
-        assert len(rows) == 2
         assert Hostile.asked == 2
         assert loaders._session.samples_seen == 20
         assert loaders._session.channel.get("samples_total") == 20
