@@ -79,6 +79,9 @@ def measure(script: Path, dice: random.Random) -> dict[str, Any]:
     # a process that was killed is made good by one that prints some lines again
     kind = "exact" if same and replaced else "refused" if reason and set(lines) <= set(bare) else "inexact"
     found = {"loop": script.stem, "found": kind, "reason": reason, "killed": killed, "exit_code": code}
+    if kind == "inexact":
+        found |= {"missing": sorted(set(bare) - set(lines))[:3], "added": sorted(set(lines) - set(bare))[:3]}
+        found["said"] = said
     print(found, flush=True)
     return found
 

@@ -2,10 +2,10 @@
 
 import json
 import random
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -34,6 +34,13 @@ def there_and_back(value: object) -> Any:
     tensors: dict[str, Tensor] = {}
     stored = json.loads(json.dumps(encode(value, "thing", tensors)))
     return decode(stored, tensors)
+
+
+class Pair(NamedTuple):
+    """Two things."""
+
+    one: int
+    other: str
 
 
 class Colour(IntEnum):
@@ -100,6 +107,35 @@ class TestRoundTrip:
         assert list(found.items()) == [("b", 1), ("a", 2)]
         assert type(there_and_back({"b": 1})) is dict
 
+    @pytest.mark.parametrize(
+        "value",
+        [
+            Counter("aab"),
+            defaultdict(list, a=[1]),
+            defaultdict(None, a=1),
+            deque([1, 2, 3], maxlen=3),
+            Pair(1, "two"),
+            torch.Size([2, 3]),
+        ],
+        ids=["counter", "default", "no default", "deque", "named", "size"],
+    )
+    def test_of_special_containers(self, value: Any) -> None:
+        """With what is peculiar to each."""
+        found = there_and_back({"part": value})["part"]
+
+        assert (type(found), found) == (type(value), value)
+        for name in ("default_factory", "maxlen"):
+            assert getattr(found, name, None) == getattr(value, name, None)
+
+    def test_of_the_order_in_memory(self) -> None:
+        """The last bit of a sum depends on it."""
+        array, tensor = np.asfortranarray(np.ones((2, 3))), torch.ones(2, 3).T
+
+        found = there_and_back([array, tensor])
+
+        assert found[0].flags.f_contiguous
+        assert found[1].stride() == tensor.stride()
+
     def test_of_parts_whose_places_have_the_same_name(self) -> None:
         """A key that holds a dot; each keeps its own tensor."""
         state = {"a": {"b": torch.tensor(1)}, "a.b": torch.tensor(2), 1: torch.tensor(3), "1": torch.tensor(4)}
@@ -131,8 +167,19 @@ class TestRefusal:
             (np.datetime64("2026-01-01"), "state.part is a numpy.datetime64"),
             (Colour.RED, "Colour, which cannot be kept exactly"),
             (b"bytes", "state.part is a builtins.bytes"),
+            (defaultdict(lambda: 1), "state.part is a defaultdict of <function"),
+            (type("Kind", (dict,), {})(), "Kind, which cannot be kept exactly"),
         ],
-        ids=["set", "path", "array of objects", "date", "enumeration", "bytes"],
+        ids=[
+            "set",
+            "path",
+            "array of objects",
+            "date",
+            "enumeration",
+            "bytes",
+            "a function",
+            "a kind of dictionary",
+        ],
     )
     def test_names_the_part(self, value: object, words: str) -> None:
         """And its type."""
@@ -191,6 +238,29 @@ class TestThings:
         set_state(progress, "progress", state)
 
         assert progress == {"seen": 3, "best": (1, 0.5)}
+
+    def test_what_a_dictionary_holds_is_restored_in_place(self) -> None:
+        """The script may hold it elsewhere too; each kind keeps its own ways."""
+        seen, order, weights, rows = Counter("aab"), OrderedDict(b=1, a=2), torch.ones(3), deque([1, 2], maxlen=2)
+        progress: dict[str, Any] = {"seen": seen, "order": order, "weights": weights, "rows": rows}
+        state = there_and_back(state_of(progress, "progress"))
+        seen["c"] += 7
+        order.pop("b")
+        weights.zero_()
+        rows.append(3)
+
+        set_state(progress, "progress", state)
+
+        assert (seen, list(order.items()), rows) == (Counter("aab"), [("b", 1), ("a", 2)], deque([1, 2]))
+        assert weights.tolist() == [1, 1, 1]
+        assert progress["weights"] is weights
+
+    def test_what_is_held_twice_is_refused(self) -> None:
+        """It would become two."""
+        rows = [1]
+
+        with pytest.raises(ConfigError, match=r"progress.b and progress.a are the same object"):
+            state_of({"a": rows, "b": rows}, "progress")
 
     def test_an_optimizer_goes_on_exactly(self) -> None:
         """Its moments, its step count and its settings."""

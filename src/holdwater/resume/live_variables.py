@@ -109,7 +109,7 @@ def _flows(code: CodeType) -> dict[int, _Flow]:
 def _jumps(steps: tuple[dis.Instruction, ...], number: int) -> bool:
     """Whether an instruction may jump; that a `with` has swallowed an exception is expected of few of them."""
     one = steps[number]
-    if number and steps[number - 1].opname == "WITH_EXCEPT_START":
+    if any(before.opname == "WITH_EXCEPT_START" for before in steps[max(number - 2, 0) : number]):
         return bool(SWALLOWERS & {str(each.argval) for each in steps if "LOAD" in each.opname})
     return "JUMP" in one.opname or one.opname in {"FOR_ITER", "SEND"}
 

@@ -236,7 +236,8 @@ def _put_back(old: Any, new: Any, seen: set[int]) -> Any:  # noqa: ANN401 - any 
     if isinstance(old, dict):
         content = {key: _put_back(old[key], part, seen) if key in old else part for key, part in new.items()}
         old.clear()
-        dict.update(old, content)
+        for key, part in content.items():  # `update` would add to what a Counter holds
+            old[key] = part
         return old
     if isinstance(old, list) or (isinstance(old, deque) and old.maxlen == new.maxlen):
         parts = [_put_back(one, other, seen) for one, other in zip(old, new, strict=False)]

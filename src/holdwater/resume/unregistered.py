@@ -175,8 +175,14 @@ def _users_modules() -> Iterator[tuple[dict[str, Any], str]]:
         file = parts.get("__file__")
         if name == "__main__":
             yield parts, ""
-        elif isinstance(file, str) and name != "__mp_main__" and is_users_file(file):
+        elif isinstance(file, str) and name != "__mp_main__" and is_users_file(file) and not _is_generated(name):
             yield parts, f"{name}."
+
+
+def _is_generated(name: str) -> bool:
+    """Whether an installed package has made a module as it ran, as torch's compiler does, in a file anywhere."""
+    package = getattr(sys.modules.get(name.partition(".")[0]), "__file__", None)
+    return isinstance(package, str) and not is_users_file(package)
 
 
 def _read_by_functions(module: dict[str, Any]) -> set[str]:
