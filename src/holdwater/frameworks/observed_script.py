@@ -70,7 +70,7 @@ def _keep_budget(session: Session, restart: RestartContext) -> None:
         ending = recycling.end(step)
         return None if ending is None else ending.reason
 
-    session.budget_callback = keep
+    session.budget_callback = harmless(keep, session.keep_no_budget)
 
 
 def _hooks(session: Session) -> dict[str, Hook]:

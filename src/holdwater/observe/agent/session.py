@@ -48,7 +48,7 @@ class Session:
     """Counts steps and reads memory, from the first step to the last."""
 
     budget_callback: "Callable[[int], str | None] | None" = None
-    """Keeps the budget of a supervised script; returns the reason to stop the script, if there is one."""
+    """Keeps the budget of a supervised script, and raises nothing; returns the reason to stop, if there is one."""
 
     _reads_heap = True
     """Whether what a count adds to the heap is excluded: known when it begins."""
@@ -135,14 +135,14 @@ class Session:
     def _keep_budget(self, keep: "Callable[[int], str | None]") -> None:
         """Release memory if it is short, and end the script if that does not help."""
         began = time.perf_counter()
-        reason = harmless(keep, self._keep_no_budget)(self.steps)
+        reason = keep(self.steps)
         self._keeping += time.perf_counter() - began
         if reason is not None:
             self.budget_callback = None
             say(f"stopped at step {self.steps}: {reason}")
             raise StopShort
 
-    def _keep_no_budget(self, error: Exception) -> None:
+    def keep_no_budget(self, error: Exception) -> None:
         """Stop keeping the budget, and report it."""
         self.budget_callback = None
         say(f"the budget of this run is not kept any more: {error!r}")
