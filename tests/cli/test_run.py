@@ -309,14 +309,14 @@ class TestABuildForCudaWithoutADriver:
 torch.version.cuda = "13.0"
 torch.cuda.is_initialized = lambda: True
 asked = []
-torch.cuda.is_current_stream_capturing = lambda: asked.append(1) or len(asked) % 2 == 0
+torch.cuda.is_current_stream_capturing = lambda: asked.append(1) or step % 2 == 1
 for step in range(60): train_step()
-print(len(asked))
+print(len(asked) >= 60)
 """
         )
         done, verdict = observe(script)
 
-        assert (done.stdout, verdict["steps"]) == ("60\n", 30)
+        assert (done.stdout, verdict["steps"]) == ("True\n", 30)
 
 
 class TestTheVerdict:
