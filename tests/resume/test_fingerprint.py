@@ -89,7 +89,9 @@ class TestChanges:
 
     def test_an_object_that_raises_is_passed_over(self) -> None:
         """Nothing of it is called."""
-        assert list(leaves_of([Hostile(), 1])) == ["it", "it[0]", "it[1]"]
+        names = [name for name in leaves_of([Hostile(), 1]) if not name.endswith(".__class__")]
+
+        assert names == ["it", "it[0]", "it[1]"]
 
 
 def test_data_that_differ_from_those_of_another_process() -> None:
