@@ -84,7 +84,7 @@ def test_in_each_process_of_a_run(holdwater: Run, files: Path) -> None:
     """A process that is replaced completes what it has written."""
     (files / "script.py").write_text(
         "import torch, holdwater\nfrom writer import Writer\nlog, state = Writer('main'), {'n': 0}\n"
-        "holdwater.resumable('state', state)\n"
+        "holdwater.resumable('state', state)\nholdwater.resumable('log', None)\n"
         "for step in holdwater.steps(9):\n    log.rows.append(step)\n"
     )
 

@@ -106,7 +106,7 @@ class TestDescriptors:
 
         assert (done.returncode, done.stdout) == (0, "Too many open files\n")
         assert "not observed" not in done.stderr
-        assert "flat after 1000 steps" in done.stderr
+        assert "flat after 1,000 steps" in done.stderr
 
 
 class TestFullDisk:
@@ -119,7 +119,7 @@ class TestFullDisk:
         done = shell(FILLS_ITS_DISK, f"{mounts} '{command}'")
 
         assert (done.returncode, done.stdout) == (0, "handled: No space left on device\ntrained\n"), done.stderr
-        assert "flat after 1000 steps" in done.stderr
+        assert "flat after 1,000 steps" in done.stderr
 
     def test_the_same_without_a_full_folder(self, shell: Shell) -> None:
         """The twin, with space left."""
@@ -140,7 +140,7 @@ class TestFullDisk:
         done = shell(script, f"{mounts} '{command}'")
 
         assert (done.returncode, done.stdout) == (0, "trained\n"), done.stderr
-        assert "flat after 1000 steps" in done.stderr
+        assert "flat after 1,000 steps" in done.stderr
 
     def test_a_run_folder_that_fills_up_costs_the_history(self, shell: Shell, mounts: str) -> None:
         """Just before the run is judged by its steps; the script's exit code is its own."""

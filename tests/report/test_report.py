@@ -129,7 +129,7 @@ class TestTerminal:
 
         assert text.startswith("leak  Memory leaks.")
         assert "+200 kB/step" in text
-        assert re.search(r"reaches the budget of 2\.00 GB in 7,00\d steps, about 11:\d\d", text)
+        assert re.search(r"reaches the budget of 2\.00 GB in 7,00\d steps, about 11 min \d\d s", text)
 
     def test_each_pools_peak_is_told_against_its_own_budget(self, tmp_path: Path) -> None:
         """1.5 GB of the device's 2 GB; 300 MB of the host's, of which 72 GB were found."""

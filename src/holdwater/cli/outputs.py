@@ -101,7 +101,9 @@ def _repeats(lines: list[str], longer: list[str], length: int) -> bool:
 
 
 def _names(words: Sequence[str]) -> Iterator[str]:
-    """All texts that may name a file."""
+    """All texts that may name a file; none where there is no script."""
+    if not words:
+        return
     for word in words[1:]:
         yield from (word, word.partition("=")[2])
     try:

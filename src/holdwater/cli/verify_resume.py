@@ -122,7 +122,7 @@ def _verify(words: list[str], place: Path, every: int) -> dict[str, Any]:
     return result | {"text": f"not exact: first at step {found.step}, {found.what}: {found.how}; {why}"}
 
 
-def _exact(comparison: StateComparison, *runs: "_Run") -> str:
+def _exact(comparison: StateComparison, *runs: "_VerifiedRun") -> str:
     """What was compared and agrees, and what could not be compared."""
     steps = ", ".join(map(str, comparison.steps))
     text = f"exact: {comparison.tensors} tensors of the checkpoints of steps {steps} agree to the bit"
@@ -139,7 +139,7 @@ def _exact(comparison: StateComparison, *runs: "_Run") -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _VerifiedRun:
     """One run, and what it has left."""
 
     out: Path
@@ -175,7 +175,7 @@ class _Runs:
         if not self._is_script and newest is not None:
             self._words = [*self._words, "--threads", str(newest.state["exactness"]["threads"])]
 
-    def run(self, name: str, *, interrupted: bool) -> _Run:
+    def run(self, name: str, *, interrupted: bool) -> _VerifiedRun:
         """Run once.
 
         Args:
@@ -201,7 +201,7 @@ class _Runs:
         files, in_place = self._files.take(self._place / f"{name}-files")
         lines = tuple(done.stdout.splitlines()) if self._is_script else ()
         refusal = done.stderr.partition(NOT_REPLACED)[2].partition("\n")[0] or None
-        return _Run(out, Outputs(lines, files, in_place), self._is_script, refusal)
+        return _VerifiedRun(out, Outputs(lines, files, in_place), self._is_script, refusal)
 
 
 def _script(words: list[str]) -> list[str]:
