@@ -39,7 +39,7 @@ class TestLiveNames:
             loss = step + 1
             value = loss * 2
             assert value
-        assert loss
+        assert loss  # type: ignore[possibly-undefined]
 
         assert (live(), live(1)) == (set(), {"loss"})
 
