@@ -23,7 +23,7 @@ from recording import Bar, record
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = 20
-SLOWER, LARGER = 1.10, 1.25
+SLOWER, LARGER = 1.10, 1.00
 """How many times the other commit's seconds, and bytes, are allowed."""
 BARE, HELP, RUN = "python", "holdwater --help", "holdwater run"
 COMMANDS = {
