@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def beside_states(things: Mapping[str, object]) -> dict[str, Any]:
-    """What registered modules and optimizers hold beside their states.
+    """What registered modules and optimizers hold in addition to their states.
 
     Args:
         things: The registered objects, by name.

@@ -289,7 +289,7 @@ class Resumption:
         return reason
 
     def _watch_variables(self) -> None:
-        """Record what the script needs beside what is registered."""
+        """Record what the script needs in addition to what is registered."""
         from holdwater.resume.unregistered import Unregistered  # noqa: PLC0415 - imports torch
 
         self._unregistered = Unregistered(self.things, self._unneeded, self._beside)

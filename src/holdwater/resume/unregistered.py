@@ -19,11 +19,11 @@ from holdwater.resume.fingerprint import Fingerprint, Leaves, attributes_of, is_
 from holdwater.resume.live_variables import global_names, live_names, loop_index
 
 RESTARTING = ("enumerate", "zip", "islice", "chain", "zip_longest", "count", "tee", "cycle", "pairwise", "batched")
-"""What else may count or draw beside our loop, and begins anew in a fresh process."""
+"""What else may count or draw alongside our loop, and begins anew in a fresh process."""
 
 
 class Unregistered:
-    """What the script needs beside its registered states, as it was when the loop began."""
+    """What the script needs in addition to its registered states, as it was when the loop began."""
 
     def __init__(self, things: Mapping[str, object], unneeded: set[str], beside: list[object]) -> None:
         """Record it.
@@ -217,7 +217,7 @@ def function_in(part: object) -> types.FunctionType | None:
 
 
 def _counts_beside(loop: object, frame: FrameType) -> str | None:
-    """Whether something counts or draws beside our loop, and would begin anew in a fresh process."""
+    """Whether something counts or draws alongside our loop, and would begin anew in a fresh process."""
     if loop is None:
         return None
     for one in gc.get_referrers(loop):

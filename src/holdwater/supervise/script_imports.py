@@ -1,7 +1,7 @@
 """Read what a script imports, and which environment variables it sets before, in the order of Python.
 
-Modules beside the script are followed. Reading ends where a variable is set that cannot be foreseen, or after an
-import that may have read it: what comes later is left to the script's own process.
+Modules in the folder of the script are followed. Reading ends where a variable is set that cannot be
+foreseen, or after an import that may have read it: what comes later is left to the script's own process.
 """
 
 import ast
@@ -21,7 +21,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 class ScriptImports:
-    """Follows a script and the modules beside it."""
+    """Follows a script and the modules in its folder."""
 
     def __init__(self, folder: str | None, wanted: frozenset[str]) -> None:
         """Begin with nothing.
@@ -104,7 +104,7 @@ class ScriptImports:
             self.is_foreseen = not _sets_variables(top)
 
     def _read_own(self, spec: ModuleSpec | None, parts: list[str]) -> None:
-        """Follow a module beside the script: its packages, itself, then an attribute that is a module."""
+        """Follow a module of the script's folder: its packages, itself, then an attribute that is a module."""
         package = ""
         while spec is not None:
             package = f"{package}.{parts[0]}".lstrip(".")

@@ -27,7 +27,7 @@ WORKSPACE = 32 << 20
 SERVER_CONTEXT = Bytes(520_000_000)
 """What a process that computes nothing takes on a device outside of what torch reserves; measured on an H200."""
 CONTEXT = Bytes(802_000_000)
-"""The same of a process that has captured its steps: the most beside 18 configurations of `tuning_memory.json`."""
+"""The same of a process that has captured its steps: the most in 18 configurations of `tuning_memory.json`."""
 MARGIN = 0.02
 """Share of a plan that is kept free: plans of fused steps were at most 1.6 % short in `tuning_memory.json`."""
 UPDATED, ENTRY = 4096, 24
