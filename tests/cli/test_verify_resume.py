@@ -34,8 +34,8 @@ class TestVerifyResume:
 
         done = holdwater("verify-resume", "--every", "20", "--json", "v.json", "train", *flags)
 
-        found = json.loads((tmp_path / "v.json").read_text())
         assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / "v.json").read_text())
         assert (found["exact"], found["steps"]) == (True, [0, 20, 40])
         assert done.stdout.startswith("exact: ")
 

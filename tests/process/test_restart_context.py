@@ -1,10 +1,11 @@
-"""What signals do to a run."""
+"""What signals do to a run, and which seed it draws."""
 
 import signal
 
 import pytest
 
-from holdwater.process.restart_context import stop_soon
+from holdwater.config.keys import BY_NAME
+from holdwater.process.restart_context import drawn_seed, stop_soon
 
 
 class Stopping:
@@ -69,3 +70,10 @@ def test_the_first_signal_of_a_run_that_stops_anyway_ends_it_now() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run.handle(signal.SIGTERM)
+
+
+def test_a_drawn_seed_is_one_that_train_accepts() -> None:
+    """Half of all numbers of 64 bits are larger than the largest seed, and would end `verify-resume train`."""
+    drawn = {drawn_seed() for _ in range(100)}
+
+    assert {BY_NAME["seed"].read(seed) for seed in drawn} == drawn

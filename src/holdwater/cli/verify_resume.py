@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 from holdwater.cli.checks import check_writable
 from holdwater.cli.outputs import NamedFiles, Outputs, difference
 from holdwater.errors import CheckpointError, ConfigError, HoldwaterError
-from holdwater.process.restart_context import NOT_REPLACED, SEED_VARIABLE
+from holdwater.process.restart_context import NOT_REPLACED, SEED_VARIABLE, drawn_seed
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.store.compare import StateComparison, compare_runs
 
@@ -163,7 +162,7 @@ class _Runs:
         self._words, self._place, self._every = words, place, every
         self._is_script = words[0] == "run"
         self._files = NamedFiles(_script(words[1:]) if self._is_script else [], Path.cwd())
-        self._environment = os.environ | {SEED_VARIABLE: str(secrets.randbits(64))}
+        self._environment = os.environ | {SEED_VARIABLE: str(drawn_seed())}
 
     def keep_threads(self, run: Path) -> None:
         """Let later runs of `train` use as many threads as a first one, which may have measured them.

@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -24,7 +25,7 @@ VARIABLE = "HOLDWATER_RESTART"
 """The environment variable that carries it; children of the process must not see it."""
 
 SEED_VARIABLE = "HOLDWATER_SEED"
-"""The environment variable that sets the seed of a run, so that two runs can be compared."""
+"""The environment variable that sets the seed of a run, so that two runs can be compared; also the key `seed`."""
 NOT_REPLACED = "this process is not replaced by a fresh one: "
 """What a process says that must not be replaced, with the reason."""
 ONE_CALL = 1.0
@@ -92,6 +93,11 @@ class RestartContext:
     def open_channel(self) -> Channel:
         """The run's channel."""
         return Channel(Path(self.channel_path))
+
+
+def drawn_seed() -> int:
+    """A seed for a run that was given none: one that the key `seed` accepts."""
+    return secrets.randbits(63)
 
 
 def is_first_process() -> bool:

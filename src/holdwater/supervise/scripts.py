@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -19,7 +18,7 @@ from holdwater.observe.observed_run import ObservedRun
 from holdwater.policy.restarts import Answer, RestartConfig
 from holdwater.process.channel import Channel
 from holdwater.process.channel_folder import channel_folder
-from holdwater.process.restart_context import SEED_VARIABLE, RestartContext, actions_file, refusal_file
+from holdwater.process.restart_context import SEED_VARIABLE, RestartContext, actions_file, drawn_seed, refusal_file
 from holdwater.process.spawn import ForkedProcess
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.store.in_memory_checkpoint import InMemoryFolder
@@ -253,4 +252,4 @@ def _seed_of(out: Path) -> int:
     newest = CheckpointFolder(out / "checkpoints").newest(log.debug)
     if newest is not None and "seed" in newest.state:
         return int(newest.state["seed"])
-    return int(os.environ.get(SEED_VARIABLE) or secrets.randbits(64))
+    return int(os.environ.get(SEED_VARIABLE) or drawn_seed())
