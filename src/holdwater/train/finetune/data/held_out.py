@@ -12,6 +12,7 @@ from holdwater.train.finetune.data.distrust import added_term
 from holdwater.train.finetune.data.examples import Corpus, Example
 from holdwater.train.finetune.data.packing import Examples
 from holdwater.train.finetune.data.rows import WRITE
+from holdwater.train.finetune.data.shards import shards_of
 from holdwater.train.settings import TrainSettings
 
 log = logging.getLogger("holdwater")
@@ -106,7 +107,7 @@ def fingerprint(path: Path) -> str:
     Args:
         path: A file or a folder; may be larger than memory.
     """
-    files = sorted(path.rglob("*.arrow")) if path.is_dir() else [path]
+    files = shards_of(path) or (sorted(path.rglob("*.arrow")) if path.is_dir() else [path])
     size, digest = sum(file.stat().st_size for file in files), hashlib.sha256()
     for one in files:
         with one.open("rb") as file:

@@ -1,20 +1,22 @@
-"""Rows of examples on disk, by number: JSON lines, Parquet files, and datasets saved by Hugging Face's library.
+"""Rows of examples on disk, by number: JSON lines, Parquet and tar files, and datasets of Hugging Face's library.
 
 Nothing is held but where the rows begin (8 bytes a line of JSON), so there may be more of them than memory holds,
 and a run resumes at the exact row. Parquet and saved datasets are read through that library, which maps them into
-memory.
+memory; pictures in them are left encoded.
 """
 
 import importlib
 import json
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from holdwater.errors import DataError
+from holdwater.train.finetune.data.shards import TarShards, shards_of
 
-KINDS = "text, prompt and completion, or messages"
-WRITE = "write --data FILE.jsonl, FILE.parquet or the folder of a saved dataset"
+KINDS = "text, prompt and completion, or messages (and image or images, where the model takes pictures)"
+WRITE = "write --data FILE.jsonl, FILE.parquet, FILE.tar, or a folder of .tar files or of a saved dataset"
 
 
 class Rows(Protocol):
@@ -33,13 +35,15 @@ def open_rows(path: Path) -> Rows:
     """Open rows by the kind of their file.
 
     Args:
-        path: A .jsonl or .parquet file, or the folder of a saved dataset.
+        path: A .jsonl, .parquet or .tar file, or the folder of .tar files or of a saved dataset.
 
     Raises:
         DataError: It cannot be read, holds nothing, or is of another kind.
     """
     if path.suffix == ".jsonl":
         return JsonLines(path)
+    if shards_of(path):
+        return TarShards(path)
     if path.suffix == ".parquet" or path.is_dir():
         return SavedRows(path)
     raise DataError(f"--data {path} is of no kind that is known; {WRITE}")
@@ -131,7 +135,7 @@ class SavedRows:
             )
         if not len(rows):
             raise DataError(f"--data {path} holds no example; write rows with {KINDS}")
-        self._rows = rows
+        self._rows = _encoded(rows, datasets.Image)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -143,3 +147,30 @@ class SavedRows:
             number: From 0.
         """
         return {name: value for name, value in self._rows[number].items() if value is not None}
+
+
+def _encoded(rows: Any, image: type) -> Any:  # noqa: ANN401 - a dataset
+    """The same dataset, whose pictures are not decoded: their bytes or paths come.
+
+    `Dataset.cast` would copy columns with lists of pictures; here only the way in which rows are read changes.
+    """
+    features = rows.features
+    pictures: list[Any] = [feature for feature in _leaves(features) if isinstance(feature, image)]
+    if not pictures:
+        return rows
+    for feature in pictures:
+        feature.decode = False
+    info = rows.info.copy()
+    info.features = features
+    return type(rows)(rows.data, info=info, split=rows.split)
+
+
+def _leaves(feature: Any) -> Iterator[Any]:  # noqa: ANN401 - a feature of a dataset
+    """The features that hold no others."""
+    if isinstance(feature, dict | list):
+        for inner in feature.values() if isinstance(feature, dict) else feature:
+            yield from _leaves(inner)
+    elif hasattr(feature, "feature"):
+        yield from _leaves(feature.feature)
+    else:
+        yield feature
