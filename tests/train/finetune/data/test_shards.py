@@ -48,6 +48,7 @@ class TestTarShards:
         """In the order of the files' names; the same name in two files means two examples."""
         write(tmp_path / "b.tar", {"0.txt": "two", "x/0.txt": "three"})
         write(tmp_path / "a.tar", {"./0.txt": "zero", "1.txt": "one"})
+        (tmp_path / "._a.tar").write_bytes(b"of a Mac")
 
         rows = open_rows(tmp_path)
 

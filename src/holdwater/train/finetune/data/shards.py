@@ -46,7 +46,7 @@ def shards_of(path: Path) -> list[Path]:
     for file in files:
         if COMPRESSED.search(file.name):
             _refuse_compressed(file)
-    return [file for file in files if file.suffix == ".tar"]
+    return [file for file in files if file.suffix == ".tar" and not file.name.startswith(".")]
 
 
 class TarShards:
