@@ -1,1 +1,1 @@
-"""Fine-tuning of models that take pictures with the text."""
+"""Fine-tuning of vision-language models: pictures, their tokens, and the features that stand for them."""
