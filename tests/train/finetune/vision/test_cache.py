@@ -1,5 +1,6 @@
 """The feature cache: exact to the bit, and never beyond its budget, in memory and in a folder."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,20 @@ class TestWhatIsKept:
         if place is not None:
             with FeatureCache(MB, place=place) as cache:
                 assert all(same(cache.get(str(number)), features(number, 2)) for number in range(100))
+
+    def test_several_threads_may_ask(self, place: Path | None) -> None:
+        """Each finds what belongs to its key."""
+
+        def ask(first: int) -> bool:
+            for number in range(first, first + 60):
+                if cache.get(str(number % 80)) is None:
+                    cache.put(str(number % 80), features(number % 80))
+            return all(
+                same(cache.get(str(number % 80)), features(number % 80)) for number in range(first, first + 60)
+            )
+
+        with FeatureCache(MB, place=place) as cache, ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(ask, (0, 20, 40, 60)))
 
 
 class TestBudget:
