@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from holdwater.train.finetune.vision import disk_storage
 from holdwater.train.finetune.vision.cache import FeatureCache
 from holdwater.train.finetune.vision.disk_storage import BLOCKS, HEADER, INDEX, RECORD
 from holdwater.units import Bytes
@@ -264,6 +265,20 @@ class TestDisk:
         with FeatureCache(MB, place=folder) as cache:
             assert cache.get(str(count - 1)) is not None
             assert cache.bytes_used == size_of(folder)
+
+    def test_leaves_room_for_checkpoints(
+        self, folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Before the disk is full; said once."""
+        with FeatureCache(MB, place=folder) as cache:
+            cache.put("a", features(1))
+            monkeypatch.setattr(disk_storage, "SPARE", 2**62)
+            for key in "bcd":
+                cache.put(key, features(2))
+
+            assert same(cache.get("a"), features(1))
+            assert cache.get("b") is None
+        assert caplog.text.count("nothing is added any more") == 1
 
     def test_a_folder_that_cannot_be_used_keeps_nothing(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -32,8 +32,9 @@ class FeatureCache:
     PVLDB 14, arXiv 2007.06775 (its cache MinIO).
 
     In a folder, an entry is checked by its checksum when a process first reads it; a damaged one is a miss, and is
-    written anew. A full disk stops the growth and never ends the run. One process at a time writes; others read
-    what was there when they opened it, and take over when the writer has ended.
+    written anew. Growth stops before the disk is full, so that checkpoints have room; no error of the disk ends
+    the run. One process at a time writes. Others read what was there when they opened it, and one of them takes
+    over when the writer has ended.
     """
 
     def __init__(self, budget: Bytes, *, place: Path | None = None) -> None:

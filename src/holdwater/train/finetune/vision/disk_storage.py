@@ -40,6 +40,8 @@ CHECKED = RECORD.size - 4
 """Bytes of a record that its checksum is made of."""
 AT_ONCE = 50_000
 """Records that are read at once."""
+SPARE = Bytes(500_000_000)
+"""Bytes that the cache leaves free on the disk: checkpoints need them more."""
 UNSEEN, WHOLE, DAMAGED = range(3)
 """What is known of a block in this process."""
 
@@ -111,7 +113,7 @@ class DiskStorage:
                 self._known[number] = UNSEEN
             return
         index_end = len(HEADER) + (len(self._known) + 1) * RECORD.size
-        if index_end + self._blocks_end + length > self._budget:
+        if index_end + self._blocks_end + length > self._budget or not self._leaves_spare(length):
             return
         if self._write(len(self._known), digest, self._blocks_end, parts):
             self._table.add(digest, len(self._known))
@@ -150,8 +152,9 @@ class DiskStorage:
                 for path in (index, blocks):
                     path.unlink(missing_ok=True)  # whoever reads them goes on with those that it has open
             mode = os.O_CREAT | (os.O_RDWR if writes else os.O_RDONLY)
-            self._index, self._blocks = (os.open(path, mode, 0o644) for path in (index, blocks))
+            self._index = os.open(index, mode, 0o644)
             files.callback(os.close, self._index)
+            self._blocks = os.open(blocks, mode, 0o644)
             files.callback(os.close, self._blocks)
             self._load()
             if writes:
@@ -233,6 +236,17 @@ class DiskStorage:
             self._cut()
             return False
         return True
+
+    def _leaves_spare(self, length: int) -> bool:
+        """Whether the disk has room for a block and what others need; if not, nothing is added any more."""
+        try:
+            disk = os.fstatvfs(self._blocks)
+        except OSError:
+            return True  # whether there is room is seen when it is written
+        self._full = disk.f_bavail * disk.f_frsize < length + SPARE
+        if self._full:
+            self._say(f"its disk has less than {format_size(SPARE)} left: nothing is added any more")
+        return not self._full
 
     def _cut(self) -> None:
         """Cut off what is no whole entry."""
