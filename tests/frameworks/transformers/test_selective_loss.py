@@ -72,8 +72,8 @@ class TestSelectiveLoss:
 
         assert texts == ["b cnull日<|im_end|>\n", "日<|im_end|>\n"]
 
-    def test_a_space_before_an_answer_is_the_answers_own(self) -> None:
-        """Where the tokenizer would not decode it: it knows no text without one."""
+    def test_a_space_that_begins_an_answer_belongs_to_it(self) -> None:
+        """The tokenizer adds one to each text, and leaves it out where it decodes one."""
         tokenizer = small_tokenizer("unigram")
         given = rows(tokenizer, ("user", "{} a"))
 

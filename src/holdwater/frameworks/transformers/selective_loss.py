@@ -3,7 +3,7 @@
     collator = selective_loss(DataCollatorForSeq2Seq(tokenizer), tokenizer)
     trainer = Trainer(..., data_collator=collator)
 
-An answer is a run of labels other than -100. Its text is decoded from its tokens: exact for tokenizers that
+An answer is a run of labels other than -100. Its text is decoded from these: exact for tokenizers that
 give back a text as it was (byte-level BPE, SentencePiece, characters); others, such as WordPiece, are refused.
 An answer is learned whole if it holds no complete JSON object or array, or an unknown token, or if its tokens do
 not give back their text one by one. Labels that cover prompts too are one run, so JSON in a prompt is left out as
@@ -30,7 +30,7 @@ class SelectiveLossCollator:
     """Collates with another collator, then sets the labels of structure to -100, and counts."""
 
     collator: Callable[[Any], Any]
-    """Returns `input_ids` and `labels` as tensors."""
+    """Returns `labels` as a tensor, among others."""
     tokenizer: Any
     keys: bool = False
     """Also leave out keys of objects, and `null`."""
@@ -52,16 +52,15 @@ class SelectiveLossCollator:
         """
         batch = self.collator(features)
         labels = batch["labels"]
-        rows = zip(batch["input_ids"].tolist(), labels.tolist(), strict=True)
-        left_out = labels.new_tensor([self._left_out(tokens, targets) for tokens, targets in rows]).bool()
+        left_out = labels.new_tensor([self._left_out(row) for row in labels.tolist()]).bool()
         batch["labels"] = labels.masked_fill(left_out, IGNORED)
         return batch
 
-    def _left_out(self, tokens: list[int], labels: list[int]) -> list[bool]:
+    def _left_out(self, labels: list[int]) -> list[bool]:
         """Which labels of a row are structure."""
         flags = [False] * len(labels)
         for begin, end in _answers(labels):
-            found = self._structure(tokens[max(begin - 1, 0) : end], labels[begin:end])
+            found = self._structure(labels[begin:end])
             self.answer_tokens += end - begin
             if found is None:
                 self.whole_answers += 1
@@ -70,25 +69,18 @@ class SelectiveLossCollator:
         self.structure_tokens += sum(flags)
         return flags
 
-    def _structure(self, tokens: list[int], answer: list[int]) -> list[bool] | None:
-        """Which tokens of an answer are structure, from them and the one before; None if it is learned whole."""
+    def _structure(self, answer: list[int]) -> list[bool] | None:
+        """Which tokens of an answer are structure; None if it is learned whole."""
         unknown = self.tokenizer.unk_token_id
         ends = (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, self.tokenizer.pad_token_id)
         if unknown in answer and unknown not in ends:
             return None
-        # a tokenizer may leave out a space with which a text begins: the token before keeps it
-        given = tokens if tokens[-len(answer) :] == answer else answer
-        read = text_and_spans(self.tokenizer, given)
+        read = text_and_spans(self.tokenizer, answer)
         if read is None:
             return None
         text, spans = read
-        before = len(given) - len(answer)
-        start = spans[before - 1][1] if before else 0
-        structure = json_structure(text[start:], keys=self.keys)
-        if structure is None:
-            return None
-        own = [(max(begin - start, 0), end - start) for begin, end in spans[before:]]
-        return structure_tokens(own, structure)
+        structure = json_structure(text, keys=self.keys)
+        return None if structure is None else structure_tokens(spans, structure)
 
 
 def selective_loss(
@@ -100,7 +92,7 @@ def selective_loss(
     """Wrap a data collator so that the structure of JSON answers is not learned.
 
     Args:
-        collator: Returns `input_ids` and `labels` as PyTorch tensors of one shape.
+        collator: Returns `labels` as a PyTorch tensor, with the tokens of answers and -100 elsewhere.
         tokenizer: Made the tokens.
         keys: Also leave out keys of objects, and `null`.
 
