@@ -13,6 +13,7 @@ from holdwater.errors import CheckpointError, RunFolderError
 from holdwater.random_states import restore_random_states
 from holdwater.resume.exactness import exactness, restore_exactness
 from holdwater.store.checkpoints import Checkpoint
+from holdwater.train.settings import LATER_SETTINGS
 from holdwater.train.trainable import Trainable
 
 MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
@@ -72,8 +73,8 @@ def compare(identity: Mapping[str, object], checkpoint: Checkpoint) -> None:
     Raises:
         RunFolderError: A setting differs.
     """
-    recorded = checkpoint.state["identity"]
-    for name, value in identity.items():
+    recorded = LATER_SETTINGS | checkpoint.state["identity"]
+    for name, value in (LATER_SETTINGS | dict(identity)).items():
         if recorded.get(name) != value and name in CHANGED:
             raise RunFolderError(
                 f"{checkpoint.folder} was trained with {CHANGED[name]}, and a run must resume exactly; "

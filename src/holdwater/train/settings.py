@@ -14,6 +14,10 @@ TokenLevel = Literal["byte", "character"]
 """The tokenization of a model from scratch."""
 NonFinite = Literal["stop", "skip", "continue"]
 """What follows a loss that is not finite."""
+LATER_SETTINGS: dict[str, object] = {
+    "selective_loss": "none", "selective_loss_keys": "learn", "selective_loss_from": 0,
+}  # fmt: skip
+"""Settings that a run's identity holds only where they are used: older checkpoints and plans do not have them."""
 OWN_AFFAIR = {"model", "max_memory"}
 """Settings of fine-tuning that may change on resume: a model is identified by its weights."""
 
@@ -30,6 +34,10 @@ class TuneSettings:
     lora_layers: int | None
     quantize: Literal[4, 8] | None
     learn: Literal["answers", "everything"]
+    selective_loss: Literal["none", "json"]
+    selective_loss_keys: Literal["learn", "leave-out"]
+    selective_loss_from: int
+    """The first epoch, from 0, whose answers leave structure out."""
     distrust: Literal["off", "added", "weighted"]
     distrust_alpha: float
     max_memory: Bytes | None
@@ -39,6 +47,11 @@ class TuneSettings:
         if self.quantize is not None and not self.lora_rank:
             why = "weights that are trained need every bit"
             raise ConfigError(f"quantize is {self.quantize}, but lora_rank is 0: {why}; leave it out")
+        for name, usual in LATER_SETTINGS.items():
+            value = getattr(self, name)
+            if self.selective_loss == "none" and value != usual:
+                why = "selective_loss is none"
+                raise ConfigError(f"{name} is {value}, but {why}; set that to json, or leave {name} out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +99,11 @@ class TrainSettings:
         own = {name: getattr(self, name) for name in self.__slots__ if name not in free}
         if self.tuning is None:
             return own
+        unused = LATER_SETTINGS if self.tuning.selective_loss == "none" else {}
         return own | {
-            name: getattr(self.tuning, name) for name in TuneSettings.__slots__ if name not in OWN_AFFAIR
+            name: getattr(self.tuning, name)
+            for name in TuneSettings.__slots__
+            if name not in OWN_AFFAIR and name not in unused
         }
 
 
