@@ -15,6 +15,7 @@ from torch import Tensor
 from holdwater.errors import DataError
 from holdwater.train.finetune.data.distrust import example_weights
 from holdwater.train.finetune.data.examples import Example
+from holdwater.train.finetune.data.selective import SelectiveCounts
 from holdwater.train.finetune.losses import IGNORED
 
 NEUTRAL = 1.0
@@ -150,6 +151,7 @@ class PackedBatches:
         seed: int,
         weighs: bool = False,
         prepared: bool = False,
+        selective_from: int = 0,
     ) -> None:
         """Begin with the first epoch.
 
@@ -160,13 +162,16 @@ class PackedBatches:
             seed: Of the order.
             weighs: Weigh the examples by their sources.
             prepared: Work out what a step will ask of a batch as soon as that is drawn.
+            selective_from: The first epoch whose examples leave out their structure; earlier ones learn it.
         """
         self._examples, self._seed, self._weighs, self._prepared = examples, seed, weighs, prepared
-        self.size, self.length = size, length
+        self.size, self.length, self._selective_from = size, length, selective_from
         self._epoch, self._taken = 0, 0
         self._order = self._order_of(0)
         self.places, self.filled, self.cut = 0, 0, 0
         """Places for tokens so far, those that hold one, and examples whose end was cut off."""
+        self.selective = SelectiveCounts()
+        """What was left out as structure so far."""
 
     @property
     def epochs(self) -> float:
@@ -202,6 +207,8 @@ class PackedBatches:
                 self._epoch, self._taken = self._epoch + 1, 0
                 self._order = self._order_of(self._epoch)
             example = self._examples[int(self._order[self._taken])]
+            if self._epoch < self._selective_from:
+                example = example.whole
             if not any(example.learned[1 : self.length]):
                 self._taken, passed = self._taken + 1, passed + 1
                 if passed > len(self._examples):
@@ -214,9 +221,15 @@ class PackedBatches:
                 break
             self._taken += 1
             self.cut += len(example.tokens) > left
+            self._count(example, left)
             row.append(example)
             left -= len(example.tokens)
         return row
+
+    def _count(self, example: Example, room: int) -> None:
+        """Count what of an example is left out as structure, within the room that it has."""
+        if example.structure is not None:
+            self.selective.add(example.learned[:room], example.structure[:room], example.whole_answers)
 
     def _order_of(self, epoch: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
         """The order of an epoch."""
@@ -226,7 +239,7 @@ class PackedBatches:
         """The place in the order, as JSON."""
         return {
             "epoch": self._epoch, "taken": self._taken,
-            "places": self.places, "filled": self.filled, "cut": self.cut,
+            "places": self.places, "filled": self.filled, "cut": self.cut, **self.selective.state(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -234,3 +247,4 @@ class PackedBatches:
         self._epoch, self._taken = int(state["epoch"]), int(state["taken"])
         self._order = self._order_of(self._epoch)
         self.places, self.filled, self.cut = (int(state[name]) for name in ("places", "filled", "cut"))
+        self.selective = SelectiveCounts.restored(state)
