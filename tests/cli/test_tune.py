@@ -1,6 +1,7 @@
 """`holdwater train --model` as users call it: small models from a folder, the installed command, real examples."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,6 +108,25 @@ class TestTune:
         assert tensors(tmp_path / "replaced") == tensors(tmp_path / "straight")
         actions = json.loads((tmp_path / "v.json").read_text())["actions"]
         assert [action["action"] for action in actions].count("recycle") == 2
+
+    def test_leaves_structure_out_exactly_in_fresh_processes(self, holdwater: Run, tmp_path: Path) -> None:
+        """From the second epoch on; the share that was left out is counted across processes."""
+        make_model(tmp_path / "model", "Llama")
+        rows = [{"prompt": "hold", "completion": f'{{"water": [{number}]}}'} for number in range(12)]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        flags = (*SMALL, "--steps", "12", "--eval-interval", "12", "--selective-loss", "json")
+        flags += ("--selective-loss-from", "1")
+
+        straight = holdwater(*flags, "--out", "straight")
+        replaced = holdwater(*flags, "--out", "replaced", "--reload-interval", "5")
+
+        assert [straight.returncode, replaced.returncode] == [0, 0], replaced.stderr
+        assert tensors(tmp_path / "replaced") == tensors(tmp_path / "straight")
+        told = [
+            re.findall(r"; (.*)% of the answers' tokens were structure", one.stdout)
+            for one in (straight, replaced)
+        ]
+        assert told[0] == told[1] != []
 
     @pytest.mark.parametrize("bits", ["4", "8"])
     def test_trains_beside_weights_of_few_bits(self, holdwater: Run, tmp_path: Path, bits: str) -> None:

@@ -1,8 +1,9 @@
 """What a run of fine-tuning is made of, as `holdwater train` makes it."""
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -161,3 +162,39 @@ def test_says_in_words_what_has_changed_since_a_checkpoint(tmp_path: Path) -> No
         compare({"examples": "13-cd", "seed": 1}, checkpoint)
     with pytest.raises(RunFolderError, match="seed = 1, but this run has 2"):
         compare({"examples": "12-ab", "seed": 2}, checkpoint)
+
+
+class TestSelectiveLoss:
+    """Settings that older checkpoints do not have."""
+
+    ROWS: ClassVar = [{"prompt": "a", "completion": f'{{"water": [{number}, null]}}'} for number in range(40)]
+
+    def test_says_how_much_of_the_answers_is_structure(self, tmp_path: Path) -> None:
+        """From the epoch on that leaves it out."""
+        state = made(tmp_path, rows=self.ROWS, train_seq_length=32, selective_loss="json")
+        later = made(tmp_path, rows=self.ROWS, train_seq_length=32, selective_loss="json", selective_loss_from=1)
+        state.batches.draw("cpu")
+        later.batches.draw("cpu")
+
+        assert re.search(r"; \d+\.\d% of the answers' tokens were structure and left out", state.remarks)
+        assert "structure" not in later.remarks
+
+    def test_decides_what_a_checkpoint_can_be_resumed_with(self, tmp_path: Path) -> None:
+        """One of before there was a choice learned answers whole."""
+        plain = made(tmp_path, train_seq_length=16).identity
+        selective = made(tmp_path, train_seq_length=16, selective_loss="json").identity
+        old, new = (Checkpoint(tmp_path, 3, {"identity": identity}) for identity in (plain, selective))
+
+        assert not [name for name in plain if name.startswith("selective")]
+        compare(plain, old)
+        compare(selective, new)
+        with pytest.raises(RunFolderError, match="trained with selective_loss = none, but this run has json"):
+            compare(selective, old)
+        with pytest.raises(RunFolderError, match="trained with selective_loss = json, but this run has none"):
+            compare(plain, new)
+
+    @pytest.mark.parametrize("flag", [{"selective_loss_keys": "leave-out"}, {"selective_loss_from": 1}])
+    def test_what_would_have_no_effect_is_refused(self, tmp_path: Path, flag: dict[str, Any]) -> None:
+        """Where answers are learned whole."""
+        with pytest.raises(ConfigError, match="but selective_loss is none; set that to json"):
+            made(tmp_path, train_seq_length=16, **flag)

@@ -25,6 +25,7 @@ from holdwater.train.checkpoint_state import MODEL, OPTIMIZER, RANDOM, copy_tens
 from holdwater.train.finetune.data.examples import Corpus
 from holdwater.train.finetune.data.held_out import check_examples, data_file, fingerprint, say_added_term, split
 from holdwater.train.finetune.data.packing import Examples, Packed, PackedBatches
+from holdwater.train.finetune.data.selective import SelectiveCounts, SelectiveLoss
 from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.identity import mixed, name_of, own_tensors
 from holdwater.train.finetune.model.loading import (
@@ -112,13 +113,15 @@ class TuneState:
 
     @property
     def remarks(self) -> str:
-        """What was wasted on padding so far, what was cut, and how many steps asked for no memory."""
+        """What was wasted on padding so far, what was cut or left out, and how many steps asked for no memory."""
         so_far = self.batches.state()
         if not so_far["places"]:
             return ""
         padding, cut = 1 - so_far["filled"] / so_far["places"], so_far["cut"]
         ends = f", {cut} examples were cut at {self.settings.train_seq_length} tokens" if cut else ""
-        return f"; {padding:.1%} of the places for tokens were empty{ends}{self.calls}"
+        of = "answers' tokens" if self.tuning.learn == "answers" else "tokens of examples with answers"
+        left_out = SelectiveCounts.restored(so_far).told(of)
+        return f"; {padding:.1%} of the places for tokens were empty{ends}{left_out}{self.calls}"
 
     @property
     def proof(self) -> dict[str, Any]:
@@ -340,7 +343,9 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     whole = lora is None or settings.device == "cpu"  # weights that are trained need every bit
     device = "cpu" if weight_client.facts is None else "meta"
     loaded = load_model(tuning.model, device=device, dtype=torch.float32 if whole else torch.bfloat16)
-    corpus = Corpus(path, loaded.tokenizer, answers_only=tuning.learn == "answers")
+    corpus = Corpus(
+        path, loaded.tokenizer, answers_only=tuning.learn == "answers", selective=SelectiveLoss.of(tuning)
+    )
     learned, held_out = split(corpus, settings)
     name = name_of(loaded.model) if weight_client.facts is None else str(weight_client.facts["name"])
     check_length(loaded.model, settings.train_seq_length)
@@ -355,6 +360,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     examples = PackedBatches(
         learned, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed,
         weighs=tuning.distrust == "weighted", prepared=backend.sends_batches,
+        selective_from=tuning.selective_loss_from,
     )  # fmt: skip
     identity = settings.identity() | {"examples": fingerprint(path), "model": name}
     if tuning.distrust == "added":
