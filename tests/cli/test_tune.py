@@ -114,8 +114,8 @@ class TestTune:
         make_model(tmp_path / "model", "Llama")
         rows = [{"prompt": "hold", "completion": f'{{"water": [{number}]}}'} for number in range(12)]
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        flags = (*SMALL, "--steps", "12", "--eval-interval", "12", "--selective-loss", "json")
-        flags += ("--selective-loss-from", "1")
+        selective = ("--selective-loss", "json", "--selective-loss-from", "1")
+        flags = (*SMALL, "--steps", "12", "--eval-interval", "12", *selective)
 
         straight = holdwater(*flags, "--out", "straight")
         replaced = holdwater(*flags, "--out", "replaced", "--reload-interval", "5")

@@ -105,12 +105,13 @@ def _spans_by_offsets(tokenizer: Any, text: str, tokens: list[int]) -> list[Span
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     if list(encoded["input_ids"]) != tokens:
         return None
-    spans: list[Span] = []
-    for token, (begin, end) in zip(tokens, encoded["offset_mapping"], strict=True):
-        before = spans[-1][1] if spans else 0
-        trimmed = begin == end or text[before:begin].isspace() or text[end : end + 1].isspace()
-        held = _decoded(tokenizer, [token]) if trimmed else ""
-        spans.append(_with_space(held, text, (begin, end)))
+    spans = [(begin, end) for begin, end in encoded["offset_mapping"]]
+    nexts = [*(begin for begin, _ in spans[1:]), len(text)]
+    before = 0
+    for number, ((begin, end), after) in enumerate(zip(list(spans), nexts, strict=True)):
+        if begin == end or before < begin or end < after:  # characters beside it that no token has
+            spans[number] = _with_space(_decoded(tokenizer, [tokens[number]]), text, (begin, end))
+        before = spans[number][1]
     return spans
 
 
