@@ -107,6 +107,22 @@ class TestSelectiveLoss:
         with pytest.raises(ConfigError, match="needs a tokenizer that gives back a text as it was"):
             selective_loss(stacked, small_tokenizer("word piece"))
 
+    def test_wraps_a_collator_of_transformers(self) -> None:
+        """Which pads labels with -100."""
+        from transformers import DataCollatorForSeq2Seq
+
+        tokenizer = small_tokenizer("byte level")
+        tokenizer.pad_token = "</s>"  # noqa: S105 - no password
+        given = rows(tokenizer, (PROMPT, ANSWER), (PROMPT, "[]"))
+        for row in given:
+            row["attention_mask"] = [1] * len(row["labels"])
+
+        batch = selective_loss(DataCollatorForSeq2Seq(tokenizer, return_tensors="pt"), tokenizer)(given)
+
+        assert learned(tokenizer, batch["labels"][1]) == []
+        assert torch.equal(batch["labels"], selective_loss(stacked, tokenizer)(given)["labels"])
+        assert batch["attention_mask"].shape == batch["labels"].shape
+
     def test_a_worker_of_a_loader_gets_a_copy(self) -> None:
         """It is pickled where workers are spawned."""
         tokenizer = small_tokenizer("byte level")
