@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from holdwater.errors import ConfigError, ModelError
 from holdwater.oom.out_of_memory import is_out_of_memory
 from holdwater.process.restart_context import is_first_process
+from holdwater.train.finetune.attention_masks import attention_masks
 from holdwater.train.finetune.data.packing import Packed
 from holdwater.train.finetune.losses import chunked_cross_entropy
 from holdwater.train.finetune.model.hub import hub_is_away
@@ -227,7 +228,7 @@ def packed_loss(model: Any, packed: Packed, *, chunk: int) -> Tensor:  # noqa: A
     inputs = {
         "input_ids": packed.tokens,
         "position_ids": packed.positions,
-        "attention_mask": packed.mask(),
+        "attention_mask": attention_masks(model.config.get_text_config(), packed.mask()),
         "use_cache": False,
     }
     targets, weights = packed.targets.flatten(), packed.weights.flatten()
