@@ -243,12 +243,12 @@ def products(_folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def batches(folder: Path, options: argparse.Namespace) -> list[list[int]]:
     """The rows in the order in which `holdwater train` takes them."""
     from holdwater.train.finetune.data.examples import Corpus
-    from holdwater.train.finetune.data.held_out import split
+    from holdwater.train.finetune.data.held_out import Chosen, split
     from holdwater.train.finetune.data.packing import PackedBatches
 
     corpus = Corpus(folder / "rows.jsonl", tokenizer(options.small), answers_only=False)
     learned, _ = split(corpus, mock.Mock(validation_share=0.05, seed=SEED))
-    drawn = PackedBatches(learned, size=options.rows, length=options.length, seed=SEED)
+    drawn = PackedBatches(Chosen(corpus, learned), size=options.rows, length=options.length, seed=SEED)
     return [row for _ in range(options.steps) for row in drawn.draw().tokens.tolist()]
 
 

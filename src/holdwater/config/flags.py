@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from holdwater.config.keys import KEYS, KEYS_BY_GROUP, Command, Key
+from holdwater.config.readers import switch
 from holdwater.errors import ConfigError, SeveralConfigErrors
 
 
@@ -33,10 +34,16 @@ def add_flags(parser: Any, command: Command, *, also: Command | None = None) -> 
         for key in keys:
             if command in key.commands:
                 text = key.help + key.shown_default(command)
-                groups[name].add_argument(key.flag, dest=key.name, metavar=key.metavar, help=text)
+                _add_flag(groups[name], key, text)
             elif also in key.commands:
-                parser.add_argument(key.flag, dest=key.name, metavar=key.metavar, help=argparse.SUPPRESS)
+                _add_flag(parser, key, argparse.SUPPRESS)
     return groups
+
+
+def _add_flag(parser: Any, key: Key, text: str) -> None:  # noqa: ANN401
+    """Add the flag of a key; that of a switch needs no value."""
+    alone: dict[str, Any] = {"nargs": "?", "const": "yes"} if key.read is switch else {}
+    parser.add_argument(key.flag, dest=key.name, metavar=key.metavar, help=text, **alone)
 
 
 def read_flags(options: argparse.Namespace, command: Command) -> dict[str, Any]:

@@ -6,7 +6,20 @@ The flags of each command are made from this table, so it imports nothing that t
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
-from holdwater.config.readers import Reader, bits, choice, path, percentage, rate, real, size, some_of, text, whole
+from holdwater.config.readers import (
+    Reader,
+    bits,
+    choice,
+    path,
+    percentage,
+    rate,
+    real,
+    size,
+    some_of,
+    switch,
+    text,
+    whole,
+)
 
 Command = Literal["train", "plan", "run", "watch", "replay"]
 """A command that has flags for keys; `plan` takes all those of `train`, and shows its own."""
@@ -119,6 +132,10 @@ KEYS_BY_GROUP: dict[str, tuple[Key, ...]] = {
         ),
         Key("distrust", choice("off", "added", "weighted"), "off", "how an example's source counts", "HOW"),
         Key("distrust_alpha", real(2.3, 3.0, example=2.7), 2.7, "factor of the distrust term", "X"),
+        Key("max_pixels", whole(1), None, "most pixels of a resized picture (the model's own)"),
+        Key("bad_pictures", choice("stop", "skip"), "stop", "what follows a picture that cannot be read", "WHAT"),
+        Key("vision_cache", size, None, "keep features of pictures, up to this size (none)", "SIZE"),
+        Key("vision_cache_folder", path, None, "keep them in this folder (in the host's memory)", "FOLDER"),
         Key("merged", path, None, "write the model with its adapters here at the end (adapters only)", "FOLDER"),
     ),
     ADAPTERS: (
@@ -146,6 +163,14 @@ KEYS_BY_GROUP: dict[str, tuple[Key, ...]] = {
             commands=PLANNED,
         ),
         Key("lora_layers", whole(1), None, "how many of the last layers get them (all)", commands=PLANNED),
+        Key("adapt_vision", switch, default=False, help="adapters for the vision tower as well", metavar="yes"),
+        Key(
+            "adapt_projector",
+            switch,
+            default=False,
+            help="adapters for the projector behind the vision tower as well",
+            metavar="yes",
+        ),
         Key("quantize", bits, None, "bits of a frozen weight, 4 or 8 (as they are)", "BITS", commands=PLANNED),
     ),
     STEPS: (

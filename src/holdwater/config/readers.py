@@ -56,6 +56,14 @@ def choice(*words: str) -> Reader:
     return read
 
 
+def switch(value: object) -> bool:
+    """Read yes or no; a flag without a value is a yes."""
+    words = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+    if str(value).lower() not in words:
+        raise ConfigError("it must be yes or no")
+    return words[str(value).lower()]
+
+
 def text(value: object) -> str:
     """Read a word or a path as it stands."""
     if not isinstance(value, str) or not value:

@@ -36,7 +36,7 @@ from holdwater.train.pretrain.text import find_files, read_text, tokenise
 from holdwater.train.progress import Speed, open_screen
 from holdwater.train.resuming import resume
 from holdwater.train.run_folder import RunFolder
-from holdwater.train.settings import TrainSettings, train_settings
+from holdwater.train.settings import TrainSettings, TuneSettings, train_settings
 from holdwater.train.supervisor_link import SupervisorLink
 from holdwater.train.threads import choose_threads, explicit_threads
 from holdwater.train.trainable import Trainable
@@ -174,13 +174,23 @@ def _check_merged(settings: TrainSettings) -> None:
 def _new_trainable(settings: TrainSettings) -> Trainable:
     """The trainable: the adapters of a named model, or a model from scratch."""
     if settings.tuning is not None:
-        from holdwater.train.finetune.state import new_tuning  # noqa: PLC0415 - brings Transformers
-
-        return new_tuning(settings, settings.tuning)
+        return _new_tuning(settings, settings.tuning)
     text = read_text(find_files(settings.data))
     length = settings.train_seq_length
     tokens = tokenise(text, settings.level, validation_share=settings.validation_share, length=length)
     return new_state(settings, tokens)
+
+
+def _new_tuning(settings: TrainSettings, tuning: TuneSettings) -> Trainable:
+    """The adapters of a named model, which may see pictures."""
+    from holdwater.train.finetune.state import new_tuning  # noqa: PLC0415 - brings Transformers
+    from holdwater.train.finetune.vision.loading import is_vision_language  # noqa: PLC0415
+
+    if not is_vision_language(tuning.model):
+        return new_tuning(settings, tuning)
+    from holdwater.train.finetune.vision.state import new_vision_tuning  # noqa: PLC0415 - brings Pillow
+
+    return new_vision_tuning(settings, tuning)
 
 
 def _merge(settings: TrainSettings, checkpoints: CheckpointFolder) -> None:

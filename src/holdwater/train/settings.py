@@ -14,11 +14,12 @@ TokenLevel = Literal["byte", "character"]
 """The tokenization of a model from scratch."""
 NonFinite = Literal["stop", "skip", "continue"]
 """What follows a loss that is not finite."""
-LATER_SETTINGS: dict[str, object] = {
-    "selective_loss": "none", "selective_loss_keys": "learn", "selective_loss_from": 0,
+SELECTIVE: dict[str, object] = {"selective_loss": "none", "selective_loss_keys": "learn", "selective_loss_from": 0}
+LATER_SETTINGS: dict[str, object] = SELECTIVE | {
+    "max_pixels": None, "bad_pictures": "stop", "adapt_vision": False, "adapt_projector": False,
 }  # fmt: skip
 """Settings that a run's identity holds only where they are used: older checkpoints and plans do not have them."""
-OWN_AFFAIR = {"model", "max_memory"}
+OWN_AFFAIR = {"model", "max_memory", "vision_cache", "vision_cache_folder"}
 """Settings of fine-tuning that may change on resume: a model is identified by its weights."""
 
 
@@ -40,6 +41,17 @@ class TuneSettings:
     """The first epoch, from 0, whose answers leave structure out."""
     distrust: Literal["off", "added", "weighted"]
     distrust_alpha: float
+    max_pixels: int | None
+    """Most pixels of a resized picture; None takes the model's own bound."""
+    bad_pictures: Literal["stop", "skip"]
+    vision_cache: Bytes | None
+    """Most that features of pictures may take; None keeps none."""
+    vision_cache_folder: Path | None
+    """Where they are kept; None keeps them in the host's memory."""
+    adapt_vision: bool
+    """Whether the tower of pictures gets adapters."""
+    adapt_projector: bool
+    """Whether the projector between tower and language model gets them."""
     max_memory: Bytes | None
     """The process's budget; None uses the device's."""
 
@@ -47,7 +59,7 @@ class TuneSettings:
         if self.quantize is not None and not self.lora_rank:
             why = "weights that are trained need every bit"
             raise ConfigError(f"quantize is {self.quantize}, but lora_rank is 0: {why}; leave it out")
-        for name, usual in LATER_SETTINGS.items():
+        for name, usual in SELECTIVE.items():
             value = getattr(self, name)
             if self.selective_loss == "none" and value != usual:
                 why = "selective_loss is none"
@@ -99,12 +111,9 @@ class TrainSettings:
         own = {name: getattr(self, name) for name in self.__slots__ if name not in free}
         if self.tuning is None:
             return own
-        unused = LATER_SETTINGS if self.tuning.selective_loss == "none" else {}
-        return own | {
-            name: getattr(self.tuning, name)
-            for name in TuneSettings.__slots__
-            if name not in OWN_AFFAIR and name not in unused
-        }
+        tuned = {name: getattr(self.tuning, name) for name in TuneSettings.__slots__ if name not in OWN_AFFAIR}
+        missing = object()
+        return own | {name: value for name, value in tuned.items() if LATER_SETTINGS.get(name, missing) != value}
 
 
 def train_settings(config: Config, out: Path) -> TrainSettings:

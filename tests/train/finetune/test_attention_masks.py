@@ -22,7 +22,7 @@ MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
     ("kind", "options"),
     [
         ("Gemma3Text", {"layer_types": MIXED}),
-        ("Gemma2", {"layer_types": MIXED[:2] + ["full_attention"]}),
+        ("Gemma2", {"layer_types": [*MIXED[:2], "full_attention"]}),
         ("Mistral", {}),
         ("Qwen2", {"use_sliding_window": True, "layer_types": MIXED}),
         ("Qwen2", {"use_sliding_window": False}),

@@ -1,6 +1,6 @@
 """Attention masks of packed rows, in the form that each model's own code takes.
 
-A model gets a finished mask, since several examples lie in a row. Layers with a sliding window take theirs from it:
+A model gets a finished mask, since several examples lie in a row. A sliding window must be in it already:
 Transformers applies the window only to masks that it makes itself.
 """
 

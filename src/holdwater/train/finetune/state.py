@@ -23,7 +23,15 @@ from holdwater.random_states import RandomStates, random_states, seed_everything
 from holdwater.store.checkpoints import RESTING, Checkpoint, CheckpointFolder
 from holdwater.train.checkpoint_state import MODEL, OPTIMIZER, RANDOM, copy_tensors, facts, resume, writer
 from holdwater.train.finetune.data.examples import Corpus
-from holdwater.train.finetune.data.held_out import check_examples, data_file, fingerprint, say_added_term, split
+from holdwater.train.finetune.data.held_out import (
+    Checked,
+    Chosen,
+    check_examples,
+    data_file,
+    fingerprint,
+    say_added_term,
+    split,
+)
 from holdwater.train.finetune.data.packing import Examples, Packed, PackedBatches
 from holdwater.train.finetune.data.selective import SelectiveCounts, SelectiveLoss
 from holdwater.train.finetune.fused.frozen import WeightPlacement
@@ -78,7 +86,7 @@ class TuneState:
     identity: dict[str, object]
     """What a checkpoint must agree with."""
     _: KW_ONLY
-    corpus: Corpus
+    corpus: Checked
     """All examples, learned and held out."""
     weight_client: WeightClient
     """Where frozen weights lie, and what is trained while one process hands over to another."""
@@ -194,12 +202,7 @@ class TuneState:
         tokenizer = self.loaded.tokenizer
         begin = self.held_out[0].beginning[: self.settings.train_seq_length - 1]
         written = self.backend.write(begin, count, padding=tokenizer.eos_token_id or 0)
-        given, added = (
-            str(tokenizer.decode(part, skip_special_tokens=True))
-            for part in (written[: len(begin)], written[len(begin) :])
-        )
-        shown = given if len(given) <= SHOWN else "…" + given[1 - SHOWN :]
-        return f"{shown} → {added}"
+        return shown(tokenizer, written[: len(begin)], written[len(begin) :])
 
     def park(self, folder: CheckpointFolder) -> bool:
         """Leave what is trained with the weight server, for the next process; False where there is none.
@@ -323,6 +326,18 @@ class TuneState:
         return remarks
 
 
+def shown(tokenizer: Any, begin: list[int], added: list[int]) -> str:  # noqa: ANN401 - of Transformers
+    """The end of a beginning, an arrow, and what a model makes of it.
+
+    Args:
+        tokenizer: Of the model.
+        begin: The beginning.
+        added: What the model has added.
+    """
+    given, made = (str(tokenizer.decode(part, skip_special_tokens=True)) for part in (begin, added))
+    return f"{given if len(given) <= SHOWN else '…' + given[1 - SHOWN :]} → {made}"
+
+
 def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     """Load a model, give it adapters, and open its examples.
 
@@ -346,7 +361,7 @@ def new_tuning(settings: TrainSettings, tuning: TuneSettings) -> TuneState:
     corpus = Corpus(
         path, loaded.tokenizer, answers_only=tuning.learn == "answers", selective=SelectiveLoss.of(tuning)
     )
-    learned, held_out = split(corpus, settings)
+    learned, held_out = (Chosen(corpus, numbers) for numbers in split(corpus, settings))
     name = name_of(loaded.model) if weight_client.facts is None else str(weight_client.facts["name"])
     check_length(loaded.model, settings.train_seq_length)
     if lora is not None:

@@ -4,12 +4,13 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from holdwater.errors import DataError
 from holdwater.train.finetune.data.distrust import added_term
-from holdwater.train.finetune.data.examples import Corpus, Example
+from holdwater.train.finetune.data.examples import Example
 from holdwater.train.finetune.data.packing import Examples
 from holdwater.train.finetune.data.rows import WRITE
 from holdwater.train.finetune.data.shards import shards_of
@@ -21,18 +22,34 @@ CHECKING = 30.0
 """Seconds that examples may be read before a run begins."""
 
 
+class Checked(Protocol):
+    """Examples that can be checked before a run begins."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def check(self, *, seconds: float) -> int:
+        """Read them for so long; return how many were read.
+
+        Raises:
+            DataError: One is wrong.
+        """
+        ...
+
+
 class Chosen:
     """Some of the examples of a corpus."""
 
     def __init__(self, corpus: Examples, numbers: Sequence[int]) -> None:
-        self._corpus, self._numbers = corpus, numbers
+        self._corpus, self.numbers = corpus, numbers
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
     def __getitem__(self, number: int) -> Example:
         """Return one."""
-        return self._corpus[self._numbers[number]]
+        return self._corpus[self.numbers[number]]
 
 
 def data_file(data: str | None) -> Path:
@@ -52,8 +69,8 @@ def data_file(data: str | None) -> Path:
     return path
 
 
-def split(corpus: Corpus, settings: TrainSettings) -> tuple[Examples, Examples]:
-    """The examples that are learned, and those that are held out.
+def split(corpus: Examples, settings: TrainSettings) -> tuple[list[int], list[int]]:
+    """The numbers of the examples that are learned, and of those that are held out.
 
     Args:
         corpus: All of them.
@@ -66,10 +83,10 @@ def split(corpus: Corpus, settings: TrainSettings) -> tuple[Examples, Examples]:
     if len(corpus) <= count:
         raise DataError(f"--data {settings.data} has {len(corpus)} example, but one is held out; give two or more")
     order = np.random.Generator(np.random.PCG64(settings.seed)).permutation(len(corpus)).tolist()
-    return Chosen(corpus, sorted(order[count:])), Chosen(corpus, sorted(order[:count]))
+    return sorted(order[count:]), sorted(order[:count])
 
 
-def check_examples(corpus: Corpus) -> None:
+def check_examples(corpus: "Checked") -> None:
     """Read examples before a run begins, so that a wrong one does not end it in the third night.
 
     Args:

@@ -164,10 +164,11 @@ class PackedBatches:
             prepared: Work out what a step will ask of a batch as soon as that is drawn.
             selective_from: The first epoch whose examples leave out their structure; earlier ones learn it.
         """
-        self._examples, self._seed, self._weighs, self._prepared = examples, seed, weighs, prepared
-        self.size, self.length, self._selective_from = size, length, selective_from
+        self._examples, self._seed, self._prepared = examples, seed, prepared
+        self.size, self.length, self.weighs, self._selective_from = size, length, weighs, selective_from
         self._epoch, self._taken = 0, 0
         self._order = self._order_of(0)
+        self._waiting: tuple[int, Example] | None = None
         self.places, self.filled, self.cut = 0, 0, 0
         """Places for tokens so far, those that hold one, and examples whose end was cut off."""
         self.selective = SelectiveCounts()
@@ -189,10 +190,18 @@ class PackedBatches:
     def draw(self, device: str | torch.device = "cpu") -> Packed:
         """Return the next batch."""
         rows = [self._fill_row() for _ in range(self.size)]
-        batch = pack(rows, self.length, weighs=self._weighs)
+        batch = self.lay_out(rows)
         self.places += batch.tokens.numel()
         self.filled += int((batch.segments > 0).sum())
         return (batch.prepare() if self._prepared else batch).to(device)
+
+    def lay_out(self, rows: list[list[Example]]) -> Packed:
+        """Pack the examples of a batch.
+
+        Args:
+            rows: The examples of each row.
+        """
+        return pack(rows, self.length, weighs=self.weighs)
 
     def _fill_row(self) -> list[Example]:
         """Take examples until the next one does not fit; it opens the next row. At least one is taken.
@@ -206,10 +215,11 @@ class PackedBatches:
             if self._taken == len(self._examples):
                 self._epoch, self._taken = self._epoch + 1, 0
                 self._order = self._order_of(self._epoch)
-            example = self._examples[int(self._order[self._taken])]
-            if self._epoch < self._selective_from:
+            number = int(self._order[self._taken])
+            example = self._read(number)
+            if example is not None and self._epoch < self._selective_from:
                 example = example.whole
-            if not any(example.learned[1 : self.length]):
+            if example is None or not any(example.learned[1 : self.length]):
                 self._taken, passed = self._taken + 1, passed + 1
                 if passed > len(self._examples):
                     raise DataError(
@@ -218,6 +228,7 @@ class PackedBatches:
                     )
                 continue
             if row and len(example.tokens) > left:
+                self._waiting = number, example
                 break
             self._taken += 1
             self.cut += len(example.tokens) > left
@@ -230,6 +241,11 @@ class PackedBatches:
         """Count what of an example is left out as structure, within the room that it has."""
         if example.structure is not None:
             self.selective.add(example.learned[:room], example.structure[:room], example.whole_answers)
+
+    def _read(self, number: int) -> Example | None:
+        """Read an example, or return the one that did not fit into the last row; None to pass it over."""
+        waiting, self._waiting = self._waiting, None
+        return waiting[1] if waiting is not None and waiting[0] == number else self._examples[number]
 
     def _order_of(self, epoch: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
         """The order of an epoch."""
@@ -246,5 +262,6 @@ class PackedBatches:
         """Go on from a place."""
         self._epoch, self._taken = int(state["epoch"]), int(state["taken"])
         self._order = self._order_of(self._epoch)
+        self._waiting = None
         self.places, self.filled, self.cut = (int(state[name]) for name in ("places", "filled", "cut"))
         self.selective = SelectiveCounts.restored(state)

@@ -60,7 +60,7 @@ def load_model(name: str, *, device: str, dtype: torch.dtype | Literal["auto"]) 
     transformers = import_transformers()
     folder = Path(name).expanduser()
     if folder.is_dir():
-        _check_folder(folder)
+        check_folder(folder)
     elif name.startswith((".", "/", "~")):
         raise ModelError(f"--model {name}: there is no such folder; name one that holds config.json")
     where = str(folder) if folder.is_dir() else name
@@ -155,7 +155,7 @@ def import_transformers() -> Any:  # noqa: ANN401 - a module without types of it
     return transformers
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Refuse a folder that holds no whole model, before anything is loaded."""
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -41,6 +41,9 @@ class LoraConfig:
     """The last part of the names of the layers that are adapted; empty adapts all linear layers but the head."""
     layers: int | None = None
     """How many of the last layers are adapted; None adapts all."""
+    pattern: str = ""
+    """Matches the whole names of the layers that are adapted, as PEFT understands it; `targets` and `layers` are
+    in it already. Empty adapts by these."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -131,7 +134,7 @@ def add_adapters(model: nn.Module, config: LoraConfig) -> list[str]:
     model.requires_grad_(requires_grad=False)
     names = [name for name, module in model.named_modules() if is_linear(module)]
     chosen = [name for name in names if _is_target(name, config)]
-    if config.layers is not None:
+    if config.layers is not None and not config.pattern:
         last = sorted({number for name in chosen if (number := layer_number(name)) is not None})
         real = not any(weight.is_meta for weight in model.parameters())  # a plan does not say it too
         if config.layers > len(last) and real and is_first_process():
@@ -163,6 +166,8 @@ def is_linear(module: nn.Module) -> bool:
 
 def _is_target(name: str, config: LoraConfig) -> bool:
     """Whether a layer is to be adapted, whatever its number."""
+    if config.pattern:
+        return re.fullmatch(config.pattern, name) is not None
     last = name.rpartition(".")[2]
     return last in config.targets if config.targets else last not in HEADS
 
@@ -217,8 +222,8 @@ def adapter_config(model: nn.Module, config: LoraConfig, *, base: str) -> dict[s
         "lora_dropout": config.dropout,
         "bias": "none",
         "fan_in_fan_out": any(module.transposed for module in found.values()),
-        "target_modules": sorted({name.rpartition(".")[2] for name in found}),
-        "layers_to_transform": None if config.layers is None else numbers,
+        "target_modules": config.pattern or sorted({name.rpartition(".")[2] for name in found}),
+        "layers_to_transform": None if config.layers is None or config.pattern else numbers,
         "inference_mode": True,
     }
 

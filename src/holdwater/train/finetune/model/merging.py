@@ -61,10 +61,11 @@ def read_config(adapters: Path) -> LoraConfig:
         raise RunFolderError(
             f"{adapters} holds no adapters ({error}); name a checkpoint of fine-tuning"
         ) from error
-    numbers = found.get("layers_to_transform")
+    numbers, targets = found.get("layers_to_transform"), found["target_modules"]
     return LoraConfig(
         rank=found["r"],
         alpha=found["lora_alpha"],
-        targets=sorted(found["target_modules"]),
+        targets=[] if isinstance(targets, str) else sorted(targets),
         layers=None if numbers is None else len(numbers),
+        pattern=targets if isinstance(targets, str) else "",
     )

@@ -69,13 +69,20 @@ class _Product(torch.autograd.Function):
         return grads[0] @ (weight.t() if ctx.layer.transposed else weight), None
 
 
-def quantize_linear_layers(model: Any, bits: int, device: str) -> tuple[int, float]:  # noqa: ANN401 - of Transformers
+def quantize_linear_layers(
+    model: Any,  # noqa: ANN401 - of Transformers
+    bits: int,
+    device: str,
+    *,
+    within: str = "",
+) -> tuple[int, float]:
     """Put the weights of a model's linear layers in few bits, one after another; its head stays as it is.
 
     Args:
         model: Frozen, with adapters; its layers are replaced in place.
         bits: 4 or 8.
         device: Where they are to lie.
+        within: Only layers whose names begin so.
 
     Returns:
         How many layers were replaced, and the share of all frozen weights that lies in them.
@@ -87,7 +94,10 @@ def quantize_linear_layers(model: Any, bits: int, device: str) -> tuple[int, flo
     chosen = [
         (name, module)
         for name, module in model.named_modules()
-        if is_linear(module) and module is not head and module.weight.numel() % BLOCK == 0
+        if name.startswith(within)
+        and is_linear(module)
+        and module is not head
+        and module.weight.numel() % BLOCK == 0
     ]
     for name, module in chosen:
         parent, _, child = name.rpartition(".")

@@ -1,0 +1,195 @@
+"""The examples of a file with pictures: undecoded until their turn comes, decoded ahead in threads, kept nowhere.
+
+What an example is made of does not depend on the threads: an example is asked for by its number, and waits for its
+own pictures only.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdwater.errors import DataError
+from holdwater.process.restart_context import is_first_process
+from holdwater.train.finetune.data.examples import Example, Tokenizer, example_of
+from holdwater.train.finetune.data.rows import Rows, open_rows
+from holdwater.train.finetune.vision.examples import (
+    PassedOver,
+    PictureExample,
+    PictureTokenizer,
+    PlacedPicture,
+    folder_of,
+    with_features,
+)
+from holdwater.train.finetune.vision.families import Family
+from holdwater.train.finetune.vision.messages import with_pictures
+from holdwater.train.finetune.vision.prefetch import Prefetcher
+from holdwater.units import Bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger("holdwater")
+
+AHEAD = Bytes(256_000_000)
+"""Most that pictures may take which are decoded before their turn."""
+PER_PIXEL, PER_RESIZED_PIXEL = 6, 64
+"""Bytes that decoding takes for each pixel of a file, and for each of the resized picture, at most."""
+THREADS = 4
+
+
+class PictureCorpus:
+    """The examples of a file, by number; some or all have pictures."""
+
+    def __init__(  # noqa: PLR0913 - what examples follow from
+        self,
+        path: Path,
+        tokenizer: Tokenizer,
+        family: Family,
+        *,
+        length: int,
+        answers_only: bool = True,
+        skips: bool = False,
+        tower: str = "",
+        is_kept: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """Find where examples begin.
+
+        Args:
+            path: A .jsonl or .parquet file, a tar shard, or a folder.
+            tokenizer: Of the model.
+            family: Of the model.
+            length: Tokens of a row.
+            answers_only: Learn what the assistant says; else everything.
+            skips: Whether an example with a picture that cannot be read is passed over; else it is an error.
+            tower: Identifies the weights that make features; empty where none are kept.
+            is_kept: Says whether the features of a key are kept, so that nothing is decoded.
+
+        Raises:
+            DataError: The file cannot be read, or holds nothing.
+        """
+        self._path, self._tokenizer, self._family = path, tokenizer, family
+        self._length, self._answers_only, self._skips = length, answers_only, skips
+        self._tower, self._is_kept = tower, is_kept
+        self._rows: Rows = open_rows(path)
+        self._prefetcher: "Prefetcher[PlacedPicture, dict[str, Tensor]]" = Prefetcher(
+            lambda placed: family.inputs(placed.picture.load()), weigh=self._weigh, most=AHEAD,
+            threads=min(THREADS, os.cpu_count() or 1),
+        )  # fmt: skip
+        self._ahead: dict[int, PictureExample | DataError] = {}
+        self._said: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> Example:
+        """Read an example, with its pictures decoded but where their features are kept.
+
+        Args:
+            number: From 0.
+
+        Raises:
+            PassedOver: A picture cannot be read, and the example is to be passed over.
+            DataError: The example is wrong; the message names the file and the example.
+        """
+        try:
+            example = self._taken(number)
+            for one in example.pictures:
+                if not self._is_kept(one.key):
+                    one.inputs = self._prefetcher.take(one)
+        except DataError as error:
+            raise self._failure(number, error) from None
+        return example
+
+    def expect(self, numbers: Iterable[int]) -> None:
+        """Decode examples ahead that will be asked for in this order.
+
+        Args:
+            numbers: Of the examples; those that are under way already are left alone.
+        """
+        for number in numbers:
+            if number in self._ahead:
+                continue
+            try:
+                example = self.undecoded(number)
+            except DataError as error:
+                self._ahead[number] = error
+                continue
+            self._ahead[number] = example
+            for one in example.pictures:
+                if not self._is_kept(one.key):
+                    self._prefetcher.expect(one)
+
+    def forget(self) -> None:
+        """Forget what was decoded ahead: other examples come next."""
+        self._ahead.clear()
+        self._prefetcher.forget()
+
+    def undecoded(self, number: int) -> PictureExample:
+        """Read an example, and of its pictures the sizes only.
+
+        Args:
+            number: From 0.
+
+        Raises:
+            DataError: It is wrong.
+        """
+        row = self._rows[number]
+        messages, pictures = with_pictures(row, folder=folder_of(self._path), where=f"example {number + 1}")
+        said = row if not pictures and "messages" not in row else _about(row) | {"messages": messages}
+        tokenizer = PictureTokenizer(self._tokenizer, self._family, [one.size() for one in pictures])
+        example = example_of(said, tokenizer, answers_only=self._answers_only)
+        return with_features(example, self._family, pictures, length=self._length, tower=self._tower)
+
+    def check(self, *, seconds: float) -> int:
+        """Read examples in their order, and the headers of their pictures.
+
+        Args:
+            seconds: Stop after so long.
+
+        Returns:
+            How many were read.
+
+        Raises:
+            DataError: One is wrong, and is not to be passed over.
+        """
+        until = time.monotonic() + seconds
+        for number in range(len(self)):
+            try:
+                self.undecoded(number)
+            except DataError as error:
+                failure = self._failure(number, error)
+                if not isinstance(failure, PassedOver):
+                    raise failure from None
+            if time.monotonic() > until:
+                return number + 1
+        return len(self)
+
+    def _taken(self, number: int) -> PictureExample:
+        """An example that was expected, or else read now."""
+        found = self._ahead.pop(number, None)
+        if isinstance(found, DataError):
+            raise found
+        return self.undecoded(number) if found is None else found
+
+    def _weigh(self, placed: PlacedPicture) -> int:
+        """Bytes that decoding a picture takes, at most."""
+        width, height = placed.picture.size()
+        return PER_PIXEL * width * height + PER_RESIZED_PIXEL * self._family.pixels(width, height)
+
+    def _failure(self, number: int, error: DataError) -> DataError:
+        """What follows from an error: it ends the run, or the example is passed over, which is said once."""
+        text = f"--data {self._path}, example {number + 1}: {error}"
+        if not self._skips:
+            return DataError(f"{text}; or pass such examples over with --bad-pictures skip")
+        if number not in self._said and is_first_process():
+            log.warning("passed over: %s", text)
+        self._said.add(number)
+        return PassedOver(text)
+
+
+def _about(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row says of its source."""
+    return {name: row[name] for name in ("authority", "provenance_entropy") if name in row}

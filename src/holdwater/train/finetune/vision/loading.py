@@ -1,0 +1,192 @@
+"""Load a vision-language model of Transformers, and the settings of its processor: safetensors, no remote code."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from holdwater.errors import ConfigError, ModelError
+from holdwater.train.finetune.model.hub import hub_is_away
+from holdwater.train.finetune.model.loading import Loaded, check_folder, import_transformers, told
+from holdwater.train.finetune.model.lora import HEADS, LoraConfig, is_linear, layer_number
+from holdwater.train.finetune.model.plain_head import has_plain_head
+from holdwater.train.finetune.vision.families import FAMILIES, Family, family_of
+from holdwater.train.finetune.vision.processors import Parts, read_processor
+from holdwater.train.settings import TuneSettings
+
+PROJECTORS = r"connector|multi_modal_projector|visual\.merger|visual\.deepstack_merger_list"
+"""Between the tower and the language model, by their names in the families."""
+
+
+class LoadedVision(NamedTuple):
+    """A vision-language model, its tokenizer, and its family."""
+
+    loaded: Loaded
+    family: Family
+
+
+def is_vision_language(name: str) -> bool:
+    """Whether a model is of a family whose pictures are known; False where that cannot be read.
+
+    Args:
+        name: A folder, or a name on the hub.
+    """
+    try:
+        return read_kind(name) in FAMILIES
+    except ModelError:
+        return False
+
+
+def read_kind(name: str) -> str:
+    """The kind of model that a configuration names.
+
+    Args:
+        name: A folder, or a name on the hub.
+
+    Raises:
+        ModelError: There is no configuration that can be read.
+    """
+    path = _finder(name)("config.json")
+    if path is None:
+        raise ModelError(f"--model {name} has no config.json that can be read")
+    try:
+        return str(json.loads(Path(path).read_text(encoding="utf-8")).get("model_type"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"--model {name}: config.json cannot be read ({error})") from error
+
+
+def load_vision_model(
+    name: str, *, device: str, dtype: torch.dtype, max_pixels: int | None = None
+) -> LoadedVision:
+    """Load a model's weights, its tokenizer, and the settings of its processor.
+
+    Args:
+        name: A folder, or a name on the hub.
+        device: Where the weights are put; `meta` loads none of them.
+        dtype: Of the weights.
+        max_pixels: Most pixels of a resized picture; None takes the processor's own.
+
+    Raises:
+        ModelError: It is not there, is damaged, does not fit, or its pictures are not known.
+        ConfigError: The model does not take so many pixels.
+    """
+    transformers = import_transformers()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        check_folder(folder)
+    where = str(folder) if folder.is_dir() else name
+    local = folder.is_dir() or hub_is_away()
+    try:
+        config = transformers.AutoConfig.from_pretrained(where, local_files_only=local)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, local_files_only=local)
+        if device == "meta":
+            with torch.device("meta"):
+                model = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        else:
+            model = transformers.AutoModelForImageTextToText.from_pretrained(
+                where, dtype=dtype, use_safetensors=True, local_files_only=local
+            ).to(device)
+    except Exception as error:
+        raise ModelError(told(name, error)) from error
+    find = _finder(name)
+    tokenizer.chat_template = _chat_template(find) or tokenizer.chat_template
+    family = family_of(Parts(name, config, tokenizer, read_processor(find)), max_pixels)
+    if device != "meta" and not has_plain_head(model):
+        raise ModelError(
+            f"--model {name} makes its logits in a way of its own, which is not supported with pictures yet"
+        )
+    return LoadedVision(Loaded(model.train(), tokenizer, name), family)
+
+
+def lora_config(model: Any, tuning: TuneSettings) -> LoraConfig:  # noqa: ANN401 - of Transformers
+    """The adapters that the settings of a run ask for: of the language model, and of what else is named.
+
+    Args:
+        model: Of a known family.
+        tuning: The settings.
+
+    Raises:
+        ConfigError: No layer has such a name.
+    """
+    plain = LoraConfig.of(tuning)
+    names = [name for name, module in model.named_modules() if is_linear(module)]
+    chosen = [name for name in names if _is_chosen(name, tuning) and name.rpartition(".")[2] not in HEADS]
+    if plain.targets:
+        chosen = [name for name in chosen if name.rpartition(".")[2] in plain.targets]
+    if plain.layers is not None:
+        numbers = sorted({layer_number(name) or 0 for name in chosen if is_text(name)})
+        last = set(numbers[-plain.layers :])
+        chosen = [name for name in chosen if not is_text(name) or layer_number(name) in last]
+    if not chosen:
+        known = sorted({name.rpartition(".")[2] for name in names})
+        raise ConfigError(
+            f"lora_targets is {tuning.lora_targets}, but the linear layers of this model are {', '.join(known)}; "
+            "name some of these"
+        )
+    return LoraConfig(rank=plain.rank, alpha=plain.alpha, dropout=plain.dropout, pattern=_pattern_of(chosen))
+
+
+def is_text(name: str) -> bool:
+    """Whether a layer is of the language model.
+
+    Args:
+        name: Of the layer.
+    """
+    return re.match(r"model\.(language_model|text_model)\.", name) is not None
+
+
+def _is_chosen(name: str, tuning: TuneSettings) -> bool:
+    """Whether a layer lies in a part of the model that gets adapters."""
+    if re.match(rf"model\.({PROJECTORS})\.", name):
+        return tuning.adapt_projector
+    return is_text(name) or (tuning.adapt_vision and name.startswith("model."))
+
+
+def _pattern_of(names: list[str]) -> str:
+    """A pattern that matches these names: their numbers as alternatives, so that it stays short."""
+    shapes: dict[str, set[str]] = {}
+    for name in names:
+        shape = re.sub(r"\.\d+\.", ".#.", name, count=1)
+        number = re.search(r"\.(\d+)\.", name)
+        shapes.setdefault(shape, set()).add(number[1] if number else "")
+    by_numbers: dict[tuple[str, ...], list[str]] = {}
+    for shape, numbers in shapes.items():
+        by_numbers.setdefault(tuple(sorted(numbers)), []).append(re.escape(shape).replace(r"\#", "#"))
+    parts = [
+        "(" + "|".join(shapes).replace("#", "(" + "|".join(numbers) + ")") + ")"
+        for numbers, shapes in by_numbers.items()
+    ]
+    return "|".join(parts)
+
+
+def _finder(name: str) -> Callable[[str], str | None]:
+    """Where files of a model are, in a folder or in the hub's cache; asks the hub where there is none."""
+    transformers = import_transformers()
+
+    def find(file: str) -> str | None:
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return str(folder / file) if (folder / file).is_file() else None
+        try:
+            found: str | None = transformers.utils.cached_file(
+                name, file, local_files_only=hub_is_away(), _raise_exceptions_for_missing_entries=False
+            )
+        except Exception:  # noqa: BLE001 - no network, no such model: loading says which
+            return None
+        return found
+
+    return find
+
+
+def _chat_template(find: Callable[[str], str | None]) -> str | None:
+    """The template of a processor, which shows pictures; a tokenizer's own may not."""
+    plain, nested = find("chat_template.jinja"), find("chat_template.json")
+    if plain is not None:
+        return Path(plain).read_text(encoding="utf-8")
+    if nested is not None:
+        found = json.loads(Path(nested).read_text(encoding="utf-8")).get("chat_template")
+        return None if found is None else str(found)
+    return None

@@ -1,0 +1,175 @@
+"""A vision-language model in training: the adapters of its language model, and what makes batches of pictures."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+
+from holdwater.errors import ConfigError
+from holdwater.process.restart_context import is_first_process
+from holdwater.random_states import seed_everything
+from holdwater.train.finetune.data.held_out import data_file, fingerprint, split
+from holdwater.train.finetune.identity import name_of
+from holdwater.train.finetune.model.loading import check_length
+from holdwater.train.finetune.model.lora import add_adapters
+from holdwater.train.finetune.state import TuneState, shown
+from holdwater.train.finetune.step.allocator_calls import AllocatorCalls
+from holdwater.train.finetune.vision.backend import VisionBackend
+from holdwater.train.finetune.vision.cache import FeatureCache
+from holdwater.train.finetune.vision.corpus import PictureCorpus
+from holdwater.train.finetune.vision.examples import PassedOver, PictureExample
+from holdwater.train.finetune.vision.loading import load_vision_model, lora_config
+from holdwater.train.finetune.vision.packing import ChosenPictures, PictureBatches
+from holdwater.train.settings import TrainSettings, TuneSettings
+from holdwater.train.trainable import Ahead
+
+log = logging.getLogger("holdwater")
+
+AHEAD = 2
+"""Micro-batches whose pictures are decoded ahead, if an example fills a row."""
+
+
+@dataclass(slots=True)
+class VisionState(TuneState):
+    """Adapters of a vision-language model in training."""
+
+    @property
+    def remarks(self) -> str:
+        """What was wasted on padding so far, what was passed over, and how features were found."""
+        said = TuneState.remarks.fget(self)  # type: ignore[attr-defined] # slots make another class: no super()
+        passed = self.batches.state().get("passed_over", 0)
+        over = f", {passed} examples were passed over for their pictures" if passed else ""
+        return f"{said}{over}{cast('VisionBackend', self.backend).cache_remark}"
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """The mean loss on the held-out examples in nats a token, always on the same rows."""
+        settings, model = self.settings, self.loaded.model.eval()
+        batches = held_out_batches(self.held_out, settings)
+        total = count = 0.0
+        for _ in range(settings.eval_batches):
+            batch = batches.draw()
+            for begin in range(0, len(batch.tokens), self.micro_batch):
+                total += self.backend.evaluate(batch.part(begin, begin + self.micro_batch))
+            count += batch.weight
+        model.train()
+        return total / max(count, 1.0)
+
+    @torch.no_grad()
+    def sample(self, count: int) -> str:
+        """Let the model answer the beginning of the first held-out example with the likeliest tokens.
+
+        Args:
+            count: Tokens to add.
+        """
+        example, backend = first_readable(self.held_out), cast("VisionBackend", self.backend)
+        tokenizer = self.loaded.tokenizer
+        begin, added = backend.describe(
+            example, count, most=self.settings.train_seq_length - 1, padding=tokenizer.eos_token_id or 0
+        )
+        return shown(tokenizer, begin, added)
+
+
+def held_out_batches(held_out: Any, settings: TrainSettings) -> PictureBatches:  # noqa: ANN401 - `ChosenPictures`
+    """The batches of an evaluation.
+
+    Args:
+        held_out: The examples.
+        settings: Of the run.
+    """
+    return PictureBatches(
+        held_out, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed, prepared=True
+    )
+
+
+def _read(examples: Any, number: int) -> PictureExample | None:  # noqa: ANN401 - of a corpus with pictures
+    """Read an example; None where a picture cannot be read."""
+    try:
+        example: PictureExample = examples[number]
+    except PassedOver:
+        return None
+    return example
+
+
+def first_readable(examples: Any) -> PictureExample:  # noqa: ANN401 - of a corpus with pictures
+    """The first example whose pictures can be read."""
+    return next(one for number in range(len(examples)) if (one := _read(examples, number)) is not None)
+
+
+def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionState:
+    """Load a vision-language model, give it adapters, and open its examples.
+
+    Args:
+        settings: Of the run.
+        tuning: Which model, which adapters.
+
+    Raises:
+        DataError: The examples cannot be read.
+        ModelError: The model cannot be loaded.
+        ConfigError: The adapters or the pictures cannot be so.
+    """
+    path = data_file(settings.data)
+    _check(tuning)
+    seed_everything(settings.seed)
+    dtype = torch.float32 if settings.device == "cpu" else torch.bfloat16  # the trained weights are in float32
+    loaded, family = load_vision_model(tuning.model, device="cpu", dtype=dtype, max_pixels=tuning.max_pixels)
+    check_length(loaded.model, settings.train_seq_length)
+    name = name_of(loaded.model)
+    cache = _open_cache(tuning)
+    corpus = PictureCorpus(
+        path, loaded.tokenizer, family, length=settings.train_seq_length, answers_only=tuning.learn == "answers",
+        skips=tuning.bad_pictures == "skip", tower="" if cache is None else name,
+        is_kept=(lambda _: False) if cache is None else cache.holds,
+    )  # fmt: skip
+    learned, held_out = (ChosenPictures(corpus, numbers) for numbers in split(corpus, settings))
+    lora = lora_config(loaded.model, tuning)
+    add_adapters(loaded.model, lora)
+    learns = tuning.adapt_vision or tuning.adapt_projector
+    backend = VisionBackend(
+        loaded.model, settings, family, bits=tuning.quantize, tower_learns=learns, cache=cache
+    )
+    held_out_batches(held_out, settings).draw()  # can be evaluated
+    examples = PictureBatches(
+        learned, ahead=AHEAD * settings.batch_size, size=settings.batch_size, length=settings.train_seq_length,
+        seed=settings.seed, weighs=tuning.distrust == "weighted", prepared=True,
+    )  # fmt: skip
+    identity = settings.identity() | {"examples": fingerprint(path), "model": name, "pictures": family.settings}
+    if is_first_process():
+        log.info(
+            "each step runs eagerly; %d weights are trained, the tower of pictures is %s", backend.weights.count,
+            "trained with the language model" if learns else "frozen",
+        )  # fmt: skip
+    return VisionState(
+        settings, tuning, loaded, lora, backend, examples, Ahead(examples, device="cpu"), held_out, identity,
+        corpus=corpus, weight_client=backend.weight_client, choice=None, micro_batch=backend.rows,
+        calls=AllocatorCalls(enabled=False),
+    )  # fmt: skip
+
+
+def _open_cache(tuning: TuneSettings) -> FeatureCache | None:
+    """Where features are kept; None where none are."""
+    if tuning.vision_cache is None:
+        return None
+    return FeatureCache(tuning.vision_cache, place=tuning.vision_cache_folder)
+
+
+def _check(tuning: TuneSettings) -> None:
+    """Refuse settings that contradict one another.
+
+    Raises:
+        ConfigError: Some do.
+    """
+    if not tuning.lora_rank:
+        raise ConfigError("lora_rank is 0, but of a model with pictures only adapters are trained; write 16, say")
+    if tuning.vision_cache is not None and (tuning.adapt_vision or tuning.adapt_projector):
+        part = "adapt_vision" if tuning.adapt_vision else "adapt_projector"
+        raise ConfigError(
+            f"vision_cache is {tuning.vision_cache}, but {part} changes the features in each step; leave one out"
+        )
+    if tuning.vision_cache_folder is not None and tuning.vision_cache is None:
+        raise ConfigError(
+            f"vision_cache_folder is {tuning.vision_cache_folder}, but no size is given; add --vision-cache 10GB"
+        )
+    if tuning.distrust == "added":
+        raise ConfigError("distrust is added, which is not supported with pictures; write weighted, or off")
