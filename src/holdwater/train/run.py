@@ -197,11 +197,13 @@ def _merge(settings: TrainSettings, checkpoints: CheckpointFolder) -> None:
     """Write the model with the adapters of the last checkpoint, if that was asked for."""
     if settings.tuning is None or settings.merged is None:
         return
-    from holdwater.train.finetune.model.merging import write_merged  # noqa: PLC0415 - brings Transformers
+    from holdwater.train.finetune.model import merging  # noqa: PLC0415 - brings Transformers
+    from holdwater.train.finetune.vision import loading  # noqa: PLC0415
 
-    newest = checkpoints.newest(log.warning)
+    newest, name = checkpoints.newest(log.warning), settings.tuning.model
+    load = loading.load_to_merge if loading.is_vision_language(name) else merging.load_to_merge
     if newest is not None:
-        write_merged(settings.tuning.model, newest.folder, settings.merged)
+        merging.write_merged(name, newest.folder, settings.merged, load=load)
 
 
 def _leave(loop: TrainingLoop, exit_code: int, out: Path) -> Result:

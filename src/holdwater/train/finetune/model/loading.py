@@ -7,7 +7,7 @@ four different messages.
 import importlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +37,8 @@ class Loaded:
     tokenizer: Any
     name: str
     """As it was asked for."""
+    processor: dict[str, str] = field(default_factory=dict)
+    """What the files of its processor of pictures hold, by their names."""
 
 
 PRELOADED: dict[str, Any] = {}

@@ -4,16 +4,28 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from holdwater.errors import RunFolderError
-from holdwater.train.finetune.model.loading import load_model
+from holdwater.train.finetune.model.loading import Loaded, load_model
 from holdwater.train.finetune.model.lora import CONFIG, LoraConfig, add_adapters, load_adapters, merge_adapters
 
 log = logging.getLogger("holdwater")
 
 
-def write_merged(name: str, adapters: Path, folder: Path) -> None:
+def load_to_merge(name: str) -> Loaded:
+    """Load a causal language model as it is stored.
+
+    Args:
+        name: A folder, or a name on the hub.
+    """
+    return load_model(name, device="cpu", dtype="auto")
+
+
+def write_merged(
+    name: str, adapters: Path, folder: Path, *, load: Callable[[str], Loaded] = load_to_merge
+) -> None:
     """Load a model as it is stored, add adapters, and write it whole, or not at all.
 
     Weights that were trained in few bits are not rounded: the adapters are added to those of the files.
@@ -22,6 +34,7 @@ def write_merged(name: str, adapters: Path, folder: Path) -> None:
         name: Of the model: a folder, or a name on the hub.
         adapters: A checkpoint of fine-tuning, or adapters that PEFT has written.
         folder: Is made.
+        load: Loads the model.
 
     Raises:
         RunFolderError: The folder is there already, or cannot be written.
@@ -29,7 +42,7 @@ def write_merged(name: str, adapters: Path, folder: Path) -> None:
     """
     if folder.exists():
         raise RunFolderError(f"--merged {folder} is there already; name another folder")
-    loaded = load_model(name, device="cpu", dtype="auto")
+    loaded = load(name)
     add_adapters(loaded.model, read_config(adapters))
     load_adapters(loaded.model, adapters)
     merge_adapters(loaded.model)
@@ -38,6 +51,8 @@ def write_merged(name: str, adapters: Path, folder: Path) -> None:
     try:
         loaded.model.save_pretrained(aside)
         loaded.tokenizer.save_pretrained(aside)
+        for file, text in loaded.processor.items():
+            (aside / file).write_text(text, encoding="utf-8")
         aside.rename(folder)
     except OSError as error:
         raise RunFolderError(f"--merged {folder} cannot be written: {error.strerror}") from error

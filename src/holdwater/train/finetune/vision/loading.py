@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -19,6 +19,11 @@ from holdwater.train.settings import TuneSettings
 
 PROJECTORS = r"connector|multi_modal_projector|visual\.merger|visual\.deepstack_merger_list"
 """Between the tower and the language model, by their names in the families."""
+
+PROCESSOR_FILES = (
+    *("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"),
+    *("chat_template.jinja", "chat_template.json"),
+)
 
 
 class LoadedVision(NamedTuple):
@@ -58,15 +63,24 @@ def read_kind(name: str) -> str:
         raise ModelError(f"--model {name}: config.json cannot be read ({error})") from error
 
 
+def load_to_merge(name: str) -> Loaded:
+    """Load a vision-language model as it is stored.
+
+    Args:
+        name: A folder, or a name on the hub.
+    """
+    return load_vision_model(name, device="cpu", dtype="auto").loaded
+
+
 def load_vision_model(
-    name: str, *, device: str, dtype: torch.dtype, max_pixels: int | None = None
+    name: str, *, device: str, dtype: torch.dtype | Literal["auto"], max_pixels: int | None = None
 ) -> LoadedVision:
     """Load a model's weights, its tokenizer, and the settings of its processor.
 
     Args:
         name: A folder, or a name on the hub.
         device: Where the weights are put; `meta` loads none of them.
-        dtype: Of the weights.
+        dtype: Of the weights; `auto` takes them as they are stored.
         max_pixels: Most pixels of a resized picture; None takes the processor's own.
 
     Raises:
@@ -98,7 +112,8 @@ def load_vision_model(
         raise ModelError(
             f"--model {name} makes its logits in a way of its own, which is not supported with pictures yet"
         )
-    return LoadedVision(Loaded(model.train(), tokenizer, name), family)
+    files = {file: Path(path).read_text(encoding="utf-8") for file in PROCESSOR_FILES if (path := find(file))}
+    return LoadedVision(Loaded(model.train(), tokenizer, name, files), family)
 
 
 def lora_config(model: Any, tuning: TuneSettings) -> LoraConfig:  # noqa: ANN401 - of Transformers

@@ -1,0 +1,231 @@
+"""Fine-tuning on examples with pictures, as `holdwater train` makes it, with small models."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from holdwater.config import gather
+from holdwater.errors import ConfigError, DataError
+from holdwater.store.checkpoints import CheckpointFolder
+from holdwater.train.finetune.model.lora import adapters
+from holdwater.train.finetune.model.merging import write_merged
+from holdwater.train.finetune.vision.loading import load_to_merge
+from holdwater.train.finetune.vision.packing import PackedPictures
+from holdwater.train.finetune.vision.state import VisionState, new_vision_tuning
+from holdwater.train.settings import train_settings
+from tests.small_vision_models import FAMILIES, make_vision_model
+
+pytest.importorskip("transformers", reason="Transformers is not installed")
+image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+COLOURS = ("red", "blue", "green")
+LENGTH = 160
+
+
+def write_rows(folder: Path, count: int = 24, *, spoil: Callable[[Path, int], None] | None = None) -> Path:
+    """Examples with a picture each, but for every fifth; some pictures may be spoilt."""
+    (folder / "pictures").mkdir()
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(count):
+            path = folder / "pictures" / f"{number}.png"
+            image.new("RGB", (40 + 3 * number, 90 - 2 * number), COLOURS[number % 3]).save(path)
+            if spoil is not None:
+                spoil(path, number)
+            parts = [{"type": "text", "text": "what is in this picture?"}]
+            if number % 5:
+                parts.insert(0, {"type": "image", "image": f"pictures/{number}.png"})
+            answer = {"role": "assistant", "content": f"a {COLOURS[number % 3]} square"}
+            file.write(json.dumps({"messages": [{"role": "user", "content": parts}, answer]}) + "\n")
+    return folder / "rows.jsonl"
+
+
+def made(folder: Path, family: str = "smolvlm", **flags: Any) -> VisionState:
+    """A state from flags; the model and the examples are made where they are not there yet."""
+    if not (folder / family).exists():
+        make_vision_model(folder / family, family)
+    if not (folder / "rows.jsonl").exists():
+        write_rows(folder)
+    given = {
+        "model": str(folder / family), "data": str(folder / "rows.jsonl"), "device": "cpu", "batch_size": 2,
+        "train_seq_length": LENGTH, "lora_rank": 4, **flags,
+    }  # fmt: skip
+    settings = train_settings(gather(flags=given, environment={}), folder / "run")
+    assert settings.tuning is not None
+    return new_vision_tuning(settings, settings.tuning)
+
+
+def learn(state: VisionState, steps: int) -> list[float]:
+    """Take steps; return their losses."""
+    functions, losses = state.step_functions(), []
+    for _ in range(steps):
+        batch = state.batches.draw("cpu")
+        state.clear()
+        state.rate = 3e-2
+        state.propagate(batch, 1.0)
+        functions.update()
+        losses.append(state.loss())
+        state.step += 1
+    return losses
+
+
+class TestSteps:
+    """What a step learns from, and what it keeps."""
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_the_loss_falls(self, tmp_path: Path, family: str) -> None:
+        """In each family, whose towers stay as they were."""
+        state = made(tmp_path, family)
+        frozen = {name: one.clone() for name, one in state.loaded.model.named_parameters() if not one.requires_grad}
+
+        losses = learn(state, 12)
+
+        assert sum(losses[-3:]) < 0.97 * sum(losses[:3])
+        assert all(torch.equal(one, dict(state.loaded.model.named_parameters())[name]) for name, one in frozen.items())
+        assert all("vision" not in name and "visual" not in name for name, _ in adapters(state.loaded.model))
+
+    def test_pictures_are_let_go_of(self, tmp_path: Path) -> None:
+        """When their features are made."""
+        state = made(tmp_path)
+        batch = state.batches.draw("cpu")
+        assert isinstance(batch, PackedPictures)
+        placed = [one for row in batch.pictures for one in row]
+        assert placed and all(one.inputs is not None for one in placed)
+
+        state.propagate(batch, 1.0)
+
+        assert all(one.inputs is None for one in placed)
+
+    def test_kept_features_change_nothing(self, tmp_path: Path) -> None:
+        """In memory or in a folder, filled by this run or by an earlier one; to the bit."""
+        write_rows(tmp_path, 8)
+        plain = learn(made(tmp_path), 7)
+        state = made(tmp_path, vision_cache="50MB")
+        in_memory = learn(state, 7)
+        folder = {"vision_cache": "50MB", "vision_cache_folder": str(tmp_path / "features")}
+        first, second = learn(made(tmp_path, **folder), 7), made(tmp_path, **folder)
+
+        assert plain == in_memory == first == learn(second, 7)
+        assert state.epochs > 1
+        assert "100.0 % hits" in second.remarks
+
+    def test_a_tower_that_learns(self, tmp_path: Path) -> None:
+        """Gets adapters when that is asked for, and gradients."""
+        state = made(tmp_path, adapt_vision="yes", adapt_projector="yes")
+        names = [name for name, _ in adapters(state.loaded.model)]
+
+        learn(state, 2)
+
+        assert {name.split(".")[1] for name in names} == {"text_model", "vision_model", "connector"}
+        assert [name for name, one in adapters(state.loaded.model) if not one.lora_B.any()] == []
+
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            ({"adapt_vision": "yes", "vision_cache": "1GB"}, "adapt_vision changes the features"),
+            ({"vision_cache_folder": "x"}, "no size is given"),
+            ({"lora_rank": 0}, "only adapters are trained"),
+            ({"lora_targets": "nothing"}, "the linear layers of this model are"),
+        ],
+    )
+    def test_settings_that_contradict_one_another(self, tmp_path: Path, flags: dict[str, Any], said: str) -> None:
+        """Are refused."""
+        with pytest.raises(ConfigError, match=said):
+            made(tmp_path, **flags)
+
+
+class TestCheckpoints:
+    """They are adapters of PEFT, and a run goes on from them to the bit."""
+
+    @pytest.mark.parametrize("family", ["smolvlm", "qwen2_5_vl"])
+    def test_load_in_peft(self, tmp_path: Path, family: str) -> None:
+        """With the same logits as here, and as the merged model's."""
+        peft = pytest.importorskip("peft", reason="PEFT is not installed")
+        import transformers
+
+        state = made(tmp_path, family, lora_layers=1)
+        learn(state, 3)
+        folder = state.save(CheckpointFolder(tmp_path / "checkpoints"), best=True)
+        tokens = torch.arange(50, 70)[None]
+        wanted = state.loaded.model.eval()(input_ids=tokens).logits
+
+        base = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / family, dtype=torch.float32)
+        write_merged(str(tmp_path / family), folder, tmp_path / "merged", load=load_to_merge)
+        merged = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+        loaded = peft.PeftModel.from_pretrained(base, str(folder)).eval()
+
+        torch.testing.assert_close(loaded(input_ids=tokens).logits, wanted, rtol=1e-4, atol=1e-5)
+        assert (tmp_path / "merged" / "preprocessor_config.json").is_file()
+        torch.testing.assert_close(merged.eval()(input_ids=tokens).logits, wanted, rtol=1e-4, atol=1e-5)
+
+    def test_go_on_to_the_bit(self, tmp_path: Path) -> None:
+        """At the same example, though others were decoded ahead."""
+        state = made(tmp_path)
+        learn(state, 5)
+        folder = CheckpointFolder(tmp_path / "checkpoints")
+        state.save(folder, best=True)
+        straight = learn(state, 8)
+
+        other = made(tmp_path)
+        newest = folder.newest(print)
+        assert newest is not None
+        other.load(newest)
+
+        assert learn(other, 8) == straight
+
+
+def truncate(path: Path, number: int) -> None:
+    """Cut the seventh and the eighth picture: one in its pixels, one in its header."""
+    if number in {6, 7}:
+        path.write_bytes(path.read_bytes()[: 60 if number == 6 else 10])
+
+
+class TestBadPictures:
+    """Named with their row, or passed over and counted."""
+
+    def test_end_a_run_by_name(self, tmp_path: Path) -> None:
+        """Those whose header shows it before the run, the others at their turn."""
+        write_rows(tmp_path, spoil=truncate)
+        state = made(tmp_path)
+
+        with pytest.raises(DataError, match=r"example 8.*7\.png"):
+            state.check_data()
+        with pytest.raises(DataError, match=r"example [78].*[67]\.png.*--bad-pictures skip"):
+            learn(state, 20)
+
+    def test_are_passed_over(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """And the run is the same as if their rows had not been there, but for the order."""
+        write_rows(tmp_path, spoil=truncate)
+        state = made(tmp_path, bad_pictures="skip", validation_share=0.04)
+        state.check_data()
+
+        learn(state, 25)
+
+        said = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+        assert len(said) == 2
+        assert {line.split("example ")[1][0] for line in said} == {"7", "8"}
+        assert state.epochs > 1
+        assert "examples were passed over for their pictures" in state.remarks
+
+    def test_pictures_that_would_be_cut_are_refused(self, tmp_path: Path) -> None:
+        """With what to do."""
+        with pytest.raises(DataError, match=r"example \d+: its pictures end at token \d+, but a row has 30"):
+            made(tmp_path, train_seq_length=30)
+
+
+class TestSamples:
+    """Text that the model writes of a held-out picture."""
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_begin_with_the_question(self, tmp_path: Path, family: str) -> None:
+        """And go on behind the arrow."""
+        state = made(tmp_path, family)
+
+        begin, written = state.sample(4).split(" → ")
+
+        assert "what is in this picture?" in begin
+        assert len(written) > 0
+        assert state.evaluate() == state.evaluate()
