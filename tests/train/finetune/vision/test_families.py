@@ -80,12 +80,21 @@ class TestLosses:
         """Examples with no, one and several pictures, in two rows."""
         model, family = known.loaded.model, known.family
         examples = [example(known, [picture(number) for number in numbers]) for numbers in ([0], [], [3, 1], [4])]
-        length = max(len(examples[0].tokens) + len(examples[1].tokens), sum(len(one.tokens) for one in examples[2:])) + 3
+        length = (
+            max(len(examples[0].tokens) + len(examples[1].tokens), sum(len(one.tokens) for one in examples[2:]))
+            + 3
+        )
         packed = pack_pictures([list(examples[:2]), list(examples[2:])], length)
-        weight = next(one for name, one in model.named_parameters() if "layers.0.mlp.up_proj" in name and "vision" not in name)
+        weight = next(
+            one
+            for name, one in model.named_parameters()
+            if "layers.0.mlp.up_proj" in name and "vision" not in name
+        )
 
         with torch.no_grad():
-            features = [family.features(model, family.inputs(one.picture.load())) for row in packed.pictures for one in row]
+            features = [
+                family.features(model, family.inputs(one.picture.load())) for row in packed.pictures for one in row
+            ]
         mine = picture_loss(model, family, packed, features, chunk=7)
         (found,) = torch.autograd.grad(mine, [weight])
 
@@ -98,7 +107,11 @@ class TestLosses:
         """As by the model's own code."""
         model, family = known.loaded.model, known.family
         one = example(known, [picture(0)])
-        weight = next(weight for name, weight in model.named_parameters() if "vis" in name and "weight" in name and weight.dim() == 2)
+        weight = next(
+            weight
+            for name, weight in model.named_parameters()
+            if "vis" in name and "weight" in name and weight.dim() == 2
+        )
 
         features = [family.features(model, family.inputs(one.pictures[0].picture.load()))]
         mine = picture_loss(model, family, pack_pictures([[one]], len(one.tokens) + 2), features, chunk=64)
@@ -113,7 +126,10 @@ class TestPixels:
 
     def test_a_picture_keeps_within_it(self, tmp_path: Path) -> None:
         """Whatever its size."""
-        for family, bound, largest in (("qwen2_5_vl", 28 * 28 * 6, 28 * 28 * 6), ("idefics3", 64 * 64, 5 * 32 * 32)):
+        for family, bound, largest in (
+            ("qwen2_5_vl", 28 * 28 * 6, 28 * 28 * 6),
+            ("idefics3", 64 * 64, 5 * 32 * 32),
+        ):
             folder = make_vision_model(tmp_path / family, family)
             found = load_vision_model(str(folder), device="cpu", dtype=torch.float32, max_pixels=bound).family
             for size in ((8000, 6000), (300, 200), (100, 100)):
@@ -127,7 +143,9 @@ class TestPixels:
         with pytest.raises(DataError, match="30 × 5000"):
             found.grid(30, 5000)
 
-    @pytest.mark.parametrize(("family", "said"), [("qwen2_5_vl", "784"), ("idefics3", "1024"), ("gemma3", "32 × 32")])
+    @pytest.mark.parametrize(
+        ("family", "said"), [("qwen2_5_vl", "784"), ("idefics3", "1024"), ("gemma3", "32 × 32")]
+    )
     def test_too_small_a_bound_says_the_least(self, tmp_path: Path, family: str, said: str) -> None:
         """In the model's own terms."""
         folder = make_vision_model(tmp_path / family, family)
@@ -145,7 +163,9 @@ def own_loss(known: LoadedVision, one: PictureExample) -> torch.Tensor:
     if family.kinds_name:
         inputs[family.kinds_name] = (tokens == family.image_token).long()
     logits = known.loaded.model(**inputs).logits[0, :-1].float()
-    targets = torch.tensor([token if yes else -100 for token, yes in zip(one.tokens, one.learned, strict=True)])[1:]
+    targets = torch.tensor([token if yes else -100 for token, yes in zip(one.tokens, one.learned, strict=True)])[
+        1:
+    ]
     return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
 
 

@@ -55,6 +55,7 @@ class FeatureCache:
                 self._storage = MemoryStorage(Bytes(0))
                 log.warning("the vision cache %s cannot be used (%s): nothing is kept", place, error.strerror)
         self._lock = threading.Lock()
+        weakref.finalize(self, self._storage.close)
         _OPEN.add(self)
 
     def get(self, key: str) -> dict[str, Tensor] | None:
@@ -69,6 +70,15 @@ class FeatureCache:
             self.hits += block is not None
             self.misses += block is None
         return None if block is None else decode(block)
+
+    def holds(self, key: str) -> bool:
+        """Whether something is kept for a key; it is not read, so it may still turn out to be damaged.
+
+        Args:
+            key: As for `get`.
+        """
+        with self._lock:
+            return self._storage.holds(_digest(key))
 
     def put(self, key: str, features: Mapping[str, Tensor]) -> None:
         """Keep features if the key is new and there is room.

@@ -7,6 +7,7 @@ own pictures only.
 import logging
 import os
 import time
+from array import array
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from holdwater.errors import DataError
 from holdwater.process.restart_context import is_first_process
 from holdwater.train.finetune.data.examples import Example, Tokenizer, example_of
 from holdwater.train.finetune.data.rows import Rows, open_rows
+from holdwater.train.finetune.data.selective import SelectiveLoss
 from holdwater.train.finetune.vision.examples import (
     PassedOver,
     PictureExample,
@@ -24,6 +26,7 @@ from holdwater.train.finetune.vision.examples import (
     with_features,
 )
 from holdwater.train.finetune.vision.families import Family
+from holdwater.train.finetune.vision.histogram import histogram
 from holdwater.train.finetune.vision.messages import with_pictures
 from holdwater.train.finetune.vision.prefetch import Prefetcher
 from holdwater.units import Bytes
@@ -52,6 +55,7 @@ class PictureCorpus:
         length: int,
         answers_only: bool = True,
         skips: bool = False,
+        selective: SelectiveLoss | None = None,
         tower: str = "",
         is_kept: Callable[[str], bool] = lambda _: False,
     ) -> None:
@@ -64,6 +68,7 @@ class PictureCorpus:
             length: Tokens of a row.
             answers_only: Learn what the assistant says; else everything.
             skips: Whether an example with a picture that cannot be read is passed over; else it is an error.
+            selective: Leave the structure of JSON out of answers; None learns it too.
             tower: Identifies the weights that make features; empty where none are kept.
             is_kept: Says whether the features of a key are kept, so that nothing is decoded.
 
@@ -72,9 +77,9 @@ class PictureCorpus:
         """
         self._path, self._tokenizer, self._family = path, tokenizer, family
         self._length, self._answers_only, self._skips = length, answers_only, skips
-        self._tower, self._is_kept = tower, is_kept
+        self._selective, self._tower, self._is_kept = selective, tower, is_kept
         self._rows: Rows = open_rows(path)
-        self._prefetcher: "Prefetcher[PlacedPicture, dict[str, Tensor]]" = Prefetcher(
+        self._prefetcher: Prefetcher[PlacedPicture, dict[str, Tensor]] = Prefetcher(
             lambda placed: family.inputs(placed.picture.load()), weigh=self._weigh, most=AHEAD,
             threads=min(THREADS, os.cpu_count() or 1),
         )  # fmt: skip
@@ -138,9 +143,9 @@ class PictureCorpus:
         """
         row = self._rows[number]
         messages, pictures = with_pictures(row, folder=folder_of(self._path), where=f"example {number + 1}")
-        said = row if not pictures and "messages" not in row else _about(row) | {"messages": messages}
+        said = _about(row) | {"messages": messages} if messages else row
         tokenizer = PictureTokenizer(self._tokenizer, self._family, [one.size() for one in pictures])
-        example = example_of(said, tokenizer, answers_only=self._answers_only)
+        example = example_of(said, tokenizer, answers_only=self._answers_only, selective=self._selective)
         return with_features(example, self._family, pictures, length=self._length, tower=self._tower)
 
     def check(self, *, seconds: float) -> int:
@@ -155,17 +160,20 @@ class PictureCorpus:
         Raises:
             DataError: One is wrong, and is not to be passed over.
         """
-        until = time.monotonic() + seconds
+        until, counts, done = time.monotonic() + seconds, array("i"), 0
         for number in range(len(self)):
             try:
-                self.undecoded(number)
+                counts.append(len(self.undecoded(number).tokens))
             except DataError as error:
                 failure = self._failure(number, error)
                 if not isinstance(failure, PassedOver):
                     raise failure from None
+            done += 1
             if time.monotonic() > until:
-                return number + 1
-        return len(self)
+                break
+        log.info("tokens of %d examples, and how many have so many:\n%s", len(counts),
+                 histogram(counts, limit=self._length))  # fmt: skip
+        return done
 
     def _taken(self, number: int) -> PictureExample:
         """An example that was expected, or else read now."""
@@ -181,7 +189,8 @@ class PictureCorpus:
 
     def _failure(self, number: int, error: DataError) -> DataError:
         """What follows from an error: it ends the run, or the example is passed over, which is said once."""
-        text = f"--data {self._path}, example {number + 1}: {error}"
+        said, place = str(error), f"example {number + 1}"
+        text = f"--data {self._path}, {said if said.startswith(place) else f'{place}: {said}'}"
         if not self._skips:
             return DataError(f"{text}; or pass such examples over with --bad-pictures skip")
         if number not in self._said and is_first_process():

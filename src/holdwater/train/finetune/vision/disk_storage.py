@@ -94,6 +94,14 @@ class DiskStorage:
         self._known[number] = WHOLE
         return block
 
+    def holds(self, digest: bytes) -> bool:
+        """Whether there is a block; it is not read.
+
+        Args:
+            digest: Of `DIGEST` bytes.
+        """
+        return self._table.find(digest) is not None
+
     def add(self, digest: bytes, parts: Sequence[memoryview]) -> None:
         """Keep a block if it is new, or takes the place of a damaged one, and there is room.
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,11 @@ class PictureTokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     def apply_chat_template(
-        self, conversation: Sequence[dict[str, Any]], *, tokenize: bool = True, **options: Any  # noqa: ANN401
+        self,
+        conversation: Sequence[dict[str, Any]],
+        *,
+        tokenize: bool = True,
+        **options: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
         """Write messages by the model's own template, with the placeholders of their pictures."""
         written = self._tokenizer.apply_chat_template(conversation, **options | {"tokenize": False})
@@ -125,7 +129,8 @@ def with_features(
             "pixels (--max-pixels)"
         )
     axes = family.axes(tokens, [one.grid for one in placed])
-    return PictureExample(example.tokens, example.learned, example.source, placed, axes)
+    own = {one.name: getattr(example, one.name) for one in fields(Example)}
+    return PictureExample(**own, pictures=placed, axes=axes)
 
 
 def feature_key(picture: Picture, family: Family, tower: str) -> str:

@@ -128,9 +128,10 @@ class Qwen:
             shrink = math.sqrt(height * width / most)
             rows, columns = (max(1, math.floor(side / shrink / edge)) for side in (height, width))
             if rows * columns * edge**2 > most:
+                left = rows * columns * edge**2
                 raise DataError(
-                    f"it is {width} × {height} pixels, so narrow that {rows * columns * edge**2} would be left of a "
-                    f"bound of {most}; cut it into several pictures, or raise --max-pixels"
+                    f"it is {width} × {height} pixels, so narrow that {left} would be left of a bound of {most}; "
+                    "cut it into several pictures, or raise --max-pixels"
                 )
         elif rows * columns * edge**2 < least:
             stretch = math.sqrt(least / (height * width))
@@ -285,9 +286,11 @@ class Gemma:
             )
         self._count = int(parts.config.mm_tokens_per_image)
         self.image_token = int(parts.config.image_token_id)
-        texts = parts.tokenizer.convert_ids_to_tokens(
-            [self.image_token, parts.config.boi_token_index, parts.config.eoi_token_index]
-        )
+        texts = parts.tokenizer.convert_ids_to_tokens([
+            self.image_token,
+            parts.config.boi_token_index,
+            parts.config.eoi_token_index,
+        ])
         self._text = f"\n\n{texts[1]}{texts[0] * self._count}{texts[2]}\n\n"
         self.settings = settings_of(self._processor)
 

@@ -10,6 +10,7 @@ from holdwater.errors import ConfigError
 from holdwater.process.restart_context import is_first_process
 from holdwater.random_states import seed_everything
 from holdwater.train.finetune.data.held_out import data_file, fingerprint, split
+from holdwater.train.finetune.data.selective import SelectiveLoss
 from holdwater.train.finetune.identity import name_of
 from holdwater.train.finetune.model.loading import check_length
 from holdwater.train.finetune.model.lora import add_adapters
@@ -119,20 +120,20 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
     cache = _open_cache(tuning)
     corpus = PictureCorpus(
         path, loaded.tokenizer, family, length=settings.train_seq_length, answers_only=tuning.learn == "answers",
-        skips=tuning.bad_pictures == "skip", tower="" if cache is None else name,
+        skips=tuning.bad_pictures == "skip", selective=SelectiveLoss.of(tuning),
+        tower="" if cache is None else name,
         is_kept=(lambda _: False) if cache is None else cache.holds,
     )  # fmt: skip
     learned, held_out = (ChosenPictures(corpus, numbers) for numbers in split(corpus, settings))
     lora = lora_config(loaded.model, tuning)
     add_adapters(loaded.model, lora)
     learns = tuning.adapt_vision or tuning.adapt_projector
-    backend = VisionBackend(
-        loaded.model, settings, family, bits=tuning.quantize, tower_learns=learns, cache=cache
-    )
+    backend = VisionBackend(loaded.model, settings, family, bits=tuning.quantize, tower_learns=learns, cache=cache)
     held_out_batches(held_out, settings).draw()  # can be evaluated
     examples = PictureBatches(
         learned, ahead=AHEAD * settings.batch_size, size=settings.batch_size, length=settings.train_seq_length,
         seed=settings.seed, weighs=tuning.distrust == "weighted", prepared=True,
+        selective_from=tuning.selective_loss_from,
     )  # fmt: skip
     identity = settings.identity() | {"examples": fingerprint(path), "model": name, "pictures": family.settings}
     if is_first_process():

@@ -28,6 +28,10 @@ class Storage(Protocol):
         """A copy of a block, shape (bytes,), uint8; None where there is none that is whole."""
         ...
 
+    def holds(self, digest: bytes, /) -> bool:
+        """Whether there is a block, which is not read."""
+        ...
+
     def add(self, digest: bytes, parts: Sequence[memoryview], /) -> None:
         """Keep a block if it is new and there is room."""
         ...
@@ -67,6 +71,14 @@ class MemoryStorage:
         block = torch.empty(len(data), dtype=torch.uint8)
         block.numpy()[:] = data
         return block
+
+    def holds(self, digest: bytes) -> bool:
+        """Whether there is a block; it is not read.
+
+        Args:
+            digest: Of `DIGEST` bytes.
+        """
+        return self._table.find(digest) is not None
 
     def add(self, digest: bytes, parts: Sequence[memoryview]) -> None:
         """Keep a block if it is new and there is room.
