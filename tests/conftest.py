@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for scripts: threads that spin slow down other tests
+torch.set_num_threads(1)  # in this process; a test that counts threads sets them
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Observe = Callable[..., tuple["subprocess.CompletedProcess[str]", dict[str, Any]]]
