@@ -8,7 +8,7 @@ import torch
 FAMILIES = ("Llama", "Qwen2", "GPT2")
 
 
-def make_model(folder: Path, family: str, *, layers: int = 2, heads: int = 4) -> Path:
+def make_model(folder: Path, family: str, *, layers: int = 2, heads: int = 4, **more: int) -> Path:
     """Write a model of random weights, and a tokenizer trained on a few words."""
     sizes: dict[str, Any] = (
         {"n_embd": 32, "n_layer": layers, "n_head": heads, "n_positions": 64}
@@ -22,7 +22,9 @@ def make_model(folder: Path, family: str, *, layers: int = 2, heads: int = 4) ->
     import transformers
 
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(vocab_size=300, bos_token_id=0, eos_token_id=1, **sizes)
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=300, bos_token_id=0, eos_token_id=1, **sizes, **more
+    )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     raw = tokenizers.ByteLevelBPETokenizer()
     raw.train_from_iterator(["hold water, hold fast"] * 3, vocab_size=300, special_tokens=["<s>", "</s>"])

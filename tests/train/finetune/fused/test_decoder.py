@@ -13,7 +13,7 @@ from holdwater.train.finetune.fused.decoder import Decoder, Inputs, StepPlan
 from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.fused.quantized import dequantize, quantize
 from holdwater.train.finetune.fused.shape import why_not
-from holdwater.train.finetune.model.loading import load_model, packed_loss
+from holdwater.train.finetune.model.loading import generate, load_model, packed_loss
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from holdwater.train.flat import FlatWeights
 from tests.small_models import make_model
@@ -23,7 +23,8 @@ pytest.importorskip("transformers", reason="Transformers is not installed")
 
 def adapted(folder: Path, family: str, **config: Any) -> Any:
     """A small model whose adapters do something."""
-    model = load_model(str(make_model(folder, family, layers=4)), device="cpu", dtype=torch.float32).model
+    sizes = {"head_dim": 8} if family == "Qwen3" else {}
+    model = load_model(str(make_model(folder, family, layers=4, **sizes)), device="cpu", dtype=torch.float32).model
     torch.manual_seed(3)
     if family == "Qwen2":
         for name, bias in model.named_parameters():
@@ -90,6 +91,35 @@ def test_gives_the_models_own_loss_and_gradients(
         torch.testing.assert_close(found[name], 2 * grad, rtol=1e-4, atol=1e-5)
     assert decoder.loss(inputs_of(packed)).item() == pytest.approx(plain.item(), rel=1e-5)
     assert packed_loss(model, packed, chunk=7).item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("family", "recomputed"), [("Llama", 0), ("Llama", 3), ("Qwen2", 4), ("Qwen3", 2)])
+def test_generates_what_the_model_itself_generates(tmp_path: Path, family: str, recomputed: int) -> None:
+    """With kept keys and values, whichever layers share buffers; and learns as before afterwards."""
+    model, packed = adapted(tmp_path, family), packed_rows()
+    prompt = torch.randint(2, 300, (5,)).tolist()
+    wanted = generate(model, prompt, 9, device="cpu", padding=0)
+    decoder = Decoder(model, WeightPlacement("cpu"))
+    FlatWeights.of(model, decoder.trained)
+    decoder.bind()
+    decoder.prepare(16, StepPlan(rows=3, recomputed=recomputed, chunk=7))
+    before = decoder.propagate(inputs_of(packed), add=False).item()
+
+    found = decoder.generate(inputs_of(pack([[Example(prompt, [False] * 5)]], 5)), 9)
+
+    assert found == wanted[5:]
+    assert decoder.propagate(inputs_of(packed), add=False).item() == before
+
+
+def test_generates_nothing_where_layers_share_the_residual_stream(tmp_path: Path) -> None:
+    """There is no memory for keys and values then, and the caller takes the long way."""
+    model = adapted(tmp_path, "Llama")
+    decoder = Decoder(model, WeightPlacement("cpu"))
+    FlatWeights.of(model, decoder.trained)
+    decoder.bind()
+    decoder.prepare(16, StepPlan(rows=3, chunk=7, offloaded=True))
+
+    assert decoder.generate(inputs_of(pack([[Example([5, 6], [False] * 2)]], 2)), 3) is None
 
 
 @pytest.mark.parametrize("together", [0, 100, 10_000])

@@ -106,6 +106,16 @@ class StepBuffers:
         )
 
 
+def one_row(buffers: StepBuffers) -> StepBuffers:
+    """The buffers of one token, with a residual stream of its own: that of the step holds keys and values.
+
+    Args:
+        buffers: Of one token.
+    """
+    pair = [torch.empty_like(buffers.streams[0]) for _ in range(2)]
+    return replace(buffers, streams=[pair[number % 2] for number in range(len(buffers.streams))])
+
+
 def _cut(record: Any, tokens: int) -> Any:  # noqa: ANN401 - one of the records above
     """The first tokens of each tensor of a record."""
     parts = (getattr(record, field.name) for field in fields(record))

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from holdwater.train.finetune.fused import plain_kernels
-from holdwater.train.finetune.fused.buffers import Needs, StepBuffers, largest_ranks, make_buffers
+from holdwater.train.finetune.fused.buffers import Needs, StepBuffers, largest_ranks, make_buffers, one_row
 from holdwater.train.finetune.fused.frozen import Frozen, WeightPlacement
+from holdwater.train.finetune.fused.key_value_cache import KeyValueCache
 from holdwater.train.finetune.fused.layer import DecoderLayer, Pass
 from holdwater.train.finetune.fused.offload import RING, Offload
 from holdwater.train.finetune.fused.shape import DecoderShape
@@ -181,11 +182,44 @@ class Decoder:
         return one.buffers.losses.sum()
 
     @torch.no_grad()
-    def next_token(self, inputs: Inputs) -> Tensor:
-        """The likeliest token after the last one. Shape ()."""
+    def next_token(self, inputs: Inputs, cache: KeyValueCache | None = None) -> Tensor:
+        """The likeliest token after the last one. Shape ().
+
+        Args:
+            inputs: The prompt; one token if the cache holds those before it.
+            cache: Takes keys and values, in memory of the residual stream.
+        """
         one = self._pass(inputs, add=False, learning=False)
+        if cache is not None:
+            one.cache = cache
+            if cache.tokens:
+                one.buffers = one_row(one.buffers)
         self._forward(one, inputs)
+        if cache is not None:
+            cache.tokens += len(inputs.tokens)
         return torch.mv(self._head, one.buffers.scratch.normed[-1]).argmax()
+
+    def generate(self, prompt: Inputs, count: int) -> list[int] | None:
+        """Continue a prompt with the likeliest token each time, keeping keys and values.
+
+        Args:
+            prompt: One example.
+            count: Tokens to add, at least 1; with the prompt no more than a row has.
+
+        Returns:
+            The added tokens; None where there is no memory to keep keys and values in.
+        """
+        cache = KeyValueCache.of(self.buffers, self.shape)
+        if cache is None:
+            return None
+        first = len(prompt.tokens)
+        added = [self.next_token(prompt, cache)]
+        begins = -torch.arange(first, first + count, device=self.device, dtype=prompt.spans.dtype)
+        for number in range(count - 1):  # a token at place p begins its example at -p
+            spans = torch.stack([begins[number : number + 1], torch.ones_like(begins[:1])])
+            one = Inputs(added[-1][None], prompt.targets[:1], prompt.weights[:1], prompt.seed, spans)
+            added.append(self.next_token(one, cache))
+        return [int(token) for token in torch.stack(added).tolist()]
 
     def _pass(self, inputs: Inputs, *, add: bool, learning: bool) -> Pass:
         """What the layers need to know."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from holdwater.train.finetune.fused.buffers import AdapterRanks, StepBuffers
 from holdwater.train.finetune.fused.frozen import WeightPlacement
+from holdwater.train.finetune.fused.key_value_cache import KeyValueCache
 from holdwater.train.finetune.fused.plain_kernels import LoraB
 from holdwater.train.finetune.fused.products import ProductGroup
 from holdwater.train.finetune.fused.shape import DecoderShape
@@ -32,6 +33,8 @@ class Pass:
     """Whether adapters have their dropout."""
     recomputed: int
     """Layers whose inside is computed again in the backward pass, from the first one on."""
+    cache: KeyValueCache | None = None
+    """Takes keys and values of the prompt while it is empty; afterwards the pass is one token after these."""
 
 
 class DecoderLayer:
@@ -102,6 +105,8 @@ class DecoderLayer:
             buffers.streams[self.number + 1], scratch.normed, buffers.scales[2 * self.number + 2],
             kept.small_down[:, : self.down.rank] if self.down.rank else None,
         )  # fmt: skip
+        if one.cache is not None and not one.cache.tokens:
+            one.cache.keep(self.number, self._rotated(one))  # in the stream before this layer, which has been read
 
     def forward_to_gates(self, one: Pass) -> None:
         """The part of `forward` that the backward pass may need once more."""
@@ -113,7 +118,10 @@ class DecoderLayer:
         if self.head_norms is None:
             kernels.rotate(rows, self.queries.bias, heads, one.tables, one.spans[0], lora_b)
         rotated = self._rotated(one)
-        kernels.attend(rotated, heads, one.spans[0], kept.attended, kept.logsumexp.view(shape.heads, -1))
+        if one.cache is not None and one.cache.tokens:
+            one.cache.attend(self.number, rotated, kept.attended)
+        else:
+            kernels.attend(rotated, heads, one.spans[0], kept.attended, kept.logsumexp.view(shape.heads, -1))
         delta = scratch.delta[:, : self.output.width]
         self._apply(self.output, kept.attended, delta, one)
         self.output.add_lora_b(delta)

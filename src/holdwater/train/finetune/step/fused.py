@@ -60,8 +60,14 @@ class FusedBackend(StaticStep):
             count: Tokens to add, at most.
             padding: Not needed here: a row has the length of its tokens.
         """
-        written = list(tokens)
-        for _ in range(min(count, self._longest - len(written))):
+        written, most = list(tokens), min(count, self._longest - len(tokens))
+        if most < 1:
+            return written
+        self.send(pack([[Example(written, [False] * len(written))]], len(written)), 1.0, 0)
+        added = self._decoder.generate(self.inputs(len(written)), most)
+        if added is not None:
+            return written + added
+        for _ in range(most):
             known = [Example(written, [False] * len(written))]
             self.send(pack([known], len(written)), 1.0, 0)
             written.append(int(self._decoder.next_token(self.inputs(len(written))).item()))
