@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from types import FrameType
 
-from holdwater.resume.live_variables import global_names, live_names, loop_index
+from holdwater.resume.live_variables import global_names, live_names, loop_index, why_unknown, without_added_to
 
 found: list[FrameType] = []
 
@@ -15,7 +15,7 @@ def turns(count: int) -> Iterator[int]:
     for number in range(count):
         yield number
         found[:] = [sys._getframe(1)]
-        if number == 0:
+        if number == count - 2:
             names[:] = [live_names(found[0]), live_names(found[0], leaves_loop=True)]
             index[:] = [loop_index(found[0])]
 
@@ -28,6 +28,18 @@ OURS = {"best", "count", "kept", "loss", "noted", "total", "value"}
 def live(at: int = 0) -> set[str]:
     """What was found, without the names of Python's own functions."""
     return set(names[at]) & OURS
+
+
+def note(*_: object) -> None:
+    """Read some variables."""
+
+
+class Meter:
+    """No container."""
+
+    def add(self, value: int) -> None:
+        """Do anything with it."""
+        note(value)
 
 
 class TestLiveNames:
@@ -65,6 +77,56 @@ class TestLiveNames:
         assert noted
 
         assert live() == {"noted"}
+
+    def test_an_object_whose_method_is_only_called(self) -> None:
+        """The twin: `add` of an object that is no container may print or count."""
+        noted = Meter()
+        kept = {1}
+        for step in turns(2):
+            noted.add(step)
+            kept.add(step)
+
+        assert live() == {"noted"}
+
+    def test_a_variable_that_is_read_beside_a_container_that_is_added_to(self) -> None:
+        """One instruction of Python 3.13 reads both."""
+        kept: list[int] = []
+        total = 0
+        for _ in turns(2):
+            note(total, kept.append(1))  # type: ignore[func-returns-value]
+            total = 1
+
+        assert live() == {"total"}
+
+    def test_a_variable_that_is_set_and_read_at_once(self) -> None:
+        """One instruction of Python 3.13 does both."""
+        for step in turns(2):
+            value = step
+            loss = value.bit_length()
+            loss.bit_length()
+
+        assert live() == set()
+
+    def test_a_variable_of_a_comprehension(self) -> None:
+        """From Python 3.12 it shares its place with the function's own of that name, which it leaves as it was."""
+        value = 0
+        for step in turns(2):
+            kept = [value + 1 for value in range(3)]
+            assert kept
+            assert value <= step
+            value = value + step
+
+        assert live() == {"value"}
+
+    def test_after_many_turns(self) -> None:
+        """Python rewrites the bytecode of a loop that is executed often."""
+        total = 0
+        for step in turns(100):
+            loss = step
+            total += loss
+        assert total
+
+        assert (live(), live(1)) == ({"total"}, {"total"})
 
     def test_a_context_manager_is_expected_to_swallow_nothing(self) -> None:
         """What is set inside is set."""
@@ -127,3 +189,30 @@ def test_the_globals_of_a_function() -> None:
         return inner, found
 
     assert {"found", "OURS", "range"} <= global_names(outer.__code__)
+
+
+def test_a_container_of_a_module_that_functions_only_add_to() -> None:
+    """Any other object is read by such a call."""
+
+    def keep(frame: FrameType) -> None:
+        found.append(frame)
+
+    names = global_names(keep.__code__)
+
+    assert "found" not in without_added_to(names, {"found": []})
+    assert "found" in without_added_to(names, {"found": Meter()})
+
+
+class TestVersions:
+    """Of Python, whose bytecode changes with each."""
+
+    def test_those_that_were_tested(self) -> None:
+        """From the first to the last."""
+        assert [why_unknown((3, minor)) for minor in (11, 12, 13)] == [None] * 3
+
+    def test_another_one(self) -> None:
+        """What its instructions mean is not guessed."""
+        reason = why_unknown((3, 99))
+
+        assert reason is not None
+        assert reason.endswith("of Python 3.11 to 3.13, and this is Python 3.99")

@@ -240,6 +240,19 @@ class TestStop:
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
 
 
+def test_a_version_of_python_whose_bytecode_was_not_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The script goes on in its one process, and the reason is said."""
+    monkeypatch.setattr(resumable, "why_unknown", lambda: "this Python is too new")
+
+    made = Process(tmp_path, monkeypatch, EndsAt(6, STOP)).train(10)
+
+    assert made == list(range(10))
+    assert kept(tmp_path / "run") == []
+    assert "is not replaced by a fresh one: this Python is too new" in capsys.readouterr().err
+
+
 class TestRegister:
     """Mistakes are said before the loop begins."""
 

@@ -5,17 +5,24 @@ Source: Kildall (1973), "A unified approach to global program optimization", POP
 
 import dis
 import functools
-from collections.abc import Iterable
+import sys
+from collections import deque
+from collections.abc import Iterable, Mapping
 from types import CodeType, FrameType
 from typing import NamedTuple
 
 WRITERS = frozenset(("append", "add", "extend", "appendleft", "insert"))
-"""Methods that only store: a container that is used by nothing else is never read."""
+"""Methods of a container that only store: one that is used by nothing else is never read."""
+CONTAINERS = (list, set, deque, bytearray)
+ADDED_TO = "+"
+"""Precedes the name of a variable of which only a writer is called."""
 ENDS = frozenset(("RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "RETURN_GENERATOR"))
 ALWAYS = frozenset(("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE"))
 SWALLOWERS = frozenset(("suppress", "ExitStack", "AsyncExitStack", "raises", "warns"))
 """Context managers after which the code goes on when an exception was raised in them."""
-SPACES = ("FAST", "NAME", "GLOBAL", "DEREF", "CLASSDEREF", "CLOSURE")
+TESTED = ((3, 11), (3, 13))
+"""The first and the last version of Python whose bytecode the tests have read."""
+SPACES = ("FAST", "NAME", "GLOBAL", "GLOBALS", "DEREF", "CLASSDEREF", "CLOSURE")
 
 
 class _Flow(NamedTuple):
@@ -25,6 +32,21 @@ class _Flow(NamedTuple):
     sets: frozenset[str]
     following: tuple[int, ...]
     """Offsets; for a loop's head, the body comes first."""
+
+
+def why_unknown(version: tuple[int, int] = sys.version_info[:2]) -> str | None:
+    """Why it cannot be known which variables a frame still needs; None if it can.
+
+    Args:
+        version: Of Python.
+    """
+    if TESTED[0] <= version <= TESTED[1]:
+        return None
+    first, last, now = (f"{major}.{minor}" for major, minor in (*TESTED, version))
+    return (
+        f"which variables the loop still needs is known for the bytecode of Python {first} to {last}, and this is "
+        f"Python {now}"
+    )
 
 
 def live_names(frame: FrameType, *, leaves_loop: bool = False) -> frozenset[str]:
@@ -39,11 +61,29 @@ def live_names(frame: FrameType, *, leaves_loop: bool = False) -> frozenset[str]
     following = flows[at].following
     if _is_loop_head(frame.f_code, at):
         following = following[1:] if leaves_loop else following[:1]
-    return frozenset().union(*(entering[offset] for offset in following if offset in entering))
+    found = frozenset().union(*(entering[offset] for offset in following if offset in entering))
+    return without_added_to(found, frame.f_globals | dict(frame.f_locals)) if _any_added_to(found) else found
+
+
+def _any_added_to(names: Iterable[str]) -> bool:
+    """Whether of some variable only a writer is called."""
+    return any(name.startswith(ADDED_TO) for name in names)
+
+
+def without_added_to(names: Iterable[str], values: Mapping[str, object]) -> frozenset[str]:
+    """The variables that are read: a container that is only added to is not, any other object may do anything.
+
+    Args:
+        names: As found in bytecode.
+        values: What the variables hold.
+    """
+    read = {name for name in names if not name.startswith(ADDED_TO)}
+    added = {name.removeprefix(ADDED_TO) for name in names if name.startswith(ADDED_TO)}
+    return frozenset(read | {name for name in added if type(values.get(name)) not in CONTAINERS})
 
 
 def global_names(code: CodeType) -> frozenset[str]:
-    """The global variables that a function, and those defined in it, read.
+    """The global variables that a function, and those defined in it, read; see `without_added_to`.
 
     Args:
         code: Of the function.
@@ -109,9 +149,11 @@ def _flows(code: CodeType) -> dict[int, _Flow]:
 def _jumps(steps: tuple[dis.Instruction, ...], number: int) -> bool:
     """Whether an instruction may jump; that a `with` has swallowed an exception is expected of few of them."""
     one = steps[number]
+    if "JUMP" not in one.opname and one.opname not in {"FOR_ITER", "SEND"}:
+        return False
     if any(before.opname == "WITH_EXCEPT_START" for before in steps[max(number - 2, 0) : number]):
         return bool(SWALLOWERS & {str(each.argval) for each in steps if "LOAD" in each.opname})
-    return "JUMP" in one.opname or one.opname in {"FOR_ITER", "SEND"}
+    return True
 
 
 def _is_loop_head(code: CodeType, offset: int) -> bool:
@@ -144,11 +186,14 @@ def _reads(code: CodeType, number: int) -> Iterable[str]:
     if isinstance(one.argval, CodeType):
         return global_names(one.argval)
     later = steps[number + 1] if number + 1 < len(steps) else None
+    parts = _parts(one)
     if later is not None and later.opname in {"LOAD_METHOD", "LOAD_ATTR"} and later.argval in WRITERS:
-        return ()
-    return [name for verb, name in _parts(one) if verb == "LOAD"]
+        parts[-1:] = [(verb, ADDED_TO + name) for verb, name in parts[-1:]]
+    set_before = _sets(one) if parts and parts[0][0] == "STORE" else []
+    return [name for verb, name in parts if verb == "LOAD" and name not in set_before]
 
 
 def _sets(one: dis.Instruction) -> list[str]:
     """The variables that an instruction sets or deletes."""
-    return [name for verb, name in _parts(one) if verb in {"STORE", "DELETE"}]
+    names = [name for verb, name in _parts(one) if verb in {"STORE", "DELETE"}]
+    return [*names, *(ADDED_TO + name for name in names)]

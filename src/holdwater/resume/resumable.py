@@ -28,6 +28,7 @@ from holdwater.process.restart_context import (
     reason_file,
     refusal_file,
 )
+from holdwater.resume.live_variables import why_unknown
 from holdwater.resume.stop_signals import StopSignals
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.store.lock import hold
@@ -60,7 +61,7 @@ class Resumption:
         """Why this process is not replaced."""
         self._unneeded: set[str] = set()
         self._beside: list[object] = []
-        self._checks: list[Callable[[], str | None]] = []
+        self._checks: list[Callable[[], str | None]] = [why_unknown]
         self._unregistered: Unregistered | None = None
         self._held = ExitStack()
         self._recycling = None if restart is None else BudgetCallback(restart)
@@ -132,8 +133,7 @@ class Resumption:
         session = sessions.current()
         if self.restart is None or session is None or self.refused is not None:
             return 0
-        reason = self._why_not_at_all(again=again)
-        if reason is not None:
+        if (reason := self._why_not_at_all(again=again)) is not None:
             self._refuse(reason, lasting=not again)
             return 0
         self.signals.take()
@@ -279,7 +279,7 @@ class Resumption:
             return "this is the second loop over holdwater.steps; only in the first is a process replaced"
         if not self.things.keys() - {BATCHES}:
             return NOTHING
-        return next((reason for check in self._checks if (reason := check())), None)
+        return self._why_not_now()
 
     def _why_not_now(self) -> str | None:
         """Why a fresh process could not continue exactly after this step; None if it can."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from holdwater.resume.fingerprint import Fingerprint, Leaves, attributes_of, is_users_file
-from holdwater.resume.live_variables import global_names, live_names, loop_index
+from holdwater.resume.live_variables import global_names, live_names, loop_index, without_added_to
 
 RESTARTING = ("enumerate", "zip", "islice", "chain", "zip_longest", "count", "tee", "cycle", "pairwise", "batched")
 """What else may count or draw alongside our loop, and begins anew in a fresh process."""
@@ -190,7 +190,8 @@ def _read_by_functions(module: dict[str, Any]) -> set[str]:
     own = [part for part in list(module.values()) if module_of(part) == module.get("__name__")]
     methods = [part for kind in own if isinstance(kind, type) for part in vars(kind).values()]
     functions = [function_in(part) for part in (*own, *methods)]
-    return {name for function in functions if function for name in global_names(function.__code__)}
+    names = [name for function in functions if function for name in global_names(function.__code__)]
+    return set(without_added_to(names, module))
 
 
 def module_of(part: object) -> str | None:
