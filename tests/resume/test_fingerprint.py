@@ -1,7 +1,19 @@
 """What variables hold is recorded leaf by leaf; nothing of the user's is called."""
 
+import array
+import contextlib
+import csv
+import functools
+import hashlib
+import io
+import itertools
+import multiprocessing
 import random
+import sqlite3
 from collections import deque
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +61,50 @@ def changed_rows(thing: Thing) -> None:
     thing.rows[1] = 3
 
 
+def counting() -> Iterator[int]:
+    """A generator in an iterator that is written in C."""
+    yield from itertools.count()
+
+
+def drawing(generator: random.Random) -> Iterator[float]:
+    """A generator that is at the same line before and after."""
+    while True:
+        yield generator.random()
+
+
+def waiting(generator: Iterator[Any]) -> Iterator[Any]:
+    """A generator that has begun."""
+    next(generator)
+    return generator
+
+
+def noted(value: int, *, seen: list[int] = []) -> None:  # noqa: B006 - what people write
+    """A function that keeps what it is given."""
+    seen.append(value)
+
+
+def counted() -> None:
+    """A function that counts its calls."""
+    counted.calls += 1  # type: ignore[attr-defined]
+
+
+counted.calls = 0  # type: ignore[attr-defined]
+
+
+@functools.cache
+def cached(value: int) -> int:
+    """A function that keeps what it has returned."""
+    return value
+
+
+def hooked() -> torch.nn.Linear:
+    """A module with a hook that keeps what passes through it."""
+    seen: list[int] = []
+    module = torch.nn.Linear(1, 1)
+    module.register_forward_hook(lambda _module, _given, made: seen.append(len(made)))
+    return module
+
+
 CHANGES: dict[str, tuple[Any, Any, str]] = {
     "an item": ([1, {"a": [2]}], lambda it: it[1]["a"].append(3), "it[1]['a']"),
     "a deque": (deque([1]), lambda it: it.append(2), "it"),
@@ -60,6 +116,18 @@ CHANGES: dict[str, tuple[Any, Any, str]] = {
     "a slot": (Thing(), changed_slot, "it.inside"),
     "an attribute": (Thing(), changed_rows, "it.rows[1]"),
     "a buffer": (torch.nn.BatchNorm1d(2), lambda it: it(torch.ones(2, 2)), "it.running_mean"),
+    "bytes": (bytearray(3), lambda it: it.append(1), "it"),
+    "Python's array": (array.array("d", [1.0]), lambda it: it.append(2.0), "it"),
+    "a shared number": (multiprocessing.Value("i", 1), lambda it: setattr(it, "value", 2), "it._obj"),
+    "a decimal": ([Decimal(1)], lambda it: it.__setitem__(0, Decimal(2)), "it[0]"),
+    "a bit generator": (np.random.PCG64(1), lambda it: it.random_raw(), "it"),
+    "a file in memory": (io.StringIO(), lambda it: it.write("1"), "it"),
+    "a hash": (hashlib.sha256(), lambda it: it.update(b"1"), "it"),
+    "a cached function": (cached, lambda it: it(1), "it"),
+    "an attribute of a function": (counted, lambda it: it(), "it.calls"),
+    "a default of a function": (noted, lambda it: it(1), "it.__kwdefaults__['seen']"),
+    "a hook's variable": (hooked(), lambda it: it(torch.ones(2, 1)), "it._forward_hooks[0].seen"),
+    "a generator that has drawn": (waiting(drawing(random.Random(1))), next, "it.gi_frame"),  # noqa: S311
     "a frozen parameter": (torch.nn.Linear(1, 1), lambda it: it.requires_grad_(requires_grad=False), "it.weight"),
 }
 
@@ -77,7 +145,50 @@ class TestChanges:
         after = leaves_of(value)
 
         assert same == before
-        assert path in {name for name in after.keys() | before.keys() if before.get(name) != after.get(name)}
+        changed = {name for name in after.keys() | before.keys() if before.get(name) != after.get(name)}
+        assert path in {name if name == path else name.partition("[")[0] for name in changed}
+
+    @pytest.mark.parametrize("made", [zip([1], [2], strict=True), csv.reader(["1"]), waiting(counting())])
+    def test_an_iterator_written_in_c_is_like_no_other(self, made: object) -> None:
+        """Where it is cannot be known."""
+        assert leaves_of(made) != leaves_of(made)
+
+    def test_the_position_in_a_file_that_is_read(self) -> None:
+        """Also where all of it was read into memory at once."""
+        with Path(__file__).open(encoding="utf-8") as rows:
+            rows.readline()
+            before = leaves_of(rows)
+            same = leaves_of(rows)
+            rows.readline()
+
+            assert same == before != leaves_of(rows)
+
+    def test_a_file_that_is_written_is_not_followed(self, tmp_path: Path) -> None:
+        """Such as a log."""
+        with (tmp_path / "log").open("a", encoding="utf-8") as log:
+            before = leaves_of(log)
+            log.write("line")
+
+            assert leaves_of(log) == before
+
+    def test_a_mapped_file_that_is_written(self, tmp_path: Path) -> None:
+        """One that is only read is not read here."""
+        written = np.memmap(tmp_path / "data", np.float32, "w+", shape=(3,))
+        read = np.memmap(tmp_path / "data", np.float32, "r", shape=(3,))
+        before = leaves_of(written), leaves_of(read)
+        written.fill(1)
+
+        assert leaves_of(written) != before[0]
+        assert leaves_of(read) == before[1]
+
+    def test_a_database_in_memory(self) -> None:
+        """By the rows that were changed."""
+        with contextlib.closing(sqlite3.connect(":memory:")) as base:
+            base.execute("create table seen (number int)")
+            before = leaves_of(base)
+            base.execute("insert into seen values (1)")
+
+            assert leaves_of(base) != before
 
     def test_of_what_is_kept_otherwise_is_not(self) -> None:
         """Nor of what only leads through it."""

@@ -5,6 +5,7 @@ attributes of objects and the variables that functions close over are followed.
 """
 
 import functools
+import gc
 import io
 import logging
 import random
@@ -20,14 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holdwater.resume.native_objects import CACHED, is_native_iterator, native_state
+
 MOST = 200_000
 """Objects that are followed at most, those near the variables first."""
 WHOLE = 64 << 20
 """Bytes of all tensors and arrays together that are read in whole; of the others a sample is read."""
 SAMPLED = 1 << 16
 """Items of a tensor or an array of which a sample is read."""
+MAPPED = 1 << 10
+"""Items of an array in a mapped file of which a sample is read: each brings a page into memory."""
 LONG = 10_000
 """Items of a container that are followed; of all of them only the identities are compared."""
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Functions of a module, called before and after it."""
 MODULE_PARTS = frozenset(vars(torch.nn.Module())) - {"training"}
 """What every module has; its parameters, buffers and children are followed apart."""
 WITHOUT_STATE = frozenset((
@@ -90,9 +97,13 @@ class Fingerprint:
             return self._array(value), ()
         if issubclass(kind, dict | list | tuple | set | frozenset | deque):
             return _container(value)
+        if issubclass(kind, types.GeneratorType):
+            return _moved(value), _suspended(value)
         state = generator_state(value)
-        if state is None and (issubclass(kind, ITERATORS) or _is_iterator(kind)):
-            state = _moved(value)
+        if state is None and (issubclass(kind, ITERATORS) or is_native_iterator(kind)):
+            state = object()  # where it is cannot be known
+        if state is None and (kind is not CACHED or is_users(value.__wrapped__)):
+            state = native_state(value)
         return state, () if state is not None else _parts(value)
 
     def _tensor(self, tensor: Tensor) -> object:
@@ -109,14 +120,15 @@ class Fingerprint:
         return (*about, zlib.crc32(plain))
 
     def _array(self, array: Any) -> object:  # noqa: ANN401 - an array of any kind
-        """Type, shape and content of an array; a mapped file is not read."""
+        """Type, shape and content of an array; a mapped file that is only read is not."""
         about = (array.dtype.str, array.shape)
-        if issubclass(type(array), np.memmap):
+        mapped = issubclass(type(array), np.memmap)
+        if mapped and not array.flags.writeable:
             return about
         if array.dtype.hasobject:
             return (*about, hash(tuple(map(id, array.flat[:SAMPLED]))))
         if self._is_too_much(array.nbytes):
-            array = array.reshape(-1)[:: max(array.size // SAMPLED, 1)]
+            array = array.reshape(-1)[:: max(array.size // (MAPPED if mapped else SAMPLED), 1)]
         return (*about, zlib.crc32(np.ascontiguousarray(array).tobytes()))
 
     def _is_too_much(self, size: int) -> bool:
@@ -158,6 +170,8 @@ def generator_state(value: object) -> object:
         return zlib.crc32(value.get_state().numpy())  # type: ignore[attr-defined]
     if issubclass(kind, np.random.Generator):
         return repr(value.bit_generator.state)  # type: ignore[attr-defined]
+    if issubclass(kind, np.random.BitGenerator):
+        return repr(value.state)  # type: ignore[attr-defined]
     if issubclass(kind, np.random.RandomState):
         return repr(value.get_state(legacy=False))  # type: ignore[attr-defined]
     own = issubclass(kind, random.Random) and not issubclass(kind, random.SystemRandom)  # noqa: S311 - no secret
@@ -220,37 +234,50 @@ def _short(key: object) -> str:
 
 
 def _closure(function: types.FunctionType) -> Iterator[tuple[str, object]]:
-    """The variables that a function of the user's closes over, and its defaults."""
+    """The variables that a function closes over, its defaults, and the attributes of a user's."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         try:
             yield f".{name}", cell.cell_contents
         except ValueError:  # not set yet
             continue
     yield ".__defaults__", function.__defaults__
+    yield ".__kwdefaults__", function.__kwdefaults__
+    if is_users(function):
+        yield from ((f".{name}", part) for name, part in attributes_of(function).items())
 
 
 def _module(module: torch.nn.Module) -> Iterator[tuple[str, object]]:
-    """Parameters, buffers and children of a module, and the attributes of a user's class."""
+    """Parameters, buffers, children and the user's hooks of a module, and the attributes of a user's class."""
     parts = vars(module)
+    for group in HOOKS:
+        for number, hook in enumerate(parts.get(group, {}).values()):
+            if type(hook) is not types.FunctionType or is_users(hook):
+                yield f".{group}[{number}]", hook
     for group in ("_parameters", "_buffers", "_modules"):
         yield from ((f".{name}", part) for name, part in parts.get(group, {}).items())
     if not type(module).__module__.startswith("torch."):
         yield from ((f".{name}", part) for name, part in parts.items() if name not in MODULE_PARTS)
 
 
-def _is_iterator(kind: type) -> bool:
-    """Whether it is an iterator written in C, such as that of a list, whose position cannot be read."""
-    written_in_c = not kind.__flags__ & (1 << 9)  # Py_TPFLAGS_HEAPTYPE
-    return written_in_c and hasattr(kind, "__next__") and not issubclass(kind, io.IOBase)
+def _moved(generator: Any) -> object:  # noqa: ANN401 - mypy knows no attribute of a generator's
+    """Where a generator is; that of our own loop has a position that is kept."""
+    frame = generator.gi_frame
+    return None if frame is None or _is_ours(generator) else (frame.f_lasti, frame.f_lineno)
 
 
-def _moved(value: Any) -> object:  # noqa: ANN401 - an iterator
-    """Where an iterator is; unlike anything else where that cannot be known."""
-    frame = getattr(value, "gi_frame", None)
-    code = getattr(value, "gi_code", None)
-    if code is not None and "holdwater" in code.co_filename and "resume" in code.co_filename:
-        return None
-    return object() if frame is None else (frame.f_lasti, frame.f_lineno)
+def _suspended(generator: Any) -> Iterator[tuple[str, object]]:  # noqa: ANN401 - as above
+    """What a generator that waits holds: its variables, and the iterators that it is in."""
+    if generator.gi_running or _is_ours(generator):
+        return  # those of a frame that is executed are recorded apart
+    for number, part in enumerate(gc.get_referents(generator)):
+        if type(part) is not types.CodeType:
+            yield f".gi_frame[{number}]", part
+
+
+def _is_ours(generator: Any) -> bool:  # noqa: ANN401 - as above
+    """Whether it is the loop that `holdwater.steps` or `holdwater.batches` has returned."""
+    file = generator.gi_code.co_filename
+    return "holdwater" in file and "resume" in file
 
 
 def _is_without_state(value: object) -> bool:
@@ -259,6 +286,8 @@ def _is_without_state(value: object) -> bool:
     if issubclass(kind, types.ModuleType | io.IOBase | logging.Logger):
         return True
     module = kind.__module__
+    if module == "multiprocessing.sharedctypes":  # a number that processes share
+        return False
     return module.partition(".")[0] in WITHOUT_STATE or module.startswith("torch.utils.tensorboard")
 
 
