@@ -154,6 +154,56 @@ REFUSED = {
         """,
         "index comes from enumerate",
     ),
+    "a count that is zipped with it": (
+        """
+        import itertools
+        loader = DataLoader(TensorDataset(torch.randn(32, 4)), batch_size=2)
+        for index, (batch,) in zip(itertools.count(), holdwater.batches(loader, steps=20)):
+            print(index, learn(batch).hex())
+        """,
+        "comes from zip",
+    ),
+    "a comprehension": (
+        """
+        losses = [learn(torch.randn(4, 4)) for step in holdwater.steps(20)]
+        print(sum(losses).hex())
+        """,
+        "gathers the results of the loop in a comprehension or a call",
+    ),
+    "a sum": (
+        """
+        def train(): return sum(learn(torch.randn(4, 4)) for step in holdwater.steps(20))
+        print(train().hex())
+        """,
+        "gathers the results of the loop in a comprehension or a call",
+    ),
+    "a meter that prints": (
+        """
+        class Meter:
+            total = 0.0
+            def add(self, loss): self.total += loss; print(self.total.hex())
+        meter = Meter()
+        for step in holdwater.steps(20): meter.add(learn(torch.randn(4, 4)))
+        """,
+        "meter.total has changed",
+    ),
+    "rows of a file": (
+        """
+        open("rows.txt", "w").writelines(f"{row}\\n" for row in range(99))
+        rows = open("rows.txt")
+        for step in holdwater.steps(20): print(learn(torch.full((4, 4), float(rows.readline()))).hex())
+        """,
+        "rows has changed",
+    ),
+    "a cache of random numbers": (
+        """
+        import functools
+        @functools.cache
+        def noise(row): return torch.randn(4)
+        for step in holdwater.steps(20): print(learn(noise(step % 9)).hex())
+        """,
+        "noise has changed",
+    ),
     "a history": (
         """
         def train():

@@ -2,10 +2,19 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
-from holdwater.resume.live_variables import global_names, live_names, loop_index, why_unknown, without_added_to
+import pytest
+
+from holdwater.resume.live_variables import (
+    gathers,
+    global_names,
+    live_names,
+    loop_index,
+    why_unknown,
+    without_added_to,
+)
 
 found: list[FrameType] = []
 
@@ -18,10 +27,12 @@ def turns(count: int) -> Iterator[int]:
         if number == count - 2:
             names[:] = [live_names(found[0]), live_names(found[0], leaves_loop=True)]
             index[:] = [loop_index(found[0])]
+            gathered[:] = [gathers(found[0])]
 
 
 names: list[frozenset[str]] = []
 index: list[str | None] = []
+gathered: list[bool] = []
 OURS = {"best", "count", "kept", "loss", "noted", "total", "value"}
 
 
@@ -159,6 +170,56 @@ class TestLiveNames:
             assert loss >= 0
 
         assert live() == {"total"}
+
+
+class TestGathers:
+    """What comes of each turn, where no variable leads to it."""
+
+    @pytest.mark.parametrize(
+        "draw",
+        [
+            lambda: [turn + 1 for turn in turns(3)],
+            lambda: {turn + 1 for turn in turns(3) if turn},
+            lambda: {turn: turn + 1 for turn in turns(3)},
+            lambda: [turn for turn in turns(3) for _ in range(turn)],
+            lambda: list(turns(3)),
+            lambda: sorted(turns(3), key=abs),
+            lambda: sum(map(abs, turns(3))),
+            lambda: [*turns(3), 1],
+        ],
+    )
+    def test_in_a_comprehension_or_a_call(self, draw: Callable[[], object]) -> None:
+        """It would begin anew."""
+        draw()
+
+        assert gathered == [True]
+
+    def test_not_in_a_loop(self) -> None:
+        """Whatever comprehensions and calls are in it."""
+        for turn in map(abs, turns(3)):
+            kept = [each for each in range(3)]  # noqa: C416 - a comprehension is what is meant
+            note([each + other for each in kept for other in sorted(kept)], list(range(turn)))
+
+        assert gathered == [False]
+
+    def test_not_where_the_next_one_is_asked_for(self) -> None:
+        """One after another."""
+        drawn = turns(3)
+        while next(drawn, None) is not None:
+            note()
+
+        assert gathered == [False]
+
+    def test_not_in_a_generator_that_delegates(self) -> None:
+        """It gathers nothing itself."""
+
+        def delegates() -> Iterator[int]:
+            yield from turns(3)
+
+        for _ in delegates():
+            note()
+
+        assert gathered == [False]
 
 
 class TestLoopIndex:

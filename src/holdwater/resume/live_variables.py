@@ -22,6 +22,13 @@ SWALLOWERS = frozenset(("suppress", "ExitStack", "AsyncExitStack", "raises", "wa
 """Context managers after which the code goes on when an exception was raised in them."""
 TESTED = ((3, 11), (3, 13))
 """The first and the last version of Python whose bytecode the tests have read."""
+COLLECTING = frozenset(("LIST_APPEND", "SET_ADD", "MAP_ADD"))
+"""Add to the result of a comprehension, which lies on the stack, below the iterators of its loops."""
+DRAWING = frozenset((
+    "CALL", "CALL_FUNCTION_EX", "CALL_KW", "PRECALL", "LIST_EXTEND", "SET_UPDATE", "UNPACK_SEQUENCE", "UNPACK_EX",
+    "CONTAINS_OP",
+))  # fmt: skip
+"""Instructions, other than of a loop, that draw all items of a generator."""
 SPACES = ("FAST", "NAME", "GLOBAL", "GLOBALS", "DEREF", "CLASSDEREF", "CLOSURE")
 
 
@@ -93,6 +100,27 @@ def global_names(code: CodeType) -> frozenset[str]:
     }
     nested = (global_names(const) for const in code.co_consts if isinstance(const, CodeType))
     return frozenset(found).union(*nested)
+
+
+def gathers(frame: FrameType) -> bool:
+    """Whether what a frame computes from the items of a loop is kept where no variable leads to it.
+
+    That is so in a comprehension, and in a call such as `list(loop)` or `sum(loss for ... in loop)`.
+
+    Args:
+        frame: Suspended while it draws an item from a generator.
+    """
+    steps = _instructions(frame.f_code)
+    at = max((one.offset for one in steps if one.offset <= frame.f_lasti), default=0)
+    head = next(one for one in steps if one.offset == at)
+    if head.opname != "FOR_ITER":
+        return head.opname in DRAWING and not {"next", "__next__", "send"} & set(frame.f_code.co_names)
+    heads = [one for one in steps if one.opname == "FOR_ITER" and at <= one.offset < head.argval]
+    for one in steps:
+        around = sum(each.offset < one.offset < each.argval for each in heads)
+        if one.opname in COLLECTING and at < one.offset < head.argval and (one.arg or 0) > around:
+            return True
+    return False
 
 
 def loop_index(frame: FrameType) -> str | None:

@@ -5,20 +5,24 @@ compared. A variable that is set anew in each step, before it is read, is not ne
 """
 
 import gc
+import inspect
 import sys
 import time
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
 from holdwater.resume.fingerprint import Fingerprint, Leaves, attributes_of, is_users_file
-from holdwater.resume.live_variables import global_names, live_names, loop_index, without_added_to
+from holdwater.resume.live_variables import gathers, global_names, live_names, loop_index, without_added_to
 
-RESTARTING = ("enumerate", "zip", "islice", "chain", "zip_longest", "count", "tee", "cycle", "pairwise", "batched")
+RESTARTING = (
+    "enumerate", "zip", "islice", "chain", "zip_longest", "count", "tee", "cycle", "pairwise", "batched", "map",
+)  # fmt: skip
 """What else may count or draw alongside our loop, and begins anew in a fresh process."""
 
 
@@ -56,7 +60,7 @@ class Unregistered:
             if structure(thing) != self._structures[name]:
                 return f"{name} has other parameters than when the loop began"
         frames = _users_frames()
-        counted = None if leaves_loop or not frames else _counts_beside(loop, frames[0])
+        counted = None if leaves_loop or not frames else _counts_beside(loop, frames[0]) or _gathered()
         if counted is not None:
             return counted
         before = self._after_loop if leaves_loop else self._in_loop
@@ -221,7 +225,9 @@ def _counts_beside(loop: object, frame: FrameType) -> str | None:
     """Whether something counts or draws alongside our loop, and would begin anew in a fresh process."""
     if loop is None:
         return None
-    for one in gc.get_referrers(loop):
+    holders = gc.get_referrers(loop)
+    several = [one for one in holders if type(one) is tuple and len(one) > 1]  # as a zip holds its iterators
+    for one in (*holders, *(outer for each in several for outer in gc.get_referrers(each))):
         kind = type(one).__name__
         if type(one).__module__ not in {"builtins", "itertools"} or kind not in RESTARTING:
             continue
@@ -231,6 +237,21 @@ def _counts_beside(loop: object, frame: FrameType) -> str | None:
                 f"{index or 'what is iterated beside the loop'} comes from {kind}, which begins anew in a fresh "
                 "process; count in a registered dictionary"
             )
+    return None
+
+
+def _gathered() -> str | None:
+    """Whether the results of the steps are kept in a comprehension or a call, and would be lost."""
+    inner, frame = sys._getframe(1), sys._getframe(1).f_back  # noqa: SLF001 - as `inspect` does
+    while frame is not None:
+        code = frame.f_code
+        if inner.f_code.co_flags & inspect.CO_GENERATOR and is_users_file(code.co_filename) and gathers(frame):
+            return (
+                f"line {frame.f_lineno} of {Path(code.co_filename).name} gathers the results of the loop in a "
+                "comprehension or a call, which begins anew in a fresh process; use a for loop, and a registered "
+                "dictionary"
+            )
+        inner, frame = frame, frame.f_back
     return None
 
 
