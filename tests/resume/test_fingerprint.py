@@ -69,7 +69,7 @@ def counting() -> Iterator[int]:
 def drawing(generator: random.Random) -> Iterator[float]:
     """A generator that is at the same line before and after."""
     while True:
-        yield generator.random()
+        yield sum(generator.random() for _ in range(2))
 
 
 def waiting(generator: Iterator[Any]) -> Iterator[Any]:

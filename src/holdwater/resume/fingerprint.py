@@ -236,14 +236,19 @@ def _short(key: object) -> str:
 def _closure(function: types.FunctionType) -> Iterator[tuple[str, object]]:
     """The variables that a function closes over, its defaults, and the attributes of a user's."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        try:
-            yield f".{name}", cell.cell_contents
-        except ValueError:  # not set yet
-            continue
+        yield from ((f".{name}", part) for part in _in_cell(cell))
     yield ".__defaults__", function.__defaults__
     yield ".__kwdefaults__", function.__kwdefaults__
     if is_users(function):
         yield from ((f".{name}", part) for name, part in attributes_of(function).items())
+
+
+def _in_cell(cell: types.CellType) -> tuple[object, ...]:
+    """What a variable holds that several functions share; nothing if it is not set."""
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
 
 
 def _module(module: torch.nn.Module) -> Iterator[tuple[str, object]]:
@@ -271,7 +276,8 @@ def _suspended(generator: Any) -> Iterator[tuple[str, object]]:  # noqa: ANN401 
         return  # those of a frame that is executed are recorded apart
     for number, part in enumerate(gc.get_referents(generator)):
         if type(part) is not types.CodeType:
-            yield f".gi_frame[{number}]", part
+            parts = _in_cell(part) if type(part) is types.CellType else (part,)
+            yield from ((f".gi_frame[{number}]", one) for one in parts)
 
 
 def _is_ours(generator: Any) -> bool:  # noqa: ANN401 - as above
