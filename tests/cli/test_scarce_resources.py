@@ -205,6 +205,31 @@ class TestFullDisk:
         assert done.stderr.count("cannot be written: ") == 1
 
 
+    @pytest.mark.parametrize("limit", ["size=64k", "size=64k,nr_inodes=2"])
+    @pytest.mark.parametrize("flags", ["", "--supervise --reload-interval 20"])
+    def test_a_folder_that_is_full_from_the_beginning_does_not_end_the_script(
+        self, shell: Shell, mounts: str, flags: str, limit: str
+    ) -> None:
+        """There is no history, no lock and no checkpoint on disk; the processes go on from memory."""
+        command = (
+            f"mkdir run; mount -t tmpfs -o {limit} none run; cat /dev/zero > run/fill; "
+            f"$HW run {flags} --out run s.py"
+        )
+
+        done = shell(RESUMABLE, f"{mounts} '{command}'")
+
+        assert (done.returncode, done.stdout) == (0, shell(RESUMABLE, "$PY s.py").stdout), done.stderr
+        assert "the run goes on without a history" in done.stderr
+        assert ("the process was replaced 2 times" in done.stderr) == bool(flags)
+
+    def test_a_folder_that_cannot_be_written_otherwise_is_a_mistake(self, shell: Shell) -> None:
+        """The twin: the folder's name is that of a file."""
+        done = shell(RESUMABLE, "touch run; $HW run --supervise --out run s.py")
+
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--out run cannot be written" in done.stderr
+
+
 class TestFullSharedMemory:
     """Checkpoints that are meant for shared memory go elsewhere."""
 

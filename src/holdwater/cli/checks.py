@@ -12,6 +12,7 @@ from holdwater.budget import Terms
 from holdwater.errors import ConfigError, HoldwaterError, RunFolderError
 from holdwater.probes.machine import read_machine
 from holdwater.standard_error import write_line
+from holdwater.store.lock import FULL
 from holdwater.units import Bytes
 
 ADVICE = "write: pip install torch safetensors"
@@ -83,7 +84,7 @@ def free_run_folder(out: Path | None, name: str, *, rank: int = 0) -> Path:
 
 
 def make_folder(out: Path) -> Path:
-    """Create the folder of a run, and check that it can be written into.
+    """Create the folder of a run, and check that it can be written into; on a full disk the run goes on without.
 
     Args:
         out: The folder.
@@ -99,6 +100,8 @@ def make_folder(out: Path) -> Path:
         (out / ".written").touch()
         (out / ".written").unlink()
     except OSError as error:
+        if error.errno in FULL:  # the history says so
+            return out
         raise RunFolderError(f"--out {out} cannot be written: {error.strerror}; name another folder") from error
     return out
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from holdwater.errors import ConfigError
 from holdwater.resume.epoch import Position
+from holdwater.resume.inputs import compare_inputs
 from holdwater.resume.resumable import BATCHES, current, steps
 
 
@@ -39,7 +40,7 @@ def _batches(loader: Any, total: int) -> Iterator[Any]:  # noqa: ANN401 - any lo
     for _ in steps(total):  # the function: no argument has its name here
         if iterator is None:
             if resumption.is_replaceable:
-                resumption.compare_inputs(place.inputs, place.watch())
+                compare_inputs(place.inputs, place.watch())
             iterator = place.begin_again()
         try:
             batch = next(iterator)

@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from holdwater.errors import CheckpointError, ConfigError
-from holdwater.exit_codes import MISTAKE, STOPPED
+from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
 from holdwater.process.restart_context import (
     NOT_REPLACED,
@@ -127,7 +127,6 @@ class Resumption:
 
         Raises:
             ConfigError: What was stored does not fit what is registered.
-            CheckpointError: The first checkpoint cannot be written.
         """
         again, self.begun = self.begun, True
         session = sessions.current()
@@ -148,34 +147,26 @@ class Resumption:
         if newest is not None:
             self._restore(newest)
         self._watch_variables()
-        if newest is not None and self._unregistered is not None:
-            self.compare_inputs(newest.state.get("inputs", {}), self._unregistered.leaves)
-        if newest is None:
-            self._save(self._durable, 0)
+        self._begin_from(newest)
         done = 0 if newest is None else newest.step
         go_on_from(session, done)
         return done
 
-    def compare_inputs(self, before: Mapping[str, int], leaves: Mapping[str, object]) -> None:
-        """End the script if the data that it has made before its loop differ from those of an earlier process.
+    def _begin_from(self, checkpoint: Checkpoint | None) -> None:
+        """Write the first checkpoint, or find out whether this process has the data of the one before.
 
         Args:
-            before: Those of the earlier process, as checksums.
-            leaves: Those of this process.
-
-        Raises:
-            SystemExit: They differ, so that this process cannot continue exactly.
+            checkpoint: What was restored; None if nothing was.
         """
-        from holdwater.resume.fingerprint import other_input  # noqa: PLC0415 - imports torch
+        from holdwater.resume.inputs import compare_inputs  # noqa: PLC0415 - imports torch
 
-        path = other_input(before, dict(leaves))
-        if path is None:
-            return
-        sessions.say(
-            f"this process cannot go on exactly: {path} is made before the loop, and was another one in the "
-            "process before; make it from a seed, or register it with holdwater.resumable in a dictionary"
-        )
-        raise SystemExit(MISTAKE)
+        if checkpoint is not None and self._unregistered is not None:
+            compare_inputs(checkpoint.state.get("inputs", {}), self._unregistered.leaves)
+        if checkpoint is None:
+            try:
+                self._save(self._durable, 0)
+            except CheckpointError as error:
+                self._miss(error)
 
     def end_step(self, step: int, *, last: bool) -> None:
         """A step has ended: keep the state if it is due, and end this process if another is to continue.
@@ -256,12 +247,16 @@ class Resumption:
             return False
         except CheckpointError as error:
             if folder is self._durable:
-                self._saved_at = time.monotonic()  # not tried again at each step
-                if not self._said:
-                    sessions.say(f"{error}; the script goes on without it")
-                self._said = True
+                self._miss(error)
             return False
         return True
+
+    def _miss(self, error: CheckpointError) -> None:
+        """Say once that a checkpoint could not be written; it is not tried again at each step."""
+        self._saved_at = time.monotonic()
+        if not self._said:
+            sessions.say(f"{error}; the script goes on without it")
+        self._said = True
 
     def _keep_for_next(self, step: int) -> bool:
         """Write a checkpoint for a process that follows; False if it is not, or lately was not, possible."""
@@ -377,7 +372,6 @@ def steps(total: int) -> Iterator[int]:
 
     Raises:
         ConfigError: A registered state cannot be kept or restored exactly.
-        CheckpointError: The first checkpoint cannot be written.
         GeneratorExit: The script leaves the loop.
     """
     return current().iterate(_steps(total))

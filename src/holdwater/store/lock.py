@@ -8,7 +8,7 @@ import fcntl
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
@@ -21,6 +21,8 @@ LOCK = ".lock"
 LockState = Literal["locked", "busy", "impossible"]
 BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EINTR}
 """Errors of a file that another process has locked; all others mean that its file system has no locks."""
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""Errors of a disk on which there is no room: they cost what would be written, and never the script its life."""
 PATIENCE = 12.0
 """Seconds that a process whose supervisor has died may take to end and release its lock."""
 
@@ -35,9 +37,18 @@ def hold(folder: Path, warn: Callable[[str], None] = log.warning) -> Iterator[No
 
     Raises:
         RunFolderError: Another process trains in it, and does not end.
+        OSError: The folder cannot be written, for another reason than a full disk.
     """
     deadline = time.monotonic() + PATIENCE
-    with (folder / LOCK).open("a+") as lock:
+    with ExitStack() as closing:
+        try:
+            lock = closing.enter_context((folder / LOCK).open("a+"))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            warn(f"{folder} has no room for a lock: make sure that no other run uses this folder")
+            yield
+            return
         while (state := try_lock(lock)) == "busy":
             if time.monotonic() >= deadline:
                 raise RunFolderError(

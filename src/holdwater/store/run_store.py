@@ -219,7 +219,7 @@ def sample_rows(session: int, buckets: Buckets) -> list[list[float]]:
 
 
 def open_store(folder: Path, *, rank: int = 0) -> RunStore:
-    """The history of a script that runs already: in memory, with a warning, if it cannot be written.
+    """The history of a script, which needs none: in memory, with a warning, if it cannot be written.
 
     Args:
         folder: The folder of the run.

@@ -22,7 +22,7 @@ from holdwater.process.restart_context import SEED_VARIABLE, RestartContext, act
 from holdwater.process.spawn import ForkedProcess
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.store.in_memory_checkpoint import InMemoryFolder
-from holdwater.store.run_store import RunStore
+from holdwater.store.run_store import open_store
 from holdwater.supervise.preimport import prepare
 from holdwater.supervise.restart_loop import RunHooks, keep_going, recycled_end
 from holdwater.supervise.supervisor import Launch, Supervisor, TrainerProcess
@@ -68,7 +68,7 @@ class SupervisedRun(RunHooks):
         }
         self._last_step = values["steps"]
         self._in_memory = InMemoryFolder(out)
-        self._store = RunStore(out)
+        self._store = open_store(out)
         self._summaries: list[dict[str, Any]] = []
         self._ended: dict[str, Any] | None = None
         """How the process before the newest one ended, if it was replaced and that is not recorded yet."""
