@@ -33,6 +33,17 @@ def learn(x):
 END = """
 print("weights", [value.hex() for value in model[0].weight.flatten().tolist()])
 """
+BUFFER = """
+import random
+class Replay:
+    def __init__(self): self.rows, self.rng = torch.zeros(9, 4), random.Random(1)
+    def add(self, row): self.rows[self.rng.randrange(9)] = row
+    def state_dict(self): return {KEPT}
+    def load_state_dict(self, state): self.rows = state["rows"]; self.rng.setstate(state["rng"])
+replay = Replay()
+holdwater.resumable("replay", replay)
+for step in holdwater.steps(20): replay.add(torch.randn(4)); print(learn(replay.rows).hex())
+"""
 EXACT = {
     "batches of a stream": """
         class Stream(IterableDataset):
@@ -41,6 +52,7 @@ EXACT = {
         for batch in holdwater.batches(DataLoader(Stream(), batch_size=2), steps=30):
             print(batch[:, 0].tolist(), learn(batch).hex())
         """,
+    "a buffer of rows": BUFFER.replace("KEPT", '"rows": self.rows, "rng": self.rng.getstate()'),
     "gradients under way": """
         for step in holdwater.steps(30):
             (model(torch.randn(4, 4)).pow(2).mean() / 4).backward()
@@ -203,6 +215,10 @@ REFUSED = {
         for step in holdwater.steps(20): print(learn(noise(step % 9)).hex())
         """,
         "noise has changed",
+    ),
+    "a buffer of rows whose state leaves out its generator": (
+        BUFFER.replace("KEPT", '"rows": self.rows'),
+        "replay.rng has changed since the loop began, and is not in what the state_dict of replay returns",
     ),
     "a history": (
         """

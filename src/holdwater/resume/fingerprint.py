@@ -44,6 +44,8 @@ WITHOUT_STATE = frozenset((
 ))  # fmt: skip
 """Packages whose objects hold nothing that a result follows from: progress bars, loggers, locks, paths."""
 PLAIN = (bool, int, float, complex, str, bytes, type(None), range, slice, torch.dtype, torch.device, torch.Size)
+WITH_ITEMS = frozenset(("dict", "list", "tuple", "deque", "OrderedDict", "defaultdict", "Counter"))
+"""Containers whose items are recorded apart."""
 ITERATORS = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
 
 Leaves = dict[str, object]
@@ -76,7 +78,7 @@ class Fingerprint:
                 break
             path, value = waiting.popleft()
             if isinstance_exactly(value, PLAIN) or issubclass(type(value), np.generic):
-                leaves[path] = _plain(value)
+                leaves[path] = compared(value)
                 continue
             if id(value) in self._seen:
                 continue
@@ -206,8 +208,12 @@ def _parts(value: Any) -> Iterable[tuple[str, object]]:  # noqa: ANN401 - anythi
     return () if _is_without_state(value) else _attributes(value)
 
 
-def _plain(value: Any) -> object:  # noqa: ANN401 - a number or a text
-    """A number or a text, to be compared by its bits."""
+def compared(value: Any) -> object:  # noqa: ANN401 - a number or a text
+    """A number or a text, to be compared by its bits.
+
+    Args:
+        value: The number or the text.
+    """
     if type(value) is float:
         return struct.pack("<d", value) if value != value else value  # noqa: PLR0124 - NaN
     return repr(value) if issubclass(type(value), np.generic | slice | complex) else value
@@ -219,13 +225,21 @@ def _container(value: Any) -> tuple[object, Iterable[tuple[str, object]]]:  # no
     if issubclass(kind, dict):
         items, named = list(dict.values(value)), list(map(_short, dict.keys(value)))
     elif issubclass(kind, set | frozenset):
-        items, named = [], sorted(map(_short, value))
-        return (len(value), hash(tuple(named))), ()
+        return in_any_order(value), ()
     else:
         items = list(value)
         named = [f"[{index}]" for index in range(min(len(items), LONG))]
     whole = hash(tuple(map(id, items))) if len(items) > LONG else 0
     return (len(items), whole), zip(named[:LONG], items, strict=False)
+
+
+def in_any_order(items: Any) -> tuple[int, int]:  # noqa: ANN401 - any container
+    """The number of items, and what they are in any order.
+
+    Args:
+        items: Of a set, or of what it was kept in.
+    """
+    return (len(items), hash(tuple(sorted(map(_short, items)))))
 
 
 def _short(key: object) -> str:

@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 
+from holdwater.resume.covered import contents, has_own_state, is_covered
 from holdwater.resume.fingerprint import Fingerprint, Leaves, attributes_of, is_users_file
 from holdwater.resume.live_variables import gathers, global_names, live_names, loop_index, without_added_to
+from holdwater.resume.state_codec import state_of
 
 RESTARTING = (
     "enumerate", "zip", "islice", "chain", "zip_longest", "count", "tee", "cycle", "pairwise", "batched", "map",
@@ -38,6 +40,8 @@ class Unregistered:
             beside: Objects that are kept with a registered one.
         """
         self._things, self._unneeded, self._beside = things, unneeded, beside
+        self._own = {name: thing for name, thing in things.items() if has_own_state(thing)}
+        """The registered objects of the user's classes: a state of his making may leave something out."""
         self._clocks = _clocks()
         frames = _users_frames()
         self._in_loop = self._take(frames, leaves_loop=False)
@@ -46,8 +50,12 @@ class Unregistered:
 
     @property
     def leaves(self) -> Leaves:
-        """What was recorded when the loop began."""
-        return self._in_loop
+        """What was recorded when the loop began, without what is registered."""
+        return {path: leaf for path, leaf in self._in_loop.items() if self._owner(path) is None}
+
+    def _owner(self, path: str) -> str | None:
+        """The registered object of a user's class to which a part belongs."""
+        return next((name for name in self._own if _leads_to(name, path)), None)
 
     def changed(self, loop: object = None, *, leaves_loop: bool = False) -> str | None:
         """Why a fresh process could not continue exactly; None if it can.
@@ -64,26 +72,39 @@ class Unregistered:
         if counted is not None:
             return counted
         before = self._after_loop if leaves_loop else self._in_loop
-        path = self._first_change(before, self._take(frames, leaves_loop=leaves_loop))
-        return None if path is None else needs(path)
+        return self._first_change(before, self._take(frames, leaves_loop=leaves_loop))
 
     def _first_change(self, before: Leaves, now: Leaves) -> str | None:
-        """The path of the first part that has changed."""
+        """Why the first part that has changed is missing in a fresh process; None if nothing is."""
         windows = list(zip(self._clocks, _clocks(), strict=True))
+        kept: dict[str, set[object]] = {}
         for path in (*now, *before):
             old, new = before.get(path, _ABSENT), now.get(path, _ABSENT)
             if old is new or (type(old) is type(new) and old == new):
                 continue
             if isinstance(new, float) and any(begin <= new <= end for begin, end in windows):
                 continue  # a reading of a clock
-            if not any(path == name or path.startswith((f"{name}.", f"{name}[")) for name in self._unneeded):
-                return path
+            if any(_leads_to(name, path) for name in self._unneeded):
+                continue
+            owner = self._owner(path)
+            if owner is None:
+                return needs(path)
+            if owner not in kept:
+                kept[owner] = contents(state_of(self._own[owner], owner))
+            if new is not _ABSENT and not is_covered(new, kept[owner]):
+                return left_out(path, owner)
         return None
 
     def _take(self, frames: list[FrameType], *, leaves_loop: bool) -> Leaves:
-        """Record all variables that are still needed."""
-        excluded = [part for thing in (*self._things.values(), *self._beside) for part in kept_with(thing)]
-        return Fingerprint(excluded).take(_roots(frames, leaves_loop=leaves_loop))
+        """Record all variables that are still needed, and the registered objects of the user's classes."""
+        whole = [thing for name, thing in self._things.items() if name not in self._own]
+        excluded = [part for thing in (*whole, *self._beside) for part in kept_with(thing)]
+        roots = _roots(frames, leaves_loop=leaves_loop)
+        others = {
+            f"the variable {name}" if self._own.get(name, value) is not value else name: value
+            for name, value in roots.items()
+        }
+        return Fingerprint(excluded).take(self._own | others)
 
 
 _ABSENT = object()
@@ -101,6 +122,24 @@ def needs(path: str) -> str:
         f"holdwater.resumable (a number in a dictionary), or write holdwater.resumable({root!r}, None) if a fresh "
         "process may begin without it"
     )
+
+
+def left_out(path: str, name: str) -> str:
+    """Why the script is not started again: the state of a registered object does not hold a part of it.
+
+    Args:
+        path: Of the part.
+        name: Of the object.
+    """
+    return (
+        f"{path} has changed since the loop began, and is not in what the state_dict of {name} returns; add it "
+        f"there, or write holdwater.resumable({path!r}, None) if a fresh process may begin without it"
+    )
+
+
+def _leads_to(name: str, path: str) -> bool:
+    """Whether a path is that of a variable or of a part of it."""
+    return path == name or path.startswith((f"{name}.", f"{name}["))
 
 
 def structure(thing: object) -> object:
