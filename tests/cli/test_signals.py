@@ -139,3 +139,21 @@ def test_nothing_that_was_started_is_left(tmp_path: Path, command: tuple[str, ..
     assert helpers
     assert not left
     assert len(gone) == len(helpers)
+
+
+@pytest.mark.parametrize(
+    ("command", "came"), [(PLAIN, signal.SIGUSR1), (SUPERVISED, signal.SIGTERM)], ids=["run", "supervise"]
+)
+def test_a_script_outlives_a_command_that_was_killed_unless_it_is_supervised(
+    tmp_path: Path, command: tuple[str, ...], came: int
+) -> None:
+    """A plain one goes on to its own end; a supervised one is asked to end: a second process may begin."""
+    with ready(command, tmp_path) as process:
+        family = psutil.Process(process.pid).children(recursive=True)
+        scripts = [one for one in family if "script.py" in one.cmdline()]
+        process.kill()
+        process.wait(timeout=30)
+        for one in scripts:
+            one.send_signal(signal.SIGUSR1)
+
+        assert (process.stdout.read() if process.stdout else "") == f"[{int(came)}]\n"
