@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import holdwater
-from tiny import data, final, network, show
+from tiny import data, final, network, show, write
 
 inputs, targets = data()
 model = network()
@@ -28,5 +28,5 @@ for step in holdwater.steps(60):
     if held_out < best["loss"]:
         best.update(loss=held_out, step=step, weights=copy.deepcopy(model.state_dict()))
 model.load_state_dict(best["weights"])
-print("best", best["step"], best["loss"].hex())
+write("best", str(best["step"]), best["loss"].hex())
 final(model)

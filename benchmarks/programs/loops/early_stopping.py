@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import holdwater
-from tiny import data, final, network, show
+from tiny import data, final, network, show, write
 
 inputs, targets = data()
 model = network()
@@ -27,5 +27,5 @@ for step in holdwater.steps(60):
         best, waited = (held_out, 0) if held_out < best else (best, waited + 1)
         if waited >= 20:
             break
-print("best", best.hex())
+write("best", best.hex())
 final(model)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import holdwater
-from tiny import data, final, network, show
+from tiny import data, final, network, show, write
 
 inputs, targets = data()
 model = network()
@@ -21,4 +21,4 @@ for _ in holdwater.steps(60):
     scaler.update()
     show(loss)
 final(model)
-print("scale", scaler.get_scale())
+write("scale", str(scaler.get_scale()))

@@ -5,7 +5,7 @@ from torch import nn
 from torch.optim import lr_scheduler as schedules
 
 import holdwater
-from tiny import data, final, network, show
+from tiny import data, final, network, show, write
 
 
 def chained(optimizer: torch.optim.Optimizer) -> schedules.ChainedScheduler:
@@ -56,4 +56,4 @@ for _ in holdwater.steps(60):
         running[kind].step(*([float(loss)] if kind == "plateau" else []))
         show(loss)
 final(*models.values())
-print("rates", *(one.param_groups[0]["lr"].hex() for one in optimizers.values()))
+write("rates", *(one.param_groups[0]["lr"].hex() for one in optimizers.values()))

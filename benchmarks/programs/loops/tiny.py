@@ -1,5 +1,7 @@
 """What the loops share: data, a small model, and lines that show every bit of a result."""
 
+import sys
+
 import torch
 from torch import Tensor, nn
 
@@ -23,10 +25,16 @@ def network(dropout: float = 0.1) -> nn.Sequential:
 
 def show(loss: Tensor | float) -> None:
     """Print a loss, to the bit."""
-    print("loss", float(torch.as_tensor(loss).detach()).hex(), flush=True)
+    write("loss", float(torch.as_tensor(loss).detach()).hex())
 
 
 def final(*modules: nn.Module) -> None:
     """Print what was learned, to the bit."""
     parts = [part for module in modules for part in module.state_dict().values()]
-    print("final", *(float(part.double().sum()).hex() for part in parts), flush=True)
+    write("final", *(float(part.double().sum()).hex() for part in parts))
+
+
+def write(*words: str) -> None:
+    """Write a line at once: of one that `print` writes in parts, a process that is killed may leave the first."""
+    sys.stdout.write(" ".join(words) + "\n")
+    sys.stdout.flush()
