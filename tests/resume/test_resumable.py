@@ -125,6 +125,21 @@ class TestCheckpoints:
 
             assert kept(folder / "run") == expected
 
+    def test_after_what_the_script_has_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A kill would lose what waits in a buffer, and the next process writes only what comes after."""
+        log = tmp_path / "log"
+        seen = []
+
+        with log.open("w", encoding="utf-8") as file:
+
+            def note(step: int) -> None:
+                seen.append(log.read_text(encoding="utf-8"))
+                file.write(f"{step} ")
+
+            Process(tmp_path, monkeypatch, EndsAt(0, None, every=2)).train(5, each=note)
+
+        assert seen == ["", "", "0 1 ", "0 1 ", "0 1 2 3 "]
+
     def test_of_the_run_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another process that trains in the folder is not disturbed."""
         process = Process(tmp_path, monkeypatch)

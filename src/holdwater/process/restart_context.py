@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -251,17 +251,36 @@ def _let_threads_end() -> None:
 
 def flush_files() -> None:
     """Flush open files, and close those that are complete only then."""
-    base, text = io.FileIO.__mro__[-2], io.TextIOWrapper.__mro__[1]  # the C types below all files
     objects = gc.get_objects()
-    kinds = set(map(type, objects))  # `isinstance` would load lazy objects
-    flushed = {kind for kind in kinds if base in kind.__mro__}
-    files = [item for item in objects if type(item) in flushed]
-    texts = [item for item in files if text in type(item).__mro__]
-    for file in (*texts, *files, sys.stdout, sys.stderr):  # a text file flushes into its binary file
-        with contextlib.suppress(Exception):
-            file.flush()
+    flush_open_files(objects)
     for file in [item for item in objects if (type(item).__module__, type(item).__name__) in NEED_CLOSING]:
         with contextlib.suppress(Exception):
             file.close()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).fflush(None)
+
+
+def flush_open_files(objects: list[Any] | None = None) -> None:
+    """Write what waits in the buffers of open files.
+
+    Args:
+        objects: All that Python's garbage collector knows; None asks it.
+    """
+    objects = gc.get_objects() if objects is None else objects
+    base, text = io.FileIO.__mro__[-2], io.TextIOWrapper.__mro__[1]  # the C types below all files
+    kinds = set(map(type, objects))  # `isinstance` would load lazy objects
+    flushed = {kind for kind in kinds if base in kind.__mro__}
+    files = [item for item in objects if type(item) in flushed]
+    texts = [item for item in files if text in type(item).__mro__]
+    flush_each((*texts, *files, sys.stdout, sys.stderr))  # a text file flushes into its binary file
+
+
+def flush_each(files: Iterable[Any]) -> None:
+    """Flush files; one that cannot be written says so to whoever writes to it next.
+
+    Args:
+        files: Open or closed, or None.
+    """
+    for file in files:
+        with contextlib.suppress(Exception):
+            file.flush()

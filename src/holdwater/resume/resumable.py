@@ -24,6 +24,8 @@ from holdwater.observe.agent import session as sessions
 from holdwater.process.restart_context import (
     NOT_REPLACED,
     RestartContext,
+    flush_each,
+    flush_open_files,
     leave_at_once,
     reason_file,
     refusal_file,
@@ -317,6 +319,10 @@ class Resumption:
         from holdwater.resume.fingerprint import inputs_of  # noqa: PLC0415 - imports torch
         from holdwater.resume.stored_states import save  # noqa: PLC0415
 
+        if folder is self._durable:  # what was written before a checkpoint must not be lost with this process
+            flush_open_files()
+        else:  # the process ends at once, and flushes the others
+            flush_each((sys.stdout, sys.stderr))
         seed = 0 if self.restart is None else int(self.restart.settings.get("seed", 0))
         inputs = {} if self._unregistered is None else inputs_of(self._unregistered.leaves)
         save(self.things, folder, step, inputs=inputs, seed=seed)
