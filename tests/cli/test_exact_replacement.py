@@ -199,13 +199,14 @@ REFUSED = {
         """,
         "meter.total has changed",
     ),
-    "rows of a file": (
+    "a variable of the environment": (
         """
-        open("rows.txt", "w").writelines(f"{row}\\n" for row in range(99))
-        rows = open("rows.txt")
-        for step in holdwater.steps(20): print(learn(torch.full((4, 4), float(rows.readline()))).hex())
+        import os
+        os.environ["ROW"] = "1"
+        for step in holdwater.steps(20):
+            os.environ["ROW"] = str(int(os.environ["ROW"]) * 5 % 7); print(os.environ["ROW"])
         """,
-        "rows has changed",
+        "os.environ['ROW'] has changed",
     ),
     "a cache of random numbers": (
         """

@@ -6,6 +6,7 @@ compared. A variable that is set anew in each step, before it is read, is not ne
 
 import gc
 import inspect
+import os
 import sys
 import time
 import types
@@ -42,7 +43,7 @@ class Unregistered:
         self._things, self._unneeded, self._beside = things, unneeded, beside
         self._own = {name: thing for name, thing in things.items() if has_own_state(thing)}
         """The registered objects of the user's classes: a state of his making may leave something out."""
-        self._clocks = _clocks()
+        self._clocks, self._environment = _clocks(), list(os.environ)
         frames = _users_frames()
         self._in_loop = self._take(frames, leaves_loop=False)
         self._after_loop = self._take(frames, leaves_loop=True)
@@ -104,6 +105,7 @@ class Unregistered:
             f"the variable {name}" if self._own.get(name, value) is not value else name: value
             for name, value in roots.items()
         }
+        others["os.environ"] = {name: os.environ.get(name) for name in self._environment}  # not those of imports
         return Fingerprint(excluded).take(self._own | others)
 
 
