@@ -204,7 +204,6 @@ class TestFullDisk:
         assert (done.returncode, done.stdout) == (0, shell(RESUMABLE, "$PY s.py").stdout), done.stderr
         assert done.stderr.count("cannot be written: ") == 1
 
-
     @pytest.mark.parametrize("limit", ["size=64k", "size=64k,nr_inodes=2"])
     @pytest.mark.parametrize("flags", ["", "--supervise --reload-interval 20"])
     def test_a_folder_that_is_full_from_the_beginning_does_not_end_the_script(
