@@ -196,7 +196,22 @@ def stop_received() -> int | None:
     return _stop_received
 
 
-def leave_at_once(restart: RestartContext | None, step: int) -> NoReturn:
+_late: set[int] = set()
+"""Signals that another thread received after this one had blocked them."""
+
+
+def _take_no_signals() -> None:
+    """Leave the signals that come from now on to the next process: the script's handlers are not called any more.
+
+    What a handler raised would let the script go on in a process that has said that it ends.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    for number in FORWARDED:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, lambda number, _: _late.add(number))
+
+
+def leave_at_once(restart: RestartContext | None, step: int, channel: Channel | None = None) -> NoReturn:
     """End this process so that another continues, which starts while the kernel still frees this one's memory.
 
     Exit handlers run, and what the script's own modules hold is freed. Signals that come from now on are for the
@@ -205,8 +220,11 @@ def leave_at_once(restart: RestartContext | None, step: int) -> NoReturn:
     Args:
         restart: The restart context; None if no supervisor started this process.
         step: The last step.
+        channel: Of the session that has ended; None if there is none.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    _take_no_signals()
+    if channel is not None:
+        channel.state = "ended"
     _let_threads_end()
     atexit._run_exitfuncs()  # noqa: SLF001 - as `multiprocessing` ends its own children
     free_users_modules()
@@ -214,7 +232,7 @@ def leave_at_once(restart: RestartContext | None, step: int) -> NoReturn:
     if restart is not None:
         channel = restart.open_channel()
         channel.put("recycled", step)
-        untaken = signal.sigpending() | {number for number in (stop_received(),) if number is not None}
+        untaken = signal.sigpending() | _late | {number for number in (stop_received(),) if number is not None}
         channel.put("untaken", WRITTEN | sum(1 << number for number in untaken if number < 64))
         if hasattr(signal, "SIGIO"):
             with contextlib.suppress(OSError):
