@@ -1,8 +1,9 @@
 """Lines on standard error, which may be closed or a pipe without a reader: they never change an exit code."""
 
-import contextlib
 import os
 import sys
+
+from holdwater.signal_errors import not_the_scripts, suppressed
 
 
 def write_line(text: str) -> None:
@@ -16,7 +17,7 @@ def write_line(text: str) -> None:
     stream, original = sys.stderr, sys.__stderr__
     if stream is None:  # it was closed when Python started; `print` would use standard output
         return
-    with contextlib.suppress(Exception):  # of whatever the script has put in its place
+    with suppressed(Exception):  # of whatever the script has put in its place
         stream.flush()
         if original is not None and stream is original:
             os.write(original.fileno(), f"{text}\n".encode(errors="backslashreplace"))
@@ -31,8 +32,8 @@ def flush_or_drop() -> None:
             continue
         try:
             stream.flush()
-        except (OSError, ValueError):
-            with contextlib.suppress(OSError, ValueError):
+        except not_the_scripts(OSError, ValueError):
+            with suppressed(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, stream.fileno())
                 os.close(nowhere)
@@ -46,5 +47,5 @@ def occupy_closed_streams() -> None:
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:
+        except not_the_scripts(OSError):
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free

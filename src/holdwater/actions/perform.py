@@ -9,6 +9,7 @@ from holdwater.actions.frameworks import clear_caches, synchronise, uses_acceler
 from holdwater.actions.levers import Levers
 from holdwater.errors import ActionError
 from holdwater.policy.decision import ActionName, Decision
+from holdwater.signal_errors import not_the_scripts
 from holdwater.units import Step
 
 
@@ -59,7 +60,7 @@ def trim() -> None:
     """
     try:
         ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError) as error:
+    except not_the_scripts(OSError, AttributeError) as error:
         raise ActionError("the C library has no malloc_trim (glibc has)") from error
 
 
@@ -102,7 +103,7 @@ def perform(
     error = None
     try:
         _find(decision.action, levers)()
-    except Exception as failure:  # noqa: BLE001 - a remedy must not kill the run
+    except not_the_scripts(Exception) as failure:  # a remedy must not kill the run
         error = str(failure) or type(failure).__name__
     seconds = elapsed() - began
     return Outcome(decision.step, decision.action, decision.reason, before - measure(), seconds, error)

@@ -9,7 +9,6 @@ script is on, ours is not started, since it would replace it.
 Source: memray documentation, `Tracker` (Bloomberg, Apache-2.0).
 """
 
-import contextlib
 import logging
 import os
 import random
@@ -18,6 +17,8 @@ import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from holdwater.signal_errors import not_the_scripts, suppressed
 
 MARK, EVENT_MARK = 1_234_577, 1_234_583
 """Bytes of the allocations that mark the end of a step, and of a step with an event."""
@@ -64,6 +65,7 @@ class Capture:
         self._tracker: Any = None
         self._memray: Any = None
         self._proxy: _LockProxy | None = None
+        self._starting, self._given_up = threading.Lock(), False
 
     def load(self) -> str | None:
         """Import memray; return why that is not possible, None if it is."""
@@ -77,7 +79,7 @@ class Capture:
         if used and not hasattr(memray._memray, _LOCK):  # noqa: SLF001 - it has no public way
             return "the script uses memray itself, so allocations were not recorded"
         self._memray = memray
-        with contextlib.suppress(AttributeError):  # its messages would be taken for the script's
+        with suppressed(AttributeError):  # its messages would be taken for the script's
             memray._memray.set_log_level(logging.ERROR)  # noqa: SLF001 - it has no public way
         return None
 
@@ -89,16 +91,27 @@ class Capture:
             return f"there is too little space in {self.file.parent}, so allocations were not recorded"
         failures: list[str] = []
         thread = threading.Thread(target=self._enter, args=(failures,))
-        thread.start()
-        thread.join()
+        try:
+            thread.start()
+            thread.join()
+        except BaseException:  # a signal handler's: what the thread has begun by now, `stop` ends
+            self._given_up = True
+            with self._starting:
+                raise
         return failures[0] if failures else None
 
     def _enter(self, failures: list[str]) -> None:
         """Begin, on a separate thread: memray knows the running functions only of other threads."""
+        with self._starting:
+            if not self._given_up:
+                self._begin(failures)
+
+    def _begin(self, failures: list[str]) -> None:
+        """Begin to record; a reason why that is not possible is added to the failures."""
         try:
             tracker = self._memray.Tracker(self.file)
             tracker.__enter__()
-        except (RuntimeError, OSError) as error:
+        except not_the_scripts(RuntimeError, OSError) as error:
             failures.append(
                 "the script records with memray itself, so allocations were not recorded"
                 if "one Tracker" in str(error)
@@ -128,7 +141,7 @@ class Capture:
         """Bytes of the recording so far."""
         try:
             return 512 * self.file.stat().st_blocks if self._tracker is not None else 0
-        except OSError:
+        except not_the_scripts(OSError):
             return 0
 
     def give_way(self, reason: str) -> None:
@@ -139,19 +152,21 @@ class Capture:
         """
         if self._pid == os.getpid() and self.stop():  # a forked child has the proxy, but no recording
             self.lost = reason
-            with contextlib.suppress(OSError):
+            with suppressed(OSError):
                 self.file.unlink()
 
     def stop(self) -> bool:
         """End; False if nothing was recorded. The script's own profile function stays set."""
-        tracker, self._tracker = self._tracker, None
         proxy, self._proxy = self._proxy, None
         if proxy is not None:
             proxy.remove()
-        if tracker is None:
+        if self._tracker is None:
             return False
         others = sys.getprofile()
-        tracker.__exit__(None, None, None)
+        try:
+            self._tracker.__exit__(None, None, None)
+        finally:
+            self._tracker = None
         if others is not None:
             _set_again(others)
         return True

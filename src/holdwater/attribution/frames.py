@@ -13,6 +13,8 @@ import threading
 from types import CellType, FrameType
 from typing import Any
 
+from holdwater.signal_errors import not_the_scripts
+
 _HERE = __file__.rpartition("attribution")[0]
 _OPTIMIZED = 0x1
 """The flag of code whose variables are in slots: functions, not modules or classes."""
@@ -98,5 +100,5 @@ def _content(value: Any) -> Any:  # noqa: ANN401 - any object
     """The value of a closure's variable; the cell itself if it is empty."""
     try:
         return value.cell_contents if type(value) is CellType else value
-    except ValueError:
+    except not_the_scripts(ValueError):
         return value

@@ -23,6 +23,7 @@ from holdwater.attribution.kinds import (
 )
 from holdwater.attribution.paths import Paths
 from holdwater.attribution.weights import follow_graphs, graph_of
+from holdwater.signal_errors import not_the_scripts
 from holdwater.units import format_size
 
 MOST_TENSORS, MOST_TYPES = 12, 20
@@ -167,7 +168,7 @@ def _storages(tensors: list[Any]) -> tuple[list[tuple[int, Any]], dict[str, int]
             key, size = (str(base.device.__get__(tensor)), storage.data_ptr()), storage.nbytes()
             if key not in found or base.numel(tensor) > base.numel(found[key][1]):
                 found[key] = (size, tensor)
-        except UNREADABLE:
+        except not_the_scripts(*UNREADABLE):
             continue
     by_device: Counter[str] = Counter()
     for (device, _), (size, _) in found.items():

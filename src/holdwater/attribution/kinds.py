@@ -11,6 +11,8 @@ from collections.abc import Container, Iterable, Iterator
 from itertools import compress
 from typing import Any
 
+from holdwater.signal_errors import not_the_scripts
+
 _MRO, _NAME, _QUALNAME, _MODULE, _FLAGS, _CLASS_DICT = (
     type.__dict__[name] for name in ("__mro__", "__name__", "__qualname__", "__module__", "__flags__", "__dict__")
 )
@@ -137,7 +139,7 @@ def module_of(item: Any) -> str:  # noqa: ANN401 - a class or a function
     """The `__module__` of a class or a function; empty if that is not a string."""
     try:
         name = _MODULE.__get__(item) if is_a(item, type) else item.__module__
-    except UNREADABLE:
+    except not_the_scripts(*UNREADABLE):
         return ""
     return name if type(name) is str else ""
 
@@ -177,7 +179,7 @@ def attributes(item: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any object
             if type(member) is types.MemberDescriptorType:
                 try:
                     found.append((name, member.__get__(item)))
-                except (AttributeError, TypeError):
+                except not_the_scripts(AttributeError, TypeError):
                     continue
     return found
 

@@ -19,6 +19,7 @@ from holdwater.attribution.kinds import (
     namespace_of,
     qualname_of,
 )
+from holdwater.signal_errors import not_the_scripts
 
 _Cached = type(lru_cache(len))
 Role = Literal["global", "local", "attribute", "class attribute", "closure", "default", "cache", "element"]
@@ -81,7 +82,7 @@ def key_of(table: dict[Any, Any], held: object) -> Any:  # noqa: ANN401 - a key
         return None
     try:
         return next((key for key, value in dict.items(table) if value is held), None)
-    except RuntimeError:  # another thread changes it
+    except not_the_scripts(RuntimeError):  # another thread changes it
         return None
 
 

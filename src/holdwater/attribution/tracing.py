@@ -57,6 +57,15 @@ class LineTrace:
         """Begin; False if another tool traces this thread already."""
         if sys.gettrace() is not None:
             return False
+        try:
+            self._begin()
+        except BaseException:  # a signal handler's
+            self.stop()
+            raise
+        return True
+
+    def _begin(self) -> None:
+        """Trace the user's running functions, and those that they call."""
         frame = users_frame(sys._getframe())  # noqa: SLF001 - the documented function
         self._at = None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
         while frame is not None:
@@ -68,7 +77,6 @@ class LineTrace:
         self._until = self._then + self._most
         self._in_use = 0.0 if self._read_heap is None else self._read_heap()
         sys.settrace(self._call)
-        return True
 
     def stop(self) -> None:
         """End, and release everything."""

@@ -27,6 +27,7 @@ from holdwater.attribution.kinds import (
     namespace_of,
 )
 from holdwater.attribution.weights import graph_of
+from holdwater.signal_errors import not_the_scripts
 
 _CLOSING = ids_of(types.MethodType, functools.partial)
 _TRACEBACK: Any = BaseException.__dict__["__traceback__"]
@@ -86,7 +87,7 @@ def _safely(holds: Callable[[Any], bool], item: Any) -> bool:  # noqa: ANN401 - 
     """Whether a trait holds; False if reading the object raises."""
     try:
         return holds(item)
-    except UNREADABLE:
+    except not_the_scripts(*UNREADABLE):
         return False
 
 
@@ -121,7 +122,7 @@ def _has_ended(pid: int) -> bool:
         return (
             Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2][1] in "ZX"
         )
-    except OSError:
+    except not_the_scripts(OSError):
         return True
 
 
@@ -129,7 +130,7 @@ def _is_linked(item: Any) -> bool:  # noqa: ANN401 - any element
     """Whether it is a block of shared memory that has not been unlinked."""
     kind = class_of("multiprocessing.shared_memory", "SharedMemory")
     name = dict(attributes(item)).get("_name") if is_a(item, kind) else None
-    return type(name) is str and os.path.exists(f"/dev/shm/{name.lstrip('/')}")  # noqa: PTH110, S108 - its location
+    return type(name) is str and os.access(f"/dev/shm/{name.lstrip('/')}", os.F_OK)  # noqa: S108 - its location
 
 
 def _closes_over(item: Any) -> bool:  # noqa: ANN401 - any element
@@ -177,6 +178,6 @@ def is_small_view(item: Any) -> bool:  # noqa: ANN401 - any element
         if is_a(item, array):
             base = array.base.__get__(item)
             return bool(is_a(base, array) and array.nbytes.__get__(base) > 4 * max(array.nbytes.__get__(item), 64))
-    except UNREADABLE:
+    except not_the_scripts(*UNREADABLE):
         return False
     return False

@@ -63,8 +63,8 @@ class Turn:
 def collector_at_rest() -> Iterator[None]:
     """A context without automatic collections: the count's own allocations would trigger one of all objects."""
     enabled = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if enabled:

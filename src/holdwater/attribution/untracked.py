@@ -13,6 +13,7 @@ from typing import Any
 
 from holdwater.attribution.kinds import class_of, is_a, only, ordinary
 from holdwater.attribution.weights import LEAST_BULK, owner_of
+from holdwater.signal_errors import not_the_scripts
 
 LONG = 20_000
 """Containers with more elements are sampled."""
@@ -104,5 +105,5 @@ def _sample(item: Any) -> tuple[list[Any], int]:  # noqa: ANN401 - a container
             return list(item[::every]), every
         values = dict.values(item) if is_a(item, dict) else item
         return list(islice(values, SAMPLED)), every
-    except RuntimeError:  # another thread changes it
+    except not_the_scripts(RuntimeError):  # another thread changes it
         return [], 1

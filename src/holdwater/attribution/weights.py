@@ -16,6 +16,7 @@ from typing import Any
 from holdwater.attribution.kinds import UNREADABLE, attributes, built_in_base, class_of, ids_of, is_a, is_one_of
 from holdwater.attribution.mapped import bytes_of_files
 from holdwater.probes.devices import graph_pools
+from holdwater.signal_errors import not_the_scripts
 
 MOST_NODES = 20_000
 """Graph nodes that one census follows: 25 ms, for it is done between two steps."""
@@ -66,7 +67,7 @@ def graph_of(tensor: Any) -> Any:  # noqa: ANN401 - a node of a graph
     """The graph of a tensor, even if its class redefines `grad_fn`; None if there is none."""
     try:
         return class_of("torch", "Tensor").grad_fn.__get__(tensor)
-    except UNREADABLE:
+    except not_the_scripts(*UNREADABLE):
         return None
 
 
@@ -79,7 +80,7 @@ def note_storage(tensor: Any, storages: dict[int, int]) -> None:  # noqa: ANN401
             storage = base.untyped_storage(tensor)
             address = storage.data_ptr()
             storages[address if kind == "cpu" else -1 - address] = storage.nbytes()
-    except UNREADABLE:
+    except not_the_scripts(*UNREADABLE):
         return
 
 
@@ -91,7 +92,7 @@ def size_of(item: object) -> int:
         return sys.getsizeof(item, 64)
     try:
         return int(vars(base)["__sizeof__"](item) if "__sizeof__" in vars(base) else object.__sizeof__(item)) + 16
-    except UNREADABLE:
+    except not_the_scripts(*UNREADABLE):
         return 64
 
 
@@ -145,7 +146,7 @@ def sequence_of(node: Any) -> int:  # noqa: ANN401 - a node of a graph
     """The sequence number of a node in its thread; 0 if it has none."""
     try:
         return int(node._sequence_nr())  # noqa: SLF001 - there is no public API
-    except UNREADABLE:
+    except not_the_scripts(*UNREADABLE):
         return 0
 
 
@@ -157,7 +158,7 @@ def _note_saved(node: Any, name: str, storages: dict[int, int]) -> None:  # noqa
     try:
         found = getattr(node, name)
         saved = [each.data for each in (found if is_one_of(found, _PLAIN) else (found,))]
-    except UNREADABLE:
+    except not_the_scripts(*UNREADABLE):
         return
     tensor = class_of("torch", "Tensor")
     for value in saved:
@@ -174,7 +175,7 @@ def _image_bytes(image: Any) -> int:  # noqa: ANN401 - a PIL image
             return 0
         width, height = parts.get("_size") or (0, 0)
         return int(width * height * (1 if (parts.get("_mode") or parts.get("mode")) in {"1", "L", "P"} else 4))
-    except UNREADABLE:
+    except not_the_scripts(*UNREADABLE):
         return 0
 
 
@@ -203,7 +204,7 @@ def _mapping_of(item: Any) -> tuple[int, int]:  # noqa: ANN401 - any object
     try:
         kind = class_of("mmap", "mmap")
         return id(item), kind.__len__(item) if is_a(item, kind) else 0
-    except UNREADABLE:
+    except not_the_scripts(*UNREADABLE):
         return id(item), 0
 
 
@@ -215,7 +216,7 @@ def _shared_storage(item: Any) -> tuple[int, int]:  # noqa: ANN401 - a tensor
             return 0, 0
         storage = base.untyped_storage(item)
         return (storage.data_ptr(), storage.nbytes()) if storage.is_shared() else (0, 0)
-    except UNREADABLE:
+    except not_the_scripts(*UNREADABLE):
         return 0, 0
 
 
@@ -228,7 +229,7 @@ def newest(item: Any, gain: int) -> list[Any]:  # noqa: ANN401 - a container
         if is_a(item, set):
             return list(islice(set.__iter__(item), gain))
         return list(islice((part for part in reversed(item) if part is not None), gain))
-    except (RuntimeError, KeyError, TypeError):  # another thread changes it
+    except not_the_scripts(RuntimeError, KeyError, TypeError):  # another thread changes it
         return []
 
 
@@ -319,7 +320,7 @@ class ObjectWeights:
             return 0
         try:
             pool = tuple(base.pool(item))
-        except UNREADABLE:
+        except not_the_scripts(*UNREADABLE):
             return 0
         if self._pools is None:
             self._pools = graph_pools()

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, NoReturn
 from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.protocols import Replaced
 from holdwater.random_states import RandomStates
+from holdwater.signal_errors import not_the_scripts
 
 LEAST_GROWTH = 16 << 20
 """Bytes that a worker must have grown by to be worth replacing."""
@@ -115,7 +116,7 @@ class LoaderWorkers:
         place = str(self._folder / f"retired-{self._count}")
         try:
             Path(place + ".part").write_bytes(bytes(STATES_SIZE))
-        except OSError:
+        except not_the_scripts(OSError):
             return False  # no space for its random states
         old = iterator._workers[number]  # noqa: SLF001 - there is no public access to a loader's workers
         held = private_bytes(old.pid)
@@ -233,7 +234,7 @@ def _has_ended(pid: int) -> bool:
     """Whether a process has ended, reaped or not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] in {"Z", "X"}
-    except (OSError, IndexError):
+    except not_the_scripts(OSError, IndexError):
         return True
 
 
@@ -271,7 +272,7 @@ def private_bytes(pid: int) -> int:
     """
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:
+    except not_the_scripts(OSError):
         return 0
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
@@ -280,7 +281,7 @@ def _resident(pid: int) -> int | None:
     """Resident memory of a process, in bytes; None if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
+    except not_the_scripts(OSError, IndexError):
         return None
 
 
@@ -288,5 +289,5 @@ def _touch(path: str) -> None:
     """Create a file, if its folder still exists."""
     try:
         Path(path).touch()
-    except OSError:
+    except not_the_scripts(OSError):
         return

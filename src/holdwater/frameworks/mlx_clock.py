@@ -4,7 +4,6 @@ Inside `mx.compile` an update runs only while the function is traced; afterwards
 count. Source: MLX documentation, "Compilation".
 """
 
-import contextlib
 import functools
 from types import ModuleType
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from holdwater.attribution.kinds import ids_of, is_one_of
 from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.session import Session
+from holdwater.signal_errors import suppressed
 
 _CHOOSING = ids_of(bool, int, str)
 
@@ -69,7 +69,7 @@ class MlxClock:
                 count(before, values, holds)
                 return result
 
-            with contextlib.suppress(Exception):  # what can be called need not have a function's attributes
+            with suppressed(Exception):  # what can be called need not have a function's attributes
                 functools.update_wrapper(call, function)
             return call
 

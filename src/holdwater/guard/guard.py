@@ -33,6 +33,7 @@ from holdwater.policy.decision import Decision
 from holdwater.probes.observer import Observer
 from holdwater.probes.pace import Pace
 from holdwater.probes.sample import Sample
+from holdwater.signal_errors import not_the_scripts
 from holdwater.store.run_store import RunStore
 from holdwater.units import Bytes, Step, parse_size
 
@@ -153,12 +154,13 @@ class Guard:
         try:  # a last sample only: no action on a loop that has ended, or failed within a step
             self._handle_waiting()
             self._note_verdict(self.core.judge_end(self.observer.sample(self.step_number, everything=True)))
-        except Exception as failure:  # noqa: BLE001 - a guard never kills what it guards
+        except not_the_scripts(Exception) as failure:  # a guard never kills what it guards
             self._say_once(f"the guard could not judge the run: {failure!r}")
-        self._flush()
-        if self._store is not None:
-            self._store.close()
-        self.observer.close()
+        finally:
+            self._flush()
+            if self._store is not None:
+                self._store.close()
+            self.observer.close()
 
     @property
     def step_number(self) -> Step:
@@ -219,7 +221,7 @@ class Guard:
             return
         try:
             self._store.mark(self.step_number, self._clock.elapsed() - self._entered, kind, facts)
-        except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
+        except not_the_scripts(Exception) as error:  # a guard never kills what it guards
             self._say_once(f"the mark {kind!r} cannot be stored: {error}")
 
     @contextmanager
@@ -260,7 +262,7 @@ class Guard:
                 self._account.wait(self._clock.elapsed() - began)
                 return
             spent = self._handle_waiting()
-        except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
+        except not_the_scripts(Exception) as error:  # a guard never kills what it guards
             self._say_once(f"the guard could not sample memory: {error!r}")
         self._schedule(began, spent)
 
@@ -363,7 +365,7 @@ class Guard:
         try:
             self._store.summary(self.summary())
             self._store.flush(self.core.timeline)
-        except Exception as error:  # noqa: BLE001 - a guard never kills what it guards
+        except not_the_scripts(Exception) as error:  # a guard never kills what it guards
             self._say_once(str(error) if isinstance(error, StoreError) else repr(error))
         now = self._clock.elapsed()
         self._next_flush = now + min(max(FLUSH_EVERY, (now - began) / FLUSH_SHARE), 30.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdwater.errors import ProbeError
+from holdwater.signal_errors import not_the_scripts
 from holdwater.units import Bytes
 
 _UNLIMITED = 1 << 60
@@ -30,7 +31,7 @@ class Cgroup:
         """Find the group of this process and the smallest limit above it."""
         try:
             lines = membership.read_text(encoding="ascii", errors="replace").splitlines()
-        except OSError:
+        except not_the_scripts(OSError):
             return cls(None, None, None)
         for line in lines:
             _, controllers, path = line.split(":", 2)
@@ -73,7 +74,7 @@ class Cgroup:
         try:
             charged = int((self.folder / ("memory.usage_in_bytes" if old else "memory.current")).read_text())
             stat = (self.folder / "memory.stat").read_text(encoding="ascii")
-        except (OSError, ValueError) as error:
+        except not_the_scripts(OSError, ValueError) as error:
             raise ProbeError(f"the cgroup {self.folder} cannot be read: {error}") from error
         counts = dict(line.split() for line in stat.splitlines())
         prefix = "total_" if old else ""
@@ -86,6 +87,6 @@ def _read_limit(path: Path) -> int | None:
     """Read one limit; None if the file is missing or says "no limit"."""
     try:
         text = path.read_text(encoding="ascii").strip()
-    except OSError:
+    except not_the_scripts(OSError):
         return None
     return int(text) if text.isdigit() and int(text) < _UNLIMITED else None

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from holdwater.probes.processes import proportional_size
+from holdwater.signal_errors import not_the_scripts
 
 LONGEST_COMMAND = 72
 """Most characters of a command line that are shown."""
@@ -134,7 +135,7 @@ def private_resident(pid: int) -> int | None:
     try:
         pages = Path(f"/proc/{pid}/statm").read_bytes().split()
         return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE") if int(pages[1]) else None
-    except (OSError, IndexError):
+    except not_the_scripts(OSError, IndexError):
         return None
 
 
@@ -142,7 +143,7 @@ def _thread_name(pid: int) -> str:
     """The name that a process has set for itself; empty if the kernel does not report it."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
+    except not_the_scripts(OSError):
         return ""
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from holdwater.errors import ProbeError
 from holdwater.probes.probe import Reading
 from holdwater.probes.sample import DeviceMemory
+from holdwater.signal_errors import not_the_scripts
 from holdwater.units import Bytes
 
 NOTHING = Bytes(0)
@@ -153,7 +154,7 @@ class CudaDriver:
             return {}
         try:
             free, total = torch.cuda.mem_get_info()
-        except RuntimeError as error:
+        except not_the_scripts(RuntimeError) as error:
             raise ProbeError(f"the CUDA driver does not answer: {error}") from error
         return {"device_used": total - free}
 
@@ -237,7 +238,7 @@ def graph_pools() -> dict[tuple[int, ...], int]:
             pool = tuple(segment.get("segment_pool_id", (0, 0)))
             if pool != (0, 0):
                 found[pool] = found.get(pool, 0) + segment["total_size"]
-    except RuntimeError:
+    except not_the_scripts(RuntimeError):
         return {}
     return found
 

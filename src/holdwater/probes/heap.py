@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from holdwater.probes.probe import Reading
+from holdwater.signal_errors import not_the_scripts
 
 _FIELDS = (
     "arena",
@@ -33,7 +34,7 @@ def _find_mallinfo2() -> Callable[[], _Mallinfo2] | None:
     """Find glibc's mallinfo2 in this process; None if the C library has none."""
     try:
         function = ctypes.CDLL(None).mallinfo2
-    except (OSError, AttributeError):
+    except not_the_scripts(OSError, AttributeError):
         return None
     function.restype = _Mallinfo2
     function.argtypes = ()
@@ -44,7 +45,7 @@ def replaced_allocator(maps: Path = Path("/proc/self/maps")) -> str | None:
     """Name the allocator that replaces malloc (mallinfo2 does not see it); None if it is malloc."""
     try:
         text = maps.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except not_the_scripts(OSError):
         return None
     return next((name for name in ("jemalloc", "mimalloc", "tcmalloc") if f"lib{name}" in text), None)
 

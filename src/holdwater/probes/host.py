@@ -11,6 +11,7 @@ from holdwater.errors import ProbeError
 from holdwater.probes.cgroup import Cgroup
 from holdwater.probes.probe import Reading
 from holdwater.probes.statm import Statm
+from holdwater.signal_errors import not_the_scripts
 from holdwater.units import Bytes
 
 _KIB = 1024
@@ -51,7 +52,7 @@ def read_kib_table(path: Path) -> dict[str, int]:
     """
     try:
         text = path.read_text(encoding="ascii", errors="replace")
-    except OSError as error:
+    except not_the_scripts(OSError) as error:
         raise ProbeError(f"{path} cannot be read: {error.strerror}") from error
     table = {}
     for line in text.splitlines():
@@ -130,7 +131,7 @@ class PressureProbe:
         """Return why this probe cannot read here; None if it can."""
         try:
             self._path.read_bytes()
-        except OSError as error:
+        except not_the_scripts(OSError) as error:
             return f"{self._path}: {error.strerror}"
         return None
 
@@ -139,5 +140,5 @@ class PressureProbe:
         try:
             words = self._path.read_text(encoding="ascii").split()
             return {"pressure": float(words[1].removeprefix("avg10="))}
-        except (OSError, IndexError, ValueError) as error:
+        except not_the_scripts(OSError, IndexError, ValueError) as error:
             raise ProbeError(f"{self._path} cannot be read: {error}") from error

@@ -8,6 +8,7 @@ from holdwater.budget import MachineMemory
 from holdwater.errors import ProbeError
 from holdwater.probes.cgroup import Cgroup
 from holdwater.probes.devices import is_unified, loaded
+from holdwater.signal_errors import suppressed
 from holdwater.units import Bytes
 
 
@@ -40,6 +41,6 @@ def _device_memory(device: str) -> tuple[Bytes | None, Bytes | None]:
     if torch is None or not device.startswith("cuda"):
         return None, None
     size = Bytes(torch.cuda.get_device_properties(device).total_memory)
-    with contextlib.suppress(RuntimeError):
+    with suppressed(RuntimeError):
         return size, Bytes(int(torch.cuda.mem_get_info(device)[0]))
     return size, None

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from holdwater.signal_errors import not_the_scripts
+
 Kind = Literal["file", "private"]
 _NO_FILES = ("/dev/", "/memfd:", "/SYSV", "/anon_hugepage", "[stack", "[v")
 """Names of regions that are neither: shared memory, devices, stacks, the kernel's own."""
@@ -58,7 +60,7 @@ def read_regions(pid: int) -> tuple[Region, ...]:
     """
     try:
         text = Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except not_the_scripts(OSError):
         return ()
     return parse_regions(text.splitlines())
 
@@ -102,7 +104,7 @@ def file_ranges() -> list[tuple[int, int]]:
     """The file mappings of this process: first and last address of each, in order; none if unknown."""
     try:
         text = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except not_the_scripts(OSError):
         return []
     rows = (line.split(None, 5) for line in text.splitlines())
     ends = (words[0].partition("-") for words in rows if _kind(words[1], words[-1]) == "file")

@@ -9,6 +9,7 @@ from holdwater.probes.host import Available, PressureProbe, ProcessParts, Reside
 from holdwater.probes.probe import Probe
 from holdwater.probes.processes import Children, Handles, SharedMemoryFiles
 from holdwater.probes.sample import NO_LOOK, DeviceMemory, Look, Sample
+from holdwater.signal_errors import not_the_scripts
 from holdwater.units import Step
 
 PROBES: tuple[type[Probe], ...] = (
@@ -109,7 +110,7 @@ class Observer:
         began = self._elapsed()
         try:
             reading = probe.read()
-        except Exception as error:  # noqa: BLE001 - whatever a driver or a framework raises
+        except not_the_scripts(Exception) as error:  # whatever a driver or a framework raises
             self.failures[probe.name] = str(error) or type(error).__name__
             del self._due[probe]
             for name in self._fields.pop(probe, ()):  # its last values are outdated

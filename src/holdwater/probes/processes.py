@@ -1,6 +1,5 @@
 """Probes of a run outside its own pages: child processes, shared-memory files, open files."""
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -11,6 +10,7 @@ import psutil
 from holdwater.errors import ProbeError
 from holdwater.probes.host import read_kib_table
 from holdwater.probes.probe import Reading
+from holdwater.signal_errors import not_the_scripts, suppressed
 
 
 class Children:
@@ -47,7 +47,7 @@ def proportional_size(process: psutil.Process) -> int:
     """PSS of a process, or its resident memory; 0 if it has ended meanwhile."""
     try:
         return read_kib_table(Path(f"/proc/{process.pid}/smaps_rollup"))["Pss"]
-    except (ProbeError, KeyError):
+    except not_the_scripts(ProbeError, KeyError):
         try:
             return int(process.memory_info().rss)
         except psutil.Error:
@@ -102,7 +102,7 @@ class SharedMemoryFiles:
         try:
             with os.scandir(self._folder) as entries:
                 new = [(entry.name, status) for entry in entries if (status := self._status(entry)) is not None]
-        except OSError as error:
+        except not_the_scripts(OSError) as error:
             raise ProbeError(f"{self._folder} cannot be listed: {error.strerror}") from error
         if any(status.st_ino not in self._ours for _, status in new):
             self._claim(new)
@@ -113,7 +113,7 @@ class SharedMemoryFiles:
         """The status of a file that may be the run's; None if it is older, another user's, or gone."""
         try:
             status = entry.stat(follow_symlinks=False)
-        except OSError:
+        except not_the_scripts(OSError):
             return None
         return status if status.st_uid == os.getuid() and status.st_ctime >= self._since else None
 
@@ -124,7 +124,7 @@ class SharedMemoryFiles:
             return
         pids = list(self._pids())
         names = {name for pid in pids for name in _held_files(pid, self._folder)}
-        with contextlib.suppress(OSError):
+        with suppressed(OSError):
             names |= set(self._noted.read_text(encoding="utf-8").split()) if self._noted is not None else set()
         by_torch = tuple(f"torch_{pid}_" for pid in pids)
         self._ours |= {status.st_ino for name, status in new if name in names or name.startswith(by_torch)}
@@ -147,14 +147,14 @@ def _own_processes() -> list[int]:
 def _held_files(pid: int, folder: Path) -> set[str]:
     """Names of the files of a folder that a process has mapped or open; empty if it may not be read."""
     found, start = set(), f"{folder}/"
-    with contextlib.suppress(OSError):
+    with suppressed(OSError):
         for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
             at = line.find(start)
             if at >= 0:
                 found.add(line[at + len(start) :].removesuffix(" (deleted)"))
-    with contextlib.suppress(OSError):
+    with suppressed(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
+            with suppressed(OSError):
                 target = os.readlink(entry.path)  # noqa: PTH115 - half the cost
                 if target.startswith(start):
                     found.add(target.removeprefix(start).removesuffix(" (deleted)"))
@@ -186,5 +186,5 @@ class Handles:
                 "open_files": len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - half the cost
                 "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208
             }
-        except OSError as error:
+        except not_the_scripts(OSError) as error:
             raise ProbeError(f"/proc/self cannot be listed: {error.strerror}") from error

@@ -2,6 +2,8 @@
 
 import os
 
+from holdwater.signal_errors import not_the_scripts
+
 
 class Statm:
     """`/proc/self/statm`, kept open and read in place; elsewhere psutil is used."""
@@ -11,7 +13,7 @@ class Statm:
         self._process = None
         try:
             self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except not_the_scripts(OSError):
             import psutil  # noqa: PLC0415 - not needed on Linux, and slow to import
 
             self._file = -1

@@ -7,7 +7,6 @@ reader misses records, and knows it.
 The child's side imports only the standard library, so that a script starts as fast as without.
 """
 
-import contextlib
 import errno
 import mmap
 import os
@@ -17,6 +16,7 @@ from typing import BinaryIO, Literal
 
 from holdwater.errors import StoreError
 from holdwater.probes.record import LookRecord
+from holdwater.signal_errors import not_the_scripts, suppressed
 
 CAPACITY = 16_384
 """Records in the ring; with 22 fields 2.9 MB."""
@@ -86,8 +86,8 @@ def create_channel(path: Path) -> None:
             allocate(file, _SIZE)
             file.seek(0)
             file.write(_U64.pack(_MAGIC))
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    except not_the_scripts(OSError) as error:
+        with suppressed(OSError):
             path.unlink()
         raise StoreError(f"the channel {path} cannot be created: {error.strerror}") from error
 
@@ -105,7 +105,7 @@ def allocate(file: BinaryIO, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
+        except not_the_scripts(OSError) as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
                 raise
         else:
@@ -131,7 +131,7 @@ class Channel:
         try:
             with path.open("r+b") as file:
                 self.map = mmap.mmap(file.fileno(), _SIZE)
-        except (OSError, ValueError) as error:
+        except not_the_scripts(OSError, ValueError) as error:
             raise StoreError(f"the channel {path} cannot be mapped: {error}") from error
         if self.get("magic") != _MAGIC:
             raise StoreError(f"{path} is no channel of this version of holdwater")

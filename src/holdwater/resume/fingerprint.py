@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from holdwater.resume.native_objects import CACHED, is_native_iterator, native_state
+from holdwater.signal_errors import not_the_scripts
 
 MOST = 200_000
 """Objects that are followed at most, those near the variables first."""
@@ -261,7 +262,7 @@ def _in_cell(cell: types.CellType) -> tuple[object, ...]:
     """What a variable holds that several functions share; nothing if it is not set."""
     try:
         return (cell.cell_contents,)
-    except ValueError:
+    except not_the_scripts(ValueError):
         return ()
 
 
@@ -349,7 +350,7 @@ def _attributes(value: object) -> Iterator[tuple[str, object]]:
         if type(slot) is types.MemberDescriptorType:
             try:
                 yield f".{name}", slot.__get__(value)
-            except AttributeError:  # not set
+            except not_the_scripts(AttributeError):  # not set
                 continue
     if is_users(kind):
         yield ".__class__", kind
@@ -363,6 +364,6 @@ def attributes_of(value: object) -> dict[str, object]:
     """
     try:
         found = object.__getattribute__(value, "__dict__")
-    except (AttributeError, TypeError):
+    except not_the_scripts(AttributeError, TypeError):
         return {}
     return dict(found) if type(found) is dict else {}

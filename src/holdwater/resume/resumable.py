@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -32,6 +32,7 @@ from holdwater.process.restart_context import (
 )
 from holdwater.resume.live_variables import why_unknown
 from holdwater.resume.stop_signals import StopSignals
+from holdwater.signal_errors import suppressed
 from holdwater.store.checkpoints import Checkpoint, CheckpointFolder
 from holdwater.store.lock import hold
 from holdwater.supervise.budget_callback import BudgetCallback
@@ -224,12 +225,11 @@ class Resumption:
         session, restart = sessions.current(), self.restart
         if session is None or restart is None:
             raise RuntimeError("no supervisor has started this process")
-        with suppress(OSError):  # no space for it
+        with suppressed(OSError):  # no space for it
             reason_file(restart.channel_path).write_text(reason, encoding="utf-8")
         session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
         self._held.close()
-        session.channel.state = "ended"
-        leave_at_once(restart, session.steps)
+        leave_at_once(restart, session.steps, session.channel)
 
     def _keep(self, step: int, *, in_memory: bool = False) -> bool:
         """Write a checkpoint if a fresh process could continue from it exactly; return whether it was written."""
@@ -311,7 +311,7 @@ class Resumption:
         session, restart = sessions.current(), self.restart
         if session is not None and restart is not None:
             session.channel.put("resumable", 0)
-            with suppress(OSError):
+            with suppressed(OSError):
                 refusal_file(restart.channel_path).write_text(reason, encoding="utf-8")
 
     def _save(self, folder: CheckpointFolder, step: int) -> None:

@@ -1,5 +1,6 @@
 """Write the registered states and the random states to a checkpoint, and restore them."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,7 +59,7 @@ def restore(things: Mapping[str, Any], checkpoint: Checkpoint) -> list[str]:
         )
     remarks = restore_exactness(checkpoint.state["exactness"])
     file = checkpoint.folder / "state.safetensors"
-    tensors = load_file(file) if file.exists() else {}
+    tensors = load_file(file) if os.access(file, os.F_OK) else {}
     for name, thing in things.items():
         set_state(thing, name, decode(states[name], tensors))
     if "beside" in checkpoint.state:

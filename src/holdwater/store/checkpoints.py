@@ -9,12 +9,14 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from holdwater.errors import CheckpointError
+from holdwater.signal_errors import is_the_scripts, not_the_scripts
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -80,8 +82,8 @@ class CheckpointFolder:
             aside.mkdir()
             self._fill(aside, files, {"step": step, "best": best, "state": dict(state)})
             self._put_in_place(aside, target)
-        except Exception as error:
-            shutil.rmtree(aside, ignore_errors=True)
+        except not_the_scripts(Exception) as error:
+            _remove(aside)
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise CheckpointError(f"the checkpoint {target} cannot be written: {reason}") from error
         self._prune(written=target, best=best)
@@ -127,23 +129,23 @@ class CheckpointFolder:
     def _sweep(self) -> None:
         """Remove what a killed writer left behind."""
         for path in self.folder.glob(f"{_WRITING}*"):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
 
     def _put_in_place(self, aside: Path, target: Path) -> None:
         """Rename a finished checkpoint; one of the same step stays until the new one is in its place."""
         replaced = self.folder / f"{_REPLACED}{target.name}"
-        if target.exists():
+        if os.access(target, os.F_OK):
             target.rename(replaced)
         aside.rename(target)
         _sync(self.folder)
-        shutil.rmtree(replaced, ignore_errors=True)
+        _remove(replaced)
 
     def _recover(self) -> None:
         """Restore a checkpoint whose replacement was killed between the two renames."""
         for replaced in self.folder.glob(f"{_REPLACED}*"):
             target = self.folder / replaced.name.removeprefix(_REPLACED)
-            if target.exists():
-                shutil.rmtree(replaced, ignore_errors=True)
+            if os.access(target, os.F_OK):
+                _remove(replaced)
             else:
                 replaced.rename(target)
 
@@ -154,7 +156,21 @@ class CheckpointFolder:
         kept = {written, *whole[-self._keep :], *bests[-1:]}
         for path in whole:
             if path not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder as far as that is possible; it may be absent."""
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(folder, onexc=_go_on)
+    else:
+        shutil.rmtree(folder, onerror=_go_on)
+
+
+def _go_on(*_: object) -> None:
+    """Go on with the other files after an error, unless the script's signal handler raised it."""
+    if is_the_scripts(sys.exception()):
+        raise  # noqa: PLE0704 - called while it is handled
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -179,9 +195,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     """Read a manifest and check its own checksum."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except not_the_scripts(FileNotFoundError):
         raise CheckpointError(f"the checkpoint {folder} has no {MANIFEST}") from None
-    except (OSError, ValueError) as error:
+    except not_the_scripts(OSError, ValueError) as error:
         raise CheckpointError(f"the checkpoint {folder} has a manifest that cannot be read: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"the checkpoint {folder} has a manifest of an unknown format")
@@ -195,7 +211,7 @@ def _looks_whole(folder: Path) -> bool:
     try:
         files = _read_manifest(folder)["files"]
         return all((folder / name).stat().st_size == recorded["bytes"] for name, recorded in files.items())
-    except (CheckpointError, OSError):
+    except not_the_scripts(CheckpointError, OSError):
         return False
 
 
@@ -210,7 +226,7 @@ def _check_file(folder: Path, name: str, recorded: Mapping[str, Any]) -> None:
             )
         if _checksum(path) != recorded["sha256"]:
             raise CheckpointError(f"the checkpoint {folder} is damaged: {name} has another checksum")
-    except OSError as error:
+    except not_the_scripts(OSError) as error:
         raise CheckpointError(f"the checkpoint {folder} is damaged: {name}: {error.strerror}") from None
 
 
@@ -218,7 +234,7 @@ def _claims_best(folder: Path) -> bool:
     """Whether a checkpoint was the best when it was written; its files are not checked."""
     try:
         return bool(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["best"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except not_the_scripts(OSError, ValueError, KeyError, TypeError):
         return False
 
 

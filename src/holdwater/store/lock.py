@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from holdwater.errors import RunFolderError
+from holdwater.signal_errors import not_the_scripts
 
 log = logging.getLogger("holdwater")
 
@@ -68,6 +69,6 @@ def try_lock(file: IO[str]) -> LockState:
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except not_the_scripts(OSError) as error:
         return "busy" if error.errno in BUSY else "impossible"
     return "locked"

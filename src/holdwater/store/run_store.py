@@ -22,6 +22,7 @@ from holdwater.attribution.site import Explanation
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
 from holdwater.policy.decision import Decision
+from holdwater.signal_errors import not_the_scripts
 from holdwater.store.history import read_samples
 from holdwater.store.schema import COLUMNS, create_tables, database_path
 from holdwater.timeline.buckets import Buckets, thin
@@ -71,7 +72,7 @@ class RunStore:
             self._connection.execute("PRAGMA journal_size_limit = 4194304")
             self._connection.execute("PRAGMA cache_size = -1024")
             create_tables(self._connection)
-        except (OSError, sqlite3.Error) as error:
+        except not_the_scripts(OSError, sqlite3.Error) as error:
             raise StoreError(f"the history {self.path} cannot be written: {error}") from error
 
     def begin(self, *, began: float, first_step: int, facts: Mapping[str, Any]) -> None:

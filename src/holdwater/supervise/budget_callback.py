@@ -23,6 +23,7 @@ from holdwater.probes.devices import DeviceProbe, find_device, is_unified, loade
 from holdwater.probes.sample import DeviceMemory, Sample
 from holdwater.probes.statm import Statm
 from holdwater.process.restart_context import RestartContext, actions_file
+from holdwater.signal_errors import suppressed
 from holdwater.units import Bytes, Step
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class _Device:
         self._probe, self.unified = found, is_unified(found.name)
         if torch is not None and on_cuda:
             size = None
-            with contextlib.suppress(RuntimeError, AttributeError):
+            with suppressed(RuntimeError, AttributeError):
                 size = int(torch.cuda.mem_get_info()[1])
             self.budget = self._settle(size)
 
@@ -266,7 +267,7 @@ class BudgetCallback:
     def _write(self, outcome: Outcome) -> None:
         """Report to the supervisor what was done."""
         row = {name: value for name, value in asdict(outcome).items() if name != "error"}
-        with contextlib.suppress(OSError), self._actions.open("a", encoding="utf-8") as file:
+        with suppressed(OSError), self._actions.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def _held_now(self) -> InUse:

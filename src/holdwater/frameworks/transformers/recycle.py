@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
 from holdwater.process.restart_context import RestartContext, reason_file
+from holdwater.signal_errors import not_the_scripts
 from holdwater.supervise.budget_callback import BudgetCallback, Ending
 from holdwater.supervise.replaceable_steps import go_on_from, replaceable_step
 
@@ -97,6 +98,6 @@ def _is_whole(checkpoint: Path) -> bool:
     """Whether the Trainer has finished writing a checkpoint: its own state comes last."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except not_the_scripts(OSError, ValueError):
         return False
     return any(checkpoint.glob("rng_state*"))

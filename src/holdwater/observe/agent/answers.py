@@ -1,10 +1,12 @@
 """Write a session's answers for the watcher, and inventories that a user asked for."""
 
-import contextlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from holdwater.signal_errors import suppressed
 
 if TYPE_CHECKING:
     from holdwater.attribution.census import Census
@@ -43,7 +45,7 @@ class Answers:
         self.book(seconds)
         self._left += 1
         text = self._folder / f"answer-{self._left}.part"
-        with contextlib.suppress(OSError):  # no space: the watcher sees that it is missing
+        with suppressed(OSError):  # no space: the watcher sees that it is missing
             text.write_text(json.dumps({"step": step, "number": number, "seconds": seconds} | answer), "utf-8")
             text.rename(text.with_suffix(".json"))
         if number:
@@ -74,7 +76,7 @@ class Answers:
         Args:
             asked: The question's number.
         """
-        return asked > self.answered and (self._folder / f"experiment-{asked}").exists()
+        return asked > self.answered and os.access(self._folder / f"experiment-{asked}", os.F_OK)
 
     def experiment(self, asked: int, census: "Census | None", readings: "Readings") -> dict[str, Any]:
         """What a collection and a trim free, if that was asked for; else nothing.
@@ -105,7 +107,7 @@ class Answers:
 
         wanted, began = self._channel.get("wanted"), time.perf_counter()
         try:
-            with readings.without_own(), contextlib.suppress(OSError):  # whoever asked waits in vain
+            with readings.without_own(), suppressed(OSError):  # whoever asked waits in vain
                 leave_inventory(self._folder / f"inventory-{wanted}.json", step)
         finally:
             self.book(time.perf_counter() - began)

@@ -4,6 +4,7 @@ import os
 import threading
 
 from holdwater.attribution.kinds import module_named, namespace_of
+from holdwater.signal_errors import not_the_scripts
 
 POOLS = frozenset(("pt_autograd", "OMP", "cuda-EvtHandlr"))
 """Name prefixes of threads that libraries keep for computing."""
@@ -27,7 +28,7 @@ def native_threads() -> int:
     try:
         for name in os.listdir("/proc/self/task"):  # noqa: PTH208 - half the cost
             count += int(name) not in known and _has_worked(name)
-    except OSError:
+    except not_the_scripts(OSError):
         return count
     return count
 

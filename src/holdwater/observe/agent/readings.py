@@ -16,6 +16,7 @@ from holdwater.probes.devices import Pinned, device_in_use, graph_pools, is_unif
 from holdwater.probes.heap import Heap
 from holdwater.probes.pace import Pace
 from holdwater.probes.statm import Statm
+from holdwater.signal_errors import not_the_scripts, suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -189,7 +190,7 @@ class Readings:
                 "open_files": len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - half the cost
                 "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208
             }
-        except OSError:
+        except not_the_scripts(OSError):
             return {}
 
     def _seek_device(self, passed: float) -> None:
@@ -212,7 +213,7 @@ class Readings:
             self._report("unified", 1)
             self._reported = True
         if self._device.name == "cuda":
-            with contextlib.suppress(Exception):  # a driver that does not answer shows as a missing value
+            with suppressed(Exception):  # a driver that does not answer shows as a missing value
                 free, total = sys.modules["torch"].cuda.mem_get_info()
                 found["device_used"] = total - free
                 if not self._reported:

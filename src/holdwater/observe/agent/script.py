@@ -49,8 +49,7 @@ def run_words(attach: Attach) -> None:
         _finish(session)
         return
     # here the exception holds the script's frames no more
-    session.channel.state = "ended"
-    leave_at_once(restart, session.steps)
+    leave_at_once(restart, session.steps, session.channel)
 
 
 def _note_shortage(session: Session, error: BaseException) -> None:
@@ -61,10 +60,10 @@ def _note_shortage(session: Session, error: BaseException) -> None:
 
 
 def _finish(session: Session) -> None:
-    """End the session; an error in it does not change how the script ends."""
+    """End the session; an error in it, or a signal meanwhile, does not change how the script has ended."""
     try:
         session.finish()
-    except Exception as error:  # noqa: BLE001 - the observer never kills what it observes
+    except BaseException as error:  # noqa: BLE001 - the observer never kills what it observes
         sessions.say(f"the end of the run could not be observed: {error!r}")
 
 

@@ -5,6 +5,7 @@ Everything here runs inside the training process, so it is short: a step costs a
 """
 
 import contextlib
+import functools
 import math
 import os
 import time
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from holdwater.observe.agent.answers import GRAIN, Answers
 from holdwater.observe.agent.counting import Counting, Purpose
 from holdwater.observe.agent.endings import GoOn, StopRun, StopShort, say
-from holdwater.observe.agent.harmless import harmless, is_the_scripts
+from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.processes import named_processes
 from holdwater.observe.agent.readings import Readings
 from holdwater.observe.agent.window import Standing, Window, seen_at_once
 from holdwater.probes.record import LookRecord
 from holdwater.process.channel import Channel, Source
+from holdwater.signal_errors import is_the_scripts
 
 __all__ = ["GoOn", "Session", "StopRun", "StopShort", "begin", "current", "say", "step"]
 
@@ -92,7 +94,7 @@ class Session:
         self._answers = Answers(folder, self.channel)
         self._read, self._inventory = harmless(self.read, self._give_up), harmless(self._answers.give_inventory)
         self.channel.state = "running"
-        os.register_at_fork(after_in_child=self._leave)
+        os.register_at_fork(after_in_child=functools.partial(self.__dict__.update, forked=True))
 
     def step(self, source: Source = "holdwater.step") -> None:
         """Count a step of the training loop."""
@@ -188,7 +190,7 @@ class Session:
                 self._turn_window(self._window)
             elif self._counts.busy:
                 self._go_on_counting()
-            elif asked > self._answers.answered and (self.folder / f"window-{asked}").exists():
+            elif asked > self._answers.answered and os.access(self.folder / f"window-{asked}", os.F_OK):
                 self._open_window(asked)
             elif self._counts.has_enough and self._answers.is_experiment(asked):
                 self._answers.leave(self.steps, asked, self._experiment(asked), time.perf_counter() - began)
@@ -217,10 +219,12 @@ class Session:
     def _abandon(self) -> None:
         """End a window that has failed, and switch everything of it off."""
         window, self._window, self._counting = self._window, None, None
-        with self._readings.without_own(heap=self._reads_heap):
-            self._counts.abandon()
-        if window is not None:
-            window.abandon()
+        try:
+            with self._readings.without_own(heap=self._reads_heap):
+                self._counts.abandon()
+        finally:
+            if window is not None:
+                window.abandon()
 
     def _answer_last(self) -> None:
         """The script has ended: end a window if one is open, else count, and say what has grown."""
@@ -240,7 +244,7 @@ class Session:
                 return
             answer = self._counts.as_answer(census, before, at_end=True)
             self._answers.leave(self.steps, window.number, answer | {"explanation": window.as_json()}, 0.0)
-        except Exception as error:  # noqa: BLE001 - as while it ran
+        except Exception as error:  # noqa: BLE001 - as while it ran; nothing of the script could catch it now
             self._abandon()
             self._answers.leave(self.steps, asked, {"error": repr(error)}, 0.0)
 
@@ -366,12 +370,8 @@ class Session:
     def _give_up(self, error: Exception) -> None:
         """Stop reading, and report it once; steps are still counted."""
         self._due_at = NEVER
-        if self.folder.exists():  # else the watcher has ended, and has reported why
+        if os.access(self.folder, os.F_OK):  # else the watcher has ended, and has reported why
             say(f"this run is not observed any more: {error!r}")
-
-    def _leave(self) -> None:
-        """Switch off in a forked child: it is not the run."""
-        self.forked = True
 
 
 _current: Session | None = None

@@ -1,11 +1,12 @@
 """Record the names of shared memory that a script creates: a file that no process holds shows no owner."""
 
-import contextlib
 import functools
 import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from holdwater.signal_errors import suppressed
 
 NOTED = "shared-memory"
 """The file in a session's folder that holds the names, one a line."""
@@ -25,7 +26,7 @@ def watch_shared_memory(folder: Path, module: ModuleType) -> None:
     def noted(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the class is the standard library's
         """Create or open it, and record its name if it was created."""
         original(self, *args, **kwargs)
-        with contextlib.suppress(Exception):  # a failed record must not reach the script
+        with suppressed(Exception):  # a failed record must not reach the script
             if kwargs.get("create", args[1] if len(args) > 1 else False):
                 line = f"{self._name.lstrip('/')}\n"  # `name` may be a property of a user's subclass
                 file = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

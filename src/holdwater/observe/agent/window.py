@@ -20,6 +20,7 @@ from holdwater.attribution.traits import loaded_libraries
 from holdwater.attribution.user_code import users_modules
 from holdwater.observe.agent.processes import named_processes, native_threads
 from holdwater.observe.agent.recompiles import recompilations
+from holdwater.signal_errors import suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,12 +200,13 @@ class Window:
 
     def abandon(self) -> None:
         """Switch everything off, and release what was watched."""
-        trace, self._trace = self._trace, None
-        if trace is not None:
-            trace.stop()
-        for stop in (self._capture.stop, self._device.abandon, self._gains.forget):
-            with contextlib.suppress(Exception):  # switch off the others too
-                stop()
+        with contextlib.ExitStack() as stack:  # one that fails does not keep the others from being switched off
+            for stop in (self._gains.forget, self._device.abandon, self._capture.stop):
+                stack.enter_context(suppressed(Exception))
+                stack.callback(stop)
+            if self._trace is not None:
+                self._trace.stop()
+        self._trace = None
 
     def as_json(self) -> dict[str, Any]:
         """The result, for the watcher."""
@@ -317,10 +319,11 @@ class Window:
             most = self._allowed
         heap = self._heap if not waits or self._component == "host.native" else None
         trace = LineTrace(growing, heap, most_seconds=most)
-        self._turns = 0
+        self._turns, self._trace = 0, trace  # before it starts: a signal handler may raise meanwhile
         if profiler_in_use() is None and trace.start():
-            self._trace = trace
-        elif not any("not traced" in reason for reason in self._missing):
+            return
+        self._trace = None
+        if not any("not traced" in reason for reason in self._missing):
             self._missing.append("another trace function is set (a debugger?), so lines were not traced")
 
     def _has_traced(self, trace: LineTrace, *, came: bool) -> bool:
@@ -333,8 +336,8 @@ class Window:
 
     def _keep_heap(self, trace: LineTrace) -> None:
         """Record the lines at which the heap has grown, before anything is counted."""
-        self._trace = None
         trace.stop()
+        self._trace = None
         self._heap_seen = {"heap": _heap_rows(trace), "traced_steps": self._turns}
 
     def _stop_trace(self) -> None:
@@ -344,8 +347,8 @@ class Window:
             if trace is not None:
                 self._keep_heap(trace)
             return
-        self._trace = None
         trace.stop()
+        self._trace = None
         if trace.gave_up:
             self._missing.append("steps took much longer while lines were traced, so tracing was ended")
         lines = {

@@ -18,9 +18,10 @@ from holdwater.actions.perform import trim
 from holdwater.attribution.user_code import users_modules
 from holdwater.errors import ActionError
 from holdwater.observe.agent.counting import Counting
-from holdwater.observe.agent.harmless import harmless, is_the_scripts
+from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.session import Session
 from holdwater.probes.children import private_resident
+from holdwater.signal_errors import is_the_scripts, not_the_scripts
 
 BATCHES = 16
 """Batches (or messages) between the first two counts."""
@@ -69,7 +70,7 @@ class WorkerAgent:
         try:
             claim = self._session.folder / f"worker-{self._handled}.claim"
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
+        except not_the_scripts(FileExistsError):
             return
         from multiprocessing.util import Finalize  # noqa: PLC0415 - a worker has it loaded
 
@@ -160,7 +161,7 @@ class WorkerAgent:
                 if not counts.busy:
                     counts.begin(counts.gains.compare, purpose="end", period=0.0)
                 self._count(counts, to_the_end=True)
-        except Exception:  # noqa: BLE001 - as in `tick`
+        except Exception:  # noqa: BLE001 - as in `tick`; nothing of the script could catch it now
             self._counts = None
         channel = self._session.channel
         if channel.get("worker_pid") == os.getpid():
