@@ -99,7 +99,7 @@ class TestDatasets:
 
         assert alive() is None
         assert loaders.datasets() == []
-        assert loaders._seen == {}
+        assert loaders._datasets == {}
 
     def test_a_length_that_raises_reaches_nobody(self, loaders: Loaders) -> None:
         """A stream that does not know its length is read as without us."""

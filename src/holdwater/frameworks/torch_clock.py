@@ -9,6 +9,7 @@ import functools
 import sys
 import weakref
 from collections import UserDict
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from holdwater.frameworks.loader_workers import hand_over
 from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.session import Session
 from holdwater.observe.agent.worker import WorkerAgent
+from holdwater.signal_errors import not_the_scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,6 +137,18 @@ class TorchClock:
         self._session.step("torch")
 
 
+@dataclass(slots=True)
+class _Dataset:
+    """A dataset that is iterated."""
+
+    reach: "Callable[[], object | None]" = lambda: None
+    """Returns it; None if it was freed."""
+    seen: bytearray | None = None
+    """Which rows were visited; None before the first."""
+    length: int | None = None
+    """None if no sampler has asked for it."""
+
+
 class Loaders:
     """Counts the epochs of a script's loaders, the first visits of samples, and new shapes of batches."""
 
@@ -145,11 +159,8 @@ class Loaders:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._seen: dict[int, bytearray] = {}
-        """The visited rows of each live dataset, by its identity."""
-        self._datasets: dict[int, Callable[[], object | None]] = {}
-        self._lengths: dict[int, int] = {}
-        """The lengths of live datasets that a sampler has asked for, by their identity."""
+        self._datasets: dict[int, _Dataset] = {}
+        """Live datasets, by their identity."""
         self._rows = 0
         """Rows of all datasets that were iterated, including those that were freed."""
         self._shapes: set[object] = set()
@@ -157,7 +168,7 @@ class Loaders:
 
     def datasets(self) -> list[object]:
         """The live datasets that were iterated."""
-        return [found for reach in self._datasets.values() if (found := reach()) is not None]
+        return [found for one in list(self._datasets.values()) if (found := one.reach()) is not None]
 
     def watch(self, module: ModuleType) -> None:
         """Hook all loaders (module `torch.utils.data.dataloader`)."""
@@ -217,17 +228,15 @@ class Loaders:
     def _note_length(self, item: object, size: int) -> None:
         """Record the length of a dataset."""
         if not self._session.forked and id(item) in self._datasets:
-            self._lengths[id(item)] = size
+            self._datasets[id(item)].length = size
 
     def _note(self, iterator: Any, index: Any) -> None:  # noqa: ANN401 - a loader's own
         """Record first visits of samples."""
         if self._session.forked or not is_a(index, list):
             return
         dataset = iterator._dataset  # noqa: SLF001 - there is no public name
-        key = id(dataset)
-        seen = self._seen.get(key)
-        if seen is None:
-            seen = self._begin(key, dataset)
+        known = self._datasets.setdefault(id(dataset), _Dataset())
+        seen = self._begin(known, dataset) if known.seen is None else known.seen
         for number in list.__iter__(index):
             if type(number) is not int or not 0 <= number < self.MOST:
                 continue
@@ -252,29 +261,24 @@ class Loaders:
         if self._session.forked or dataset is None:
             return
         key = id(dataset)
-        if key in self._datasets and self._datasets[key]() is dataset:
+        known = self._datasets.setdefault(key, _Dataset())
+        if known.reach() is dataset:
             return
+        # another dataset may get its identity; not in Python: what a signal handler raised there would be lost
+        forget = functools.partial(self._datasets.pop, key)
         try:
-            self._datasets[key] = weakref.ref(dataset, lambda _: self._forget(key))
-        except TypeError:  # such as a list: it lives as long as a loader of it
-            reach = weakref.ref(loader, lambda _: self._forget(key))
-            self._datasets[key] = lambda: namespace_of(reach()).get("dataset")
+            known.reach = weakref.ref(dataset, forget)
+        except not_the_scripts(TypeError):  # such as a list: it lives as long as a loader of it
+            reach = weakref.ref(loader, forget)
+            known.reach = lambda: namespace_of(reach()).get("dataset")
 
-    def _forget(self, key: int) -> None:
-        """A dataset was freed; another may get its identity."""
-        self._datasets.pop(key, None)
-        self._seen.pop(key, None)
-        self._lengths.pop(key, None)
-
-    def _begin(self, key: int, dataset: Any) -> bytearray:  # noqa: ANN401
+    def _begin(self, known: _Dataset, dataset: Any) -> bytearray:  # noqa: ANN401
         """Begin to record the rows of a dataset."""
-        size = self._lengths.get(key)
-        if size is None:
-            size = _length_of(dataset)
-        self._seen[key] = bytearray(min(size, self.MOST))
+        size = _length_of(dataset) if known.length is None else known.length
+        known.seen = bytearray(min(size, self.MOST))
         self._rows += size
         self._session.channel.put("samples_total", self._rows)
-        return self._seen[key]
+        return known.seen
 
 
 def _length_of(dataset: Any) -> int:  # noqa: ANN401 - any dataset
