@@ -9,6 +9,7 @@ script is on, ours is not started, since it would replace it.
 Source: memray documentation, `Tracker` (Bloomberg, Apache-2.0).
 """
 
+import _thread
 import logging
 import os
 import random
@@ -65,7 +66,8 @@ class Capture:
         self._tracker: Any = None
         self._memray: Any = None
         self._proxy: _LockProxy | None = None
-        self._starting, self._given_up = threading.Lock(), False
+        self._given_up = False
+        """Whether a signal handler has raised while the recording was being begun."""
 
     def load(self) -> str | None:
         """Import memray; return why that is not possible, None if it is."""
@@ -90,21 +92,24 @@ class Capture:
         if _free(self.file.parent) < LEAST_FREE:
             return f"there is too little space in {self.file.parent}, so allocations were not recorded"
         failures: list[str] = []
-        thread = threading.Thread(target=self._enter, args=(failures,))
+        begun = threading.Lock()
+        begun.acquire()
         try:
-            thread.start()
-            thread.join()
-        except BaseException:  # a signal handler's: what the thread has begun by now, `stop` ends
+            _thread.start_new_thread(self._enter, (failures, begun))  # `threading` loses what a signal handler raises
+            begun.acquire()
+        except BaseException:
             self._given_up = True
-            with self._starting:
-                raise
+            raise
         return failures[0] if failures else None
 
-    def _enter(self, failures: list[str]) -> None:
+    def _enter(self, failures: list[str], begun: threading.Lock) -> None:
         """Begin, on a separate thread: memray knows the running functions only of other threads."""
-        with self._starting:
-            if not self._given_up:
-                self._begin(failures)
+        try:
+            self._begin(failures)
+            if self._given_up:
+                self.stop()
+        finally:
+            begun.release()
 
     def _begin(self, failures: list[str]) -> None:
         """Begin to record; a reason why that is not possible is added to the failures."""

@@ -8,6 +8,7 @@ from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
 from holdwater.attribution.kinds import is_a, namespace_of
+from holdwater.signal_errors import not_the_scripts
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # noqa: PTH120, PTH100 - light
 _LIBRARIES = tuple({
@@ -29,7 +30,10 @@ def is_users(file: str) -> bool:
         return False
     if _is_librarys(file):  # most are, and following links takes 30 µs: a process has two thousand modules
         return False
-    return not _is_librarys(os.path.realpath(file))
+    try:
+        return not _is_librarys(os.path.realpath(file, strict=True))
+    except not_the_scripts(OSError):  # a file that is gone, or within an archive
+        return not _is_librarys(os.path.realpath(file))
 
 
 def _is_librarys(path: str) -> bool:
