@@ -49,6 +49,8 @@ def lost_by(hook: Callable[[], object], *, prepare: Callable[[], object] = lambd
     raising, lost = _Raising(), list[str]()
     before = signal.signal(signal.SIGALRM, ring)
     try:
+        prepare()
+        hook()  # what it imports is loaded now: an import catches each OSError
         while True:
             prepare()
             raising.place = None
