@@ -15,11 +15,11 @@ Place = tuple[CodeType, int, str, CodeType, int]
 """A code object with the position in it, the event, and the same of the innermost function of ours."""
 
 
-class Due(TimeoutError):
+class DueError(TimeoutError):
     """What the handler raises, as the idiom does it."""
 
 
-class AnyDue(Due, RuntimeError, ValueError, KeyError, TypeError):
+class AnyDueError(DueError, RuntimeError, ValueError, KeyError, TypeError):
     """What it raises in a function of ours: whatever of these that catches, it catches this.
 
     Not in a library: `threading.current_thread`, for one, catches each KeyError.
@@ -31,9 +31,9 @@ def is_ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__", "")).startswith("holdwater")
 
 
-def ring(number: int, frame: FrameType) -> None:
+def ring(number: int, frame: FrameType | None) -> None:
     """Handle a signal."""
-    raise AnyDue if is_ours(frame) else Due
+    raise AnyDueError if frame is not None and is_ours(frame) else DueError
 
 
 def lost_by(hook: Callable[[], object], *, prepare: Callable[[], object] = lambda: None) -> tuple[int, list[str]]:
@@ -75,7 +75,7 @@ class _Raising:
         sys.setprofile(self._look)
         try:
             hook()
-        except Due:
+        except DueError:
             return True
         finally:
             sys.setprofile(None)

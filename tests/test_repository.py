@@ -1,6 +1,7 @@
 """Rules of the repository that no other tool checks: sizes, names, light imports, what the wheel holds."""
 
 import ast
+import builtins
 import importlib
 import re
 import subprocess
@@ -67,6 +68,43 @@ def test_no_module_assigns_to_a_global_of_another() -> None:
                 if isinstance(target, ast.Attribute) and isinstance(owner, ast.Name) and owner.id in modules:
                     found.append(f"{path.name}:{target.lineno}")
     assert found == []
+
+
+def test_what_a_signal_handler_raises_is_caught_nowhere() -> None:
+    """Code that runs in a script's process catches by `signal_errors`; elsewhere, no handler of a script is called."""
+    ours_alone = (  # processes of ours, and a module that is only imported in a script's
+        *("cli", "config", "report", "supervise/scripts", "supervise/restart_loop", "supervise/script_imports"),
+        *("process/fork_server", "process/spawn", "process/channel_folder", "process/forking", "process/witness"),
+        *("process/signals", "observe/questions", "observe/explainer", "observe/news", "observe/candidates"),
+        *("observe/watcher", "observe/observed_run", "probes/outside", "probes/kills", "attribution/source"),
+        *("attribution/recorded", "store/in_memory_checkpoint", "policy/restarts", "train", "signal_errors"),
+    )
+    after_the_script = {  # nothing of it could catch anything there
+        *("session.py:_answer_last", "worker.py:_end", "finalizing.py:free_users_modules"),
+        *("restart_context.py:leave_at_once", "restart_context.py:flush_files"),
+    }
+    passing = {"session.py:_answer", "worker.py:tick", "recovering_step.py:_try"}  # they raise it again
+    found = set()
+    for path in MODULES:
+        if str(path.relative_to(ROOT / "src" / "holdwater").with_suffix("")).startswith(ours_alone):
+            continue
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef) and any(map(_catches_a_handlers, ast.walk(function))):
+                found.add(f"{path.name}:{function.name}")
+    assert found == after_the_script | passing
+
+
+def _catches_a_handlers(node: ast.AST) -> bool:
+    """Whether an `except` clause or a call of `suppress` names one of Python's own classes of exceptions."""
+    kinds: list[ast.expr] = []
+    if isinstance(node, ast.ExceptHandler):
+        kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type or ast.Name("BaseException")]
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"suppress", "contextlib.suppress"}:
+        kinds = node.args
+    names = {kind.id for kind in kinds if isinstance(kind, ast.Name)}
+    usual = {"ImportError", "NameError", "StopIteration", "GeneratorExit", "BaseException"}  # a handler's are not
+    own = [getattr(builtins, name, None) for name in names - usual]
+    return any(isinstance(kind, type) and issubclass(kind, BaseException) for kind in own)
 
 
 def test_old_names_are_gone() -> None:

@@ -95,7 +95,9 @@ class Capture:
         begun = threading.Lock()
         begun.acquire()
         try:
-            _thread.start_new_thread(self._enter, (failures, begun))  # `threading` loses what a signal handler raises
+            _thread.start_new_thread(
+                self._enter, (failures, begun)
+            )  # `threading` loses what a signal handler raises
             begun.acquire()
         except BaseException:
             self._given_up = True

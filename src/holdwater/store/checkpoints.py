@@ -8,15 +8,14 @@ manifest is never resumed from, and never stops a resume from an older one.
 import hashlib
 import json
 import os
-import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from holdwater.errors import CheckpointError
-from holdwater.signal_errors import is_the_scripts, not_the_scripts
+from holdwater.signal_errors import not_the_scripts
+from holdwater.store.folders import make_folder, remove_folder
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -76,14 +75,14 @@ class CheckpointFolder:
         target = self.folder / f"step-{step:08}"
         aside = self.folder / f"{_WRITING}{target.name}-{os.getpid()}"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             self._recover()
             self._sweep()
             aside.mkdir()
             self._fill(aside, files, {"step": step, "best": best, "state": dict(state)})
             self._put_in_place(aside, target)
         except not_the_scripts(Exception) as error:
-            _remove(aside)
+            remove_folder(aside)
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise CheckpointError(f"the checkpoint {target} cannot be written: {reason}") from error
         self._prune(written=target, best=best)
@@ -129,7 +128,7 @@ class CheckpointFolder:
     def _sweep(self) -> None:
         """Remove what a killed writer left behind."""
         for path in self.folder.glob(f"{_WRITING}*"):
-            _remove(path)
+            remove_folder(path)
 
     def _put_in_place(self, aside: Path, target: Path) -> None:
         """Rename a finished checkpoint; one of the same step stays until the new one is in its place."""
@@ -138,14 +137,14 @@ class CheckpointFolder:
             target.rename(replaced)
         aside.rename(target)
         _sync(self.folder)
-        _remove(replaced)
+        remove_folder(replaced)
 
     def _recover(self) -> None:
         """Restore a checkpoint whose replacement was killed between the two renames."""
         for replaced in self.folder.glob(f"{_REPLACED}*"):
             target = self.folder / replaced.name.removeprefix(_REPLACED)
             if os.access(target, os.F_OK):
-                _remove(replaced)
+                remove_folder(replaced)
             else:
                 replaced.rename(target)
 
@@ -156,21 +155,7 @@ class CheckpointFolder:
         kept = {written, *whole[-self._keep :], *bests[-1:]}
         for path in whole:
             if path not in kept:
-                _remove(path)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder as far as that is possible; it may be absent."""
-    if sys.version_info >= (3, 12):
-        shutil.rmtree(folder, onexc=_go_on)
-    else:
-        shutil.rmtree(folder, onerror=_go_on)
-
-
-def _go_on(*_: object) -> None:
-    """Go on with the other files after an error, unless the script's signal handler raised it."""
-    if is_the_scripts(sys.exception()):
-        raise  # noqa: PLE0704 - called while it is handled
+                remove_folder(path)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

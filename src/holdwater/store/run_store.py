@@ -23,6 +23,7 @@ from holdwater.detectors.verdict import Verdict
 from holdwater.errors import StoreError
 from holdwater.policy.decision import Decision
 from holdwater.signal_errors import not_the_scripts
+from holdwater.store.folders import make_folder
 from holdwater.store.history import read_samples
 from holdwater.store.schema import COLUMNS, create_tables, database_path
 from holdwater.timeline.buckets import Buckets, thin
@@ -64,7 +65,7 @@ class RunStore:
         self._pid, self._writing = os.getpid(), threading.Lock()
         try:
             if kept:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             database = self.path if kept else ":memory:"
             self._connection = sqlite3.connect(database, isolation_level=None, timeout=10, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")

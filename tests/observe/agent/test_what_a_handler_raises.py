@@ -152,7 +152,11 @@ class TestWorker:
                 session.channel.put("workers_asked", session.channel.get("workers_asked") + 1)
             agents[0]._next = 0
 
-        places, lost = lost_by(lambda: agents[0].tick(), prepare=ask)
+        def tick() -> None:
+            """A batch was made."""
+            agents[0].tick()
+
+        places, lost = lost_by(tick, prepare=ask)
 
         assert lost == []
         assert places > 40
