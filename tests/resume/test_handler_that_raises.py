@@ -1,5 +1,6 @@
 """What a script's signal handler raises while its state is kept or restored reaches the script, at every place."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from tests.stand_in_session import EndsAt
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a file that was opened just before
 
 
-def test_a_checkpoint_is_written_and_read(tmp_path: Path) -> None:
+def test_a_checkpoint_is_written_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is complete, or the one before is the newest."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # it takes most of the time
     folder, step = CheckpointFolder(tmp_path, keep=2), 0
 
     def keep() -> None:
