@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -36,53 +36,60 @@ def train(steps):
 KEEPS, MAKES = SCRIPT.splitlines().index("        rows.append(hidden.detach()[:16])") + 1, 14
 
 
-@pytest.fixture
-def explained(observe: Observe) -> tuple["subprocess.CompletedProcess[str]", dict[str, Any]]:
-    """400 steps of the script."""
-    return observe(SCRIPT + "train(400)\n", "--report", "r.html", "--out", "run")
+class Explained(NamedTuple):
+    """400 steps of the script, under the installed command."""
+
+    done: "subprocess.CompletedProcess[str]"
+    verdict: dict[str, Any]
+    folder: Path
+
+
+@pytest.fixture(scope="class")
+def explained(tmp_path_factory: pytest.TempPathFactory) -> Explained:
+    """One run, which several tests look at."""
+    folder = tmp_path_factory.mktemp("explained")
+    (folder / "script.py").write_text(SCRIPT + "train(400)\n", encoding="utf-8")
+    program = str(Path(sys.executable).with_name("holdwater"))
+    command = [program, "run", "--json", "v.json", "--quiet", "--report", "r.html", "--out", "run", "script.py"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+    return Explained(done, json.loads((folder / "v.json").read_text(encoding="utf-8")), folder)
 
 
 @pytest.mark.alone
 class TestExplain:
     """Who allocates, and who holds it."""
 
-    def test_names_the_holder_and_the_line(
-        self, explained: tuple["subprocess.CompletedProcess[str]", dict[str, Any]], tmp_path: Path
-    ) -> None:
+    def test_names_the_holder_and_the_line(self, explained: Explained) -> None:
         """In the verdict, in the report, and with the cure."""
-        _, verdict = explained
-        finding = verdict["findings"][0]
+        finding = explained.verdict["findings"][0]
         held, made = finding["sites"][:2]
 
         assert (finding["verdict"], finding["component"]) == ("leak", "host.tensors")
         assert (held["role"], held["name"], held["kind"], held["line"]) == ("held", "rows", "list", KEEPS)
-        assert (made["role"], made["line"], made["file"]) == ("allocated", MAKES, str(tmp_path / "script.py"))
+        assert (made["role"], made["line"], made["file"]) == (
+            "allocated",
+            MAKES,
+            str(explained.folder / "script.py"),
+        )
         assert made["bytes_per_step"] == pytest.approx(finding["rate"]["bytes_per_step"], rel=0.1)
         assert finding["explained"] > 0.8
         assert finding["pattern"] == "view-keeps-base"
-        assert "rows.append" in (tmp_path / "r.html").read_text(encoding="utf-8")
+        assert "rows.append" in (explained.folder / "r.html").read_text(encoding="utf-8")
 
-    def test_is_there_within_sixty_steps_of_the_verdict(
-        self, explained: tuple["subprocess.CompletedProcess[str]", dict[str, Any]]
-    ) -> None:
+    def test_is_there_within_sixty_steps_of_the_verdict(self, explained: Explained) -> None:
         """And says what it cost; how much that may be, `benchmarks/explanations.py` holds."""
-        _, verdict = explained
-        finding = verdict["findings"][0]
+        finding = explained.verdict["findings"][0]
 
         assert finding["explained_step"] - finding["detected_step"] <= 60
-        assert verdict["overhead"]["attribution_seconds"] > 0
+        assert explained.verdict["overhead"]["attribution_seconds"] > 0
 
-    def test_changes_no_bit_of_a_loss(
-        self, explained: tuple["subprocess.CompletedProcess[str]", dict[str, Any]], tmp_path: Path
-    ) -> None:
+    def test_changes_no_bit_of_a_loss(self, explained: Explained) -> None:
         """The same script without holdwater."""
-        done, _ = explained
-
         plain = subprocess.run(
-            [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+            [sys.executable, "script.py"], cwd=explained.folder, capture_output=True, text=True, check=True
         )
 
-        assert done.stdout == plain.stdout
+        assert explained.done.stdout == plain.stdout
 
     def test_survives_the_death_of_the_process(self, observe: Observe, tmp_path: Path) -> None:
         """Killed a moment after the window was closed."""

@@ -243,7 +243,6 @@ for n in range(30):
 
         assert verdict["steps"] == 30
 
-    @pytest.mark.alone
     def test_time_is_the_clock_where_nothing_steps(self, observe: Observe) -> None:
         """A script without an optimizer is judged by the clock, once it has run for more than half a minute."""
         done, verdict = observe("import time\nkept = []\nfor _ in range(720):\n"
@@ -252,7 +251,6 @@ for n in range(30):
         assert (done.returncode, verdict["steps"], verdict["step_source"]) == (0, 0, "time")
         assert verdict["verdict"] == "leak"
 
-    @pytest.mark.alone
     def test_loading_is_no_leak(self, observe: Observe) -> None:
         """A script that loads 160 MB for some seconds, computes, and ends."""
         done, verdict = observe("import time\nkept = []\nfor _ in range(80):\n"
@@ -290,7 +288,6 @@ for n in range(30):
         assert not (tmp_path / "v.json").exists()
 
 
-@pytest.mark.alone
 class TestABuildForCudaWithoutADriver:
     """PyTorch as the registry gives it, on a machine without a GPU."""
 

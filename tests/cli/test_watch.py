@@ -7,19 +7,16 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from holdwater.observe.candidates import training_process
 
 
-@pytest.mark.alone
 class TestWatch:
     """`holdwater watch`: the same from outside."""
 
     def test_reports_a_leak_of_a_running_process(self, tmp_path: Path) -> None:
         """By its command line; the process ends while it is watched."""
         script = tmp_path / "finetune_me.py"
-        script.write_text("import time\nkept = []\nfor _ in range(1100):\n"
+        script.write_text("import time\nkept = []\nfor _ in range(800):\n"
                           "    kept.append(bytearray(500_000)); time.sleep(0.05)\n")  # fmt: skip
         program = str(Path(sys.executable).with_name("holdwater"))
         process = subprocess.Popen([sys.executable, str(script)])
