@@ -55,10 +55,10 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> Explained:
     return Explained(done, json.loads((folder / "v.json").read_text(encoding="utf-8")), folder)
 
 
-@pytest.mark.alone
 class TestExplain:
     """Who allocates, and who holds it."""
 
+    @pytest.mark.alone
     def test_names_the_holder_and_the_line(self, explained: Explained) -> None:
         """In the verdict, in the report, and with the cure."""
         finding = explained.verdict["findings"][0]
@@ -76,6 +76,7 @@ class TestExplain:
         assert finding["pattern"] == "view-keeps-base"
         assert "rows.append" in (explained.folder / "r.html").read_text(encoding="utf-8")
 
+    @pytest.mark.alone
     def test_is_there_within_sixty_steps_of_the_verdict(self, explained: Explained) -> None:
         """And says what it cost; how much that may be, `benchmarks/explanations.py` holds."""
         finding = explained.verdict["findings"][0]
@@ -83,6 +84,7 @@ class TestExplain:
         assert finding["explained_step"] - finding["detected_step"] <= 60
         assert explained.verdict["overhead"]["attribution_seconds"] > 0
 
+    @pytest.mark.alone
     def test_changes_no_bit_of_a_loss(self, explained: Explained) -> None:
         """The same script without holdwater."""
         plain = subprocess.run(
@@ -206,6 +208,7 @@ class TestExplain:
         assert finding["explained"] > 0.5
         assert finding["chain"][0].startswith("inside the process `ForkProcess-1` of multiprocessing")
 
+    @pytest.mark.alone
     def test_names_the_call_that_registers_a_hook(self, observe: Observe) -> None:
         """A lambda is registered at each step: the table of hooks holds it, and the user's own call puts it there."""
         script = """
@@ -283,6 +286,7 @@ class TestExplain:
         assert finding["sites"][0]["name"] == "kept"
         assert any("memray itself" in reason for reason in finding["missing"])
 
+    @pytest.mark.alone
     def test_a_script_that_ends_in_the_first_step_of_a_window_has_its_own_end(self, observe: Observe) -> None:
         """The verdict is there, and so is the script's own mistake."""
         script = """

@@ -9,7 +9,6 @@ import pytest
 
 from zoo.labels import Label, read_labels
 
-pytestmark = pytest.mark.alone
 BY_NAME = {label.script.stem: label for label in read_labels()}
 PAIRS = [
     BY_NAME[name]

@@ -18,8 +18,7 @@ _MRO, _NAME, _QUALNAME, _MODULE, _FLAGS, _CLASS_DICT = (
 )
 _MODULE_DICT: Any = vars(types.ModuleType)["__dict__"]
 UNREADABLE = (RuntimeError, AttributeError, TypeError, ValueError, LookupError)
-"""What Python, torch and C libraries raise for an object that cannot be read; what a signal handler of the program
-raises meanwhile is usually of another class, and is not taken."""
+"""What Python, torch and C libraries raise for an object that cannot be read."""
 _ON_THE_HEAP = 1 << 9
 """The flag of a class that was created at run time (`Py_TPFLAGS_HEAPTYPE`)."""
 
