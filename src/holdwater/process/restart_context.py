@@ -20,6 +20,7 @@ from typing import Any, NoReturn, Self
 from holdwater.process.channel import Channel
 from holdwater.process.finalizing import free_users_modules
 from holdwater.process.signals import FORWARDED
+from holdwater.signal_errors import suppressed
 
 VARIABLE = "HOLDWATER_RESTART"
 """The environment variable that carries it; children of the process must not see it."""
@@ -300,5 +301,5 @@ def flush_each(files: Iterable[Any]) -> None:
         files: Open or closed, or None.
     """
     for file in files:
-        with contextlib.suppress(Exception):
+        with suppressed(Exception):
             file.flush()

@@ -6,13 +6,13 @@ Compared by content: an attribute is covered if its value, or its bytes, occur a
 import zlib
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 
 from holdwater.resume.fingerprint import PLAIN, WITH_ITEMS, compared, in_any_order, is_users, isinstance_exactly
+from holdwater.signal_errors import suppressed
 
 KINDS = (np.float32, np.float64, np.int32, np.int64)
 """Types as which a number of a state may lie in an array."""
@@ -60,7 +60,7 @@ def contents(state: object) -> set[object]:
 def _of_items(items: Any) -> set[object]:  # noqa: ANN401 - a container
     """What a container is when it is compared as a whole: the state of a generator, a set, an array."""
     found: set[object] = {in_any_order(items), *_as_arrays(items)}
-    with suppress(TypeError):  # it holds something that has no hash
+    with suppressed(TypeError):  # it holds something that has no hash
         found.add(hash(items))
     return found
 
@@ -70,7 +70,7 @@ def _as_arrays(items: Iterable[Any]) -> set[object]:
     numbers = list(items)
     if not all(type(one) in {int, float, bool} for one in numbers):
         return set()
-    with suppress(OverflowError), np.errstate(all="ignore"):
+    with suppressed(OverflowError), np.errstate(all="ignore"):
         return {zlib.crc32(np.asarray(numbers).astype(kind).tobytes()) for kind in KINDS}
     return set()
 

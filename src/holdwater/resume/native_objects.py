@@ -12,6 +12,8 @@ import zlib
 from decimal import Decimal
 from typing import Any
 
+from holdwater.signal_errors import not_the_scripts
+
 BUFFERS = (bytearray, memoryview, array.array, ctypes._SimpleCData.__mro__[1])  # noqa: SLF001 - it has no public name
 CACHED = type(functools.lru_cache(len))
 
@@ -33,7 +35,7 @@ def native_state(value: Any) -> object:  # noqa: ANN401 - anything
         if kind is CACHED:
             return value.cache_info().misses
         return _named_state(value)
-    except Exception:  # noqa: BLE001 - closed, released, of another thread
+    except not_the_scripts(Exception):  # closed, released, of another thread
         return object()
 
 

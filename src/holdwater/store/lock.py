@@ -44,7 +44,7 @@ def hold(folder: Path, warn: Callable[[str], None] = log.warning) -> Iterator[No
     with ExitStack() as closing:
         try:
             lock = closing.enter_context((folder / LOCK).open("a+"))
-        except OSError as error:
+        except not_the_scripts(OSError) as error:
             if error.errno not in FULL:
                 raise
             warn(f"{folder} has no room for a lock: make sure that no other run uses this folder")
