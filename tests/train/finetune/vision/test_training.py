@@ -13,9 +13,10 @@ from holdwater.errors import ConfigError, DataError
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.finetune.model.lora import adapters
 from holdwater.train.finetune.model.merging import write_merged
+from holdwater.train.finetune.vision.backend import CapturedVisionBackend
 from holdwater.train.finetune.vision.loading import load_to_merge
 from holdwater.train.finetune.vision.packing import PackedPictures
-from holdwater.train.finetune.vision.state import VisionState, new_vision_tuning
+from holdwater.train.finetune.vision.state import VisionState, held_out_batches, new_vision_tuning
 from holdwater.train.settings import train_settings
 from tests.small_vision_models import FAMILIES, make_vision_model
 
@@ -234,3 +235,24 @@ class TestSamples:
         assert "what is in this picture?" in begin
         assert len(written) > 0
         assert state.evaluate() == state.evaluate()
+
+
+class TestCapturedSteps:
+    """Steps whose addresses never change, which a CUDA device captures; here they run eagerly."""
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_learn_the_same(self, tmp_path: Path, family: str) -> None:
+        """As eager steps, on batches with many pictures, few and none."""
+        eager, static = made(tmp_path, family), made(tmp_path, family)
+        settings = static.settings
+        static.backend = CapturedVisionBackend(
+            static.loaded.model, settings, static.family, bits=None, cache=None
+        )
+
+        wanted, found = learn(eager, 6), learn(static, 6)
+
+        assert found == pytest.approx(wanted, rel=1e-5)
+        batch = held_out_batches(eager.held_out, settings).draw()
+        assert static.backend.evaluate(batch) == pytest.approx(
+            eager.backend.evaluate(held_out_batches(eager.held_out, settings).draw()), rel=1e-5
+        )

@@ -68,11 +68,17 @@ class AutogradStep:
     def _loss(self, inputs: Inputs) -> Tensor:
         """The weighted sum of cross-entropies."""
         with self._narrow():
-            return packed_loss(self._model, self._packed(inputs), chunk=CHUNK)
+            return packed_loss(self._model, packed_of(inputs, self._length), chunk=CHUNK)
 
-    def _packed(self, inputs: Inputs) -> Packed:
-        """The rows, as they came."""
-        begins = inputs.spans[0].long()
-        positions = torch.arange(len(begins), device=begins.device) - begins
-        parts = (inputs.tokens, inputs.targets, positions, begins + 1, inputs.weights)
-        return Packed(*(part.view(-1, self._length) for part in parts))
+
+def packed_of(inputs: Inputs, length: int) -> Packed:
+    """The rows of a micro-batch, as they came.
+
+    Args:
+        inputs: Of the micro-batch.
+        length: Of a row, in tokens.
+    """
+    begins = inputs.spans[0].long()
+    positions = torch.arange(len(begins), device=begins.device) - begins
+    parts = (inputs.tokens, inputs.targets, positions, begins + 1, inputs.weights)
+    return Packed(*(part.view(-1, length) for part in parts))

@@ -39,7 +39,7 @@ class CapturedBackend(StaticStep):
         autocast = partial(torch.autocast, "cuda", dtype=torch.bfloat16, cache_enabled=False)
         narrow = None if is_adapted(model) else autocast  # weights that are trained are in float32
         own = AutogradStep(model, self.weights, length=length, narrow=narrow, again=step.recomputed > 0)
-        update = partial(_update, self.optimizer, largest_norm=settings.gradient_clip)
+        update = partial(update_weights, self.optimizer, largest_norm=settings.gradient_clip)
         super().__init__(own, update, rows=step.rows, length=length)
         self._settings, self._plain_model, self._narrow = settings, model, narrow or nullcontext
 
@@ -58,6 +58,13 @@ class CapturedBackend(StaticStep):
             return generate(self._plain_model, tokens, most, device=self._settings.device, padding=padding)
 
 
-def _update(optimizer: FlatAdamW, rate: Tensor, loss: Tensor, *, largest_norm: float) -> None:
-    """Change the weights."""
+def update_weights(optimizer: FlatAdamW, rate: Tensor, loss: Tensor, *, largest_norm: float) -> None:
+    """Change the weights.
+
+    Args:
+        optimizer: Of the weights.
+        rate: The learning rate of the step. Shape ().
+        loss: The mean loss of the step. Shape ().
+        largest_norm: To which gradients are scaled down.
+    """
     optimizer.step(learning_rate=rate, largest_norm=largest_norm, loss=loss)

@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from holdwater.train.finetune.attention_masks import attention_masks
-from holdwater.train.finetune.losses import chunked_cross_entropy
+from holdwater.train.finetune.data.packing import Packed
+from holdwater.train.finetune.fused.decoder import Inputs
+from holdwater.train.finetune.losses import CHUNK, chunked_cross_entropy
+from holdwater.train.finetune.model.plain_head import has_plain_head
+from holdwater.train.finetune.step.autograd import packed_of
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.packing import PackedPictures
+from holdwater.train.flat import FlatWeights
 
 Features = tuple[Tensor, ...]
 """Of one picture: those in the places of its tokens, and what is added to hidden states of early layers.
@@ -28,7 +33,92 @@ class Embedded(NamedTuple):
     pictured: Tensor
     """Which places are a picture's. Shape (rows, length)."""
     added: tuple[Tensor, ...]
-    """For the hidden states of early layers, at these places."""
+    """For the hidden states of early layers: at the pictures' places, one after another."""
+
+
+class PictureStep:
+    """Losses and gradients of a model with a frozen tower, on inputs and features that stay where they are."""
+
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - of Transformers
+        family: Family,
+        weights: FlatWeights,
+        *,
+        rows: int,
+        length: int,
+    ) -> None:
+        """Make the buffers.
+
+        Args:
+            model: On its device.
+            family: Of the model.
+            weights: Its trained ones, laid out.
+            rows: Of a micro-batch, at most.
+            length: Tokens in a row.
+        """
+        has_plain_head(model)  # is found out here, not within a step
+        self.device = str(weights.decayed.device)
+        self._model, self._family, self._weights, self._length = model, family, weights, length
+        embedding = model.get_input_embeddings().weight
+        kinds = 1 + len(getattr(model.config.vision_config, "deepstack_visual_indexes", None) or ())
+        self._axes = torch.zeros(rows, 3, length, dtype=torch.int64, device=embedding.device)
+        self._features = [embedding.new_zeros(rows, length, embedding.shape[1]) for _ in range(kinds)]
+        body = language_model(model)
+        if kinds > 1:  # the model's own way looks places up, which a captured step cannot wait for
+            body._deepstack_process = _add_everywhere  # noqa: SLF001 - there is no public name
+
+    def place(self, packed: PackedPictures, features: Sequence[Features]) -> None:
+        """Put the features of a micro-batch in the places of their tokens.
+
+        Args:
+            packed: The rows, in the host's memory.
+            features: Of their pictures, in order.
+        """
+        rows = len(packed.tokens)
+        self._axes[:rows].copy_(packed.axes)
+        places = torch.nonzero(packed.tokens.flatten() == self._family.image_token)[:, 0].to(self.device)
+        for number, buffer in enumerate(self._features):
+            flat = buffer.flatten(0, 1)
+            if number:
+                flat.zero_()
+            if features:
+                flat.index_copy_(0, places, torch.cat([one[number].to(flat) for one in features]))
+
+    def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
+        """Make the gradients of a micro-batch, or add them to those that are there; return its loss. Shape ()."""
+        if not add:
+            self._weights.clear_gradients()
+        loss = self._loss(inputs)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    @torch.no_grad()
+    def loss(self, inputs: Inputs) -> Tensor:
+        """The same loss, without gradients. Shape ()."""
+        self._model.eval()
+        loss = self._loss(inputs)
+        self._model.train()
+        return loss
+
+    def refresh(self) -> None:
+        """Nothing to do: the model computes with the weights that are trained."""
+
+    def _loss(self, inputs: Inputs) -> Tensor:
+        """The weighted sum of cross-entropies."""
+        plain = packed_of(inputs, self._length)
+        rows = len(plain.tokens)
+        pictured = plain.tokens == self._family.image_token
+        known = [buffer[:rows] for buffer in self._features]
+        hidden = torch.where(pictured[..., None], known[0], self._model.get_input_embeddings()(plain.tokens))
+        embedded = Embedded(hidden, pictured, tuple(known[1:]))
+        return _embedded_loss(self._model, self._family, plain, self._axes[:rows], embedded, chunk=CHUNK)
+
+
+def _add_everywhere(hidden: Tensor, places: Tensor, features: Tensor) -> Tensor:
+    """Add features to hidden states; they are zero where there is no picture. Shapes (rows, length, width)."""
+    del places
+    return hidden + features
 
 
 def language_model(model: Any) -> Any:  # noqa: ANN401 - of Transformers
@@ -74,22 +164,35 @@ def picture_loss(
     Returns:
         The sum, in float32. Shape ().
     """
-    body, config = language_model(model), model.config.get_text_config()
     embedded = embed(model, family, packed, features)
+    return _embedded_loss(model, family, packed, packed.axes, embedded, chunk=chunk)
+
+
+def _embedded_loss(  # noqa: PLR0913 - as `picture_loss`
+    model: Any,  # noqa: ANN401 - of Transformers
+    family: Family,
+    packed: Packed,
+    axes: Tensor,
+    embedded: Embedded,
+    *,
+    chunk: int,
+) -> Tensor:
+    """As `picture_loss`, of tokens and features that were embedded."""
+    config = model.config.get_text_config()
     inputs: dict[str, Any] = {
         "inputs_embeds": embedded.hidden,
-        "position_ids": packed.axes.transpose(0, 1) if family.has_axes else packed.positions,
+        "position_ids": axes.transpose(0, 1) if family.has_axes else packed.positions,
         "attention_mask": attention_masks(config, _mask(model, packed, embedded.pictured)),
         "use_cache": False,
     }
     if embedded.added:
         inputs |= {"visual_pos_masks": embedded.pictured, "deepstack_visual_embeds": list(embedded.added)}
-    hidden = body(**inputs).last_hidden_state.flatten(0, 1)
+    hidden = language_model(model)(**inputs).last_hidden_state.flatten(0, 1)
     targets, weights = packed.targets.flatten(), packed.weights.flatten()
     return chunked_cross_entropy(hidden, model.get_output_embeddings().weight, targets, weights, chunk=chunk)
 
 
-def _mask(model: Any, packed: PackedPictures, pictured: Tensor) -> Tensor:  # noqa: ANN401
+def _mask(model: Any, packed: Packed, pictured: Tensor) -> Tensor:  # noqa: ANN401
     """Who may look at whom; tokens of a picture of Gemma 3 see each other. Shape (rows, 1, length, length)."""
     mask = packed.mask()
     if model.config.model_type != "gemma3":

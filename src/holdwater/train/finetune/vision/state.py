@@ -16,12 +16,14 @@ from holdwater.train.finetune.model.loading import check_length
 from holdwater.train.finetune.model.lora import add_adapters
 from holdwater.train.finetune.state import TuneState, shown
 from holdwater.train.finetune.step.allocator_calls import AllocatorCalls
-from holdwater.train.finetune.vision.backend import VisionBackend
+from holdwater.train.finetune.vision.backend import CapturedVisionBackend, FeatureMaker, VisionBackend
 from holdwater.train.finetune.vision.cache import FeatureCache
 from holdwater.train.finetune.vision.corpus import PictureCorpus
 from holdwater.train.finetune.vision.examples import PassedOver, PictureExample
+from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.loading import load_vision_model, lora_config
 from holdwater.train.finetune.vision.packing import ChosenPictures, PictureBatches
+from holdwater.train.finetune.vision.sampling import describe
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.trainable import Ahead
 
@@ -31,9 +33,17 @@ AHEAD = 2
 """Micro-batches whose pictures are decoded ahead, if an example fills a row."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class VisionState(TuneState):
     """Adapters of a vision-language model in training."""
+
+    family: Family
+    """Of the model."""
+
+    @property
+    def features(self) -> FeatureMaker:
+        """Makes the features of pictures."""
+        return cast("VisionBackend | CapturedVisionBackend", self.backend).features
 
     @property
     def remarks(self) -> str:
@@ -41,7 +51,7 @@ class VisionState(TuneState):
         said = TuneState.remarks.fget(self)  # type: ignore[attr-defined] # slots make another class: no super()
         passed = self.batches.state().get("passed_over", 0)
         over = f", {passed} examples were passed over for their pictures" if passed else ""
-        return f"{said}{over}{cast('VisionBackend', self.backend).cache_remark}"
+        return f"{said}{over}{self.features.remark}"
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -64,10 +74,15 @@ class VisionState(TuneState):
         Args:
             count: Tokens to add.
         """
-        example, backend = first_readable(self.held_out), cast("VisionBackend", self.backend)
+        example = first_readable(self.held_out)
         tokenizer = self.loaded.tokenizer
-        begin, added = backend.describe(
-            example, count, most=self.settings.train_seq_length - 1, padding=tokenizer.eos_token_id or 0
+        begin, added = describe(
+            self.loaded.model,
+            self.family,
+            example,
+            count,
+            most=self.settings.train_seq_length - 1,
+            padding=tokenizer.eos_token_id or 0,
         )
         return shown(tokenizer, begin, added)
 
@@ -128,7 +143,11 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
     lora = lora_config(loaded.model, tuning)
     add_adapters(loaded.model, lora)
     learns = tuning.adapt_vision or tuning.adapt_projector
-    backend = VisionBackend(loaded.model, settings, family, bits=tuning.quantize, tower_learns=learns, cache=cache)
+    backend = (
+        CapturedVisionBackend(loaded.model, settings, family, bits=tuning.quantize, cache=cache)
+        if settings.device == "cuda" and not learns
+        else VisionBackend(loaded.model, settings, family, bits=tuning.quantize, tower_learns=learns, cache=cache)
+    )
     held_out_batches(held_out, settings).draw()  # can be evaluated
     examples = PictureBatches(
         learned, ahead=AHEAD * settings.batch_size, size=settings.batch_size, length=settings.train_seq_length,
@@ -138,13 +157,14 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
     identity = settings.identity() | {"examples": fingerprint(path), "model": name, "pictures": family.settings}
     if is_first_process():
         log.info(
-            "each step runs eagerly; %d weights are trained, the tower of pictures is %s", backend.weights.count,
-            "trained with the language model" if learns else "frozen",
+            "each step runs %s; %d weights are trained, the vision tower is %s",
+            "under autograd, and is captured" if isinstance(backend, CapturedVisionBackend) else "eagerly",
+            backend.weights.count, "trained with the language model" if learns else "frozen",
         )  # fmt: skip
     return VisionState(
         settings, tuning, loaded, lora, backend, examples, Ahead(examples, device="cpu"), held_out, identity,
         corpus=corpus, weight_client=backend.weight_client, choice=None, micro_batch=backend.rows,
-        calls=AllocatorCalls(enabled=False),
+        calls=AllocatorCalls(enabled=False), family=family,
     )  # fmt: skip
 
 
