@@ -102,10 +102,17 @@ def _plan(config: Config, options: argparse.Namespace) -> _Plan:
 
     Raises:
         NothingFits: None do.
+        NotPlanned: The model takes pictures.
         AssertionError: There is no model.
     """
     from holdwater.train.finetune.planner.largest import largest_batch, longest_rows  # noqa: PLC0415 - torch
-    from holdwater.train.finetune.planner.plan import choose_settings, planned_of, room_for_steps  # noqa: PLC0415
+    from holdwater.train.finetune.planner.plan import (  # noqa: PLC0415
+        NotPlanned,
+        choose_settings,
+        planned_of,
+        room_for_steps,
+    )
+    from holdwater.train.finetune.vision.loading import is_vision_language  # noqa: PLC0415
     from holdwater.train.settings import train_settings  # noqa: PLC0415
     from holdwater.train.supervised import keeps_weights  # noqa: PLC0415
 
@@ -113,6 +120,11 @@ def _plan(config: Config, options: argparse.Namespace) -> _Plan:
     tuning = settings.tuning
     if tuning is None:
         raise AssertionError  # the model was given
+    if is_vision_language(tuning.model):
+        raise NotPlanned(
+            f"--model {tuning.model} takes pictures, whose memory is not planned yet; train it for a few steps "
+            "with --max-memory, and read the peak from the report"
+        )
     limit = None if given is None else room_for_steps(given, with_weight_server=keeps_weights(config))[0]
     planned = planned_of(settings, tuning)
     if limit is None or not (options.max_context or options.max_batch):

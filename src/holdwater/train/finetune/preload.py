@@ -11,6 +11,7 @@ import torch
 
 from holdwater.train.finetune import PRELOADED_MODEL
 from holdwater.train.finetune.model.loading import PRELOADED, load_model
+from holdwater.train.finetune.vision.loading import is_vision_language, load_vision_model
 
 KERNELS = ("triton_kernels", "update_kernels", "quantized_kernels")
 
@@ -26,7 +27,11 @@ def preload(folder: str) -> None:
     """
     if not Path(folder).expanduser().is_dir():
         return
-    PRELOADED[folder] = load_model(folder, device="meta", dtype=torch.bfloat16).tokenizer
+    if is_vision_language(folder):
+        loaded = load_vision_model(folder, device="meta", dtype=torch.bfloat16).loaded
+    else:
+        loaded = load_model(folder, device="meta", dtype=torch.bfloat16)
+    PRELOADED[folder] = loaded.tokenizer
     if Path("/dev/nvidiactl").exists():
         for name in KERNELS:
             import_module(f"holdwater.train.finetune.fused.{name}")

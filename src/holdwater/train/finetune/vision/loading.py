@@ -10,7 +10,7 @@ import torch
 
 from holdwater.errors import ConfigError, ModelError
 from holdwater.train.finetune.model.hub import hub_is_away
-from holdwater.train.finetune.model.loading import Loaded, check_folder, import_transformers, told
+from holdwater.train.finetune.model.loading import PRELOADED, Loaded, check_folder, import_transformers, told
 from holdwater.train.finetune.model.lora import HEADS, LoraConfig, is_linear, layer_number
 from holdwater.train.finetune.model.plain_head import has_plain_head
 from holdwater.train.finetune.vision.families import FAMILIES, Family, family_of
@@ -95,7 +95,9 @@ def load_vision_model(
     local = folder.is_dir() or hub_is_away()
     try:
         config = transformers.AutoConfig.from_pretrained(where, local_files_only=local)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, local_files_only=local)
+        tokenizer = PRELOADED.get(name) or transformers.AutoTokenizer.from_pretrained(
+            where, local_files_only=local
+        )
         if device == "meta":
             with torch.device("meta"):
                 model = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype)
