@@ -27,7 +27,11 @@ def write_rows(folder: Path, count: int = 30) -> None:
         for number in range(count):
             colour = ("red", "blue")[number % 2]
             image.new("RGB", (40 + 3 * number, 120 - 2 * number), colour).save(folder / f"{number}.png")
-            row = {"image": f"{number}.png", "prompt": "what is in this picture?", "completion": f"a {colour} square"}
+            row = {
+                "image": f"{number}.png",
+                "prompt": "what is in this picture?",
+                "completion": f"a {colour} square",
+            }
             file.write(json.dumps(row) + "\n")
 
 
@@ -42,7 +46,8 @@ def tensors(run: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("family", "more"), [("smolvlm", ()), ("qwen2_5_vl", ("--vision-cache", "50MB")), ("smolvlm", ("--quantize", "8"))]
+    ("family", "more"),
+    [("smolvlm", ()), ("qwen2_5_vl", ("--vision-cache", "50MB")), ("smolvlm", ("--quantize", "8"))],
 )
 def test_goes_on_exactly_in_fresh_processes(
     holdwater: Run, tmp_path: Path, family: str, more: tuple[str, ...]
