@@ -48,6 +48,36 @@ def make_vision_model(folder: Path, family: str, *, layers: int = 2) -> Path:
     return folder
 
 
+def make_processor(folder: Path, family: str) -> Any:
+    """The processor of Transformers, of those that need no torchvision; Qwen's without videos.
+
+    Args:
+        folder: As `make_vision_model` wrote it.
+        family: `idefics3`, `gemma3` or `qwen2_5_vl`.
+    """
+    import importlib
+
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    kind = settings.pop("image_processor_type").removesuffix("ImageProcessor")
+    module = {"qwen2_5_vl": "qwen2_vl"}.get(family, family)
+    code = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
+    pixels = getattr(code, f"{kind}ImageProcessorPil")(**settings)
+    template = (folder / "chat_template.jinja").read_text()
+    if family == "idefics3":
+        return transformers.Idefics3Processor(pixels, tokenizer, image_seq_len=4, chat_template=template)
+    if family == "gemma3":
+        return transformers.Gemma3Processor(pixels, tokenizer, image_seq_length=4, chat_template=template)
+
+    class WithoutVideos(transformers.Qwen2_5_VLProcessor):  # type: ignore[misc] # no type is known of it
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> None:
+            """Takes none for the processor of videos."""
+
+    return WithoutVideos(pixels, tokenizer, None, chat_template=template)
+
+
 def _tokenizer(folder: Path, transformers: Any, *, named: bool) -> Any:
     """Bytes, with the tokens that stand for pictures in all families."""
     import tokenizers

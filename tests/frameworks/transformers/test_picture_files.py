@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
 from holdwater.errors import DataError
-from holdwater.train.finetune.vision.pictures import MOST_PIXELS, Picture
+from holdwater.frameworks.transformers.picture_files import MOST_PIXELS, Picture
 
 WHERE = "example 3, picture 1 (cats/5.jpg)"
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdwater.errors import DataError
-from holdwater.train.finetune.vision.messages import with_pictures
-from holdwater.train.finetune.vision.pictures import Picture
+from holdwater.frameworks.transformers.picture_files import Picture
+from holdwater.frameworks.transformers.picture_messages import with_pictures
 
 FOLDER = Path("/data")
 BYTES = b"encoded"

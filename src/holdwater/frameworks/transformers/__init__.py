@@ -1,1 +1,1 @@
-"""Callbacks and a mixin for the trainers of Transformers and TRL."""
+"""Callbacks, a mixin and collators for the trainers of Transformers and TRL."""

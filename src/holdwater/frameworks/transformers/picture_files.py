@@ -75,7 +75,7 @@ class Picture:
         """
         with self._opened() as (image, orientation):
             image.load()
-            pixels = _rgb(image)
+            pixels = rgb(image)
             if orientation in TURNS:
                 turns = importlib.import_module("PIL.Image").Transpose
                 pixels = pixels.transpose(turns[TURNS[orientation]])
@@ -252,8 +252,15 @@ def _late_exif(image: Any) -> bytes:  # noqa: ANN401 - an image of a file, with 
     return bytes(found)
 
 
-def _rgb(image: "Image") -> "Image":
-    """The same in RGB; itself where it is that already."""
+def rgb(image: "Image") -> "Image":
+    """Convert a decoded picture to RGB.
+
+    Args:
+        image: Of any mode; transparent pixels become white, and 16 bits are scaled to 8.
+
+    Returns:
+        Itself where it is in RGB already.
+    """
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _eight_bits(image)
     if image.has_transparency_data:

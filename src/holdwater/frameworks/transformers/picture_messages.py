@@ -14,7 +14,7 @@ from typing import Any
 from urllib.request import url2pathname
 
 from holdwater.errors import DataError
-from holdwater.train.finetune.vision.pictures import Picture
+from holdwater.frameworks.transformers.picture_files import Picture
 
 WRITE = 'write {"type": "image", "image": PATH} in the content of a message, or PATH in image or images'
 SOURCES = ("image", "path", "bytes", "base64", "url", "image_url")
@@ -25,7 +25,7 @@ SHOWN = 100
 
 
 def with_pictures(row: dict[str, Any], *, folder: Path, where: str) -> tuple[list[dict[str, Any]], list[Picture]]:
-    """Take a row apart into messages and pictures; no picture is opened.
+    """Split a row into messages and pictures; no picture is opened.
 
     Args:
         row: With `messages`, `prompt` and `completion`, or `text`; pictures are in the content of its messages, or
@@ -41,6 +41,25 @@ def with_pictures(row: dict[str, Any], *, folder: Path, where: str) -> tuple[lis
     Raises:
         DataError: Something is missing, of the wrong kind, or on the network.
     """
+    messages, sources = with_sources(row, where=where)
+    return messages, [
+        picture_of(source, folder, picture_name(where, number)) for number, source in enumerate(sources)
+    ]
+
+
+def with_sources(row: dict[str, Any], *, where: str) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Split a row into messages and what it says of its pictures.
+
+    Args:
+        row: As for `with_pictures`.
+        where: Names the row in messages of errors.
+
+    Returns:
+        Messages, and for each picture whatever stands in the row: a path, bytes, or a dictionary that names one.
+
+    Raises:
+        DataError: Something is missing or of the wrong kind.
+    """
     beside = _beside(row, where)
     content = _Content(where, beside, [])
     messages = [content.message(message) for message in _messages(row, len(beside), where)]
@@ -49,8 +68,17 @@ def with_pictures(row: dict[str, Any], *, folder: Path, where: str) -> tuple[lis
             f"{where}: {content.taken} parts of its messages are of type image and name no picture, and "
             f"{len(beside)} pictures stand in image or images; write one such part for each picture"
         )
-    names = [f"{where}, picture {number}" for number in range(1, len(content.sources) + 1)]
-    return messages, [_picture(source, folder, name) for source, name in zip(content.sources, names, strict=True)]
+    return messages, content.sources
+
+
+def picture_name(where: str, number: int) -> str:
+    """Name a picture in messages of errors.
+
+    Args:
+        where: Names its row.
+        number: Of the picture in the row, from 0.
+    """
+    return f"{where}, picture {number + 1}"
 
 
 @dataclass(slots=True)
@@ -160,8 +188,13 @@ def _messages(row: dict[str, Any], pictures: int, where: str) -> list[Any]:
     return messages
 
 
-def _picture(source: Any, folder: Path, where: str) -> Picture:  # noqa: ANN401 - from a file: may be anything
-    """A reference to what a row says of a picture.
+def picture_of(source: Any, folder: Path, where: str) -> Picture:  # noqa: ANN401 - from a file: may be anything
+    """Make a reference to a picture of what a row says of it.
+
+    Args:
+        source: As `with_sources` returns it.
+        folder: Relative paths begin here.
+        where: Names the picture in messages of errors.
 
     Raises:
         DataError: That is nothing of which a picture could be read.

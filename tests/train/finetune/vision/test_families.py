@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from holdwater.errors import ConfigError, DataError
+from holdwater.frameworks.transformers.picture_files import Picture
 from holdwater.train.finetune.data.examples import example_of
 from holdwater.train.finetune.vision.examples import PictureExample, PictureTokenizer, with_features
 from holdwater.train.finetune.vision.loading import LoadedVision, load_vision_model
 from holdwater.train.finetune.vision.model import picture_loss
 from holdwater.train.finetune.vision.packing import pack_pictures
-from holdwater.train.finetune.vision.pictures import Picture
 from tests.small_vision_models import FAMILIES, make_vision_model
 
 pytest.importorskip("transformers", reason="Transformers is not installed")

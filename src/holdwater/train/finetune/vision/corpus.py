@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdwater.errors import DataError
+from holdwater.frameworks.transformers.picture_messages import with_pictures
 from holdwater.process.restart_context import is_first_process
 from holdwater.train.finetune.data.examples import Example, Tokenizer, example_of
 from holdwater.train.finetune.data.rows import Rows, open_rows
@@ -27,7 +28,6 @@ from holdwater.train.finetune.vision.examples import (
 )
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.histogram import histogram
-from holdwater.train.finetune.vision.messages import with_pictures
 from holdwater.train.finetune.vision.prefetch import Prefetcher
 from holdwater.units import Bytes
 

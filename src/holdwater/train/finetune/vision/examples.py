@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from holdwater.errors import DataError
+from holdwater.frameworks.transformers.picture_files import Picture
 from holdwater.train.finetune.data.examples import Example
 from holdwater.train.finetune.vision.families import Family, Grid, Integers
-from holdwater.train.finetune.vision.pictures import Picture
 
 
 class PassedOver(DataError):  # noqa: N818 - says what becomes of it
