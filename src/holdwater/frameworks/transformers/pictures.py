@@ -131,7 +131,7 @@ class PictureCollator:
                 self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=begins_answer)
             )
         except Exception as error:  # noqa: BLE001 - a template is a program, and may fail in any way
-            raise DataError(f"the processor's chat template fails ({error}); write its messages so") from None
+            raise DataError(f"the processor's chat template fails ({error}); write messages that it takes") from None
 
     def _answers(self, messages: list[dict[str, Any]], text: str) -> list[Range]:
         """Where what is learned begins and ends in a text.
