@@ -111,8 +111,8 @@ class PictureCollator:
         offsets, placed = batch.pop("offset_mapping"), batch.pop("text_replacement_offsets", None)
         if placed is None and shown:
             raise ConfigError(
-                "PictureCollator needs a newer Transformers, which tells where pictures were put; write: "
-                "pip install --upgrade transformers"
+                "PictureCollator needs a processor that tells where it has put pictures, and that of this version "
+                "of Transformers does not; upgrade Transformers"
             )
         batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
         for number, ranges in enumerate(answers):
@@ -131,7 +131,7 @@ class PictureCollator:
                 self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=begins_answer)
             )
         except Exception as error:  # noqa: BLE001 - a template is a program, and may fail in any way
-            raise DataError(f"the processor's chat template fails ({error}); write messages that it takes") from None
+            raise DataError(f"the processor's chat template fails ({error}); write messages it takes") from None
 
     def _answers(self, messages: list[dict[str, Any]], text: str) -> list[Range]:
         """Where what is learned begins and ends in a text.

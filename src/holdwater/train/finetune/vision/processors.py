@@ -35,7 +35,8 @@ def image_processor(parts: Parts, module: str, name: str) -> Any:  # noqa: ANN40
     try:
         importlib.import_module("PIL")
     except ImportError:
-        raise ModelError("pictures need Pillow, which is not installed; write: pip install pillow") from None
+        said = "pictures need Pillow, which is not installed; write: pip install pillow"
+        raise ModelError(said) from None
     code = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
     own = parts.processor.get("image_processor", parts.processor)
     about_class = re.compile(r".*_(class|type)$|auto_map")
