@@ -245,9 +245,7 @@ class TestCapturedSteps:
         """As eager steps, on batches with many pictures, few and none."""
         eager, static = made(tmp_path, family), made(tmp_path, family)
         settings = static.settings
-        static.backend = CapturedVisionBackend(
-            static.loaded.model, settings, static.family, bits=None, cache=None
-        )
+        static.backend = CapturedVisionBackend(static.loaded.model, settings, static.family, bits=None, cache=None)
 
         wanted, found = learn(eager, 6), learn(static, 6)
 
