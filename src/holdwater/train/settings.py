@@ -49,7 +49,7 @@ class TuneSettings:
     vision_cache_folder: Path | None
     """Where they are kept; None keeps them in the host's memory."""
     adapt_vision: bool
-    """Whether the tower of pictures gets adapters."""
+    """Whether the vision tower gets adapters."""
     adapt_projector: bool
     """Whether the projector between tower and language model gets them."""
     max_memory: Bytes | None
