@@ -1,7 +1,9 @@
 """Growth whose end is known is a forecast; growth that needs new regions is a leak."""
 
+import pytest
+
 from holdwater.budget import Budget, Budgets
-from holdwater.detectors.evidence import Evidence
+from holdwater.detectors.evidence import Evidence, Holdings
 from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Finding, Plateau
 from holdwater.probes.mappings import Touched
@@ -125,3 +127,49 @@ class TestMemoryAllocatedWhole:
         finding = judged(private_rate=100_000, evidence=Evidence(private=(at_first, at_onset)))
 
         assert finding.verdict == "bounded"
+
+
+def first_epoch(*, later_rise: int = 0, datasets: int = 80 * MB) -> Finding:
+    """The first finding of three epochs of 100 steps, of which the first adds 1 MB a step.
+
+    Args:
+        later_rise: What a step adds after the first epoch.
+        datasets: What the dataset gained between two counts, of 80 MB in all.
+    """
+    timeline = Timeline()
+    for step in range(1, 301):
+        grown = MB * min(step, 100) + later_rise * max(step - 100, 0)
+        look = Look(heap_in_use=Bytes(100 * MB + grown), heap_kept=Bytes(MB), samples_seen=8 * min(step, 100))
+        timeline.append(Sample(Step(step), 0.1 * step, Bytes(200 * MB + grown), None, look))
+    counts = [
+        Holdings(step, (100 + step) * 1e6, tensors=0, bulk=0, gained_python=0, datasets=held, room=None)
+        for step, held in ((20, 0), (100, datasets))
+    ]
+    evidence = Evidence(tuple(counts), samples_total=800)
+    return judge(timeline.buckets(), BUDGET, config=JudgeConfig(), evidence=evidence).verdict.findings[0]
+
+
+class TestFirstVisits:
+    """Growth that the dataset holds is still attributed to it long after each row was read."""
+
+    def test_a_cache_of_samples_is_named_after_two_more_epochs(self) -> None:
+        """With its level and the bytes of a row, though nothing was added for 200 steps."""
+        finding = first_epoch()
+
+        assert (finding.verdict, finding.follows) == ("bounded", "sample")
+        assert finding.forecast == Plateau(300.0 * MB, 0.0)
+        assert finding.rate is not None
+        assert finding.rate.per_event == pytest.approx(MB / 8, rel=0.01)
+        assert "held by the dataset" in finding.message
+
+    def test_growth_that_the_dataset_does_not_hold_is_not_attributed(self) -> None:
+        """Something else grew in the first epoch."""
+        finding = first_epoch(datasets=10 * MB)
+
+        assert (finding.verdict, finding.forecast) == ("bounded", None)
+
+    def test_growth_in_later_epochs_is_not_attributed(self) -> None:
+        """Each row had been read."""
+        finding = first_epoch(later_rise=MB // 2)
+
+        assert finding.follows != "sample"

@@ -132,16 +132,24 @@ def is_of_graphs(evidence: Evidence, growth: Growth) -> bool:
 
 
 def first_visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | None:
-    """How many rows were given out so far, and how many there are; None without loaders, or long after the end."""
-    if not evidence.samples_total or not buckets.seen("samples_seen"):
+    """As `visits`; None long after each row was given out."""
+    counted = visits(buckets, evidence)
+    if counted is None:
         return None
     seen = np.nan_to_num(buckets.highs("samples_seen"))
-    newest = float(seen.max())
+    newest = counted[0]
     last_new = float(buckets.last_step[int(np.argmax(seen))])
     first, now = float(buckets.first_step[0]), float(buckets.last_step[-1])
     if newest >= evidence.samples_total and now - first > JUST_NOW * (last_new - first):
         return None  # each row came long ago: something else grows
-    return newest, float(evidence.samples_total)
+    return counted
+
+
+def visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | None:
+    """How many rows were given out so far, and how many there are; None without loaders."""
+    if not evidence.samples_total or not buckets.seen("samples_seen"):
+        return None
+    return float(np.nan_to_num(buckets.highs("samples_seen")).max()), float(evidence.samples_total)
 
 
 def _pair(evidence: Evidence) -> tuple[Holdings, Holdings, float] | None:

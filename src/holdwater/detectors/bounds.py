@@ -19,6 +19,9 @@ from holdwater.units import Step, format_size
 MAPPED_SHARE = 0.25
 """If new address space is at most this part of a growth, the growth is within earlier mappings."""
 
+LATER_RISE = 0.1
+"""If more than this part of a rise comes after the last first visit of a sample, visits do not explain it."""
+
 ACCOUNTED = 0.5
 """Readings of the regions that show less of a growth than this are too old, or too recent, to decide."""
 
@@ -42,6 +45,35 @@ def known_end(
     return next((found for found in ends if found is not None), None)
 
 
+def after_visits(buckets: Buckets, evidence: Evidence, component: Component, growth: Growth) -> Finding | None:
+    """Attribute a growth that has stopped to the first visits of samples, however long ago these were.
+
+    Args:
+        buckets: The history.
+        evidence: What is known beyond the curves.
+        component: What grew.
+        growth: How it grew.
+
+    Returns:
+        The finding; None if the datasets do not hold it, or memory rose after the last first visit as well.
+    """
+    visits = accuse.visits(buckets, evidence)
+    if visits is None or visits[0] < visits[1] or component == "host.file":
+        return None
+    if not accuse.is_held_by_datasets(evidence) or _rises_after_visits(buckets):
+        return None
+    return _of_visits(buckets, component, growth, visits)
+
+
+def _rises_after_visits(buckets: Buckets) -> bool:
+    """Whether a noticeable part of the rise came when each row had been given out already."""
+    resident, rows = buckets.lows("resident"), np.nan_to_num(buckets.highs("samples_seen"))
+    last_new = int(np.argmax(rows))
+    before, after = resident[: last_new + 1], resident[last_new:]
+    risen = np.nanmax(before) - np.nanmin(before)
+    return bool(np.nanmax(after) - np.nanmax(before) > LATER_RISE * risen)
+
+
 def _ends(
     buckets: Buckets, evidence: Evidence, component: Component, growth: Growth, series: str
 ) -> Iterator[Finding | None]:
@@ -60,6 +92,13 @@ def _by_visits(buckets: Buckets, evidence: Evidence, component: Component, growt
     visits = accuse.first_visits(buckets, evidence)
     if visits is None or not accuse.is_held_by_datasets(evidence):
         return None
+    return _of_visits(buckets, component, growth, visits)
+
+
+def _of_visits(
+    buckets: Buckets, component: Component, growth: Growth, visits: tuple[float, float]
+) -> Finding | None:
+    """The finding on a growth that follows first visits; None if there are too few readings."""
     found = forecast_visits(buckets, *visits)
     if found is None:
         return None

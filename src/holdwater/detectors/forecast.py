@@ -66,7 +66,7 @@ def forecast_visits(buckets: Buckets, seen: float, total: float) -> tuple[Platea
     x, y = rows[keep], resident[keep]
     if len(x) < 8 or x[-1] <= x[0]:
         return None
-    settled = x >= x[0] + 0.2 * (x[-1] - x[0])
+    settled = (x >= x[0] + 0.2 * (x[-1] - x[0])) & (np.arange(len(x)) <= int(np.argmax(x)))
     line = fit_slope(*blocks(_increasing(x[settled]), y[settled], 48, floor=False))
     first, last = buckets.last_step[keep][settled][0], buckets.last_step[keep][-1]
     per_step = (x[-1] - x[settled][0]) / max(float(last - first), 1.0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from holdwater.budget import Budgets
 from holdwater.detectors import accuse
-from holdwater.detectors.bounds import known_end
+from holdwater.detectors.bounds import after_visits, known_end
 from holdwater.detectors.clocks import Following, find_clock
 from holdwater.detectors.companions import without_companions
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
@@ -201,7 +201,9 @@ class _Case:
         if kind in {"flat", "bounded"} and len(heap) and self._grow(heap)[0].kind == "cyclic":
             kind = "cyclic"
         following = following if kind == "warming" else None
-        return self._finding(kind, self._largest_part(growth), growth, following)
+        component = self._largest_part(growth)
+        ended = after_visits(self.buckets, self.evidence, component, growth) if kind == "bounded" else None
+        return ended or self._finding(kind, component, growth, following)
 
     def _is_code(self, component: Component, growth: Growth) -> bool:
         """Whether the growth may be code that is paged in at its first call, since the process is young."""
