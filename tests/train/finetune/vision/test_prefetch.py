@@ -289,6 +289,21 @@ class TestForget:
             assert pictures.take(2) == "picture 2"
             assert pictures._held == 0
 
+    def test_drops_one_item(self, work: Work) -> None:
+        """Ready, or not begun: what waits for its room begins, and the item itself does not."""
+        with prefetcher(work, most=2, threads=1) as pictures:
+            for item in (0, 1, 2, 3):
+                pictures.expect(item)
+            work.wait_for(0, 1)
+            pictures.drop(2)
+            pictures.drop(0)
+            pictures.drop(7)
+            work.wait_for(0, 1, 3)
+
+            assert pictures.take(1) == "picture 1"
+            assert pictures.take(3) == "picture 3"
+        assert work.begun == [0, 1, 3]
+
     def test_close_ends_the_threads(self, work: Work) -> None:
         """What is taken later is prepared by whoever takes it; what is announced later is not begun."""
         pictures = prefetcher(work)

@@ -14,6 +14,8 @@ from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.finetune.model.lora import adapters
 from holdwater.train.finetune.model.merging import write_merged
 from holdwater.train.finetune.vision.backend import CapturedVisionBackend
+from holdwater.train.finetune.vision.corpus import PictureCorpus
+from holdwater.train.finetune.vision.examples import PassedOver
 from holdwater.train.finetune.vision.loading import load_to_merge
 from holdwater.train.finetune.vision.packing import PackedPictures
 from holdwater.train.finetune.vision.state import VisionState, held_out_batches, new_vision_tuning
@@ -215,6 +217,27 @@ class TestBadPictures:
         assert {line.split("example ")[1][0] for line in said} == {"7", "8"}
         assert state.epochs > 1
         assert "examples were passed over for their pictures" in state.remarks
+
+    @pytest.mark.parametrize("kept", [False, True])
+    def test_what_was_decoded_in_vain_is_let_go_of(self, tmp_path: Path, kept: bool) -> None:
+        """The other pictures of an example that is passed over, and those whose features were kept meanwhile."""
+        write_rows(tmp_path, spoil=lambda path, number: None if kept else truncate(path, number))
+        row = {"images": ["pictures/6.png", "pictures/9.png"], "prompt": "what?", "completion": "two"}
+        (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" + '{"text": "plain"}\n' * 3, encoding="utf-8")
+        corpus = made(tmp_path, bad_pictures="skip").corpus
+        assert isinstance(corpus, PictureCorpus)
+        corpus.forget()
+        corpus.expect([0])
+        corpus._is_kept = lambda _: kept
+
+        if kept:
+            assert corpus[0].tokens
+        else:
+            with pytest.raises(PassedOver):
+                corpus[0]
+
+        corpus._prefetcher.close()
+        assert (corpus._prefetcher._held, dict(corpus._prefetcher._jobs)) == (0, {})
 
     def test_pictures_that_would_be_cut_are_refused(self, tmp_path: Path) -> None:
         """With what to do."""

@@ -8,7 +8,8 @@ import logging
 import os
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,12 +102,28 @@ class PictureCorpus:
         """
         try:
             example = self._taken(number)
-            for one in example.pictures:
-                if not self._is_kept(one.key):
-                    one.inputs = self._prefetcher.take(one)
+            self._decode(example.pictures)
         except DataError as error:
             raise self._failure(number, error) from None
         return example
+
+    def _decode(self, pictures: Sequence[PlacedPicture]) -> None:
+        """Give pictures their decoded inputs; what was decoded ahead and is not needed is let go of.
+
+        Raises:
+            DataError: One cannot be decoded.
+        """
+        waiting = deque(pictures)
+        try:
+            while waiting:
+                one = waiting.popleft()
+                if self._is_kept(one.key):  # its features may have been made since it was announced
+                    self._prefetcher.drop(one)
+                else:
+                    one.inputs = self._prefetcher.take(one)
+        finally:
+            for one in waiting:
+                self._prefetcher.drop(one)
 
     def expect(self, numbers: Iterable[int]) -> None:
         """Decode examples ahead that will be asked for in this order.

@@ -92,6 +92,23 @@ class Prefetcher(Generic[P, T]):
             self._release_after(future, job.weight)
             del future, job  # an error that is raised refers to this frame
 
+    def drop(self, item: P) -> None:
+        """Forget an item that was announced and will not be taken.
+
+        Args:
+            item: Nothing follows if it was not announced.
+        """
+        self._notice_fork()
+        with self._lock:
+            if item not in self._jobs:
+                return
+            job = self._pop(item)
+            future = job.future
+        if future is None:
+            self._release(job.weight)
+        else:
+            self._release_after(future, job.weight)
+
     def forget(self) -> None:
         """Drop all that was announced, ready or not: other items will be needed."""
         self._notice_fork()
