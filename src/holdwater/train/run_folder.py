@@ -12,6 +12,8 @@ from holdwater.store.lock import LOCK
 from holdwater.store.schema import database_path
 
 RUNS = Path("runs")
+PASSED_OVER = "passed-over.jsonl"
+"""In the folder of a run: the examples that it left out, since their pictures cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ class RunFolder:
         return self.checkpoint is not None and self.checkpoint.parent.parent.resolve() != self.out.resolve()
 
     def forget(self) -> None:
-        """Remove an automatically named folder, if a refused run left only its plan in it."""
-        if self.unnamed and {path.name for path in self.out.glob("*")} <= {LOCK, "plan.json"}:
+        """Remove an automatically named folder, if a refused run left no more than its plan in it."""
+        if self.unnamed and {path.name for path in self.out.glob("*")} <= {LOCK, "plan.json", PASSED_OVER}:
             shutil.rmtree(self.out, ignore_errors=True)
 
     @property

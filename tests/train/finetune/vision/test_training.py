@@ -18,6 +18,7 @@ from holdwater.train.finetune.vision.corpus import PictureCorpus
 from holdwater.train.finetune.vision.examples import PassedOver
 from holdwater.train.finetune.vision.loading import load_to_merge
 from holdwater.train.finetune.vision.packing import PackedPictures
+from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.state import VisionState, held_out_batches, new_vision_tuning
 from holdwater.train.settings import train_settings
 from tests.small_vision_models import FAMILIES, make_vision_model
@@ -217,6 +218,28 @@ class TestBadPictures:
         assert {line.split("example ")[1][0] for line in said} == {"7", "8"}
         assert state.epochs > 1
         assert "examples were passed over for their pictures" in state.remarks
+
+    def test_are_named_once_in_a_run(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A later process of the run names only those that it meets first; their file has all of them."""
+        write_rows(tmp_path, spoil=truncate)
+        (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+        file = tmp_path / "run" / "passed-over.jsonl"
+        file.write_text('{"example": 7, "reason": "cut short"}\n{"exam', encoding="utf-8")
+
+        learn(made(tmp_path, bad_pictures="skip"), 14)
+        learn(made(tmp_path, bad_pictures="skip"), 14)
+
+        said = [record.getMessage() for record in caplog.records if "passed over:" in record.getMessage()]
+        assert [line.split("example ")[1][0] for line in said] == ["8"]
+
+    def test_names_of_a_run_that_was_refused_do_not_count(self, tmp_path: Path) -> None:
+        """Its folder holds no run, and the next one begins there."""
+        (tmp_path / "passed-over.jsonl").write_text('{"example": 7, "reason": "cut short"}\n', encoding="utf-8")
+        passed_over = PassedOverExamples(tmp_path)
+
+        passed_over.name(6, "example 7: it is empty")
+
+        assert "it is empty" in (tmp_path / "passed-over.jsonl").read_text(encoding="utf-8")
 
     @pytest.mark.parametrize("kept", [False, True])
     def test_what_was_decoded_in_vain_is_let_go_of(self, tmp_path: Path, kept: bool) -> None:

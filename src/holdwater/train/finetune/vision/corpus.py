@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.errors import DataError
 from holdwater.frameworks.transformers.picture_messages import with_pictures
-from holdwater.process.restart_context import is_first_process
 from holdwater.train.finetune.data.examples import Example, Tokenizer, example_of
 from holdwater.train.finetune.data.rows import Rows, open_rows
 from holdwater.train.finetune.data.selective import SelectiveLoss
@@ -29,6 +28,7 @@ from holdwater.train.finetune.vision.examples import (
 )
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.histogram import histogram
+from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.prefetch import Prefetcher
 from holdwater.units import Bytes
 
@@ -55,7 +55,7 @@ class PictureCorpus:
         *,
         length: int,
         answers_only: bool = True,
-        skips: bool = False,
+        passed_over: PassedOverExamples | None = None,
         selective: SelectiveLoss | None = None,
         tower: str = "",
         is_kept: Callable[[str], bool] = lambda _: False,
@@ -68,7 +68,7 @@ class PictureCorpus:
             family: Of the model.
             length: Tokens of a row.
             answers_only: Learn what the assistant says; else everything.
-            skips: Whether an example with a picture that cannot be read is passed over; else it is an error.
+            passed_over: Names examples with a picture that cannot be read; None makes them an error.
             selective: Leave the structure of JSON out of answers; None learns it too.
             tower: Identifies the weights that make features; empty where none are kept.
             is_kept: Says whether the features of a key are kept, so that nothing is decoded.
@@ -77,7 +77,7 @@ class PictureCorpus:
             DataError: The file cannot be read, or holds nothing.
         """
         self._path, self._tokenizer, self._family = path, tokenizer, family
-        self._length, self._answers_only, self._skips = length, answers_only, skips
+        self._length, self._answers_only, self._passed_over = length, answers_only, passed_over
         self._selective, self._tower, self._is_kept = selective, tower, is_kept
         self._rows: Rows = open_rows(path)
         self._prefetcher: Prefetcher[PlacedPicture, dict[str, Tensor]] = Prefetcher(
@@ -85,7 +85,6 @@ class PictureCorpus:
             threads=min(THREADS, os.cpu_count() or 1),
         )  # fmt: skip
         self._ahead: dict[int, PictureExample | DataError] = {}
-        self._said: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -205,14 +204,12 @@ class PictureCorpus:
         return PER_PIXEL * width * height + PER_RESIZED_PIXEL * self._family.pixels(width, height)
 
     def _failure(self, number: int, error: DataError) -> DataError:
-        """What follows from an error: it ends the run, or the example is passed over, which is said once."""
+        """What follows from an error: it ends the run, or the example is passed over."""
         said, place = str(error), f"example {number + 1}"
         text = f"--data {self._path}, {said if said.startswith(place) else f'{place}: {said}'}"
-        if not self._skips:
+        if self._passed_over is None:
             return DataError(f"{text}; or pass such examples over with --bad-pictures skip")
-        if number not in self._said and is_first_process():
-            log.warning("passed over: %s", text)
-        self._said.add(number)
+        self._passed_over.name(number, text)
         return PassedOver(text)
 
 

@@ -23,6 +23,7 @@ from holdwater.train.finetune.vision.examples import PassedOver, PictureExample
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.loading import load_vision_model, lora_config
 from holdwater.train.finetune.vision.packing import ChosenPictures, PictureBatches
+from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.sampling import describe
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.trainable import Ahead
@@ -135,8 +136,8 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
     cache = _open_cache(tuning)
     corpus = PictureCorpus(
         path, loaded.tokenizer, family, length=settings.train_seq_length, answers_only=tuning.learn == "answers",
-        skips=tuning.bad_pictures == "skip", selective=SelectiveLoss.of(tuning),
-        tower="" if cache is None else name,
+        passed_over=PassedOverExamples(settings.out) if tuning.bad_pictures == "skip" else None,
+        selective=SelectiveLoss.of(tuning), tower="" if cache is None else name,
         is_kept=(lambda _: False) if cache is None else cache.holds,
     )  # fmt: skip
     learned, held_out = (ChosenPictures(corpus, numbers) for numbers in split(corpus, settings))
