@@ -12,6 +12,7 @@ import torch
 from holdwater.errors import ConfigError, DataError
 from holdwater.frameworks.transformers.picture_files import Picture
 from holdwater.train.finetune.data.examples import example_of
+from holdwater.train.finetune.vision import families
 from holdwater.train.finetune.vision.examples import PictureExample, PictureTokenizer, with_features
 from holdwater.train.finetune.vision.loading import LoadedVision, load_vision_model
 from holdwater.train.finetune.vision.model import picture_loss
@@ -71,6 +72,41 @@ class TestTokens:
 
             assert mine.tokens == list(wanted)
             assert sum(one.features for one in mine.pictures) == mine.tokens.count(known.family.image_token)
+
+
+class TestResizing:
+    """Pictures are resized before the processor sees them."""
+
+    def test_gives_the_pixels_of_the_processor(self, known: LoadedVision, monkeypatch: pytest.MonkeyPatch) -> None:
+        """To the bit: larger and smaller pictures, upright ones, and sizes that it rounds."""
+        noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (601, 433, 3)).astype(np.uint8)
+        pictures = [
+            image.fromarray(noise[:height, :width]) for height, width in ((601, 433), (5, 7), (33, 433), (64, 63))
+        ]
+        found = [known.family.inputs(one) for one in pictures]
+        monkeypatch.setattr(families, "resized", lambda picture, *_: picture)
+
+        for one, inputs in zip(pictures, found, strict=True):
+            wanted = known.family.inputs(one)
+            assert inputs.keys() == wanted.keys()
+            assert all(torch.equal(inputs[name], wanted[name]) for name in wanted)
+
+    def test_makes_no_array_of_a_large_picture(
+        self, known: LoadedVision, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its processor is handed a small one."""
+        seen: list[tuple[int, int]] = []
+        process = type(known.family._processor).__call__  # type: ignore[attr-defined]
+
+        def called(processor: Any, images: Any, **options: Any) -> Any:
+            first = images[0]
+            seen.append((first[0] if isinstance(first, list) else first).size)
+            return process(processor, images, **options)
+
+        monkeypatch.setattr(type(known.family._processor), "__call__", called)  # type: ignore[attr-defined]
+        known.family.inputs(image.new("RGB", (1200, 900)))
+
+        assert max(seen[0]) < 300
 
 
 class TestLosses:

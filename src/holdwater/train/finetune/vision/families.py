@@ -1,5 +1,6 @@
 """What differs between families of vision-language models: the text of a picture, its positions, its pixels."""
 
+import importlib
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from holdwater.errors import ConfigError, DataError, ModelError
-from holdwater.train.finetune.vision.processors import Parts, image_processor, settings_of
+from holdwater.train.finetune.vision.processors import Parts, image_processor, resized, settings_of
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -148,6 +149,10 @@ class Qwen:
 
     def inputs(self, picture: Any) -> dict[str, Tensor]:  # noqa: ANN401 - of Pillow
         """Patches, and their grid."""
+        grid = self.grid(*picture.size)
+        size = grid.width * self._edge, grid.height * self._edge
+        if self.grid(*size) == grid:
+            picture = resized(picture, self._processor, size)
         return dict(self._processor(images=[picture], size=self._size, return_tensors="pt"))
 
     def join(self, inputs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -216,6 +221,13 @@ class Idefics:
         self.image_token = int(parts.config.image_token_id)
         self.settings = settings_of(own) + repr(self._size)
 
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height to which the processor resizes a picture before it makes tiles."""
+        code = importlib.import_module(type(self._processor).__module__)
+        shape = np.broadcast_to(np.uint8(0), (3, height, width))
+        rows, columns = code.get_resize_output_image_size(shape, self._size["longest_edge"])
+        return int(columns), int(rows)
+
     def _tiles(self, width: int, height: int) -> tuple[int, int]:
         """Rows and columns of tiles; 0 and 0 where a picture is not split."""
         _, rows, columns = self._processor.get_number_of_image_patches(height, width, {"size": self._size})
@@ -245,6 +257,9 @@ class Idefics:
 
     def inputs(self, picture: Any) -> dict[str, Tensor]:  # noqa: ANN401 - of Pillow
         """Tiles, and which of their pixels are padding."""
+        size = self._resized(*picture.size)
+        if self._resized(*size) == size:
+            picture = resized(picture, self._processor, size)
         made = self._processor(images=[[picture]], size=self._size, return_tensors="pt")
         return {name: made[name] for name in ("pixel_values", "pixel_attention_mask") if name in made}
 
@@ -311,6 +326,8 @@ class Gemma:
 
     def inputs(self, picture: Any) -> dict[str, Tensor]:  # noqa: ANN401 - of Pillow
         """The square."""
+        size = self._processor.size["width"], self._processor.size["height"]
+        picture = resized(picture, self._processor, size)
         made = self._processor(images=[[picture]], do_pan_and_scan=False, return_tensors="pt")
         return {"pixel_values": made["pixel_values"]}
 

@@ -15,6 +15,10 @@ from holdwater.errors import ModelError
 from holdwater.train.finetune.model.loading import import_transformers
 
 
+BILINEAR = 2
+"""The filter of Pillow that processors use where their settings name none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a folder or the hub says of a model: its configuration, its tokenizer, and its processor's settings."""
@@ -41,6 +45,22 @@ def image_processor(parts: Parts, module: str, name: str) -> Any:  # noqa: ANN40
     own = parts.processor.get("image_processor", parts.processor)
     about_class = re.compile(r".*_(class|type)$|auto_map")
     return getattr(code, name)(**{key: value for key, value in own.items() if not about_class.fullmatch(key)})
+
+
+def resized(picture: Any, processor: Any, size: tuple[int, int]) -> Any:  # noqa: ANN401 - of Pillow, Transformers
+    """Resize a picture as a processor does first, which then finds it at its size.
+
+    The pixels are the same: processors resize with Pillow too, but only after they have made arrays of the whole
+    picture, which take several times its memory.
+
+    Args:
+        picture: In RGB.
+        processor: By `image_processor`.
+        size: Width and height to which it resizes the picture.
+    """
+    if not processor.do_resize:
+        return picture
+    return picture.resize(size, BILINEAR if processor.resample is None else int(processor.resample))
 
 
 def settings_of(processor: Any) -> str:  # noqa: ANN401 - of Transformers
