@@ -79,7 +79,8 @@ class Picture:
             if orientation in TURNS:
                 turns = importlib.import_module("PIL.Image").Transpose
                 pixels = pixels.transpose(turns[TURNS[orientation]])
-            pixels = pixels.copy() if pixels is image else pixels  # the image of a file holds more than pixels
+            if pixels is image:  # the image of a file holds more than pixels; a copy would take as much again
+                pixels = image._new(image.im)  # noqa: SLF001 - as each method of Pillow makes an image of pixels
         pixels.info.clear()
         return pixels
 
