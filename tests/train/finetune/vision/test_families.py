@@ -91,9 +91,7 @@ class TestResizing:
             assert inputs.keys() == wanted.keys()
             assert all(torch.equal(inputs[name], wanted[name]) for name in wanted)
 
-    def test_makes_no_array_of_a_large_picture(
-        self, known: LoadedVision, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_makes_no_array_of_a_large_picture(self, known: LoadedVision, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its processor is handed a small one."""
         seen: list[tuple[int, int]] = []
         process = type(known.family._processor).__call__  # type: ignore[attr-defined]

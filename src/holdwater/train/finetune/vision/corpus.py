@@ -40,8 +40,8 @@ log = logging.getLogger("holdwater")
 AHEAD = Bytes(256_000_000)
 """Most that pictures may take which are decoded before their turn."""
 PER_PIXEL, PER_RESIZED_PIXEL = 14, 64
-"""Bytes that decoding takes for each pixel of a file, and for each of the resized picture, at most: grey of 16 bits
-takes most, and JPEG four to six."""
+"""Bytes that decoding takes for each pixel of a file, and for each of the resized picture, at most: grey of 16
+bits takes most, and JPEG four to six."""
 THREADS = 4
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from holdwater.errors import ModelError
 from holdwater.train.finetune.model.loading import import_transformers
 
-
 BILINEAR = 2
 """The filter of Pillow that processors use where their settings name none."""
 
