@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from holdwater.errors import DataError
-from holdwater.train.finetune.vision.pictures import Picture
+from holdwater.frameworks.transformers.picture_files import Picture
 from picture_files import draw, draw_all, spoil_all
 
 pytest.importorskip("PIL.Image", reason="Pillow is not installed")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdwater.errors import DataError
+from holdwater.signal_errors import not_the_scripts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +97,7 @@ class Picture:
         with self._file() as file:
             try:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
+            except not_the_scripts(OSError) as error:
                 raise self._unreadable(error) from None
 
     @contextmanager
@@ -117,14 +118,14 @@ class Picture:
                 yield image, _orientation(image, pillow)
         except (DataError, MemoryError):
             raise
-        except pillow.DecompressionBombError:
+        except not_the_scripts(pillow.DecompressionBombError):
             raise self._too_large() from None
-        except pillow.UnidentifiedImageError:
+        except not_the_scripts(pillow.UnidentifiedImageError):
             raise DataError(
                 f"{self.where}: it is damaged, or of another kind than {', '.join(FORMATS)}; save it as PNG or "
                 "JPEG, or leave the example out"
             ) from None
-        except Exception as error:  # noqa: BLE001 - each kind of damage has an exception of its own
+        except not_the_scripts(Exception) as error:  # each kind of damage has an exception of its own
             raise self._damaged(error) from None
 
     def _file(self) -> io.BufferedIOBase:
@@ -140,7 +141,7 @@ class Picture:
                 if not self.source.is_file():
                     raise DataError(self._missing(self.source))
                 file = self.source.open("rb")
-            except OSError as error:
+            except not_the_scripts(OSError) as error:
                 raise self._unreadable(error) from None
         if not file.read(1):
             file.close()
@@ -233,7 +234,7 @@ def _orientation(image: "Image", pillow: Any) -> int:  # noqa: ANN401 - a module
         if image.format == "PNG" and "exif" not in image.info and (late := _late_exif(image)):
             image.info["exif"] = late
         orientation = pillow.Image.getexif(image).get(ORIENTATION, 1)  # the method of PNG would decode the image
-    except Exception:  # noqa: BLE001 - damaged EXIF: browsers show such a picture as it is stored
+    except not_the_scripts(Exception):  # damaged EXIF: browsers show such a picture as it is stored
         return 1
     return orientation if orientation in TURNS else 1
 

@@ -15,6 +15,7 @@ from urllib.request import url2pathname
 
 from holdwater.errors import DataError
 from holdwater.frameworks.transformers.picture_files import Picture
+from holdwater.signal_errors import not_the_scripts
 
 WRITE = 'write {"type": "image", "image": PATH} in the content of a message, or PATH in image or images'
 SOURCES = ("image", "path", "bytes", "base64", "url", "image_url")
@@ -247,7 +248,7 @@ def _decoded(text: Any, where: str) -> bytes:  # noqa: ANN401 - from a file: may
             raise DataError(f"{where}: its data: address is not in base64; write data:image/png;base64,…")
     try:
         return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError, AttributeError):
+    except not_the_scripts(binascii.Error, ValueError, AttributeError):
         raise DataError(
             f"{where}: its content is no base64; encode the bytes of the file, or write its path"
         ) from None
@@ -263,7 +264,7 @@ def _text(value: object, name: str, where: str) -> str:
         raise DataError(f"{where}: {name} is {_short(value)}, but it is a text; write it in quotes")
     try:
         value.encode()
-    except UnicodeEncodeError as error:
+    except not_the_scripts(UnicodeEncodeError) as error:
         lone = ascii(value[error.start])
         raise DataError(
             f"{where}: {name} holds {lone}, half of a pair of surrogates; write the character itself"

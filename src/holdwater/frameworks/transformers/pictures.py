@@ -20,6 +20,7 @@ from torch import Tensor
 from holdwater.errors import ConfigError, DataError
 from holdwater.frameworks.transformers.picture_files import rgb
 from holdwater.frameworks.transformers.picture_messages import picture_name, picture_of, with_sources
+from holdwater.signal_errors import not_the_scripts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -130,7 +131,7 @@ class PictureCollator:
             return str(
                 self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=begins_answer)
             )
-        except Exception as error:  # noqa: BLE001 - a template is a program, and may fail in any way
+        except not_the_scripts(Exception) as error:  # a template is a program, and may fail in any way
             raise DataError(f"the processor's chat template fails ({error}); write messages it takes") from None
 
     def _answers(self, messages: list[dict[str, Any]], text: str) -> list[Range]:

@@ -27,6 +27,7 @@ from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.sampling import describe
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.trainable import Ahead
+from holdwater.units import format_size
 
 log = logging.getLogger("holdwater")
 
@@ -132,8 +133,7 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
     dtype = torch.float32 if settings.device == "cpu" else torch.bfloat16  # the trained weights are in float32
     loaded, family = load_vision_model(tuning.model, device="cpu", dtype=dtype, max_pixels=tuning.max_pixels)
     check_length(loaded.model, settings.train_seq_length)
-    name = name_of(loaded.model)
-    cache = _open_cache(tuning)
+    name, cache = name_of(loaded.model), _open_cache(tuning)
     corpus = PictureCorpus(
         path, loaded.tokenizer, family, length=settings.train_seq_length, answers_only=tuning.learn == "answers",
         passed_over=PassedOverExamples(settings.out) if tuning.bad_pictures == "skip" else None,
@@ -143,12 +143,7 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
     learned, held_out = (ChosenPictures(corpus, numbers) for numbers in split(corpus, settings))
     lora = lora_config(loaded.model, tuning)
     add_adapters(loaded.model, lora)
-    learns = tuning.adapt_vision or tuning.adapt_projector
-    backend = (
-        CapturedVisionBackend(loaded.model, settings, family, bits=tuning.quantize, cache=cache)
-        if settings.device == "cuda" and not learns
-        else VisionBackend(loaded.model, settings, family, bits=tuning.quantize, tower_learns=learns, cache=cache)
-    )
+    backend = _choose_backend(loaded.model, settings, tuning, family, cache)
     held_out_batches(held_out, settings).draw()  # can be evaluated
     examples = PictureBatches(
         learned, ahead=AHEAD * settings.batch_size, size=settings.batch_size, length=settings.train_seq_length,
@@ -156,17 +151,33 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
         selective_from=tuning.selective_loss_from,
     )  # fmt: skip
     identity = settings.identity() | {"examples": fingerprint(path), "model": name, "pictures": family.settings}
-    if is_first_process():
-        log.info(
-            "each step runs %s; %d weights are trained, the vision tower is %s",
-            "under autograd, and is captured" if isinstance(backend, CapturedVisionBackend) else "eagerly",
-            backend.weights.count, "trained with the language model" if learns else "frozen",
-        )  # fmt: skip
     return VisionState(
         settings, tuning, loaded, lora, backend, examples, Ahead(examples, device="cpu"), held_out, identity,
         corpus=corpus, weight_client=backend.weight_client, choice=None, micro_batch=backend.rows,
         calls=AllocatorCalls(enabled=False), family=family,
     )  # fmt: skip
+
+
+def _choose_backend(
+    model: Any,  # noqa: ANN401 - of Transformers
+    settings: TrainSettings,
+    tuning: TuneSettings,
+    family: Family,
+    cache: FeatureCache | None,
+) -> VisionBackend | CapturedVisionBackend:
+    """Put a model on its device, and say how its steps are taken: captured if the tower is frozen, on CUDA."""
+    learns = tuning.adapt_vision or tuning.adapt_projector
+    captured = settings.device == "cuda" and not learns
+    backend: VisionBackend | CapturedVisionBackend = (
+        CapturedVisionBackend(model, settings, family, bits=tuning.quantize, cache=cache)
+        if captured
+        else VisionBackend(model, settings, family, bits=tuning.quantize, tower_learns=learns, cache=cache)
+    )
+    if is_first_process():
+        how = "runs under autograd, and is captured" if captured else "runs eagerly"
+        tower = "has adapters too" if learns else "is frozen"
+        log.info("each step %s; %d weights are trained, the vision tower %s", how, backend.weights.count, tower)
+    return backend
 
 
 def _open_cache(tuning: TuneSettings) -> FeatureCache | None:
@@ -186,9 +197,8 @@ def _check(tuning: TuneSettings) -> None:
         raise ConfigError("lora_rank is 0, but of a model with pictures only adapters are trained; write 16, say")
     if tuning.vision_cache is not None and (tuning.adapt_vision or tuning.adapt_projector):
         part = "adapt_vision" if tuning.adapt_vision else "adapt_projector"
-        raise ConfigError(
-            f"vision_cache is {tuning.vision_cache}, but {part} changes the features in each step; leave one out"
-        )
+        size = format_size(tuning.vision_cache)
+        raise ConfigError(f"vision_cache is {size}, but {part} changes the features in each step; leave one out")
     if tuning.vision_cache_folder is not None and tuning.vision_cache is None:
         raise ConfigError(
             f"vision_cache_folder is {tuning.vision_cache_folder}, but no size is given; add --vision-cache 10GB"
