@@ -17,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def keep_decoded(pictures: Path, folder: Path) -> dict[str, Any]:
     run, verdict = folder / "kept", folder / "kept.json"
     flags = ["--out", str(run), "--json", str(verdict), "--quiet"]
     subprocess.run([*HOLDWATER, "run", *flags, str(program), str(pictures), str(EPOCHS)], check=True)
-    with sqlite3.connect(run / "rank-0.db") as database:
+    with closing(sqlite3.connect(run / "rank-0.db")) as database:
         found = list(database.execute("SELECT step, kind, findings FROM verdicts ORDER BY rowid"))
     told = [(step, kind, shortened(json.loads(findings)[0])) for step, kind, findings in found]
     return measured(run, verdict) | {"told": told}

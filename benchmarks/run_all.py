@@ -48,7 +48,7 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
         *map(_script, ("simulation", "forecasts", "run_cost", "real_programs", "real_cost", "flat_run", "speed")),
         *map(_script, ("guard_cost", "count_cost", "million_steps", "kill_and_resume", "survival", "recycling")),
         *map(_script, ("out_of_memory", "soak", "soak_faults", "ladder", "leaves_nothing", "tuning_masters")),
-        _script("exact_loops"),
+        *map(_script, ("exact_loops", "vision_cache", "picture_story", "mixed_pictures")),
         _script("auto_find_batch_size")._replace(package="accelerate"),
         _script("start_up", "--against", BEFORE_THE_PACKAGES),
         *(
