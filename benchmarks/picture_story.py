@@ -3,7 +3,7 @@
 The first run is `programs/picture_cache.py` under `holdwater run`: memory rises for one epoch, by four bytes a
 pixel. The second fine-tunes a small vision-language model on the same files. The effective batch is 8 in both.
 
-    python benchmarks/picture_story.py                     14 GB of memory; a quarter of an hour on two cores
+    python benchmarks/picture_story.py                     14 GB of memory; 10 minutes on two cores
     python benchmarks/picture_story.py --megapixels 1      a smaller story
     python benchmarks/picture_story.py --draw              docs/images/pictures.png from the recorded result
 
