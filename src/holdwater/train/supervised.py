@@ -17,6 +17,7 @@ from holdwater.store.in_memory_checkpoint import InMemoryFolder
 from holdwater.supervise.restart_loop import RunHooks, keep_going, recycled_end
 from holdwater.supervise.supervisor import Launch, Supervisor, TrainerProcess
 from holdwater.train.finetune import PRELOADED_MODEL
+from holdwater.train.finetune.vision.kinds import KINDS, kind_in_folder
 from holdwater.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def keeps_weights(config: Config) -> bool:
 
 def _start_weight_server(config: Config, door: Path, weights: Path) -> "subprocess.Popen[bytes] | None":
     """Start a weight server where processes will be replaced and fused steps are taken; None elsewhere."""
-    if not keeps_weights(config):
+    if not keeps_weights(config) or kind_in_folder(str(config["model"])) in KINDS:
         return None
     on_cuda = config["device"] == "cuda" or (config["device"] == "auto" and Path("/dev/nvidiactl").exists())
     if not on_cuda and config["quantize"] is None:

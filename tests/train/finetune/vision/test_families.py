@@ -14,7 +14,8 @@ from holdwater.frameworks.transformers.picture_files import Picture
 from holdwater.train.finetune.data.examples import example_of
 from holdwater.train.finetune.vision import families
 from holdwater.train.finetune.vision.examples import PictureExample, PictureTokenizer, with_features
-from holdwater.train.finetune.vision.loading import LoadedVision, load_vision_model
+from holdwater.train.finetune.vision.kinds import KINDS
+from holdwater.train.finetune.vision.loading import LoadedVision, is_vision_language, load_vision_model
 from holdwater.train.finetune.vision.model import picture_loss
 from holdwater.train.finetune.vision.packing import pack_pictures
 from tests.small_vision_models import FAMILIES, make_vision_model
@@ -219,3 +220,19 @@ def own_processor(known: LoadedVision) -> Any:
     return unchecked(
         image_processor=family._processor, tokenizer=known.loaded.tokenizer, **options, **sizes.get(kind, {})
     )
+
+
+class TestKinds:
+    """The list of known kinds, which is read without loading anything."""
+
+    def test_is_that_of_the_families(self) -> None:
+        """Neither has one that the other lacks."""
+        assert set(families.FAMILIES) == KINDS
+
+    @pytest.mark.parametrize("text", ["", "[1]", "{}", '{"model_type": "llama"}', None])
+    def test_others_take_no_pictures(self, tmp_path: Path, text: str | None) -> None:
+        """Nor does a folder without a configuration that can be read."""
+        if text is not None:
+            (tmp_path / "config.json").write_text(text)
+
+        assert not is_vision_language(str(tmp_path))

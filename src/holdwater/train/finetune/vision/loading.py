@@ -13,7 +13,8 @@ from holdwater.train.finetune.model.hub import hub_is_away
 from holdwater.train.finetune.model.loading import PRELOADED, Loaded, check_folder, import_transformers, told
 from holdwater.train.finetune.model.lora import HEADS, LoraConfig, is_linear, layer_number
 from holdwater.train.finetune.model.plain_head import has_plain_head
-from holdwater.train.finetune.vision.families import FAMILIES, Family, family_of
+from holdwater.train.finetune.vision.families import Family, family_of
+from holdwater.train.finetune.vision.kinds import KINDS, kind_in_folder
 from holdwater.train.finetune.vision.processors import Parts, read_processor
 from holdwater.train.settings import TuneSettings
 
@@ -39,28 +40,10 @@ def is_vision_language(name: str) -> bool:
     Args:
         name: A folder, or a name on the hub.
     """
-    try:
-        return read_kind(name) in FAMILIES
-    except ModelError:
-        return False
-
-
-def read_kind(name: str) -> str:
-    """The kind of model that a configuration names.
-
-    Args:
-        name: A folder, or a name on the hub.
-
-    Raises:
-        ModelError: There is no configuration that can be read.
-    """
+    if Path(name).expanduser().is_dir():
+        return kind_in_folder(name) in KINDS
     path = _finder(name)("config.json")
-    if path is None:
-        raise ModelError(f"--model {name} has no config.json that can be read")
-    try:
-        return str(json.loads(Path(path).read_text(encoding="utf-8")).get("model_type"))
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"--model {name}: config.json cannot be read ({error})") from error
+    return path is not None and kind_in_folder(str(Path(path).parent)) in KINDS
 
 
 def load_to_merge(name: str) -> Loaded:
