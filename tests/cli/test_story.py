@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
-import io
+import io, time
 import numpy as np, torch
 from PIL import Image
 from torch import nn
@@ -39,6 +39,7 @@ while step < 240:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        time.sleep(0.01)  # a larger model: counts take turns between steps
         step += 1
         if step == 240:
             break
