@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.demo-ready
 PYTEST_FLAGS ?=
-# most tests wait for processes that import: one for each core, up to four; but not where a verdict hangs on the clock
-ABREAST := -n auto --maxprocesses 4 --dist worksteal
+# most tests wait for processes: one more than cores, up to four; but not where a verdict hangs on the clock
+ABREAST := -n $(shell echo $$(($$($(PYTHON) -c "import os; print(os.cpu_count() or 1)") + 1))) --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test check format bench cuda-build lock clean
 

@@ -1,5 +1,6 @@
 """What several tests need: the installed command, and a small text to train on."""
 
+import gc
 import json
 import os
 import subprocess
@@ -25,6 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker("alone")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of each collection and count: it is most of a test process."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

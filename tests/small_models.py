@@ -1,5 +1,9 @@
 """Small models of random weights, made from configurations, with a tokenizer trained on the spot."""
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,17 @@ FAMILIES = ("Llama", "Qwen2", "GPT2")
 
 
 def make_model(folder: Path, family: str, *, layers: int = 2, heads: int = 4, **more: int) -> Path:
-    """Write a model of random weights, and a tokenizer trained on a few words."""
+    """Write a model of random weights, and a tokenizer trained on a few words; made once in a process, then copied."""
+    shutil.copytree(_made(family, layers, heads, tuple(more.items())), folder, dirs_exist_ok=True)
+    torch.manual_seed(0)
+    return folder
+
+
+@cache
+def _made(family: str, layers: int, heads: int, more: tuple[tuple[str, int], ...]) -> Path:
+    """A folder with such a model, which nobody changes."""
+    folder = Path(tempfile.mkdtemp(prefix="small-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     sizes: dict[str, Any] = (
         {"n_embd": 32, "n_layer": layers, "n_head": heads, "n_positions": 64}
         if family == "GPT2"
@@ -23,7 +37,7 @@ def make_model(folder: Path, family: str, *, layers: int = 2, heads: int = 4, **
 
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(
-        vocab_size=300, bos_token_id=0, eos_token_id=1, **sizes, **more
+        vocab_size=300, bos_token_id=0, eos_token_id=1, **sizes, **dict(more)
     )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     raw = tokenizers.ByteLevelBPETokenizer()

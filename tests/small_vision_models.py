@@ -1,6 +1,10 @@
 """Small vision-language models of random weights, made from configurations, with tokenizer, processor and template."""
 
+import atexit
 import json
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +38,19 @@ def make_vision_model(folder: Path, family: str, *, layers: int = 2) -> Path:
         family: One of `FAMILIES`.
         layers: Of the language model.
     """
+    shutil.copytree(_made(family, layers), folder, dirs_exist_ok=True)
+    torch.manual_seed(0)
+    return folder
+
+
+@cache
+def _made(family: str, layers: int) -> Path:
+    """A folder with such a model, which nobody changes: made once in a process."""
     import transformers
 
+    folder = Path(tempfile.mkdtemp(prefix="small-vision-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     torch.manual_seed(0)
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(folder, transformers, named=family == "gemma3")
     ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(SPECIAL), strict=True))
     config = _CONFIGS[family](transformers, ids, TEXT | {"num_hidden_layers": layers})
