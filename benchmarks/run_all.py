@@ -50,6 +50,7 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
         *map(_script, ("out_of_memory", "soak", "soak_faults", "ladder", "leaves_nothing", "tuning_masters")),
         *map(_script, ("exact_loops", "vision_cache", "picture_story", "mixed_pictures")),
         _script("auto_find_batch_size")._replace(package="accelerate"),
+        _script("cuda_build")._replace(package="nvidia"),  # comes with a build for CUDA: `make cuda-build`
         _script("start_up", "--against", BEFORE_THE_PACKAGES),
         *(
             _script(name)._replace(cuda=True)

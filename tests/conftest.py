@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Leave what was imported out of each collection and count: it is most of a test process."""
     gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def imports_collected() -> Iterator[None]:
+    """For tests that need what was imported to be collected and counted."""
+    gc.unfreeze()
+    yield
     gc.freeze()
 
 

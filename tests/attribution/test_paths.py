@@ -6,20 +6,15 @@ import gc
 import itertools
 import queue
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
 
 from holdwater.attribution.paths import Paths
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _seen_by_the_collector() -> Iterator[None]:
-    """Let the collector see this module, whose variables hold what is looked for."""
-    gc.unfreeze()
-    yield
-    gc.freeze()
+pytestmark = pytest.mark.usefixtures("imports_collected")
+"""Variables of this module hold what is looked for."""
 
 
 class Tracker:

@@ -5,6 +5,9 @@ import pytest
 from holdwater.attribution.census import Census
 from holdwater.observe.agent.counting import HURRY, LONG, SHORT, CountCost, Counting, Purpose
 
+pytestmark = pytest.mark.usefixtures("imports_collected")
+"""Counts of this process are long enough for several turns."""
+
 
 class Ticks:
     """A clock that goes on by a millisecond whenever it is read."""
