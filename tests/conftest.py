@@ -34,7 +34,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def imports_collected() -> Iterator[None]:
     """For tests that need what was imported to be collected and counted."""
     gc.unfreeze()

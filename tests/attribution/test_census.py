@@ -202,6 +202,7 @@ class Overriding(torch.Tensor):
         raise ValueError("nobody may ask")
 
 
+@pytest.mark.usefixtures("imports_collected")
 class TestInTurns:
     """A count between steps finds what one at once finds, and gets in nobody's way."""
 

@@ -5,7 +5,7 @@ import io
 import json
 import tarfile
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import psutil
@@ -118,7 +118,7 @@ class TestTarShards:
             groups = [[member.name for member in group] for group in _groups(tar, Path("a.tar"), read=True)]
 
         keys = [
-            {name.rpartition("/")[0] + "/" + name.rpartition("/")[2].partition(".")[0] for name in group}
+            {(PurePosixPath(name).parent, name.rpartition("/")[2].partition(".")[0]) for name in group}
             for group in groups
         ]
         assert all(len(key) == 1 for key in keys)
