@@ -173,13 +173,18 @@ class TuneState:
             check_plan(self.choice)
         return loss
 
+    def held_out_batches(self) -> PackedBatches:
+        """The batches of an evaluation, from the beginning."""
+        settings = self.settings
+        return PackedBatches(
+            self.held_out, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed
+        )
+
     @torch.no_grad()
     def evaluate(self) -> float:
         """The mean loss on the held-out examples in nats a token, always on the same rows."""
         settings, model = self.settings, self.loaded.model.eval()
-        batches = PackedBatches(
-            self.held_out, size=settings.batch_size, length=settings.train_seq_length, seed=settings.seed
-        )
+        batches = self.held_out_batches()
         total = count = 0.0
         for _ in range(settings.eval_batches):
             batch = batches.draw()

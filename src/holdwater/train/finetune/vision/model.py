@@ -14,8 +14,7 @@ from holdwater.train.finetune.attention_masks import attention_masks
 from holdwater.train.finetune.data.packing import Packed
 from holdwater.train.finetune.fused.decoder import Inputs
 from holdwater.train.finetune.losses import CHUNK, chunked_cross_entropy
-from holdwater.train.finetune.model.plain_head import has_plain_head
-from holdwater.train.finetune.step.autograd import packed_of
+from holdwater.train.finetune.step.autograd import AutogradStep, packed_of
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.packing import PackedPictures
 from holdwater.train.flat import FlatWeights
@@ -36,7 +35,7 @@ class Embedded(NamedTuple):
     """For the hidden states of early layers: at the pictures' places, one after another."""
 
 
-class PictureStep:
+class PictureStep(AutogradStep):
     """Losses and gradients of a model with a frozen tower, on inputs and features that stay where they are."""
 
     def __init__(
@@ -57,9 +56,8 @@ class PictureStep:
             rows: Of a micro-batch, at most.
             length: Tokens in a row.
         """
-        has_plain_head(model)  # is found out here, not within a step
-        self.device = str(weights.decayed.device)
-        self._model, self._family, self._weights, self._length = model, family, weights, length
+        super().__init__(model, weights, length=length)
+        self._family = family
         embedding = model.get_input_embeddings().weight
         kinds = 1 + len(getattr(model.config.vision_config, "deepstack_visual_indexes", None) or ())
         self._axes = torch.zeros(rows, 3, length, dtype=torch.int64, device=embedding.device)
@@ -84,25 +82,6 @@ class PictureStep:
                 flat.zero_()
             if features:
                 flat.index_copy_(0, places, torch.cat([one[number].to(flat) for one in features]))
-
-    def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
-        """Make the gradients of a micro-batch, or add them to those that are there; return its loss. Shape ()."""
-        if not add:
-            self._weights.clear_gradients()
-        loss = self._loss(inputs)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
-
-    @torch.no_grad()
-    def loss(self, inputs: Inputs) -> Tensor:
-        """The same loss, without gradients. Shape ()."""
-        self._model.eval()
-        loss = self._loss(inputs)
-        self._model.train()
-        return loss
-
-    def refresh(self) -> None:
-        """Nothing to do: the model computes with the weights that are trained."""
 
     def _loss(self, inputs: Inputs) -> Tensor:
         """The weighted sum of cross-entropies."""

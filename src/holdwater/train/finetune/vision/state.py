@@ -55,19 +55,9 @@ class VisionState(TuneState):
         over = f", {passed} examples were passed over for their pictures" if passed else ""
         return f"{said}{over}{self.features.remark}"
 
-    @torch.no_grad()
-    def evaluate(self) -> float:
-        """The mean loss on the held-out examples in nats a token, always on the same rows."""
-        settings, model = self.settings, self.loaded.model.eval()
-        batches = held_out_batches(self.held_out, settings)
-        total = count = 0.0
-        for _ in range(settings.eval_batches):
-            batch = batches.draw()
-            for begin in range(0, len(batch.tokens), self.micro_batch):
-                total += self.backend.evaluate(batch.part(begin, begin + self.micro_batch))
-            count += batch.weight
-        model.train()
-        return total / max(count, 1.0)
+    def held_out_batches(self) -> PictureBatches:
+        """The batches of an evaluation, from the beginning."""
+        return held_out_batches(self.held_out, self.settings)
 
     @torch.no_grad()
     def sample(self, count: int) -> str:
