@@ -11,8 +11,11 @@ import torch
 from holdwater.config import gather
 from holdwater.errors import ConfigError, DataError
 from holdwater.store.checkpoints import CheckpointFolder
+from holdwater.train.finetune.fused.decoder import StepPlan
+from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.model.lora import adapters
 from holdwater.train.finetune.model.merging import write_merged
+from holdwater.train.finetune.vision import backend as backend_module
 from holdwater.train.finetune.vision.backend import CapturedVisionBackend
 from holdwater.train.finetune.vision.corpus import PictureCorpus
 from holdwater.train.finetune.vision.examples import PassedOver
@@ -283,6 +286,13 @@ class TestSamples:
         assert state.evaluate() == state.evaluate()
 
 
+def captured(state: VisionState) -> CapturedVisionBackend:
+    """Static steps of a model: fused, but for Gemma 3 by its own code."""
+    settings = state.settings
+    where, step = WeightPlacement("cpu", state.tuning.quantize), StepPlan(rows=settings.batch_size)
+    return CapturedVisionBackend(state.loaded.model, settings, state.family, where, step, cache=None)
+
+
 class TestCapturedSteps:
     """Steps whose addresses never change, which a CUDA device captures; here they run eagerly."""
 
@@ -291,7 +301,7 @@ class TestCapturedSteps:
         """As eager steps, on batches with many pictures, few and none."""
         eager, static = made(tmp_path, family), made(tmp_path, family)
         settings = static.settings
-        static.backend = CapturedVisionBackend(static.loaded.model, settings, static.family, bits=None, cache=None)
+        static.backend = captured(static)
 
         wanted, found = learn(eager, 6), learn(static, 6)
 
@@ -300,3 +310,35 @@ class TestCapturedSteps:
         assert static.backend.evaluate(batch) == pytest.approx(
             eager.backend.evaluate(held_out_batches(eager.held_out, settings).draw()), rel=1e-5
         )
+
+    @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "smolvlm"])
+    def test_learn_the_same_by_their_own_code(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+    ) -> None:
+        """Where the kernels do not know a model."""
+        eager, static = made(tmp_path, family), made(tmp_path, family)
+        monkeypatch.setattr(backend_module, "why_not", lambda *_, **__: "not known")
+        static.backend = backend = captured(static)
+
+        assert not backend.fused
+        assert learn(static, 6) == pytest.approx(learn(eager, 6), rel=1e-5)
+
+    @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "smolvlm"])
+    def test_learn_with_weights_in_few_bits(self, tmp_path: Path, family: str) -> None:
+        """Fused on the CPU too; in 8 bits nearly the same as whole, and they write."""
+        whole, few = made(tmp_path, family), made(tmp_path, family, quantize=8)
+
+        assert isinstance(few.backend, CapturedVisionBackend)
+        assert few.backend.fused
+        assert learn(few, 6) == pytest.approx(learn(whole, 6), rel=2e-2)
+        assert few.sample(5)
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_write_the_same(self, tmp_path: Path, family: str) -> None:
+        """Fused steps by kept keys and values, with positions in three dimensions."""
+        state = made(tmp_path, family)
+        wanted = state.sample(9)
+        state.backend = backend = captured(state)
+
+        assert backend.fused == (family != "gemma3")
+        assert state.sample(9) == wanted

@@ -17,8 +17,22 @@ from holdwater.train.finetune.fused.frozen import Frozen, WeightPlacement
 from holdwater.train.finetune.fused.key_value_cache import KeyValueCache
 from holdwater.train.finetune.fused.layer import DecoderLayer, Pass
 from holdwater.train.finetune.fused.offload import RING, Offload
-from holdwater.train.finetune.fused.shape import DecoderShape
+from holdwater.train.finetune.fused.rotary import RotaryTables
+from holdwater.train.finetune.fused.shape import DecoderShape, body_of
 from holdwater.train.finetune.losses import CHUNK
+
+
+@dataclass(frozen=True, slots=True)
+class PictureInputs:
+    """What a micro-batch with pictures has besides, on the device."""
+
+    pictured: Tensor
+    """Which tokens stand for parts of pictures. Shape (tokens, 1), bool."""
+    axes: Tensor
+    """Rotary positions in three dimensions. Shape (3, tokens), int64."""
+    features: tuple[Tensor, ...]
+    """At the places of these tokens: what takes the place of their embeddings, then what is added behind each
+    early layer, zero at all other places. Shape (tokens, width) each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +49,8 @@ class Inputs:
     """Of the dropout. Shape (1,), int64."""
     spans: Tensor
     """Where the example of each token begins and ends. Shape (2, tokens), int32."""
+    pictures: PictureInputs | None = None
+    """None for a model without pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +68,7 @@ class StepPlan:
 
 
 class Decoder:
-    """A causal language model with adapters, as `why_not` accepts it."""
+    """A causal language model with adapters, as `why_not` accepts it; it may be one under pictures."""
 
     def __init__(self, model: Any, where: WeightPlacement) -> None:  # noqa: ANN401 - of Transformers
         """Take a model's weights over; the model itself keeps views of them.
@@ -62,9 +78,10 @@ class Decoder:
                 be used itself.
             where: The frozen weights are put.
         """
-        self.shape = DecoderShape.of(model.config)
+        config = model.config.get_text_config()
+        self.shape = DecoderShape.of(config)
         self.device = where.device
-        body = model.model
+        body = body_of(model)
         normed = self.shape.normed_heads
         self.layers = [
             DecoderLayer(layer, number, where, normed_heads=normed) for number, layer in enumerate(body.layers)
@@ -77,8 +94,8 @@ class Decoder:
         self._workspace = _workspace_for([group.frozen for layer in self.layers for group in layer.groups], bits)
         rotary = body.rotary_emb  # rebuilt where it has no memory: it follows from the configuration
         on_meta = any(one.is_meta for one in rotary.buffers()) and where.device != "meta"
-        self._rotary = (type(rotary)(model.config) if on_meta else rotary).to(where.device)
-        self._tables = self._embedding
+        self._rotary = (type(rotary)(config) if on_meta else rotary).to(where.device)
+        self._tables: RotaryTables | None = None
         self._buffers: StepBuffers | None = None
         self._recomputed, self._chunk = 0, CHUNK
         self._offload: Offload | None = None
@@ -129,10 +146,7 @@ class Decoder:
             length: Of an example, at most.
             step: How steps are taken.
         """
-        positions = torch.arange(length, device=self.device)[None]
-        cosine, sine = self._rotary(self._embedding[:1][None], positions)
-        half = self.shape.head_width // 2
-        self._tables = torch.stack([cosine[0, :, :half], sine[0, :, :half]]).contiguous()
+        self._tables = RotaryTables(self._rotary, self._embedding, length=length, tokens=step.rows * length)
         self._recomputed, self._chunk = step.recomputed, step.chunk
         needs = Needs(
             shape=self.shape,
@@ -217,18 +231,23 @@ class Decoder:
         begins = -torch.arange(first, first + count, device=self.device, dtype=prompt.spans.dtype)
         for number in range(count - 1):  # a token at place p begins its example at -p
             spans = torch.stack([begins[number : number + 1], torch.ones_like(begins[:1])])
-            one = Inputs(added[-1][None], prompt.targets[:1], prompt.weights[:1], prompt.seed, spans)
+            pictures = None if prompt.pictures is None else _text_after(prompt.pictures, number + 1)
+            one = Inputs(added[-1][None], prompt.targets[:1], prompt.weights[:1], prompt.seed, spans, pictures)
             added.append(self.next_token(one, cache))
         return [int(token) for token in torch.stack(added).tolist()]
 
     def _pass(self, inputs: Inputs, *, add: bool, learning: bool) -> Pass:
         """What the layers need to know."""
+        assert self._tables is not None, "prepare() comes first"  # noqa: S101 - a mistake of ours
+        axes = None if inputs.pictures is None else inputs.pictures.axes
+        tables, begins = self._tables.of(axes, inputs.spans[0])
         return Pass(
             self.shape,
             _kernels(inputs.tokens),
             self.buffers.cut(len(inputs.tokens)),
             inputs.spans,
-            self._tables,
+            tables,
+            begins,
             inputs.seed,
             add,
             learning,
@@ -237,7 +256,11 @@ class Decoder:
 
     def _forward(self, one: Pass, inputs: Inputs) -> None:
         """From tokens to the normalised rows after the last layer."""
-        torch.index_select(self._embedding, 0, inputs.tokens, out=one.buffers.streams[0])
+        first, pictures = one.buffers.streams[0], inputs.pictures
+        torch.index_select(self._embedding, 0, inputs.tokens, out=first)
+        if pictures is not None:
+            torch.where(pictures.pictured, pictures.features[0], first, out=first)
+            one.added = pictures.features[1:]
         self.layers[0].make_normed(one)
         norms = [layer.first_norm for layer in self.layers[1:]] + [self._last_norm]
         for layer, norm in zip(self.layers, norms, strict=True):
@@ -257,6 +280,15 @@ class Decoder:
             one.kernels.cross_entropy(logits, inputs.targets[part], inputs.weights[part], buffers.losses[part])
             if backward:
                 torch.mm(logits, self._head, out=scratch.grad_normed[part])
+
+
+def _text_after(prompt: PictureInputs, count: int) -> PictureInputs:
+    """The inputs of the token of text that follows a prompt after some others."""
+    return PictureInputs(
+        torch.zeros_like(prompt.pictured[:1]),
+        (prompt.axes[:, -1:].amax(0) + count).expand(3, 1).contiguous(),
+        tuple(one[:1] for one in prompt.features[:1]),
+    )
 
 
 def _workspace_for(frozen: Sequence[Frozen], bits: int | None) -> Tensor | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from holdwater.train.finetune.fused.buffers import AdapterRanks, StepBuffers
@@ -24,7 +25,9 @@ class Pass:
     spans: Tensor
     """Where the example of each token begins and ends. Shape (2, tokens), int32."""
     tables: Tensor
-    """Cosines and sines by position. Shape (2, positions, head_width / 2)."""
+    """Cosines and sines. Shape (2, positions, head_width / 2)."""
+    begins: Tensor
+    """Each token reads the row of the tables at its place less this. Shape (tokens,), int32."""
     seed: Tensor
     """Of the dropout of this micro-batch. Shape (1,), int64."""
     add: bool
@@ -33,6 +36,8 @@ class Pass:
     """Whether adapters have their dropout."""
     recomputed: int
     """Layers whose inside is computed again in the backward pass, from the first one on."""
+    added: tuple[Tensor, ...] = ()
+    """What is added to the residual stream behind each of the first layers. Shape (tokens, width) each."""
     cache: KeyValueCache | None = None
     """Takes keys and values of the prompt while it is empty; afterwards the pass is one token after these."""
 
@@ -100,6 +105,9 @@ class DecoderLayer:
         delta = scratch.delta[:, : self.down.width]
         self._apply(self.down, inner, delta, one)
         self.down.add_lora_b(delta)
+        if self.number < len(one.added):
+            narrow = delta[:, : one.shape.width]
+            torch.add(narrow, one.added[self.number], out=narrow)
         kernels.norm(
             kept.middle, delta, next_norm, one.shape.epsilon,
             buffers.streams[self.number + 1], scratch.normed, buffers.scales[2 * self.number + 2],
@@ -116,7 +124,7 @@ class DecoderLayer:
         self._apply(self.queries, scratch.normed, rows, one)
         lora_b = self._fused_lora_b(self.queries, rows, fused=self.head_norms is None)
         if self.head_norms is None:
-            kernels.rotate(rows, self.queries.bias, heads, one.tables, one.spans[0], lora_b)
+            kernels.rotate(rows, self.queries.bias, heads, one.tables, one.begins, lora_b)
         rotated = self._rotated(one)
         if one.cache is not None and one.cache.tokens:
             one.cache.attend(self.number, rotated, kept.attended)
@@ -183,7 +191,7 @@ class DecoderLayer:
         rotated = self._rotated(one)
         logsumexp, delta = (rows.view(shape.heads, -1) for rows in (kept.logsumexp, scratch.attention_delta))
         kernels.attend_backward(rotated, heads, one.spans, kept.attended, logsumexp, delta, grad_out, grads)
-        kernels.rotate_backward(grads, heads, one.tables, one.spans[0], rotated)
+        kernels.rotate_backward(grads, heads, one.tables, one.begins, rotated)
         if self.head_norms is not None:
             kernels.norm_heads_backward(rotated, queries, self.head_norms, heads, shape.epsilon)
         self._lora_b_backward(self.queries, queries, queries[:, self.queries.outer :], one)
@@ -204,7 +212,7 @@ class DecoderLayer:
             return rows[:, : self.queries.outer]
         heads = (one.shape.heads, one.shape.kv_heads)
         one.kernels.norm_heads(rows, self.head_norms, heads, one.shape.epsilon, scratch)
-        one.kernels.rotate(scratch, None, heads, one.tables, one.spans[0])
+        one.kernels.rotate(scratch, None, heads, one.tables, one.begins)
         return scratch
 
     @staticmethod

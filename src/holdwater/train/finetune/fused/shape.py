@@ -14,9 +14,9 @@ from torch import nn
 from holdwater.train.finetune.model.lora import LoraLinear
 from holdwater.train.finetune.model.plain_head import has_plain_head
 
-KNOWN = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types of Transformers."""
-NORMED = ("qwen3",)
+KNOWN = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text")
+"""Model types of Transformers; the last two are known under pictures only."""
+NORMED = ("qwen3", "qwen3_vl_text")
 """Those that normalise each head of queries and keys."""
 ROTARY = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose frequencies stay as they are, whatever the length."""
@@ -81,6 +81,16 @@ class DecoderShape:
         return self.query_width + 2 * self.key_width
 
 
+def body_of(model: Any) -> Any:  # noqa: ANN401 - of Transformers
+    """The layers of a causal or vision-language model, with the norm after them and rotary positions.
+
+    Args:
+        model: With a head.
+    """
+    inner = model.model
+    return next((getattr(inner, name) for name in ("language_model", "text_model") if hasattr(inner, name)), inner)
+
+
 def why_not(model: Any, *, length: int, device: str = "cuda") -> str:  # noqa: ANN401 - of Transformers
     """Why a model cannot take the fused step; empty where it can.
 
@@ -89,7 +99,7 @@ def why_not(model: Any, *, length: int, device: str = "cuda") -> str:  # noqa: A
         length: Tokens in a row.
         device: Where steps would be taken.
     """
-    config = model.config
+    config = model.config.get_text_config()
     kind = str(getattr(config, "model_type", "unknown"))
     if kind not in KNOWN:
         return f"a model of type {kind} is not among {', '.join(KNOWN)}"
@@ -101,7 +111,7 @@ def why_not(model: Any, *, length: int, device: str = "cuda") -> str:  # noqa: A
 
 def _reasons(model: Any, shape: DecoderShape, length: int) -> Iterator[str]:  # noqa: ANN401
     """What stands against a model of a known type; empty strings where nothing does."""
-    config = model.config
+    config = model.config.get_text_config()
     if getattr(config, "hidden_act", "silu") != "silu":
         yield f"its activation is {config.hidden_act}, not silu"
     if getattr(config, "attention_dropout", 0):
@@ -118,7 +128,7 @@ def _reasons(model: Any, shape: DecoderShape, length: int) -> Iterator[str]:  # 
         yield f"a width is no multiple of {ALIGNMENT}"
     if not has_plain_head(model) or model.get_output_embeddings().weight.requires_grad:
         yield "its logits are more than a product with a frozen head"
-    yield from map(_against_layer, model.model.layers)
+    yield from map(_against_layer, body_of(model).layers)
 
 
 def _against_layer(layer: Any) -> str:  # noqa: ANN401 - of Transformers

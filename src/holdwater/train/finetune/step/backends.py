@@ -28,7 +28,7 @@ class StepBackend(Protocol):
     sends_batches: ClassVar[bool]
     """Whether batches are drawn into the host's memory and sent by the backend, so that the next one can be drawn
     while the device works."""
-    seeds_dropout: ClassVar[bool]
+    seeds_dropout: bool
     """Whether dropout depends on the number of a micro-batch within its step."""
     weights: FlatWeights
     optimizer: FlatAdamW

@@ -14,7 +14,7 @@ class EagerBackend:
     """Eager autograd. Batches come on the device; dropout draws from torch's own generators."""
 
     sends_batches: ClassVar[bool] = False
-    seeds_dropout: ClassVar[bool] = False
+    seeds_dropout: bool = False
 
     def __init__(self, model: Any, settings: TrainSettings) -> None:  # noqa: ANN401 - of Transformers
         """Put a model on its device.

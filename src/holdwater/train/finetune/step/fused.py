@@ -1,7 +1,7 @@
 """Steps of a decoder by its own kernels: no autograd graph, every buffer made once."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,39 @@ from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings
 
 
+class FusedParts(NamedTuple):
+    """What fused steps are made of."""
+
+    decoder: Decoder
+    weights: FlatWeights
+    optimizer: FlatAdamW
+    update: partial[None]
+    """Changes the weights, given learning rate and loss."""
+
+
+def fuse(model: Any, settings: TrainSettings, where: WeightPlacement, step: StepPlan) -> FusedParts:  # noqa: ANN401
+    """Put a model on its device, and make all buffers.
+
+    Args:
+        model: Of Transformers, with adapters, one that `why_not` has nothing against; on the CPU.
+        settings: Of the run.
+        where: Frozen weights are put, and how.
+        step: How steps are taken.
+    """
+    decoder = Decoder(model, where)
+    weights = FlatWeights.of(model, decoder.trained, where.take_trained)
+    if weights.decayed.is_cuda:
+        torch.cuda.empty_cache()  # what moving and quantizing the weights has left, before buffers add to it
+    decoder.bind()
+    decoder.prepare(settings.train_seq_length, step)
+    optimizer = FlatAdamW(
+        weights, weight_decay=settings.weight_decay, take=where.take_trained, skips=settings.non_finite == "skip"
+    )
+    where.weight_client.whole({"name": where.name})
+    update = _update(weights, optimizer, decoder, largest_norm=settings.gradient_clip)
+    return FusedParts(decoder, weights, optimizer, update)
+
+
 class FusedBackend(StaticStep):
     """Fused steps, captured as CUDA graphs on a CUDA device."""
 
@@ -25,32 +58,11 @@ class FusedBackend(StaticStep):
         where: WeightPlacement,
         step: StepPlan,
     ) -> None:
-        """Put a model on its device, and make all buffers.
-
-        Args:
-            model: With adapters, one that `why_not` has nothing against; on the CPU.
-            settings: Of the run.
-            where: Frozen weights are put, and how.
-            step: How steps are taken.
-        """
-        decoder = Decoder(model, where)
-        self.weights = FlatWeights.of(model, decoder.trained, where.take_trained)
-        if self.weights.decayed.is_cuda:
-            torch.cuda.empty_cache()  # what moving and quantizing the weights has left, before buffers add to it
-        decoder.bind()
-        decoder.prepare(settings.train_seq_length, step)
-        self.optimizer = FlatAdamW(
-            self.weights,
-            weight_decay=settings.weight_decay,
-            take=where.take_trained,
-            skips=settings.non_finite == "skip",
-        )
-        self.weight_client = where.weight_client
-        self.weight_client.whole({"name": where.name})
-        self.rows = step.rows
-        update = _update(self.weights, self.optimizer, decoder, largest_norm=settings.gradient_clip)
-        self._decoder, self._longest = decoder, settings.train_seq_length
-        super().__init__(decoder, update, rows=step.rows, length=settings.train_seq_length)
+        """As `fuse`."""
+        self._decoder, self.weights, self.optimizer, update = fuse(model, settings, where, step)
+        self.weight_client, self.rows = where.weight_client, step.rows
+        self._longest = settings.train_seq_length
+        super().__init__(self._decoder, update, rows=step.rows, length=settings.train_seq_length)
 
     def write(self, tokens: list[int], count: int, *, padding: int) -> list[int]:  # noqa: ARG002 - of a backend
         """Continue some tokens with the likeliest one each time, up to the length of a row.

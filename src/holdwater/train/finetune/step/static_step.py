@@ -6,9 +6,9 @@ Source: PyTorch's notes on CUDA graphs, whole-step capture with static inputs.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,11 +20,20 @@ from holdwater.train.finetune.fused.decoder import Inputs
 log = logging.getLogger("holdwater")
 
 
+class Part(NamedTuple):
+    """One tensor of a micro-batch."""
+
+    name: str
+    dtype: torch.dtype
+    elements: int
+    """For as many tokens as a micro-batch has at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the parts of a micro-batch lie in one piece of memory, in bytes."""
+    """Where the parts of a micro-batch lie in one piece of memory, those of wide types first."""
 
-    tokens: int
+    parts: tuple[Part, ...]
 
     def views(self, memory: Tensor) -> dict[str, Tensor]:
         """The parts.
@@ -32,13 +41,9 @@ class _Layout:
         Args:
             memory: Shape (size,), uint8.
         """
-        parts = (
-            ("tokens", torch.int64, self.tokens), ("targets", torch.int64, self.tokens), ("seed", torch.int64, 1),
-            ("weights", torch.float32, self.tokens), ("spans", torch.int32, 2 * self.tokens),
-        )  # fmt: skip
         found, at = {}, 0
-        for name, dtype, count in parts:
-            size = count * dtype.itemsize
+        for name, dtype, elements in sorted(self.parts, key=lambda part: -part.dtype.itemsize):
+            size = elements * dtype.itemsize
             found[name] = memory[at : at + size].view(dtype)
             at += size
         return found
@@ -46,7 +51,7 @@ class _Layout:
     @property
     def size(self) -> int:
         """Of all parts together, in bytes."""
-        return self.tokens * (8 + 8 + 4 + 2 * 4) + 8
+        return sum(part.elements * part.dtype.itemsize for part in self.parts)
 
 
 @dataclass(slots=True)
@@ -128,10 +133,16 @@ class StaticStep:
     """Takes the steps of a model whose memory never moves; two of the backends are made of it."""
 
     sends_batches: ClassVar[bool] = True
-    seeds_dropout: ClassVar[bool] = True
+    seeds_dropout: bool = True
 
     def __init__(
-        self, model: Propagator, update: Callable[[Tensor, Tensor], None], *, rows: int, length: int
+        self,
+        model: Propagator,
+        update: Callable[[Tensor, Tensor], None],
+        *,
+        rows: int,
+        length: int,
+        more: Sequence[Part] = (),
     ) -> None:
         """Allocate the memory of the inputs.
 
@@ -140,12 +151,22 @@ class StaticStep:
             update: Changes the trained weights, given learning rate and loss of the step. Shapes (), float32.
             rows: Of a micro-batch, at most.
             length: Of a row, in tokens.
+            more: What a micro-batch has besides; `fill` puts it in its place.
         """
         device = model.device
         self._model, self._update, self._length = model, update, length
-        self._layout = _Layout(rows * length)
+        tokens = rows * length
+        self._layout = _Layout((
+            Part("tokens", torch.int64, tokens),
+            Part("targets", torch.int64, tokens),
+            Part("seed", torch.int64, 1),
+            Part("weights", torch.float32, tokens),
+            Part("spans", torch.int32, 2 * tokens),
+            *more,
+        ))
         self._memory = torch.zeros(self._layout.size, dtype=torch.uint8, device=device)
-        self._parts = self._layout.views(self._memory)
+        self.parts = self._layout.views(self._memory)
+        """Of the micro-batch on the device."""
         on_cuda = torch.device(device).type == "cuda"
         events = [torch.cuda.Event() for _ in range(3)] if on_cuda else [None] * 3  # type: ignore[no-untyped-call]
         hosts = [torch.zeros(self._layout.size, dtype=torch.uint8, pin_memory=on_cuda) for _ in range(2)]
@@ -225,19 +246,30 @@ class StaticStep:
         self._lanes.reverse()
         if lane.sent is not None:
             lane.sent.synchronize()
-        count, parts = batch.tokens.numel(), lane.parts
+        self.fill(lane.parts, batch, factor, seed)
+        self._memory.copy_(lane.memory, non_blocking=True)
+        if lane.sent is not None:
+            lane.sent.record()
+
+    def fill(self, parts: dict[str, Tensor], batch: Packed, factor: float, seed: int) -> None:
+        """Put a micro-batch into the memory from which it is sent.
+
+        Args:
+            parts: Of that memory.
+            batch: Rows in the host's memory.
+            factor: By which the weights of their tokens are multiplied.
+            seed: Of their dropout.
+        """
+        count = batch.tokens.numel()
         for name in ("tokens", "targets"):
             parts[name][:count].copy_(getattr(batch, name).flatten())
         torch.mul(batch.weights.flatten(), factor, out=parts["weights"][:count])
         parts["seed"].fill_(seed)
         parts["spans"].view(2, -1)[:, :count].copy_(batch.spans)
-        self._memory.copy_(lane.memory, non_blocking=True)
-        if lane.sent is not None:
-            lane.sent.record()
 
     def inputs(self, count: int) -> Inputs:
         """The micro-batch on the device."""
-        parts = self._parts
+        parts = self.parts
         spans = parts["spans"].view(2, -1)[:, :count]
         return Inputs(
             parts["tokens"][:count], parts["targets"][:count], parts["weights"][:count], parts["seed"], spans

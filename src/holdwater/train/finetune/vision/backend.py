@@ -4,28 +4,31 @@ Two backends: eager autograd anywhere, and steps whose addresses never change, c
 are made outside of the graphs, for pictures differ in size, and put into a buffer that the captured step reads.
 """
 
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from holdwater.train.finetune.data.packing import Packed
+from holdwater.train.finetune.fused.decoder import Decoder, Inputs, PictureInputs, StepPlan
+from holdwater.train.finetune.fused.frozen import WeightPlacement
+from holdwater.train.finetune.fused.shape import why_not
 from holdwater.train.finetune.losses import CHUNK
 from holdwater.train.finetune.step.captured import update_weights
 from holdwater.train.finetune.step.eager import EagerBackend
+from holdwater.train.finetune.step.fused import fuse
 from holdwater.train.finetune.step.quantized_linear import quantize_linear_layers
-from holdwater.train.finetune.step.static_step import StaticStep
+from holdwater.train.finetune.step.static_step import Part, Propagator, StaticStep
 from holdwater.train.finetune.vision.cache import FeatureCache
-from holdwater.train.finetune.vision.examples import PlacedPicture
+from holdwater.train.finetune.vision.examples import PictureExample, PlacedPicture
 from holdwater.train.finetune.vision.families import Family
-from holdwater.train.finetune.vision.model import Features, PictureStep, picture_loss
-from holdwater.train.finetune.weight_server.client import WeightClient
+from holdwater.train.finetune.vision.model import Features, PictureStep, added_layers, picture_loss
+from holdwater.train.finetune.vision.packing import PackedPictures, pack_pictures
+from holdwater.train.finetune.vision.sampling import describe
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from holdwater.train.finetune.vision.packing import PackedPictures
 
 
 class FeatureMaker:
@@ -134,6 +137,19 @@ class VisionBackend(EagerBackend):
         """The weighted sum of cross-entropies of some rows in nats; the caller has turned gradients off."""
         return self._loss(batch).item()
 
+    def describe(self, prompt: PictureExample, count: int, *, padding: int) -> list[int]:
+        """Let the model answer an example with the likeliest tokens.
+
+        Args:
+            prompt: The tokens and pictures before the answer.
+            count: Tokens to add, at most.
+            padding: The token that stands for none.
+
+        Returns:
+            What was added.
+        """
+        return describe(self._model, self._family, prompt, count, padding=padding)
+
     def _loss(self, batch: Packed) -> Tensor:
         """The weighted sum of cross-entropies of some rows. Shape ()."""
         packed = cast("PackedPictures", batch.to(self._settings.device))
@@ -141,17 +157,19 @@ class VisionBackend(EagerBackend):
 
 
 class CapturedVisionBackend(StaticStep):
-    """Steps on rows with pictures whose addresses never change, captured on a CUDA device; the tower is frozen."""
+    """Steps on rows with pictures whose addresses never change, captured on a CUDA device; the tower is frozen.
 
-    seeds_dropout: ClassVar[bool] = False
+    The language model takes fused steps where the kernels know it, else those of its own code under autograd.
+    """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what steps follow from
         self,
         model: Any,  # noqa: ANN401 - of Transformers
         settings: TrainSettings,
         family: Family,
+        where: WeightPlacement,
+        step: StepPlan,
         *,
-        bits: int | None,
         cache: FeatureCache | None,
     ) -> None:
         """Put a model on its device, and make all buffers.
@@ -160,29 +178,86 @@ class CapturedVisionBackend(StaticStep):
             model: On the CPU, with adapters of the language model only.
             settings: Of the run.
             family: Of the model.
-            bits: Of a frozen weight of the language model; None leaves them as they are.
+            where: Frozen weights are put, and how; those of the tower stay as they are.
+            step: How steps are taken.
             cache: Keeps features; None makes them anew each time.
         """
-        quantize_language_model(model, bits, settings.device)
-        self.weights = FlatWeights.of(model.to(settings.device))
-        self.optimizer = FlatAdamW(
-            self.weights, weight_decay=settings.weight_decay, skips=settings.non_finite == "skip"
+        length = self._longest = settings.train_seq_length
+        self.fused = not why_not(model, length=length, device=settings.device)
+        self.seeds_dropout = self.fused
+        self.weight_client, self.rows = where.weight_client, step.rows
+        propagator: Propagator
+        self._decoder: Decoder | None = None
+        if self.fused:
+            self._decoder, self.weights, self.optimizer, update = fuse(model, settings, where, step)
+            propagator = self._decoder
+            model.to(settings.device)  # the tower
+        else:
+            quantize_language_model(model, where.bits, settings.device)
+            self.weights = FlatWeights.of(model.to(settings.device))
+            self.optimizer = FlatAdamW(
+                self.weights, weight_decay=settings.weight_decay, skips=settings.non_finite == "skip"
+            )
+            propagator = PictureStep(model, family, self.weights, length=length)
+            update = partial(update_weights, self.optimizer, largest_norm=settings.gradient_clip)
+        tokens = self.rows * length
+        more = Part("axes", torch.int64, 3 * tokens), Part("pictured", torch.bool, tokens)
+        super().__init__(propagator, update, rows=self.rows, length=length, more=more)
+        embedding = model.get_input_embeddings().weight
+        self._places = tuple(
+            embedding.new_zeros(tokens + 1, embedding.shape[1]) for _ in range(1 + added_layers(model))
         )
-        self.weight_client = WeightClient()
-        self.rows = settings.batch_size
-        length = settings.train_seq_length
-        self._own = PictureStep(model, family, self.weights, rows=self.rows, length=length)
-        update = partial(update_weights, self.optimizer, largest_norm=settings.gradient_clip)
-        super().__init__(self._own, update, rows=self.rows, length=length)
+        self._whole_model, self._family = model, family
         self.features = FeatureMaker(model, family, settings.device, cache=cache)
 
     def send(self, batch: Packed, factor: float, seed: int) -> None:
         """Send a micro-batch to the device, and put the features of its pictures in their places."""
         packed = cast("PackedPictures", batch)
         with torch.no_grad():
-            self._own.place(packed, self.features.of_rows(packed))
+            self._place(packed, self.features.of_rows(packed))
         super().send(batch, factor, seed)
 
+    def fill(self, parts: dict[str, Tensor], batch: Packed, factor: float, seed: int) -> None:
+        """Put a micro-batch into the memory from which it is sent."""
+        super().fill(parts, batch, factor, seed)
+        packed, count = cast("PackedPictures", batch), batch.tokens.numel()
+        parts["axes"][: 3 * count].view(3, -1).copy_(packed.axes.transpose(0, 1).flatten(1))
+        parts["pictured"][:count].copy_(packed.tokens.flatten() == self._family.image_token)
+
+    def inputs(self, count: int) -> Inputs:
+        """The micro-batch on the device."""
+        axes, pictured = self.parts["axes"][: 3 * count].view(3, -1), self.parts["pictured"][:count, None]
+        features = tuple(one[:count] for one in self._places)
+        return replace(super().inputs(count), pictures=PictureInputs(pictured, axes, features))
+
     def write(self, tokens: list[int], count: int, *, padding: int) -> list[int]:
-        """Not used: samples of these models have pictures (`sampling.describe`)."""
+        """Not used: samples of these models have pictures (`describe`)."""
         raise NotImplementedError
+
+    def describe(self, prompt: PictureExample, count: int, *, padding: int) -> list[int]:
+        """Let the model answer an example with the likeliest tokens.
+
+        Args:
+            prompt: The tokens and pictures before the answer.
+            count: Tokens to add, at most; fewer where a row ends before.
+            padding: The token that stands for none.
+
+        Returns:
+            What was added.
+        """
+        count = min(count, self._longest - len(prompt.tokens))
+        if self._decoder is None:
+            return describe(self._whole_model, self._family, prompt, count, padding=padding)
+        packed = pack_pictures([[prompt]], len(prompt.tokens))
+        self.send(packed, 1.0, 0)
+        return self._decoder.generate(self.inputs(len(prompt.tokens)), count) or []
+
+    def _place(self, packed: "PackedPictures", features: list[Features]) -> None:
+        """Put the features of a micro-batch in the places of their tokens."""
+        pictured = packed.tokens.flatten() == self._family.image_token
+        places = torch.nonzero(pictured)[:, 0].to(self._places[0].device)
+        for number, buffer in enumerate(self._places):
+            if number:
+                buffer.zero_()
+            if features:
+                buffer.index_copy_(0, places, torch.cat([one[number].to(buffer) for one in features]))

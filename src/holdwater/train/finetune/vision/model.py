@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from holdwater.train.finetune.attention_masks import attention_masks
 from holdwater.train.finetune.data.packing import Packed
 from holdwater.train.finetune.fused.decoder import Inputs
+from holdwater.train.finetune.fused.shape import body_of
 from holdwater.train.finetune.losses import CHUNK, chunked_cross_entropy
 from holdwater.train.finetune.step.autograd import AutogradStep, packed_of
 from holdwater.train.finetune.vision.families import Family
@@ -38,60 +39,30 @@ class Embedded(NamedTuple):
 class PictureStep(AutogradStep):
     """Losses and gradients of a model with a frozen tower, on inputs and features that stay where they are."""
 
-    def __init__(
-        self,
-        model: Any,  # noqa: ANN401 - of Transformers
-        family: Family,
-        weights: FlatWeights,
-        *,
-        rows: int,
-        length: int,
-    ) -> None:
-        """Make the buffers.
+    def __init__(self, model: Any, family: Family, weights: FlatWeights, *, length: int) -> None:  # noqa: ANN401
+        """Take a model.
 
         Args:
-            model: On its device.
+            model: Of Transformers, on its device.
             family: Of the model.
             weights: Its trained ones, laid out.
-            rows: Of a micro-batch, at most.
             length: Tokens in a row.
         """
         super().__init__(model, weights, length=length)
         self._family = family
-        embedding = model.get_input_embeddings().weight
-        kinds = 1 + len(getattr(model.config.vision_config, "deepstack_visual_indexes", None) or ())
-        self._axes = torch.zeros(rows, 3, length, dtype=torch.int64, device=embedding.device)
-        self._features = [embedding.new_zeros(rows, length, embedding.shape[1]) for _ in range(kinds)]
-        body = language_model(model)
-        if kinds > 1:  # the model's own way looks places up, which a captured step cannot wait for
-            body._deepstack_process = _add_everywhere  # noqa: SLF001 - there is no public name
-
-    def place(self, packed: PackedPictures, features: Sequence[Features]) -> None:
-        """Put the features of a micro-batch in the places of their tokens.
-
-        Args:
-            packed: The rows, in the host's memory.
-            features: Of their pictures, in order.
-        """
-        rows = len(packed.tokens)
-        self._axes[:rows].copy_(packed.axes)
-        places = torch.nonzero(packed.tokens.flatten() == self._family.image_token)[:, 0].to(self.device)
-        for number, buffer in enumerate(self._features):
-            flat = buffer.flatten(0, 1)
-            if number:
-                flat.zero_()
-            if features:
-                flat.index_copy_(0, places, torch.cat([one[number].to(flat) for one in features]))
+        if added_layers(model):  # the model's own way looks places up, which a captured step cannot wait for
+            body_of(model)._deepstack_process = _add_everywhere  # noqa: SLF001 - there is no public name
 
     def _loss(self, inputs: Inputs) -> Tensor:
         """The weighted sum of cross-entropies."""
-        plain = packed_of(inputs, self._length)
-        rows = len(plain.tokens)
-        pictured = plain.tokens == self._family.image_token
-        known = [buffer[:rows] for buffer in self._features]
+        plain, pictures = packed_of(inputs, self._length), inputs.pictures
+        assert pictures is not None, "a model with pictures takes them"  # noqa: S101 - a mistake of ours
+        shape = len(plain.tokens), self._length
+        known = [features.view(*shape, -1) for features in pictures.features]
+        pictured, axes = pictures.pictured.view(shape), pictures.axes.view(3, *shape)
         hidden = torch.where(pictured[..., None], known[0], self._model.get_input_embeddings()(plain.tokens))
         embedded = Embedded(hidden, pictured, tuple(known[1:]))
-        return _embedded_loss(self._model, self._family, plain, self._axes[:rows], embedded, chunk=CHUNK)
+        return _embedded_loss(self._model, self._family, plain, axes, embedded, chunk=CHUNK)
 
 
 def _add_everywhere(hidden: Tensor, places: Tensor, features: Tensor) -> Tensor:
@@ -100,9 +71,9 @@ def _add_everywhere(hidden: Tensor, places: Tensor, features: Tensor) -> Tensor:
     return hidden + features
 
 
-def language_model(model: Any) -> Any:  # noqa: ANN401 - of Transformers
-    """The language model of a vision-language model."""
-    return model.model.text_model if hasattr(model.model, "text_model") else model.model.language_model
+def added_layers(model: Any) -> int:  # noqa: ANN401 - of Transformers
+    """Behind how many early layers features are added to hidden states."""
+    return len(getattr(model.config.vision_config, "deepstack_visual_indexes", None) or ())
 
 
 def embed(model: Any, family: Family, packed: PackedPictures, features: Sequence[Features]) -> Embedded:  # noqa: ANN401
@@ -144,7 +115,7 @@ def picture_loss(
         The sum, in float32. Shape ().
     """
     embedded = embed(model, family, packed, features)
-    return _embedded_loss(model, family, packed, packed.axes, embedded, chunk=chunk)
+    return _embedded_loss(model, family, packed, packed.axes.transpose(0, 1), embedded, chunk=chunk)
 
 
 def _embedded_loss(  # noqa: PLR0913 - as `picture_loss`
@@ -156,17 +127,17 @@ def _embedded_loss(  # noqa: PLR0913 - as `picture_loss`
     *,
     chunk: int,
 ) -> Tensor:
-    """As `picture_loss`, of tokens and features that were embedded."""
+    """As `picture_loss`, of tokens and features that were embedded; axes have the shape (3, rows, length)."""
     config = model.config.get_text_config()
     inputs: dict[str, Any] = {
         "inputs_embeds": embedded.hidden,
-        "position_ids": axes.transpose(0, 1) if family.has_axes else packed.positions,
+        "position_ids": axes if family.has_axes else packed.positions,
         "attention_mask": attention_masks(config, _mask(model, packed, embedded.pictured)),
         "use_cache": False,
     }
     if embedded.added:
         inputs |= {"visual_pos_masks": embedded.pictured, "deepstack_visual_embeds": list(embedded.added)}
-    hidden = language_model(model)(**inputs).last_hidden_state.flatten(0, 1)
+    hidden = body_of(model)(**inputs).last_hidden_state.flatten(0, 1)
     targets, weights = packed.targets.flatten(), packed.weights.flatten()
     return chunked_cross_entropy(hidden, model.get_output_embeddings().weight, targets, weights, chunk=chunk)
 

@@ -11,6 +11,9 @@ from holdwater.process.restart_context import is_first_process
 from holdwater.random_states import seed_everything
 from holdwater.train.finetune.data.held_out import data_file, fingerprint, split
 from holdwater.train.finetune.data.selective import SelectiveLoss
+from holdwater.train.finetune.fused.decoder import StepPlan
+from holdwater.train.finetune.fused.frozen import WeightPlacement
+from holdwater.train.finetune.fused.shape import why_not
 from holdwater.train.finetune.identity import name_of
 from holdwater.train.finetune.model.loading import check_length
 from holdwater.train.finetune.model.lora import add_adapters
@@ -24,7 +27,7 @@ from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.loading import load_vision_model, lora_config
 from holdwater.train.finetune.vision.packing import ChosenPictures, PictureBatches
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
-from holdwater.train.finetune.vision.sampling import describe
+from holdwater.train.finetune.vision.sampling import prompt_of
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.trainable import Ahead
 from holdwater.units import format_size
@@ -66,17 +69,10 @@ class VisionState(TuneState):
         Args:
             count: Tokens to add.
         """
-        example = first_readable(self.held_out)
-        tokenizer = self.loaded.tokenizer
-        begin, added = describe(
-            self.loaded.model,
-            self.family,
-            example,
-            count,
-            most=self.settings.train_seq_length - 1,
-            padding=tokenizer.eos_token_id or 0,
-        )
-        return shown(tokenizer, begin, added)
+        prompt = prompt_of(first_readable(self.held_out), self.family, self.settings.train_seq_length - 1)
+        tokenizer, backend = self.loaded.tokenizer, cast("VisionBackend | CapturedVisionBackend", self.backend)
+        added = backend.describe(prompt, count, padding=tokenizer.eos_token_id or 0)
+        return shown(tokenizer, prompt.tokens, added)
 
 
 def held_out_batches(held_out: Any, settings: TrainSettings) -> PictureBatches:  # noqa: ANN401 - `ChosenPictures`
@@ -155,16 +151,22 @@ def _choose_backend(
     family: Family,
     cache: FeatureCache | None,
 ) -> VisionBackend | CapturedVisionBackend:
-    """Put a model on its device, and say how its steps are taken: captured if the tower is frozen, on CUDA."""
+    """Put a model on its device, and say how its steps are taken.
+
+    Where the tower is frozen: captured on CUDA; fused, where the kernels know the model, on CUDA or in few bits.
+    """
     learns = tuning.adapt_vision or tuning.adapt_projector
-    captured = settings.device == "cuda" and not learns
-    backend: VisionBackend | CapturedVisionBackend = (
-        CapturedVisionBackend(model, settings, family, bits=tuning.quantize, cache=cache)
-        if captured
-        else VisionBackend(model, settings, family, bits=tuning.quantize, tower_learns=learns, cache=cache)
-    )
+    on_cuda, few = settings.device == "cuda", tuning.quantize is not None
+    static = on_cuda or (few and not why_not(model, length=settings.train_seq_length, device=settings.device))
+    backend: VisionBackend | CapturedVisionBackend
+    if static and not learns:
+        where, step = WeightPlacement(settings.device, tuning.quantize), StepPlan(rows=settings.batch_size)
+        backend = CapturedVisionBackend(model, settings, family, where, step, cache=cache)
+        how = ("is fused" if backend.fused else "runs under autograd") + (", and captured" if on_cuda else "")
+    else:
+        backend = VisionBackend(model, settings, family, bits=tuning.quantize, tower_learns=learns, cache=cache)
+        how = "runs eagerly"
     if is_first_process():
-        how = "runs under autograd, and is captured" if captured else "runs eagerly"
         tower = "has adapters too" if learns else "is frozen"
         log.info("each step %s; %d weights are trained, the vision tower %s", how, backend.weights.count, tower)
     return backend
