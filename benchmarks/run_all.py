@@ -55,7 +55,14 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
         *(
             _script(name)._replace(cuda=True)
             for name in (
-                *("gpu_explanations", "tuning_speed", "tuning_static", "tuning_memory", "tuning_rebirth"),
+                *(
+                    "gpu_explanations",
+                    "tuning_speed",
+                    "tuning_static",
+                    "tuning_memory",
+                    "plan_inverse",
+                    "tuning_rebirth",
+                ),
                 "tuning_survival",
             )
         ),
