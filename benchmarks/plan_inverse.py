@@ -36,7 +36,8 @@ def planned_length(model: Path) -> tuple[int, Choice]:
         "max_memory": LIMIT,
     }  # fmt: skip
     settings = train_settings(gather(flags=flags, environment={}), model / "run")
-    assert settings.tuning is not None
+    if settings.tuning is None:
+        raise AssertionError  # the model was given
     return longest_rows(settings, settings.tuning, LIMIT)
 
 
