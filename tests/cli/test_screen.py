@@ -83,12 +83,13 @@ class Pace:
     def __init__(self) -> None:
         self.elapsed, self.noted, self.steps = 0.0, 0, 10_000
         self.average, self.trend, self.rate, self.tokens_per_second = 2.5, "↓", 100.0, 6400.0
+        self.pictures_per_second = None
 
     def note(self, loss: float) -> None:
         """Take in the loss of a step."""
         self.noted += loss > 0
 
-    def measure(self, step: int) -> None:
+    def measure(self, step: int, pictures: int | None) -> None:
         """Take in where it stands."""
 
     def left(self, step: int) -> float:

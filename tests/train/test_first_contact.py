@@ -9,7 +9,7 @@ import torch
 from holdwater.train.finetune.fused.decoder import StepPlan
 from holdwater.train.finetune.step.captured import CapturedBackend
 from holdwater.train.pretrain.model import GPT, Shape
-from holdwater.train.progress import Speed
+from holdwater.train.progress import Speed, format_throughput
 from tests.train.finetune.test_state import made
 
 
@@ -41,9 +41,10 @@ def test_speed_and_time_left_leave_evaluations_out(monkeypatch: pytest.MonkeyPat
     now[0] += 15.0
     pace.leave_out(10.0)
 
-    pace.measure(50)
+    pace.measure(50, 25)
 
     assert pace.rate == pytest.approx(10)
+    assert format_throughput(pace) == "10 tokens/s  5.0 pictures/s"
     assert pace.left(50) == pytest.approx(5)
     assert pace.elapsed == pytest.approx(15)
 

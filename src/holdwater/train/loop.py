@@ -81,7 +81,7 @@ class TrainingLoop:
                 self._meet_non_finite(f"the loss of step {state.step} is {loss}")
             if self.callback is not None:
                 self.call_back(self.callback)
-            self.screen.show(Progress(state.step, loss, rate, self.guard))
+            self.screen.show(Progress(state.step, loss, rate, self.guard, state.pictures))
             self._mark_epoch(epochs)
             due = state.step % settings.checkpoint_interval == 0
             if state.step % settings.eval_interval == 0 or state.step == settings.steps:

@@ -32,6 +32,8 @@ class Progress:
     loss: float
     learning_rate: float
     guard: Guard
+    pictures: int | None = None
+    """How many this process has learned from; None for a model of text."""
 
 
 class Screen(Protocol):
@@ -74,11 +76,14 @@ class Speed:
         self._began = now if began is None else began[1]
         self._first_step, self._working_since = first_step, now
         self._mark = (first_step, now)
+        self._pictures = 0
         self.average = float("nan")
         """Mean of the loss over about 100 steps."""
         self._slow = float("nan")
         self.rate = 0.0
         """Steps per second since the line was last drawn."""
+        self.pictures_per_second: float | None = None
+        """None for a model of text."""
 
     def note(self, loss: float) -> None:
         """Add the loss of one step; the mean leaves out those that are not finite."""
@@ -95,13 +100,20 @@ class Speed:
         change = self.average - self._slow
         return "→" if abs(change) < 0.002 * abs(self._slow) else "↓" if change < 0 else "↑"
 
-    def measure(self, step: int) -> None:
-        """Measure the speed since the last call."""
+    def measure(self, step: int, pictures: int | None = None) -> None:
+        """Measure the speed since the last call.
+
+        Args:
+            step: The last one that was taken.
+            pictures: How many this process has learned from; None for a model of text.
+        """
         now = time.perf_counter()
         before, then = self._mark
         if now > then and step > before:
             self.rate = (step - before) / (now - then)
-        self._mark = (step, now)
+            if pictures is not None:
+                self.pictures_per_second = (pictures - self._pictures) / (now - then)
+        self._mark, self._pictures = (step, now), pictures or 0
 
     def leave_out(self, seconds: float) -> None:
         """Leave the time of an evaluation out of the speed and of the time that is left.
@@ -127,6 +139,16 @@ class Speed:
     def tokens_per_second(self) -> float:
         """Tokens per second."""
         return self.rate * self._tokens_in_step
+
+
+def format_throughput(pace: Speed) -> str:
+    """Write tokens per second, and pictures per second where there are some.
+
+    Args:
+        pace: As it was measured.
+    """
+    tokens = f"{pace.tokens_per_second:,.0f} tokens/s"
+    return tokens if pace.pictures_per_second is None else f"{tokens}  {pace.pictures_per_second:.1f} pictures/s"
 
 
 def format_pace(rate: float) -> str:
@@ -189,7 +211,7 @@ class LiveScreen:
     def _draw(self, progress: Progress) -> None:
         """Draw the line; a narrow terminal sees the most important parts."""
         pace = self._pace
-        pace.measure(progress.step)
+        pace.measure(progress.step, progress.pictures)
         parts: list[str | ProgressBar] = [
             format_duration(pace.elapsed),
             ProgressBar(total=pace.steps, completed=progress.step, width=BAR),
@@ -198,7 +220,7 @@ class LiveScreen:
             f"loss [bold]{progress.loss:.3f}[/] avg {pace.average:.3f} {pace.trend}",
             f"left {format_duration(pace.left(progress.step))}",
             format_pace(pace.rate),
-            f"{pace.tokens_per_second:,.0f} tok/s",
+            format_throughput(pace).replace("tokens", "tok"),
             f"lr {progress.learning_rate:.1e}",
         ]
         line = Table.grid(padding=(0, 2))
@@ -249,11 +271,11 @@ class PlainScreen:
     def _print(self, progress: Progress) -> None:
         """Print the progress."""
         pace = self._pace
-        pace.measure(progress.step)
+        pace.measure(progress.step, progress.pictures)
         self.say(
             f"{format_duration(pace.elapsed)}  step {progress.step:,}/{pace.steps:,}  "
             f"loss {progress.loss:.3f} (average {pace.average:.3f} {pace.trend})  "
-            f"lr {progress.learning_rate:.2e}  {format_pace(pace.rate)}  {pace.tokens_per_second:,.0f} tokens/s  "
+            f"lr {progress.learning_rate:.2e}  {format_pace(pace.rate)}  {format_throughput(pace)}  "
             f"left {format_duration(pace.left(progress.step))}  memory {memory_against_budget(progress.guard)}"
         )
 

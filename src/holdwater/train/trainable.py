@@ -80,6 +80,8 @@ class Trainable(Protocol):
     """The step of that evaluation; -1 before the first."""
     saved_step: int
     """The step of the newest checkpoint that this process wrote; -1 before the first."""
+    pictures: int | None
+    """How many this process has learned from; None for a model of text."""
 
     @property
     def micro_batch(self) -> int:

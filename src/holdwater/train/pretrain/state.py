@@ -47,6 +47,7 @@ class TrainState:
     best_step: int = -1
     """The step of that evaluation; -1 before the first."""
     saved_step: int = -1
+    pictures: int | None = None
     """The step of the newest checkpoint that this process wrote; -1 before the first."""
 
     @property

@@ -10,6 +10,7 @@ from holdwater.errors import ConfigError
 from holdwater.process.restart_context import is_first_process
 from holdwater.random_states import seed_everything
 from holdwater.train.finetune.data.held_out import data_file, fingerprint, split
+from holdwater.train.finetune.data.packing import Packed
 from holdwater.train.finetune.data.selective import SelectiveLoss
 from holdwater.train.finetune.fused.decoder import StepPlan
 from holdwater.train.finetune.fused.frozen import WeightPlacement
@@ -25,7 +26,7 @@ from holdwater.train.finetune.vision.corpus import PictureCorpus
 from holdwater.train.finetune.vision.examples import PassedOver, PictureExample
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.loading import load_vision_model, lora_config
-from holdwater.train.finetune.vision.packing import ChosenPictures, PictureBatches
+from holdwater.train.finetune.vision.packing import ChosenPictures, PackedPictures, PictureBatches
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.sampling import prompt_of
 from holdwater.train.settings import TrainSettings, TuneSettings
@@ -44,6 +45,12 @@ class VisionState(TuneState):
 
     family: Family
     """Of the model."""
+    pictures: int | None = 0
+
+    def propagate(self, batch: Packed, share: float) -> None:
+        """Add the gradient of a micro-batch, times `share`, to that of the step; count its pictures."""
+        TuneState.propagate(self, batch, share)  # slots make another class: no super()
+        self.pictures = (self.pictures or 0) + sum(map(len, cast("PackedPictures", batch).pictures))
 
     @property
     def features(self) -> FeatureMaker:
