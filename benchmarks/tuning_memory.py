@@ -190,7 +190,12 @@ def tuning_of(model: Path, case: Case) -> Any:
 def settings_of(case: Case) -> Any:
     """What else a run is told."""
     return SimpleNamespace(
-        train_seq_length=case.length, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=case.rows
+        train_seq_length=case.length,
+        device="cuda",
+        weight_decay=0.0,
+        gradient_clip=1.0,
+        batch_size=case.rows,
+        non_finite="stop",
     )
 
 

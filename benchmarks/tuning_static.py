@@ -37,7 +37,12 @@ def counted(small: bool) -> dict[str, Any]:
     model, length = build(small, DEVICE), 32 if small else 512
     add_adapters(model, LoraConfig(rank=64, dropout=0.05))
     settings: Any = SimpleNamespace(
-        train_seq_length=length, device=DEVICE, weight_decay=0.0, gradient_clip=0.5, batch_size=2
+        train_seq_length=length,
+        device=DEVICE,
+        weight_decay=0.0,
+        gradient_clip=0.5,
+        batch_size=2,
+        non_finite="stop",
     )
     backend = FusedBackend(model, settings, WeightPlacement(DEVICE), StepPlan(rows=2))
     vocabulary = model.config.vocab_size

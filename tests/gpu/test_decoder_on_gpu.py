@@ -252,7 +252,12 @@ def own_losses(*, captured: bool, again: bool, whole: bool) -> tuple[list[float]
     if not whole:
         add_adapters(model.to(torch.bfloat16), LoraConfig(rank=8))
     settings: Any = SimpleNamespace(
-        train_seq_length=128, device="cuda", weight_decay=0.0, gradient_clip=1.0, batch_size=1
+        train_seq_length=128,
+        device="cuda",
+        weight_decay=0.0,
+        gradient_clip=1.0,
+        batch_size=1,
+        non_finite="stop",
     )
     backend = choose_backend(
         model, settings, WeightPlacement("cuda"), StepPlan(rows=1, recomputed=3 if again else 0)
