@@ -126,12 +126,18 @@ def fill(
     limit = 1 if rule is Rule.ALONE else most or len(counts)
     if rule is Rule.ANY:
         tried = [_first_fit(counts, budgets, room, limit) for room in reversed(budgets)]
-        fills += min(tried, key=lambda fills: (sum(one.padding for one in fills), len(fills)), default=[])
+        best = min(tried, key=_cost) if tried else []
+        fills += best
     else:
         for smaller, home in pairwise((0, *budgets)):
             own = [count if smaller < count <= home else 0 for count in counts]
             fills += _first_fit(own, (home,), home, limit)
     return sorted(fills, key=lambda one: one.pictures)
+
+
+def _cost(fills: list[Filled]) -> tuple[int, int]:
+    """Padding, then how many fills there are."""
+    return sum(one.padding for one in fills), len(fills)
 
 
 def _first_fit(counts: Sequence[int], budgets: tuple[int, ...], room: int, most: int) -> list[Filled]:

@@ -1,0 +1,121 @@
+"""Choose the budgets of a run's vision tower from the pictures of its examples, and capture the tower for them."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from holdwater.errors import DataError
+from holdwater.oom.out_of_memory import is_out_of_memory
+from holdwater.train.finetune.vision.budgets import choose_budgets
+from holdwater.train.finetune.vision.captured_tower import CapturedTower
+from holdwater.train.finetune.vision.corpus import PictureCorpus
+from holdwater.train.finetune.vision.families import Grid
+from holdwater.train.finetune.vision.static_patches import PatchTower
+from holdwater.train.finetune.vision.static_squares import SquareTower, TileTower
+from holdwater.train.finetune.vision.static_tower import StaticTower
+
+log = logging.getLogger("holdwater")
+
+EXAMPLES = 256
+"""That are read, at most: their tokens, and the sizes of their pictures."""
+MOST_PATCHES = 32_768
+"""Of the largest budget: what a pass needs grows with it. A picture that is larger has a pass of its own."""
+KINDS = 4
+"""Budgets, at most: each is captured, and has its own pass at the start."""
+
+
+class Sampled(NamedTuple):
+    """What an example takes."""
+
+    tokens: int
+    pictures: tuple[Grid, ...]
+    """Rows and columns of the features of each."""
+
+
+def sample(corpus: PictureCorpus, numbers: Sequence[int]) -> list[Sampled]:
+    """Read some examples, spread evenly; the same ones each time, so that a resumed run has the same budgets.
+
+    Args:
+        corpus: Of the run; no picture is decoded.
+        numbers: Of the examples that are learned.
+    """
+    found = []
+    for number in numbers[:: max(1, len(numbers) // EXAMPLES)][:EXAMPLES]:
+        try:
+            example = corpus.undecoded(number)
+        except DataError:
+            continue
+        found.append(Sampled(len(example.tokens), tuple(one.grid for one in example.pictures)))
+    return found
+
+
+def budgets_for(tower: StaticTower, sampled: Sequence[Sampled], *, tokens: int) -> tuple[int, ...]:
+    """Budgets for single pictures and for whole micro-batches, with the least padding for a sample.
+
+    Args:
+        tower: Says how many places a picture takes.
+        sampled: Examples.
+        tokens: Of a micro-batch.
+
+    Returns:
+        Ascending; empty where no example has a picture that a budget may hold.
+    """
+    most = MOST_PATCHES // tower.patches // tower.step * tower.step
+    counts: list[int] = []
+    taken, places = 0, 0
+    for one in sampled:
+        own = [size for grid in one.pictures if (size := tower.places(grid)) <= most]
+        if taken + one.tokens > tokens:
+            counts.append(places)
+            taken, places = 0, 0
+        taken, places = taken + one.tokens, places + sum(own)
+        counts += own
+    rounded = [-(-count // tower.step) * tower.step for count in (*counts, places) if count]
+    if not rounded or not most:
+        return ()
+    return choose_budgets(rounded, most=min(most, max(rounded)), kinds=KINDS)
+
+
+def static_tower_of(model: Any) -> StaticTower | None:  # noqa: ANN401 - of Transformers
+    """The tower of a vision-language model; None where Transformers is too old to take positions as arguments.
+
+    Args:
+        model: On its device, of a known family.
+    """
+    kind = str(model.config.model_type)
+    if kind == "gemma3":
+        return SquareTower(model)
+    if kind in ("idefics3", "smolvlm"):
+        return TileTower(model)
+    return PatchTower(model) if PatchTower.is_known() else None
+
+
+def capture_tower(
+    model: Any,  # noqa: ANN401 - of Transformers
+    sampled: Sequence[Sampled],
+    *,
+    device: str,
+    tokens: int,
+) -> CapturedTower | None:
+    """Capture the tower of a model; None where it runs eagerly, one picture at a time.
+
+    Args:
+        model: With a frozen tower, on its device.
+        sampled: Examples.
+        device: Where.
+        tokens: Of a micro-batch.
+
+    Raises:
+        RuntimeError: A pass fails for another reason than memory that ran out.
+    """
+    tower = static_tower_of(model)
+    budgets = () if tower is None else budgets_for(tower, sampled, tokens=tokens)
+    if tower is None or not budgets:
+        return None
+    try:
+        return CapturedTower(tower, budgets, device=device, dtype=model.get_input_embeddings().weight.dtype)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        log.warning("there is no memory to capture the vision tower: it takes one picture at a time")
+        return None
