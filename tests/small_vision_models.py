@@ -61,6 +61,22 @@ def _made(family: str, layers: int) -> Path:
     return folder
 
 
+def features_of(tower: Any, pictures: Any) -> list[Any]:
+    """Copies of what a captured tower makes of pictures; None for one that needs a pass of its own."""
+    found: list[Any] = [None] * len(pictures)
+    buffers = [one[:1].clone() for one in tower._made]  # of one row, which takes what belongs nowhere
+    counts = [tower._tower.features(tower._tower.size(one) or 0) for one in pictures]
+    places = [torch.zeros(count, dtype=torch.int64) for count in counts]
+
+    def keep(number: int, features: Any) -> None:
+        """What the next pass overwrites."""
+        found[number] = tuple(one.clone() for one in features)
+
+    left = tower.scatter(pictures, places, buffers, keep)
+    assert [number for number, one in enumerate(found) if one is None] == left
+    return found
+
+
 def make_processor(folder: Path, family: str) -> Any:
     """The processor of Transformers, of those that need no torchvision; Qwen's without videos.
 

@@ -13,7 +13,7 @@ from holdwater.train.finetune.vision.captured_tower import CapturedTower
 from holdwater.train.finetune.vision.loading import LoadedVision, load_vision_model
 from holdwater.train.finetune.vision.static_patches import PatchTower
 from holdwater.train.finetune.vision.tower_setup import static_tower_of
-from tests.small_vision_models import FAMILIES, make_vision_model
+from tests.small_vision_models import FAMILIES, features_of, make_vision_model
 
 pytest.importorskip("transformers", reason="Transformers is not installed")
 image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -79,7 +79,7 @@ class TestFeatures:
         monkeypatch.setattr(tower, "rule", rule)
         pictures = inputs(loaded, 0, 1, 2, 3, 4, 5)
 
-        found = tower.features(pictures)
+        found = features_of(tower, pictures)
 
         for made, wanted in zip(found, own(loaded, pictures), strict=True):
             assert made is not None
@@ -89,10 +89,10 @@ class TestFeatures:
     def test_do_not_depend_on_what_earlier_passes_left(self, known: Known) -> None:
         """A short fill after a full one."""
         loaded, tower = known
-        tower.features(inputs(loaded, 0, 4, 5))
+        features_of(tower, inputs(loaded, 0, 4, 5))
         pictures = inputs(loaded, 3)
 
-        (found,) = tower.features(pictures)
+        (found,) = features_of(tower, pictures)
 
         close(found, own(loaded, pictures)[0])
 
@@ -101,7 +101,7 @@ class TestFeatures:
         loaded, tower = known
         pictures = inputs(loaded, 2)
         before = own(loaded, pictures)
-        tower.features(pictures)
+        features_of(tower, pictures)
 
         after = own(loaded, pictures)
 
@@ -147,7 +147,7 @@ class TestPlaces:
         left = tower.scatter(pictures, [torch.tensor([4]), torch.arange(0)], buffers)
 
         assert left == [1]
-        assert tower.features(pictures)[1] is None
+        assert features_of(tower, pictures)[1] is None
         close([buffers[0][4:5]], own(loaded, pictures[:1])[0])
 
     def test_nothing_for_no_pictures(self, qwen: Known) -> None:
@@ -155,7 +155,6 @@ class TestPlaces:
         _, tower = qwen
 
         assert tower.scatter([], [], [torch.zeros(3, 32)]) == []
-        assert tower.features([]) == []
 
 
 class TestPadding:
@@ -166,7 +165,7 @@ class TestPadding:
         loaded, tower = known_of(tmp_path / "model", "qwen2_5_vl")
         assert tower.remark == ""
 
-        tower.features(inputs(loaded, 0))
+        features_of(tower, inputs(loaded, 0))
 
         assert (tower.taken, tower.places) == (32, 64)
         assert tower.remark == ", 50.0 % of the vision tower's passes was padding"

@@ -1,9 +1,9 @@
 """Fine-tuning on examples with pictures, as `holdwater train` makes it, with small models."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from holdwater.train.finetune.vision.loading import load_to_merge
 from holdwater.train.finetune.vision.packing import PackedPictures
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.state import VisionState, held_out_batches, new_vision_tuning
+from holdwater.train.finetune.vision.tower_setup import Sampled, sample
 from holdwater.train.settings import train_settings
 from tests.small_vision_models import FAMILIES, make_vision_model
 
@@ -286,22 +287,27 @@ class TestSamples:
         assert state.evaluate() == state.evaluate()
 
 
-def captured(state: VisionState) -> CapturedVisionBackend:
+def captured(state: VisionState, sampled: Sequence[Sampled] = ()) -> CapturedVisionBackend:
     """Static steps of a model: fused, but for Gemma 3 by its own code."""
     settings = state.settings
     where, step = WeightPlacement("cpu", state.tuning.quantize), StepPlan(rows=settings.batch_size)
-    return CapturedVisionBackend(state.loaded.model, settings, state.family, where, step, cache=None)
+    return CapturedVisionBackend(
+        state.loaded.model, settings, state.family, where, step, cache=None, sampled=sampled
+    )
 
 
 class TestCapturedSteps:
     """Steps whose addresses never change, which a CUDA device captures; here they run eagerly."""
 
+    @pytest.mark.parametrize("several", [False, True])
     @pytest.mark.parametrize("family", FAMILIES)
-    def test_learn_the_same(self, tmp_path: Path, family: str) -> None:
-        """As eager steps, on batches with many pictures, few and none."""
+    def test_learn_the_same(self, tmp_path: Path, family: str, several: bool) -> None:
+        """As eager steps, on batches with many pictures, few and none, which may share passes of the tower."""
         eager, static = made(tmp_path, family), made(tmp_path, family)
         settings = static.settings
-        static.backend = captured(static)
+        sampled = sample(cast("PictureCorpus", static.corpus), range(24)) if several else []
+        static.backend = backend = captured(static, sampled)
+        assert (backend.tower is not None) == several
 
         wanted, found = learn(eager, 6), learn(static, 6)
 
@@ -310,6 +316,7 @@ class TestCapturedSteps:
         assert static.backend.evaluate(batch) == pytest.approx(
             eager.backend.evaluate(held_out_batches(eager.held_out, settings).draw()), rel=1e-5
         )
+        assert ("padding" in backend.features.remark) == several
 
     @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "smolvlm"])
     def test_learn_the_same_by_their_own_code(

@@ -1,9 +1,10 @@
 """Steps of a vision-language model: features of each picture by the tower, then the language model.
 
 Two backends: eager autograd anywhere, and steps whose addresses never change, captured as CUDA graphs. Features
-are made outside of the graphs, for pictures differ in size, and put into a buffer that the captured step reads.
+are made outside of these graphs, for pictures differ in size, and put into a buffer that the captured step reads.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, cast
@@ -22,19 +23,25 @@ from holdwater.train.finetune.step.fused import fuse
 from holdwater.train.finetune.step.quantized_linear import quantize_linear_layers
 from holdwater.train.finetune.step.static_step import Part, Propagator, StaticStep
 from holdwater.train.finetune.vision.cache import FeatureCache
+from holdwater.train.finetune.vision.captured_tower import CapturedTower
 from holdwater.train.finetune.vision.examples import PictureExample, PlacedPicture
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.model import Features, PictureStep, added_layers, picture_loss
 from holdwater.train.finetune.vision.packing import PackedPictures, pack_pictures
 from holdwater.train.finetune.vision.sampling import describe
+from holdwater.train.finetune.vision.tower_setup import Sampled, capture_tower
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings
 
 
 class FeatureMaker:
-    """Makes the features of pictures, one picture at a time, or takes those that are kept."""
+    """Makes the features of pictures, or takes those that are kept.
 
-    def __init__(
+    For `scatter`, a captured tower takes the pictures of a micro-batch in passes of a few sizes. Without one, and
+    where a picture is larger than all of its budgets, a pass has one picture.
+    """
+
+    def __init__(  # noqa: PLR0913 - what features follow from
         self,
         model: Any,  # noqa: ANN401 - of Transformers
         family: Family,
@@ -42,6 +49,7 @@ class FeatureMaker:
         *,
         tower_learns: bool = False,
         cache: FeatureCache | None = None,
+        tower: CapturedTower | None = None,
     ) -> None:
         """Take a model.
 
@@ -51,17 +59,19 @@ class FeatureMaker:
             device: Where features are needed.
             tower_learns: Whether they have gradients: the tower or the projector has adapters.
             cache: Keeps them; None makes them anew each time.
+            tower: Takes several pictures at once; None takes one.
         """
         self._model, self._family, self._device = model, family, device
-        self._tower_learns, self._cache = tower_learns, cache
+        self._tower_learns, self._cache, self._tower = tower_learns, cache, tower
 
     @property
     def remark(self) -> str:
-        """How features were found; empty where none are kept."""
-        return "" if self._cache is None else f", {self._cache.summary}"
+        """How features were found and made; empty where none are kept, and none share a pass."""
+        padding = "" if self._tower is None else self._tower.remark
+        return padding if self._cache is None else f"{padding}, {self._cache.summary}"
 
-    def of_rows(self, batch: "PackedPictures") -> list[Features]:
-        """The features of all pictures of some rows, in order."""
+    def of_rows(self, batch: PackedPictures) -> list[Features]:
+        """The features of all pictures of some rows, in order, each by a pass of its own."""
         return [self.of(one) for row in batch.pictures for one in row]
 
     def of(self, placed: PlacedPicture) -> Features:
@@ -70,18 +80,69 @@ class FeatureMaker:
         Args:
             placed: The picture; it is decoded now if it is not yet.
         """
+        return self._find(placed) or self._keep(placed, self._make(placed))
+
+    def scatter(self, batch: PackedPictures, places: Tensor, buffers: Sequence[Tensor]) -> None:
+        """Put the features of all pictures of some rows in their places.
+
+        Args:
+            batch: The rows.
+            places: Of their features in the order of pictures, as rows of the buffers, in the host's memory.
+                Shape (features,), int64.
+            buffers: For each kind of features one; the last row takes what belongs nowhere. Shapes (rows, width).
+        """
+        pictures = [one for row in batch.pictures for one in row]
+        where = torch.split(places, [one.features for one in pictures])
+        found = [self._find(one) for one in pictures]
+        missing = [number for number, kept in enumerate(found) if kept is None]
+
+        def keep(number: int, features: Features) -> None:
+            """Keep what a pass has made, and let go of its picture."""
+            self._keep(pictures[missing[number]], features)
+
+        left = list(range(len(missing)))
+        if self._tower is not None and missing:
+            inputs = [self._inputs(pictures[number]) for number in missing]
+            left = self._tower.scatter(inputs, [where[number] for number in missing], buffers, keep)
+        for number in left:
+            keep(number, made := self._make(pictures[missing[number]]))
+            found[missing[number]] = made
+        for features, own in zip(found, where, strict=True):
+            if features is not None:
+                _put(features, own, buffers)
+
+    def _find(self, placed: PlacedPicture) -> Features | None:
+        """Features that are kept; None where they are to be made."""
         kept = None if self._cache is None else self._cache.get(placed.key)
-        if kept is not None:
-            placed.free()
-            return tuple(kept[str(number)] for number in range(len(kept)))
-        inputs = self._family.inputs(placed.picture.load()) if placed.inputs is None else placed.inputs
-        on_device = {name: value.to(self._device) for name, value in inputs.items()}
+        if kept is None:
+            return None
+        placed.free()
+        return tuple(kept[str(number)] for number in range(len(kept)))
+
+    def _inputs(self, placed: PlacedPicture) -> dict[str, Tensor]:
+        """What the tower takes for a picture; it is decoded now if it is not yet."""
+        if placed.inputs is None:
+            placed.inputs = self._family.inputs(placed.picture.load())
+        return placed.inputs
+
+    def _make(self, placed: PlacedPicture) -> Features:
+        """Features of a picture, in a pass of its own."""
+        on_device = {name: value.to(self._device) for name, value in self._inputs(placed).items()}
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._tower_learns):
-            features = self._family.features(self._model, on_device)
+            return self._family.features(self._model, on_device)
+
+    def _keep(self, placed: PlacedPicture, features: Features) -> Features:
+        """Let go of a picture, and keep its features where that is wanted."""
         placed.free()
         if self._cache is not None:
             self._cache.put(placed.key, {str(number): one.cpu() for number, one in enumerate(features)})
         return features
+
+
+def _put(features: Features, places: Tensor, buffers: Sequence[Tensor]) -> None:
+    """Put the features of one picture in their places."""
+    for buffer, part in zip(buffers, features, strict=True):
+        buffer.index_copy_(0, places.to(buffer.device), part.to(buffer))
 
 
 def quantize_language_model(model: Any, bits: int | None, device: str) -> None:  # noqa: ANN401 - of Transformers
@@ -171,6 +232,7 @@ class CapturedVisionBackend(StaticStep):
         step: StepPlan,
         *,
         cache: FeatureCache | None,
+        sampled: Sequence[Sampled] = (),
     ) -> None:
         """Put a model on its device, and make all buffers.
 
@@ -181,6 +243,7 @@ class CapturedVisionBackend(StaticStep):
             where: Frozen weights are put, and how; those of the tower stay as they are.
             step: How steps are taken.
             cache: Keeps features; None makes them anew each time.
+            sampled: Examples, for whose pictures the tower is captured; none leaves it to run eagerly.
         """
         length = self._longest = settings.train_seq_length
         self.fused = not why_not(model, length=length, device=settings.device)
@@ -208,13 +271,14 @@ class CapturedVisionBackend(StaticStep):
             embedding.new_zeros(tokens + 1, embedding.shape[1]) for _ in range(1 + added_layers(model))
         )
         self._whole_model, self._family = model, family
-        self.features = FeatureMaker(model, family, settings.device, cache=cache)
+        self.tower = capture_tower(model, sampled, device=settings.device, tokens=tokens)
+        self.features = FeatureMaker(model, family, settings.device, cache=cache, tower=self.tower)
 
     def send(self, batch: Packed, factor: float, seed: int) -> None:
         """Send a micro-batch to the device, and put the features of its pictures in their places."""
         packed = cast("PackedPictures", batch)
         with torch.no_grad():
-            self._place(packed, self.features.of_rows(packed))
+            self._place(packed)
         super().send(batch, factor, seed)
 
     def fill(self, parts: dict[str, Tensor], batch: Packed, factor: float, seed: int) -> None:
@@ -252,12 +316,9 @@ class CapturedVisionBackend(StaticStep):
         self.send(packed, 1.0, 0)
         return self._decoder.generate(self.inputs(len(prompt.tokens)), count) or []
 
-    def _place(self, packed: "PackedPictures", features: list[Features]) -> None:
+    def _place(self, packed: PackedPictures) -> None:
         """Put the features of a micro-batch in the places of their tokens."""
-        pictured = packed.tokens.flatten() == self._family.image_token
-        places = torch.nonzero(pictured)[:, 0].to(self._places[0].device)
-        for number, buffer in enumerate(self._places):
-            if number:
-                buffer.zero_()
-            if features:
-                buffer.index_copy_(0, places, torch.cat([one[number].to(buffer) for one in features]))
+        for buffer in self._places[1:]:
+            buffer.zero_()
+        places = torch.nonzero(packed.tokens.flatten() == self._family.image_token)[:, 0]
+        self.features.scatter(packed, places, self._places)

@@ -129,26 +129,6 @@ class CapturedTower:
                     keep(number, own)
         return left
 
-    @torch.no_grad()
-    def features(self, pictures: Sequence[Inputs]) -> list[tuple[Tensor, ...] | None]:
-        """Copies of the features of pictures.
-
-        Args:
-            pictures: In order.
-
-        Returns:
-            Of each picture; None for one that needs a pass of its own.
-        """
-        found: list[tuple[Tensor, ...] | None] = [None] * len(pictures)
-        for one in self._fills(pictures):
-            if one.budget is None:
-                continue
-            self._send(one.budget, [pictures[number] for number in one.pictures], [], 0)
-            made = self._run(one.budget)
-            for number, own in zip(one.pictures, self._of_each(one, pictures, made), strict=True):
-                found[number] = tuple(part.clone() for part in own)
-        return found
-
     def _fills(self, pictures: Sequence[Inputs]) -> list[Filled]:
         """Which go together; counts places."""
         alone = self.budgets[-1] + 1

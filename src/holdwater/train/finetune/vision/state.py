@@ -1,6 +1,7 @@
 """A vision-language model in training: the adapters of its language model, and what makes batches of pictures."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ from holdwater.train.finetune.vision.loading import load_vision_model, lora_conf
 from holdwater.train.finetune.vision.packing import ChosenPictures, PackedPictures, PictureBatches
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.sampling import prompt_of
+from holdwater.train.finetune.vision.tower_setup import Sampled, sample
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.trainable import Ahead
 from holdwater.units import format_size
@@ -136,7 +138,9 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
     learned, held_out = (ChosenPictures(corpus, numbers) for numbers in split(corpus, settings))
     lora = lora_config(loaded.model, tuning)
     add_adapters(loaded.model, lora)
-    backend = _choose_backend(loaded.model, settings, tuning, family, cache)
+    backend = _choose_backend(
+        loaded.model, settings, tuning, family, cache, sampled=lambda: sample(corpus, learned.numbers)
+    )
     held_out_batches(held_out, settings).draw()  # can be evaluated
     examples = PictureBatches(
         learned, ahead=AHEAD * settings.batch_size, size=settings.batch_size, length=settings.train_seq_length,
@@ -151,12 +155,14 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
     )  # fmt: skip
 
 
-def _choose_backend(
+def _choose_backend(  # noqa: PLR0913 - what steps follow from
     model: Any,  # noqa: ANN401 - of Transformers
     settings: TrainSettings,
     tuning: TuneSettings,
     family: Family,
     cache: FeatureCache | None,
+    *,
+    sampled: Callable[[], list[Sampled]],
 ) -> VisionBackend | CapturedVisionBackend:
     """Put a model on its device, and say how its steps are taken.
 
@@ -168,7 +174,9 @@ def _choose_backend(
     backend: VisionBackend | CapturedVisionBackend
     if static and not learns:
         where, step = WeightPlacement(settings.device, tuning.quantize), StepPlan(rows=settings.batch_size)
-        backend = CapturedVisionBackend(model, settings, family, where, step, cache=cache)
+        backend = CapturedVisionBackend(
+            model, settings, family, where, step, cache=cache, sampled=sampled() if on_cuda else ()
+        )
         how = ("is fused" if backend.fused else "runs under autograd") + (", and captured" if on_cuda else "")
     else:
         backend = VisionBackend(model, settings, family, bits=tuning.quantize, tower_learns=learns, cache=cache)
@@ -176,6 +184,8 @@ def _choose_backend(
     if is_first_process():
         tower = "has adapters too" if learns else "is frozen"
         log.info("each step %s; %d weights are trained, the vision tower %s", how, backend.weights.count, tower)
+        if isinstance(backend, CapturedVisionBackend) and backend.tower is not None:
+            log.info("the vision tower is captured for %s", backend.tower)
     return backend
 
 
