@@ -10,9 +10,10 @@ from torch import Tensor
 
 from holdwater.train.finetune.vision.budgets import Rule
 from holdwater.train.finetune.vision.captured_tower import CapturedTower
+from holdwater.train.finetune.vision.families import Grid
 from holdwater.train.finetune.vision.loading import LoadedVision, load_vision_model
 from holdwater.train.finetune.vision.static_patches import PatchTower
-from holdwater.train.finetune.vision.tower_setup import static_tower_of
+from holdwater.train.finetune.vision.tower_setup import Sampled, capture_tower, static_tower_of
 from tests.small_vision_models import FAMILIES, features_of, make_vision_model
 
 pytest.importorskip("transformers", reason="Transformers is not installed")
@@ -155,6 +156,41 @@ class TestPlaces:
         _, tower = qwen
 
         assert tower.scatter([], [], [torch.zeros(3, 32)]) == []
+
+
+class TestStart:
+    """Of a run: budgets from its examples, or one picture at a time."""
+
+    SAMPLED = (Sampled(80, (Grid(4, 4),)), Sampled(40, ()), Sampled(90, (Grid(2, 3), Grid(8, 8))))
+
+    def test_has_budgets_for_its_examples(self, qwen: Known) -> None:
+        """In multiples of 64 patches here."""
+        tower = capture_tower(qwen[0].loaded.model, self.SAMPLED, device="cpu", tokens=100)
+
+        assert tower is not None
+        assert tower.budgets == (64, 256, 320)
+        assert tower.remark == ""
+
+    def test_goes_on_where_a_pass_fails(
+        self, qwen: Known, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """And says so."""
+        model = qwen[0].loaded.model
+
+        def fail(*_: Any, **__: Any) -> None:
+            """As a kernel that a device lacks."""
+            raise RuntimeError("no such kernel\nmore")
+
+        monkeypatch.setattr(model.model.visual.blocks[0], "forward", fail)
+
+        assert capture_tower(model, self.SAMPLED, device="cpu", tokens=100) is None
+        assert (
+            "the vision tower cannot be captured (no such kernel): it takes one picture at a time" in caplog.text
+        )
+
+    def test_needs_no_tower_for_text(self, qwen: Known) -> None:
+        """Nothing is allocated."""
+        assert capture_tower(qwen[0].loaded.model, self.SAMPLED[1:2], device="cpu", tokens=100) is None
 
 
 class TestPadding:

@@ -1,7 +1,7 @@
 """Losses of vision-language models on packed rows: features of frozen towers in the places of their tokens.
 
-The tower sees one picture at a time, so features depend on the picture alone and are the same in every packing, in
-every epoch and after every resume, whether they are kept or made anew.
+Features depend on the picture alone and are the same in every packing, in every epoch and after every resume,
+whether they are kept or made anew: the tower sees one picture at a time, or several where that changes no bit.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from holdwater.errors import DataError
-from holdwater.oom.out_of_memory import is_out_of_memory
 from holdwater.train.finetune.vision.budgets import choose_budgets
 from holdwater.train.finetune.vision.captured_tower import CapturedTower
 from holdwater.train.finetune.vision.corpus import PictureCorpus
@@ -99,14 +98,14 @@ def capture_tower(
 ) -> CapturedTower | None:
     """Capture the tower of a model; None where it runs eagerly, one picture at a time.
 
+    That is so where no example has a picture, where Transformers is too old, and where passes fail at the start:
+    for want of memory, or since the device has no flash attention.
+
     Args:
         model: With a frozen tower, on its device.
         sampled: Examples.
         device: Where.
         tokens: Of a micro-batch.
-
-    Raises:
-        RuntimeError: A pass fails for another reason than memory that ran out.
     """
     tower = static_tower_of(model)
     budgets = () if tower is None else budgets_for(tower, sampled, tokens=tokens)
@@ -115,7 +114,6 @@ def capture_tower(
     try:
         return CapturedTower(tower, budgets, device=device, dtype=model.get_input_embeddings().weight.dtype)
     except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        log.warning("there is no memory to capture the vision tower: it takes one picture at a time")
+        why = str(error).split("\n", 1)[0]
+        log.warning("the vision tower cannot be captured (%s): it takes one picture at a time", why)
         return None
