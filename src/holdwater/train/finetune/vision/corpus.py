@@ -33,6 +33,7 @@ from holdwater.train.finetune.vision.prefetch import Prefetcher
 from holdwater.units import Bytes
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 log = logging.getLogger("holdwater")
@@ -60,6 +61,7 @@ class PictureCorpus:
         selective: SelectiveLoss | None = None,
         tower: str = "",
         is_kept: Callable[[str], bool] = lambda _: False,
+        dtype: "torch.dtype | None" = None,
     ) -> None:
         """Find where examples begin.
 
@@ -73,17 +75,17 @@ class PictureCorpus:
             selective: Leave the structure of JSON out of answers; None learns it too.
             tower: Identifies the weights that make features; empty where none are kept.
             is_kept: Says whether the features of a key are kept, so that nothing is decoded.
+            dtype: Of decoded pictures: the tower's; None leaves them in float32.
 
         Raises:
             DataError: The file cannot be read, or holds nothing.
         """
         self._path, self._tokenizer, self._family = path, tokenizer, family
         self._length, self._answers_only, self._passed_over = length, answers_only, passed_over
-        self._selective, self._tower, self._is_kept = selective, tower, is_kept
+        self._selective, self._tower, self._is_kept, self._dtype = selective, tower, is_kept, dtype
         self._rows: Rows = open_rows(path)
         self._prefetcher: Prefetcher[PlacedPicture, dict[str, Tensor]] = Prefetcher(
-            lambda placed: family.inputs(placed.picture.load()), weigh=self._weigh, most=AHEAD,
-            threads=min(THREADS, os.cpu_count() or 1),
+            self._prepare, weigh=self._weigh, most=AHEAD, threads=min(THREADS, os.cpu_count() or 1)
         )  # fmt: skip
         self._ahead: dict[int, PictureExample | DataError] = {}
 
@@ -198,6 +200,14 @@ class PictureCorpus:
         if isinstance(found, DataError):
             raise found
         return self.undecoded(number) if found is None else found
+
+    def _prepare(self, placed: PlacedPicture) -> "dict[str, Tensor]":
+        """Decode a picture, to what the model's code takes."""
+        inputs = self._family.inputs(placed.picture.load())
+        return {
+            name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in inputs.items()
+        }
 
     def _weigh(self, placed: PlacedPicture) -> int:
         """Bytes that decoding a picture takes, at most."""
