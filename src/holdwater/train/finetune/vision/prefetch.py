@@ -188,7 +188,7 @@ class Prefetcher(Generic[P, T]):
     def _begin(self) -> None:
         """Start threads for the jobs that may begin."""
         while len(self._working) < self._threads and (job := self._next()) is not None:
-            thread = threading.Thread(target=self._work, args=(job,), name="holdwater-pictures", daemon=False)
+            thread = threading.Thread(target=self._work, args=([job],), name="holdwater-pictures", daemon=False)
             self._working.add(thread)
             try:
                 thread.start()
@@ -202,8 +202,13 @@ class Prefetcher(Generic[P, T]):
                     return
                 raise
 
-    def _work(self, job: "_Job[P, T] | None") -> None:
-        """Prepare a job, then what may begin next, until there is nothing."""
+    def _work(self, first: "list[_Job[P, T]]") -> None:
+        """Prepare a job, then what may begin next, until there is nothing.
+
+        Args:
+            first: Holds the job; it is taken out, for the thread keeps its arguments until it ends.
+        """
+        job: _Job[P, T] | None = first.pop()
         while job is not None:
             assert job.future is not None  # noqa: S101 - `_next` made it
             try:
