@@ -17,6 +17,7 @@ from holdwater.train.finetune.model.lora import adapters
 from holdwater.train.finetune.model.merging import write_merged
 from holdwater.train.finetune.vision import backend as backend_module
 from holdwater.train.finetune.vision.backend import CapturedVisionBackend
+from holdwater.train.finetune.vision.cache import FeatureCache
 from holdwater.train.finetune.vision.corpus import PictureCorpus
 from holdwater.train.finetune.vision.examples import PassedOver
 from holdwater.train.finetune.vision.loading import load_to_merge
@@ -25,6 +26,7 @@ from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.state import VisionState, held_out_batches, new_vision_tuning
 from holdwater.train.finetune.vision.tower_setup import Sampled, sample
 from holdwater.train.settings import train_settings
+from holdwater.units import Bytes
 from tests.small_vision_models import FAMILIES, make_vision_model
 
 pytest.importorskip("transformers", reason="Transformers is not installed")
@@ -287,12 +289,14 @@ class TestSamples:
         assert state.evaluate() == state.evaluate()
 
 
-def captured(state: VisionState, sampled: Sequence[Sampled] = ()) -> CapturedVisionBackend:
+def captured(
+    state: VisionState, sampled: Sequence[Sampled] = (), cache: FeatureCache | None = None
+) -> CapturedVisionBackend:
     """Static steps of a model: fused, but for Gemma 3 by its own code."""
     settings = state.settings
     where, step = WeightPlacement("cpu", state.tuning.quantize), StepPlan(rows=settings.batch_size)
     return CapturedVisionBackend(
-        state.loaded.model, settings, state.family, where, step, cache=None, sampled=sampled
+        state.loaded.model, settings, state.family, where, step, cache=cache, sampled=sampled
     )
 
 
@@ -317,6 +321,21 @@ class TestCapturedSteps:
             eager.backend.evaluate(held_out_batches(eager.held_out, settings).draw()), rel=1e-5
         )
         assert ("padding" in backend.features.remark) == several
+
+    @pytest.mark.parametrize("family", ["qwen2_5_vl", "smolvlm"])
+    def test_learn_the_same_whatever_is_kept(self, tmp_path: Path, family: str) -> None:
+        """To the bit, although other pictures share passes of the tower then."""
+        losses, part, whole = [], FeatureCache(Bytes(10_000)), FeatureCache(Bytes(10_000_000))
+        for cache in (None, part, part, whole, whole):
+            state = made(tmp_path, family, vision_cache=Bytes(10_000_000))
+            sampled = sample(cast("PictureCorpus", state.corpus), range(24))
+            state.backend = backend = captured(state, sampled, cache)
+            assert backend.tower is not None
+            losses.append(learn(state, 6))
+
+        assert losses == [losses[0]] * 5
+        assert part.misses > whole.misses
+        assert part.hits > 0
 
     @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "smolvlm"])
     def test_learn_the_same_by_their_own_code(
