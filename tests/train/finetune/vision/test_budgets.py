@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdwater.train.finetune.vision.budgets import Filled, Rule, choose_budgets, fill, smallest_budget
+from holdwater.train.finetune.vision.budgets import (
+    Filled,
+    Rule,
+    choose_budgets,
+    fill,
+    smallest_budget,
+    worth_having,
+)
 
 COUNTS = st.lists(st.integers(1, 60), max_size=30)
 BUDGETS = st.lists(st.integers(1, 50), min_size=1, max_size=4, unique=True).map(
@@ -132,3 +139,26 @@ class TestFill:
     def test_a_fill_holds_no_more_pictures_than_asked(self, rule: Rule) -> None:
         """However small they are."""
         assert [len(one.pictures) for one in fill([1] * 7, (100,), rule=rule, most=3)] == [3, 3, 1]
+
+
+class TestWorthHaving:
+    """Budgets without those that only make more passes."""
+
+    def test_squares_of_one_size_share_a_pass(self) -> None:
+        """Although each fits into the smallest budget."""
+        steps = [[1] * 8, [1] * 7, [1] * 8]
+
+        assert worth_having((1, 4, 8), steps, rule=Rule.HOME, most=99, per_pass=0.5) == (8,)
+
+    def test_padding_is_not_worth_it(self) -> None:
+        """Where steps have few pictures, the small budget stays."""
+        assert worth_having((1, 8), [[1], [1, 1], [1]], rule=Rule.HOME, most=99, per_pass=0.5) == (1, 8)
+
+    @given(steps=st.lists(COUNTS, max_size=4), budgets=BUDGETS, rule=st.sampled_from(Rule))
+    def test_the_largest_stays(self, steps: list[list[int]], budgets: tuple[int, ...], rule: Rule) -> None:
+        """So that each picture still has a budget."""
+        found = worth_having(budgets, steps, rule=rule, most=5, per_pass=3)
+
+        assert found[-1] == budgets[-1]
+        assert set(found) <= set(budgets)
+        assert list(found) == sorted(found)

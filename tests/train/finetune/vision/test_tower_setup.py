@@ -1,9 +1,9 @@
 """Budgets of a run, from the pictures of its examples."""
 
-from typing import Any
+from typing import Any, cast
 
 from holdwater.train.finetune.vision.families import Grid
-from holdwater.train.finetune.vision.tower_setup import KINDS, MOST_PATCHES, Sampled, budgets_for
+from holdwater.train.finetune.vision.tower_setup import KINDS, MOST_PATCHES, Sampled, budgets_for, micro_batches
 
 
 class Patches:
@@ -28,7 +28,7 @@ class Tiles:
 
 def budgets(tower: Any, sampled: list[Sampled], tokens: int = 100) -> tuple[int, ...]:
     """Of a tower that says no more than what is needed here."""
-    return budgets_for(tower, sampled, tokens=tokens)
+    return budgets_for(tower, micro_batches(tower, sampled, tokens=tokens))
 
 
 class TestBudgets:
@@ -66,3 +66,10 @@ class TestBudgets:
         """A file of text, or no example."""
         assert budgets(Patches(), [Sampled(10, ())] * 5) == ()
         assert budgets(Patches(), []) == ()
+
+    def test_micro_batches_are_filled_up(self) -> None:
+        """As far as tokens go, in order; text takes its tokens too."""
+        sampled = [Sampled(40, (Grid(1, 1), Grid(1, 2))), Sampled(50, ()), Sampled(20, (Grid(1, 3),))]
+
+        assert micro_batches(cast("Any", Patches()), sampled, tokens=100) == [[4, 8], [12]]
+        assert micro_batches(cast("Any", Patches()), sampled, tokens=110) == [[4, 8, 12]]

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -133,6 +133,35 @@ def fill(
             own = [count if smaller < count <= home else 0 for count in counts]
             fills += _first_fit(own, (home,), home, limit)
     return sorted(fills, key=lambda one: one.pictures)
+
+
+def worth_having(
+    budgets: tuple[int, ...], steps: Sequence[Sequence[int]], *, rule: Rule, most: int, per_pass: float
+) -> tuple[int, ...]:
+    """Leave out budgets that make more passes than they save padding.
+
+    Under `Rule.HOME` pictures cannot leave their smallest budget for a larger one that would hold several of them.
+    All choices with the largest budget are tried.
+
+    Args:
+        budgets: Ascending, as `choose_budgets` returns them.
+        steps: Patches of each picture, for some steps.
+        rule: Which pictures may go together.
+        most: Pictures in a fill.
+        per_pass: What a pass costs besides its places, in places.
+
+    Returns:
+        Ascending; of several that cost the same, the fewest.
+    """
+
+    def cost(chosen: tuple[int, ...]) -> float:
+        """Of all steps."""
+        fills = [one for counts in steps for one in fill(counts, chosen, rule=rule, most=most)]
+        return sum((one.budget or 0) + per_pass for one in fills)
+
+    smaller, largest = budgets[:-1], budgets[-1]
+    choices = [(*some, largest) for size in range(len(budgets)) for some in combinations(smaller, size)]
+    return min(choices, key=cost)
 
 
 def _cost(fills: list[Filled]) -> tuple[int, int]:

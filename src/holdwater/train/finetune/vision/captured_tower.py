@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 
 from holdwater.train.finetune.step.static_step import GraphRecording
-from holdwater.train.finetune.vision.budgets import Filled, Rule, fill
+from holdwater.train.finetune.vision.budgets import Filled, Rule, fill, worth_having
 from holdwater.train.finetune.vision.position_probe import find_rule
 from holdwater.train.finetune.vision.static_tower import Inputs, Parts, StaticTower, TensorSpec
 
 STAGINGS = 3
 """Fills that the host writes before it waits for the first one to be sent."""
+PER_PASS = 256
+"""What a pass costs besides its patches, in patches: small kernels do not keep a device busy."""
 ALIGNED = 256
 """Bytes to which parts are aligned."""
 INDEX = "places"
@@ -46,7 +48,13 @@ class CapturedTower:
     """Makes the features of pictures, several in a pass, in memory that never moves."""
 
     def __init__(
-        self, tower: StaticTower, budgets: Sequence[int], *, device: str, dtype: torch.dtype, captures: bool = True
+        self,
+        tower: StaticTower,
+        budgets: Sequence[int],
+        *,
+        device: str,
+        dtype: torch.dtype,
+        steps: Sequence[Sequence[int]] = (),
     ) -> None:
         """Allocate all memory, capture a pass for each budget, and find out what may share a pass.
 
@@ -55,7 +63,8 @@ class CapturedTower:
             budgets: Places of a pass, ascending; one or more.
             device: Where the tower is.
             dtype: Of features, as they are needed.
-            captures: On a CUDA device; False runs eagerly.
+            steps: Places of the pictures of some micro-batches: once it is known what may share a pass, budgets
+                that are not worth having for them are left out. Without any, all are kept.
         """
         self._tower, self.budgets, self._dtype = tower, tuple(budgets), dtype
         on_cuda = torch.device(device).type == "cuda"
@@ -71,8 +80,12 @@ class CapturedTower:
             views = {budget: _views(host, layout) for budget, layout in layouts.items()}
             self._stagings.append(_Staging(host, views, sent))
         self._made: tuple[Tensor, ...] = ()
-        self.recording = GraphRecording(enabled=on_cuda and captures)
+        self.recording = GraphRecording(enabled=on_cuda)
         self.rule = self._start()
+        if self.rule is Rule.HOME and steps:
+            self.budgets = worth_having(
+                self.budgets, steps, rule=self.rule, most=tower.most, per_pass=PER_PASS / tower.patches
+            )
         self.taken, self.places = 0, 0
         """Places that held a part of a picture so far, and all places of the same passes."""
 

@@ -48,31 +48,46 @@ def sample(corpus: PictureCorpus, numbers: Sequence[int]) -> list[Sampled]:
     return found
 
 
-def budgets_for(tower: StaticTower, sampled: Sequence[Sampled], *, tokens: int) -> tuple[int, ...]:
-    """Budgets for single pictures and for whole micro-batches, with the least padding for a sample.
+def micro_batches(tower: StaticTower, sampled: Sequence[Sampled], *, tokens: int) -> list[list[int]]:
+    """The places that pictures take, for each micro-batch of a sample; those with none are left out.
 
     Args:
         tower: Says how many places a picture takes.
         sampled: Examples.
         tokens: Of a micro-batch.
+    """
+    most = _largest(tower)
+    found: list[list[int]] = [[]]
+    taken = 0
+    for one in sampled:
+        if taken + one.tokens > tokens:
+            found.append([])
+            taken = 0
+        taken += one.tokens
+        found[-1] += [size for grid in one.pictures if (size := tower.places(grid)) <= most]
+    return [counts for counts in found if counts]
+
+
+def budgets_for(tower: StaticTower, steps: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Budgets for single pictures and for whole micro-batches, with the least padding for a sample.
+
+    Args:
+        tower: Says how large budgets are, and how fine.
+        steps: The places that pictures take, for each micro-batch.
 
     Returns:
-        Ascending; empty where no example has a picture that a budget may hold.
+        Ascending; empty without pictures.
     """
-    most = MOST_PATCHES // tower.patches // tower.step * tower.step
-    counts: list[int] = []
-    taken, places = 0, 0
-    for one in sampled:
-        own = [size for grid in one.pictures if (size := tower.places(grid)) <= most]
-        if taken + one.tokens > tokens:
-            counts.append(places)
-            taken, places = 0, 0
-        taken, places = taken + one.tokens, places + sum(own)
-        counts += own
-    rounded = [-(-count // tower.step) * tower.step for count in (*counts, places) if count]
-    if not rounded or not most:
+    counts = [count for step in steps for count in (*step, sum(step))]
+    rounded = [-(-count // tower.step) * tower.step for count in counts]
+    if not rounded:
         return ()
-    return choose_budgets(rounded, most=min(most, max(rounded)), kinds=KINDS)
+    return choose_budgets(rounded, most=min(_largest(tower), max(rounded)), kinds=KINDS)
+
+
+def _largest(tower: StaticTower) -> int:
+    """Places of the largest budget, at most."""
+    return MOST_PATCHES // tower.patches // tower.step * tower.step
 
 
 def static_tower_of(model: Any) -> StaticTower | None:  # noqa: ANN401 - of Transformers
@@ -108,11 +123,12 @@ def capture_tower(
         tokens: Of a micro-batch.
     """
     tower = static_tower_of(model)
-    budgets = () if tower is None else budgets_for(tower, sampled, tokens=tokens)
-    if tower is None or not budgets:
+    steps = [] if tower is None else micro_batches(tower, sampled, tokens=tokens)
+    if tower is None or not steps:
         return None
+    dtype = model.get_input_embeddings().weight.dtype
     try:
-        return CapturedTower(tower, budgets, device=device, dtype=model.get_input_embeddings().weight.dtype)
+        return CapturedTower(tower, budgets_for(tower, steps), device=device, dtype=dtype, steps=steps)
     except RuntimeError as error:
         why = str(error).split("\n", 1)[0]
         log.warning("the vision tower cannot be captured (%s): it takes one picture at a time", why)
