@@ -218,6 +218,7 @@ class Prefetcher(Generic[P, T]):
             else:
                 job.future.set_result(made)
                 del made
+            del job  # what it has become may be gone before the lock is free
             with self._lock:
                 job = self._next()
                 if job is None:
