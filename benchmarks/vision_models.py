@@ -9,7 +9,7 @@ import gc
 import importlib
 import importlib.util
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,14 @@ SHAPES = {
         patch=16, colours={"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}, row=1792,
     ),
 }  # fmt: skip
+SHAPES["1b"] = replace(
+    SHAPES["qwen2.5-vl-7b"],
+    text=SHAPES["qwen2.5-vl-7b"].text
+    | {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 12}
+    | {"num_attention_heads": 16, "num_key_value_heads": 2},
+    tower=SHAPES["qwen2.5-vl-7b"].tower | {"out_hidden_size": 2048},
+)
+"""The tower of Qwen2.5-VL before a language model of about a billion weights."""
 
 
 def configuration(name: str, *, small: bool = False, layers: int | None = None) -> Any:

@@ -85,8 +85,8 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 @contextmanager
-def loading(model: Any, adapters: Path) -> Iterator[None]:
-    """Let `holdwater train` find this model where it would load one, and begin with these adapters."""
+def loading(model: Any, adapters: Path | None = None) -> Iterator[None]:
+    """Let `holdwater train` find this model where it would load one, and begin with these adapters, if any."""
     import transformers
 
     from holdwater.train.finetune.model.lora import load_adapters
@@ -102,7 +102,7 @@ def loading(model: Any, adapters: Path) -> Iterator[None]:
     def adapted(given: Any, config: Any) -> Any:
         """Begin with the adapters that all begin with."""
         names = adapt(given, config)
-        if not any(weight.is_meta for weight in given.parameters()):
+        if adapters is not None and not any(weight.is_meta for weight in given.parameters()):
             load_adapters(given, adapters)
         return names
 

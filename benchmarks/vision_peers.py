@@ -1,7 +1,8 @@
 """The peers of `vision_speed.py`: TRL's SFTTrainer, plain and with a model of Unsloth.
 
 Each is used as its documentation shows, with its own collator. Set are only bf16, AdamW's second beta, a constant
-learning rate, the order of the rows, and no recomputation of layers.
+learning rate, the order of the rows, no recomputation of layers, and pictures at the size that the processor gives
+them (Unsloth's collator would make them smaller).
 """
 
 import argparse
@@ -152,36 +153,39 @@ def _unsloth_case(
     model: Any, known: Any, folder: Path, options: argparse.Namespace, numbers: list[int]
 ) -> dict[str, Any]:
     """One case."""
-    from PIL import Image
+    import datasets
 
     begin()
     noted = Noted()
-    rows = [
-        {"messages": [
-            {"role": "user", "content": [
-                {"type": "image", "image": Image.open(row["images"][0]).convert("RGB")},
-                {"type": "text", "text": row["prompt"]},
-            ]},
-            {"role": "assistant", "content": [{"type": "text", "text": row["completion"]}]},
-        ]}
-        for row in rows_of(folder, numbers)
-    ]  # fmt: skip
+    rows = [{"row": json.dumps(row)} for row in rows_of(folder, numbers)]
     config = settings(
         folder, options, size=len(numbers) // options.steps, steps=options.steps, remove_unused_columns=False,
         dataset_text_field="", dataset_kwargs={"skip_prepare_dataset": True}, max_length=2048,
     )  # fmt: skip
-    collator = importlib.import_module("unsloth.trainer").UnslothVisionDataCollator(model, known)
+    collator = importlib.import_module("unsloth.trainer").UnslothVisionDataCollator(model, known, resize="max")
 
     def collate(examples: list[Any]) -> Any:
-        """Count the tokens of a batch."""
-        batch = collator(examples)
+        """Decode pictures, and count the tokens of the batch."""
+        batch = collator([_messages(json.loads(one["row"])) for one in examples])
         noted.tokens.append(batch["input_ids"].numel())
         return batch
 
     trainer = importlib.import_module("trl").SFTTrainer(
-        model=model, args=config, train_dataset=rows, processing_class=known, data_collator=collate,
-        callbacks=[ticking(noted)],
+        model=model, args=config, train_dataset=datasets.Dataset.from_list(rows), processing_class=known,
+        data_collator=collate, callbacks=[ticking(noted)],
     )  # fmt: skip
     trainer.train()
     noted.losses = [said["loss"] for said in trainer.state.log_history if "loss" in said]
     return noted.result()
+
+
+def _messages(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the collator takes it."""
+    from PIL import Image
+
+    with Image.open(row["images"][0]) as file:
+        picture = {"type": "image", "image": file.convert("RGB")}
+    question, answer = ({"type": "text", "text": row[name]} for name in ("prompt", "completion"))
+    return {"messages": [
+        {"role": "user", "content": [picture, question]}, {"role": "assistant", "content": [answer]},
+    ]}  # fmt: skip

@@ -55,7 +55,7 @@ class Part(NamedTuple):
 
 
 IMPORTED = {"ours": "holdwater.train.finetune.vision.state", "trl": "trl", "unsloth": "unsloth"}
-SEVEN, EIGHT = SHAPES
+SEVEN, EIGHT = "qwen2.5-vl-7b", "qwen3-vl-8b"
 BOTH = ("one", "eight")
 LOSS = ("--layers", str(LOSS_LAYERS), "--pillow")
 PARTS: dict[str, tuple[Part, ...]] = {
