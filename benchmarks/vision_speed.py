@@ -129,10 +129,11 @@ class Program:
         words += ["--folder", str(self._folder), *["--small"] * small]
         first = [str(unsloth)] if unsloth is not None and part.way == "unsloth" else []
         paths = [*first, os.environ.get("PYTHONPATH", "")]
+        quiet = {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1"}
         with (self._folder / "log").open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, *words], stdin=subprocess.PIPE, stdout=log, stderr=log, text=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+                env=os.environ | quiet | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             )  # fmt: skip
 
     def go_on(self) -> None:
