@@ -38,6 +38,8 @@ PICTURES, ROWS = 128, 256
 STEPS, WARM, CACHED_STEPS = 25, 8, 64
 """Steps of a run, those at its beginning that do not count, and steps with a cache: an epoch has 31."""
 LOSS_STEPS, LOSS_LAYERS = 100, 8
+LONGEST = 240
+"""Seconds after which a program is ended."""
 
 
 class Part(NamedTuple):
@@ -61,12 +63,12 @@ LOSS = ("--layers", str(LOSS_LAYERS), "--pillow")
 PARTS: dict[str, tuple[Part, ...]] = {
     "speed": (Part("ours", SEVEN), Part("ours", SEVEN, ("one",)), Part("trl", SEVEN, BOTH)),
     "cached": (Part("ours", SEVEN, flags=("--cached",), steps=CACHED_STEPS),),
-    "unsloth": (Part("unsloth", SEVEN, BOTH),),
     "losses": (
         Part("ours", SEVEN, flags=LOSS, steps=LOSS_STEPS),
         Part("trl", SEVEN, flags=LOSS, steps=LOSS_STEPS),
         Part("trl", SEVEN, flags=(*LOSS, "--attention", "eager"), steps=LOSS_STEPS),
     ),
+    "unsloth": (Part("unsloth", SEVEN, BOTH),),
     "quantized": (Part("ours", SEVEN, flags=("--quantize", "4")),),
     "qwen3": (Part("ours", EIGHT), Part("ours", EIGHT, ("one",)), Part("trl", EIGHT, BOTH)),
 }
@@ -100,7 +102,8 @@ def run_one(options: argparse.Namespace) -> bool:
     folder = options.folder
     importlib.import_module(IMPORTED[options.way])
     importlib.import_module("transformers.models.auto.modeling_auto")
-    sys.stdin.readline()  # what follows begins when the device is free
+    if not sys.stdin.readline():  # comes when the device is free; nothing comes from a benchmark that was ended
+        return False
     if options.way == "ours":
         found = ours(folder, options)
     else:
@@ -144,7 +147,12 @@ class Program:
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Wait for its end; what it has measured, by names of its cases."""
-        code, found = self._process.wait(), self._folder / "found.json"
+        try:
+            code = self._process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        found = self._folder / "found.json"
         log = (self._folder / "log").read_text(encoding="utf-8", errors="replace")
         measured = json.loads(found.read_text(encoding="utf-8")) if found.exists() else {}
         self._place.cleanup()
