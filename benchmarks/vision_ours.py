@@ -140,9 +140,7 @@ def order(folder: Path, options: argparse.Namespace, case: str) -> list[int]:
     drawn = PackedBatches(Chosen(numbers, learned), size=rows, length=length, seed=SEED)
     in_a_row = 1 if case == "one" else 4
     places = torch.arange(in_a_row) * numbers.length
-    return [
-        number for _ in range(options.steps) for row in drawn.draw().tokens for number in row[places].tolist()
-    ]
+    return [number for _ in range(options.steps) for row in drawn.draw().tokens for number in row[places].tolist()]
 
 
 def make_adapters(folder: Path, shape: str, *, small: bool, layers: int | None) -> None:

@@ -32,6 +32,7 @@ def made(folder: Path, family: str, how: str) -> TuneState:
     given = {**flags, "train_seq_length": "32", "non_finite": how}
     settings = train_settings(gather(flags=given, environment={}), folder / "run")
     assert settings.tuning is not None
+    settings.out.mkdir()
     return new_tuning(settings, settings.tuning)
 
 

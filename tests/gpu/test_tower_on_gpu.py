@@ -26,7 +26,7 @@ TEXT: dict[str, Any] = {
     "num_key_value_heads": 2, "pad_token_id": 0,
 }  # fmt: skip
 QWEN: dict[str, Any] = {
-    "depth": 4, "intermediate_size": 512, "num_heads": 4, "out_hidden_size": 128, "spatial_merge_size": 2,
+    "depth": 4, "intermediate_size": 500, "num_heads": 4, "out_hidden_size": 128, "spatial_merge_size": 2,
     "temporal_patch_size": 2,
 }  # fmt: skip
 SIGLIP: dict[str, Any] = {

@@ -5,15 +5,14 @@ The results are those of autograd up to rounding (tests compare them).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from holdwater.train.finetune.fused import plain_kernels
 from holdwater.train.finetune.fused.buffers import Needs, StepBuffers, largest_ranks, make_buffers, one_row
 from holdwater.train.finetune.fused.frozen import Frozen, WeightPlacement
+from holdwater.train.finetune.fused.kernels import kernels_for
 from holdwater.train.finetune.fused.key_value_cache import KeyValueCache
 from holdwater.train.finetune.fused.layer import DecoderLayer, Pass
 from holdwater.train.finetune.fused.offload import RING, Offload
@@ -243,7 +242,7 @@ class Decoder:
         tables, begins = self._tables.of(axes, inputs.spans[0])
         return Pass(
             self.shape,
-            _kernels(inputs.tokens),
+            kernels_for(inputs.tokens),
             self.buffers.cut(len(inputs.tokens)),
             inputs.spans,
             tables,
@@ -299,12 +298,3 @@ def _workspace_for(frozen: Sequence[Frozen], bits: int | None) -> Tensor | None:
     for one in frozen:
         one.use_workspace(workspace)
     return workspace
-
-
-def _kernels(tensor: Tensor) -> ModuleType:
-    """The kernels for a device."""
-    if not tensor.is_cuda:
-        return plain_kernels
-    from holdwater.train.finetune.fused import triton_kernels  # noqa: PLC0415 - Triton is there with CUDA only
-
-    return triton_kernels

@@ -26,6 +26,7 @@ from holdwater.train.finetune.vision.cache import FeatureCache
 from holdwater.train.finetune.vision.captured_tower import CapturedTower
 from holdwater.train.finetune.vision.examples import PictureExample, PlacedPicture
 from holdwater.train.finetune.vision.families import Family
+from holdwater.train.finetune.vision.kept_features import KeptFeatures
 from holdwater.train.finetune.vision.model import Features, PictureStep, added_layers, picture_loss
 from holdwater.train.finetune.vision.packing import PackedPictures, pack_pictures
 from holdwater.train.finetune.vision.sampling import describe
@@ -50,6 +51,7 @@ class FeatureMaker:
         tower_learns: bool = False,
         cache: FeatureCache | None = None,
         tower: CapturedTower | None = None,
+        buffers: Sequence[Tensor] = (),
     ) -> None:
         """Take a model.
 
@@ -60,9 +62,12 @@ class FeatureMaker:
             tower_learns: Whether they have gradients: the tower or the projector has adapters.
             cache: Keeps them; None makes them anew each time.
             tower: Takes several pictures at once; None takes one.
+            buffers: Of `scatter`, where that is used.
         """
         self._model, self._family, self._device = model, family, device
         self._tower_learns, self._cache, self._tower = tower_learns, cache, tower
+        staged = cache is not None and bool(buffers) and buffers[0].is_cuda
+        self._kept_features = KeptFeatures(buffers) if staged else None
 
     @property
     def remark(self) -> str:
@@ -107,13 +112,18 @@ class FeatureMaker:
         for number in left:
             keep(number, made := self._make(pictures[missing[number]]))
             found[missing[number]] = made
-        for features, own in zip(found, where, strict=True):
-            if features is not None:
-                _put(features, own, buffers)
+        ready = [(features, own) for features, own in zip(found, where, strict=True) if features is not None]
+        if ready and self._kept_features is not None and not left:
+            self._kept_features.put(ready, buffers)
+            return
+        for features, own in ready:
+            _put(features, own, buffers)
 
     def _find(self, placed: PlacedPicture) -> Features | None:
         """Features that are kept; None where they are to be made."""
-        kept = None if self._cache is None else self._cache.get(placed.key)
+        kept = placed.kept
+        if kept is None and self._cache is not None:
+            kept = self._cache.get(placed.key)
         if kept is None:
             return None
         placed.free()
@@ -272,7 +282,9 @@ class CapturedVisionBackend(StaticStep):
         )
         self._whole_model, self._family = model, family
         self.tower = capture_tower(model, sampled, device=settings.device, tokens=tokens)
-        self.features = FeatureMaker(model, family, settings.device, cache=cache, tower=self.tower)
+        self.features = FeatureMaker(
+            model, family, settings.device, cache=cache, tower=self.tower, buffers=self._places
+        )
 
     def send(self, batch: Packed, factor: float, seed: int) -> None:
         """Send a micro-batch to the device, and put the features of its pictures in their places."""

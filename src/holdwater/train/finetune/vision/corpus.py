@@ -61,6 +61,7 @@ class PictureCorpus:
         selective: SelectiveLoss | None = None,
         tower: str = "",
         is_kept: Callable[[str], bool] = lambda _: False,
+        fetch: "Callable[[str], dict[str, Tensor] | None]" = lambda _: None,
         dtype: "torch.dtype | None" = None,
     ) -> None:
         """Find where examples begin.
@@ -75,6 +76,7 @@ class PictureCorpus:
             selective: Leave the structure of JSON out of answers; None learns it too.
             tower: Identifies the weights that make features; empty where none are kept.
             is_kept: Says whether the features of a key are kept, so that nothing is decoded.
+            fetch: Reads them.
             dtype: Of decoded pictures: the tower's; None leaves them in float32.
 
         Raises:
@@ -83,6 +85,7 @@ class PictureCorpus:
         self._path, self._tokenizer, self._family = path, tokenizer, family
         self._length, self._answers_only, self._passed_over = length, answers_only, passed_over
         self._selective, self._tower, self._is_kept, self._dtype = selective, tower, is_kept, dtype
+        self._fetch = fetch
         self._rows: Rows = open_rows(path)
         self._prefetcher: Prefetcher[PlacedPicture, dict[str, Tensor]] = Prefetcher(
             self._prepare, weigh=self._weigh, most=AHEAD, threads=min(THREADS, os.cpu_count() or 1)
@@ -121,6 +124,7 @@ class PictureCorpus:
                 one = waiting.popleft()
                 if self._is_kept(one.key):  # its features may have been made since it was announced
                     self._prefetcher.drop(one)
+                    one.kept = self._fetch(one.key)
                 else:
                     one.inputs = self._prefetcher.take(one)
         finally:

@@ -30,6 +30,8 @@ class PlacedPicture:
     """Identifies its features: of its content and the settings of the processor; empty if none is needed."""
     inputs: dict[str, Tensor] | None = None
     """What the model's code takes for it; None until it is decoded, and where its features are kept."""
+    kept: dict[str, Tensor] | None = None
+    """Its features where they were kept when the example was read."""
 
     @property
     def features(self) -> int:
@@ -37,8 +39,8 @@ class PlacedPicture:
         return self.grid.height * self.grid.width
 
     def free(self) -> None:
-        """Forget the decoded picture: its features have been made."""
-        self.inputs = None
+        """Forget the decoded picture, and kept features: they have been used."""
+        self.inputs = self.kept = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,8 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
         path, loaded.tokenizer, family, length=settings.train_seq_length, answers_only=tuning.learn == "answers",
         passed_over=PassedOverExamples(settings.out) if tuning.bad_pictures == "skip" else None,
         selective=SelectiveLoss.of(tuning), tower="" if cache is None else name,
-        is_kept=(lambda _: False) if cache is None else cache.holds, dtype=dtype,
+        dtype=dtype, is_kept=(lambda _: False) if cache is None else cache.holds,
+        fetch=(lambda _: None) if cache is None else cache.get,
     )  # fmt: skip
     learned, held_out = (ChosenPictures(corpus, numbers) for numbers in split(corpus, settings))
     lora = lora_config(loaded.model, tuning)

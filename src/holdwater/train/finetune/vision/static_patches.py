@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from holdwater.train.finetune.vision.families import Grid
+from holdwater.train.finetune.vision.fast_blocks import FastBlocks
 from holdwater.train.finetune.vision.static_tower import Inputs, Parts, TensorSpec
 from holdwater.train.finetune.vision.varlen_attention import attending_within_borders
 
@@ -58,6 +59,7 @@ class PatchTower:
         self._interpolates = hasattr(tower, "num_grid_per_side")
         self._window = config.window_size // self._edge // config.patch_size if self._has_windows else 1
         self.step = 16 * self._merge
+        self._fast = FastBlocks(tower)
         self._shape = lru_cache(maxsize=1024)(self._shape_of)
 
     @staticmethod
@@ -163,14 +165,14 @@ class PatchTower:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Attention takes borders as a tensor, and patches are embedded by a product of matrices.
+        """Attention takes borders as a tensor, parts of blocks are faster, and patches are embedded by a product.
 
         A patch is as large as the convolution's kernel, so both are the same sum.
         """
         embed = self._tower.patch_embed
         embed.forward = self._embed
         try:
-            with attending_within_borders(self._tower.config):
+            with attending_within_borders(self._tower.config), self._fast.in_use():
                 yield
         finally:
             del embed.forward
