@@ -21,6 +21,9 @@ from holdwater.train.settings import TuneSettings
 PROJECTORS = r"connector|multi_modal_projector|visual\.merger|visual\.deepstack_merger_list"
 """Between the tower and the language model, by their names in the families."""
 
+ModelPart = Literal["text", "projector", "tower", "head"]
+"""Of a vision-language model."""
+
 PROCESSOR_FILES = (
     *("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"),
     *("chat_template.jinja", "chat_template.json"),
@@ -42,7 +45,7 @@ def is_vision_language(name: str) -> bool:
     """
     if Path(name).expanduser().is_dir():
         return kind_in_folder(name) in KINDS
-    path = _finder(name)("config.json")
+    path = finder(name)("config.json")
     return path is not None and kind_in_folder(str(Path(path).parent)) in KINDS
 
 
@@ -52,7 +55,7 @@ def load_to_merge(name: str) -> Loaded:
     Args:
         name: A folder, or a name on the hub.
     """
-    return load_vision_model(name, device="cpu", dtype="auto").loaded
+    return load_weights(read_parts(name), device="cpu", dtype="auto")
 
 
 def load_vision_model(
@@ -70,56 +73,121 @@ def load_vision_model(
         ModelError: It is not there, is damaged, does not fit, or its pictures are not known.
         ConfigError: The model does not take so many pixels.
     """
+    parts = read_parts(name)
+    family = family_of(parts, max_pixels)
+    loaded = load_weights(parts, device=device, dtype=dtype)
+    if device != "meta" and not has_plain_head(loaded.model):
+        raise ModelError(
+            f"--model {name} makes its logits in a way of its own, which is not supported with pictures yet"
+        )
+    return LoadedVision(loaded, family)
+
+
+def read_parts(name: str) -> Parts:
+    """Read all of a model but its weights.
+
+    Args:
+        name: A folder, or a name on the hub.
+
+    Raises:
+        ModelError: It is not there, or is damaged.
+    """
     transformers = import_transformers()
     folder = Path(name).expanduser()
     if folder.is_dir():
         check_folder(folder)
-    where = str(folder) if folder.is_dir() else name
-    local = folder.is_dir() or hub_is_away()
+    where, local = place_of(name)
     try:
         config = transformers.AutoConfig.from_pretrained(where, local_files_only=local)
         tokenizer = PRELOADED.get(name) or transformers.AutoTokenizer.from_pretrained(
             where, local_files_only=local
         )
+    except Exception as error:
+        raise ModelError(told(name, error)) from error
+    find = finder(name)
+    tokenizer.chat_template = _chat_template(find) or tokenizer.chat_template
+    return Parts(name, config, tokenizer, read_processor(find))
+
+
+def load_weights(parts: Parts, *, device: str, dtype: torch.dtype | Literal["auto"]) -> Loaded:
+    """Load the weights of a model whose other parts were read.
+
+    Args:
+        parts: Of the model.
+        device: Where the weights are put; `meta` loads none of them.
+        dtype: Of the weights; `auto` takes them as they are stored.
+
+    Returns:
+        The model in training mode, its tokenizer, and the files of its processor.
+
+    Raises:
+        ModelError: It is damaged, or does not fit.
+    """
+    transformers = import_transformers()
+    where, local = place_of(parts.name)
+    try:
         if device == "meta":
             with torch.device("meta"):
-                model = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype)
+                model = transformers.AutoModelForImageTextToText.from_config(parts.config, dtype=dtype)
         else:
             model = transformers.AutoModelForImageTextToText.from_pretrained(
                 where, dtype=dtype, use_safetensors=True, local_files_only=local
             ).to(device)
     except Exception as error:
-        raise ModelError(told(name, error)) from error
-    find = _finder(name)
-    tokenizer.chat_template = _chat_template(find) or tokenizer.chat_template
-    family = family_of(Parts(name, config, tokenizer, read_processor(find)), max_pixels)
-    if device != "meta" and not has_plain_head(model):
-        raise ModelError(
-            f"--model {name} makes its logits in a way of its own, which is not supported with pictures yet"
-        )
+        raise ModelError(told(parts.name, error)) from error
+    find = finder(parts.name)
     files = {file: Path(path).read_text(encoding="utf-8") for file in PROCESSOR_FILES if (path := find(file))}
-    return LoadedVision(Loaded(model.train(), tokenizer, name, files), family)
+    return Loaded(model.train(), parts.tokenizer, parts.name, files)
 
 
-def lora_config(model: Any, tuning: TuneSettings) -> LoraConfig:  # noqa: ANN401 - of Transformers
+def place_of(name: str) -> tuple[str, bool]:
+    """Where Transformers finds a model, and whether it is to ask nobody on the network.
+
+    Args:
+        name: A folder, or a name on the hub.
+    """
+    folder = Path(name).expanduser()
+    return (str(folder), True) if folder.is_dir() else (name, hub_is_away())
+
+
+def part_of(name: str) -> ModelPart:
+    """The part of a model of a known family that a layer lies in.
+
+    Args:
+        name: Of the layer.
+    """
+    if re.match(rf"model\.({PROJECTORS})\.", name):
+        return "projector"
+    if re.match(r"model\.(language_model|text_model)\.", name):
+        return "text"
+    return "tower" if name.startswith("model.") else "head"
+
+
+def lora_config(
+    model: Any,  # noqa: ANN401 - of Transformers
+    tuning: TuneSettings,
+    part_of: Callable[[str], ModelPart] = part_of,
+) -> LoraConfig:
     """The adapters that the settings of a run ask for: of the language model, and of what else is named.
 
     Args:
-        model: Of a known family.
+        model: With its layers.
         tuning: The settings.
+        part_of: Says which part of the model a layer lies in.
 
     Raises:
         ConfigError: No layer has such a name.
     """
     plain = LoraConfig.of(tuning)
     names = [name for name, module in model.named_modules() if is_linear(module)]
-    chosen = [name for name in names if _is_chosen(name, tuning) and name.rpartition(".")[2] not in HEADS]
+    adapted = {"text": True, "projector": tuning.adapt_projector, "tower": tuning.adapt_vision, "head": False}
+    chosen = [name for name in names if adapted[part_of(name)] and name.rpartition(".")[2] not in HEADS]
     if plain.targets:
         chosen = [name for name in chosen if name.rpartition(".")[2] in plain.targets]
     if plain.layers is not None:
-        numbers = sorted({layer_number(name) or 0 for name in chosen if is_text(name)})
+        numbers = sorted({layer_number(name) or 0 for name in chosen if part_of(name) == "text"})
         last = set(numbers[-plain.layers :])
-        chosen = [name for name in chosen if not is_text(name) or layer_number(name) in last]
+        chosen = [name for name in chosen if part_of(name) != "text" or layer_number(name) in last]
     if not chosen:
         known = sorted({name.rpartition(".")[2] for name in names})
         raise ConfigError(
@@ -127,22 +195,6 @@ def lora_config(model: Any, tuning: TuneSettings) -> LoraConfig:  # noqa: ANN401
             "name some of these"
         )
     return LoraConfig(rank=plain.rank, alpha=plain.alpha, dropout=plain.dropout, pattern=_pattern_of(chosen))
-
-
-def is_text(name: str) -> bool:
-    """Whether a layer is of the language model.
-
-    Args:
-        name: Of the layer.
-    """
-    return re.match(r"model\.(language_model|text_model)\.", name) is not None
-
-
-def _is_chosen(name: str, tuning: TuneSettings) -> bool:
-    """Whether a layer lies in a part of the model that gets adapters."""
-    if re.match(rf"model\.({PROJECTORS})\.", name):
-        return tuning.adapt_projector
-    return is_text(name) or (tuning.adapt_vision and name.startswith("model."))
 
 
 def _pattern_of(names: list[str]) -> str:
@@ -162,8 +214,12 @@ def _pattern_of(names: list[str]) -> str:
     return "|".join(parts)
 
 
-def _finder(name: str) -> Callable[[str], str | None]:
-    """Where files of a model are, in a folder or in the hub's cache; asks the hub where there is none."""
+def finder(name: str) -> Callable[[str], str | None]:
+    """Where files of a model are, in a folder or in the hub's cache; asks the hub where there is none.
+
+    Args:
+        name: A folder, or a name on the hub.
+    """
     transformers = import_transformers()
 
     def find(file: str) -> str | None:
