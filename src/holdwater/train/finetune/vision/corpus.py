@@ -46,7 +46,80 @@ bits takes most, and JPEG four to six."""
 THREADS = 4
 
 
-class PictureCorpus:
+class CheckedRows:
+    """The examples of a file with pictures: read once before a run, and named where one is wrong."""
+
+    def __init__(self, path: Path, *, length: int, passed_over: PassedOverExamples | None) -> None:
+        """Find where examples begin.
+
+        Args:
+            path: A .jsonl or .parquet file, a tar shard, or a folder.
+            length: Tokens of a row.
+            passed_over: Names examples with a picture that cannot be read; None makes them an error.
+
+        Raises:
+            DataError: The file cannot be read, or holds nothing.
+        """
+        self._path, self._length, self._passed_over = path, length, passed_over
+        self._rows: Rows = open_rows(path)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def tokens(self, number: int) -> int:
+        """How many tokens an example has.
+
+        Args:
+            number: From 0.
+
+        Raises:
+            DataError: It is wrong.
+        """
+        raise NotImplementedError
+
+    def check(self, *, seconds: float) -> int:
+        """Read examples in their order.
+
+        Args:
+            seconds: Stop after so long.
+
+        Returns:
+            How many were read.
+
+        Raises:
+            DataError: One is wrong, and is not to be passed over.
+        """
+        until, counts, done = time.monotonic() + seconds, array("i"), 0
+        for number in range(len(self)):
+            try:
+                counts.append(self.tokens(number))
+            except DataError as error:
+                failure = self.failure(number, error)
+                if not isinstance(failure, PassedOver):
+                    raise failure from None
+            done += 1
+            if time.monotonic() > until:
+                break
+        log.info("tokens of %d examples, and how many have so many:\n%s", len(counts),
+                 histogram(counts, limit=self._length))  # fmt: skip
+        return done
+
+    def failure(self, number: int, error: DataError) -> DataError:
+        """What follows from an error: it ends the run, or the example is passed over.
+
+        Args:
+            number: Of the example, from 0.
+            error: Of the example.
+        """
+        said, place = str(error), f"example {number + 1}"
+        text = f"--data {self._path}, {said if said.startswith(place) else f'{place}: {said}'}"
+        if self._passed_over is None:
+            return DataError(f"{text}; or pass such examples over with --bad-pictures skip")
+        self._passed_over.name(number, text)
+        return PassedOver(text)
+
+
+class PictureCorpus(CheckedRows):
     """The examples of a file, by number; some or all have pictures."""
 
     def __init__(  # noqa: PLR0913 - what examples follow from
@@ -82,18 +155,14 @@ class PictureCorpus:
         Raises:
             DataError: The file cannot be read, or holds nothing.
         """
-        self._path, self._tokenizer, self._family = path, tokenizer, family
-        self._length, self._answers_only, self._passed_over = length, answers_only, passed_over
+        super().__init__(path, length=length, passed_over=passed_over)
+        self._tokenizer, self._family, self._answers_only = tokenizer, family, answers_only
         self._selective, self._tower, self._is_kept, self._dtype = selective, tower, is_kept, dtype
         self._fetch = fetch
-        self._rows: Rows = open_rows(path)
         self._prefetcher: Prefetcher[PlacedPicture, dict[str, Tensor]] = Prefetcher(
             self._prepare, weigh=self._weigh, most=AHEAD, threads=min(THREADS, os.cpu_count() or 1)
         )  # fmt: skip
         self._ahead: dict[int, PictureExample | DataError] = {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def __getitem__(self, number: int) -> Example:
         """Read an example, with its pictures decoded but where their features are kept.
@@ -109,7 +178,7 @@ class PictureCorpus:
             example = self._taken(number)
             self._decode(example.pictures)
         except DataError as error:
-            raise self._failure(number, error) from None
+            raise self.failure(number, error) from None
         return example
 
     def _decode(self, pictures: Sequence[PlacedPicture]) -> None:
@@ -155,6 +224,17 @@ class PictureCorpus:
         self._ahead.clear()
         self._prefetcher.forget()
 
+    def tokens(self, number: int) -> int:
+        """How many tokens an example has; of its pictures the headers are read.
+
+        Args:
+            number: From 0.
+
+        Raises:
+            DataError: It is wrong.
+        """
+        return len(self.undecoded(number).tokens)
+
     def undecoded(self, number: int) -> PictureExample:
         """Read an example, and of its pictures the sizes only.
 
@@ -166,37 +246,10 @@ class PictureCorpus:
         """
         row = self._rows[number]
         messages, pictures = with_pictures(row, folder=folder_of(self._path), where=f"example {number + 1}")
-        said = _about(row) | {"messages": messages} if messages else row
+        said = about_source(row) | {"messages": messages} if messages else row
         tokenizer = PictureTokenizer(self._tokenizer, self._family, [one.size() for one in pictures])
         example = example_of(said, tokenizer, answers_only=self._answers_only, selective=self._selective)
         return with_features(example, self._family, pictures, length=self._length, tower=self._tower)
-
-    def check(self, *, seconds: float) -> int:
-        """Read examples in their order, and the headers of their pictures.
-
-        Args:
-            seconds: Stop after so long.
-
-        Returns:
-            How many were read.
-
-        Raises:
-            DataError: One is wrong, and is not to be passed over.
-        """
-        until, counts, done = time.monotonic() + seconds, array("i"), 0
-        for number in range(len(self)):
-            try:
-                counts.append(len(self.undecoded(number).tokens))
-            except DataError as error:
-                failure = self._failure(number, error)
-                if not isinstance(failure, PassedOver):
-                    raise failure from None
-            done += 1
-            if time.monotonic() > until:
-                break
-        log.info("tokens of %d examples, and how many have so many:\n%s", len(counts),
-                 histogram(counts, limit=self._length))  # fmt: skip
-        return done
 
     def _taken(self, number: int) -> PictureExample:
         """An example that was expected, or else read now."""
@@ -218,16 +271,11 @@ class PictureCorpus:
         width, height = placed.picture.size()
         return PER_PIXEL * width * height + PER_RESIZED_PIXEL * self._family.pixels(width, height)
 
-    def _failure(self, number: int, error: DataError) -> DataError:
-        """What follows from an error: it ends the run, or the example is passed over."""
-        said, place = str(error), f"example {number + 1}"
-        text = f"--data {self._path}, {said if said.startswith(place) else f'{place}: {said}'}"
-        if self._passed_over is None:
-            return DataError(f"{text}; or pass such examples over with --bad-pictures skip")
-        self._passed_over.name(number, text)
-        return PassedOver(text)
 
+def about_source(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row says of its source.
 
-def _about(row: dict[str, Any]) -> dict[str, Any]:
-    """What a row says of its source."""
+    Args:
+        row: Of the file.
+    """
     return {name: row[name] for name in ("authority", "provenance_entropy") if name in row}
