@@ -125,6 +125,8 @@ def _by_template(
             messages, tokenize=tokenize, add_generation_prompt=begins_answer, return_dict=False
         )
         return list(made) if tokenize else str(made)
+    except DataError:
+        raise
     except Exception as error:  # noqa: BLE001 - a template is a program, and may fail in any way
         lacking = getattr(tokenizer, "chat_template", None) is None
         reason = "this model has no chat template" if lacking else f"the model's chat template fails ({error})"

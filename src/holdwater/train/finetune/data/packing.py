@@ -6,7 +6,7 @@ Krell et al. (2021), "Efficient Sequence Packing without Cross-contamination", a
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -142,6 +142,9 @@ class Examples(Protocol):
 class PackedBatches:
     """Goes through examples in an order of their own for each epoch, and packs them; can resume from any batch."""
 
+    packs: ClassVar[bool] = True
+    """Whether a row takes further examples while there is room."""
+
     def __init__(  # noqa: PLR0913 - what an order of rows follows from
         self,
         examples: Examples,
@@ -234,7 +237,7 @@ class PackedBatches:
             self.cut += len(example.tokens) > left
             self._count(example, left)
             row.append(example)
-            left -= len(example.tokens)
+            left = left - len(example.tokens) if self.packs else 0
         return row
 
     def _count(self, example: Example, room: int) -> None:
