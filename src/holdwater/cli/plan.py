@@ -112,6 +112,7 @@ def _plan(config: Config, options: argparse.Namespace) -> _Plan:
         planned_of,
         room_for_steps,
     )
+    from holdwater.train.finetune.vision.generic_loading import learns_from_pictures  # noqa: PLC0415
     from holdwater.train.finetune.vision.loading import is_vision_language  # noqa: PLC0415
     from holdwater.train.settings import train_settings  # noqa: PLC0415
     from holdwater.train.supervised import keeps_weights  # noqa: PLC0415
@@ -120,7 +121,7 @@ def _plan(config: Config, options: argparse.Namespace) -> _Plan:
     tuning = settings.tuning
     if tuning is None:
         raise AssertionError  # the model was given
-    if is_vision_language(tuning.model):
+    if is_vision_language(tuning.model) or learns_from_pictures(tuning.model, settings.data):
         raise NotPlanned(
             f"--model {tuning.model} takes pictures, whose memory is not planned yet; train it for a few steps "
             "with --max-memory, and read the peak from the report"

@@ -184,13 +184,18 @@ def _new_trainable(settings: TrainSettings) -> Trainable:
 def _new_tuning(settings: TrainSettings, tuning: TuneSettings) -> Trainable:
     """The adapters of a named model, which may see pictures."""
     from holdwater.train.finetune.state import new_tuning  # noqa: PLC0415 - brings Transformers
+    from holdwater.train.finetune.vision.generic_loading import learns_from_pictures  # noqa: PLC0415
     from holdwater.train.finetune.vision.loading import is_vision_language  # noqa: PLC0415
 
-    if not is_vision_language(tuning.model):
-        return new_tuning(settings, tuning)
-    from holdwater.train.finetune.vision.state import new_vision_tuning  # noqa: PLC0415 - brings Pillow
+    if is_vision_language(tuning.model):
+        from holdwater.train.finetune.vision.state import new_vision_tuning  # noqa: PLC0415 - brings Pillow
 
-    return new_vision_tuning(settings, tuning)
+        return new_vision_tuning(settings, tuning)
+    if learns_from_pictures(tuning.model, settings.data):
+        from holdwater.train.finetune.vision.generic_state import new_generic_tuning  # noqa: PLC0415
+
+        return new_generic_tuning(settings, tuning)
+    return new_tuning(settings, tuning)
 
 
 def _merge(settings: TrainSettings, checkpoints: CheckpointFolder) -> None:
@@ -198,10 +203,11 @@ def _merge(settings: TrainSettings, checkpoints: CheckpointFolder) -> None:
     if settings.tuning is None or settings.merged is None:
         return
     from holdwater.train.finetune.model import merging  # noqa: PLC0415 - brings Transformers
-    from holdwater.train.finetune.vision import loading  # noqa: PLC0415
+    from holdwater.train.finetune.vision import generic_loading, loading  # noqa: PLC0415
 
     newest, name = checkpoints.newest(log.warning), settings.tuning.model
-    load = loading.load_to_merge if loading.is_vision_language(name) else merging.load_to_merge
+    pictured = loading.is_vision_language(name) or generic_loading.learns_from_pictures(name, settings.data)
+    load = loading.load_to_merge if pictured else merging.load_to_merge
     if newest is not None:
         merging.write_merged(name, newest.folder, settings.merged, load=load)
 

@@ -11,6 +11,7 @@ import torch
 
 from holdwater.train.finetune import PRELOADED_MODEL
 from holdwater.train.finetune.model.loading import PRELOADED, load_model
+from holdwater.train.finetune.vision.generic_loading import learns_from_pictures, load_generic
 from holdwater.train.finetune.vision.loading import is_vision_language, load_vision_model
 
 KERNELS = ("triton_kernels", "update_kernels", "quantized_kernels")
@@ -29,6 +30,8 @@ def preload(folder: str) -> None:
         return
     if is_vision_language(folder):
         loaded = load_vision_model(folder, device="meta", dtype=torch.bfloat16).loaded
+    elif learns_from_pictures(folder, None):
+        loaded = load_generic(folder, device="meta", dtype=torch.bfloat16).loaded
     else:
         loaded = load_model(folder, device="meta", dtype=torch.bfloat16)
     PRELOADED[folder] = loaded.tokenizer

@@ -6,7 +6,8 @@ A run makes the same pixels whether torchvision is installed or not.
 import importlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,88 @@ def image_processor(parts: Parts, module: str, name: str) -> Any:  # noqa: ANN40
         ModelError: Pillow is not installed.
     """
     import_transformers()
+    check_pillow()
+    code = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
+    return getattr(code, name)(**image_settings(parts))
+
+
+def any_image_processor(parts: Parts) -> Any:  # noqa: ANN401 - of Transformers
+    """The image processor that a model's settings name, or that Transformers has for such models.
+
+    Raises:
+        ModelError: Pillow is not installed, or Transformers has no such image processor that works here.
+    """
+    import_transformers()
+    check_pillow()
+    code: Any = importlib.import_module("transformers.models.auto.image_processing_auto")
+    settings = parts.processor.get("image_processor", parts.processor)
+    tables = {kind: set(names.values()) for kind, names in code.IMAGE_PROCESSOR_MAPPING_NAMES.items()}
+    table = code.IMAGE_PROCESSOR_MAPPING_NAMES.get(parts.config.model_type) or {}
+    named = re.sub(r"(Fast|Pil)$", "", settings.get("image_processor_type") or "")
+    wanted = [f"{named}Pil", named] if named else list(filter(None, (table.get("pil"), table.get("torchvision"))))
+    if not wanted:
+        raise ModelError(
+            f"--model {parts.name} names no image processor, and Transformers has none for the family "
+            f"{parts.config.model_type}; copy preprocessor_config.json from the original model"
+        )
+    for stem in ("image_processing_pil", "image_processing"):
+        for name in wanted:
+            kind = class_named(name, [model for model, names in tables.items() if name in names], stem)
+            if kind is not None:
+                return kind(**image_settings(parts))
+    raise ModelError(
+        f"--model {parts.name} is of the family {parts.config.model_type}, whose image processor {wanted[-1]} "
+        "of this version of Transformers needs torchvision, which is not installed; install it, or use another "
+        "model"
+    )
+
+
+def class_named(name: str, kinds: Iterable[str], stem: str) -> Any:  # noqa: ANN401 - a class of Transformers
+    """A class of Transformers by its name.
+
+    It is looked for in the modules themselves: Transformers' own table has placeholders for some classes that need
+    torchvision no more.
+
+    Args:
+        name: Of the class.
+        kinds: Of the models that have it.
+        stem: The beginning of the names of their modules.
+
+    Returns:
+        The class; None where no module can be imported.
+    """
+    names: Any = importlib.import_module("transformers.models.auto.configuration_auto")
+    for kind in kinds:
+        module = names.model_type_to_module_name(kind)
+        with suppress(ImportError):
+            code = importlib.import_module(f"transformers.models.{module}.{stem}_{module}")
+            if hasattr(code, name):
+                return getattr(code, name)
+    return None
+
+
+def image_settings(parts: Parts) -> dict[str, Any]:
+    """What the files of a model say of its image processor, without the names of its kind.
+
+    Args:
+        parts: Of the model.
+    """
+    own = parts.processor.get("image_processor", parts.processor)
+    about_class = re.compile(r".*_(class|type)$|auto_map")
+    return {key: value for key, value in own.items() if not about_class.fullmatch(key)}
+
+
+def check_pillow() -> None:
+    """Refuse to begin where no picture can be decoded.
+
+    Raises:
+        ModelError: Pillow is not installed.
+    """
     try:
         importlib.import_module("PIL")
     except ImportError:
         said = "pictures need Pillow, which is not installed; write: pip install pillow"
         raise ModelError(said) from None
-    code = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
-    own = parts.processor.get("image_processor", parts.processor)
-    about_class = re.compile(r".*_(class|type)$|auto_map")
-    return getattr(code, name)(**{key: value for key, value in own.items() if not about_class.fullmatch(key)})
 
 
 def resized(picture: Any, processor: Any, size: tuple[int, int]) -> Any:  # noqa: ANN401 - of Pillow, Transformers

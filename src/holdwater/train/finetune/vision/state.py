@@ -123,7 +123,7 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
         ConfigError: The adapters or the pictures cannot be so.
     """
     path = data_file(settings.data)
-    _check(tuning)
+    check_settings(tuning)
     seed_everything(settings.seed)
     dtype = torch.float32 if settings.device == "cpu" else torch.bfloat16  # the trained weights are in float32
     loaded, family = load_vision_model(tuning.model, device="cpu", dtype=dtype, max_pixels=tuning.max_pixels)
@@ -197,8 +197,11 @@ def _open_cache(tuning: TuneSettings) -> FeatureCache | None:
     return FeatureCache(tuning.vision_cache, place=tuning.vision_cache_folder)
 
 
-def _check(tuning: TuneSettings) -> None:
+def check_settings(tuning: TuneSettings) -> None:
     """Refuse settings that contradict one another.
+
+    Args:
+        tuning: The settings.
 
     Raises:
         ConfigError: Some do.
