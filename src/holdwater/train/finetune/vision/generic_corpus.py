@@ -153,7 +153,7 @@ def _with_suffix(made: ExampleProcessor, known: GenericProcessor, messages: Mess
     answers = messages[len(before_answer(messages)) :]
     if len(answers) != 1:
         raise DataError(
-            "this model has no chat template, and learns one answer to one question; write prompt, completion and "
+            "this model learns one answer to one question, without a chat template; write prompt, completion and "
             "an image"
         )
     found = made.process(question, pictures_in(messages), suffix=[_said(answers[0])])

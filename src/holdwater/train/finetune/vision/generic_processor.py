@@ -39,9 +39,13 @@ class GenericProcessor(NamedTuple):
 
     @property
     def has_suffix(self) -> bool:
-        """Whether the model sees its question as a whole, and learns what follows: PaliGemma does."""
+        """Whether the model sees its question as a whole, and learns what follows: PaliGemma does.
+
+        Such a model needs to be told which tokens are the answer, or it would see the answer too. A chat template
+        cannot say that, so none is used.
+        """
         text = self.processor.valid_processor_kwargs.__annotations__.get("text_kwargs")
-        return self.tokenizer.chat_template is None and "suffix" in getattr(text, "__annotations__", {})
+        return "suffix" in getattr(text, "__annotations__", {})
 
     @property
     def padding(self) -> int:
@@ -74,8 +78,7 @@ class ExampleProcessor:
         self._processor.image_processor = _Once(known.processor.image_processor)
         self._processor.get_text_with_replacements = self._with_replacements
         self._replacements: list[str] | None = None
-        self.inputs: Inputs = {}
-        """Of the first text, beside its tokens."""
+        self._inputs: Inputs | None = None
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         """Everything else is the tokenizer's own."""
@@ -84,6 +87,11 @@ class ExampleProcessor:
     def __call__(self, text: str, **options: Any) -> Any:  # noqa: ANN401
         """Tokens of a text in which pictures have their tokens already."""
         return self._known.tokenizer(text, **options)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the model's forward takes for the first text, beside its tokens; nothing before there was one."""
+        return self._inputs or {}
 
     @property
     def eos_token_id(self) -> int | None:
@@ -146,9 +154,9 @@ class ExampleProcessor:
             raise DataError(
                 f"the model's processor gives {', '.join(ragged)} in several parts, which is not supported here"
             )
-        if not self.inputs:
+        if self._inputs is None:
             rest = found.keys() - {"input_ids", "attention_mask"}
-            self.inputs = {name: value for name, value in found.items() if name in rest}
+            self._inputs = {name: value for name, value in found.items() if name in rest}
         return found
 
     def _with_replacements(self, text: Any, replacements: Sequence[str] = (), *others: Any) -> Any:  # noqa: ANN401

@@ -175,9 +175,9 @@ def _check(tuning: TuneSettings) -> None:
     check_settings(tuning)
     if tuning.max_pixels is not None:
         raise ConfigError(
-            f"max_pixels is {tuning.max_pixels}, but pictures of this family of models are resized by its own "
-            "processor, whose settings no other family shares; leave it out, or change "
-            "preprocessor_config.json in the model's folder"
+            f"max_pixels is {tuning.max_pixels}, but the pictures of this family of models are resized by its own "
+            "processor, which has other settings; leave it out, or change them in preprocessor_config.json in the "
+            "model's folder"
         )
     if tuning.vision_cache is not None:
         raise ConfigError(
@@ -201,6 +201,6 @@ def _check_suffix(processor: GenericProcessor, tuning: TuneSettings) -> None:
         )
     if tuning.selective_loss != "none":
         raise ConfigError(
-            f"selective_loss is {tuning.selective_loss}, which is not supported for models without a chat "
-            "template; write none"
+            f"selective_loss is {tuning.selective_loss}, which is not supported for models that see their "
+            "question as a whole; write none"
         )
