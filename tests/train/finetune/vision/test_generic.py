@@ -174,6 +174,19 @@ class TestLosses:
         assert loaded.tokenizer.decode(learned) == said
         assert example.tokens.count(processor.image_token) == 2 * 17
 
+    def test_an_answer_is_never_part_of_its_question(self, tmp_path: Path) -> None:
+        """PaliGemma sees all of what is not named as the answer at once, so a chat template is not used."""
+        folder = make_generic_model(tmp_path / "model", "paligemma")
+        (folder / "chat_template.jinja").write_text("{{ messages[0].role }}")
+        processor = load_generic(str(folder), device="cpu", dtype=torch.float32).processor
+
+        example = GenericCorpus(write_rows(tmp_path, 2), processor, length=LENGTH)[1]
+
+        kinds = example.inputs["token_type_ids"][0].tolist()
+        assert [bool(kind) for kind in kinds] == example.learned
+        learned = [token for token, yes in zip(example.tokens, example.learned, strict=True) if yes]
+        assert processor.tokenizer.decode(learned) == "a 1 square</s>"
+
     def test_structure_of_answers_is_left_out(self, tmp_path: Path) -> None:
         """As for other models: the values of JSON are learned."""
         draw_picture(tmp_path / "0.png", 0)

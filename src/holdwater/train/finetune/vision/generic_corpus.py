@@ -19,12 +19,11 @@ from holdwater.train.finetune.vision.generic_processor import (
     ExampleProcessor,
     GenericProcessor,
     Inputs,
+    Messages,
     before_answer,
     pictures_in,
 )
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
-
-Messages = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,19 @@ are processed once for an example, though several of its texts show them.
 import copy
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from holdwater.errors import DataError
 from holdwater.signal_errors import not_the_scripts
 
+Messages = list[dict[str, Any]]
+"""As chat templates take them."""
 Inputs = dict[str, Tensor]
 """What a model's forward takes, by its names; the first dimension is 1 where it counts examples."""
 KINDS_OF_TOKENS = "mm_token_type_ids"
 """Says which tokens are a picture's; processors make it on demand."""
-
-M = TypeVar("M", bound=Sequence[dict[str, Any]])
 
 
 class GenericProcessor(NamedTuple):
@@ -216,11 +216,11 @@ def pictures_in(messages: Sequence[dict[str, Any]]) -> int:
     return sum(part["type"] == "image" for content in contents for part in content)
 
 
-def before_answer(messages: M) -> M:
+def before_answer(messages: Messages) -> Messages:
     """The messages before the first answer.
 
     Args:
         messages: Of an example.
     """
     number = next((at for at, one in enumerate(messages) if one["role"] == "assistant"), len(messages))
-    return messages[:number]  # type: ignore[return-value] # a part of a sequence is one of its kind
+    return messages[:number]
