@@ -149,10 +149,11 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
         selective_from=tuning.selective_loss_from,
     )  # fmt: skip
     identity = settings.identity() | {"examples": fingerprint(path), "model": name, "pictures": family.settings}
+    captures = isinstance(backend, CapturedVisionBackend) and settings.device == "cuda"
     return VisionState(
         settings, tuning, loaded, lora, backend, examples, Ahead(examples, device="cpu"), held_out, identity,
         corpus=corpus, weight_client=backend.weight_client, choice=None, micro_batch=backend.rows,
-        calls=AllocatorCalls(enabled=False), family=family,
+        calls=AllocatorCalls(enabled=captures), family=family,
     )  # fmt: skip
 
 
