@@ -32,7 +32,7 @@ MARGIN = 0.04
 """Share of a plan that is kept free: plans from traces were at most 3.7 % short in `tuning_memory.json`."""
 
 
-class _Traces(NamedTuple):
+class Traces(NamedTuple):
     """What a micro-batch asks for, and what an evaluation does."""
 
     step: Trace
@@ -52,8 +52,7 @@ class AutogradPlanned:
         """Whether all weights are trained: they are in float32 then, and products are narrower."""
         if self.whole:
             leave_positions(model)
-        if bits is not None:
-            quantize_linear_layers(model, bits, "meta")
+        self._quantize(model)
         layers = [one for one in model.modules() if isinstance(one, QuantizedLinear)]
         few = {id(one): one.nbytes for one in chain.from_iterable(layer.buffers() for layer in layers)}
         self._few = list(few.values())
@@ -80,6 +79,19 @@ class AutogradPlanned:
         """
         return bool(self._model.supports_gradient_checkpointing) and not self._traced(rows, False).step.draws  # noqa: FBT003
 
+    def choose(self, *, rows: int, limit: Bytes | None, whole: bool = False) -> Choice:
+        """As `choose_settings`: the largest micro-batch that fits; layers are computed again where none does.
+
+        Args:
+            rows: Of a micro-batch, as it was asked for; it may be cut into equal parts.
+            limit: What the process may take; None sets no limit.
+            whole: Whether all rows must be propagated at once.
+
+        Raises:
+            NothingFits: No way fits.
+        """
+        return choose_autograd(self, rows=rows, limit=limit, whole=whole)
+
     def peak(self, step: StepPlan) -> Peak:
         """Predict what a run takes.
 
@@ -103,8 +115,13 @@ class AutogradPlanned:
         }
         return Peak(roles, Bytes(reserved), CONTEXT, margin_of(reserved, MARGIN))
 
-    def _lasting(self, allocator: CachingAllocator) -> dict[str, Bytes]:
-        """Ask for what does not depend on the step; what it comes to, by what it is for."""
+    def _lasting(self, allocator: CachingAllocator, *, gives_back: bool = True) -> dict[str, Bytes]:
+        """Ask for what does not depend on the step; what it comes to, by what it is for.
+
+        Args:
+            allocator: Is asked.
+            gives_back: Whether the run empties the allocator's cache once weights are laid out.
+        """
         for size in self._few:
             allocator.allocate(size)
         blocks = [(allocator.allocate(size), kind) for size, kind in self._moved]
@@ -113,46 +130,76 @@ class AutogradPlanned:
             (2, weights.decayed, weights.decayed_grad), (1, weights.undecayed, weights.undecayed_grad)
         )  # fmt: skip
         for kind, flat, grad in laid_out:
-            trained += _ask(allocator, [flat])
-            gradients += _ask(allocator, [grad])
+            trained += ask(allocator, [flat])
+            gradients += ask(allocator, [grad])
             for block, one in blocks:
                 if one == kind:  # it lies among the others now
                     allocator.free(block)
-        allocator.empty_cache()
+        if gives_back:
+            allocator.empty_cache()
         frozen = sum(self._few) + sum(size for size, kind in self._moved if not kind)
         roles = {"weights": frozen + trained} if self.whole else {"weights": frozen, "adapters": trained}
-        roles |= {"gradients": gradients, "optimizer": _ask(allocator, self._optimizer.tensors().values())}
+        roles |= {"gradients": gradients, "optimizer": ask(allocator, self._optimizer.tensors().values())}
         return {role: Bytes(size) for role, size in roles.items()}
 
-    def _trace(self, rows: int, again: bool) -> _Traces:  # noqa: FBT001 - called by place, for the cache
+    def _trace(self, rows: int, again: bool) -> Traces:  # noqa: FBT001 - called by place, for the cache
         """Run a micro-batch and an evaluation where tensors have no memory."""
         if self._model.is_gradient_checkpointing:
             self._model.gradient_checkpointing_disable()
             self._model.disable_input_require_grads()
-        narrow = MetaAutocast if self.whole else None
-        own = AutogradStep(self._model, self._weights, length=self.length, narrow=narrow, again=again)
-        tokens = rows * self.length
-
-        def empty(dtype: torch.dtype, *size: int) -> Tensor:
-            """An input."""
-            return torch.empty(size, dtype=dtype, device="meta")
-
-        inputs = Inputs(
-            empty(torch.int64, tokens), empty(torch.int64, tokens), empty(torch.float32, tokens),
-            empty(torch.int64, 1), empty(torch.int32, 2, tokens),
-        )  # fmt: skip
-        weights = self._weights
+        own, inputs = self._propagator(rows, again=again), inputs_of(rows * self.length)
         known = [
-            *self._model.parameters(), *self._model.buffers(), weights.decayed, weights.undecayed, *weights.grads,
-            inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans,
+            *self.known(), *own.buffers(), inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans
         ]  # fmt: skip
         self._model.train()
         step = trace(lambda: own.propagate(inputs, add=False), known)
-        return _Traces(step, trace(lambda: own.loss(inputs), known))
+        return Traces(step, trace(lambda: own.loss(inputs), known))
+
+    def known(self) -> list[Tensor]:
+        """What lasts, and is no part of a trace."""
+        weights = self._weights
+        return [
+            *self._model.parameters(), *self._model.buffers(), weights.decayed, weights.undecayed, *weights.grads
+        ]  # fmt: skip
+
+    def _propagator(self, rows: int, *, again: bool) -> AutogradStep:  # noqa: ARG002 - rows are of others
+        """What takes a micro-batch."""
+        narrow = MetaAutocast if self.whole else None
+        return AutogradStep(self._model, self._weights, length=self.length, narrow=narrow, again=again)
+
+    def _quantize(self, model: Any) -> None:  # noqa: ANN401 - of Transformers
+        """Put frozen weights in few bits."""
+        if self.bits is not None:
+            quantize_linear_layers(model, self.bits, "meta")
 
 
-def _ask(allocator: CachingAllocator, tensors: Iterable[Tensor]) -> int:
-    """Ask for the memory of some tensors; return what it comes to."""
+def inputs_of(tokens: int) -> Inputs:
+    """The inputs of a micro-batch on the meta device.
+
+    Args:
+        tokens: Of the micro-batch.
+    """
+
+    def empty(dtype: torch.dtype, *size: int) -> Tensor:
+        """An input."""
+        return torch.empty(size, dtype=dtype, device="meta")
+
+    return Inputs(
+        empty(torch.int64, tokens), empty(torch.int64, tokens), empty(torch.float32, tokens),
+        empty(torch.int64, 1), empty(torch.int32, 2, tokens),
+    )  # fmt: skip
+
+
+def ask(allocator: CachingAllocator, tensors: Iterable[Tensor]) -> int:
+    """Ask for the memory of some tensors.
+
+    Args:
+        allocator: Is asked.
+        tensors: All with memory of their own.
+
+    Returns:
+        What it comes to, in bytes.
+    """
     sizes = [tensor.nbytes for tensor in tensors if tensor.nbytes]
     for size in sizes:
         allocator.allocate(size)

@@ -18,15 +18,19 @@ MOST_ROWS = 1 << 16
 
 Attempt = Callable[[int], Choice]
 """Plans for a number of tokens or rows, or raises `NothingFits`."""
+Build = Callable[[TrainSettings, TuneSettings], Planned | AutogradPlanned]
 
 
-def longest_rows(settings: TrainSettings, tuning: TuneSettings, limit: Bytes) -> tuple[int, Choice]:
+def longest_rows(
+    settings: TrainSettings, tuning: TuneSettings, limit: Bytes, *, build: Build = planned_of
+) -> tuple[int, Choice]:
     """The longest rows, in tokens, of which one fits in some way of taking steps.
 
     Args:
         settings: Of the run; its length is not used.
         tuning: Which model, which adapters.
         limit: What the process may take.
+        build: Builds the model on the meta device.
 
     Returns:
         The length, at most the model's positions, and the plan for it.
@@ -43,7 +47,7 @@ def longest_rows(settings: TrainSettings, tuning: TuneSettings, limit: Bytes) ->
 
     def attempt(length: int) -> Choice:
         """Plan rows of this length."""
-        planned = planned_of(replace(settings, train_seq_length=length), tuning)
+        planned = build(replace(settings, train_seq_length=length), tuning)
         return choose_settings(planned, rows=settings.batch_size, limit=limit)
 
     return _largest([*range(STRIDE, most, STRIDE), most], attempt)

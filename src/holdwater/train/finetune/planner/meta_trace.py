@@ -6,7 +6,7 @@ way: PyTorch's `TorchDispatchMode`, which sees every operation, those of the bac
 
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -161,6 +161,23 @@ def trace(function: Callable[[], object], known: list[Tensor]) -> Trace:
     found = Trace(recorder.events, recorder.draws, recorder.workspaces)
     del result
     return found
+
+
+def peak_of(events: Iterable[Event]) -> int:
+    """Most bytes that are there at once.
+
+    Args:
+        events: Of a trace.
+    """
+    sizes, now, most = dict[int, int](), 0, 0
+    for event in events:
+        if event.size:
+            sizes[event.piece] = event.size
+            now += event.size
+            most = max(most, now)
+        else:
+            now -= sizes.pop(event.piece)
+    return most
 
 
 class _Attention(torch.autograd.Function):

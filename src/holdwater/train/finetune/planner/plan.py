@@ -19,7 +19,7 @@ from holdwater.train.finetune.fused.shape import why_not
 from holdwater.train.finetune.model.hub import hub_is_away
 from holdwater.train.finetune.model.loading import import_transformers, told
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
-from holdwater.train.finetune.planner.autograd import AutogradPlanned, choose_autograd
+from holdwater.train.finetune.planner.autograd import AutogradPlanned
 from holdwater.train.finetune.planner.fused import SERVER_CONTEXT, Choice, Planned, choose
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.units import Bytes, format_size
@@ -75,7 +75,7 @@ def choose_settings(
     if isinstance(planned, Planned):
         return choose(planned, rows=rows, limit=limit, whole=whole)
     try:
-        return choose_autograd(planned, rows=rows, limit=limit, whole=whole)
+        return planned.choose(rows=rows, limit=limit, whole=whole)
     except ConfigError:
         raise
     except Exception as error:  # whatever the code of a model may raise

@@ -46,6 +46,17 @@ bits takes most, and JPEG four to six."""
 THREADS = 4
 
 
+def decoding_bound(width: int, height: int, family: Family) -> int:
+    """Bytes that decoding a picture takes, at most.
+
+    Args:
+        width: Of its file, in pixels.
+        height: In pixels.
+        family: Of the model.
+    """
+    return PER_PIXEL * width * height + PER_RESIZED_PIXEL * family.pixels(width, height)
+
+
 class CheckedRows:
     """The examples of a file with pictures: read once before a run, and named where one is wrong."""
 
@@ -268,8 +279,7 @@ class PictureCorpus(CheckedRows):
 
     def _weigh(self, placed: PlacedPicture) -> int:
         """Bytes that decoding a picture takes, at most."""
-        width, height = placed.picture.size()
-        return PER_PIXEL * width * height + PER_RESIZED_PIXEL * self._family.pixels(width, height)
+        return decoding_bound(*placed.picture.size(), self._family)
 
 
 def about_source(row: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from holdwater.train.finetune.vision.families import Family, family_of
 from holdwater.train.finetune.vision.kinds import KINDS, kind_in_folder
 from holdwater.train.finetune.vision.processors import Parts, read_processor
 from holdwater.train.settings import TuneSettings
+from holdwater.units import format_size
 
 PROJECTORS = r"connector|multi_modal_projector|visual\.merger|visual\.deepstack_merger_list"
 """Between the tower and the language model, by their names in the families."""
@@ -73,7 +74,7 @@ def load_vision_model(
         ModelError: It is not there, is damaged, does not fit, or its pictures are not known.
         ConfigError: The model does not take so many pixels.
     """
-    parts = read_parts(name)
+    parts = read_parts(name, weights=device != "meta")
     family = family_of(parts, max_pixels)
     loaded = load_weights(parts, device=device, dtype=dtype)
     if device != "meta" and not has_plain_head(loaded.model):
@@ -83,18 +84,19 @@ def load_vision_model(
     return LoadedVision(loaded, family)
 
 
-def read_parts(name: str) -> Parts:
+def read_parts(name: str, *, weights: bool = True) -> Parts:
     """Read all of a model but its weights.
 
     Args:
         name: A folder, or a name on the hub.
+        weights: Whether they must be there.
 
     Raises:
         ModelError: It is not there, or is damaged.
     """
     transformers = import_transformers()
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() and weights:
         check_folder(folder)
     where, local = place_of(name)
     try:
@@ -148,6 +150,29 @@ def place_of(name: str) -> tuple[str, bool]:
     """
     folder = Path(name).expanduser()
     return (str(folder), True) if folder.is_dir() else (name, hub_is_away())
+
+
+def check_settings(tuning: TuneSettings) -> None:
+    """Refuse settings that contradict one another.
+
+    Args:
+        tuning: The settings.
+
+    Raises:
+        ConfigError: Some do.
+    """
+    if not tuning.lora_rank:
+        raise ConfigError("lora_rank is 0, but of a model with pictures only adapters are trained; write 16, say")
+    if tuning.vision_cache is not None and (tuning.adapt_vision or tuning.adapt_projector):
+        part = "adapt_vision" if tuning.adapt_vision else "adapt_projector"
+        size = format_size(tuning.vision_cache)
+        raise ConfigError(f"vision_cache is {size}, but {part} changes the features in each step; leave one out")
+    if tuning.vision_cache_folder is not None and tuning.vision_cache is None:
+        raise ConfigError(
+            f"vision_cache_folder is {tuning.vision_cache_folder}, but no size is given; add --vision-cache 10GB"
+        )
+    if tuning.distrust == "added":
+        raise ConfigError("distrust is added, which is not supported with pictures; write weighted, or off")
 
 
 def part_of(name: str) -> ModelPart:

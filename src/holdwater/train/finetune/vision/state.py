@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 
-from holdwater.errors import ConfigError
 from holdwater.process.restart_context import is_first_process
 from holdwater.random_states import seed_everything
 from holdwater.train.finetune.data.held_out import data_file, fingerprint, split
@@ -26,14 +25,13 @@ from holdwater.train.finetune.vision.cache import FeatureCache
 from holdwater.train.finetune.vision.corpus import PictureCorpus
 from holdwater.train.finetune.vision.examples import PassedOver, PictureExample
 from holdwater.train.finetune.vision.families import Family
-from holdwater.train.finetune.vision.loading import load_vision_model, lora_config
+from holdwater.train.finetune.vision.loading import check_settings, load_vision_model, lora_config
 from holdwater.train.finetune.vision.packing import ChosenPictures, PackedPictures, PictureBatches
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.sampling import prompt_of
 from holdwater.train.finetune.vision.tower_setup import Sampled, sample
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.trainable import Ahead
-from holdwater.units import format_size
 
 log = logging.getLogger("holdwater")
 
@@ -196,26 +194,3 @@ def _open_cache(tuning: TuneSettings) -> FeatureCache | None:
     if tuning.vision_cache is None:
         return None
     return FeatureCache(tuning.vision_cache, place=tuning.vision_cache_folder)
-
-
-def check_settings(tuning: TuneSettings) -> None:
-    """Refuse settings that contradict one another.
-
-    Args:
-        tuning: The settings.
-
-    Raises:
-        ConfigError: Some do.
-    """
-    if not tuning.lora_rank:
-        raise ConfigError("lora_rank is 0, but of a model with pictures only adapters are trained; write 16, say")
-    if tuning.vision_cache is not None and (tuning.adapt_vision or tuning.adapt_projector):
-        part = "adapt_vision" if tuning.adapt_vision else "adapt_projector"
-        size = format_size(tuning.vision_cache)
-        raise ConfigError(f"vision_cache is {size}, but {part} changes the features in each step; leave one out")
-    if tuning.vision_cache_folder is not None and tuning.vision_cache is None:
-        raise ConfigError(
-            f"vision_cache_folder is {tuning.vision_cache_folder}, but no size is given; add --vision-cache 10GB"
-        )
-    if tuning.distrust == "added":
-        raise ConfigError("distrust is added, which is not supported with pictures; write weighted, or off")
