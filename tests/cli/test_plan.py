@@ -13,7 +13,6 @@ import pytest
 
 from holdwater.cli.main import main
 from tests.small_models import make_model
-from tests.small_vision_models import make_vision_model
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 FLAGS = ("plan", "--model", "model", "--train-seq-length", "2048", "--batch-size", "8", "--lora-rank", "8")
@@ -154,16 +153,6 @@ class TestPlan:
         assert done.returncode == 2
         assert words in done.stderr
         assert "Traceback" not in done.stderr
-
-    @pytest.mark.parametrize("family", ["smolvlm", "gemma3"])
-    def test_pictures_are_not_planned_yet(self, here: Run, tmp_path: Path, family: str) -> None:
-        """Also where the language model alone could be."""
-        make_vision_model(tmp_path / "model", family)
-
-        done = here(*FLAGS, "--max-memory", "8GB")
-
-        assert done.returncode == 2
-        assert "--model model takes pictures, whose memory is not planned yet" in done.stderr
 
     def test_without_a_model_it_says_what_to_write(self, here: Run) -> None:
         """Nothing is guessed."""

@@ -22,10 +22,9 @@ from holdwater.train.finetune.vision.generic_corpus import GenericCorpus
 from holdwater.train.finetune.vision.generic_loading import check_projector, load_generic, parts_of
 from holdwater.train.finetune.vision.generic_packing import ProcessedBatches, lay_out_rows
 from holdwater.train.finetune.vision.generic_processor import GenericProcessor, Inputs
-from holdwater.train.finetune.vision.loading import lora_config
+from holdwater.train.finetune.vision.loading import check_settings, lora_config
 from holdwater.train.finetune.vision.packing import ChosenPictures
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
-from holdwater.train.finetune.vision.state import check_settings
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.trainable import Ahead
 from holdwater.units import format_size
