@@ -25,8 +25,8 @@ CUDA_LIBRARIES = NOTHING
 GROWN = Bytes(40_000_000)
 """What the program of a run takes beyond that of its plan: guard, store, and the code of kernels; measured on a CPU
 of two cores with torch 2.13."""
-PILLOW_PIXEL = 4
-"""Bytes of a pixel in RGB, as Pillow holds it."""
+PILLOW_PIXEL = 6
+"""Bytes that Pillow takes for a pixel of a JPEG, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,9 @@ class Decoded:
     kept: int
     """Bytes of what the model's code takes for it."""
     peak: int
-    """Most bytes while it is made."""
+    """Most bytes while that is made."""
+    file: int
+    """Bytes that Pillow takes for its pixels."""
 
 
 def decode(planned: VisionPlanned, size: PictureSize) -> Decoded:
@@ -66,7 +68,7 @@ def decode(planned: VisionPlanned, size: PictureSize) -> Decoded:
     finally:
         tracemalloc.stop()
     pixels = size.width * size.height + planned.family.pixels(size.width, size.height)
-    return Decoded(sum(value.nbytes for value in inputs.values()), arrays + PILLOW_PIXEL * pixels)
+    return Decoded(sum(value.nbytes for value in inputs.values()), arrays, PILLOW_PIXEL * pixels)
 
 
 def plan_host(planned: VisionPlanned, settings: TrainSettings, tuning: TuneSettings, *, device: str) -> HostPeak:
@@ -97,17 +99,23 @@ def plan_host(planned: VisionPlanned, settings: TrainSettings, tuning: TuneSetti
 
 
 def _pictures(planned: VisionPlanned, settings: TrainSettings) -> dict[str, Bytes]:
-    """Decoded pictures that wait for their step, and those that are being decoded."""
-    sizes, length = planned.sizes, settings.train_seq_length
-    one = decode(planned, sizes.largest)
-    of_token = one.kept / max(sizes.largest.tokens, 1)
-    drawn = (settings.gradient_accumulation + 1) * sizes.in_rows(settings.batch_size, length) + sizes.in_example
-    ahead = ROWS_AHEAD * settings.batch_size * sizes.in_example * of_token
-    bound = max(AHEAD * one.kept / max(sizes.decoding, 1), one.kept)
+    """Decoded pictures that wait for their step, and what decoding has taken, in threads and where one is late.
+
+    `malloc` keeps what a thread has decoded with for the next picture. One of the processed pictures is the
+    heaviest, and the others are of the median size: many of the heaviest are seldom processed at once.
+    """
+    sizes, rows = planned.sizes, settings.batch_size
+    largest, heaviest, median = (decode(planned, one) for one in (sizes.largest, sizes.heaviest, sizes.median))
+    of_token = largest.kept / max(sizes.largest.tokens, 1)
+    drawn = (settings.gradient_accumulation + 1) * sizes.in_rows(rows, settings.train_seq_length) * of_token
+    announced = ROWS_AHEAD * rows * max(sizes.in_example // max(sizes.largest.tokens, 1), 1)
+    ahead = largest.kept + (announced - 1) * median.kept
+    bound = max(AHEAD * largest.kept / max(sizes.decoding, 1), largest.kept)
     threads = min(THREADS, os.cpu_count() or 1, max(AHEAD // max(sizes.decoding, 1), 1))
+    others = min(threads, announced - 1)  # the thread that takes pictures decodes those that are late
     return {
-        "decoded pictures": Bytes(int(drawn * of_token + min(ahead, bound))),
-        "decoding": Bytes(threads * max(one.peak - one.kept, 0)),
+        "decoded pictures": Bytes(int(drawn + median.kept + min(ahead, bound))),
+        "decoding": Bytes(heaviest.peak + others * median.peak + (others + 1) * heaviest.file),
     }
 
 

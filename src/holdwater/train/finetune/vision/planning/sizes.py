@@ -44,6 +44,8 @@ class PictureSizes:
     smallest: PictureSize
     median: PictureSize
     largest: PictureSize
+    heaviest: PictureSize
+    """The one whose decoding takes most."""
     density: float
     """Most tokens of pictures for each token of an example: rows hold at most so many."""
     in_example: int
@@ -114,7 +116,7 @@ def sizes_without_data(family: Family, *, length: int, patch: int) -> PictureSiz
         raise DataError(f"a row has {length} tokens, but a picture has more; use a larger --train-seq-length")
     largest = max(found, key=lambda size: (size.patches, -size.width * size.height))
     decoding = decoding_bound(largest.width, largest.height, family)
-    return PictureSizes(largest, largest, largest, density=1.0, in_example=length, decoding=decoding)
+    return PictureSizes(largest, largest, largest, largest, density=1.0, in_example=length, decoding=decoding)
 
 
 def _shrinking(family: Family, patch: int) -> Iterator[PictureSize]:
@@ -163,9 +165,10 @@ def read_sizes(  # noqa: PLR0913 - what sizes follow from
     if not sizes:
         why = "the examples that were read have no picture"
         raise DataError(f"--data {path}: {why}; leave --data out to plan rows full of pictures")
+    heaviest = max(sizes, key=lambda size: decoding_bound(size.width, size.height, family))
     found = sorted(sizes, key=lambda size: (size.patches, size.tokens))
     read = PictureSizes(
-        found[0], _median(found, sizes), found[-1], density, in_example, decoding, sizes.total(),
+        found[0], _median(found, sizes), found[-1], heaviest, density, in_example, decoding, sizes.total(),
         sum(size.tokens * count for size, count in sizes.items()), tuple(counts), len(corpus),
     )  # fmt: skip
     if len(counts) == len(corpus):
