@@ -35,9 +35,10 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse has no public 
         "plan",
         help="predict what fine-tuning takes from a GPU, without one",
         description="Predict the peak of `holdwater train --model ...` with the same flags, by purpose, and "
-        "choose the fastest steps that fit --max-memory, with a margin. It loads only the model's config.json, "
-        "and needs no GPU. Where nothing fits it ends with 3, so that it can guard a `train`. Flags of `train` "
-        "that do not change the plan are accepted, and not listed here.",
+        "choose the fastest steps that fit --max-memory, with a margin. It loads only the model's config.json "
+        "(of a model that takes pictures, its tokenizer and processor too), and needs no GPU. Where nothing fits "
+        "it ends with 3, so that it can guard a `train`. Flags of `train` that do not change the plan "
+        "are accepted, and not listed here.",
     )
     groups = add_flags(parser, "plan", also="train")
     add_config_flag(groups)

@@ -44,6 +44,7 @@ from holdwater.train.finetune.vision.planning.sizes import (
     sizes_without_data,
 )
 from holdwater.train.finetune.vision.planning.tower import (
+    CapturedTowerPlan,
     OnMeta,
     PictureTrace,
     TowerPlan,
@@ -121,8 +122,8 @@ class VisionPlanned(AutogradPlanned):
         return peak_of(self._trace_eager(rows, learns=True, on_cpu=True).events)
 
     @cached_property
-    def tower(self) -> TowerPlan:
-        """What making features takes, with a frozen tower."""
+    def tower(self) -> TowerPlan | CapturedTowerPlan:
+        """What making features takes, with a frozen tower, which takes one picture after another."""
         return TowerPlan(self.sizes, self._picture, length=self.length)
 
     def choose(self, *, rows: int, limit: Bytes | None, whole: bool = False) -> Choice:  # noqa: ARG002
@@ -154,7 +155,7 @@ class VisionPlanned(AutogradPlanned):
         roles = self._by_part(self._lasting(allocator, gives_back=False))
         if self.tower_learns:
             return self._eager(allocator, roles, step.rows)
-        traces = self._traced(step.rows, False)  # noqa: FBT003 - for the cache
+        traces, pool = self._traced(step.rows, False), self.tower.start(allocator)  # noqa: FBT003 - for the cache
         roles["feature buffers"] = Bytes(ask(allocator, self._propagator(step.rows, again=False).buffers()))
         self.tower.replay(allocator, step.rows, first=True)
         replay(allocator, traces.step.events, traces.step.workspaces[1:])
@@ -164,7 +165,7 @@ class VisionPlanned(AutogradPlanned):
         at_peak = replay(captured, traces.step.events, traces.step.workspaces)
         self.tower.replay(allocator, step.rows)
         replay(allocator, traces.evaluation.events)
-        reserved = max(allocator.peak, allocator.reserved + captured.reserved)
+        reserved = pool + max(allocator.peak, allocator.reserved + captured.reserved)
         roles |= self._of_step(at_peak, 2 * len(traces.step.workspaces))
         roles["tower activations"] = Bytes(self.tower.peak + self.tower.held(step.rows))
         return Peak(roles, Bytes(reserved), CONTEXT, margin_of(reserved, MARGIN))

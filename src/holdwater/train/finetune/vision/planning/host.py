@@ -23,8 +23,8 @@ from holdwater.units import Bytes
 CUDA_LIBRARIES = NOTHING
 """What CUDA's libraries take of the host's memory; to be set from `vision_memory.json`."""
 GROWN = Bytes(40_000_000)
-"""What the program of a run takes beyond that of its plan: guard, store, and the code of kernels; measured on a CPU
-of two cores with torch 2.13."""
+"""What the program of a run takes beyond that of its plan: guard, store, and the code of kernels; measured on a
+CPU of two cores with torch 2.13."""
 PILLOW_PIXEL = 6
 """Bytes that Pillow takes for a pixel of a JPEG, at most."""
 

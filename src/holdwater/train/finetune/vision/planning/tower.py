@@ -13,11 +13,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from holdwater.errors import DataError
 from holdwater.train.finetune.planner import CachingAllocator
-from holdwater.train.finetune.planner.allocator import MemoryBlock
+from holdwater.train.finetune.planner.allocator import NOTHING, MemoryBlock
 from holdwater.train.finetune.planner.autograd import replay
 from holdwater.train.finetune.planner.meta_trace import Trace, peak_of, trace
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.planning.sizes import PictureSize, PictureSizes
+from holdwater.units import Bytes
 
 SELECTING = frozenset((
     torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_,
@@ -141,6 +142,15 @@ class TowerPlan:
         """Most bytes that making the features of the largest picture needs at once."""
         return self._traces[self._sizes.largest].peak
 
+    def start(self, allocator: CachingAllocator) -> Bytes:
+        """Nothing is captured, and nothing kept.
+
+        Args:
+            allocator: Of the device.
+        """
+        del allocator
+        return NOTHING
+
     def held(self, rows: int) -> int:
         """Bytes of features of other pictures that wait meanwhile.
 
@@ -174,6 +184,61 @@ class TowerPlan:
         sizes, median = self._sizes, self._traces[self._sizes.median]
         others = sizes.in_rows(rows, self._length) - sizes.largest.tokens
         return [each for _ in range(others // max(sizes.median.tokens, 1)) for each in median.features]
+
+
+class CapturedTowerPlan:
+    """What a tower takes that is captured for a few budgets of patches: buffers, and the pool of its graphs."""
+
+    def __init__(self, passes: Sequence[PictureTrace], *, buffers: Sequence[int]) -> None:
+        """Take traces of its passes.
+
+        Args:
+            passes: Of each budget, the largest first, as they are captured.
+            buffers: Bytes of what a pass reads, and of the features that it makes.
+        """
+        self._passes, self._buffers = passes, buffers
+
+    @property
+    def peak(self) -> int:
+        """Most bytes of the graphs' pool and the buffers that are in use at once."""
+        return max(one.peak for one in self._passes) + sum(self._buffers)
+
+    def start(self, allocator: CachingAllocator) -> Bytes:
+        """Ask for the buffers, and take each pass twice: eagerly, and captured.
+
+        Args:
+            allocator: Of the device; the pool of the graphs has one of its own.
+
+        Returns:
+            What the pool keeps.
+        """
+        for size in self._buffers:
+            allocator.allocate(size)
+        pool = CachingAllocator()
+        for number, one in enumerate(self._passes):
+            workspaces = one.trace.workspaces[: not number]
+            replay(allocator, one.trace.events, workspaces)
+            allocator.empty_cache()
+            replay(pool, one.trace.events, workspaces)
+        return pool.reserved
+
+    def held(self, rows: int) -> int:
+        """Nothing: features are put in their places by the pass that makes them.
+
+        Args:
+            rows: Of a micro-batch.
+        """
+        del rows
+        return 0
+
+    def replay(self, allocator: CachingAllocator, rows: int, *, first: bool = False) -> None:
+        """Nothing is asked for once passes are captured.
+
+        Args:
+            allocator: Of the device.
+            rows: Of the micro-batch.
+            first: Whether this is the first one.
+        """
 
 
 def blank_inputs(family: Family, size: PictureSize) -> dict[str, Tensor]:
