@@ -21,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 FLAGS = ("plan", "--model", "model", "--lora-rank", "4", "--json", "plan.json")
 ROLES = {
     *("weights", "vision tower", "projector", "adapters", "gradients", "optimizer", "feature buffers"),
-    *("activations", "logits", "workspace", "tower activations", "fragmentation", "context"),
+    *("activations", "logits", "workspace", "tower activations", "evaluation", "fragmentation", "context"),
 }
 
 

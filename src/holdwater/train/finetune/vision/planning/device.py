@@ -167,7 +167,9 @@ class VisionPlanned(AutogradPlanned):
         replay(allocator, traces.evaluation.events)
         reserved = pool + max(allocator.peak, allocator.reserved + captured.reserved)
         roles |= self._of_step(at_peak, 2 * len(traces.step.workspaces))
-        roles["tower activations"] = Bytes(self.tower.peak + self.tower.held(step.rows))
+        tower, evaluation = self.tower.peak + self.tower.held(step.rows), peak_of(traces.evaluation.events)
+        roles["tower activations"] = Bytes(tower)
+        roles["evaluation"] = Bytes(max(evaluation - (0 if self.tower.captured else tower), 0))
         return Peak(roles, Bytes(reserved), CONTEXT, margin_of(reserved, MARGIN))
 
     def _eager(self, allocator: CachingAllocator, roles: dict[str, Bytes], rows: int) -> Peak:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -122,6 +122,9 @@ def _copied(value: Tensor) -> Tensor:
 class TowerPlan:
     """What features of the pictures of a micro-batch take, made one picture after another before the step."""
 
+    captured: ClassVar[bool] = False
+    """Whether its memory is apart from that of evaluations; else these take the same, in turns."""
+
     def __init__(
         self, sizes: PictureSizes, trace_of: Callable[[PictureSize], PictureTrace], *, length: int
     ) -> None:
@@ -188,6 +191,8 @@ class TowerPlan:
 
 class CapturedTowerPlan:
     """What a tower takes that is captured for a few budgets of patches: buffers, and the pool of its graphs."""
+
+    captured: ClassVar[bool] = True
 
     def __init__(self, passes: Sequence[PictureTrace], *, buffers: Sequence[int]) -> None:
         """Take traces of its passes.
