@@ -121,6 +121,7 @@ def _plan(config: Config, options: argparse.Namespace) -> _Plan:
     """
     from holdwater.train.finetune.planner.largest import largest_batch, longest_rows  # noqa: PLC0415 - torch
     from holdwater.train.finetune.planner.plan import (  # noqa: PLC0415
+        NotPlanned,
         choose_settings,
         planned_of,
         room_for_steps,
@@ -139,8 +140,8 @@ def _plan(config: Config, options: argparse.Namespace) -> _Plan:
         return _plan_pictures(config, options, settings, limit)
     if learns_from_pictures(tuning.model, settings.data):
         raise NotPlanned(
-            f"--model {tuning.model} takes pictures by its own code, whose memory is not planned yet; train it for "
-            "a few steps with --max-memory, and read the peak from the report"
+            f"--model {tuning.model} takes pictures by its own code, whose memory is not planned yet; train it "
+            "for a few steps with --max-memory, and read the peak from the report"
         )
     planned = planned_of(settings, tuning)
     if limit is None or not (options.max_context or options.max_batch):

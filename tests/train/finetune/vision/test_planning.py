@@ -9,8 +9,8 @@ import torch
 
 from holdwater.train.finetune.fused.decoder import StepPlan
 from holdwater.train.finetune.planner import CachingAllocator
-from holdwater.train.finetune.vision.loading import load_vision_model
-from holdwater.train.finetune.vision.planning.device import VisionPlanned, part_of, vision_planned_of
+from holdwater.train.finetune.vision.loading import load_vision_model, part_of
+from holdwater.train.finetune.vision.planning.device import VisionPlanned, vision_planned_of
 from holdwater.train.finetune.vision.planning.sizes import PictureSize, PictureSizes, size_of, sizes_without_data
 from holdwater.train.finetune.vision.planning.tower import (
     CapturedTowerPlan,
@@ -127,10 +127,10 @@ class TestDevice:
 
     def test_each_weight_belongs_to_one_part(self) -> None:
         """By its name in the families."""
-        assert part_of("model.visual.blocks.0.attn.qkv.weight") == "vision tower"
+        assert part_of("model.visual.blocks.0.attn.qkv.weight") == "tower"
         assert part_of("model.visual.merger.mlp.0.weight") == "projector"
-        assert part_of("model.language_model.layers.0.mlp.up_proj.weight") == ""
-        assert part_of("lm_head.weight") == ""
+        assert part_of("model.language_model.layers.0.mlp.up_proj.weight") == "text"
+        assert part_of("lm_head.weight") == "head"
 
     def test_few_bits_are_of_the_language_model_only(self, tmp_path: Path) -> None:
         """Tower and projector stay as they are."""
@@ -146,6 +146,6 @@ class TestDevice:
         planned = planned_of(tmp_path, "qwen2_5_vl", sizes())
         one, four = (planned.peak(StepPlan(rows=rows)).roles for rows in (1, 4))
 
-        assert four["feature buffers"] == 4 * one["feature buffers"]
+        assert 3.9 * one["feature buffers"] < four["feature buffers"] < 4 * one["feature buffers"]
         assert four["activations"] > 3 * one["activations"]
         assert four["vision tower"] == one["vision tower"]

@@ -147,13 +147,23 @@ class AutogradPlanned:
         if self._model.is_gradient_checkpointing:
             self._model.gradient_checkpointing_disable()
             self._model.disable_input_require_grads()
-        own, inputs = self._propagator(rows, again=again), inputs_of(rows * self.length)
+        own, inputs = self._propagator(rows, again=again), self.inputs(rows)
         known = [
-            *self.known(), *own.buffers(), inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans
+            *self.known(), inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans,
         ]  # fmt: skip
+        if inputs.pictures is not None:
+            known += [inputs.pictures.pictured, inputs.pictures.axes, *inputs.pictures.features]
         self._model.train()
         step = trace(lambda: own.propagate(inputs, add=False), known)
         return Traces(step, trace(lambda: own.loss(inputs), known))
+
+    def inputs(self, rows: int) -> Inputs:
+        """The inputs of a micro-batch.
+
+        Args:
+            rows: Of the micro-batch.
+        """
+        return inputs_of(rows * self.length)
 
     def known(self) -> list[Tensor]:
         """What lasts, and is no part of a trace."""

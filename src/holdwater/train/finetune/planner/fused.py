@@ -59,17 +59,24 @@ class Planned:
         Args:
             step: How its steps are taken.
         """
-        tokens = step.rows * self.length
+        return predict(self.parts(step), context=CONTEXT, margin=MARGIN)
+
+    def parts(self, step: StepPlan) -> list[PeakPart]:
+        """What a run asks for, in the order in which it does.
+
+        Args:
+            step: How its steps are taken.
+        """
         self._decoder.prepare(self.length, step)
-        return predict([*self._lasting(), *self._of_step(tokens)], context=CONTEXT, margin=MARGIN)
+        return [*self._lasting(), *self._of_step(step.rows * self.length)]
 
     def _lasting(self) -> Iterator[PeakPart]:
         """What does not depend on the step."""
         groups = [group for layer in self._decoder.layers for group in layer.groups]
         for group in groups:
-            yield PeakPart("weights", tuple(_sizes(group.frozen.tensors())))
-            yield PeakPart("adapters", tuple(_sizes(group.lora_b_of_runs())))
-        yield PeakPart("weights", tuple(_sizes(self._decoder.others())))
+            yield PeakPart("weights", tuple(sizes_of(group.frozen.tensors())))
+            yield PeakPart("adapters", tuple(sizes_of(group.lora_b_of_runs())))
+        yield PeakPart("weights", tuple(sizes_of(self._decoder.others())))
         yield PeakPart("adapters", (self._weights.decayed.nbytes,))
         yield PeakPart("gradients", (self._weights.decayed_grad.nbytes,))
 
@@ -77,7 +84,7 @@ class Planned:
         """What a step takes."""
         buffers = self._decoder.buffers
         others = (tensor for tensor in _tensors(buffers) if tensor is not buffers.logits)
-        yield PeakPart("activations", tuple(_sizes(others)))
+        yield PeakPart("activations", tuple(sizes_of(others)))
         yield PeakPart("logits", (buffers.logits.nbytes,))
         moments = [tensor.nbytes for tensor in self._optimizer.tensors().values()]
         yield PeakPart("optimizer", tuple(size for size in moments if size))
@@ -97,8 +104,12 @@ def _tensors(record: Any) -> Iterator[Tensor]:  # noqa: ANN401 - a record of ten
             yield from _tensors(getattr(record, each.name))
 
 
-def _sizes(tensors: Iterable[Tensor]) -> Iterator[int]:
-    """Bytes of each piece of memory that lies behind some tensors, each counted once."""
+def sizes_of(tensors: Iterable[Tensor]) -> Iterator[int]:
+    """Bytes of each piece of memory that lies behind some tensors, each counted once.
+
+    Args:
+        tensors: Of any device.
+    """
     seen: dict[int, int] = {}
     for tensor in tensors:
         storage = tensor.untyped_storage()

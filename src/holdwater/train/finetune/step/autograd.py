@@ -46,10 +46,6 @@ class AutogradStep:
         self._narrow = narrow or nullcontext
         self._model, self._weights, self._length = model, weights, length
 
-    def buffers(self) -> list[Tensor]:
-        """Inputs that lie on the device for the whole run, besides those of a micro-batch of text."""
-        return []
-
     def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
         """Make the gradients of a micro-batch, or add them to those that are there; return its loss. Shape ()."""
         if not add:

@@ -68,8 +68,8 @@ class CapturedTower:
         """
         self._tower, self.budgets, self._dtype = tower, tuple(budgets), dtype
         on_cuda = torch.device(device).type == "cuda"
-        layouts = {budget: self._layout(budget) for budget in self.budgets}
-        self._sizes = {budget: _size(layout) for budget, layout in layouts.items()}
+        layouts = {budget: captured_layout(tower, budget) for budget in self.budgets}
+        self._sizes = {budget: size_of_layout(layout) for budget, layout in layouts.items()}
         room = max(self._sizes.values())
         self._memory = torch.zeros(room, dtype=torch.uint8, device=device)
         self._parts = {budget: _views(self._memory, layout) for budget, layout in layouts.items()}
@@ -208,13 +208,23 @@ class CapturedTower:
         one = Filled(tuple(range(len(pictures))), 0, budget)
         return [tuple(part.clone() for part in own) for own in self._of_each(one, pictures, made)]
 
-    def _layout(self, budget: int) -> dict[str, TensorSpec]:
-        """What a pass reads, and where its features go."""
-        return self._tower.layout(budget) | {INDEX: TensorSpec((self._tower.features(budget),), torch.int64)}
+
+def captured_layout(tower: StaticTower, budget: int) -> dict[str, TensorSpec]:
+    """What a pass reads, and where its features go.
+
+    Args:
+        tower: Of a model.
+        budget: Places of the pass.
+    """
+    return tower.layout(budget) | {INDEX: TensorSpec((tower.features(budget),), torch.int64)}
 
 
-def _size(layout: dict[str, TensorSpec]) -> int:
-    """Of all parts together, in bytes."""
+def size_of_layout(layout: dict[str, TensorSpec]) -> int:
+    """Bytes of all parts together.
+
+    Args:
+        layout: Of a pass.
+    """
     return sum(_aligned(part.size) for part in layout.values())
 
 

@@ -35,6 +35,10 @@ class FastBlocks:
                 self._forwards.append((module, _Gated(module)))
         self._code = sys.modules[type(tower).__module__]
 
+    def tensors(self) -> list[Tensor]:
+        """Weights with padding."""
+        return [one for _, forward in self._forwards if isinstance(forward, _Gated) for one in forward.tensors]
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Use the parts until this is left."""
@@ -79,6 +83,7 @@ class _Gated:
             self._last = last.weight.new_zeros(len(last.weight), padded)
             self._last[:, :inner].copy_(last.weight)
         self._last_bias = last.bias
+        self.tensors = [self._pairs, self._bias, self._last]
         point_at(first.weight, self._pairs[:inner])
         point_at(module.up_proj.weight, self._pairs[padded : padded + inner])
         point_at(last.weight, self._last[:, :inner])
@@ -111,6 +116,8 @@ def _rotating(own: Callable[..., Any]) -> Callable[..., Any]:
 
     def rotate(queries: Tensor, keys: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
         """As Transformers' own."""
+        if queries.is_meta:
+            return queries, keys
         if not queries.is_cuda or queries.stride(-1) != 1 or cosines.stride(-1) != 1:
             made: tuple[Tensor, Tensor] = own(queries, keys, cosines, sines)
             return made

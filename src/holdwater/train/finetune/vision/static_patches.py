@@ -163,6 +163,10 @@ class PatchTower:
         )
         return _Shape(tensors, order, borders.diff().tolist())
 
+    def tensors(self) -> list[Tensor]:
+        """Weights with padding."""
+        return self._fast.tensors()
+
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Attention takes borders as a tensor, parts of blocks are faster, and patches are embedded by a product.

@@ -57,6 +57,10 @@ class SquareTower:
         for at, one in enumerate(pictures):
             parts["pixels"][at].copy_(one["pixel_values"][0])
 
+    def tensors(self) -> list[Tensor]:
+        """None."""
+        return []
+
     def ready(self) -> AbstractContextManager[object]:
         """Nothing is changed."""
         return nullcontext()
@@ -88,6 +92,8 @@ class TileTower:
     @torch.no_grad()
     def _position_ids(self) -> Tensor:
         """As the tower's own code makes them for a tile without padding. Shape (1, patches)."""
+        if self._weight.is_meta:
+            return torch.empty(1, self.patches, dtype=torch.int64, device="meta")
         found: list[Tensor] = []
         embeddings, edge = self._tower.embeddings, int(self.patches**0.5)
         hook = embeddings.position_embedding.register_forward_pre_hook(lambda _, given: found.append(given[0]))
@@ -129,6 +135,10 @@ class TileTower:
             tiles = one["pixel_values"][0]
             parts["pixels"][at : at + len(tiles)].copy_(tiles)
             at += len(tiles)
+
+    def tensors(self) -> list[Tensor]:
+        """Positions."""
+        return [self._positions]
 
     def ready(self) -> AbstractContextManager[object]:
         """Nothing is changed."""

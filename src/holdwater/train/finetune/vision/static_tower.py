@@ -76,6 +76,10 @@ class StaticTower(Protocol):
         """
         ...
 
+    def tensors(self) -> list[Tensor]:
+        """What it has allocated that is no part of the model."""
+        ...
+
     def ready(self) -> AbstractContextManager[object]:
         """Change what `forward` needs changed in the model, until it is left."""
         ...

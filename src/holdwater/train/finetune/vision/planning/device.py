@@ -4,8 +4,8 @@ With a frozen tower the step of the language model is captured, and reads featur
 them before, one picture after another. With adapters in the tower or the projector everything is one step.
 """
 
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -16,7 +16,8 @@ from torch import Tensor
 from holdwater.errors import NothingFits
 from holdwater.probes.statm import read_resident
 from holdwater.train.finetune.data.held_out import data_file
-from holdwater.train.finetune.fused.decoder import StepPlan
+from holdwater.train.finetune.fused.decoder import Inputs, PictureInputs, StepPlan
+from holdwater.train.finetune.fused.shape import why_not
 from holdwater.train.finetune.losses import CHUNK
 from holdwater.train.finetune.model.lora import add_adapters
 from holdwater.train.finetune.planner import CachingAllocator, Peak
@@ -28,15 +29,15 @@ from holdwater.train.finetune.step.autograd import AutogradStep, packed_of
 from holdwater.train.finetune.vision.backend import quantize_language_model
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.loading import (
-    PROJECTORS,
     LoadedVision,
     check_settings,
-    is_text,
     load_vision_model,
     lora_config,
+    part_of,
 )
-from holdwater.train.finetune.vision.model import PictureStep, picture_loss
+from holdwater.train.finetune.vision.model import PictureStep, added_layers, picture_loss
 from holdwater.train.finetune.vision.packing import PackedPictures
+from holdwater.train.finetune.vision.planning.captured import FusedSteps, plan_captured_tower
 from holdwater.train.finetune.vision.planning.sizes import (
     PictureSize,
     PictureSizes,
@@ -55,8 +56,8 @@ from holdwater.train.finetune.vision.planning.tower import (
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.units import Bytes
 
-TOWER, PROJECTOR = "vision tower", "projector"
-"""Parts of a model whose frozen weights have a line of their own."""
+LINES = {"tower": "vision tower", "projector": "projector"}
+"""Parts of a model whose frozen weights have a line of their own, and what it says."""
 
 
 class VisionPlanned(AutogradPlanned):
@@ -71,6 +72,8 @@ class VisionPlanned(AutogradPlanned):
         length: int,
         bits: int | None,
         tower_learns: bool,
+        tower: CapturedTowerPlan | None = None,
+        fused: FusedSteps | None = None,
     ) -> None:
         """Take a model with adapters, without memory.
 
@@ -81,6 +84,8 @@ class VisionPlanned(AutogradPlanned):
             length: Tokens of a row.
             bits: Of a frozen weight of the language model; None for its own.
             tower_learns: Whether the tower or the projector has adapters.
+            tower: Its passes, where it is captured.
+            fused: Steps of the language model, where they are fused; of a model of their own.
         """
         self.family, self.sizes, self.tower_learns = family, sizes, tower_learns
         frozen = [one for one in model.parameters() if not one.requires_grad]
@@ -90,6 +95,10 @@ class VisionPlanned(AutogradPlanned):
         left = {id(one) for one in model.parameters()}
         self.replaced_weights = sum(one.numel() for one in frozen if id(one) not in left)
         """How many of them are in few bits."""
+        self.captured = tower
+        """The passes of the tower, where it is captured."""
+        self.fused = fused
+        """Steps of the language model, where they are fused."""
         self.resident = read_resident()
         """Of this process, which has imported what the run imports and has built the model without memory."""
 
@@ -124,7 +133,7 @@ class VisionPlanned(AutogradPlanned):
     @cached_property
     def tower(self) -> TowerPlan | CapturedTowerPlan:
         """What making features takes, with a frozen tower, which takes one picture after another."""
-        return TowerPlan(self.sizes, self._picture, length=self.length)
+        return self.captured or TowerPlan(self.sizes, self._picture, length=self.length)
 
     def choose(self, *, rows: int, limit: Bytes | None, whole: bool = False) -> Choice:  # noqa: ARG002
         """Plan micro-batches as they are: they are not cut, and nothing is computed again.
@@ -142,8 +151,11 @@ class VisionPlanned(AutogradPlanned):
         if limit is not None and peak.needed > limit:
             said = nothing_fits(limit, peak, bits=self.bits)
             raise NothingFits(f"{said}; a smaller --batch-size or --max-pixels takes less too")
+        told = told_rows(rows, self.length, rows)
+        if self.fused is not None:
+            return Choice(step, peak, f"{told}, fused; the tower is captured in passes before it")
         how = "everything eagerly" if self.tower_learns else "the language model captured, the tower before it"
-        return Choice(step, peak, f"{told_rows(rows, self.length, rows)}, under autograd: {how}")
+        return Choice(step, peak, f"{told}, under autograd: {how}")
 
     def peak(self, step: StepPlan) -> Peak:
         """Predict what a run takes.
@@ -151,12 +163,14 @@ class VisionPlanned(AutogradPlanned):
         Args:
             step: How its steps are taken.
         """
+        if self.fused is not None and self.captured is not None:
+            return self.fused.peak(step, self.captured, self.feature_buffers(step.rows))
         allocator = CachingAllocator()
         roles = self._by_part(self._lasting(allocator, gives_back=False))
         if self.tower_learns:
             return self._eager(allocator, roles, step.rows)
         traces, pool = self._traced(step.rows, False), self.tower.start(allocator)  # noqa: FBT003 - for the cache
-        roles["feature buffers"] = Bytes(ask(allocator, self._propagator(step.rows, again=False).buffers()))
+        roles["feature buffers"] = Bytes(ask(allocator, self.feature_buffers(step.rows)))
         self.tower.replay(allocator, step.rows, first=True)
         replay(allocator, traces.step.events, traces.step.workspaces[1:])
         self.tower.replay(allocator, step.rows)
@@ -192,11 +206,11 @@ class VisionPlanned(AutogradPlanned):
 
     def _by_part(self, roles: dict[str, Bytes]) -> dict[str, Bytes]:
         """Frozen weights of tower and projector, apart from those of the language model."""
-        sizes = dict.fromkeys((TOWER, PROJECTOR), 0)
+        sizes = dict.fromkeys(LINES, 0)
         for name, one in chain(self._model.named_parameters(), self._model.named_buffers()):
-            if not one.requires_grad and (part := part_of(name)) in sizes:
+            if not one.requires_grad and (part := part_of(name)) in LINES:
                 sizes[part] += one.nbytes
-        own = {part: Bytes(size) for part, size in sizes.items()}
+        own = {LINES[part]: Bytes(size) for part, size in sizes.items()}
         return {"weights": Bytes(roles["weights"] - sum(own.values())), **own} | {
             role: size for role, size in roles.items() if role != "weights"
         }
@@ -207,7 +221,21 @@ class VisionPlanned(AutogradPlanned):
 
     def _propagator(self, rows: int, *, again: bool) -> AutogradStep:  # noqa: ARG002 - nothing is computed again
         """What takes a micro-batch."""
-        return PictureStep(self._model, self.family, self._weights, rows=rows, length=self.length)
+        return PictureStep(self._model, self.family, self._weights, length=self.length)
+
+    def inputs(self, rows: int) -> Inputs:
+        """The inputs of a micro-batch, and its pictures' features."""
+        tokens = rows * self.length
+        axes = torch.empty(3, tokens, dtype=torch.int64, device="meta")
+        pictured = torch.empty(tokens, 1, dtype=torch.bool, device="meta")
+        features = tuple(one[:tokens] for one in self.feature_buffers(rows))
+        return replace(inputs_of(tokens), pictures=PictureInputs(pictured, axes, features))
+
+    def feature_buffers(self, rows: int) -> list[Tensor]:
+        """Where features wait for the step: rows of tokens and one more, for each kind of features."""
+        embedding = self._model.get_input_embeddings().weight
+        kinds = 1 + added_layers(self._model)
+        return [embedding.new_empty(rows * self.length + 1, embedding.shape[1]) for _ in range(kinds)]
 
     def _trace(self, rows: int, again: bool) -> Traces:  # noqa: FBT001 - as `AutogradPlanned`
         """Run a micro-batch and an evaluation where tensors have no memory."""
@@ -277,17 +305,26 @@ def vision_planned_of(
     check_settings(tuning)
     loaded = _loaded(tuning)
     sizes = sizes or _sizes(loaded, settings, tuning, length=settings.train_seq_length)
+    learns, length = tuning.adapt_vision or tuning.adapt_projector, settings.train_seq_length
+    tower, fused = None, None
+    if not learns:
+        tower = plan_captured_tower(
+            _adapted(_loaded(tuning), tuning), sizes.sampled, tokens=settings.batch_size * length
+        )
+        model = _adapted(_loaded(tuning), tuning)
+        if tower is not None and not why_not(model, length=length):
+            fused = FusedSteps(model, length=length, bits=tuning.quantize)
+    return VisionPlanned(
+        _adapted(loaded, tuning), loaded.family, sizes,
+        length=length, bits=tuning.quantize, tower_learns=learns, tower=tower, fused=fused,
+    )  # fmt: skip
+
+
+def _adapted(loaded: LoadedVision, tuning: TuneSettings) -> Any:  # noqa: ANN401 - of Transformers
+    """The model with adapters, in the type that it is trained in."""
     model = loaded.loaded.model
     add_adapters(model, lora_config(model, tuning))
-    model.to(torch.bfloat16)
-    return VisionPlanned(
-        model,
-        loaded.family,
-        sizes,
-        length=settings.train_seq_length,
-        bits=tuning.quantize,
-        tower_learns=tuning.adapt_vision or tuning.adapt_projector,
-    )
+    return model.to(torch.bfloat16)
 
 
 def read_picture_sizes(settings: TrainSettings, tuning: TuneSettings) -> PictureSizes | None:
@@ -319,14 +356,3 @@ def _sizes(loaded: LoadedVision, settings: TrainSettings, tuning: TuneSettings, 
         return sizes_without_data(family, length=length, patch=patch)
     path = data_file(settings.data)
     return read_sizes(path, loaded.loaded.tokenizer, family, tuning, length=length, patch=patch)
-
-
-def part_of(name: str) -> str:
-    """The part of a model that a weight belongs to; empty for the language model.
-
-    Args:
-        name: Of the weight.
-    """
-    if re.match(rf"model\.({PROJECTORS})\.", name):
-        return PROJECTOR
-    return "" if is_text(name) or not name.startswith("model.") else TOWER

@@ -14,6 +14,7 @@ from holdwater.train.finetune.vision.corpus import PictureCorpus, decoding_bound
 from holdwater.train.finetune.vision.examples import PictureExample
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.histogram import histogram
+from holdwater.train.finetune.vision.tower_setup import Sampled, sample
 from holdwater.train.settings import TuneSettings
 
 LARGEST_SIDE = 8192
@@ -60,6 +61,8 @@ class PictureSizes:
     """Of each example that was read."""
     examples: int = 0
     """In the file."""
+    sampled: tuple[Sampled, ...] = ()
+    """Examples from which the budgets of a captured tower are chosen."""
 
     def in_rows(self, rows: int, length: int) -> int:
         """Most tokens of pictures in some rows.
@@ -116,7 +119,11 @@ def sizes_without_data(family: Family, *, length: int, patch: int) -> PictureSiz
         raise DataError(f"a row has {length} tokens, but a picture has more; use a larger --train-seq-length")
     largest = max(found, key=lambda size: (size.patches, -size.width * size.height))
     decoding = decoding_bound(largest.width, largest.height, family)
-    return PictureSizes(largest, largest, largest, largest, density=1.0, in_example=length, decoding=decoding)
+    grid = family.grid(largest.width, largest.height)
+    return PictureSizes(
+        largest, largest, largest, largest, density=1.0, in_example=length, decoding=decoding,
+        sampled=(Sampled(largest.tokens, (grid,)),) * 8,
+    )  # fmt: skip
 
 
 def _shrinking(family: Family, patch: int) -> Iterator[PictureSize]:
@@ -170,6 +177,7 @@ def read_sizes(  # noqa: PLR0913 - what sizes follow from
     read = PictureSizes(
         found[0], _median(found, sizes), found[-1], heaviest, density, in_example, decoding, sizes.total(),
         sum(size.tokens * count for size, count in sizes.items()), tuple(counts), len(corpus),
+        tuple(sample(corpus, range(len(corpus)))),
     )  # fmt: skip
     if len(counts) == len(corpus):
         return read
