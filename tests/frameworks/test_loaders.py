@@ -64,6 +64,7 @@ def loaders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loaders:
         (module._BaseDataLoaderIter, "_next_index"),
         (module._BaseDataLoaderIter, "__next__"),
         (module.DataLoader, "__iter__"),
+        (module._MultiProcessingDataLoaderIter, "_try_put_index"),
     ):
         monkeypatch.setattr(owner, name, getattr(owner, name))
     sampler = torch.utils.data.sampler
@@ -134,3 +135,48 @@ class TestDatasets:
             loaders._note_shape(batch)
 
         assert loaders._session.shapes == 4
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+class TestWorkers:
+    """A row that two workers read is a first visit of each."""
+
+    def test_a_row_that_the_same_worker_reads_again_is_not_new(self, loaders: Loaders) -> None:
+        """Each epoch begins with the first worker, so that each gets its rows again; it could get all of them."""
+        loader = DataLoader(Rows(), batch_size=2, num_workers=2, persistent_workers=True)
+        counts = []
+        for _ in range(2):
+            list(loader)
+            counts.append(loaders._session.worker_visits)
+
+        assert counts == [10, 10]
+        assert loaders._session.channel.get("worker_rows") == 20
+
+    def test_a_row_that_another_worker_reads_is_new_to_it(self, loaders: Loaders) -> None:
+        """Every second epoch has its batches in the other order."""
+        batches = [[0], [1]]
+        rows = torch.utils.data.TensorDataset(torch.ones(10))  # of a library: we may ask for its length
+        loader = DataLoader(rows, batch_sampler=batches, num_workers=2, persistent_workers=True)
+        counts = []
+        for _ in range(3):
+            list(loader)
+            counts.append(loaders._session.worker_visits)
+            batches.reverse()
+
+        assert counts == [2, 4, 4]
+
+    def test_workers_that_end_with_the_epoch_read_each_row_once_together(self, loaders: Loaders) -> None:
+        """The next epoch's workers have read none."""
+        loader = DataLoader(Rows(), batch_size=5, num_workers=2)
+        for _ in range(2):
+            list(loader)
+
+        assert loaders._session.worker_visits == 20
+        assert loaders._session.channel.get("worker_rows") == 20
+
+    def test_a_loader_without_workers_has_no_such_visits(self, loaders: Loaders) -> None:
+        """They are counted for the program."""
+        list(DataLoader(Rows(), batch_size=5))
+
+        assert loaders._session.worker_visits == 0
+        assert loaders._session.channel.get("worker_rows") == 0

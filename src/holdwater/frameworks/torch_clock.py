@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from holdwater.attribution.kinds import class_of, is_a, members_of, mro_of, namespace_of, no_overrides
 from holdwater.attribution.user_code import is_users
 from holdwater.frameworks.loader_workers import hand_over
+from holdwater.frameworks.visits import Visits, WorkerVisits
 from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.session import Session
 from holdwater.observe.agent.worker import WorkerAgent
@@ -143,7 +144,9 @@ class _Dataset:
 
     reach: "Callable[[], object | None]" = lambda: None
     """Returns it; None if it was freed."""
-    seen: bytearray | None = None
+    rows: int = 0
+    """Its length when it was first iterated; 0 if unknown."""
+    seen: Visits | None = None
     """Which rows were visited; None before the first."""
     length: int | None = None
     """None if no sampler has asked for it."""
@@ -152,8 +155,6 @@ class _Dataset:
 class Loaders:
     """Counts the epochs of a script's loaders, the first visits of samples, and new shapes of batches."""
 
-    MOST = 50_000_000
-    """Samples that are distinguished; of a larger dataset only those below this index."""
     MOST_SHAPES = 10_000
     """Most shapes that are distinguished."""
 
@@ -164,6 +165,7 @@ class Loaders:
         self._rows = 0
         """Rows of all datasets that were iterated, including those that were freed."""
         self._shapes: set[object] = set()
+        self._workers = WorkerVisits(session)
         session.datasets = self.datasets
 
     def datasets(self) -> list[object]:
@@ -202,6 +204,7 @@ class Loaders:
 
         base._next_index, base.__next__ = noted_index, noted_batch  # noqa: SLF001
         module.DataLoader.__iter__ = counted_begin
+        self._workers.watch(module)
 
     def watch_workers(self, module: ModuleType) -> None:
         """Let the workers report what they hold on request (module `torch.utils.data._utils.fetch`)."""
@@ -237,14 +240,9 @@ class Loaders:
         dataset = iterator._dataset  # noqa: SLF001 - there is no public name
         known = self._datasets.setdefault(id(dataset), _Dataset())
         seen = self._begin(known, dataset) if known.seen is None else known.seen
-        for number in list.__iter__(index):
-            if type(number) is not int or not 0 <= number < self.MOST:
-                continue
-            if number >= len(seen):
-                seen.extend(bytes(number + 1024 - len(seen)))
-            if not seen[number]:
-                seen[number] = 1
-                self._session.samples_seen += 1
+        self._session.samples_seen += seen.note(index)
+        self._workers.begin(iterator, known.rows)
+        self._workers.draw(iterator, index)
 
     def _note_shape(self, batch: Any) -> None:  # noqa: ANN401 - any batch
         """Record whether the shapes of a batch's tensors are new."""
@@ -272,11 +270,11 @@ class Loaders:
             reach = weakref.ref(loader, forget)
             known.reach = lambda: namespace_of(reach()).get("dataset")
 
-    def _begin(self, known: _Dataset, dataset: Any) -> bytearray:  # noqa: ANN401
+    def _begin(self, known: _Dataset, dataset: Any) -> Visits:  # noqa: ANN401
         """Begin to record the rows of a dataset."""
-        size = _length_of(dataset) if known.length is None else known.length
-        known.seen = bytearray(min(size, self.MOST))
-        self._rows += size
+        known.rows = _length_of(dataset) if known.length is None else known.length
+        known.seen = Visits(known.rows)
+        self._rows += known.rows
         self._session.channel.put("samples_total", self._rows)
         return known.seen
 

@@ -41,6 +41,7 @@ class LookRecord(NamedTuple):
     compiles: float = 0
     garbage: float = 0
     """Bytes that collections made by the guard have freed so far."""
+    worker_visits: float = 0
 
     def readings(self, names: frozenset[str]) -> dict[str, int]:
         """The fields of these names that were read, as whole numbers."""

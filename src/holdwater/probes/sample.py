@@ -66,6 +66,8 @@ class Look:
     """Small blocks that Python has handed out."""
     samples_seen: int | None = None
     """Rows of datasets that loaders have read for the first time."""
+    worker_visits: int | None = None
+    """Rows that loader workers have read for the first time, each worker for itself."""
     epochs: int | None = None
     """Passes over loaders that have begun."""
     evaluations: int | None = None

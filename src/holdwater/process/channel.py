@@ -19,7 +19,7 @@ from holdwater.probes.record import LookRecord
 from holdwater.signal_errors import not_the_scripts, suppressed
 
 CAPACITY = 16_384
-"""Records in the ring; with 22 fields 2.9 MB."""
+"""Records in the ring; with 23 fields 3.0 MB."""
 
 STATES = ("starting", "running", "ending", "ended")
 State = Literal["starting", "running", "ending", "ended"]
@@ -66,6 +66,7 @@ _AT = {
         "worker_wanted",
         "takes_stops",
         "untaken",
+        "worker_rows",
     ))
 }
 _BEGIN = 512

@@ -73,7 +73,7 @@ class Session:
         """
         self.folder = folder
         self.channel = Channel(folder / "channel")
-        self.pid, self.steps = os.getpid(), 0
+        self.pid, self.steps, self.worker_visits = os.getpid(), 0, 0
         self.source: Source = "time"
         self.samples_seen = self.epochs = self.evaluations = self.checkpoints = self.shapes = 0
         self.compiles: Callable[[], int] | None = None
@@ -170,6 +170,7 @@ class Session:
                 seconds=now - self._began,
                 cost=cost,
                 samples_seen=self.samples_seen,
+                worker_visits=self.worker_visits,
                 epochs=self.epochs,
                 evaluations=self.evaluations,
                 checkpoints=self.checkpoints,
