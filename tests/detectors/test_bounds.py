@@ -1,9 +1,14 @@
 """Growth whose end is known is a forecast; growth that needs new regions is a leak."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from holdwater.budget import Budget, Budgets
-from holdwater.detectors.evidence import Evidence, Holdings
+from holdwater.detectors.evidence import Evidence, Holdings, WorkerGain
 from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.verdict import Finding, Plateau
 from holdwater.probes.mappings import Touched
@@ -173,3 +178,92 @@ class TestFirstVisits:
         finding = first_epoch(later_rise=MB // 2)
 
         assert finding.follows != "sample"
+
+
+ROWS = 4000
+ROW = 80_000
+"""Bytes of a row."""
+
+
+def first_visits(step: int, workers: int) -> float:
+    """First visits of all workers after so many batches of eight rows, which are shuffled anew at each epoch."""
+    epoch, within = divmod(8 * step, ROWS)
+    left = (1 - 1 / workers) ** epoch
+    return workers * ROWS * (1 - left) + within * left
+
+
+def judged_workers(
+    grown: Callable[[int], float], *, steps: int, workers: int = 2, in_dataset: float = 8 * ROW, noise: int = 0
+) -> Finding:
+    """The finding on loader workers.
+
+    Args:
+        grown: Bytes that they have grown by, after a number of steps.
+        steps: Length of the run.
+        workers: Their number.
+        in_dataset: Bytes that the dataset of one was seen to gain with each batch.
+        noise: Of their memory, in bytes.
+    """
+    timeline, draw = Timeline(), np.random.default_rng(steps)
+    for step in range(1, steps + 1, max(steps // 300, 1)):
+        own = int(200 * MB + grown(step) + draw.integers(0, noise + 1))
+        look = Look(
+            heap_in_use=Bytes(100 * MB),
+            heap_kept=Bytes(MB),
+            children_own=Bytes(own),
+            child_count=workers,
+            worker_visits=int(first_visits(step, workers)),
+        )
+        timeline.append(Sample(Step(step), 0.1 * step, Bytes(300 * MB), None, look))
+    evidence = Evidence(worker_rows=workers * ROWS, worker_gains=(WorkerGain(16, int(16 * in_dataset)),))
+    found = judge(timeline.buckets(), BUDGET, config=JudgeConfig(), evidence=evidence, final=True)
+    return next(one for one in found.verdict.findings if one.component == "host.children")
+
+
+class TestFirstVisitsOfWorkers:
+    """A cache in each loader worker is full when that worker has read each row."""
+
+    @pytest.mark.parametrize("steps", [300, 700, 1500])
+    def test_a_cache_in_each_worker_is_bounded(self, steps: int) -> None:
+        """In the first epoch, the second and the third: each worker comes to hold all rows."""
+        finding = judged_workers(lambda step: ROW * first_visits(step, 2), steps=steps)
+
+        assert (finding.verdict, finding.follows) == ("bounded", "sample")
+        assert isinstance(finding.forecast, Plateau)
+        assert finding.forecast.settles_at_bytes == pytest.approx(200 * MB + 2 * ROWS * ROW, rel=0.01)
+
+    @settings(max_examples=15, deadline=None)
+    @given(
+        steps=st.integers(min_value=200, max_value=2500),
+        workers=st.integers(min_value=1, max_value=16),
+        noise=st.sampled_from([0, MB // 10, 4 * MB]),
+    )
+    def test_a_cache_is_no_leak(self, steps: int, workers: int, noise: int) -> None:
+        """In any epoch, in any number of workers."""
+        finding = judged_workers(
+            lambda step: ROW * first_visits(step, workers), steps=steps, workers=workers, noise=noise
+        )
+
+        assert finding.verdict != "leak"
+
+    @settings(max_examples=15, deadline=None)
+    @given(
+        epochs=st.floats(min_value=2.0, max_value=5.0),
+        workers=st.integers(min_value=1, max_value=4),
+        noise=st.sampled_from([0, MB // 10, 4 * MB]),
+    )
+    def test_reports_rows_that_are_kept_at_each_visit(self, epochs: float, workers: int, noise: int) -> None:
+        """The same from the first epoch on: a dataset that keeps each row that it has given, again and again."""
+        steps = round(epochs * ROWS / 8)
+
+        finding = judged_workers(lambda step: ROW * 8.0 * step, steps=steps, workers=workers, noise=noise)
+
+        assert finding.verdict == "leak"
+
+    def test_reports_what_the_dataset_does_not_hold(self) -> None:
+        """Another object in the worker, or another child, grows in the first epoch."""
+        assert judged_workers(lambda step: ROW * 8.0 * step, steps=300, in_dataset=ROW).verdict == "leak"
+
+    def test_reports_growth_where_nothing_was_counted(self) -> None:
+        """No worker has reported what its dataset gained."""
+        assert judged_workers(lambda step: ROW * 8.0 * step, steps=300, in_dataset=0).verdict == "leak"

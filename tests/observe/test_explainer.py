@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from holdwater.detectors.evidence import WorkerGain
 from holdwater.detectors.verdict import Component, Finding, Rate
 from holdwater.observe.explainer import Explainer
 from holdwater.probes.children import FORK, Child
@@ -123,6 +124,16 @@ class TestWorkers:
 
         assert made is not None
         assert made.chain[0].startswith("the multiprocessing manager `SyncManager-1` (process 7)")
+
+    def test_what_a_loader_worker_s_dataset_gained_is_evidence(self, tmp_path: Path) -> None:
+        """With the batches that it made meanwhile; another child has no dataset of a loader."""
+        explainer = Explainer(tmp_path)
+        for number, pid in ((1, None), (2, 7)):
+            told = seen("", size=0, inside="") | {"pid": pid, "in_dataset": 160, "from_step": 16, "to_step": 32}
+            (tmp_path / f"worker-{number}-1.json").write_text(json.dumps(told | {"gains": [{}]}), encoding="utf-8")
+        explainer.poll()
+
+        assert explainer.worker_gains == (WorkerGain(16, 160),)
 
     def test_the_newest_that_has_seen_something(self, script: str, tmp_path: Path) -> None:
         """In the order in which they were left."""

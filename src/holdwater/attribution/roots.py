@@ -44,6 +44,8 @@ MOST_BELOW = 3000
 """Objects below one name: a few milliseconds."""
 NEWEST = 64
 """Elements of a container that are visited."""
+DATASET = PathPart("attribute", "dataset", "torch.utils.data.DataLoader")
+"""How a loader holds its dataset."""
 _TEXTS = frozenset((str, bytes, bytearray))
 _LEAVES = (types.ModuleType, types.CodeType, types.BuiltinFunctionType, types.FrameType)
 
@@ -166,7 +168,7 @@ class PartCounter:
 def _names(datasets: Iterable[object]) -> Iterator[tuple[Any, Any, PathPart]]:
     """What names hold, each with a key: datasets, variables of running functions, globals of the program."""
     for dataset in datasets:
-        yield ("dataset", id(dataset)), dataset, PathPart("attribute", "dataset", "torch.utils.data.DataLoader")
+        yield ("dataset", id(dataset)), dataset, DATASET
     for frame in running_frames():
         code = frame.f_code
         if is_users(code.co_filename):

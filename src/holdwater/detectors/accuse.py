@@ -19,7 +19,8 @@ STALE, ALWAYS_FRESH = 2.0, 64
 """An experiment is repeated when the growth is this many times as old, and a little more."""
 LEAST_SHARE = 0.4
 """A kind of object is named only if it makes up this share of a growth."""
-
+VISITS, WORKER_VISITS = "samples_seen", "worker_visits"
+"""The series that count first visits of rows."""
 
 JUST_NOW = 1.3
 """A first epoch is over for good when the run is this many times as long."""
@@ -136,7 +137,7 @@ def first_visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | 
     counted = visits(buckets, evidence)
     if counted is None:
         return None
-    seen = np.nan_to_num(buckets.highs("samples_seen"))
+    seen = np.nan_to_num(buckets.highs(VISITS))
     newest = counted[0]
     last_new = float(buckets.last_step[int(np.argmax(seen))])
     first, now = float(buckets.first_step[0]), float(buckets.last_step[-1])
@@ -147,9 +148,30 @@ def first_visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | 
 
 def visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | None:
     """How many rows were given out so far, and how many there are; None without loaders."""
-    if not evidence.samples_total or not buckets.seen("samples_seen"):
+    return _counted(buckets, VISITS, evidence.samples_total)
+
+
+def worker_visits(buckets: Buckets, evidence: Evidence) -> tuple[float, float] | None:
+    """As `visits`, of loader workers: a row counts once for each of them."""
+    return _counted(buckets, WORKER_VISITS, evidence.worker_rows)
+
+
+def _counted(buckets: Buckets, series: str, total: int) -> tuple[float, float] | None:
+    """The newest count of visits, and the largest possible; None if either is unknown."""
+    if not total or not buckets.seen(series):
         return None
-    return float(np.nan_to_num(buckets.highs("samples_seen")).max()), float(evidence.samples_total)
+    return float(np.nan_to_num(buckets.highs(series)).max()), float(total)
+
+
+def is_held_by_workers_datasets(evidence: Evidence, growth: Growth) -> bool:
+    """Whether the datasets of loader workers were seen to gain most of what child processes grow by.
+
+    Args:
+        evidence: The run's, with the workers' counts.
+        growth: Of the child processes; a step needs one batch, of one worker.
+    """
+    gained = max((gain.in_dataset / max(gain.batches, 1) for gain in evidence.worker_gains), default=0.0)
+    return growth.rate is not None and gained >= CURED * growth.rate.bytes_per_step > 0
 
 
 def _pair(evidence: Evidence) -> tuple[Holdings, Holdings, float] | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from holdwater.detectors import accuse
 from holdwater.detectors.evidence import Evidence
-from holdwater.detectors.forecast import forecast_visits
+from holdwater.detectors.forecast import follows_steps, forecast_visits
 from holdwater.detectors.growth import Growth
 from holdwater.detectors.verdict import Clock, Component, Finding, Plateau
 from holdwater.probes.mappings import Kind, Touched
@@ -78,6 +78,9 @@ def _ends(
     buckets: Buckets, evidence: Evidence, component: Component, growth: Growth, series: str
 ) -> Iterator[Finding | None]:
     """Possible bounds, the most certain first."""
+    if component == "host.children":
+        yield _by_worker_visits(buckets, evidence, growth, series)
+        return
     if component != "host.file":
         yield _by_visits(buckets, evidence, component, growth)
         yield _by_capacity(buckets, evidence, component, growth)
@@ -95,18 +98,35 @@ def _by_visits(buckets: Buckets, evidence: Evidence, component: Component, growt
     return _of_visits(buckets, component, growth, visits)
 
 
+def _by_worker_visits(buckets: Buckets, evidence: Evidence, growth: Growth, series: str) -> Finding | None:
+    """Growth of what loader workers' datasets hold: it ends when each worker has read each row once."""
+    visits = accuse.worker_visits(buckets, evidence)
+    if visits is None or not accuse.is_held_by_workers_datasets(evidence, growth):
+        return None
+    if follows_steps(buckets, memory=series, visits=accuse.WORKER_VISITS):
+        return None
+    found = forecast_visits(buckets, *visits, memory=series, visits=accuse.WORKER_VISITS)
+    return _at_last_visit(buckets, "host.children", growth, found, "held by the dataset in each loader worker")
+
+
 def _of_visits(
     buckets: Buckets, component: Component, growth: Growth, visits: tuple[float, float]
 ) -> Finding | None:
     """The finding on a growth that follows first visits; None if there are too few readings."""
-    found = forecast_visits(buckets, *visits)
+    return _at_last_visit(buckets, component, growth, forecast_visits(buckets, *visits), "held by the dataset")
+
+
+def _at_last_visit(
+    buckets: Buckets, component: Component, growth: Growth, found: tuple[Plateau, float] | None, held: str
+) -> Finding | None:
+    """The finding on a growth that ends with the last first visit."""
     if found is None:
         return None
     plateau, per_row = found
     ends = _settles(buckets, plateau)
     if plateau.steps == 0:
         ends = f"has settled at {format_size(plateau.settles_at_bytes)}, since each row was read"
-    text = f"memory follows first visits of samples ({format_size(per_row)} each, held by the dataset): it {ends}"
+    text = f"memory follows first visits of samples ({format_size(per_row)} each, {held}): it {ends}"
     return _bounded(buckets, component, growth, plateau, text, follows="sample", per_event=per_row)
 
 

@@ -57,6 +57,16 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerGain:
+    """What a loader worker gained between two of its counts."""
+
+    batches: int
+    """Batches that it made meanwhile."""
+    in_dataset: int
+    """Bytes that its dataset gained."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """All evidence, oldest first."""
 
@@ -68,6 +78,10 @@ class Evidence:
     """What became resident of mapped files since each earlier reading of the regions, the oldest first."""
     private: tuple[Touched, ...] = ()
     """The same of private memory."""
+    worker_rows: int = 0
+    """First visits of rows that the loader workers can make, all together; 0 if unknown."""
+    worker_gains: tuple[WorkerGain, ...] = ()
+    """What loader workers gained, the newest first."""
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Evidence":
@@ -78,6 +92,8 @@ class Evidence:
             int(stored.get("samples_total", 0)),
             tuple(Touched(**one) for one in stored.get("files", ())),
             tuple(Touched(**one) for one in stored.get("private", ())),
+            int(stored.get("worker_rows", 0)),
+            tuple(WorkerGain(**one) for one in stored.get("worker_gains", ())),
         )
 
     def with_answer(
@@ -121,6 +137,15 @@ class Evidence:
     def with_regions(self, files: tuple[Touched, ...], private: tuple[Touched, ...]) -> "Evidence":
         """Add what became resident within regions that had been mapped before."""
         return replace(self, files=files, private=private)
+
+    def with_workers(self, rows: int, gains: tuple[WorkerGain, ...]) -> "Evidence":
+        """Replace what is known of loader workers.
+
+        Args:
+            rows: First visits that they can make, all together.
+            gains: What they gained, the newest first.
+        """
+        return replace(self, worker_rows=rows, worker_gains=gains)
 
     def touched_since(self, kind: Kind, onset: int) -> Touched | None:
         """What became resident since about the onset of a growth; None if the regions were not read twice.

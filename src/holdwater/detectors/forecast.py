@@ -1,6 +1,7 @@
 """Forecast a growth: when it meets the budget, or the level at which it ends."""
 
 import numpy as np
+import numpy.typing as npt
 
 from holdwater.budget import Budgets
 from holdwater.detectors.growth import PARTS, Growth
@@ -10,6 +11,8 @@ from holdwater.timeline.buckets import Buckets, Floats
 
 INTERVAL = 1.645
 """Standard errors on either side of a 90 % interval."""
+CLEARLY = 0.5
+"""A clock explains growth clearly better than another if it leaves less than this part unexplained."""
 FIRST_TOUCH = 1.5
 """Approximately how many standard deviations of noise a reading is above the line when it first meets a limit."""
 
@@ -50,29 +53,66 @@ def _wander(growth: Growth, ahead: float) -> float:
     return growth.unsteady * float(np.sqrt(1 / PARTS + 1 / parts_ahead))
 
 
-def forecast_visits(buckets: Buckets, seen: float, total: float) -> tuple[Plateau, float] | None:
+def forecast_visits(
+    buckets: Buckets, seen: float, total: float, *, memory: str = "resident", visits: str = "samples_seen"
+) -> tuple[Plateau, float] | None:
     """Extend a growth that follows first visits to the last row.
 
     Args:
         buckets: The history.
         seen: Rows that were given out.
         total: Rows that there are.
+        memory: The series that grows.
+        visits: The series that counts first visits.
 
     Returns:
         The level and the bytes per row; None if there are too few readings.
     """
-    resident, rows = buckets.lows("resident"), buckets.highs("samples_seen")
-    keep = ~np.isnan(resident) & ~np.isnan(rows)
-    x, y = rows[keep], resident[keep]
+    x, y, steps = _readings(buckets, memory, visits)
     if len(x) < 8 or x[-1] <= x[0]:
         return None
-    settled = (x >= x[0] + 0.2 * (x[-1] - x[0])) & (np.arange(len(x)) <= int(np.argmax(x)))
+    settled = _is_settled(x) & (np.arange(len(x)) <= int(np.argmax(x)))
     line = fit_slope(*blocks(_increasing(x[settled]), y[settled], 48, floor=False))
-    first, last = buckets.last_step[keep][settled][0], buckets.last_step[keep][-1]
-    per_step = (x[-1] - x[settled][0]) / max(float(last - first), 1.0)
+    per_step = (x[-1] - x[settled][0]) / max(float(steps[-1] - steps[settled][0]), 1.0)
     left = max(total - seen, 0.0)
     plateau = Plateau(float(y[-1]) + line.value * left, left / max(per_step, 1e-9))
     return plateau, line.value
+
+
+def follows_steps(buckets: Buckets, *, memory: str, visits: str) -> bool:
+    """Whether steps explain a growth clearly better than first visits do, which become rarer in later epochs.
+
+    Args:
+        buckets: The history.
+        memory: The series that grows.
+        visits: The series that counts first visits.
+    """
+    x, y, steps = _readings(buckets, memory, visits)
+    settled = _is_settled(x)
+    if settled.sum() < 8:
+        return False
+    places, memory_then = blocks(steps[settled], y[settled], 48, floor=False)
+    visits_then = np.interp(places, steps[settled], x[settled])
+    return _unexplained(memory_then, places) < CLEARLY * _unexplained(memory_then, visits_then)
+
+
+def _readings(buckets: Buckets, memory: str, visits: str) -> tuple[Floats, Floats, Floats]:
+    """First visits, bytes and step of each bucket in which both were read."""
+    y, x = buckets.lows(memory), buckets.highs(visits)
+    keep = ~np.isnan(y) & ~np.isnan(x)
+    return x[keep], y[keep], buckets.last_step[keep].astype(np.float64)
+
+
+def _is_settled(x: Floats) -> npt.NDArray[np.bool_]:
+    """Which readings come after the first fifth of the visits: before it the program still starts."""
+    return np.asarray(x >= x[0] + 0.2 * (x[-1] - x[0])) if len(x) else np.zeros(0, bool)
+
+
+def _unexplained(y: Floats, by: Floats) -> float:
+    """The sum of squares that a straight line leaves."""
+    y, by = y - y.mean(), by - by.mean()
+    slope = float(y @ by) / max(float(by @ by), 1e-300)
+    return float(np.sum((y - slope * by) ** 2))
 
 
 def seconds_per_step(buckets: Buckets) -> float:

@@ -172,7 +172,8 @@ class _Case:
                 kind: VerdictKind = "leak"
                 if series.component in KEPT and not accuse.is_of_graphs(self.evidence, growth):
                     kind = "fragmentation"
-                ending = self._find_end(series.component, growth, series.name) if series.name == "file" else None
+                ends = series.component in {"host.file", "host.children"}
+                ending = self._find_end(series.component, growth, series.name) if ends else None
                 component: Component = "host.pinned" if self._is_pinned(series, growth) else series.component
                 if all(component != one.component for one in findings):
                     findings.append(ending or self._finding(kind, component, growth, following))

@@ -16,6 +16,7 @@ from typing import Any
 
 from holdwater.attribution.explanation import explain
 from holdwater.attribution.site import LEAST_EXPLAINED, Explanation, Growing
+from holdwater.detectors.evidence import WorkerGain
 from holdwater.detectors.verdict import Finding, Verdict
 from holdwater.probes.children import FORK, Child
 from holdwater.units import format_size
@@ -127,6 +128,12 @@ class Explainer:
             made = _best(windows, lambda seen: self._growing(finding, seen, inside=bool(inside)))
             self._made[key] = self._by_children(finding, made) or made
         return self._made[key]
+
+    @property
+    def worker_gains(self) -> tuple[WorkerGain, ...]:
+        """What loader workers gained in their datasets, the newest first."""
+        counted = [seen for seen in self.workers if "in_dataset" in seen and seen["pid"] is None]
+        return tuple(WorkerGain(seen["to_step"] - seen["from_step"], seen["in_dataset"]) for seen in counted)
 
     @property
     def is_reading(self) -> bool:

@@ -231,10 +231,17 @@ class Questions:
                 self._note_experiment(answer)
             if "explanation" in answer:
                 self.explainer.take(answer["explanation"])
+        counted = self._take_workers()
         if answered > self._answered:
             self._answered = answered
             self._note_error(f"the process could not write its answer into {self._folder}: is the disk full?")
-        return bool(fresh) and len(self.evidence.holdings) > 1
+        return counted or (bool(fresh) and len(self.evidence.holdings) > 1)
+
+    def _take_workers(self) -> bool:
+        """Read what is known of loader workers; return whether one of them has counted since."""
+        before, gains = self.evidence.worker_gains, self.explainer.worker_gains
+        self.evidence = self.evidence.with_workers(self._channel.get("worker_rows"), gains)
+        return gains != before
 
     def _library_pages(self) -> float:
         """The answers that were read before the process ended."""

@@ -15,6 +15,9 @@ import time
 from typing import Any
 
 from holdwater.actions.perform import trim
+from holdwater.attribution.gain import Gain
+from holdwater.attribution.kinds import full_name_of
+from holdwater.attribution.roots import DATASET
 from holdwater.attribution.user_code import users_modules
 from holdwater.errors import ActionError
 from holdwater.observe.agent.counting import Counting
@@ -115,6 +118,7 @@ class WorkerAgent:
             "from_step": self._from,
             "to_step": to,
             "gains": [gain.as_json() for gain in counts.gains.found],
+            "in_dataset": sum(gain.weight.total for gain in counts.gains.found if _is_in_dataset(gain)),
             "users_files": [module.file for module in users_modules()],
             "inside": f"inside {self._name()} (process {os.getpid()})",
             "pid": None if self._loader else os.getpid(),
@@ -173,6 +177,12 @@ def _process_name() -> str:
     from multiprocessing import current_process  # noqa: PLC0415 - a multiprocessing child has it loaded
 
     return str(current_process().name)
+
+
+def _is_in_dataset(gain: Gain) -> bool:
+    """Whether the dataset of this worker holds what has grown, itself or through other objects."""
+    first = gain.path[0] if gain.path else None
+    return first == DATASET or (first is not None and first.owner in {full_name_of(type(d)) for d in _datasets()})
 
 
 def _datasets() -> list[object]:
