@@ -223,7 +223,7 @@ class CensusTaker:
         values = [value for frame in running_frames() for value in local_values(frame)]
         bulk = Untracked().visit([values]).bulk
         del values
-        first, newer, visited = self.lengths is None, True, 0
+        first, newer, visited, lbfgs = self.lengths is None, True, 0, class_of("torch.optim.lbfgs", "LBFGS")
         for chunk in sweep.chunks():
             if chunk is None:
                 yield
@@ -239,7 +239,7 @@ class CensusTaker:
             _measure([*only(chunk, _GROWING), *longer(list(only(chunk, {dict})), LEAST_LENGTH)], lengths, seen)
             _measure(list(longer(untracked.dicts, LEAST_LENGTH)), lengths, seen)
             kinds = set(map(type, chunk))
-            if any(issubclass(kind, class_of("torch.optim.lbfgs", "LBFGS")) for kind in kinds):
+            if any(issubclass(kind, lbfgs) for kind in kinds):
                 note_histories(chunk, self._histories)
             note.visit(chunk, kinds)  # last: reading attributes makes dictionaries of them
             del chunk, untracked
@@ -250,21 +250,23 @@ class CensusTaker:
         """Measure what containers have gained, and the new objects, by samples."""
         own = {id(seen), id(seen.before), id(self.__dict__), id(seen.gains), id(seen.containers)}
         weights = ObjectWeights(Either(own, seen.before), seen.storages, bulk=False)
-        with_end = without = capacity = 0.0
-        weighed = 0.0
-        for gain, item in seen.growing():
+        with_end = without = capacity = weighed = 0.0
+        growing = seen.growing()
+        ends = any(maximum_length(item, self._histories) is not None for _, item in growing)
+        for gain, item in growing:
             if gain >= LEAST_LENGTH and id(item) not in own:
                 unit = 2 if is_a(item, dict) else 1
                 elements = gain * unit
                 fresh = newest(item, gain)
                 weighed += _weigh_some(weights, fresh[:MOST_FRESH], elements, unit, census)
-                each, most = _each(fresh), maximum_length(item, self._histories)
+                each, most = _each(fresh) if ends else 0.0, maximum_length(item, self._histories)
                 with_end += each * elements if most is not None else 0.0
                 without += each * elements if most is None else 0.0
                 capacity += 0.0 if most is None else each * (most - lengths_of([item])[0])
                 del fresh
             if seen.turn.over:
                 yield
+        del growing
         if more > weighed:
             news = gc.get_objects(generation=2)[-min(more, MOST_NEW) :]
             census.gained.add(

@@ -1,6 +1,7 @@
 """Find values that grow under a name, without a container: a sum with its graph, an extended tensor or string."""
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from holdwater.attribution.census import LEAST_GAIN, LEAST_LENGTH
@@ -78,7 +79,11 @@ class Names:
         self._places: dict[int, int] = {}
         self._left = MOST_NAMED_NODES
         self._instances = MOST_INSTANCES
-        self._owners = {module.name: module.file for module in users_modules()}
+
+    @cached_property
+    def _owners(self) -> dict[str, str]:
+        """The user's modules, with their files; made when it is needed: a count's turns may each prepare one."""
+        return {module.name: module.file for module in users_modules()}
 
     def visit(self, chunk: list[Any], kinds: set[type]) -> Iterator[Any]:
         """Read the attributes of instances of the user's own classes, and return the instances.

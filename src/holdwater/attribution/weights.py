@@ -6,7 +6,6 @@ Storages are counted once however many tensors share them.
 
 import gc
 import sys
-import types
 from collections import deque
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from holdwater.attribution.kinds import UNREADABLE, attributes, built_in_base, class_of, ids_of, is_a, is_one_of
 from holdwater.attribution.mapped import bytes_of_files
+from holdwater.attribution.roles import HANDLES, Role, role_of
 from holdwater.probes.devices import graph_pools
 from holdwater.signal_errors import not_the_scripts
 
@@ -259,27 +259,27 @@ class ObjectWeights:
             most: The most objects that are walked.
         """
         weight, functions, storages = Weight(), list[Any](), dict[int, int]()
-        waiting = deque(roots)
-        tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
+        waiting, roles = deque(roots), dict[int, Role]()
         most += len(self.seen)
         while waiting and len(self.seen) < most:
             item = waiting.popleft()
-            if id(item) in self.seen or id(item) in self._skip or is_a(item, _NOT_FOLLOWED):
+            if id(item) in self.seen or id(item) in self._skip:
+                continue
+            kind = type(item)
+            role = roles.get(id(kind)) or roles.setdefault(id(kind), role_of(kind))
+            if role == "not followed":
                 continue
             self.seen.add(id(item))
-            if type(item) is types.FunctionType:
+            if role == "function":
                 waiting.extend((*(item.__closure__ or ()), *(item.__defaults__ or ())))
-            elif is_a(item, tensor):
+            elif role == "tensor":
                 note_storage(item, storages)
                 functions.append(graph_of(item))
                 weight.python += 100
                 weight.files += self._mapping(*_shared_storage(item))
-            elif is_a(item, array):
-                weight.python += self._array(item, array)
-                weight.files += self._mapping(*_mapping_of(_base_of(item, array)))
             else:
-                self._weigh_other(item, weight)
-                waiting.extend(_referents(item))
+                self._weigh_other(item, role, weight)
+                waiting.extend(_referents(item) if role != "array" else ())
         self._add_storages(weight, functions, storages)
         return weight
 
@@ -307,11 +307,21 @@ class ObjectWeights:
         self._owners.add(id(owner))
         return size if fresh else 0
 
-    def _weigh_other(self, item: Any, weight: Weight) -> None:  # noqa: ANN401 - any object
-        """Add one object that is neither tensor nor array."""
-        _weigh_plain(item, weight, bulk=self._bulk)
-        weight.device += self._graph_pool(item)
-        weight.files += self._mapping(*_mapping_of(item))
+    def _weigh_other(self, item: Any, role: Role, weight: Weight) -> None:  # noqa: ANN401 - any object
+        """Add one object that is neither tensor nor function."""
+        if role == "array":
+            array = class_of("numpy", "ndarray")
+            weight.python += self._array(item, array)
+            weight.files += self._mapping(*_mapping_of(_base_of(item, array)))
+            return
+        size = size_of(item)
+        large = size >= LEAST_BULK and is_a(item, (bytes, bytearray, str))
+        weight.python += size if self._bulk or not large else 0
+        if role == "with more":
+            weight.native += _image_bytes(item) if is_a(item, class_of("PIL.Image", "Image")) else 0
+            weight.handles += is_a(item, tuple(class_of(*name) for name in HANDLES))
+            weight.device += self._graph_pool(item)
+            weight.files += self._mapping(*_mapping_of(item))
 
     def _graph_pool(self, item: Any) -> int:  # noqa: ANN401 - any object
         """Bytes that a CUDA graph keeps in a private pool that was not measured before; 0 for anything else."""
@@ -365,22 +375,3 @@ def _referents(item: Any) -> list[Any]:  # noqa: ANN401 - any object
     """What an object refers to, including keys that are strings, which the collector does not report."""
     found = gc.get_referents(item)
     return [*found, *list(dict.keys(item))] if is_a(item, dict) else found
-
-
-def _weigh_plain(item: Any, weight: Weight, *, bulk: bool) -> None:  # noqa: ANN401 - any object
-    """Add one object that is neither tensor nor array."""
-    if is_a(item, class_of("PIL.Image", "Image")):
-        weight.native += _image_bytes(item)
-    weight.handles += is_a(item, tuple(class_of(*name) for name in _HANDLES))
-    size = size_of(item)
-    large = size >= LEAST_BULK and is_a(item, (bytes, bytearray, str))
-    weight.python += size if bulk or not large else 0
-
-
-_HANDLES = (
-    ("_io", "FileIO"), ("socket", "socket"), ("threading", "Thread"), ("subprocess", "Popen"),
-    ("multiprocessing.process", "BaseProcess"), ("multiprocessing.connection", "_ConnectionBase"),
-)  # fmt: skip
-"""Classes whose objects are system handles, by module and name."""
-_NOT_FOLLOWED = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)
-"""Classes, modules, functions, code: shared, and not a part of growth."""

@@ -1,0 +1,35 @@
+"""Decide how the objects of a class are measured; once for each class, since there are thousands of objects."""
+
+import types
+from typing import Literal
+
+from holdwater.attribution.kinds import class_of
+
+Role = Literal["not followed", "function", "tensor", "array", "with more", "plain"]
+"""How an object is measured; one with more owns memory beside its own bytes."""
+HANDLES = (
+    ("_io", "FileIO"), ("socket", "socket"), ("threading", "Thread"), ("subprocess", "Popen"),
+    ("multiprocessing.process", "BaseProcess"), ("multiprocessing.connection", "_ConnectionBase"),
+)  # fmt: skip
+"""Classes whose objects are system handles, by module and name."""
+_OWNERS = (("PIL.Image", "Image"), ("torch._C", "_CUDAGraph"), ("mmap", "mmap"))
+_NOT_FOLLOWED = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)
+"""Classes, modules, functions, code: shared, and not a part of growth."""
+_ROLES: dict[Role, tuple[tuple[str, str], ...]] = {
+    "tensor": (("torch", "Tensor"),), "array": (("numpy", "ndarray"),), "with more": (*HANDLES, *_OWNERS),
+}  # fmt: skip
+"""Classes by module and name, which need not be loaded."""
+
+
+def role_of(kind: type) -> Role:
+    """How the objects of a class are measured.
+
+    Args:
+        kind: The class.
+    """
+    if issubclass(kind, _NOT_FOLLOWED):
+        return "not followed"
+    if kind is types.FunctionType:
+        return "function"
+    bases = {role: tuple(class_of(*name) for name in names) for role, names in _ROLES.items()}
+    return next((role for role, base in bases.items() if issubclass(kind, base)), "plain")
