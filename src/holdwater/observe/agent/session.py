@@ -266,10 +266,9 @@ class Session:
             self._answers.book(time.perf_counter() - began)
             return
         self._counting = None
-        answer = self._counts.as_answer(census, before | self._readings.later())
-        self._answers.leave(
-            self.steps, asked, answer | self._experiment(asked, census), time.perf_counter() - began
-        )
+        asked = asked or self._answers.open_count(self.channel.get("asked"))
+        answer = self._counts.as_answer(census, before | self._readings.later()) | self._experiment(asked, census)
+        self._answers.leave(self.steps, asked, answer, time.perf_counter() - began)
 
     def _count_last(self, asked: int) -> None:
         """The script has ended: count at once, and say what has grown."""
