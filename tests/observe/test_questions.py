@@ -236,6 +236,29 @@ class TestAsk:
 
         assert asked(tmp_path) == ["window-1"]
 
+    @pytest.mark.parametrize(
+        ("explained", "steps", "expected"),
+        [(0.9, 200, []), (0.9, 300, ["count-1"]), (0.2, 200, ["count-1"])],
+        ids=["explained lately", "explained long ago", "not explained"],
+    )
+    def test_counts_at_the_end_what_is_not_known_yet(
+        self,
+        questions: Questions,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        explained: float,
+        steps: int,
+        expected: list[str],
+    ) -> None:
+        """The script waits for a count then, which would say again what a window has shown."""
+        answer(tmp_path, 2, 0, step=120)
+        questions.take_answers()
+        questions.explainer.seen = {}
+        monkeypatch.setattr(Explainer, "explained", lambda *_: explained)
+        questions.ask(replace(judgement(accusing=True, untested=False), suspicious=False), steps, final=True)
+
+        assert asked(tmp_path) == expected
+
     def test_leaves_a_calm_run_alone(self, questions: Questions, tmp_path: Path) -> None:
         """Nothing has come up."""
         questions.ask(judgement(suspicious=False), 64, final=False)

@@ -29,6 +29,8 @@ LONGER, MOST_LONGER = 4, 2
 """Each window after one that explained nothing is this many times as long, at most this often."""
 WELL_EXPLAINED = 0.5
 """An explanation of this share of the growth is sufficient."""
+STILL_TRUE = 2
+"""What a count has shown of a growth holds until the run is this many times as long."""
 MOST_OF_WORKERS = 4
 """Most questions to a loader's workers."""
 STEPS = 24
@@ -116,7 +118,7 @@ class Questions:
         judgement = self._with_silent_children(judgement, steps)
         named = judgement.accusing or _names(judgement, GRAVE)
         unexplained = final and named and self.explainer.seen is None and not self._counted_last
-        uncounted = final and named and not self._counted_at(steps) and not self._counted_last
+        uncounted = final and named and not self._knows_enough(judgement, steps) and not self._counted_last
         if self._wants_experiment(judgement, steps, final=final):
             self._experiment_at = steps
             self._owes_window = self._windows == 0  # memory freed by an experiment may hide the growth for a while
@@ -205,9 +207,18 @@ class Questions:
         if text not in self.errors:
             self.errors.append(text)
 
-    def _counted_at(self, steps: int) -> bool:
-        """Whether objects were counted at this step."""
-        return bool(self.evidence.holdings) and self.evidence.holdings[-1].step == steps
+    def _knows_enough(self, judgement: Judgement, steps: int) -> bool:
+        """Whether a count now would hardly say more: the growth is explained, and the last count is not old.
+
+        Args:
+            judgement: The newest.
+            steps: Steps that the process has counted.
+        """
+        newest = self.evidence.holdings[-1].step if self.evidence.holdings else -1
+        if newest == steps:
+            return True
+        explained = self.explainer.explained(judgement.verdict) >= WELL_EXPLAINED
+        return explained and len(self.evidence.holdings) > 1 and steps <= STILL_TRUE * newest
 
     def take_answers(self) -> bool:
         """Read what the process has answered; return whether there is more evidence than before."""
