@@ -21,15 +21,20 @@ _ROLES: dict[Role, tuple[tuple[str, str], ...]] = {
 """Classes by module and name, which need not be loaded."""
 
 
-def role_of(kind: type) -> Role:
+def loaded_roles() -> dict[Role, tuple[type, ...]]:
+    """The classes of each role whose modules are loaded now."""
+    return {role: tuple(class_of(*name) for name in names) for role, names in _ROLES.items()}
+
+
+def role_of(kind: type, loaded: dict[Role, tuple[type, ...]]) -> Role:
     """How the objects of a class are measured.
 
     Args:
         kind: The class.
+        loaded: From `loaded_roles`.
     """
     if issubclass(kind, _NOT_FOLLOWED):
         return "not followed"
     if kind is types.FunctionType:
         return "function"
-    bases = {role: tuple(class_of(*name) for name in names) for role, names in _ROLES.items()}
-    return next((role for role, base in bases.items() if issubclass(kind, base)), "plain")
+    return next((role for role, bases in loaded.items() if issubclass(kind, bases)), "plain")

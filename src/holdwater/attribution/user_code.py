@@ -57,12 +57,20 @@ class UsersModule(NamedTuple):
     """Its globals."""
 
 
+_librarys: dict[str, int] = {}
+"""Modules that are not the user's own, by name, with their identities: a process has two thousand."""
+
+
 def users_modules() -> list[UsersModule]:
     """The loaded modules that are the user's own, the script first."""
     found = []
     for key, module in list(sys.modules.items()):
+        if _librarys.get(key) == id(module):
+            continue
         names = namespace_of(module) if is_a(module, ModuleType) else {}
         file, name = names.get("__file__"), names.get("__name__")
         if type(file) is str and type(name) is str and is_users(file) and key != "__mp_main__":
             found.append(UsersModule(name, file, names))
+        elif type(file) is str and type(name) is str:
+            _librarys[key] = id(module)
     return sorted(found, key=lambda module: module.name != "__main__")

@@ -14,7 +14,7 @@ from typing import Any
 
 from holdwater.attribution.kinds import UNREADABLE, attributes, built_in_base, class_of, ids_of, is_a, is_one_of
 from holdwater.attribution.mapped import bytes_of_files
-from holdwater.attribution.roles import HANDLES, Role, role_of
+from holdwater.attribution.roles import HANDLES, Role, loaded_roles, role_of
 from holdwater.probes.devices import graph_pools
 from holdwater.signal_errors import not_the_scripts
 
@@ -259,14 +259,14 @@ class ObjectWeights:
             most: The most objects that are walked.
         """
         weight, functions, storages = Weight(), list[Any](), dict[int, int]()
-        waiting, roles = deque(roots), dict[int, Role]()
+        waiting, roles, loaded = deque(roots), dict[int, Role](), loaded_roles()
         most += len(self.seen)
         while waiting and len(self.seen) < most:
             item = waiting.popleft()
             if id(item) in self.seen or id(item) in self._skip:
                 continue
             kind = type(item)
-            role = roles.get(id(kind)) or roles.setdefault(id(kind), role_of(kind))
+            role = roles.get(id(kind)) or roles.setdefault(id(kind), role_of(kind, loaded))
             if role == "not followed":
                 continue
             self.seen.add(id(item))
@@ -294,11 +294,13 @@ class ObjectWeights:
         Returns:
             The size of some of the roots, and how many these are.
         """
-        trial = ObjectWeights(self._skip, self._storages, bulk=self._bulk)
-        trial.weigh(roots[:unit], MOST_WALKED)
-        each = max(len(trial.seen), 1)
+        before = len(self.seen)
+        weight = self.weigh(roots[:unit], MOST_WALKED)
+        each = max(len(self.seen) - before, 1)
         number = min(max(most // each, 1) * unit, len(roots))
-        return self.weigh(roots[:number], max(most, each)), number
+        if number > unit:
+            weight.add(self.weigh(roots[unit:number], max(most - each, each)))
+        return weight, number
 
     def _array(self, item: Any, array: Any) -> int:  # noqa: ANN401 - an array and its class
         """Bytes of an array whose memory was not measured before."""
