@@ -61,3 +61,16 @@ class TestFirstCount:
     def test_does_not_answer_for_a_window(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The window opens after it."""
         assert answers_after_first_count(tmp_path, monkeypatch, "window") == [0]
+
+    def test_just_made_answers_a_question_that_did_not_know_of_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing can have grown since; it is asked again when the run is longer."""
+        answers_after_first_count(tmp_path, monkeypatch, "count")
+        session = Session(tmp_path)
+        session._counts._ended = session._counts._clock()
+        (tmp_path / "count-2").touch()
+        session.channel.put("asked", 2)
+        session.read()
+
+        assert (session.channel.get("answered"), session._counts.busy) == (2, False)

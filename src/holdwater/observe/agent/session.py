@@ -193,7 +193,7 @@ class Session:
                 self._go_on_counting()
             elif asked > self._answers.answered and os.access(self.folder / f"window-{asked}", os.F_OK):
                 self._open_window(asked)
-            elif self._counts.has_enough and self._answers.is_experiment(asked):
+            elif self._counts.has_enough(experiment=self._answers.is_experiment(asked)) and asked:
                 self._answers.leave(self.steps, asked, self._experiment(asked), time.perf_counter() - began)
             else:
                 self._count(asked)
