@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from holdwater.probes.children import ChildProcesses
+from holdwater.probes.children import ChildProcesses, descendants
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 
@@ -89,3 +89,38 @@ def test_pages_that_the_parent_writes_to_are_no_growth_of_a_fork() -> None:
 
     assert second["children"] - first["children"] > 8_000_000
     assert second["children_own"] - first["children_own"] < 1_000_000
+
+
+def test_children_are_listed_anew_only_when_there_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full listing reads every process of the machine."""
+    listings = 0
+    whole = psutil.Process.children
+
+    def counted(process: psutil.Process, *, recursive: bool = False) -> list[psutil.Process]:
+        """List them, and count it."""
+        nonlocal listings
+        listings += 1
+        return whole(process, recursive=recursive)
+
+    monkeypatch.setattr(psutil.Process, "children", counted)
+    children, seen = ChildProcesses(psutil.Process()), []
+    seen += [children.read()["child_count"] for _ in range(3)]
+    with child():
+        seen += [children.read()["child_count"] for _ in range(3)]
+    seen += [children.read()["child_count"] for _ in range(3)]
+
+    assert seen == [0, 0, 0, 1, 1, 1, 0, 0, 0]
+    assert listings == 3
+
+
+def test_descendants_are_children_and_theirs() -> None:
+    """As a full listing finds them."""
+    nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+    with subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found, listed = descendants(os.getpid()), psutil.Process().children(recursive=True)
+        process.communicate(b"\n")
+
+    assert found == {one.pid for one in listed}
+    assert len(listed) == 2

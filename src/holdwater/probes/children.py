@@ -66,13 +66,17 @@ class ChildProcesses:
         """
         self._process = process
         self._seen: dict[int, Child] = {}
+        self._listed: list[psutil.Process] | None = None
+        """As they were last listed."""
 
     def read(self) -> dict[str, int]:
         """Their number and memory, by the field names of `Look`; empty if they cannot be listed."""
         if self._process is None:
             return {}
         with contextlib.suppress(psutil.Error):
-            found = self._process.children(recursive=True)
+            if self._listed is None or descendants(self._process.pid) != self._seen.keys():
+                self._listed = self._process.children(recursive=True)  # it reads all processes of the machine
+            found = self._listed
             alive: dict[int, Child] = {}
             for process in found:
                 size = proportional_size(process)
@@ -124,6 +128,28 @@ class ChildProcesses:
         except psutil.Error:
             return "a process that has ended"
         return kind or f"the subprocess `{_shortened(command)}`"
+
+
+def descendants(pid: int) -> set[int] | None:
+    """The descendants of a process by the kernel's own lists, which may miss one while another ends.
+
+    Args:
+        pid: Of the process.
+
+    Returns:
+        None if this kernel has no such lists, or they changed meanwhile.
+    """
+    found, waiting = set[int](), [pid]
+    try:
+        while waiting:
+            place = f"/proc/{waiting.pop()}/task"
+            for thread in os.listdir(place):  # noqa: PTH208 - half the cost
+                fresh = set(map(int, Path(f"{place}/{thread}/children").read_bytes().split()))
+                waiting += fresh - found
+                found |= fresh
+    except not_the_scripts(OSError):
+        return None
+    return found
 
 
 def private_resident(pid: int) -> int | None:
