@@ -1,4 +1,4 @@
-"""The lean median is NumPy's, to the bit."""
+"""The lean median and percentile are NumPy's, to the bit."""
 
 import warnings
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from holdwater.detectors.medians import median
+from holdwater.detectors.medians import median, percentile
 
 FLOATS = arrays(np.float64, st.integers(0, 40), elements=st.floats(-1e12, 1e12) | st.just(float("nan")))
 WHOLE = arrays(np.int64, st.integers(1, 40), elements=st.integers(-(2**40), 2**40))
@@ -21,3 +21,12 @@ def test_is_the_median_of_numpy(values: np.ndarray) -> None:
         expected = np.median(values)
 
     assert np.array_equal(median(values), expected, equal_nan=True)
+
+
+NO_NAN = arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e12, 1e12))
+
+
+@given(NO_NAN | WHOLE, st.sampled_from([0, 2, 10, 50, 98, 100]))
+def test_is_the_percentile_of_numpy(values: np.ndarray, percent: int) -> None:
+    """Of floats and of whole numbers."""
+    assert percentile(values, percent) == np.percentile(values, percent)

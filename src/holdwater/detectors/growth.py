@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from holdwater.detectors.medians import median
+from holdwater.detectors.medians import median, percentile
 from holdwater.detectors.rise import Rise, goes_on, is_straight
 from holdwater.detectors.slope import Slope, blocks, fit_slope, spread_of_steps
 from holdwater.detectors.verdict import Rate
@@ -351,10 +351,10 @@ def _has_settled(rise: Rise, config: GrowthConfig) -> bool:
 
 def _comes_and_goes(floors: Floats, grain: float) -> bool:
     """Whether memory rises and falls again, at least three times, to about the same level."""
-    height = float(np.percentile(floors, 98) - np.percentile(floors, 2))
+    height = percentile(floors, 98) - percentile(floors, 2)
     if height < 4 * grain:
         return False
     smooth = np.array([part.min() for part in np.array_split(floors, min(len(floors), 512))])
-    middle = float(np.percentile(floors, 2)) + 0.5 * height
+    middle = percentile(floors, 2) + 0.5 * height
     falls = np.flatnonzero((smooth[:-1] > middle) & (smooth[1:] <= middle))
     return len(falls) >= 3

@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from holdwater.detectors.medians import median
+from holdwater.detectors.medians import median, percentile
 from holdwater.timeline.buckets import Floats, Integers
 
 MOST_CORRELATION = 0.995
@@ -225,7 +225,7 @@ def blocks(x: Floats, y: Floats, count: int, *, floor: bool) -> tuple[Floats, Fl
     read = widths > 0
     starts, widths = starts[read], widths[read]
     if floor:
-        each = max(int(np.percentile(widths, 10)), 1)
+        each = max(int(percentile(widths, 10)), 1)
         taken = starts[:, None] + (np.arange(each) + 0.5)[None, :] * (widths / each)[:, None]
         values = y[taken.astype(np.int64)].min(axis=1)
     else:
