@@ -14,7 +14,7 @@ from typing import Any
 from holdwater.attribution.site import LEAST_EXPLAINED
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.judge import Judgement
-from holdwater.observe.explainer import Explainer
+from holdwater.observe.explainer import Explainer, files_of
 from holdwater.probes.children import LOADER
 from holdwater.probes.outside import Outside
 from holdwater.process.channel import Channel
@@ -224,7 +224,7 @@ class Questions:
         """Read what the process has answered; return whether there is more evidence than before."""
         answered = self._channel.get("answered")
         fresh = sorted(
-            (path for path in self._folder.glob("answer-*.json") if path.name not in self._answers),
+            (path for path in files_of(self._folder, "answer") if path.name not in self._answers),
             key=lambda path: int(path.stem.split("-")[1]),
         )
         for path in fresh:
