@@ -4,6 +4,7 @@ Separate from the command because it needs numpy: it is imported while the scrip
 """
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,7 +32,7 @@ SHORTEST, LONGEST, SPACING = 0.05, 3.0, 1 / 400
 """Least and most seconds between two turns of the watcher, and their spacing as a part of the time passed."""
 
 EAGER = 0.005
-"""Seconds between two turns while an answer is expected soon."""
+"""Seconds between two looks at the channel while an answer is expected soon."""
 
 
 class ObservedRun:
@@ -76,7 +77,7 @@ class ObservedRun:
         }
         self.store = _begun(store, first_step, facts)
         self._record = Record(self.store, self.watcher)
-        self._began = time.perf_counter()
+        self._began, self._looked_at = time.perf_counter(), -math.inf
         self._began_at = (time.process_time(), read_resident())
         """The watcher's own processor time and memory when it began to watch."""
 
@@ -94,7 +95,11 @@ class ObservedRun:
         self.finish()
 
     def look(self) -> None:
-        """Take in what is new, while the script's process runs."""
+        """Take in what is new, while the script's process runs; only its answer, if that is expected sooner."""
+        now = time.perf_counter()
+        if self._expects_answer and now < self._looked_at + self._spacing:
+            return
+        self._looked_at = now
         self.watcher.turn()
         if self.channel.state == "ending":
             self.watcher.end()
@@ -162,9 +167,17 @@ class ObservedRun:
         """Seconds until the next look."""
         if self.channel.state == "ending":
             return 0.002
+        return EAGER if self._expects_answer else self._spacing
+
+    @property
+    def _expects_answer(self) -> bool:
+        """Whether the process will soon answer a question, and has not yet."""
         questions = self.watcher.questions
-        if questions is not None and questions.expecting:
-            return EAGER
+        return questions is not None and questions.expecting and self.channel.state != "ending"
+
+    @property
+    def _spacing(self) -> float:
+        """Seconds between two turns of the watcher."""
         elapsed = time.perf_counter() - self._began
         return min(max(elapsed * SPACING, SHORTEST), LONGEST)
 
