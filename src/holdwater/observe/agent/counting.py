@@ -136,7 +136,7 @@ class Counting:
         Args:
             experiment: Whether it would only precede an experiment.
         """
-        return (experiment and self.made >= ENOUGH) or self._clock() - self._ended < JUST_NOW
+        return self.made >= ENOUGH if experiment else self._clock() - self._ended < JUST_NOW
 
     def is_old(self, step: int) -> bool:
         """Whether the newest count is too old to be compared with.
