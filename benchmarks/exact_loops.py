@@ -2,6 +2,8 @@
 
 Each script of `programs/loops` prints every loss and what it has learned, to the bit. A loop is exact if it prints
 the same from several processes; otherwise its process must not have been replaced, and the reason been said.
+`--fresh` runs those of `programs/fresh_loops` instead, each with state in another place. They were written from the
+documentation alone; what was found when they were first run is in `programs/fresh_loops/README.md`.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from recording import Bar, record
 
 PROGRAM = str(Path(sys.executable).with_name("holdwater"))
 LOOPS = Path(__file__).parent / "programs" / "loops"
+FRESH = Path(__file__).parent / "programs" / "fresh_loops"
 EVERY = 7
 """Steps between two replacements."""
 REFUSED = "is not replaced by a fresh one: "
@@ -52,7 +55,8 @@ def supervised(script: Path, place: Path, dice: random.Random) -> tuple[list[str
     errors = place / "errors.txt"
     lines, killed, after = [], False, dice.randrange(2, 28)
     with errors.open("w", encoding="utf-8") as said, subprocess.Popen(
-        [PROGRAM, "run", *flags, str(script)], cwd=place, stdout=subprocess.PIPE, stderr=said, text=True
+        [PROGRAM, "run", *flags, str(script)],
+        cwd=place, env=environment(), stdout=subprocess.PIPE, stderr=said, text=True,
     ) as run:  # fmt: skip
         for line in run.stdout or ():
             lines.append(line)
@@ -65,14 +69,19 @@ def supervised(script: Path, place: Path, dice: random.Random) -> tuple[list[str
     return lines, errors.read_text(encoding="utf-8"), run.returncode, killed
 
 
+def environment() -> dict[str, str]:
+    """The environment of a loop: whatever its folder, it finds what the loops share."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join((str(LOOPS), os.environ.get("PYTHONPATH", "")))}
+
+
 def measure(script: Path, dice: random.Random) -> dict[str, Any]:
     """Run a loop alone and supervised, and compare what they print."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+    # each run has a folder of its own: some loops leave files
+    with tempfile.TemporaryDirectory() as alone, tempfile.TemporaryDirectory() as place:
         bare = subprocess.run(
-            [sys.executable, str(script)], cwd=place, capture_output=True, text=True, check=True
+            [sys.executable, str(script)], cwd=alone, env=environment(), capture_output=True, text=True, check=True
         ).stdout.splitlines(keepends=True)
-        lines, said, code, killed = supervised(script, place, dice)
+        lines, said, code, killed = supervised(script, Path(place), dice)
     reason = said.partition(REFUSED)[2].partition("\n")[0]
     replaced = "the process was replaced" in said or "is started again" in said
     same = code == 0 and set(lines) == set(bare) and lines[-1:] == bare[-1:]
@@ -86,21 +95,25 @@ def measure(script: Path, dice: random.Random) -> dict[str, Any]:
     return found
 
 
-def main(seed: int, only: list[str]) -> bool:
+def main(seed: int, only: list[str], *, fresh: bool) -> bool:
     """Measure, print and record."""
     dice = random.Random(seed)  # noqa: S311 - moments, not secrets
-    scripts = [path for path in sorted(LOOPS.glob("*.py")) if path.stem != "tiny"]
+    folder = FRESH if fresh else LOOPS
+    scripts = [path for path in sorted(folder.glob("*.py")) if path.stem != "tiny"]
     found = [measure(path, dice) for path in scripts if not only or path.stem in only]
     counts = {kind: sum(one["found"] == kind for one in found) for kind in ("exact", "refused", "inexact")}
     if only:
         return not counts["inexact"]
+    silent = Bar(str(counts["inexact"]), "none", counts["inexact"] == 0)
+    if fresh:
+        bars = {f"of {len(found)} loops with state in other places: inexact, and not refused by name": silent}
+        numbers = {"exact": counts["exact"], "refused": counts["refused"], "seed": seed, "loops": found}
+        return record("exact_fresh_loops", bars, by="benchmarks/exact_loops.py --fresh", **numbers)
     bars = {
         f"loops that are exact to the bit, replaced every {EVERY} steps and killed once": Bar(
             f"{counts['exact']} of {len(found)}", f"{LEAST} of 20", counts["exact"] >= LEAST
         ),
-        "loops that are inexact and were not refused by name": Bar(
-            str(counts["inexact"]), "none", counts["inexact"] == 0
-        ),
+        "loops that are inexact and were not refused by name": silent,
     }
     return record("exact_loops", bars, refused=counts["refused"], seed=seed, loops=found)
 
@@ -109,5 +122,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[], help="some loops, which are not recorded")
+    parser.add_argument("--fresh", action="store_true", help="the loops with state in other places")
     options = parser.parse_args()
-    sys.exit(not main(options.seed, options.only))
+    sys.exit(not main(options.seed, options.only, fresh=options.fresh))

@@ -1,0 +1,23 @@
+"""The normalisation stops to follow the data after a while."""
+
+import torch
+from torch import nn
+
+import holdwater
+from tiny import data, final, network, show
+
+inputs, targets = data()
+model = network()
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+holdwater.resumable("model", model)
+holdwater.resumable("optimizer", optimizer)
+for step in holdwater.steps(60):
+    chosen = torch.randint(0, len(inputs), (8,))
+    if step == 20:
+        model[1].eval()
+    loss = nn.functional.mse_loss(model(inputs[chosen]), targets[chosen])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    show(loss)
+final(model)

@@ -1,0 +1,1 @@
+"""What the loops keep in files of their own."""
