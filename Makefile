@@ -34,10 +34,11 @@ format: $(READY)  ## Let ruff format the code and fix what it can
 bench: $(READY)  ## Run every benchmark and write its numbers to benchmarks/results/
 	$(BIN)/python benchmarks/run_all.py
 
+CUDA_TORCH = torch>=2.9
 cuda-build:  ## PyTorch as the registry gives it, in an environment of its own: is a script as bare? Several GB
 	$(PYTHON) -m venv .venv-cuda
 	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= .venv-cuda/bin/pip install --disable-pip-version-check --quiet \
-	--index-url https://pypi.org/simple "torch>=2.9" safetensors memray
+	--index-url https://pypi.org/simple "$(CUDA_TORCH)" safetensors memray
 	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= .venv-cuda/bin/pip install --disable-pip-version-check --quiet \
 	--index-url https://pypi.org/simple --editable .
 	.venv-cuda/bin/python benchmarks/cuda_build.py

@@ -2,8 +2,8 @@
 
 Each script of `programs/loops` prints every loss and what it has learned, to the bit. A loop is exact if it prints
 the same from several processes; otherwise its process must not have been replaced, and the reason been said.
-`--fresh` runs those of `programs/fresh_loops` instead, each with state in another place. They were written from the
-documentation alone; what was found when they were first run is in `programs/fresh_loops/README.md`.
+`--fresh` runs those of `programs/fresh_loops` instead, each with state in another place. They were written from
+the documentation alone; what was found when they were first run is in `programs/fresh_loops/README.md`.
 """
 
 import argparse
