@@ -7,6 +7,7 @@ the documentation alone; what was found when they were first run is in `programs
 """
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -106,8 +107,12 @@ def main(seed: int, only: list[str], *, fresh: bool) -> bool:
         return not counts["inexact"]
     silent = Bar(str(counts["inexact"]), "none", counts["inexact"] == 0)
     if fresh:
-        bars = {f"of {len(found)} loops with state in other places: inexact, and not refused by name": silent}
+        first = json.loads((FRESH / "first_sight.json").read_text(encoding="utf-8"))
+        then = sum(one["found"] == "inexact" for one in first["loops"].values())
+        what = f"of {len(found)} loops with state in other places: inexact, and not refused by name"
+        bars = {f"{what}, at first sight": Bar(str(then), "none", then == 0), f"{what}, since then": silent}
         numbers = {"exact": counts["exact"], "refused": counts["refused"], "seed": seed, "loops": found}
+        numbers["first_sight"] = first
         return record("exact_fresh_loops", bars, by="benchmarks/exact_loops.py --fresh", **numbers)
     bars = {
         f"loops that are exact to the bit, replaced every {EVERY} steps and killed once": Bar(
