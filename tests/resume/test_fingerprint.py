@@ -1,7 +1,9 @@
 """What variables hold is recorded leaf by leaf; nothing of the user's is called."""
 
 import array
+import concurrent.futures
 import contextlib
+import contextvars
 import csv
 import functools
 import hashlib
@@ -10,6 +12,10 @@ import itertools
 import multiprocessing
 import random
 import sqlite3
+import subprocess
+import sys
+import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from decimal import Decimal
@@ -105,6 +111,23 @@ def hooked() -> torch.nn.Linear:
     return module
 
 
+class Key:
+    """A key of a dictionary."""
+
+
+def add_to_first(counts: dict[Key, int]) -> None:
+    """Add to what the first key leads to."""
+    counts[next(iter(counts))] += 1
+
+
+def done(result: object) -> concurrent.futures.Future[object]:
+    """What a thread has computed."""
+    future: concurrent.futures.Future[object] = concurrent.futures.Future()
+    future.set_result(result)
+    return future
+
+
+VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("VARIABLE", default=1)
 CHANGES: dict[str, tuple[Any, Any, str]] = {
     "an item": ([1, {"a": [2]}], lambda it: it[1]["a"].append(3), "it[1]['a']"),
     "a deque": (deque([1]), lambda it: it.append(2), "it"),
@@ -128,6 +151,18 @@ CHANGES: dict[str, tuple[Any, Any, str]] = {
     "a default of a function": (noted, lambda it: it(1), "it.__kwdefaults__['seen']"),
     "a hook's variable": (hooked(), lambda it: it(torch.ones(2, 1)), "it._forward_hooks[0].seen"),
     "a generator that has drawn": (waiting(drawing(random.Random(1))), next, "it.gi_frame"),  # noqa: S311
+    "a context variable": (VARIABLE, lambda it: it.set(2), "it.get()"),
+    "a value of a thread": (threading.local(), lambda it: setattr(it, "rate", 2), "it.rate"),
+    "a weak dictionary": (
+        weakref.WeakKeyDictionary({Thing: 1, Hostile: 1}),
+        lambda it: it.update({Thing: 2}),
+        "it.data[a ReferenceType, 0]",
+    ),
+    "the first of two keys of a type": (dict.fromkeys((Key(), Key()), 1), add_to_first, "it[a Key, 0]"),
+    "the result of a thread": ([done(1)], lambda it: it.__setitem__(0, done(2)), "it[0].result()"),
+    "spawned seeds": (np.random.SeedSequence(1), lambda it: it.spawn(1), "it"),
+    "a generator that spawned": (np.random.default_rng(1), lambda it: it.spawn(1), "it"),
+    "an attribute of a tensor": (torch.zeros(1), lambda it: setattr(it, "age", 1), "it.age"),
     "a frozen parameter": (torch.nn.Linear(1, 1), lambda it: it.requires_grad_(requires_grad=False), "it.weight"),
 }
 
@@ -152,6 +187,23 @@ class TestChanges:
     def test_an_iterator_written_in_c_is_like_no_other(self, made: object) -> None:
         """Where it is cannot be known."""
         assert leaves_of(made) != leaves_of(made)
+
+    def test_a_program_that_answers_is_like_no_other(self) -> None:
+        """What it knows cannot be seen; one that is only written to, or has ended, is not asked."""
+        command = [sys.executable, "-c", "input()"]
+        for answers in (True, False):
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE if answers else subprocess.DEVNULL}
+            with subprocess.Popen(command, **pipes) as program:  # type: ignore[call-overload]
+                assert (leaves_of(program) != leaves_of(program)) is answers
+                program.communicate(b"1\n")
+                assert leaves_of(program) == leaves_of(program)
+
+    def test_a_pipe_from_another_process_is_like_no_other(self) -> None:
+        """As an iterator; its other end, which is only written to, is followed no further."""
+        receiving, sending = multiprocessing.Pipe(duplex=False)
+        with receiving, sending:
+            assert leaves_of(receiving) != leaves_of(receiving)
+            assert leaves_of(sending) == leaves_of(sending)
 
     def test_the_position_in_a_file_that_is_read(self) -> None:
         """Also where all of it was read into memory at once."""

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from holdwater.resume.fingerprint import PLAIN, WITH_ITEMS, compared, in_any_order, is_users, isinstance_exactly
+from holdwater.resume.fingerprint import WITH_ITEMS, compared, in_any_order
+from holdwater.resume.introspection import PLAIN, is_users, isinstance_exactly
 from holdwater.signal_errors import suppressed
 
 KINDS = (np.float32, np.float64, np.int32, np.int64)

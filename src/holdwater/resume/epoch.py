@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from holdwater.random_states import RandomStates
 from holdwater.resume.draws import Draws
-from holdwater.resume.fingerprint import Fingerprint, Leaves, attributes_of, inputs_of
+from holdwater.resume.fingerprint import Fingerprint, Leaves, inputs_of
+from holdwater.resume.introspection import attributes_of
 from holdwater.resume.state_codec import set_state, state_of
 from holdwater.resume.unregistered import kept_with
 

@@ -10,7 +10,6 @@ import io
 import logging
 import random
 import struct
-import sys
 import types
 import zlib
 from collections import deque
@@ -21,7 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdwater.resume.native_objects import CACHED, is_native_iterator, native_state
+from holdwater.resume.attached import is_of_the_users, on_tensor
+from holdwater.resume.introspection import PLAIN, attributes_of, in_cell, is_users, isinstance_exactly
+from holdwater.resume.native_objects import CACHED, hidden_parts, is_native_iterator, native_state
 from holdwater.signal_errors import not_the_scripts
 
 MOST = 200_000
@@ -38,13 +39,14 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 """Functions of a module, called before and after it."""
 MODULE_PARTS = frozenset(vars(torch.nn.Module())) - {"training"}
 """What every module has; its parameters, buffers and children are followed apart."""
+LAYERS = "torch.nn.modules."
+"""Modules set by numbers, such as the share of a dropout; whole ones are sizes, which lazy modules find out."""
 WITHOUT_STATE = frozenset((
     "tqdm", "logging", "rich", "wandb", "tensorboard", "matplotlib", "threading", "_thread", "multiprocessing",
     "concurrent", "asyncio", "socket", "subprocess", "weakref", "tempfile", "pathlib", "argparse", "holdwater",
     "pprint", "datetime", "re", "typing", "abc",
 ))  # fmt: skip
 """Packages whose objects hold nothing that a result follows from: progress bars, loggers, locks, paths."""
-PLAIN = (bool, int, float, complex, str, bytes, type(None), range, slice, torch.dtype, torch.device, torch.Size)
 WITH_ITEMS = frozenset(("dict", "list", "tuple", "deque", "OrderedDict", "defaultdict", "Counter"))
 """Containers whose items are recorded apart."""
 ITERATORS = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
@@ -95,7 +97,7 @@ class Fingerprint:
         """What an object is by itself, and its parts."""
         kind = type(value)
         if issubclass(kind, Tensor):
-            return self._tensor(value), ()
+            return self._tensor(value), on_tensor(value)
         if issubclass(kind, np.ndarray):
             return self._array(value), ()
         if issubclass(kind, dict | list | tuple | set | frozenset | deque):
@@ -172,9 +174,9 @@ def generator_state(value: object) -> object:
     if issubclass(kind, torch.Generator):
         return zlib.crc32(value.get_state().numpy())  # type: ignore[attr-defined]
     if issubclass(kind, np.random.Generator):
-        return repr(value.bit_generator.state)  # type: ignore[attr-defined]
+        return _with_spawned(value.bit_generator)  # type: ignore[attr-defined]
     if issubclass(kind, np.random.BitGenerator):
-        return repr(value.state)  # type: ignore[attr-defined]
+        return _with_spawned(value)
     if issubclass(kind, np.random.RandomState):
         return repr(value.get_state(legacy=False))  # type: ignore[attr-defined]
     own = issubclass(kind, random.Random) and not issubclass(kind, random.SystemRandom)  # noqa: S311 - no secret
@@ -183,18 +185,29 @@ def generator_state(value: object) -> object:
     return None
 
 
-def isinstance_exactly(value: object, kinds: tuple[type, ...]) -> bool:
-    """Whether a value has exactly one of these types: `isinstance` asks the object itself, which may raise.
+def _with_spawned(bits: Any) -> object:  # noqa: ANN401 - a bit generator
+    """The state of a generator of NumPy, and how many others it has spawned, if it has."""
+    spawned = spawned_by(bits)
+    return (spawned, repr(bits.state)) if spawned else repr(bits.state)
+
+
+def spawned_by(bits: Any) -> int:  # noqa: ANN401 - a bit generator
+    """How many generators have been spawned from one of NumPy's: its state does not say so.
 
     Args:
-        value: Anything.
-        kinds: The types.
+        bits: The bit generator.
     """
-    return any(type(value) is kind for kind in kinds)
+    return int(getattr(getattr(bits, "seed_seq", None), "n_children_spawned", 0))
 
 
 def _parts(value: Any) -> Iterable[tuple[str, object]]:  # noqa: ANN401 - anything
     """What an object leads to."""
+    hidden = hidden_parts(value)
+    return _by_kind(value) if hidden is None else hidden
+
+
+def _by_kind(value: Any) -> Iterable[tuple[str, object]]:  # noqa: ANN401 - anything
+    """What an object leads to, by its type."""
     kind = type(value)
     if issubclass(kind, types.FunctionType):
         return _closure(value)
@@ -224,7 +237,7 @@ def _container(value: Any) -> tuple[object, Iterable[tuple[str, object]]]:  # no
     """The length and the items of a container."""
     kind = type(value)
     if issubclass(kind, dict):
-        items, named = list(dict.values(value)), list(map(_short, dict.keys(value)))
+        items, named = list(dict.values(value)), _named(dict.keys(value))
     elif issubclass(kind, set | frozenset):
         return in_any_order(value), ()
     else:
@@ -232,6 +245,12 @@ def _container(value: Any) -> tuple[object, Iterable[tuple[str, object]]]:  # no
         named = [f"[{index}]" for index in range(min(len(items), LONG))]
     whole = hash(tuple(map(id, items))) if len(items) > LONG else 0
     return (len(items), whole), zip(named[:LONG], items, strict=False)
+
+
+def _named(keys: Iterable[object]) -> list[str]:
+    """The keys of a dictionary, for a path: an object by its type and its place."""
+    plain = ((key, isinstance_exactly(key, PLAIN)) for key in keys)
+    return [_short(key) if short else f"[{_short(key)[1:-1]}, {at}]" for at, (key, short) in enumerate(plain)]
 
 
 def in_any_order(items: Any) -> tuple[int, int]:  # noqa: ANN401 - any container
@@ -251,32 +270,28 @@ def _short(key: object) -> str:
 def _closure(function: types.FunctionType) -> Iterator[tuple[str, object]]:
     """The variables that a function closes over, its defaults, and the attributes of a user's."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        yield from ((f".{name}", part) for part in _in_cell(cell))
+        yield from ((f".{name}", part) for part in in_cell(cell))
     yield ".__defaults__", function.__defaults__
     yield ".__kwdefaults__", function.__kwdefaults__
     if is_users(function):
         yield from ((f".{name}", part) for name, part in attributes_of(function).items())
 
 
-def _in_cell(cell: types.CellType) -> tuple[object, ...]:
-    """What a variable holds that several functions share; nothing if it is not set."""
-    try:
-        return (cell.cell_contents,)
-    except not_the_scripts(ValueError):
-        return ()
-
-
 def _module(module: torch.nn.Module) -> Iterator[tuple[str, object]]:
-    """Parameters, buffers, children and the user's hooks of a module, and the attributes of a user's class."""
+    """Parameters, buffers, children, hooks and attributes of a module; of torch's own only the plain ones."""
     parts = vars(module)
     for group in HOOKS:
         for number, hook in enumerate(parts.get(group, {}).values()):
-            if type(hook) is not types.FunctionType or is_users(hook):
+            if is_of_the_users(hook):
                 yield f".{group}[{number}]", hook
     for group in ("_parameters", "_buffers", "_modules"):
         yield from ((f".{name}", part) for name, part in parts.get(group, {}).items())
-    if not type(module).__module__.startswith("torch."):
-        yield from ((f".{name}", part) for name, part in parts.items() if name not in MODULE_PARTS)
+    home = type(module).__module__
+    layer, library = home.startswith(LAYERS), home.startswith("torch.")
+    for name, part in parts.items():
+        setting = layer and type(part) in {float, bool} and name != "training"  # modes are kept with the weights
+        if name not in MODULE_PARTS and (setting or not library):
+            yield f".{name}", part
 
 
 def _moved(generator: Any) -> object:  # noqa: ANN401 - mypy knows no attribute of a generator's
@@ -291,7 +306,7 @@ def _suspended(generator: Any) -> Iterator[tuple[str, object]]:  # noqa: ANN401 
         return  # those of a frame that is executed are recorded apart
     for number, part in enumerate(gc.get_referents(generator)):
         if type(part) is not types.CodeType:
-            parts = _in_cell(part) if type(part) is types.CellType else (part,)
+            parts = in_cell(part) if type(part) is types.CellType else (part,)
             yield from ((f".gi_frame[{number}]", one) for one in parts)
 
 
@@ -310,29 +325,6 @@ def _is_without_state(value: object) -> bool:
     if module == "multiprocessing.sharedctypes":  # a number that processes share
         return False
     return module.partition(".")[0] in WITHOUT_STATE or module.startswith("torch.utils.tensorboard")
-
-
-def is_users(thing: type | types.FunctionType) -> bool:
-    """Whether a class or a function is the user's own: its module is not an installed one.
-
-    Args:
-        thing: The class or the function.
-    """
-    module = sys.modules.get(thing.__module__ or "")
-    file = getattr(module, "__file__", None)
-    return thing.__module__ == "__main__" or (isinstance(file, str) and is_users_file(file))
-
-
-@functools.lru_cache(maxsize=4096)
-def is_users_file(file: str) -> bool:
-    """Whether a file is the user's own: not installed, and not of Python or of holdwater.
-
-    Args:
-        file: Its path.
-    """
-    ours, standard = __file__.rpartition("/resume/")[0], logging.__file__.rpartition("/logging/")[0]
-    installed = any(part in file for part in ("site-packages", "dist-packages"))
-    return not (installed or file.startswith((ours + "/", standard + "/", "<frozen")))
 
 
 def _class_parts(kind: type) -> Iterator[tuple[str, object]]:
@@ -354,16 +346,3 @@ def _attributes(value: object) -> Iterator[tuple[str, object]]:
                 continue
     if is_users(kind):
         yield ".__class__", kind
-
-
-def attributes_of(value: object) -> dict[str, object]:
-    """The `__dict__` of an object, without calling anything of its class.
-
-    Args:
-        value: Anything.
-    """
-    try:
-        found = object.__getattribute__(value, "__dict__")
-    except not_the_scripts(AttributeError, TypeError):
-        return {}
-    return dict(found) if type(found) is dict else {}

@@ -1,20 +1,28 @@
-"""What an object written in C holds, as a value to compare: no attribute leads to its content.
+"""What an object holds to which no attribute leads, as a value to compare, or as parts to follow.
 
-Buffers, decimals, positions in files, caches of functions, databases and hashes.
+Buffers, decimals, positions in files, caches of functions, databases and hashes; context variables, values of a
+thread, weak dictionaries, results that a thread computes, and programs that answer.
 """
 
 import array
+import concurrent.futures
+import contextvars
 import ctypes
 import functools
 import io
+import subprocess
+import threading
 import types
+import weakref
 import zlib
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
 from holdwater.signal_errors import not_the_scripts
 
 BUFFERS = (bytearray, memoryview, array.array, ctypes._SimpleCData.__mro__[1])  # noqa: SLF001 - it has no public name
+WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 CACHED = type(functools.lru_cache(len))
 
 
@@ -34,9 +42,20 @@ def native_state(value: Any) -> object:  # noqa: ANN401 - anything
             return _file_state(value)
         if kind is CACHED:
             return value.cache_info().misses
-        return _named_state(value)
+        return object() if _answers(value) else _named_state(value)
     except not_the_scripts(Exception):  # closed, released, of another thread
         return object()
+
+
+def _answers(value: Any) -> bool:  # noqa: ANN401 - anything
+    """Whether another process answers through an object: what that knows cannot be seen."""
+    kind = type(value)
+    if issubclass(kind, subprocess.Popen):
+        return value.stdout is not None and value.returncode is None
+    names = {f"{base.__module__}.{base.__name__}" for base in kind.__mro__}
+    if "multiprocessing.connection.Connection" in names:
+        return bool(value.readable and not value.closed)
+    return "multiprocessing.managers.BaseProxy" in names
 
 
 def _file_state(file: Any) -> object:  # noqa: ANN401 - a file of any kind
@@ -58,8 +77,28 @@ def _named_state(value: Any) -> object:  # noqa: ANN401 - anything
         return value.total_changes
     if name == "_hashlib.HASH":
         return value.digest()
+    if name == "numpy.random.bit_generator.SeedSequence":
+        return repr(value.state)
     if name == "_queue.SimpleQueue":
         return 0 if value.empty() else object()
+    return None
+
+
+def hidden_parts(value: Any) -> Iterable[tuple[str, object]] | None:  # noqa: ANN401 - anything
+    """What an object leads to by other ways than attributes; None for any object that is not of these kinds.
+
+    Args:
+        value: Anything.
+    """
+    kind = type(value)
+    if kind is contextvars.ContextVar:
+        return ((".get()", value.get(None)),)
+    if kind is threading.local:
+        return [(f".{name}", part) for name, part in vars(value).items()]
+    if kind in WEAK:
+        return ((".data", value.data),)
+    if issubclass(kind, concurrent.futures.Future):
+        return ((".result()", value._result if value._state == "FINISHED" else object()),)  # noqa: SLF001
     return None
 
 

@@ -16,10 +16,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
+from holdwater.resume.attached import global_hooks, has_state_of_its_own, on_registered, settings
 from holdwater.resume.covered import contents, has_own_state, is_covered
-from holdwater.resume.fingerprint import Fingerprint, Leaves, attributes_of, is_users_file
+from holdwater.resume.fingerprint import Fingerprint, Leaves, spawned_by
+from holdwater.resume.introspection import attributes_of, is_users_file
 from holdwater.resume.live_variables import gathers, global_names, live_names, loop_index, without_added_to
 from holdwater.resume.state_codec import state_of
 
@@ -41,9 +44,9 @@ class Unregistered:
             beside: Objects that are kept with a registered one.
         """
         self._things, self._unneeded, self._beside = things, unneeded, beside
-        self._own = {name: thing for name, thing in things.items() if has_own_state(thing)}
+        self._own = {name: one for name, one in things.items() if has_own_state(one) or has_state_of_its_own(one)}
         """The registered objects of the user's classes: a state of his making may leave something out."""
-        self._clocks, self._environment = _clocks(), list(os.environ)
+        self._clocks, self._environment, self._settings = _clocks(), list(os.environ), settings().keys()
         frames = _users_frames()
         self._in_loop = self._take(frames, leaves_loop=False)
         self._after_loop = self._take(frames, leaves_loop=True)
@@ -67,7 +70,7 @@ class Unregistered:
         """
         for name, thing in self._things.items():
             if structure(thing) != self._structures[name]:
-                return f"{name} has other parameters than when the loop began"
+                return f"{name} has {_new_parts(thing)} than when the loop began"
         frames = _users_frames()
         counted = None if leaves_loop or not frames else _counts_beside(loop, frames[0]) or _gathered()
         if counted is not None:
@@ -89,9 +92,9 @@ class Unregistered:
                 continue
             owner = self._owner(path)
             if owner is None:
-                return needs(path)
+                return set_in_loop(path) if path in self._settings else needs(path, self._things)
             if owner not in kept:
-                kept[owner] = contents(state_of(self._own[owner], owner))
+                kept[owner] = contents(_of_the_users_making(state_of(self._own[owner], owner)))
             if new is not _ABSENT and not is_covered(new, kept[owner]):
                 return left_out(path, owner)
         return None
@@ -100,11 +103,15 @@ class Unregistered:
         """Record all variables that are still needed, and the registered objects of the user's classes."""
         whole = [thing for name, thing in self._things.items() if name not in self._own]
         excluded = [part for thing in (*whole, *self._beside) for part in kept_with(thing)]
+        for thing in self._own.values():
+            if isinstance(thing, torch.optim.Optimizer):  # what torch keeps of it
+                excluded += [thing.state, thing.param_groups, thing.defaults]
         roots = _roots(frames, leaves_loop=leaves_loop)
         others = {
             f"the variable {name}" if self._own.get(name, value) is not value else name: value
             for name, value in roots.items()
         }
+        others = on_registered(self._things) | others | global_hooks() | settings()
         others["os.environ"] = {name: os.environ.get(name) for name in self._environment}  # not those of imports
         return Fingerprint(excluded).take(self._own | others)
 
@@ -112,13 +119,39 @@ class Unregistered:
 _ABSENT = object()
 
 
-def needs(path: str) -> str:
+def _new_parts(thing: object) -> str:
+    """What of a registered object must be as it was when the loop began, and is not."""
+    return "spawned more generators" if isinstance(thing, np.random.Generator) else "other parameters"
+
+
+def set_in_loop(path: str) -> str:
+    """Why the script is not started again: its loop has changed a setting of the process.
+
+    Args:
+        path: How the setting is read.
+    """
+    return (
+        f"{path} has changed since the loop began, and a fresh process would begin with what was set before it; "
+        f"set it before the loop, or write holdwater.resumable({path!r}, None) if results do not follow from it"
+    )
+
+
+def _of_the_users_making(state: object) -> object:
+    """A state without what every optimizer's holds: numbers in it are equal to others by chance."""
+    if isinstance(state, dict) and {"state", "param_groups"} <= state.keys():
+        return {name: part for name, part in state.items() if name not in {"state", "param_groups"}}
+    return state
+
+
+def needs(path: str, registered: Mapping[str, object]) -> str:
     """Why the script is not started again: a part of it is not registered.
 
     Args:
         path: Of the part.
+        registered: The registered objects, by name; an object may carry what its state does not hold.
     """
     root = path.partition(".")[0].partition("[")[0]
+    root = path if root in registered else root
     return (
         f"{path} has changed since the loop began, and is not registered; register it with "
         f"holdwater.resumable (a number in a dictionary), or write holdwater.resumable({root!r}, None) if a fresh "
@@ -154,6 +187,8 @@ def structure(thing: object) -> object:
         return [(name, tuple(part.shape)) for name, part in thing.named_parameters() if _has_shape(part)]
     if isinstance(thing, torch.optim.Optimizer):
         return [len(group["params"]) for group in thing.param_groups]
+    if isinstance(thing, np.random.Generator):
+        return spawned_by(thing.bit_generator)
     return None
 
 
