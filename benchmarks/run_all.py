@@ -48,7 +48,10 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
         *map(_script, ("simulation", "forecasts", "run_cost", "real_programs", "real_cost", "flat_run", "speed")),
         *map(_script, ("guard_cost", "count_cost", "million_steps", "kill_and_resume", "survival", "recycling")),
         *map(_script, ("out_of_memory", "soak", "soak_faults", "ladder", "leaves_nothing", "tuning_masters")),
-        *map(_script, ("exact_loops", "vision_cache", "picture_story", "mixed_pictures")),
+        *map(
+            _script, ("exact_loops", "diverging", "demo_time", "vision_cache", "picture_story", "mixed_pictures")
+        ),
+        _script("exact_loops", "--fresh")._replace(result="exact_fresh_loops"),
         _script("auto_find_batch_size")._replace(package="accelerate"),
         _script("cuda_build")._replace(package="nvidia"),  # comes with a build for CUDA: `make cuda-build`
         _script("start_up", "--against", BEFORE_THE_PACKAGES),
