@@ -242,6 +242,18 @@ class TestChanges:
 
             assert leaves_of(base) != before
 
+    def test_a_database_that_an_earlier_process_has_changed(self, tmp_path: Path) -> None:
+        """What it holds must be the same in each process; that it was opened again is no change."""
+        with contextlib.closing(sqlite3.connect(tmp_path / "rows.db")) as base:
+            base.execute("create table seen (number int)")
+            before = inputs_of(leaves_of(base))
+        with contextlib.closing(sqlite3.connect(tmp_path / "rows.db")) as base:
+            again = other_input(before, leaves_of(base))
+            base.execute("insert into seen values (1)")
+            base.commit()
+
+            assert (again, other_input(before, leaves_of(base))) == (None, "it")
+
     def test_of_what_is_kept_otherwise_is_not(self) -> None:
         """Nor of what only leads through it."""
         kept = {"rows": [1]}

@@ -143,18 +143,23 @@ class Fingerprint:
 
 
 def inputs_of(leaves: Leaves) -> dict[str, int]:
-    """The tensors and arrays among what was recorded, as checksums: the data that a script makes before its loop.
+    """The tensors, arrays and databases that were recorded, as checksums: what a script makes before its loop.
 
     Args:
         leaves: As recorded.
     """
-    kinds = {"Tensor", "Parameter", "ndarray"}
-    arrays = {path: leaf for path, leaf in leaves.items() if isinstance(leaf, tuple) and leaf[0] in kinds}
-    return {path: zlib.crc32(repr(leaf).encode()) for path, leaf in arrays.items()}
+    arrays, database = {"Tensor", "Parameter", "ndarray"}, "Connection"
+    found = {}
+    for path, leaf in leaves.items():
+        if isinstance(leaf, tuple) and leaf[0] in arrays:
+            found[path] = zlib.crc32(repr(leaf).encode())
+        elif isinstance(leaf, tuple) and leaf[0] == database and isinstance(leaf[1], tuple):
+            found[path] = zlib.crc32(repr(leaf[1][-1]).encode())  # what it holds, whoever has written it
+    return found
 
 
 def other_input(before: Mapping[str, int], leaves: Leaves) -> str | None:
-    """The first of the tensors and arrays that differs from that of an earlier process; None if all agree.
+    """The first of these that differs from that of an earlier process; None if all agree.
 
     Args:
         before: As checksums.

@@ -23,6 +23,8 @@ from holdwater.signal_errors import not_the_scripts
 
 BUFFERS = (bytearray, memoryview, array.array, ctypes._SimpleCData.__mro__[1])  # noqa: SLF001 - it has no public name
 WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
+LARGEST = 64 << 20
+"""Bytes of a database that is read in whole."""
 CACHED = type(functools.lru_cache(len))
 
 
@@ -58,6 +60,15 @@ def _answers(value: Any) -> bool:  # noqa: ANN401 - anything
     return "multiprocessing.managers.BaseProxy" in names
 
 
+def _database(connection: Any) -> object:  # noqa: ANN401 - its module may not be imported
+    """How much a connection has changed, and what the database holds if it is not too large."""
+    cursor = connection.cursor()
+    cursor.row_factory = None  # a function of the user's
+    pages, size = (cursor.execute(f"pragma {what}").fetchone()[0] for what in ("page_count", "page_size"))
+    content = zlib.crc32(connection.serialize()) if pages * size <= LARGEST else None
+    return (connection.total_changes, content)
+
+
 def _file_state(file: Any) -> object:  # noqa: ANN401 - a file of any kind
     """The position in a file that is read, and what a file in memory holds; None for any other."""
     kind = type(file)
@@ -74,7 +85,7 @@ def _named_state(value: Any) -> object:  # noqa: ANN401 - anything
     kind = type(value)
     name = f"{kind.__module__}.{kind.__name__}"
     if name == "sqlite3.Connection":
-        return value.total_changes
+        return _database(value)
     if name == "_hashlib.HASH":
         return value.digest()
     if name == "numpy.random.bit_generator.SeedSequence":

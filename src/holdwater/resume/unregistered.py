@@ -54,8 +54,13 @@ class Unregistered:
 
     @property
     def leaves(self) -> Leaves:
-        """What was recorded when the loop began, without what is registered."""
-        return {path: leaf for path, leaf in self._in_loop.items() if self._owner(path) is None}
+        """What was recorded when the loop began, without what is registered or not needed."""
+        left_out = {*self._own, *self._unneeded}
+        return {
+            path: leaf
+            for path, leaf in self._in_loop.items()
+            if not any(_leads_to(name, path) for name in left_out)
+        }
 
     def _owner(self, path: str) -> str | None:
         """The registered object of a user's class to which a part belongs."""
