@@ -127,6 +127,7 @@ def done(result: object) -> concurrent.futures.Future[object]:
     return future
 
 
+SEEN = [0]
 VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("VARIABLE", default=1)
 CHANGES: dict[str, tuple[Any, Any, str]] = {
     "an item": ([1, {"a": [2]}], lambda it: it[1]["a"].append(3), "it[1]['a']"),
@@ -163,6 +164,7 @@ CHANGES: dict[str, tuple[Any, Any, str]] = {
     "spawned seeds": (np.random.SeedSequence(1), lambda it: it.spawn(1), "it"),
     "a generator that spawned": (np.random.default_rng(1), lambda it: it.spawn(1), "it"),
     "an attribute of a tensor": (torch.zeros(1), lambda it: setattr(it, "age", 1), "it.age"),
+    "a global variable that a function reads": ([lambda: SEEN[0]], lambda _: SEEN.append(1), f"{__name__}.SEEN"),
     "a frozen parameter": (torch.nn.Linear(1, 1), lambda it: it.requires_grad_(requires_grad=False), "it.weight"),
 }
 

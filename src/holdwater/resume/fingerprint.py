@@ -22,6 +22,7 @@ from torch import Tensor
 
 from holdwater.resume.attached import is_of_the_users, on_tensor
 from holdwater.resume.introspection import PLAIN, attributes_of, in_cell, is_users, isinstance_exactly
+from holdwater.resume.live_variables import global_names, without_added_to
 from holdwater.resume.native_objects import CACHED, hidden_parts, is_native_iterator, native_state
 from holdwater.signal_errors import not_the_scripts
 
@@ -41,6 +42,8 @@ MODULE_PARTS = frozenset(vars(torch.nn.Module())) - {"training"}
 """What every module has; its parameters, buffers and children are followed apart."""
 LAYERS = "torch.nn.modules."
 """Modules set by numbers, such as the share of a dropout; whole ones are sizes, which lazy modules find out."""
+GLOBAL = "::"
+"""Precedes the path of a global variable that a function reads."""
 WITHOUT_STATE = frozenset((
     "tqdm", "logging", "rich", "wandb", "tensorboard", "matplotlib", "threading", "_thread", "multiprocessing",
     "concurrent", "asyncio", "socket", "subprocess", "weakref", "tempfile", "pathlib", "argparse", "holdwater",
@@ -89,7 +92,7 @@ class Fingerprint:
             self._alive.append(value)  # an identity is that of one object only as long as it lives
             leaf, parts = self._look(value)
             leaves[path] = (type(value).__qualname__, leaf)
-            waiting.extend((path + suffix, part) for suffix, part in parts)
+            waiting.extend((_joined(path, suffix), part) for suffix, part in parts)
         self._alive.clear()
         return leaves
 
@@ -140,6 +143,11 @@ class Fingerprint:
         """Whether so many more bytes are more than is read in whole."""
         self._bytes += size
         return self._bytes > WHOLE
+
+
+def _joined(path: str, suffix: str) -> str:
+    """The path of a part; a global variable has a path of its own."""
+    return suffix.removeprefix(GLOBAL) if suffix.startswith(GLOBAL) else path + suffix
 
 
 def inputs_of(leaves: Leaves) -> dict[str, int]:
@@ -273,13 +281,17 @@ def _short(key: object) -> str:
 
 
 def _closure(function: types.FunctionType) -> Iterator[tuple[str, object]]:
-    """The variables that a function closes over, its defaults, and the attributes of a user's."""
+    """What a function closes over, and its defaults; of a user's also attributes and the globals that it reads."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         yield from ((f".{name}", part) for part in in_cell(cell))
     yield ".__defaults__", function.__defaults__
     yield ".__kwdefaults__", function.__kwdefaults__
     if is_users(function):
         yield from ((f".{name}", part) for name, part in attributes_of(function).items())
+        home = "" if function.__module__ == "__main__" else f"{function.__module__}."
+        names = without_added_to(global_names(function.__code__), function.__globals__)
+        known = sorted(names & function.__globals__.keys())
+        yield from ((f"{GLOBAL}{home}{name}", function.__globals__[name]) for name in known)
 
 
 def _module(module: torch.nn.Module) -> Iterator[tuple[str, object]]:
