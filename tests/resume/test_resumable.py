@@ -33,9 +33,13 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def leave(*_: object) -> None:
+class LeftError(BaseException):
     """In place of the end of the process."""
-    raise sessions.GoOn
+
+
+def leave(*_: object) -> None:
+    """End the process."""
+    raise LeftError
 
 
 class Process:
@@ -82,7 +86,7 @@ class Process:
                 self.progress["sum"] += float(torch.rand(()))
                 made.append(step)
                 each(step)
-        except sessions.GoOn:
+        except LeftError:
             with lock.hold(Path(self.out)):  # the next process can have it at once
                 return [*made, -1]
         except SystemExit as stopped:

@@ -13,6 +13,11 @@ from holdwater.process.restart_context import RestartContext
 from holdwater.supervise.budget_callback import Ending
 from tests.stand_in_session import EndsAt, Session
 
+
+class LeftError(BaseException):
+    """In place of the end of a process."""
+
+
 NAME = "holdwater.frameworks.transformers.recycle"
 
 
@@ -107,14 +112,28 @@ class TestUnderASupervisor:
         assert callback._recycling.looks_after is session
 
     def test_another_process_goes_on_after_the_checkpoint(
-        self, trainer: Any, session: Session, supervised: Callable[..., Any], tmp_path: Path
+        self,
+        trainer: Any,
+        session: Session,
+        supervised: Callable[..., Any],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """The supervisor is told why."""
+        """The supervisor is told why; the process is left at once, whatever the script would catch."""
         callback = supervised(recycled=True)
+        left = []
 
-        with pytest.raises(trainer.sessions.GoOn):
+        def leave(_restart: object, step: int, channel: object) -> None:
+            """End the process."""
+            left.append((step, channel))
+            raise LeftError
+
+        monkeypatch.setattr(trainer, "leave_at_once", leave)
+
+        with pytest.raises(LeftError):
             train(callback, 10)
 
+        assert left == [(7, session.channel)]
         assert (session.steps, len(session.counted), session.channel["in_use"]) == (7, 7, 102)
         assert (tmp_path / "reason").read_text() == "memory is short"
 
@@ -143,3 +162,37 @@ class TestUnderASupervisor:
         assert train(callback, 7, most=7) == []
         callback.on_save(None, SimpleNamespace(global_step=7), None)
         assert len(session.counted) == 7
+
+
+RECYCLED = """
+import sys, types
+from types import SimpleNamespace
+sys.modules.setdefault("transformers", types.SimpleNamespace(TrainerCallback=object))
+import pathlib
+import torch
+from holdwater.frameworks.transformers.recycle import RecycleCallback
+
+done = pathlib.Path("step")
+state = SimpleNamespace(global_step=int(done.read_text()) if done.exists() else 0, max_steps=20)
+callback, control = RecycleCallback(), SimpleNamespace(should_save=False)
+try:
+    callback.on_train_begin(None, state, control)
+    while state.global_step < state.max_steps:
+        state.global_step += 1
+        callback.on_step_end(None, state, control)
+        if control.should_save:
+            done.write_text(str(state.global_step))
+            callback.on_save(None, state, control)
+except BaseException as error:
+    print("caught", type(error).__name__, flush=True)
+finally:
+    print("finally", state.global_step, flush=True)
+"""
+"""A trainer that calls the callback as Transformers' does, in a script that catches whatever is raised."""
+
+
+def test_a_process_that_is_replaced_runs_nothing_that_belongs_to_the_scripts_end(observe: Any) -> None:
+    """Its `except` and `finally` are run once, by the last process."""
+    done, verdict = observe(RECYCLED, "--supervise", "--reload-interval", "6", "--out", "run")
+
+    assert (done.returncode, done.stdout, verdict["processes"]) == (0, "finally 20\n", 4), done.stderr

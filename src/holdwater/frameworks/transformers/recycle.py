@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
-from holdwater.process.restart_context import RestartContext, reason_file
-from holdwater.signal_errors import not_the_scripts
+from holdwater.process.restart_context import RestartContext, leave_at_once, reason_file
+from holdwater.signal_errors import not_the_scripts, suppressed
 from holdwater.supervise.budget_callback import BudgetCallback, Ending
 from holdwater.supervise.replaceable_steps import go_on_from, replaceable_step
 
@@ -64,8 +64,10 @@ class RecycleCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """A checkpoint is complete: end this process if it was saved for that.
 
+        Where the run continues in a fresh process, the script is not unwound: its `except` and `finally` belong to
+        the end of the run.
+
         Raises:
-            GoOn: The run continues in a fresh process.
             SystemExit: The run stops, since its budget is spent; it can be resumed from the checkpoint.
         """
         del args, control, kwargs
@@ -76,9 +78,10 @@ class RecycleCallback(TrainerCallback):
         if not self._ending.recycled:
             sessions.say(f"stopped at step {state.global_step}: {self._ending.reason}")
             raise SystemExit(STOPPED)
-        reason_file(restart.channel_path).write_text(self._ending.reason, encoding="utf-8")
+        with suppressed(OSError):  # no space for it
+            reason_file(restart.channel_path).write_text(self._ending.reason, encoding="utf-8")
         session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
-        raise sessions.GoOn
+        leave_at_once(restart, session.steps, session.channel)
 
 
 def last_checkpoint(folder: str | Path) -> str | None:

@@ -11,10 +11,6 @@ class StopShort(BaseException):
     """Ends a script that has spent its memory budget, between two steps; no `except Exception` catches it."""
 
 
-class GoOn(BaseException):
-    """Ends a script whose run goes on in another process; no `except Exception` catches it."""
-
-
 def say(message: str) -> None:
     """Write a message to standard error."""
     write_line(f"holdwater: {message}")

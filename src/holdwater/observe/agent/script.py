@@ -15,8 +15,8 @@ from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
 from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.imports import Hook, after_import
-from holdwater.observe.agent.session import GoOn, Session, StopRun, StopShort
-from holdwater.process.restart_context import RestartContext, leave_at_once
+from holdwater.observe.agent.session import Session, StopRun, StopShort
+from holdwater.process.restart_context import RestartContext
 
 Attach = Callable[[Session, RestartContext | None], Mapping[str, Hook]]
 """Prepares a session for frameworks, and returns the hook for each module that the script may import."""
@@ -34,8 +34,6 @@ def run_words(attach: Attach) -> None:
     after_import(attach(session, restart))
     try:
         _run(words)
-    except GoOn:
-        pass
     except BaseException as error:
         _finish(session)
         if restart is not None:
@@ -47,9 +45,6 @@ def run_words(attach: Attach) -> None:
         raise
     else:
         _finish(session)
-        return
-    # here the exception holds the script's frames no more
-    leave_at_once(restart, session.steps, session.channel)
 
 
 def _note_shortage(session: Session, error: BaseException) -> None:

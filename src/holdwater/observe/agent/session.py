@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.observe.agent.answers import GRAIN, Answers
 from holdwater.observe.agent.counting import Counting, Purpose
-from holdwater.observe.agent.endings import GoOn, StopRun, StopShort, say
+from holdwater.observe.agent.endings import StopRun, StopShort, say
 from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.processes import named_processes
 from holdwater.observe.agent.readings import Readings
@@ -23,7 +23,7 @@ from holdwater.probes.record import LookRecord
 from holdwater.process.channel import Channel, Source
 from holdwater.signal_errors import is_the_scripts
 
-__all__ = ["GoOn", "Session", "StopRun", "StopShort", "begin", "current", "say", "step"]
+__all__ = ["Session", "StopRun", "StopShort", "begin", "current", "say", "step"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
