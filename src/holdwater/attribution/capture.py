@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from holdwater.deferred_signals import DeferredSignals
 from holdwater.signal_errors import not_the_scripts, suppressed
 
 MARK, EVENT_MARK = 1_234_577, 1_234_583
@@ -73,7 +74,8 @@ class Capture:
         """Import memray; return why that is not possible, None if it is."""
         used, state = "memray" in sys.modules, random.getstate()
         try:
-            import memray  # noqa: PLC0415 - an extra
+            with DeferredSignals():
+                import memray  # noqa: PLC0415 - an extra
         except ImportError:
             return "memray is not installed, so allocations were not recorded; write: pip install memray"
         finally:

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from holdwater.deferred_signals import DeferredSignals
 from holdwater.errors import CheckpointError, ConfigError
 from holdwater.exit_codes import STOPPED
 from holdwater.observe.agent import session as sessions
@@ -93,7 +94,9 @@ class Resumption:
         Raises:
             ConfigError: The name is taken, the loop has begun, or the object has no state that can be kept.
         """
-        from holdwater.resume.state_codec import state_of  # noqa: PLC0415 - imports torch
+        with DeferredSignals():  # they import torch; what the loop will need is loaded before its first step
+            from holdwater.resume import inputs, stored_states, unregistered  # noqa: F401, PLC0415
+            from holdwater.resume.state_codec import state_of  # noqa: PLC0415
 
         if name in self.things or not name:
             raise ConfigError(f"holdwater.resumable({name!r}, ...): the name is taken; give each its own")
@@ -148,7 +151,10 @@ class Resumption:
         found = [one for one in (self._in_memory.newest(sessions.say), self._durable.newest(sessions.say)) if one]
         newest = max(found, key=lambda one: one.step, default=None)
         if newest is not None:
-            self._restore(newest)
+            from holdwater.resume.stored_states import restore  # noqa: PLC0415 - imports torch
+
+            for remark in restore(self.things, newest):
+                sessions.say(remark)
         self._watch_variables()
         self._begin_from(newest)
         done = 0 if newest is None else newest.step
@@ -316,24 +322,16 @@ class Resumption:
 
     def _save(self, folder: CheckpointFolder, step: int) -> None:
         """Write a checkpoint."""
-        from holdwater.resume.fingerprint import inputs_of  # noqa: PLC0415 - imports torch
-        from holdwater.resume.stored_states import save  # noqa: PLC0415
+        from holdwater.resume.stored_states import save  # noqa: PLC0415 - imports torch
 
         if folder is self._durable:  # what was written before a checkpoint must not be lost with this process
             flush_open_files()
         else:  # the process ends at once, and flushes the others
             flush_each((sys.stdout, sys.stderr))
         seed = 0 if self.restart is None else int(self.restart.settings.get("seed", 0))
-        inputs = {} if self._unregistered is None else inputs_of(self._unregistered.leaves)
+        inputs = {} if self._unregistered is None else self._unregistered.inputs
         save(self.things, folder, step, inputs=inputs, seed=seed)
         self._saved_at = time.monotonic()
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        """Restore all states."""
-        from holdwater.resume.stored_states import restore  # noqa: PLC0415 - imports torch
-
-        for remark in restore(self.things, checkpoint):
-            sessions.say(remark)
 
 
 _resumption: Resumption | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from holdwater.deferred_signals import DeferredSignals
 from holdwater.errors import ConfigError
 from holdwater.random_states import random_states, restore_random_states
 from holdwater.resume.beside_states import beside_states, restore_beside_states
@@ -60,8 +61,10 @@ def restore(things: Mapping[str, Any], checkpoint: Checkpoint) -> list[str]:
     remarks = restore_exactness(checkpoint.state["exactness"])
     file = checkpoint.folder / "state.safetensors"
     tensors = load_file(file) if os.access(file, os.F_OK) else {}
-    for name, thing in things.items():
-        set_state(thing, name, decode(states[name], tensors))
+    decoded = {name: decode(states[name], tensors) for name in things}
+    with DeferredSignals():  # torch takes what is raised in `load_state_dict` for an error of the state
+        for name, thing in things.items():
+            set_state(thing, name, decoded[name])
     if "beside" in checkpoint.state:
         restore_beside_states(things, decode(checkpoint.state["beside"], tensors))
     restore_random_states(load_file(checkpoint.folder / "random.safetensors"))

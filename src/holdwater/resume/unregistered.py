@@ -21,7 +21,7 @@ import torch
 
 from holdwater.resume.attached import global_hooks, has_state_of_its_own, on_registered, settings
 from holdwater.resume.covered import contents, has_own_state, is_covered
-from holdwater.resume.fingerprint import Fingerprint, Leaves, spawned_by
+from holdwater.resume.fingerprint import Fingerprint, Leaves, inputs_of, spawned_by
 from holdwater.resume.introspection import attributes_of, is_users_file
 from holdwater.resume.live_variables import gathers, global_names, live_names, loop_index, without_added_to
 from holdwater.resume.state_codec import state_of
@@ -61,6 +61,11 @@ class Unregistered:
             for path, leaf in self._in_loop.items()
             if not any(_leads_to(name, path) for name in left_out)
         }
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """The data that the script has made before its loop, as checksums."""
+        return inputs_of(self.leaves)
 
     def _owner(self, path: str) -> str | None:
         """The registered object of a user's class to which a part belongs."""

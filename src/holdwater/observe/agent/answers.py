@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdwater.deferred_signals import DeferredSignals
 from holdwater.signal_errors import suppressed
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class Answers:
             census: What was held before; None counts the tensors alone.
             readings: Make the experiment.
         """
-        from holdwater.attribution.census import Census  # noqa: PLC0415 - only when it is asked for
+        with DeferredSignals():
+            from holdwater.attribution.census import Census  # noqa: PLC0415 - only when it is asked for
 
         if not self.is_experiment(asked):
             return {}
@@ -112,7 +114,8 @@ class Answers:
             step: The step that ended last.
             readings: They exclude our own memory.
         """
-        from holdwater.attribution.inventory import leave_inventory  # noqa: PLC0415 - only when it is asked for
+        with DeferredSignals():
+            from holdwater.attribution.inventory import leave_inventory  # noqa: PLC0415 - only when it is asked for
 
         wanted, began = self._channel.get("wanted"), time.perf_counter()
         try:
