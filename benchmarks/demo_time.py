@@ -21,8 +21,6 @@ from recording import Bar, record
 ROOT = Path(__file__).resolve().parents[1]
 MOST = 60
 """Seconds from installed to the verdict."""
-SOON = 20
-"""Seconds until it says what it is doing: it makes an environment first."""
 UNITS = {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 SIZE = re.compile(r"Downloading (\S+) \(([\d.]+) (bytes|kB|MB|GB)\)")
 
