@@ -116,7 +116,9 @@ def test_children_are_listed_anew_only_when_there_are_others(monkeypatch: pytest
 def test_descendants_are_children_and_theirs() -> None:
     """As a full listing finds them."""
     nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
-    with subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         found, listed = descendants(os.getpid()), psutil.Process().children(recursive=True)
