@@ -70,9 +70,10 @@ def _processor() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured, with a plus where the tree had changes; a copy without git is told its own."""
-    if shutil.which("git") is None:
-        return os.environ.get("BENCHMARKED_COMMIT", "unknown")
+    """The commit that was measured, with a plus where the tree had changes; a copy of the tree is told its own."""
+    told = os.environ.get("BENCHMARKED_COMMIT")
+    if told or shutil.which("git") is None:
+        return told or "unknown"
     run = subprocess.run(
         ["git", "describe", "--always", "--dirty=+"],  # noqa: S607 - git from the path
         cwd=RESULTS.parent,
@@ -80,4 +81,4 @@ def commit() -> str:
         text=True,
         check=False,
     )
-    return run.stdout.strip() or os.environ.get("BENCHMARKED_COMMIT", "unknown")
+    return run.stdout.strip() or "unknown"
