@@ -54,19 +54,13 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
         _script("exact_loops", "--fresh")._replace(result="exact_fresh_loops"),
         _script("auto_find_batch_size")._replace(package="accelerate"),
         _script("cuda_build")._replace(package="nvidia"),  # comes with a build for CUDA: `make cuda-build`
+        _script("cuda_build")._replace(package="nvidia", result="cuda_build_oldest"),  # with the oldest PyTorch
         _script("start_up", "--against", BEFORE_THE_PACKAGES),
         *(
             _script(name)._replace(cuda=True)
             for name in (
-                *(
-                    "gpu_explanations",
-                    "tuning_speed",
-                    "tuning_static",
-                    "tuning_memory",
-                    "plan_inverse",
-                    "tuning_rebirth",
-                ),
-                "tuning_survival",
+                *("gpu_explanations", "tuning_speed", "tuning_static", "tuning_memory", "tuning_rebirth"),
+                *("tuning_survival", "vision_speed"),
             )
         ),
     )
