@@ -20,7 +20,7 @@ from holdwater.attribution.capture import Capture
 from holdwater.budget import InUse
 from holdwater.frameworks.loader_workers import LoaderWorkers
 from holdwater.frameworks.torch_clock import Loaders
-from holdwater.observe.agent import counting, window
+from holdwater.observe.agent import window
 from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.processes import native_threads
 from holdwater.observe.agent.session import Session
@@ -58,7 +58,6 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     nobody = types.SimpleNamespace(naming=None)
     paths = types.SimpleNamespace(find=lambda _: nobody)  # to find who holds a tensor takes long
     monkeypatch.setattr(inventory, "Paths", lambda _: paths)
-    monkeypatch.setattr(counting, "JUST_NOW", 0.0)  # questions follow each other at once
     return Session(tmp_path, counts=False)
 
 

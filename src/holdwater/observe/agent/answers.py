@@ -79,15 +79,6 @@ class Answers:
         """
         return asked > self.answered and os.access(self._folder / f"experiment-{asked}", os.F_OK)
 
-    def open_count(self, asked: int) -> int:
-        """The number of a question that a count answers although it came during the count; 0 if there is none.
-
-        Args:
-            asked: The number of the newest question.
-        """
-        is_window = os.access(self._folder / f"window-{asked}", os.F_OK)
-        return asked if asked > self.answered and not is_window else 0
-
     def experiment(self, asked: int, census: "Census | None", readings: "Readings") -> dict[str, Any]:
         """What a collection and a trim free, if that was asked for; else nothing.
 

@@ -4,7 +4,6 @@ A full count that would cost more than counts may take of this run is not begun:
 names are counted. A count is made in turns of a few milliseconds, one after each step.
 """
 
-import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,8 +37,6 @@ FAR = 256
 """A count this many steps ago is too old to be compared with."""
 ENOUGH = 2
 """Full counts that can be compared."""
-JUST_NOW = 0.5
-"""Seconds after a count in which another would show nothing new: the question was asked before it was known."""
 AGE = 2
 """Objects that have outlived this many steps may be referenced while they are counted; see `Sweep`."""
 SHARE = 0.05
@@ -110,7 +107,7 @@ class Counting:
         """Whether much of what the newest count saw was freed since."""
         self.made = 0
         """Full counts that were made while the training ran."""
-        self._counted_before, self._ended = 0, -math.inf
+        self._counted_before = 0
         self._datasets, self._clock, self._worked = datasets, clock, work
         self._cost = CountCost() if cost is None else cost
         self._counter = CensusTaker()
@@ -130,13 +127,10 @@ class Counting:
         """Whether a count is in progress."""
         return self._work is not None
 
-    def has_enough(self, *, experiment: bool) -> bool:
-        """Whether another count would say no more of what a growth is made of.
-
-        Args:
-            experiment: Whether it would only precede an experiment.
-        """
-        return self.made >= ENOUGH if experiment else self._clock() - self._ended < JUST_NOW
+    @property
+    def has_enough(self) -> bool:
+        """Whether enough was counted to say what a growth is made of: an experiment needs no other count."""
+        return self.made >= ENOUGH
 
     def is_old(self, step: int) -> bool:
         """Whether the newest count is too old to be compared with.
@@ -210,7 +204,6 @@ class Counting:
             census.seconds, census.turns = self._work_done, self._turns
             if census.counted == "all":
                 self.made += 1
-                self._ended = self._clock()
                 self._cost.note(census)
         return census
 

@@ -193,7 +193,7 @@ class Session:
                 self._go_on_counting()
             elif asked > self._answers.answered and os.access(self.folder / f"window-{asked}", os.F_OK):
                 self._open_window(asked)
-            elif self._counts.has_enough(experiment=self._answers.is_experiment(asked)) and asked:
+            elif self._counts.has_enough and self._answers.is_experiment(asked):
                 self._answers.leave(self.steps, asked, self._experiment(asked), time.perf_counter() - began)
             else:
                 self._count(asked)
@@ -266,9 +266,10 @@ class Session:
             self._answers.book(time.perf_counter() - began)
             return
         self._counting = None
-        asked = asked or self._answers.open_count(self.channel.get("asked"))
-        answer = self._counts.as_answer(census, before | self._readings.later()) | self._experiment(asked, census)
-        self._answers.leave(self.steps, asked, answer, time.perf_counter() - began)
+        answer = self._counts.as_answer(census, before | self._readings.later())
+        self._answers.leave(
+            self.steps, asked, answer | self._experiment(asked, census), time.perf_counter() - began
+        )
 
     def _count_last(self, asked: int) -> None:
         """The script has ended: count at once, and say what has grown."""
