@@ -89,6 +89,8 @@ class _Raising:
         del argument
         if self.place is not None or event not in {"call", "c_return"}:
             return
+        if signal.getsignal(signal.SIGALRM) is not ring:
+            return  # the handler is called later: `deferred_signals`
         if event == "call" and frame.f_code.co_flags & inspect.CO_GENERATOR:
             return  # also called where one is closed, and there no handler runs
         ours: FrameType | None = frame
