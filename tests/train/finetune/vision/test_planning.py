@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from holdwater.errors import NothingFits
 from holdwater.train.finetune.fused.decoder import StepPlan
 from holdwater.train.finetune.planner import CachingAllocator
+from holdwater.train.finetune.planner.plan import choose_settings
 from holdwater.train.finetune.vision.loading import load_vision_model, part_of
 from holdwater.train.finetune.vision.planning.device import VisionPlanned, vision_planned_of
 from holdwater.train.finetune.vision.planning.sizes import PictureSize, PictureSizes, size_of, sizes_without_data
@@ -19,6 +21,7 @@ from holdwater.train.finetune.vision.planning.tower import (
     blank_inputs,
     trace_tower,
 )
+from holdwater.units import Bytes
 from tests.small_vision_models import FAMILIES, make_vision_model
 
 pytest.importorskip("transformers", reason="Transformers is not installed")
@@ -149,3 +152,22 @@ class TestDevice:
         assert 3.9 * one["feature buffers"] < four["feature buffers"] < 4 * one["feature buffers"]
         assert four["activations"] > 3 * one["activations"]
         assert four["vision tower"] == one["vision tower"]
+
+
+class TestSettled:
+    """How a run on a CUDA device takes its steps."""
+
+    @pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3"])
+    def test_micro_batches_become_smaller_where_memory_is_short(self, tmp_path: Path, family: str) -> None:
+        """Those of fused steps; others are refused."""
+        planned = planned_of(tmp_path, family, sizes())
+        whole = planned.peak(StepPlan(rows=4)).needed
+
+        assert choose_settings(planned, rows=4, limit=whole).step.rows == 4
+        if planned.fused is None:
+            with pytest.raises(NothingFits, match="a smaller --batch-size"):
+                choose_settings(planned, rows=4, limit=Bytes(whole - (1 << 20)))
+        else:
+            found = choose_settings(planned, rows=4, limit=Bytes(whole - (1 << 20)))
+            assert found.step.rows < 4 or found.step.recomputed > 0 or found.step.offloaded
+            assert found.peak.needed <= whole - (1 << 20)

@@ -25,6 +25,7 @@ from holdwater.train.finetune.vision.packing import PackedPictures
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.state import VisionState, held_out_batches, new_vision_tuning
 from holdwater.train.finetune.vision.tower_setup import Sampled, sample
+from holdwater.train.loop import recovering_step
 from holdwater.train.settings import train_settings
 from holdwater.units import Bytes
 from tests.small_vision_models import FAMILIES, make_vision_model
@@ -290,11 +291,12 @@ class TestSamples:
 
 
 def captured(
-    state: VisionState, sampled: Sequence[Sampled] = (), cache: FeatureCache | None = None
+    state: VisionState, sampled: Sequence[Sampled] = (), cache: FeatureCache | None = None, **how: Any
 ) -> CapturedVisionBackend:
     """Static steps of a model: fused, but for Gemma 3 by its own code."""
     settings = state.settings
-    where, step = WeightPlacement("cpu", state.tuning.quantize), StepPlan(rows=settings.batch_size)
+    where = WeightPlacement("cpu", state.tuning.quantize)
+    step = StepPlan(**{"rows": settings.batch_size, **how})
     return CapturedVisionBackend(
         state.loaded.model, settings, state.family, where, step, cache=cache, sampled=sampled
     )
@@ -348,6 +350,22 @@ class TestCapturedSteps:
 
         assert not backend.fused
         assert learn(static, 6) == pytest.approx(learn(eager, 6), rel=1e-5)
+
+    @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+    def test_learn_the_same_in_parts_that_are_computed_again(self, tmp_path: Path, family: str) -> None:
+        """As a plan may choose where memory is short."""
+        eager, static = made(tmp_path, family), made(tmp_path, family)
+        static.backend = captured(static, rows=1, recomputed=2)
+        static.micro_batch = 1
+
+        def step(state: VisionState) -> float:
+            """One step, in as many micro-batches as its state says."""
+            state.rate = 1e-2
+            loss: float = recovering_step(state.settings, state).take([state.batches.draw("cpu")])
+            state.step += 1
+            return loss
+
+        assert [step(static) for _ in range(4)] == pytest.approx([step(eager) for _ in range(4)], rel=1e-5)
 
     @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "smolvlm"])
     def test_learn_with_weights_in_few_bits(self, tmp_path: Path, family: str) -> None:

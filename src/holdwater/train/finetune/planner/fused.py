@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -146,7 +146,22 @@ def parts_of(rows: int, *, whole: bool) -> list[int]:
     return [rows] if whole else [part for part in range(rows, 0, -1) if rows % part == 0]
 
 
-def choose(planned: Planned, *, rows: int, limit: Bytes | None, whole: bool = False) -> Choice:
+class FusedPlan(Protocol):
+    """A model whose steps are fused."""
+
+    length: int
+    """Tokens in a row."""
+    bits: int | None
+    """Of a frozen weight; None for its own."""
+    layers: int
+    """Of the model."""
+
+    def peak(self, step: StepPlan) -> Peak:
+        """Predict what a run takes."""
+        ...
+
+
+def choose(planned: FusedPlan, *, rows: int, limit: Bytes | None, whole: bool = False) -> Choice:
     """As `choose_settings`, for fused steps."""
     parts = parts_of(rows, whole=whole)
     sketches = [
@@ -179,7 +194,7 @@ def nothing_fits(limit: Bytes, least: Peak, *, bits: int | None, whole: bool = F
     )
 
 
-def _least(planned: Planned, sketch: StepPlan, limit: Bytes | None) -> StepPlan | None:
+def _least(planned: FusedPlan, sketch: StepPlan, limit: Bytes | None) -> StepPlan | None:
     """The same way with the fewest layers computed again that fits; None where none does."""
 
     def fits(recomputed: int) -> bool:
@@ -191,7 +206,7 @@ def _least(planned: Planned, sketch: StepPlan, limit: Bytes | None) -> StepPlan 
     return replace(sketch, recomputed=found) if found < len(counts) else None
 
 
-def _cost(planned: Planned, step: StepPlan) -> tuple[float, int]:
+def _cost(planned: FusedPlan, step: StepPlan) -> tuple[float, int]:
     """What a step takes in time, in no unit; the larger chunk where that is the same."""
     tokens = step.rows * planned.length
     again, away = AGAIN * step.recomputed / planned.layers, AWAY if step.offloaded else 0.0
@@ -210,7 +225,7 @@ def told_rows(part: int, length: int, rows: int) -> str:
     return f"micro-batches of {part} × {length} tokens{fewer}"
 
 
-def _why(planned: Planned, step: StepPlan, rows: int) -> str:
+def _why(planned: FusedPlan, step: StepPlan, rows: int) -> str:
     """What was chosen, in words."""
     said = [told_rows(step.rows, planned.length, rows)]
     said.append(

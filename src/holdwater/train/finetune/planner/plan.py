@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ PLAN = "plan.json"
 
 class NotPlanned(ConfigError):  # noqa: N818 - says what it is
     """The steps of a model cannot be planned."""
+
+
+Build = Callable[[TrainSettings, TuneSettings], Planned | AutogradPlanned]
+"""Builds a model on the meta device."""
 
 
 def planned_of(settings: TrainSettings, tuning: TuneSettings) -> Planned | AutogradPlanned:
@@ -84,7 +89,9 @@ def choose_settings(
         raise NotPlanned(f"{reason}; try it with a few steps") from error
 
 
-def settle(settings: TrainSettings, tuning: TuneSettings) -> tuple[StepPlan, Choice | None]:
+def settle(
+    settings: TrainSettings, tuning: TuneSettings, planned_of: Build = planned_of
+) -> tuple[StepPlan, Choice | None]:
     """Settle how the steps of a run are taken, and say so: all its processes take them in the same way.
 
     Other micro-batches would be other sums, so what was settled lies in the run's folder, and holds for as long as
@@ -93,6 +100,7 @@ def settle(settings: TrainSettings, tuning: TuneSettings) -> tuple[StepPlan, Cho
     Args:
         settings: Of the run.
         tuning: Which model, which adapters.
+        planned_of: Builds the model on the meta device.
 
     Returns:
         How, and the plan that it follows from where one was made now.
@@ -110,7 +118,7 @@ def settle(settings: TrainSettings, tuning: TuneSettings) -> tuple[StepPlan, Cho
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["follows_from"] == follows_from:
             return StepPlan(**known["step"]), None
-    choice = _plan(settings, tuning)
+    choice = _plan(settings, tuning, planned_of)
     step = StepPlan(rows=settings.batch_size) if choice is None else choice.step
     text = json.dumps({"step": asdict(step), "follows_from": follows_from}, indent=1)
     try:
@@ -121,7 +129,7 @@ def settle(settings: TrainSettings, tuning: TuneSettings) -> tuple[StepPlan, Cho
     return step, choice
 
 
-def _plan(settings: TrainSettings, tuning: TuneSettings) -> Choice | None:
+def _plan(settings: TrainSettings, tuning: TuneSettings, planned_of: Build) -> Choice | None:
     """Choose how steps are taken, and say so; None where they cannot be planned."""
     restart = RestartContext.taken()
     limit, budget = room_for_steps(

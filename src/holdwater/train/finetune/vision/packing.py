@@ -13,6 +13,9 @@ from holdwater.train.finetune.data.held_out import Chosen
 from holdwater.train.finetune.data.packing import Examples, Packed, PackedBatches, pack
 from holdwater.train.finetune.vision.examples import PassedOver, PictureExample, PlacedPicture
 
+ROWS_AHEAD = 2
+"""Micro-batches whose pictures are decoded ahead, if an example fills a row."""
+
 
 @dataclass(frozen=True)
 class PackedPictures(Packed):

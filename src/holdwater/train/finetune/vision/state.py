@@ -18,6 +18,7 @@ from holdwater.train.finetune.fused.shape import why_not
 from holdwater.train.finetune.identity import name_of
 from holdwater.train.finetune.model.loading import check_length
 from holdwater.train.finetune.model.lora import add_adapters
+from holdwater.train.finetune.planner.plan import settle
 from holdwater.train.finetune.state import TuneState, shown
 from holdwater.train.finetune.step.allocator_calls import AllocatorCalls
 from holdwater.train.finetune.vision.backend import CapturedVisionBackend, FeatureMaker, VisionBackend
@@ -26,17 +27,15 @@ from holdwater.train.finetune.vision.corpus import PictureCorpus
 from holdwater.train.finetune.vision.examples import PassedOver, PictureExample
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.loading import check_settings, load_vision_model, lora_config
-from holdwater.train.finetune.vision.packing import ChosenPictures, PackedPictures, PictureBatches
+from holdwater.train.finetune.vision.packing import ROWS_AHEAD, ChosenPictures, PackedPictures, PictureBatches
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
+from holdwater.train.finetune.vision.planning.device import vision_planned_of
 from holdwater.train.finetune.vision.sampling import prompt_of
 from holdwater.train.finetune.vision.tower_setup import Sampled, sample
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.train.trainable import Ahead
 
 log = logging.getLogger("holdwater")
-
-AHEAD = 2
-"""Micro-batches whose pictures are decoded ahead, if an example fills a row."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,6 +121,7 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
     """
     path = data_file(settings.data)
     check_settings(tuning)
+    step, choice = settle(settings, tuning, vision_planned_of)
     seed_everything(settings.seed)
     dtype = torch.float32 if settings.device == "cpu" else torch.bfloat16  # the trained weights are in float32
     loaded, family = load_vision_model(tuning.model, device="cpu", dtype=dtype, max_pixels=tuning.max_pixels)
@@ -138,19 +138,19 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
     lora = lora_config(loaded.model, tuning)
     add_adapters(loaded.model, lora)
     backend = _choose_backend(
-        loaded.model, settings, tuning, family, cache, sampled=lambda: sample(corpus, learned.numbers)
+        loaded.model, settings, tuning, family, cache, step=step, sampled=lambda: sample(corpus, learned.numbers)
     )
     held_out_batches(held_out, settings).draw()  # can be evaluated
     examples = PictureBatches(
-        learned, ahead=AHEAD * settings.batch_size, size=settings.batch_size, length=settings.train_seq_length,
-        seed=settings.seed, weighs=tuning.distrust == "weighted", prepared=True,
+        learned, ahead=ROWS_AHEAD * settings.batch_size, size=settings.batch_size,
+        length=settings.train_seq_length, seed=settings.seed, weighs=tuning.distrust == "weighted", prepared=True,
         selective_from=tuning.selective_loss_from,
     )  # fmt: skip
     identity = settings.identity() | {"examples": fingerprint(path), "model": name, "pictures": family.settings}
     captures = isinstance(backend, CapturedVisionBackend) and settings.device == "cuda"
     return VisionState(
         settings, tuning, loaded, lora, backend, examples, Ahead(examples, device="cpu"), held_out, identity,
-        corpus=corpus, weight_client=backend.weight_client, choice=None, micro_batch=backend.rows,
+        corpus=corpus, weight_client=backend.weight_client, choice=choice, micro_batch=backend.rows,
         calls=AllocatorCalls(enabled=captures), family=family,
     )  # fmt: skip
 
@@ -162,6 +162,7 @@ def _choose_backend(  # noqa: PLR0913 - what steps follow from
     family: Family,
     cache: FeatureCache | None,
     *,
+    step: StepPlan,
     sampled: Callable[[], list[Sampled]],
 ) -> VisionBackend | CapturedVisionBackend:
     """Put a model on its device, and say how its steps are taken.
@@ -173,7 +174,7 @@ def _choose_backend(  # noqa: PLR0913 - what steps follow from
     static = on_cuda or (few and not why_not(model, length=settings.train_seq_length, device=settings.device))
     backend: VisionBackend | CapturedVisionBackend
     if static and not learns:
-        where, step = WeightPlacement(settings.device, tuning.quantize), StepPlan(rows=settings.batch_size)
+        where = WeightPlacement(settings.device, tuning.quantize)
         backend = CapturedVisionBackend(
             model, settings, family, where, step, cache=cache, sampled=sampled() if on_cuda else ()
         )

@@ -12,12 +12,12 @@ from holdwater.train.finetune.planner.fused import CONTEXT, Planned, sizes_of
 from holdwater.train.finetune.planner.meta_trace import trace
 from holdwater.train.finetune.planner.peak import margin_of
 from holdwater.train.finetune.vision.captured_tower import captured_layout, size_of_layout
-from holdwater.train.finetune.vision.fast_blocks import FastBlocks
 from holdwater.train.finetune.vision.loading import part_of
 from holdwater.train.finetune.vision.planning.tower import (
     CapturedTowerPlan,
     OnMeta,
     PictureTrace,
+    TowerPlan,
     masks_select_all,
 )
 from holdwater.train.finetune.vision.static_tower import StaticTower
@@ -72,7 +72,8 @@ class FusedSteps:
         """Take a model.
 
         Args:
-            model: With adapters of the language model, on the meta device, in bfloat16; it is not used elsewhere.
+            model: With adapters of the language model, on the meta device, in bfloat16; as `plan_captured_tower`
+                has left it, and not used afterwards.
             length: Tokens of a row.
             bits: Of a frozen weight of the language model; None for its own.
         """
@@ -80,16 +81,14 @@ class FusedSteps:
         self._beside = {
             part: [one for name, one in named if part_of(name) == part] for part in ("tower", "projector")
         }
-        if hasattr(model.model, "visual"):
-            FastBlocks(model.model.visual)  # lays some of these weights out anew
         self.planned = Planned(model, length=length, bits=bits)
 
-    def peak(self, step: StepPlan, tower: CapturedTowerPlan, buffers: Iterable[Tensor]) -> Peak:
+    def peak(self, step: StepPlan, tower: CapturedTowerPlan | TowerPlan, buffers: Iterable[Tensor]) -> Peak:
         """Predict what a run takes.
 
         Args:
             step: How its steps are taken.
-            tower: Its passes.
+            tower: Its passes, captured or not.
             buffers: Of features.
         """
         allocator, roles = CachingAllocator(), dict[str, int]()
@@ -105,9 +104,11 @@ class FusedSteps:
         ask("vision tower", sizes_of(self._beside["tower"]))
         ask("projector", sizes_of(self._beside["projector"]))
         ask("feature buffers", sizes_of(buffers))
-        pool = tower.start(allocator)
-        roles["tower activations"] = tower.peak
-        reserved = allocator.peak + pool
+        if isinstance(tower, CapturedTowerPlan):
+            ask("tower activations", tower.buffers)
+        passes = tower.passes if isinstance(tower, CapturedTowerPlan) else tower.peak + tower.held(step.rows)
+        roles["tower activations"] = roles.get("tower activations", 0) + passes
+        reserved = allocator.peak + passes
         return Peak(
             {role: Bytes(size) for role, size in roles.items()}, Bytes(reserved), CONTEXT,
             margin_of(reserved, MARGIN),

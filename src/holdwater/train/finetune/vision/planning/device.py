@@ -4,6 +4,7 @@ With a frozen tower the step of the language model is captured, and reads featur
 them before, one picture after another. With adapters in the tower or the projector everything is one step.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -22,7 +23,7 @@ from holdwater.train.finetune.losses import CHUNK
 from holdwater.train.finetune.model.lora import add_adapters
 from holdwater.train.finetune.planner import CachingAllocator, Peak
 from holdwater.train.finetune.planner.autograd import MARGIN, AutogradPlanned, Traces, ask, inputs_of, replay
-from holdwater.train.finetune.planner.fused import CONTEXT, WORKSPACE, Choice, nothing_fits, told_rows
+from holdwater.train.finetune.planner.fused import CONTEXT, WORKSPACE, Choice, choose, nothing_fits, told_rows
 from holdwater.train.finetune.planner.meta_trace import Event, Trace, peak_of, trace
 from holdwater.train.finetune.planner.peak import margin_of
 from holdwater.train.finetune.step.autograd import AutogradStep, packed_of
@@ -135,25 +136,26 @@ class VisionPlanned(AutogradPlanned):
         """What making features takes, with a frozen tower, which takes one picture after another."""
         return self.captured or TowerPlan(self.sizes, self._picture, length=self.length)
 
-    def choose(self, *, rows: int, limit: Bytes | None, whole: bool = False) -> Choice:  # noqa: ARG002
-        """Plan micro-batches as they are: they are not cut, and nothing is computed again.
+    def choose(self, *, rows: int, limit: Bytes | None, whole: bool = False) -> Choice:
+        """Plan micro-batches: fused ones as those of text, all others as they are.
 
         Args:
-            rows: Of a micro-batch.
+            rows: Of a micro-batch, as it was asked for.
             limit: What the process may take; None sets no limit.
-            whole: Of other models.
+            whole: Whether all rows must be propagated at once.
 
         Raises:
             NothingFits: They do not fit.
         """
+        if self.fused is not None:
+            found = choose(self, rows=rows, limit=limit, whole=whole)
+            return replace(found, why=f"{found.why}; the vision tower is captured beside it")
         step = StepPlan(rows=rows)
         peak = self.peak(step)
         if limit is not None and peak.needed > limit:
             said = nothing_fits(limit, peak, bits=self.bits)
             raise NothingFits(f"{said}; a smaller --batch-size or --max-pixels takes less too")
         told = told_rows(rows, self.length, rows)
-        if self.fused is not None:
-            return Choice(step, peak, f"{told}, fused; the tower is captured in passes before it")
         how = "everything eagerly" if self.tower_learns else "the language model captured, the tower before it"
         return Choice(step, peak, f"{told}, under autograd: {how}")
 
@@ -163,8 +165,8 @@ class VisionPlanned(AutogradPlanned):
         Args:
             step: How its steps are taken.
         """
-        if self.fused is not None and self.captured is not None:
-            return self.fused.peak(step, self.captured, self.feature_buffers(step.rows))
+        if self.fused is not None:
+            return self.fused.peak(step, self.tower, self.feature_buffers(step.rows))
         allocator = CachingAllocator()
         roles = self._by_part(self._lasting(allocator, gives_back=False))
         if self.tower_learns:
@@ -306,16 +308,14 @@ def vision_planned_of(
     loaded = _loaded(tuning)
     sizes = sizes or _sizes(loaded, settings, tuning, length=settings.train_seq_length)
     learns, length = tuning.adapt_vision or tuning.adapt_projector, settings.train_seq_length
-    tower, fused = None, None
+    model, tower, fused = _adapted(loaded, tuning), None, None
     if not learns:
-        tower = plan_captured_tower(
-            _adapted(_loaded(tuning), tuning), sizes.sampled, tokens=settings.batch_size * length
-        )
-        model = _adapted(_loaded(tuning), tuning)
-        if tower is not None and not why_not(model, length=length):
-            fused = FusedSteps(model, length=length, bits=tuning.quantize)
+        other = copy.deepcopy(model)
+        tower = plan_captured_tower(other, sizes.sampled, tokens=settings.batch_size * length)
+        if not why_not(other, length=length):
+            fused = FusedSteps(other, length=length, bits=tuning.quantize)
     return VisionPlanned(
-        _adapted(loaded, tuning), loaded.family, sizes,
+        model, loaded.family, sizes,
         length=length, bits=tuning.quantize, tower_learns=learns, tower=tower, fused=fused,
     )  # fmt: skip
 

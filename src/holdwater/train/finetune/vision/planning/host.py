@@ -13,10 +13,10 @@ import torch
 
 from holdwater.train.finetune.planner.allocator import NOTHING
 from holdwater.train.finetune.vision.corpus import AHEAD, THREADS
+from holdwater.train.finetune.vision.packing import ROWS_AHEAD
 from holdwater.train.finetune.vision.planning.device import VisionPlanned
 from holdwater.train.finetune.vision.planning.sizes import PictureSize
 from holdwater.train.finetune.vision.planning.tower import blank_inputs
-from holdwater.train.finetune.vision.state import AHEAD as ROWS_AHEAD
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.units import Bytes
 

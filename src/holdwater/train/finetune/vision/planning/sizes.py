@@ -19,6 +19,8 @@ from holdwater.train.settings import TuneSettings
 
 LARGEST_SIDE = 8192
 """Sides of the pictures that are tried where none are given, in pixels."""
+SMALL_SIDE = 64
+"""Of the picture that is planned where no example has one, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class PictureSizes:
         if not self.tokens:
             return f"no examples were read: rows are planned full of pictures; the largest has {self.largest}"
         read = len(self.tokens)
+        if not self.count:
+            return f"pictures: none in {read:,} examples"
         some = "" if read == self.examples else f" of {self.examples:,}; larger ones are assumed in the others"
         return (
             f"pictures: the largest has {self.largest}; the median {self.median}; {self.count:,} were read\n"
@@ -146,6 +150,8 @@ def read_sizes(  # noqa: PLR0913 - what sizes follow from
 ) -> PictureSizes:
     """Read the sizes of the pictures of a run's examples; where time does not allow all, assume the largest too.
 
+    Where no example has a picture, one small picture is planned.
+
     Args:
         path: The examples.
         tokenizer: Of the model.
@@ -155,7 +161,7 @@ def read_sizes(  # noqa: PLR0913 - what sizes follow from
         patch: Edge of a patch, in pixels.
 
     Raises:
-        DataError: An example is wrong, and is not to be passed over; or none has a picture.
+        DataError: An example is wrong, and is not to be passed over.
     """
     corpus = PictureCorpus(path, tokenizer, family, length=length, answers_only=tuning.learn == "answers")
     counts, sizes = array("i"), Counter[PictureSize]()
@@ -170,8 +176,11 @@ def read_sizes(  # noqa: PLR0913 - what sizes follow from
         if time.monotonic() > until:
             break
     if not sizes:
-        why = "the examples that were read have no picture"
-        raise DataError(f"--data {path}: {why}; leave --data out to plan rows full of pictures")
+        none = size_of(family, SMALL_SIDE, SMALL_SIDE, patch=patch)
+        return PictureSizes(
+            none, none, none, none, density=0.0, in_example=0,
+            decoding=decoding_bound(SMALL_SIDE, SMALL_SIDE, family), tokens=tuple(counts), examples=len(corpus),
+        )  # fmt: skip
     heaviest = max(sizes, key=lambda size: decoding_bound(size.width, size.height, family))
     found = sorted(sizes, key=lambda size: (size.patches, size.tokens))
     read = PictureSizes(

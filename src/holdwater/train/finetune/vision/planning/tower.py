@@ -201,12 +201,17 @@ class CapturedTowerPlan:
             passes: Of each budget, the largest first, as they are captured.
             buffers: Bytes of what a pass reads, and of the features that it makes.
         """
-        self._passes, self._buffers = passes, buffers
+        self._passes, self.buffers = passes, tuple(buffers)
+        """Bytes of what a pass reads, and of the features that it makes."""
+        eager = CachingAllocator()
+        pool = self.start(eager)
+        self.passes = max(pool, eager.peak - sum(buffers))
+        """Bytes that passes take besides: eagerly at first, then in the pool of their graphs."""
 
     @property
     def peak(self) -> int:
         """Most bytes of the graphs' pool and the buffers that are in use at once."""
-        return max(one.peak for one in self._passes) + sum(self._buffers)
+        return max(one.peak for one in self._passes) + sum(self.buffers)
 
     def start(self, allocator: CachingAllocator) -> Bytes:
         """Ask for the buffers, and take each pass twice: eagerly, and captured.
@@ -217,7 +222,7 @@ class CapturedTowerPlan:
         Returns:
             What the pool keeps.
         """
-        for size in self._buffers:
+        for size in self.buffers:
             allocator.allocate(size)
         pool = CachingAllocator()
         for number, one in enumerate(self._passes):
