@@ -14,6 +14,7 @@ PROGRAM = str(Path(sys.executable).with_name("holdwater"))
 Shell = Callable[[str, str], "subprocess.CompletedProcess[str]"]
 
 RESUMABLE = """
+import time
 import torch
 import holdwater
 torch.set_num_threads(1)
@@ -24,6 +25,7 @@ holdwater.resumable("model", model)
 holdwater.resumable("optimizer", optimizer)
 for step in holdwater.steps(60):
     optimizer.zero_grad(); model(torch.randn(4, 4)).pow(2).mean().backward(); optimizer.step()
+    time.sleep(0.01)  # the watcher looks every 50 ms
 print(model.weight.flatten().tolist())
 """
 FILLS_ITS_DISK = """

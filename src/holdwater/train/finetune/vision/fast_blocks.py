@@ -30,14 +30,14 @@ class FastBlocks:
         self._forwards: list[tuple[nn.Module, Callable[[Tensor], Tensor]]] = []
         for module in tower.modules():
             if type(module).__name__.endswith("RMSNorm"):
-                self._forwards.append((module, _Norm(module)))
+                self._forwards.append((module, _FastNorm(module)))
             elif _is_gated(module):
-                self._forwards.append((module, _Gated(module)))
+                self._forwards.append((module, _FastNetwork(module)))
         self._code = sys.modules[type(tower).__module__]
 
     def tensors(self) -> list[Tensor]:
         """Weights with padding."""
-        return [one for _, forward in self._forwards if isinstance(forward, _Gated) for one in forward.tensors]
+        return [one for _, forward in self._forwards if isinstance(forward, _FastNetwork) for one in forward.tensors]
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -53,7 +53,7 @@ class FastBlocks:
             yield
 
 
-class _Norm:
+class _FastNorm:
     """A norm by root mean square."""
 
     def __init__(self, module: Any) -> None:  # noqa: ANN401 - of Transformers
@@ -67,7 +67,7 @@ class _Norm:
         return normed
 
 
-class _Gated:
+class _FastNetwork:
     """A network with gates, whose inner width is padded."""
 
     def __init__(self, module: Any) -> None:  # noqa: ANN401 - of Transformers

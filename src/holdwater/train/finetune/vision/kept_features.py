@@ -15,7 +15,7 @@ LANES = 2
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Staged:
     """Pinned memory of the host for one micro-batch."""
 
     features: list[Tensor]
@@ -36,7 +36,7 @@ class KeptFeatures:
         self._features = [torch.empty_like(one) for one in buffers]
         self._places = torch.empty(len(buffers[0]), dtype=torch.int64, device=buffers[0].device)
         self._lanes = [
-            _Lane(
+            _Staged(
                 [torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in buffers],
                 torch.empty(len(buffers[0]), dtype=torch.int64, pin_memory=True),
                 torch.cuda.Event(),  # type: ignore[no-untyped-call]

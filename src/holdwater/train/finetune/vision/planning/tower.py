@@ -264,5 +264,6 @@ def blank_inputs(family: Family, size: PictureSize) -> dict[str, Tensor]:
     try:
         from PIL import Image  # noqa: PLC0415 - an extra
     except ImportError:
-        raise DataError("pictures need Pillow, which is not installed; write: pip install pillow") from None
+        said = "pictures need Pillow, which is not installed; write: pip install pillow"
+        raise DataError(said) from None
     return family.inputs(Image.new("RGB", (size.width, size.height)))
