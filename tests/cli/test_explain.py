@@ -131,7 +131,7 @@ class TestExplain:
         assert all(not finding["sites"] for finding in verdict["findings"])
 
     def test_looks_inside_a_loader_worker(self, observe: Observe) -> None:
-        """The dataset's own list, in the process of a worker; the training process does not grow."""
+        """The dataset's own list, longer than the dataset, in the process of a worker; the training does not grow."""
         script = """
             import time
             import numpy as np
@@ -142,7 +142,7 @@ class TestExplain:
                 def __init__(self):
                     self.decoded = []
                 def __len__(self):
-                    return 8000
+                    return 800
                 def __getitem__(self, index):
                     row = np.random.rand(6000)
                     self.decoded.append(row)
@@ -150,10 +150,12 @@ class TestExplain:
 
             model = torch.nn.Linear(8, 1)
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-            for batch in DataLoader(Rows(), batch_size=4, num_workers=2):
-                model(batch).mean().backward()
-                optimizer.step()
-                time.sleep(0.01)
+            loader = DataLoader(Rows(), batch_size=4, num_workers=2, persistent_workers=True)
+            for epoch in range(10):
+                for batch in loader:
+                    model(batch).mean().backward()
+                    optimizer.step()
+                    time.sleep(0.01)
         """
 
         _, verdict = observe(script)

@@ -37,7 +37,9 @@ class FastBlocks:
 
     def tensors(self) -> list[Tensor]:
         """Weights with padding."""
-        return [one for _, forward in self._forwards if isinstance(forward, _FastNetwork) for one in forward.tensors]
+        return [
+            one for _, forward in self._forwards if isinstance(forward, _FastNetwork) for one in forward.tensors
+        ]
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

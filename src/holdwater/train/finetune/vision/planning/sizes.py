@@ -176,11 +176,7 @@ def read_sizes(  # noqa: PLR0913 - what sizes follow from
         if time.monotonic() > until:
             break
     if not sizes:
-        none = size_of(family, SMALL_SIDE, SMALL_SIDE, patch=patch)
-        return PictureSizes(
-            none, none, none, none, density=0.0, in_example=0,
-            decoding=decoding_bound(SMALL_SIDE, SMALL_SIDE, family), tokens=tuple(counts), examples=len(corpus),
-        )  # fmt: skip
+        return _without_pictures(family, counts, len(corpus), patch=patch)
     heaviest = max(sizes, key=lambda size: decoding_bound(size.width, size.height, family))
     found = sorted(sizes, key=lambda size: (size.patches, size.tokens))
     read = PictureSizes(
@@ -199,6 +195,15 @@ def read_sizes(  # noqa: PLR0913 - what sizes follow from
         decoding=max(decoding, most.decoding),
         all_tokens=0,
     )
+
+
+def _without_pictures(family: Family, counts: Sequence[int], examples: int, *, patch: int) -> PictureSizes:
+    """Examples of text: one small picture is planned."""
+    one = size_of(family, SMALL_SIDE, SMALL_SIDE, patch=patch)
+    return PictureSizes(
+        one, one, one, one, density=0.0, in_example=0, decoding=decoding_bound(SMALL_SIDE, SMALL_SIDE, family),
+        tokens=tuple(counts), examples=examples,
+    )  # fmt: skip
 
 
 def _readable(corpus: PictureCorpus, path: Path, *, skips: bool) -> Iterator[PictureExample]:
