@@ -133,10 +133,12 @@ def write_rows(path: Path, count: int, pictures: list[Path], broken: list[Path])
 
 def command(model: Path, rows: Rows, out: Path, *more: str) -> list[str]:
     """The command line of a run; an evaluation reads all held-out rows."""
+    held_out = 0.01 * rows.total * EXAMPLE / (BATCH * LENGTH * 0.7)
     flags = {
         "model": model, "data": rows.path, "out": out, "device": "cpu", "batch-size": BATCH, "steps": rows.steps,
         "train-seq-length": LENGTH, "validation-share": 0.01, "eval-interval": max(rows.steps // 3, 5),
-        "eval-batches": max(4, round(0.01 * rows.total * EXAMPLE / (BATCH * LENGTH * 0.7))), "sample-length": 8, "threads": 1, "max-memory": "4GB", "bad-pictures": "skip",
+        "eval-batches": max(4, round(held_out)), "sample-length": 8, "threads": 1, "max-memory": "4GB",
+        "bad-pictures": "skip",
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "holdwater", "train", *words, "--no-supervise", *more]
