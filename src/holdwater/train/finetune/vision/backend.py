@@ -66,8 +66,7 @@ class FeatureMaker:
         """
         self._model, self._family, self._device = model, family, device
         self._tower_learns, self._cache, self._tower = tower_learns, cache, tower
-        staged = cache is not None and bool(buffers) and buffers[0].is_cuda
-        self._kept_features = KeptFeatures(buffers) if staged else None
+        self._kept_features = KeptFeatures(buffers) if cache is not None and buffers else None
 
     @property
     def remark(self) -> str:

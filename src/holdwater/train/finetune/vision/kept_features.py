@@ -1,6 +1,7 @@
 """Put features that are kept in the host's memory into the places of their tokens on a device, without waiting.
 
-They are laid side by side in pinned memory and sent by one copy for each kind of features. Nothing is allocated.
+They are laid side by side in memory of the host, which is pinned for a CUDA device, and sent by one copy for each
+kind of features. Nothing is allocated.
 """
 
 from collections.abc import Sequence
@@ -16,16 +17,16 @@ LANES = 2
 
 @dataclass(slots=True)
 class _Staged:
-    """Pinned memory of the host for one micro-batch."""
+    """Memory of the host for one micro-batch."""
 
     features: list[Tensor]
     places: Tensor
     sent: Any
-    """The event after which it can be written again."""
+    """The event after which it can be written again; None where sending is done at once."""
 
 
 class KeptFeatures:
-    """Memory for the kept features of a micro-batch, on a CUDA device and twice in the host's memory."""
+    """Memory for the kept features of a micro-batch, on the device and twice in the host's memory."""
 
     def __init__(self, buffers: Sequence[Tensor]) -> None:
         """Allocate it.
@@ -33,13 +34,14 @@ class KeptFeatures:
         Args:
             buffers: Where features go, for each kind of them one. Shapes (rows, width).
         """
+        on_cuda = buffers[0].is_cuda
         self._features = [torch.empty_like(one) for one in buffers]
         self._places = torch.empty(len(buffers[0]), dtype=torch.int64, device=buffers[0].device)
         self._lanes = [
             _Staged(
-                [torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in buffers],
-                torch.empty(len(buffers[0]), dtype=torch.int64, pin_memory=True),
-                torch.cuda.Event(),  # type: ignore[no-untyped-call]
+                [torch.empty(one.shape, dtype=one.dtype, pin_memory=on_cuda) for one in buffers],
+                torch.empty(len(buffers[0]), dtype=torch.int64, pin_memory=on_cuda),
+                torch.cuda.Event() if on_cuda else None,  # type: ignore[no-untyped-call]
             )
             for _ in range(LANES)
         ]
@@ -54,7 +56,8 @@ class KeptFeatures:
         """
         lane = self._lanes.pop(0)
         self._lanes.append(lane)
-        lane.sent.synchronize()
+        if lane.sent is not None:
+            lane.sent.synchronize()
         at = 0
         for features, places in found:
             end = at + len(places)
@@ -66,4 +69,5 @@ class KeptFeatures:
         for buffer, place, staged in zip(buffers, self._features, lane.features, strict=True):
             place[:at].copy_(staged[:at], non_blocking=True)
             buffer.index_copy_(0, self._places[:at], place[:at])
-        lane.sent.record()
+        if lane.sent is not None:
+            lane.sent.record()
