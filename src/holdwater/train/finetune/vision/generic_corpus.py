@@ -1,9 +1,9 @@
 """The examples of a file, made by the processor of any vision-language model, each when its turn comes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from holdwater.train.finetune.vision.generic_processor import (
     pictures_in,
 )
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,7 @@ class GenericCorpus(CheckedRows):
             PassedOver: A picture cannot be read, and the example is to be passed over.
             DataError: The example is wrong; the message names the file and the example.
         """
-        try:
-            return self._read(number)
-        except DataError as error:
-            raise self.failure(number, error) from None
+        return self._named(number, self._read)
 
     def tokens(self, number: int) -> int:
         """How many tokens an example has; its pictures are processed.
@@ -118,8 +117,12 @@ class GenericCorpus(CheckedRows):
             PassedOver: A picture cannot be read, and the example is to be passed over.
             DataError: The example is wrong; the message names the file and the example.
         """
+        return self._named(number, self._prompt)
+
+    def _named(self, number: int, read: Callable[[int], T]) -> T:
+        """Read something of an example; an error names the file and the example."""
         try:
-            return self._prompt(number)
+            return read(number)
         except DataError as error:
             raise self.failure(number, error) from None
 
