@@ -1,7 +1,6 @@
 """`holdwater plan` for models with pictures, and its plan of the host's memory against a real run on the CPU."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from holdwater.cli.main import main
 from tests.small_vision_models import make_vision_model
 
 pytest.importorskip("transformers", reason="Transformers is not installed")
@@ -32,23 +30,6 @@ def write_rows(folder: Path, sizes: list[tuple[int, int]]) -> None:
             image.new("RGB", size, "red").save(folder / f"{number}.jpg")
             row = {"image": f"{number}.jpg", "prompt": "what is this?", "completion": "a square"}
             file.write(json.dumps(row) + "\n")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process, in an empty folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    logger = logging.getLogger("holdwater")
-    for name, value in (("handlers", []), ("propagate", False), ("level", logging.INFO)):
-        monkeypatch.setattr(logger, name, value)
-
-    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        """As `subprocess.run`."""
-        code = main(arguments)
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(["holdwater", *arguments], code, told.out, told.err)
-
-    return run
 
 
 def plan(here: Run, folder: Path, *flags: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from holdwater.config import gather
 from holdwater.errors import ConfigError, DataError, ModelError
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.finetune.model.lora import adapters
@@ -26,8 +25,8 @@ from holdwater.train.finetune.vision.generic_loading import (
 )
 from holdwater.train.finetune.vision.generic_packing import lay_out_rows
 from holdwater.train.finetune.vision.generic_state import GenericVisionState, new_generic_tuning
-from holdwater.train.settings import train_settings
 from tests.small_generic_models import GENERIC, make_generic_model
+from tests.vision_runs import learn, settings_of
 
 pytest.importorskip("transformers", reason="Transformers is not installed")
 image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -63,27 +62,9 @@ def made(folder: Path, family: str = "llava", **flags: Any) -> GenericVisionStat
         make_generic_model(folder / family, family)
     if not (folder / "rows.jsonl").exists():
         write_rows(folder)
-    given = {
-        "model": str(folder / family), "data": str(folder / "rows.jsonl"), "device": "cpu", "batch_size": 2,
-        "train_seq_length": LENGTH, "lora_rank": 4, **flags,
-    }  # fmt: skip
-    settings = train_settings(gather(flags=given, environment={}), folder / "run")
+    settings = settings_of(folder, family, length=LENGTH, **flags)
     assert settings.tuning is not None
     return new_generic_tuning(settings, settings.tuning)
-
-
-def learn(state: GenericVisionState, steps: int) -> list[float]:
-    """Take steps; return their losses."""
-    functions, losses = state.step_functions(), []
-    for _ in range(steps):
-        batch = state.batches.draw("cpu")
-        state.clear()
-        state.rate = 1e-2
-        state.propagate(batch, 1.0)
-        functions.update()
-        losses.append(state.loss())
-        state.step += 1
-    return losses
 
 
 @pytest.fixture(scope="module", params=GENERIC)

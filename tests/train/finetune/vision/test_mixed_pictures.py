@@ -10,7 +10,8 @@ import pytest
 from holdwater.probes.statm import read_resident
 from holdwater.store.checkpoints import CheckpointFolder
 from picture_files import draw_all, spoil_all
-from tests.train.finetune.vision.test_training import learn, made
+from tests.train.finetune.vision.test_training import made
+from tests.vision_runs import learn
 
 pytest.importorskip("transformers", reason="Transformers is not installed")
 pytest.importorskip("PIL.Image", reason="Pillow is not installed")

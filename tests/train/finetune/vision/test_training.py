@@ -8,7 +8,6 @@ from typing import Any, cast
 import pytest
 import torch
 
-from holdwater.config import gather
 from holdwater.errors import ConfigError, DataError
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.finetune.fused.decoder import StepPlan
@@ -26,9 +25,9 @@ from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.state import VisionState, held_out_batches, new_vision_tuning
 from holdwater.train.finetune.vision.tower_setup import Sampled, sample
 from holdwater.train.loop import recovering_step
-from holdwater.train.settings import train_settings
 from holdwater.units import Bytes
 from tests.small_vision_models import FAMILIES, make_vision_model
+from tests.vision_runs import learn, settings_of
 
 pytest.importorskip("transformers", reason="Transformers is not installed")
 image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -60,27 +59,9 @@ def made(folder: Path, family: str = "smolvlm", **flags: Any) -> VisionState:
         make_vision_model(folder / family, family)
     if not (folder / "rows.jsonl").exists():
         write_rows(folder)
-    given = {
-        "model": str(folder / family), "data": str(folder / "rows.jsonl"), "device": "cpu", "batch_size": 2,
-        "train_seq_length": LENGTH, "lora_rank": 4, **flags,
-    }  # fmt: skip
-    settings = train_settings(gather(flags=given, environment={}), folder / "run")
+    settings = settings_of(folder, family, length=LENGTH, **flags)
     assert settings.tuning is not None
     return new_vision_tuning(settings, settings.tuning)
-
-
-def learn(state: VisionState, steps: int) -> list[float]:
-    """Take steps; return their losses."""
-    functions, losses = state.step_functions(), []
-    for _ in range(steps):
-        batch = state.batches.draw("cpu")
-        state.clear()
-        state.rate = 1e-2
-        state.propagate(batch, 1.0)
-        functions.update()
-        losses.append(state.loss())
-        state.step += 1
-    return losses
 
 
 class TestSteps:
