@@ -7,6 +7,7 @@ own pictures only.
 import logging
 import os
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -57,7 +58,7 @@ def decoding_bound(width: int, height: int, family: Family) -> int:
     return PER_PIXEL * width * height + PER_RESIZED_PIXEL * family.pixels(width, height)
 
 
-class CheckedRows:
+class CheckedRows(ABC):
     """The examples of a file with pictures: read once before a run, and named where one is wrong."""
 
     def __init__(self, path: Path, *, length: int, passed_over: PassedOverExamples | None) -> None:
@@ -77,6 +78,7 @@ class CheckedRows:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @abstractmethod
     def tokens(self, number: int) -> int:
         """How many tokens an example has.
 
@@ -86,7 +88,6 @@ class CheckedRows:
         Raises:
             DataError: It is wrong.
         """
-        raise NotImplementedError
 
     def check(self, *, seconds: float) -> int:
         """Read examples in their order.
