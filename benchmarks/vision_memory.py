@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ GIB = 1 << 30
 STEPS = 4
 """The first runs eagerly, the second is captured."""
 EXAMPLES = 24
+AT_ONCE = 3
+"""Configurations on the device: each counts only what its own allocator took."""
 TEXT: dict[str, Any] = {"vocab_size": 151_936, "max_position_embeddings": 32_768, "rms_norm_eps": 1e-6}
 ROPE = {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6}
 QWEN_TOWER = {
@@ -233,10 +236,8 @@ def inside(arguments: list[str]) -> int:
     if arguments[0] == "train" and code == 0:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         found = re.search(r"VmHWM:\s+(\d+)", status)
-        free, whole = torch.cuda.mem_get_info()
         taken = {
             "reserved": torch.cuda.max_memory_reserved(), "allocated": torch.cuda.max_memory_allocated(),
-            "beside_torch": whole - free - torch.cuda.memory_reserved(),
             "resident": 1024 * int(found[1]) if found else 0,
         }  # fmt: skip
         print("taken", json.dumps(taken))
@@ -264,17 +265,18 @@ def compare(case: Case, planned: dict[str, Any], place: Path, number: int) -> di
 
 def plan_all(place: Path, *, weights: bool, workers: int) -> list[dict[str, Any]]:
     """Write all models and examples, and plan all configurations, some at a time."""
-    for number, case in enumerate(CASES):
-        write_model(place, case.model, weights=weights)
-        write_data(place / str(number), case)
+    with ProcessPoolExecutor(workers) as pool:
+        writing = pool.map(partial(write_model, place, weights=weights), MODELS)
+        examples = pool.map(write_data, (place / str(number) for number in range(len(CASES))), CASES)
+        print(f"{len(list(writing))} models, {len(list(examples))} sets of examples", flush=True)
 
     def planned(number: int) -> dict[str, Any]:
         """One of them."""
         folder = place / str(number)
         return plan(CASES[number], place / CASES[number].model, folder / "rows.jsonl", folder)
 
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(planned, range(len(CASES))))
+    with ThreadPoolExecutor(workers) as threads:
+        return list(threads.map(planned, range(len(CASES))))
 
 
 def show_plans() -> None:
@@ -291,8 +293,10 @@ def main() -> bool:
         show_plans()
         return True
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as place:
-        plans = plan_all(Path(place), weights=True, workers=max((os.cpu_count() or 2) // 4, 1))
-        found = [compare(case, plans[number], Path(place), number) for number, case in enumerate(CASES)]
+        plans = plan_all(Path(place), weights=True, workers=max((os.cpu_count() or 2) // 2, 1))
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            places = [Path(place)] * len(CASES)
+            found = list(pool.map(compare, CASES, plans, places, range(len(CASES))))
     errors, host = ([one[name] for one in found] for name in ("error", "host_error"))
     mean, worst, under = statistics.fmean(map(abs, errors)), max(map(abs, errors)), min(errors)
     bars = {

@@ -14,6 +14,7 @@ Without Unsloth, its runs are left out.
 """
 
 import argparse
+import faulthandler
 import functools
 import importlib.util
 import itertools
@@ -104,6 +105,7 @@ def run_one(options: argparse.Namespace) -> bool:
     importlib.import_module("transformers.models.auto.modeling_auto")
     if not sys.stdin.readline():  # comes when the device is free; nothing comes from a benchmark that was ended
         return False
+    faulthandler.dump_traceback_later(LONGEST - 20)  # into its log, which is shown if it ends without a result
     if options.way == "ours":
         found = ours(folder, options)
     else:

@@ -30,7 +30,7 @@ SHAPE = "1b"
 SETTLED, COUNTED = 100, 1000
 """Steps before those that count, in which the steps of all shapes are captured, and those that count."""
 PICTURES, ROWS = 400, 2000
-PIXELS, ROW = (50_000, 600_000), 2048
+PIXELS, ROW = (50_000, 600_000), 1024
 """Least and most pixels of a picture, and tokens of a row: the largest picture takes 765."""
 SMALL_PIXELS, SMALL_ROW = (4_000, 16_000), 128
 WORDS = 20
