@@ -105,7 +105,9 @@ def run_one(options: argparse.Namespace) -> bool:
     importlib.import_module("transformers.models.auto.modeling_auto")
     if not sys.stdin.readline():  # comes when the device is free; nothing comes from a benchmark that was ended
         return False
-    faulthandler.dump_traceback_later(LONGEST - 20)  # into its log, which is shown if it ends without a result
+    faulthandler.dump_traceback_later(
+        LONGEST // 3, repeat=True
+    )  # into its log, which is shown if it ends without a result
     if options.way == "ours":
         found = ours(folder, options)
     else:

@@ -30,7 +30,7 @@ SHAPE = "1b"
 SETTLED, COUNTED = 100, 1000
 """Steps before those that count, in which the steps of all shapes are captured, and those that count."""
 PICTURES, ROWS = 400, 2000
-PIXELS, ROW = (50_000, 600_000), 1024
+PIXELS, ROW = (50_000, 600_000), 2048
 """Least and most pixels of a picture, and tokens of a row: the largest picture takes 765."""
 SMALL_PIXELS, SMALL_ROW = (4_000, 16_000), 128
 WORDS = 20
@@ -81,8 +81,8 @@ def counted(folder: Path, *, small: bool) -> dict[str, Any]:
     write_folder(folder / "built", SHAPE, config, small=small)
     write_mixed(folder, small=small)
     flags = {
-        "model": folder / "built", "data": folder / "rows.jsonl", "steps": 12 if small else SETTLED + COUNTED + 1,
-        "batch-size": 2, "train-seq-length": SMALL_ROW if small else ROW, "lora-rank": RANK, "seed": SEED,
+        "model": folder / "built", "data": folder / "rows.jsonl", "steps": 12 if small else SETTLED + COUNTED + 2,
+        "batch-size": 1, "train-seq-length": SMALL_ROW if small else ROW, "lora-rank": RANK, "seed": SEED,
         "eval-interval": 100_000, "eval-batches": 1, "sample-length": 0, "checkpoint-interval": 100_000,
         "out": folder / "run", "callback": "vision_static:note", "device": "cpu" if small else "cuda",
     }  # fmt: skip

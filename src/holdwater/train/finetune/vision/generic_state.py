@@ -23,6 +23,7 @@ from holdwater.train.finetune.vision.generic_loading import check_projector, loa
 from holdwater.train.finetune.vision.generic_packing import ProcessedBatches, lay_out_rows
 from holdwater.train.finetune.vision.generic_processor import GenericProcessor, Inputs
 from holdwater.train.finetune.vision.loading import check_settings, lora_config
+from holdwater.train.finetune.vision.malloc import map_large_pieces
 from holdwater.train.finetune.vision.packing import ChosenPictures
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.settings import TrainSettings, TuneSettings
@@ -92,6 +93,8 @@ def new_generic_tuning(settings: TrainSettings, tuning: TuneSettings) -> Generic
     path = data_file(settings.data)
     _check(tuning)
     seed_everything(settings.seed)
+    if settings.device != "cpu":
+        map_large_pieces()
     dtype = torch.float32 if settings.device == "cpu" else torch.bfloat16  # the trained weights are in float32
     loaded, processor = load_generic(tuning.model, device="cpu", dtype=dtype)
     _check_suffix(processor, tuning)

@@ -27,6 +27,7 @@ from holdwater.train.finetune.vision.corpus import PictureCorpus
 from holdwater.train.finetune.vision.examples import PassedOver, PictureExample
 from holdwater.train.finetune.vision.families import Family
 from holdwater.train.finetune.vision.loading import check_settings, load_vision_model, lora_config
+from holdwater.train.finetune.vision.malloc import map_large_pieces
 from holdwater.train.finetune.vision.packing import ROWS_AHEAD, ChosenPictures, PackedPictures, PictureBatches
 from holdwater.train.finetune.vision.passed_over import PassedOverExamples
 from holdwater.train.finetune.vision.planning.device import vision_planned_of
@@ -123,6 +124,8 @@ def new_vision_tuning(settings: TrainSettings, tuning: TuneSettings) -> VisionSt
     check_settings(tuning)
     step, choice = settle(settings, tuning, vision_planned_of)
     seed_everything(settings.seed)
+    if settings.device != "cpu":
+        map_large_pieces()
     dtype = torch.float32 if settings.device == "cpu" else torch.bfloat16  # the trained weights are in float32
     loaded, family = load_vision_model(tuning.model, device="cpu", dtype=dtype, max_pixels=tuning.max_pixels)
     check_length(loaded.model, settings.train_seq_length)
