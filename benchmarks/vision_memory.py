@@ -41,7 +41,7 @@ GIB = 1 << 30
 STEPS = 4
 """The first runs eagerly, the second is captured."""
 EXAMPLES = 24
-AT_ONCE = 3
+AT_ONCE = 6
 """Configurations on the device: each counts only what its own allocator took."""
 TEXT: dict[str, Any] = {"vocab_size": 151_936, "max_position_embeddings": 32_768, "rms_norm_eps": 1e-6}
 ROPE = {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6}

@@ -47,7 +47,9 @@ def holdwater(tmp_path: Path) -> Run:
     """Run the installed command in a subprocess, in an empty folder of its own."""
 
     def run(*arguments: str, timeout: float = 240, **options: object) -> "subprocess.CompletedProcess[str]":
-        command = [str(Path(sys.executable).with_name("holdwater")), *arguments]
+        installed = Path(sys.executable).with_name("holdwater")
+        program = [str(installed)] if installed.exists() else [sys.executable, "-m", "holdwater"]
+        command = [*program, *arguments]
         return subprocess.run(  # type: ignore[call-overload, no-any-return]
             command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False, **options
         )

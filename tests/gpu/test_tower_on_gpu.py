@@ -91,7 +91,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 def captured(model: Any) -> tuple[StaticTower, CapturedTower]:
     """The tower of a model, with three budgets."""
-    tower = static_tower_of(model)
+    tower = static_tower_of(model, "cuda")
     assert tower is not None
     budgets = (256, 512, 1024) if tower.unit == "patches" else (4, 8, 16)
     return tower, CapturedTower(tower, budgets, device="cuda", dtype=torch.bfloat16)

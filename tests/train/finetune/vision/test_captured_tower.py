@@ -1,5 +1,6 @@
 """Passes of the vision tower with several pictures: features are those of Transformers' own code, one at a time."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,16 @@ def known_of(folder: Path, family: str) -> Known:
     model = known.loaded.model.eval()
     if family == "gemma3":  # its projector begins with zeros
         torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)
-    tower = static_tower_of(model)
+    tower = static_tower_of(model, "cpu")
     assert tower is not None
     budgets = {"patches": (64, 192), "tiles": (5, 12), "pictures": (2, 5)}[tower.unit]
     return known, CapturedTower(tower, budgets, device="cpu", dtype=torch.float32)
+
+
+def captured_for(model: Any, sampled: Sequence[Sampled]) -> CapturedTower | None:
+    """The tower of a model, for some examples."""
+    tower = static_tower_of(model, "cpu")
+    return capture_tower(tower, sampled, device="cpu", dtype=torch.float32, tokens=100)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -165,7 +172,7 @@ class TestStart:
 
     def test_has_budgets_for_its_examples(self, qwen: Known) -> None:
         """In multiples of 64 patches here."""
-        tower = capture_tower(qwen[0].loaded.model, self.SAMPLED, device="cpu", tokens=100)
+        tower = captured_for(qwen[0].loaded.model, self.SAMPLED)
 
         assert tower is not None
         assert tower.budgets == (64, 256, 320)
@@ -183,14 +190,14 @@ class TestStart:
 
         monkeypatch.setattr(model.model.visual.blocks[0], "forward", fail)
 
-        assert capture_tower(model, self.SAMPLED, device="cpu", tokens=100) is None
+        assert captured_for(model, self.SAMPLED) is None
         assert (
             "the vision tower cannot be captured (no such kernel): it takes one picture at a time" in caplog.text
         )
 
     def test_needs_no_tower_for_text(self, qwen: Known) -> None:
         """Nothing is allocated."""
-        assert capture_tower(qwen[0].loaded.model, self.SAMPLED[1:2], device="cpu", tokens=100) is None
+        assert captured_for(qwen[0].loaded.model, self.SAMPLED[1:2]) is None
 
 
 class TestPadding:
@@ -210,7 +217,7 @@ class TestPadding:
     @pytest.mark.parametrize("shapes", [[(1, 1)] * 32, [(1, 9)] * 5, [(5, 5), (4, 4)], [(1, 48)]])
     def test_windows_have_room(self, qwen: Known, shapes: list[tuple[int, int]]) -> None:
         """Also where narrow pictures have many; borders never fall, and end at the budget."""
-        tower = static_tower_of(qwen[0].loaded.model)
+        tower = static_tower_of(qwen[0].loaded.model, "cpu")
         assert isinstance(tower, PatchTower)
         parts = {name: torch.zeros(part.shape, dtype=part.dtype) for name, part in tower.layout(192).items()}
         pictures = [

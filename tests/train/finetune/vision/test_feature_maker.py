@@ -50,7 +50,7 @@ def rows() -> Any:
 def makers(known: LoadedVision, cache: FeatureCache | None) -> tuple[FeatureMaker, FeatureMaker]:
     """One that makes one at a time, and one whose tower takes several."""
     model, family = known.loaded.model, known.family
-    static = static_tower_of(model)
+    static = static_tower_of(model, "cpu")
     assert static is not None
     tower = CapturedTower(static, (64, 128), device="cpu", dtype=torch.float32)
     return FeatureMaker(model, family, "cpu"), FeatureMaker(model, family, "cpu", cache=cache, tower=tower)

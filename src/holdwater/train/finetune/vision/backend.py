@@ -30,7 +30,7 @@ from holdwater.train.finetune.vision.kept_features import KeptFeatures
 from holdwater.train.finetune.vision.model import Features, PictureStep, added_layers, picture_loss
 from holdwater.train.finetune.vision.packing import PackedPictures, pack_pictures
 from holdwater.train.finetune.vision.sampling import describe
-from holdwater.train.finetune.vision.tower_setup import Sampled, capture_tower
+from holdwater.train.finetune.vision.tower_setup import Sampled, capture_tower, static_tower_of
 from holdwater.train.flat import FlatAdamW, FlatWeights
 from holdwater.train.settings import TrainSettings
 
@@ -255,11 +255,11 @@ class CapturedVisionBackend(StaticStep):
             sampled: Examples, for whose pictures the tower is captured; none leaves it to run eagerly.
         """
         length = self._longest = settings.train_seq_length
-        self.fused = not why_not(model, length=length, device=settings.device)
-        self.seeds_dropout = self.fused
+        self.fused = self.seeds_dropout = not why_not(model, length=length, device=settings.device)
         self.weight_client, self.rows = where.weight_client, step.rows
         propagator: Propagator
         self._decoder: Decoder | None = None
+        tower = static_tower_of(model, settings.device) if sampled else None
         if self.fused:
             self._decoder, self.weights, self.optimizer, update = fuse(model, settings, where, step)
             propagator = self._decoder
@@ -280,7 +280,9 @@ class CapturedVisionBackend(StaticStep):
             embedding.new_zeros(tokens + 1, embedding.shape[1]) for _ in range(1 + added_layers(model))
         )
         self._whole_model, self._family = model, family
-        self.tower = capture_tower(model, sampled, device=settings.device, tokens=tokens)
+        self.tower = capture_tower(
+            tower, sampled, device=settings.device, dtype=embedding.dtype, tokens=tokens
+        )  # fmt: skip
         self.features = FeatureMaker(
             model, family, settings.device, cache=cache, tower=self.tower, buffers=self._places
         )

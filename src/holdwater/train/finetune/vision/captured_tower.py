@@ -194,9 +194,12 @@ class CapturedTower:
 
     @torch.no_grad()
     def _start(self) -> Rule:
-        """Take each pass twice, so that it is captured; then compare bits."""
-        for budget in reversed(self.budgets):
-            for _ in range(2):
+        """Take all passes eagerly, then capture each; then compare bits.
+
+        In this order memory that the eager passes have left is given back before the graphs take theirs.
+        """
+        for _ in range(2):
+            for budget in reversed(self.budgets):
                 self._send(budget, [self._tower.example(self._tower.step, 0)], [], 0)
                 self._run(budget)
         return find_rule(self._probe, self._tower, self.budgets)

@@ -25,14 +25,20 @@ ROTATION = "apply_rotary_pos_emb_vision"
 class FastBlocks:
     """Replaces parts of a tower's blocks. The weights of its gated networks are laid out anew, with padding."""
 
-    def __init__(self, tower: nn.Module) -> None:
-        """Take a tower that is on its device and frozen; its modules keep views of their weights."""
+    def __init__(self, tower: nn.Module, device: torch.device | str) -> None:
+        """Lay weights out; the modules of the tower keep views of theirs.
+
+        Args:
+            tower: Frozen. Where it is still on another device, it is moved there afterwards: weights that are
+                replaced on their device would leave holes between those that stay.
+            device: Where the tower runs.
+        """
         self._forwards: list[tuple[nn.Module, Callable[[Tensor], Tensor]]] = []
         for module in tower.modules():
             if type(module).__name__.endswith("RMSNorm"):
                 self._forwards.append((module, _FastNorm(module)))
             elif _is_gated(module):
-                self._forwards.append((module, _FastNetwork(module)))
+                self._forwards.append((module, _FastNetwork(module, device)))
         self._code = sys.modules[type(tower).__module__]
 
     def tensors(self) -> list[Tensor]:
@@ -72,17 +78,17 @@ class _FastNorm:
 class _FastNetwork:
     """A network with gates, whose inner width is padded."""
 
-    def __init__(self, module: Any) -> None:  # noqa: ANN401 - of Transformers
+    def __init__(self, module: Any, device: torch.device | str) -> None:  # noqa: ANN401 - of Transformers
         first, last = module.gate_proj, module.down_proj
         inner = len(first.weight)
         self._padded = padded = -(-inner // ALIGNMENT) * ALIGNMENT
         with torch.no_grad():
             self._pairs, self._bias = (
                 torch.cat([_longer(getattr(module.gate_proj, name), padded),
-                           _longer(getattr(module.up_proj, name), padded)])
+                           _longer(getattr(module.up_proj, name), padded)]).to(device)
                 for name in ("weight", "bias")
             )  # fmt: skip
-            self._last = last.weight.new_zeros(len(last.weight), padded)
+            self._last = last.weight.new_zeros(len(last.weight), padded, device=device)
             self._last[:, :inner].copy_(last.weight)
         self._last_bias = last.bias
         self.tensors = [self._pairs, self._bias, self._last]

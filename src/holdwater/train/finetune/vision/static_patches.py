@@ -48,8 +48,8 @@ class PatchTower:
     patches = 1
     most = MOST
 
-    def __init__(self, model: Any) -> None:  # noqa: ANN401 - of Transformers
-        """Take a model that is on its device."""
+    def __init__(self, model: Any, device: torch.device | str) -> None:  # noqa: ANN401 - of Transformers
+        """Take a model that is on its device, or is moved there afterwards."""
         self._tower = tower = model.model.visual
         config = tower.config
         self._merge = int(config.spatial_merge_size) ** 2
@@ -59,7 +59,7 @@ class PatchTower:
         self._interpolates = hasattr(tower, "num_grid_per_side")
         self._window = config.window_size // self._edge // config.patch_size if self._has_windows else 1
         self.step = 16 * self._merge
-        self._fast = FastBlocks(tower)
+        self._fast = FastBlocks(tower, device)
         self._shape = lru_cache(maxsize=1024)(self._shape_of)
 
     @staticmethod

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 from holdwater.errors import DataError
 from holdwater.train.finetune.vision.budgets import choose_budgets
 from holdwater.train.finetune.vision.captured_tower import CapturedTower
@@ -90,43 +92,44 @@ def _largest(tower: StaticTower) -> int:
     return MOST_PATCHES // tower.patches // tower.step * tower.step
 
 
-def static_tower_of(model: Any) -> StaticTower | None:  # noqa: ANN401 - of Transformers
+def static_tower_of(model: Any, device: torch.device | str) -> StaticTower | None:  # noqa: ANN401 - of Transformers
     """The tower of a vision-language model; None where Transformers is too old to take positions as arguments.
 
     Args:
-        model: On its device, of a known family.
+        model: Of a known family; on its device, or moved there afterwards.
+        device: Where the tower runs.
     """
     kind = str(model.config.model_type)
     if kind == "gemma3":
         return SquareTower(model)
     if kind in ("idefics3", "smolvlm"):
         return TileTower(model)
-    return PatchTower(model) if PatchTower.is_known() else None
+    return PatchTower(model, device) if PatchTower.is_known() else None
 
 
 def capture_tower(
-    model: Any,  # noqa: ANN401 - of Transformers
+    tower: StaticTower | None,
     sampled: Sequence[Sampled],
     *,
     device: str,
+    dtype: torch.dtype,
     tokens: int,
 ) -> CapturedTower | None:
-    """Capture the tower of a model; None where it runs eagerly, one picture at a time.
+    """Capture a tower; None where it runs eagerly, one picture at a time.
 
     That is so where no example has a picture, where Transformers is too old, and where passes fail at the start:
     for want of memory, or since the device has no flash attention.
 
     Args:
-        model: With a frozen tower, on its device.
+        tower: Frozen, on its device; None where Transformers is too old.
         sampled: Examples.
         device: Where.
+        dtype: Of features, as they are needed.
         tokens: Of a micro-batch.
     """
-    tower = static_tower_of(model)
     steps = [] if tower is None else micro_batches(tower, sampled, tokens=tokens)
     if tower is None or not steps:
         return None
-    dtype = model.get_input_embeddings().weight.dtype
     try:
         return CapturedTower(tower, budgets_for(tower, steps), device=device, dtype=dtype, steps=steps)
     except RuntimeError as error:

@@ -36,7 +36,7 @@ def plan_captured_tower(model: Any, sampled: Sequence[Sampled], *, tokens: int) 
         sampled: Examples of the run.
         tokens: Of a micro-batch.
     """
-    tower = static_tower_of(model)
+    tower = static_tower_of(model, "meta")
     steps = [] if tower is None else micro_batches(tower, sampled, tokens=tokens)
     if tower is None or not steps:
         return None

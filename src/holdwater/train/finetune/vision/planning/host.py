@@ -20,8 +20,9 @@ from holdwater.train.finetune.vision.planning.tower import blank_inputs
 from holdwater.train.settings import TrainSettings, TuneSettings
 from holdwater.units import Bytes
 
-CUDA_LIBRARIES = NOTHING
-"""What CUDA's libraries take of the host's memory; to be set from `vision_memory.json`."""
+CUDA_LIBRARIES, QUANTIZING = Bytes(365_000_000), Bytes(160_000_000)
+"""What CUDA, its libraries and compiled kernels take of the host's memory, and what quantizing adds: the most that
+14 runs of `benchmarks/vision_memory.py` took beyond the rest of their plans (H200, torch 2.11 for CUDA 13)."""
 GROWN = Bytes(40_000_000)
 """What the program of a run takes beyond that of its plan: guard, store, and the code of kernels; measured on a
 CPU of two cores with torch 2.13."""
@@ -81,7 +82,8 @@ def plan_host(planned: VisionPlanned, settings: TrainSettings, tuning: TuneSetti
         device: `cuda`; or `cpu`, where the step takes the host's memory too.
     """
     stored, wanted = _weight_sizes(planned, tuning, device=device)
-    program = Bytes(planned.resident + GROWN + (CUDA_LIBRARIES if device == "cuda" else NOTHING))
+    libraries = CUDA_LIBRARIES + (NOTHING if tuning.quantize is None else QUANTIZING)
+    program = Bytes(planned.resident + GROWN + (libraries if device == "cuda" else 0))
     loading = {"program": program, "weights": Bytes(stored + wanted)}
     lasting = Bytes(_weights_of_cpu(planned, stored, wanted)) if device == "cpu" else NOTHING
     trained = planned.trained_bytes

@@ -214,7 +214,7 @@ class CapturedTowerPlan:
         return max(one.peak for one in self._passes) + sum(self.buffers)
 
     def start(self, allocator: CachingAllocator) -> Bytes:
-        """Ask for the buffers, and take each pass twice: eagerly, and captured.
+        """Ask for the buffers, and take the passes: all eagerly, then each captured.
 
         Args:
             allocator: Of the device; the pool of the graphs has one of its own.
@@ -225,11 +225,10 @@ class CapturedTowerPlan:
         for size in self.buffers:
             allocator.allocate(size)
         pool = CachingAllocator()
-        for number, one in enumerate(self._passes):
-            workspaces = one.trace.workspaces[: not number]
-            replay(allocator, one.trace.events, workspaces)
-            allocator.empty_cache()
-            replay(pool, one.trace.events, workspaces)
+        for each in (allocator, pool):
+            for number, one in enumerate(self._passes):
+                replay(each, one.trace.events, one.trace.workspaces[: not number])
+        allocator.empty_cache()
         return pool.reserved
 
     def held(self, rows: int) -> int:
