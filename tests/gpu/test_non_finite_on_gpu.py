@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from holdwater.config import gather
 from holdwater.train.finetune.state import TuneState, new_tuning
+from holdwater.train.finetune.step.backends import TextBackend
 from holdwater.train.finetune.step.captured import CapturedBackend
 from holdwater.train.finetune.step.fused import FusedBackend
 from holdwater.train.loop import recovering_step
@@ -66,7 +67,7 @@ def test_generated_text_is_the_models_own(tmp_path: Path, family: str) -> None:
     state = made(tmp_path, family, "stop")
     begin = [5, 6, 7]
 
-    written = state.backend.write(begin, 100, padding=0)
+    written = cast("TextBackend", state.backend).write(begin, 100, padding=0)
 
     assert written[:3] == begin
     assert len(written) <= 32

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -54,7 +54,7 @@ from holdwater.train.finetune.model.lora import (
 from holdwater.train.finetune.planner.fused import Choice
 from holdwater.train.finetune.planner.plan import check_plan, settle
 from holdwater.train.finetune.step.allocator_calls import AllocatorCalls
-from holdwater.train.finetune.step.backends import StepBackend, choose_backend
+from holdwater.train.finetune.step.backends import StepBackend, TextBackend, choose_backend
 from holdwater.train.finetune.weight_server.client import WeightClient, WeightServerError, open_weight_client
 from holdwater.train.flat import first_non_finite
 from holdwater.train.settings import TrainSettings, TuneSettings
@@ -207,7 +207,8 @@ class TuneState:
         """
         tokenizer = self.loaded.tokenizer
         begin = self.held_out[0].beginning[: self.settings.train_seq_length - 1]
-        written = self.backend.write(begin, count, padding=tokenizer.eos_token_id or 0)
+        backend = cast("TextBackend", self.backend)
+        written = backend.write(begin, count, padding=tokenizer.eos_token_id or 0)
         return shown(tokenizer, written[: len(begin)], written[len(begin) :])
 
     def park(self, folder: CheckpointFolder) -> bool:

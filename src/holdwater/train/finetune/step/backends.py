@@ -69,6 +69,14 @@ class StepBackend(Protocol):
         """The weighted sum of cross-entropies of some rows in nats, without gradients."""
         ...
 
+    def refresh(self) -> None:
+        """Take the trained weights as they are now: something else has changed them."""
+        ...
+
+
+class TextBackend(StepBackend, Protocol):
+    """Takes the steps of a model that reads nothing but text."""
+
     def write(self, tokens: list[int], count: int, *, padding: int) -> list[int]:
         """Continue some tokens with the likeliest ones.
 
@@ -82,12 +90,8 @@ class StepBackend(Protocol):
         """
         ...
 
-    def refresh(self) -> None:
-        """Take the trained weights as they are now: something else has changed them."""
-        ...
 
-
-def choose_backend(model: Any, settings: TrainSettings, where: WeightPlacement, step: StepPlan) -> StepBackend:  # noqa: ANN401
+def choose_backend(model: Any, settings: TrainSettings, where: WeightPlacement, step: StepPlan) -> TextBackend:  # noqa: ANN401
     """Put a model on its device, and get its steps ready.
 
     Args:
@@ -111,7 +115,7 @@ def choose_backend(model: Any, settings: TrainSettings, where: WeightPlacement, 
         ) from None
 
 
-def _choose(model: Any, settings: TrainSettings, where: WeightPlacement, step: StepPlan) -> StepBackend:  # noqa: ANN401
+def _choose(model: Any, settings: TrainSettings, where: WeightPlacement, step: StepPlan) -> TextBackend:  # noqa: ANN401
     """As `choose_backend`.
 
     Fused where the kernels know the model, and it lies on a CUDA device or in few bits. Other models are captured
@@ -119,7 +123,7 @@ def _choose(model: Any, settings: TrainSettings, where: WeightPlacement, step: S
     """
     on_cuda = settings.device == "cuda"
     fused = not why_not(model, length=settings.train_seq_length, device=settings.device)
-    backend: StepBackend
+    backend: TextBackend
     if fused and (on_cuda or where.bits is not None):
         _say("each step is fused%s", ", and captured" if on_cuda else "")
         backend = FusedBackend(model, settings, where, step)

@@ -307,10 +307,6 @@ class CapturedVisionBackend(StaticStep):
         features = tuple(one[:count] for one in self._places)
         return replace(super().inputs(count), pictures=PictureInputs(pictured, axes, features))
 
-    def write(self, tokens: list[int], count: int, *, padding: int) -> list[int]:
-        """Not used: samples of these models have pictures (`describe`)."""
-        raise NotImplementedError
-
     def describe(self, prompt: PictureExample, count: int, *, padding: int) -> list[int]:
         """Let the model answer an example with the likeliest tokens.
 
