@@ -55,12 +55,15 @@ def test_a_device_that_is_not_there_is_the_reason(
         "tuning_rebirth",
         "tuning_survival",
         "vision_speed",
+        "vision_static",
+        "vision_memory",
+        "picture_story_cuda",
     }
 
     left_out = [one for one in run_all.measurements(tmp_path) if run_all.why_not(one) == "needs a CUDA device"]
 
     assert {one.result for one in left_out} == (set() if there else {*on_device, "zoo_matrix"})
-    assert len(left_out) == (0 if there else 8)
+    assert len(left_out) == (0 if there else 11)
 
 
 def test_a_package_that_is_not_there_is_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,19 +3,21 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
 
 from holdwater.config import gather
 from holdwater.train.finetune.state import TuneState, new_tuning
-from holdwater.train.finetune.step.backends import TextBackend
 from holdwater.train.finetune.step.captured import CapturedBackend
 from holdwater.train.finetune.step.fused import FusedBackend
 from holdwater.train.loop import recovering_step
 from holdwater.train.settings import train_settings
 from tests.small_models import make_model
+
+if TYPE_CHECKING:
+    from holdwater.train.finetune.step.backends import TextBackend
 
 pytestmark = [
     pytest.mark.gpu,
