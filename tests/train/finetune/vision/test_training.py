@@ -109,14 +109,23 @@ class TestSteps:
         assert state.epochs > 1
         assert "100.0 % hits" in second.remarks
 
-    def test_a_tower_that_learns(self, tmp_path: Path) -> None:
-        """Gets adapters when that is asked for, and gradients."""
-        state = made(tmp_path, adapt_vision="yes", adapt_projector="yes")
+    @pytest.mark.parametrize(
+        ("family", "parts"),
+        [
+            ("smolvlm", {"text_model", "vision_model", "connector"}),
+            ("gemma3", {"language_model", "vision_tower"}),  # its projector is no layer
+        ],
+    )
+    def test_a_tower_that_learns(self, tmp_path: Path, family: str, parts: set[str]) -> None:
+        """Gets adapters when that is asked for, and gradients; a head that no feature goes through gets none."""
+        state = made(tmp_path, family, adapt_vision="yes", adapt_projector="yes")
         names = [name for name, _ in adapters(state.loaded.model)]
+        if family == "gemma3":  # its projector begins with zeros
+            torch.nn.init.normal_(state.loaded.model.model.multi_modal_projector.mm_input_projection_weight)
 
         learn(state, 2)
 
-        assert {name.split(".")[1] for name in names} == {"text_model", "vision_model", "connector"}
+        assert {name.split(".")[1] for name in names} == parts
         assert [name for name, one in adapters(state.loaded.model) if not one.lora_B.any()] == []
 
     @pytest.mark.parametrize(

@@ -160,7 +160,12 @@ def add_adapters(model: nn.Module, config: LoraConfig) -> list[str]:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a layer is a matrix product, however it is stored."""
+    """Whether a layer is a matrix product, however it is stored, and may be replaced by another one.
+
+    The output layer of `nn.MultiheadAttention` may not: its weights are read, and it is never called.
+    """
+    if type(module) is nn.modules.linear.NonDynamicallyQuantizableLinear:
+        return False
     return isinstance(module, nn.Linear) or type(module).__name__ in {"Conv1D", "Linear4bit", "Linear8bitLt"}
 
 
