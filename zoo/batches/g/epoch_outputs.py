@@ -4,8 +4,8 @@ from torch import nn
 
 torch.set_num_threads(1)
 torch.manual_seed(44)
-EPOCHS, STEPS_PER_EPOCH = 5, 700
-BATCH, FEATURES, CLASSES = 32, 96, 400
+EPOCHS, STEPS_PER_EPOCH = 3, 1500
+BATCH, FEATURES, CLASSES = 32, 96, 500
 
 
 class LitClassifier(nn.Module):
@@ -39,7 +39,7 @@ def main():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            if index % 175 == 0:
+            if index % 250 == 0:
                 print(f"step {epoch * STEPS_PER_EPOCH + index} loss {loss.item():.4f}", flush=True)
         loss, accuracy = model.on_train_epoch_end()
         print(f"epoch {epoch} mean loss {loss:.4f} accuracy {accuracy:.3f}", flush=True)

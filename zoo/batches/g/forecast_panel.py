@@ -11,9 +11,9 @@ from torch import nn
 
 torch.set_num_threads(1)
 torch.manual_seed(12)
-STEPS = 2400
-DRAW_EVERY = 15
-WINDOW, HORIZON, SERIES = 64, 16, 9000
+STEPS = 1800
+DRAW_EVERY = 30
+WINDOW, HORIZON, SERIES = 64, 16, 12000
 
 
 class Panel:

@@ -8,7 +8,7 @@ from torch import nn
 
 torch.set_num_threads(1)
 torch.manual_seed(17)
-STEPS = 3000
+STEPS = 4500
 JOURNAL_EVERY = 5
 FEATURES, HIDDEN, CLASSES = 128, 320, 96
 

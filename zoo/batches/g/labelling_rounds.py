@@ -7,9 +7,9 @@ from torch import nn
 torch.set_num_threads(1)
 torch.manual_seed(25)
 datasets.disable_progress_bars()
-STEPS = 2400
-ROWS, FEATURES, CLASSES = 60_000, 16, 4
-ROUNDS, STEPS_PER_ROUND, ROWS_PER_ROUND = 48, 25, 600
+STEPS = 3600
+ROWS, FEATURES, CLASSES = 120_000, 16, 4
+ROUNDS, STEPS_PER_ROUND, ROWS_PER_ROUND = 48, 36, 600
 
 
 def make_pool():

@@ -7,16 +7,16 @@ from torch import nn
 
 torch.set_num_threads(1)
 torch.manual_seed(33)
-STEPS = 2400
+STEPS = 3000
 THREADS, GRAPHS_PER_BATCH, AHEAD = 4, 6, 6
-FEATURES, WIDTH = 24, 48
+FEATURES, WIDTH = 32, 64
 
 
 def make_batch(seed):
     """A few graphs as one: the number of nodes is log-normal, so that a few batches are very large."""
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
-    sizes = [min(2500, int(rng.lognormvariate(4.2, 1.1)) + 4) for _ in range(GRAPHS_PER_BATCH)]
+    sizes = [min(6000, int(rng.lognormvariate(4.8, 1.2)) + 4) for _ in range(GRAPHS_PER_BATCH)]
     nodes = sum(sizes)
     features = torch.randn(nodes, FEATURES, generator=generator)
     owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))

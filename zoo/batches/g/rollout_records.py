@@ -1,12 +1,13 @@
 """On-policy learning: the infos of every environment step are kept until the rollout is complete."""
 import random
 
+import numpy as np
 import torch
 from torch import nn
 
 torch.set_num_threads(1)
 torch.manual_seed(27)
-ROLLOUTS, ROLLOUT_STEPS, EPOCHS, MINIBATCHES = 12, 240, 2, 10
+ROLLOUTS, ROLLOUT_STEPS, EPOCHS, MINIBATCHES = 16, 300, 3, 24
 ENVIRONMENTS, STATES, ACTIONS = 16, 32, 5
 
 
@@ -28,12 +29,12 @@ class Rollout:
 
 
 def environment_infos(rng, step):
-    """What the simulator tells about each environment: sensor readings, contacts and a note."""
+    """What the simulator tells about each environment: a camera frame, contacts and a note."""
     return [
         {
             "step": step,
             "environment": number,
-            "sensors": {f"joint{joint}": rng.random() for joint in range(60)},
+            "frame": np.full((72, 72, 3), (step + number) % 256, np.uint8),
             "contacts": [(rng.random(), rng.random(), rng.random()) for _ in range(12)],
             "note": f"environment {number} at step {step}",
         }
@@ -72,6 +73,7 @@ def main():
     optimizer = torch.optim.Adam(policy.parameters(), lr=1e-3)
     payoff = torch.randn(STATES, ACTIONS)
     rollout = Rollout()
+    print("step 0", flush=True)
     for number in range(ROLLOUTS):
         collect(policy, payoff, rollout, rng, number * ROLLOUT_STEPS)
         reward, contacts = update(policy, optimizer, rollout)

@@ -6,8 +6,8 @@ from torch import nn
 
 torch.set_num_threads(1)
 torch.manual_seed(41)
-STEPS = 3000
-WIDTH, FIRST_BLOCKS, FULL_DEPTH, STEPS_PER_BLOCK = 288, 2, 12, 150
+STEPS = 1800
+WIDTH, FIRST_BLOCKS, FULL_DEPTH, STEPS_PER_BLOCK = 240, 2, 10, 90
 
 
 class Block(nn.Module):
@@ -51,7 +51,7 @@ def main():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 250 == 0:
+        if step % 150 == 0:
             print(f"step {step} loss {loss.item():.4f} blocks {len(model.blocks)}", flush=True)
     print(f"{STEPS} steps")
 
