@@ -7,7 +7,7 @@ from torch import nn
 
 torch.set_num_threads(1)
 torch.manual_seed(3)
-CLIENTS, LOCAL_STEPS, CLIENTS_PER_ROUND = 120, 25, 4
+CLIENTS, LOCAL_STEPS, CLIENTS_PER_ROUND = 160, 25, 4
 FEATURES, CLASSES = 192, 10
 
 
@@ -23,7 +23,7 @@ class Client:
         self.generator = generator
 
     def batch(self, teacher):
-        x = torch.randn(48, FEATURES, generator=self.generator) + self.shift
+        x = torch.randn(96, FEATURES, generator=self.generator) + self.shift
         return x, (x @ teacher).argmax(1)
 
 

@@ -1,4 +1,4 @@
-"""On-policy learning: the infos of every environment step are kept until the rollout is complete."""
+"""On-policy learning: frames and infos of every environment step are kept until the rollout is complete."""
 import random
 
 import numpy as np
@@ -7,34 +7,35 @@ from torch import nn
 
 torch.set_num_threads(1)
 torch.manual_seed(27)
-ROLLOUTS, ROLLOUT_STEPS, EPOCHS, MINIBATCHES = 16, 300, 3, 24
+ROLLOUTS, ROLLOUT_STEPS, EPOCHS, MINIBATCHES = 18, 320, 3, 24
 ENVIRONMENTS, STATES, ACTIONS = 16, 32, 5
+FRAME = (84, 84, 3)
 
 
 class Rollout:
-    """States, actions and infos of the current policy; emptied after the update."""
+    """States, actions, frames and infos of the current policy; emptied after the update."""
 
     def __init__(self):
+        self.reset()
+
+    def reset(self):
         self.states, self.actions, self.rewards, self.infos = [], [], [], []
+        self.frames = np.zeros((ROLLOUT_STEPS, ENVIRONMENTS, *FRAME), np.uint8)
 
     def add(self, states, actions, rewards, infos):
+        self.frames[len(self.states)] = np.uint8(len(self.states) % 256)
         self.states.append(states)
         self.actions.append(actions)
         self.rewards.append(rewards)
         self.infos.extend(infos)
 
-    def clear(self):
-        for records in (self.states, self.actions, self.rewards, self.infos):
-            records.clear()
-
 
 def environment_infos(rng, step):
-    """What the simulator tells about each environment: a camera frame, contacts and a note."""
+    """What the simulator tells about each environment: its contacts and a note."""
     return [
         {
             "step": step,
             "environment": number,
-            "frame": np.full((72, 72, 3), (step + number) % 256, np.uint8),
             "contacts": [(rng.random(), rng.random(), rng.random()) for _ in range(12)],
             "note": f"environment {number} at step {step}",
         }
@@ -62,8 +63,8 @@ def update(policy, optimizer, rollout):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    contacts = sum(len(info["contacts"]) for info in rollout.infos)
-    return rewards.mean().item(), contacts
+    brightness = rollout.frames[:, 0].mean()
+    return rewards.mean().item(), brightness
 
 
 def main():
@@ -76,9 +77,9 @@ def main():
     print("step 0", flush=True)
     for number in range(ROLLOUTS):
         collect(policy, payoff, rollout, rng, number * ROLLOUT_STEPS)
-        reward, contacts = update(policy, optimizer, rollout)
-        rollout.clear()
-        print(f"step {(number + 1) * ROLLOUT_STEPS} reward {reward:.4f} contacts {contacts}", flush=True)
+        reward, brightness = update(policy, optimizer, rollout)
+        rollout.reset()
+        print(f"step {(number + 1) * ROLLOUT_STEPS} reward {reward:.4f} brightness {brightness:.1f}", flush=True)
     print(f"{ROLLOUTS * ROLLOUT_STEPS} steps")
 
 

@@ -7,7 +7,7 @@ from torch import nn
 torch.set_num_threads(1)
 torch.manual_seed(41)
 STEPS = 1800
-WIDTH, FIRST_BLOCKS, FULL_DEPTH, STEPS_PER_BLOCK = 240, 2, 10, 90
+WIDTH, FIRST_BLOCKS, FULL_DEPTH, STEPS_PER_BLOCK = 240, 2, 10, 110
 
 
 class Block(nn.Module):
