@@ -1,4 +1,4 @@
-"""Gradients are clipped at a percentile of recent norms: a deque in a registered dictionary, with a second name."""
+"""Gradients are clipped at a percentile of recent norms: a deque in a registered dictionary, with two holders."""
 
 import collections
 

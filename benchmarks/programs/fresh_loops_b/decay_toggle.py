@@ -9,30 +9,22 @@ torch.manual_seed(12)
 
 
 class DecaySwitch:
-    """Turns weight decay on when the weights have grown, for a number of steps, and off again."""
+    """Turns weight decay on for the last steps of each period, and off again."""
 
-    def __init__(self, model, decay, steps):
-        self.model, self.decay, self.steps = model, decay, steps
-        self.left = 0
-        self.reference = self.norm()
-
-    def norm(self):
-        return sum(p.detach().norm().item() for p in self.model.parameters())
+    def __init__(self, decay, period, steps):
+        self.decay, self.period, self.steps = decay, period, steps
+        self.calls = 0
 
     def __call__(self, optimizer, args, kwargs):
-        if self.left:
-            self.left -= 1
-            if not self.left:
-                self.reference = self.norm()
-        elif self.norm() > 1.03 * self.reference:
-            self.left = self.steps
+        self.calls += 1
+        on = self.calls % self.period >= self.period - self.steps
         for group in optimizer.param_groups:
-            group["weight_decay"] = self.decay if self.left else 0.0
+            group["weight_decay"] = self.decay if on else 0.0
 
 
 model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1))
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
-optimizer.register_step_post_hook(DecaySwitch(model, decay=2.0, steps=4))
+optimizer.register_step_post_hook(DecaySwitch(decay=2.0, period=9, steps=4))
 holdwater.resumable("model", model)
 holdwater.resumable("optimizer", optimizer)
 
@@ -42,6 +34,5 @@ for _ in holdwater.steps(40):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    print("loss", loss.item().hex(), flush=True)
-print("decay", optimizer.param_groups[0]["weight_decay"])
+    print("loss", optimizer.param_groups[0]["weight_decay"], loss.item().hex(), flush=True)
 print("final", *(p.detach().double().sum().item().hex() for p in model.parameters()))

@@ -8,7 +8,7 @@ from torch import nn
 import holdwater
 
 torch.manual_seed(16)
-LIMITS = [0.5, 0.4, 0.3, 0.2]
+LIMITS = [0.2, 0.25, 0.32, 0.4]
 
 
 def stage():

@@ -10,7 +10,7 @@ inputs = torch.randn(96, 6)
 targets = inputs[:, :1] * inputs[:, 1:2] + inputs[:, 2:3]
 model = nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 1))
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-losses = {"fast": 2.0, "slow": 4.0}
+losses = {"fast": 2.0, "slow": 6.0}
 holdwater.resumable("model", model)
 holdwater.resumable("optimizer", optimizer)
 holdwater.resumable("losses", losses)
@@ -19,8 +19,8 @@ holdwater.resumable("losses", losses)
 def follow(loss):
     """Two moving averages; progress is slow when they meet."""
     losses["fast"] += 0.4 * (loss - losses["fast"])
-    losses["slow"] += 0.15 * (loss - losses["slow"])
-    return losses["fast"] > 0.8 * losses["slow"]
+    losses["slow"] += 0.12 * (loss - losses["slow"])
+    return losses["fast"] > 0.85 * losses["slow"]
 
 
 for step in holdwater.steps(40):

@@ -1,4 +1,4 @@
-"""A stream passes through Python generators that shuffle in a buffer and pack; their local variables are the state."""
+"""A stream passes through generators that shuffle in a buffer and pack; their local variables are the state."""
 
 import random
 
