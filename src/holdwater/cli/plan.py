@@ -60,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
         config = gather_config(options, load_profile(config["profile"]))
     if config["model"] is None:
         raise ConfigError("model is not given, but plan predicts fine-tuning; write --model FOLDER")
+    if config["backend"] == "mlx":
+        raise ConfigError("backend is mlx, but plan predicts the memory of PyTorch's steps; leave it out")
     if config["max_memory"] is None and (options.max_context or options.max_batch):
         raise ConfigError(f"{_flag(options)} needs a budget; add --max-memory SIZE")
     check_writable("--json", options.json)

@@ -140,7 +140,8 @@ def _with_profile(config: Config, options: argparse.Namespace, *, quiet: bool) -
     from holdwater.probes.machine import read_machine  # noqa: PLC0415 - after torch, which it asks
 
     device = config["device"]
-    gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    on_cuda = device == "auto" and config["backend"] == "torch" and torch.cuda.is_available()
+    gpu = device == "cuda" or on_cuda
     machine = read_machine(device="cuda" if gpu and torch.cuda.is_available() else "cpu")
     if config["profile"] is None:
         profile = choose_profile(machine.device_size or machine.total, gpu=gpu)

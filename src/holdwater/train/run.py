@@ -183,6 +183,10 @@ def _new_trainable(settings: TrainSettings) -> Trainable:
 
 def _new_tuning(settings: TrainSettings, tuning: TuneSettings) -> Trainable:
     """The adapters of a named model, which may see pictures."""
+    if tuning.backend == "mlx":
+        from holdwater.train.finetune.mlx.state import new_mlx_tuning  # noqa: PLC0415 - brings mlx and mlx_lm
+
+        return new_mlx_tuning(settings, tuning)
     from holdwater.train.finetune.state import new_tuning  # noqa: PLC0415 - brings Transformers
     from holdwater.train.finetune.vision.generic_loading import learns_from_pictures  # noqa: PLC0415
     from holdwater.train.finetune.vision.loading import is_vision_language  # noqa: PLC0415
@@ -201,6 +205,11 @@ def _new_tuning(settings: TrainSettings, tuning: TuneSettings) -> Trainable:
 def _merge(settings: TrainSettings, checkpoints: CheckpointFolder) -> None:
     """Write the model with the adapters of the last checkpoint, if that was asked for."""
     if settings.tuning is None or settings.merged is None:
+        return
+    if settings.tuning.backend == "mlx":
+        from holdwater.train.finetune.mlx.merging import merge_newest  # noqa: PLC0415 - brings mlx and mlx_lm
+
+        merge_newest(settings.tuning.model, checkpoints, settings.merged)
         return
     from holdwater.train.finetune.model import merging  # noqa: PLC0415 - brings Transformers
     from holdwater.train.finetune.vision import generic_loading, loading  # noqa: PLC0415

@@ -8,6 +8,7 @@ import torch
 
 from holdwater.config import Config
 from holdwater.errors import ConfigError
+from holdwater.train.mlx_settings import check_mlx
 from holdwater.units import Bytes
 
 TokenLevel = Literal["byte", "character"]
@@ -17,6 +18,7 @@ NonFinite = Literal["stop", "skip", "continue"]
 SELECTIVE: dict[str, object] = {"selective_loss": "none", "selective_loss_keys": "learn", "selective_loss_from": 0}
 LATER_SETTINGS: dict[str, object] = SELECTIVE | {
     "max_pixels": None, "bad_pictures": "stop", "adapt_vision": False, "adapt_projector": False,
+    "backend": "torch", "gradient_checkpointing": False,
 }  # fmt: skip
 """Settings that a run's identity holds only where they are used: older checkpoints and plans do not have them."""
 OWN_AFFAIR = {"model", "max_memory", "vision_cache", "vision_cache_folder"}
@@ -28,6 +30,7 @@ class TuneSettings:
     """The model that is fine-tuned, its adapters, and the data; each field is a key of the configuration."""
 
     model: str
+    backend: Literal["torch", "mlx"]
     lora_rank: int
     lora_alpha: float | None
     lora_dropout: float
@@ -52,6 +55,8 @@ class TuneSettings:
     """Whether the vision tower gets adapters."""
     adapt_projector: bool
     """Whether the projector between tower and language model gets them."""
+    gradient_checkpointing: bool
+    """Whether layers are computed again in the backward pass; PyTorch's steps follow a plan instead."""
     max_memory: Bytes | None
     """The process's budget; None uses the device's."""
 
@@ -64,6 +69,9 @@ class TuneSettings:
             if self.selective_loss == "none" and value != usual:
                 why = "selective_loss is none"
                 raise ConfigError(f"{name} is {value}, but {why}; set that to json, or leave {name} out")
+        if self.gradient_checkpointing and self.backend == "torch":
+            why = "the plan of PyTorch's steps chooses which layers are computed again"
+            raise ConfigError(f"gradient_checkpointing is yes, but {why}; leave it out, or write --backend mlx")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +101,7 @@ class TrainSettings:
     merged: Path | None
     """Where the merged model is written at the end; None writes the adapters only."""
     device: str
-    """`cpu`, `cuda` or `mps`: never `auto`."""
+    """`cpu`, `cuda`, `mps` or `mlx`: never `auto`."""
     threads: int
     out: Path
     tuning: TuneSettings | None = None
@@ -131,11 +139,14 @@ def train_settings(config: Config, out: Path) -> TrainSettings:
     """
     if config["model"] is None:
         _check_flags(config)
+    by_mlx = config["model"] is not None and config["backend"] == "mlx"
+    if by_mlx:
+        check_mlx(config)
     names = [name for name in TrainSettings.__slots__ if name not in {"device", "threads", "out", "tuning"}]
     tuned = None if config["model"] is None else {name: config[name] for name in TuneSettings.__slots__}
     return TrainSettings(
         **{name: config[name] for name in names},
-        device=_settle_device(config["device"]),
+        device="mlx" if by_mlx else _settle_device(config["device"]),
         threads=config["threads"] or torch.get_num_threads(),
         out=out,
         tuning=None if tuned is None else TuneSettings(**tuned),

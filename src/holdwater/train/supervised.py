@@ -32,6 +32,12 @@ TUNING = (
 """What it imports in addition to fine-tune a large model; none of it touches a device."""
 
 
+TUNING_BY_MLX = (
+    "transformers", "transformers.models.auto.tokenization_auto", "holdwater.train.finetune.data.packing",
+)  # fmt: skip
+"""The same for MLX, which is not imported here: Metal does not survive a fork."""
+
+
 def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int:
     """Train under a supervisor.
 
@@ -55,9 +61,9 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
             target="holdwater.cli.main:run_and_exit",
             argv=lambda _: argv,
             channel=lambda _: kept.channel,
-            modules=MODULES if config["model"] is None else MODULES + TUNING,
+            modules=_modules(config),
             environment=kept.environment,
-            settled={} if config["model"] is None else {PRELOADED_MODEL: config["model"]},
+            settled={PRELOADED_MODEL: config["model"]} if _tunes_by_torch(config) else {},
         )
         supervisor = Supervisor(
             launch,
@@ -72,6 +78,18 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
             shutil.rmtree(in_memory.path / "weights", ignore_errors=True)
     in_memory.remove()
     return die_as(code)
+
+
+def _tunes_by_torch(config: Config) -> bool:
+    """Whether a model is fine-tuned by PyTorch."""
+    return config["model"] is not None and config["backend"] == "torch"
+
+
+def _modules(config: Config) -> tuple[str, ...]:
+    """What the training processes of a run import."""
+    if config["model"] is None:
+        return MODULES
+    return MODULES + (TUNING if _tunes_by_torch(config) else TUNING_BY_MLX)
 
 
 class _TrainingHooks(RunHooks):
@@ -117,7 +135,7 @@ def keeps_weights(config: Config) -> bool:
     Args:
         config: The gathered configuration.
     """
-    return bool(config["model"]) and replacement_config(config).is_configured
+    return _tunes_by_torch(config) and replacement_config(config).is_configured
 
 
 def _start_weight_server(config: Config, door: Path, weights: Path) -> "subprocess.Popen[bytes] | None":

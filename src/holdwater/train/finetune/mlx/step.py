@@ -1,0 +1,210 @@
+"""Compiled optimizer steps of MLX models, each of which is evaluated whole or leaves everything as it was.
+
+A micro-batch waits until the next one comes, or until the update: the last one of a step and the update are one
+compiled function. MLX compiles it once for each shape of the rows.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_map, tree_reduce, tree_unflatten
+
+from holdwater.train.finetune.mlx.batches import Rows
+from holdwater.train.finetune.mlx.loss import Head, loss_sum
+
+BETAS, EPSILON = (0.9, 0.95), 1e-8
+"""Of AdamW, as with PyTorch."""
+
+
+class MlxStep:
+    """Takes the optimizer steps of a model."""
+
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - a model of mlx_lm
+        head: Head | None,
+        *,
+        weight_decay: float,
+        largest_norm: float,
+        skips: bool,
+    ) -> None:
+        """Allocate the optimizer's state.
+
+        Args:
+            model: Its trainable parameters are trained.
+            head: Of the model, for a loss by chunks; None makes all logits at once.
+            weight_decay: Of AdamW.
+            largest_norm: Gradients with a larger norm are scaled down to this one.
+            skips: Whether a step with a loss or gradients that are not finite changes nothing.
+        """
+        self._model, self._head, self._largest_norm, self._skips = model, head, largest_norm, skips
+        self.optimizer = optim.AdamW(
+            learning_rate=0.0, betas=list(BETAS), eps=EPSILON, weight_decay=weight_decay, bias_correction=True
+        )
+        self.optimizer.init(model.trainable_parameters())
+        self._waiting: tuple[Rows, float] | None = None
+        self._before: list[Any] | None = None
+        self._loss = 0.0
+        self._state = [model.state, self.optimizer.state, mx.random.state]
+        model.train()
+        mx.eval(self._state)
+        self._add = mx.compile(self._gradients, inputs=self._state, outputs=self._state)
+        self._finish = mx.compile(self._update, inputs=self._state, outputs=self._state)
+        self._measure = mx.compile(self._evaluation, inputs=[model.state])
+
+    def clear(self) -> None:
+        """Begin a step."""
+        self._waiting = self._before = None
+
+    def propagate(self, rows: Rows, share: float) -> None:
+        """Add the gradient of a micro-batch's mean loss, times a share, to that of the step.
+
+        Args:
+            rows: With at least one target.
+            share: What their mean loss counts in that of the step.
+        """
+        if self._waiting is not None:
+            self._before = self._whole(self._add, *self._waiting)
+        self._waiting = rows, share
+
+    def update(self, rate: float) -> None:
+        """Propagate the micro-batch that waits, and change the weights.
+
+        Args:
+            rate: The learning rate of this step.
+        """
+        if self._waiting is None:
+            raise RuntimeError("a step was to be finished that has no micro-batch with targets")
+        self.optimizer.learning_rate = rate
+        self._loss = float(self._whole(self._finish, *self._waiting).item())
+        self.clear()
+
+    def loss(self) -> float:
+        """The mean loss of the last step, in nats."""
+        return self._loss
+
+    def evaluate(self, rows: Rows) -> float:
+        """The weighted sum of cross-entropies over some rows, without changing anything.
+
+        Args:
+            rows: With or without targets.
+        """
+        self._model.eval()
+        try:
+            return float(self._measure(*_arrays(rows)).item())
+        finally:
+            self._model.train()
+
+    def put_weights(self, arrays: Mapping[str, mx.array]) -> None:
+        """Restore the trained weights.
+
+        Args:
+            arrays: All of them, by name.
+        """
+        self._model.update(tree_unflatten(list(arrays.items())))
+
+    def put_optimizer(self, arrays: Mapping[str, mx.array]) -> None:
+        """Restore the state of the optimizer, in the dictionary that compiled functions know.
+
+        Args:
+            arrays: All of it, by name.
+        """
+        self.optimizer.state.update(tree_unflatten(list(arrays.items())))
+
+    def _whole(self, function: Any, rows: Rows, share: float) -> Any:  # noqa: ANN401 - a compiled function
+        """Call a compiled function and evaluate all that it changes; where that fails, nothing has changed."""
+        kept = list(_leaves(self._state[:2]))
+        key = mx.random.state[0]
+        scale = mx.array(share / rows.weight, mx.float32)
+        try:
+            made = function(*_arrays(rows), scale, self._before)
+            mx.eval(self._state, made)
+        except BaseException:
+            for place, name, array in kept:
+                place[name] = array
+            set_random_key(key)
+            raise
+        return made
+
+    def _gradients(
+        self, tokens: mx.array, targets: mx.array, weights: mx.array, scale: mx.array, before: list[Any] | None
+    ) -> list[Any]:
+        """The loss and the gradients of some rows, added to those of the step so far."""
+
+        def scaled() -> mx.array:
+            """The part of the rows in the mean loss of the step."""
+            return loss_sum(self._model, self._head, (tokens, targets, weights), learns=True) * scale
+
+        loss, gradients = nn.value_and_grad(self._model, scaled)()
+        if before is None:
+            return [loss, gradients]
+        return [loss + before[0], tree_map(mx.add, gradients, before[1])]
+
+    def _update(
+        self, tokens: mx.array, targets: mx.array, weights: mx.array, scale: mx.array, before: list[Any] | None
+    ) -> mx.array:
+        """Take the whole of a step; return its mean loss."""
+        loss, gradients = self._gradients(tokens, targets, weights, scale, before)
+        squares = tree_reduce(lambda total, one: total + one.astype(mx.float32).square().sum(), gradients, 0.0)
+        norm = mx.sqrt(squares)
+        too_large = mx.maximum(norm / self._largest_norm, 1.0)
+        gradients = tree_map(lambda one: one / too_large, gradients)
+        old = list(_leaves([self._model.trainable_parameters(), self.optimizer.state])) if self._skips else []
+        self.optimizer.update(self._model, gradients)
+        if self._skips:
+            self._choose(mx.isfinite(loss + norm), old)
+        return loss
+
+    def _choose(self, good: mx.array, old: list[tuple[Any, Any, mx.array]]) -> None:
+        """Keep what an update has made if it is good, else what was there before."""
+        trained = self._model.trainable_parameters()
+        for (place, name, new), (_, _, before) in zip(
+            list(_leaves([trained, self.optimizer.state])), old, strict=True
+        ):
+            place[name] = mx.where(good, new, before)
+        self._model.update(trained)
+
+    def _evaluation(self, tokens: mx.array, targets: mx.array, weights: mx.array) -> mx.array:
+        """The weighted sum of cross-entropies."""
+        return loss_sum(self._model, self._head, (tokens, targets, weights), learns=False)
+
+
+class MlxRandomState:
+    """MLX's random state, for steps that are repeated."""
+
+    def take(self) -> mx.array:
+        """Keep it."""
+        return mx.random.state[0]
+
+    def put(self, state: mx.array) -> None:
+        """Restore it."""
+        set_random_key(state)
+
+
+def set_random_key(key: mx.array) -> None:
+    """Set the key that all random numbers follow from; `mx.random.seed` takes its 64 bits as they are.
+
+    Args:
+        key: Two numbers of 32 bits.
+    """
+    high, low = (int(number) for number in np.array(key))
+    mx.random.seed(high << 32 | low)
+
+
+def _arrays(rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
+    """Rows in MLX's memory."""
+    return mx.array(rows.tokens), mx.array(rows.targets), mx.array(rows.weights)
+
+
+def _leaves(tree: Any) -> Iterator[tuple[Any, Any, mx.array]]:  # noqa: ANN401 - any tree
+    """Each array of a tree, with the dictionary or list that holds it and its place there."""
+    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for name, value in pairs:
+        if isinstance(value, mx.array):
+            yield tree, name, value
+        elif isinstance(value, dict | list):
+            yield from _leaves(value)
