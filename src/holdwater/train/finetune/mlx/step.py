@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_map, tree_reduce, tree_unflatten
+from mlx.utils import tree_flatten, tree_map, tree_reduce, tree_unflatten
 
 from holdwater.train.finetune.mlx.batches import Rows
 from holdwater.train.finetune.mlx.loss import Head, loss_sum
@@ -108,12 +108,14 @@ class MlxStep:
         self._model.update(tree_unflatten(list(arrays.items())))
 
     def put_optimizer(self, arrays: Mapping[str, mx.array]) -> None:
-        """Restore the state of the optimizer, in the dictionary that compiled functions know.
+        """Restore the state of the optimizer, in the dictionaries that compiled functions know.
 
         Args:
             arrays: All of it, by name.
         """
-        self.optimizer.state.update(tree_unflatten(list(arrays.items())))
+        names = [name for name, _ in tree_flatten(self.optimizer.state)]
+        for name, (place, key, _) in zip(names, list(_leaves(self.optimizer.state)), strict=True):
+            place[key] = arrays[name]
 
     def _whole(self, function: Any, rows: Rows, share: float) -> Any:  # noqa: ANN401 - a compiled function
         """Call a compiled function and evaluate all that it changes; where that fails, nothing has changed."""
