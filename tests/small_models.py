@@ -37,7 +37,7 @@ def _made(family: str, layers: int, heads: int, more: tuple[tuple[str, int], ...
 
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(
-        vocab_size=300, bos_token_id=0, eos_token_id=1, **sizes, **dict(more)
+        vocab_size=300, bos_token_id=0, eos_token_id=1, **(sizes | dict(more))
     )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     raw = tokenizers.ByteLevelBPETokenizer()

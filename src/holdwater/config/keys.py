@@ -115,7 +115,7 @@ KEYS_BY_GROUP: dict[str, tuple[Key, ...]] = {
             "NAME",
             commands=PLANNED,
         ),
-        Key("backend", choice("torch", "mlx"), "torch", "what fine-tunes: torch, or mlx for Apple silicon", "NAME"),
+        Key("backend", choice("torch", "mlx"), "torch", "what fine-tunes: torch, or mlx (Apple silicon)", "NAME"),
         Key("learn", choice("answers", "everything"), "answers", "what of an example is learned", "WHAT"),
         Key(
             "selective_loss",
@@ -237,7 +237,7 @@ KEYS_BY_GROUP: dict[str, tuple[Key, ...]] = {
             "gradient_checkpointing",
             switch,
             default=False,
-            help="with --backend mlx, keep the inputs of each layer only, and compute it again in the backward pass",
+            help="with --backend mlx, compute layers again in the backward pass",
             metavar="yes",
         ),
         Key("seed", whole(0, 2**63 - 1), 0, "seed of weights, order and generated text"),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from holdwater.errors import ConfigError, RunFolderError
 from holdwater.train.finetune.model.lora import PREFIX
@@ -91,7 +90,8 @@ def export_peft(checkpoint: Path, folder: Path) -> None:
     """
     try:
         config = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
-        weights, parameters = mx.load(str(checkpoint / WEIGHTS)), config["lora_parameters"]
+        weights: Any = mx.load(str(checkpoint / WEIGHTS))
+        described = _peft_config(config, list(weights))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{checkpoint} holds no adapters of mlx_lm ({error}); name a checkpoint") from error
     if any(array.ndim != 2 for array in weights.values()):
@@ -102,7 +102,7 @@ def export_peft(checkpoint: Path, folder: Path) -> None:
         peft[f"{PREFIX}{layer}.lora_{letter.upper()}.weight"] = mx.contiguous(array.T)
     folder.mkdir(parents=True, exist_ok=True)
     mx.save_safetensors(str(folder / PEFT_WEIGHTS), peft, metadata={"format": "pt"})
-    text = json.dumps(_peft_config(config, list(weights)), indent=2)
+    text = json.dumps(described, indent=2)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
@@ -123,15 +123,6 @@ def _peft_config(config: Mapping[str, Any], names: list[str]) -> dict[str, objec
         "layers_to_transform": numbers,
         "inference_mode": True,
     }
-
-
-def trained_arrays(model: Any) -> dict[str, mx.array]:  # noqa: ANN401
-    """The adapters' matrices by the names of `mlx_lm`.
-
-    Args:
-        model: With adapters.
-    """
-    return dict(tree_flatten(model.trainable_parameters()))
 
 
 def main() -> None:

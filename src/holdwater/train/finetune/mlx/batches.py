@@ -40,7 +40,7 @@ class Rows:
 
 
 def bucket(longest: int, most: int) -> int:
-    """The length of rows whose longest example has so many tokens: 32, 48, 64, 96, 128, 192, …
+    """The length of rows whose longest example has so many tokens: 32, 48, 64, 96, 128 and so on.
 
     Args:
         longest: Tokens of the longest example.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.quantized import quantize as quantize_layers
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import load_model
 
@@ -112,7 +112,7 @@ def quantize(loaded: LoadedMlx, bits: int | None) -> None:
             return False
         return True if chosen is None else chosen(path, module)
 
-    nn.quantize(loaded.model, group_size=GROUP, bits=bits, class_predicate=is_quantized)
+    quantize_layers(loaded.model, group_size=GROUP, bits=bits, class_predicate=is_quantized)
     mx.eval(loaded.model.parameters())
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.losses import cross_entropy
 
 CHUNK = 256
 """Tokens whose logits exist at once; 256 by a vocabulary of 128,256 in float32 are 131 MB."""
@@ -68,7 +68,7 @@ def loss_sum(
 
 def _cross_entropy(logits: mx.array, targets: mx.array, weights: mx.array) -> mx.array:
     """The weighted sum. Shapes: (..., vocabulary), (...), (...)."""
-    return (nn.losses.cross_entropy(logits.astype(mx.float32), targets) * weights).sum()
+    return (cross_entropy(logits.astype(mx.float32), targets) * weights).sum()
 
 
 def _parts(tokens: int) -> list[slice]:
@@ -108,12 +108,12 @@ def _with_gradient(head: Head) -> Callable[[mx.array, mx.array, mx.array], mx.ar
             gradients.append(gradient)
         return total, mx.concatenate(gradients)
 
-    summed = mx.custom_function(both)
+    summed: Any = mx.custom_function(both)
 
-    @summed.vjp  # type: ignore[untyped-decorator]
-    def _scale(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:  # noqa: ANN401
+    def scale(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:  # noqa: ANN401
         """Hand on the gradient that is there already."""
         _, targets, weights = primals
         return outputs[1] * cotangents[0], mx.zeros_like(targets), mx.zeros_like(weights)
 
+    summed.vjp(scale)
     return lambda hidden, targets, weights: summed(hidden, targets, weights)[0]

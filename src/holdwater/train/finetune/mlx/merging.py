@@ -52,10 +52,11 @@ def write_merged(name: str, adapters: Path, folder: Path) -> None:
     model = load_adapters(loaded.model, str(adapters))
     merged = [(layer, module.fuse()) for layer, module in model.named_modules() if hasattr(module, "fuse")]
     model.update_modules(tree_unflatten(merged))
+    tokenizer = load_tokenizer(loaded.folder)  # type: ignore[no-untyped-call]
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        save(aside, loaded.folder, model, load_tokenizer(loaded.folder), loaded.config, donate_model=False)
+        save(aside, loaded.folder, model, tokenizer, loaded.config, donate_model=False)
         aside.rename(folder)
     except OSError as error:
         raise RunFolderError(f"--merged {folder} cannot be written: {error.strerror}") from error

@@ -5,15 +5,14 @@ A checkpoint folder is an adapter of `mlx_lm`: it can be loaded there as it is.
 
 import hashlib
 import logging
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 import torch
-from mlx.utils import tree_flatten
 from mlx_lm.generate import generate_step
 from safetensors.torch import load_file
 
@@ -33,7 +32,7 @@ from holdwater.train.finetune.data.held_out import (
 )
 from holdwater.train.finetune.data.packing import Examples
 from holdwater.train.finetune.data.selective import SelectiveCounts, SelectiveLoss
-from holdwater.train.finetune.mlx.adapters import CONFIG, WEIGHTS, adapter_config, trained_arrays
+from holdwater.train.finetune.mlx.adapters import CONFIG, WEIGHTS, adapter_config
 from holdwater.train.finetune.mlx.batches import RowBatches, Rows
 from holdwater.train.finetune.mlx.loading import (
     LoadedMlx,
@@ -44,11 +43,15 @@ from holdwater.train.finetune.mlx.loading import (
     quantize,
 )
 from holdwater.train.finetune.mlx.loss import split_head
-from holdwater.train.finetune.mlx.step import MlxRandomState, MlxStep, set_random_key
+from holdwater.train.finetune.mlx.step import MlxRandomState, MlxStep, random_key, set_random_key
+from holdwater.train.finetune.mlx.trees import flat
 from holdwater.train.finetune.state import shown
 from holdwater.train.finetune.vision.generic_loading import learns_from_pictures
 from holdwater.train.finetune.vision.loading import is_vision_language
 from holdwater.train.settings import TrainSettings, TuneSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = logging.getLogger("holdwater")
 
@@ -99,7 +102,7 @@ class MlxTuneState:
     @property
     def parameters(self) -> int:
         """Weights of the adapters."""
-        return sum(array.size for array in trained_arrays(self.loaded.model).values())
+        return sum(array.size for array in flat(self.loaded.model.trainable_parameters()).values())
 
     @property
     def remarks(self) -> str:
@@ -187,9 +190,9 @@ class MlxTuneState:
         Raises:
             CheckpointError: It cannot be written.
         """
-        key = torch.from_numpy(np.array(mx.random.state[0]).astype(np.int64))
+        key = torch.from_numpy(np.array(random_key()).astype(np.int64))
         files: dict[str, Callable[[Path], object]] = {
-            WEIGHTS: lambda path: mx.save_safetensors(str(path), trained_arrays(self.loaded.model)),
+            WEIGHTS: lambda path: mx.save_safetensors(str(path), flat(self.loaded.model.trainable_parameters())),
             CONFIG: lambda path: path.write_text(self.config, encoding="utf-8"),
             OPTIMIZER: lambda path: mx.save_safetensors(str(path), self._optimizer_arrays()),
             RANDOM: writer(random_states() | {MLX_KEY: key}),
@@ -199,8 +202,8 @@ class MlxTuneState:
 
     def first_non_finite(self) -> str:
         """The name of the first trained or optimizer array that holds NaN or infinity; empty if none does."""
-        arrays = trained_arrays(self.loaded.model) | self._optimizer_arrays()
-        finite = mx.stack([mx.isfinite(array).all() for array in arrays.values()]).tolist()
+        arrays = flat(self.loaded.model.trainable_parameters()) | self._optimizer_arrays()
+        finite: Any = mx.stack([mx.isfinite(array).all() for array in arrays.values()]).tolist()
         return next((name for name, good in zip(arrays, finite, strict=True) if not good), "")
 
     def check_data(self) -> None:
@@ -238,7 +241,7 @@ class MlxTuneState:
 
     def _optimizer_arrays(self) -> dict[str, mx.array]:
         """The state of the optimizer by name."""
-        return dict(tree_flatten(self.taken.optimizer.state))
+        return flat(self.taken.optimizer.state)
 
     def _load_trained(self, checkpoint: Checkpoint) -> None:
         """Read adapters, optimizer and MLX's random state out of a checkpoint.
@@ -247,10 +250,10 @@ class MlxTuneState:
             CheckpointError: It holds other arrays than this run has.
         """
         for file, into, put in (
-            (WEIGHTS, trained_arrays(self.loaded.model), self.taken.put_weights),
+            (WEIGHTS, flat(self.loaded.model.trainable_parameters()), self.taken.put_weights),
             (OPTIMIZER, self._optimizer_arrays(), self.taken.put_optimizer),
         ):
-            saved = mx.load(str(checkpoint.folder / file))
+            saved: Any = mx.load(str(checkpoint.folder / file))
             if {name: (one.shape, one.dtype) for name, one in saved.items()} != {
                 name: (one.shape, one.dtype) for name, one in into.items()
             }:
@@ -262,7 +265,7 @@ class MlxTuneState:
 
 def _exactness() -> dict[str, str]:
     """What the exact bits of a result depend on."""
-    return {"MLX": mx.__version__, "MLX's device": str(mx.default_device())}
+    return {"MLX": version("mlx"), "MLX's device": str(mx.default_device())}
 
 
 def new_mlx_tuning(settings: TrainSettings, tuning: TuneSettings) -> MlxTuneState:
@@ -327,7 +330,7 @@ def _name_of(loaded: LoadedMlx) -> str:
     """Identifies a model: its kind, and the beginning of each of its weights."""
     sums = [
         array.flatten()[:1024].astype(mx.float32).sum().item()
-        for _, array in tree_flatten(loaded.model.parameters())
+        for array in flat(loaded.model.parameters()).values()
     ]
     digest = hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
     return f"{loaded.config['model_type']} {digest}"

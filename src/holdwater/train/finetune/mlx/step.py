@@ -4,17 +4,18 @@ A micro-batch waits until the next one comes, or until the update: the last one 
 compiled function. MLX compiles it once for each shape of the rows.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
-import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_flatten, tree_map, tree_reduce, tree_unflatten
+from mlx.nn.utils import value_and_grad
+from mlx.optimizers import AdamW
+from mlx.utils import tree_map, tree_unflatten
 
 from holdwater.train.finetune.mlx.batches import Rows
 from holdwater.train.finetune.mlx.loss import Head, loss_sum
+from holdwater.train.finetune.mlx.trees import flat, leaves
 
 BETAS, EPSILON = (0.9, 0.95), 1e-8
 """Of AdamW, as with PyTorch."""
@@ -42,7 +43,7 @@ class MlxStep:
             skips: Whether a step with a loss or gradients that are not finite changes nothing.
         """
         self._model, self._head, self._largest_norm, self._skips = model, head, largest_norm, skips
-        self.optimizer = optim.AdamW(
+        self.optimizer = AdamW(
             learning_rate=0.0, betas=list(BETAS), eps=EPSILON, weight_decay=weight_decay, bias_correction=True
         )
         self.optimizer.init(model.trainable_parameters())
@@ -76,11 +77,15 @@ class MlxStep:
 
         Args:
             rate: The learning rate of this step.
+
+        Raises:
+            ValueError: There is none.
         """
         if self._waiting is None:
-            raise RuntimeError("a step was to be finished that has no micro-batch with targets")
+            raise ValueError("a step needs a micro-batch with targets, and it has none")
         self.optimizer.learning_rate = rate
-        self._loss = float(self._whole(self._finish, *self._waiting).item())
+        loss: Any = self._whole(self._finish, *self._waiting).item()
+        self._loss = float(loss)
         self.clear()
 
     def loss(self) -> float:
@@ -95,7 +100,8 @@ class MlxStep:
         """
         self._model.eval()
         try:
-            return float(self._measure(*_arrays(rows)).item())
+            loss: float = self._measure(*_arrays(rows)).item()
+            return loss
         finally:
             self._model.train()
 
@@ -113,14 +119,14 @@ class MlxStep:
         Args:
             arrays: All of it, by name.
         """
-        names = [name for name, _ in tree_flatten(self.optimizer.state)]
-        for name, (place, key, _) in zip(names, list(_leaves(self.optimizer.state)), strict=True):
+        state = self.optimizer.state
+        for name, (place, key, _) in zip(flat(state), list(leaves(state)), strict=True):
             place[key] = arrays[name]
 
     def _whole(self, function: Any, rows: Rows, share: float) -> Any:  # noqa: ANN401 - a compiled function
         """Call a compiled function and evaluate all that it changes; where that fails, nothing has changed."""
-        kept = list(_leaves(self._state[:2]))
-        key = mx.random.state[0]
+        kept = list(leaves(self._state[:2]))
+        key = random_key()
         scale = mx.array(share / rows.weight, mx.float32)
         try:
             made = function(*_arrays(rows), scale, self._before)
@@ -139,9 +145,9 @@ class MlxStep:
 
         def scaled() -> mx.array:
             """The part of the rows in the mean loss of the step."""
-            return loss_sum(self._model, self._head, (tokens, targets, weights), learns=True) * scale
+            return loss_sum(self._model, self._head, (tokens, targets, weights * scale), learns=True)
 
-        loss, gradients = nn.value_and_grad(self._model, scaled)()
+        loss, gradients = value_and_grad(self._model, scaled)()
         if before is None:
             return [loss, gradients]
         return [loss + before[0], tree_map(mx.add, gradients, before[1])]
@@ -150,12 +156,13 @@ class MlxStep:
         self, tokens: mx.array, targets: mx.array, weights: mx.array, scale: mx.array, before: list[Any] | None
     ) -> mx.array:
         """Take the whole of a step; return its mean loss."""
+        loss: mx.array
         loss, gradients = self._gradients(tokens, targets, weights, scale, before)
-        squares = tree_reduce(lambda total, one: total + one.astype(mx.float32).square().sum(), gradients, 0.0)
-        norm = mx.sqrt(squares)
+        squares = [one.astype(mx.float32).square().sum() for one in flat(gradients).values()]
+        norm = mx.sqrt(mx.stack(squares).sum())
         too_large = mx.maximum(norm / self._largest_norm, 1.0)
         gradients = tree_map(lambda one: one / too_large, gradients)
-        old = list(_leaves([self._model.trainable_parameters(), self.optimizer.state])) if self._skips else []
+        old = list(leaves([self._model.trainable_parameters(), self.optimizer.state])) if self._skips else []
         self.optimizer.update(self._model, gradients)
         if self._skips:
             self._choose(mx.isfinite(loss + norm), old)
@@ -165,7 +172,7 @@ class MlxStep:
         """Keep what an update has made if it is good, else what was there before."""
         trained = self._model.trainable_parameters()
         for (place, name, new), (_, _, before) in zip(
-            list(_leaves([trained, self.optimizer.state])), old, strict=True
+            list(leaves([trained, self.optimizer.state])), old, strict=True
         ):
             place[name] = mx.where(good, new, before)
         self._model.update(trained)
@@ -180,18 +187,25 @@ class MlxRandomState:
 
     def take(self) -> mx.array:
         """Keep it."""
-        return mx.random.state[0]
+        return random_key()
 
     def put(self, state: mx.array) -> None:
         """Restore it."""
         set_random_key(state)
 
 
+def random_key() -> mx.array:
+    """The key that all random numbers follow from: two numbers of 32 bits."""
+    state: Any = mx.random.state
+    key: mx.array = state[0]
+    return key
+
+
 def set_random_key(key: mx.array) -> None:
     """Set the key that all random numbers follow from; `mx.random.seed` takes its 64 bits as they are.
 
     Args:
-        key: Two numbers of 32 bits.
+        key: As `random_key` returned it.
     """
     high, low = (int(number) for number in np.array(key))
     mx.random.seed(high << 32 | low)
@@ -200,13 +214,3 @@ def set_random_key(key: mx.array) -> None:
 def _arrays(rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
     """Rows in MLX's memory."""
     return mx.array(rows.tokens), mx.array(rows.targets), mx.array(rows.weights)
-
-
-def _leaves(tree: Any) -> Iterator[tuple[Any, Any, mx.array]]:  # noqa: ANN401 - any tree
-    """Each array of a tree, with the dictionary or list that holds it and its place there."""
-    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for name, value in pairs:
-        if isinstance(value, mx.array):
-            yield tree, name, value
-        elif isinstance(value, dict | list):
-            yield from _leaves(value)
