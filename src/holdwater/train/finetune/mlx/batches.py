@@ -33,6 +33,19 @@ class Rows:
         """The rows from one number to another."""
         return Rows(self.tokens[begin:end], self.targets[begin:end], self.weights[begin:end])
 
+    def learned(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Places, targets and weights of the learned tokens only: nothing else needs logits.
+
+        Places count the tokens of all rows one after another. The number of learned tokens is rounded up to a
+        bucket by tokens whose weight is 0. Shape (bucket,) each.
+        """
+        places = np.flatnonzero(self.weights).astype(np.int32)
+        padded = np.zeros(bucket(len(places), self.weights.size), np.int32)
+        padded[: len(places)] = places
+        weights = self.weights.ravel()[padded]
+        weights[len(places) :] = 0
+        return padded, self.targets.ravel()[padded], weights
+
     @cached_property
     def weight(self) -> float:
         """What the learned tokens count together."""

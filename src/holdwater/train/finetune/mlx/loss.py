@@ -1,10 +1,11 @@
 """Cross-entropy of MLX models, some tokens at a time: the logits of a long row never exist at once.
 
+Only tokens that are learned have logits at all.
 The gradient of the hidden states is made in the forward pass, together with the loss, so a product with the
 head's weights is not repeated in the backward pass. The head itself gets no gradient: it is frozen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -42,7 +43,8 @@ def split_head(model: Any) -> Head | None:  # noqa: ANN401 - a model of mlx_lm
 def loss_sum(
     model: Any,  # noqa: ANN401 - a model of mlx_lm
     head: Head | None,
-    rows: tuple[mx.array, mx.array, mx.array],
+    tokens: mx.array,
+    learned: Sequence[mx.array],
     *,
     learns: bool,
 ) -> mx.array:
@@ -51,23 +53,22 @@ def loss_sum(
     Args:
         model: Of the rows.
         head: Of the model; None makes all logits at once by the model's own code.
-        rows: Tokens, targets and weights. Shapes: (rows, length).
+        tokens: Of some rows. Shape (rows, length).
+        learned: Places, targets and weights of the tokens that are learned. Shape (count,) each.
         learns: Whether a gradient is wanted.
 
     Returns:
         In float32. Shape ().
     """
-    tokens, targets, weights = rows
+    places, targets, weights = learned
     if head is None:
-        return _cross_entropy(model(tokens), targets, weights)
-    hidden = model.model(tokens)
-    flat = hidden.reshape(-1, hidden.shape[-1])
+        return _cross_entropy(model(tokens).flatten(0, 1)[places], targets, weights)
     summed = _with_gradient(head) if learns else _without_gradient(head)
-    return summed(flat, targets.reshape(-1), weights.reshape(-1))
+    return summed(model.model(tokens).flatten(0, 1)[places], targets, weights)
 
 
 def _cross_entropy(logits: mx.array, targets: mx.array, weights: mx.array) -> mx.array:
-    """The weighted sum. Shapes: (..., vocabulary), (...), (...)."""
+    """The weighted sum. Shapes: (count, vocabulary), (count,), (count,)."""
     return (cross_entropy(logits.astype(mx.float32), targets) * weights).sum()
 
 

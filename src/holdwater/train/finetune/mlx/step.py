@@ -21,6 +21,10 @@ BETAS, EPSILON = (0.9, 0.95), 1e-8
 """Of AdamW, as with PyTorch."""
 
 
+Arrays = list[mx.array]
+"""Tokens of some rows; places, targets and weights of those that are learned."""
+
+
 class MlxStep:
     """Takes the optimizer steps of a model."""
 
@@ -53,6 +57,7 @@ class MlxStep:
         self._state = [model.state, self.optimizer.state, mx.random.state]
         model.train()
         mx.eval(self._state)
+        self._places = [(place, name) for place, name, _ in leaves(self._state[:2])]
         self._add = mx.compile(self._gradients, inputs=self._state, outputs=self._state)
         self._finish = mx.compile(self._update, inputs=self._state, outputs=self._state)
         self._measure = mx.compile(self._evaluation, inputs=[model.state])
@@ -100,7 +105,7 @@ class MlxStep:
         """
         self._model.eval()
         try:
-            loss: float = self._measure(*_arrays(rows)).item()
+            loss: float = self._measure(_arrays(rows)).item()
             return loss
         finally:
             self._model.train()
@@ -125,39 +130,35 @@ class MlxStep:
 
     def _whole(self, function: Any, rows: Rows, share: float) -> Any:  # noqa: ANN401 - a compiled function
         """Call a compiled function and evaluate all that it changes; where that fails, nothing has changed."""
-        kept = list(leaves(self._state[:2]))
-        key = random_key()
+        kept, key = [place[name] for place, name in self._places], random_key()
         scale = mx.array(share / rows.weight, mx.float32)
         try:
-            made = function(*_arrays(rows), scale, self._before)
+            made = function(_arrays(rows), scale, self._before)
             mx.eval(self._state, made)
         except BaseException:
-            for place, name, array in kept:
+            for (place, name), array in zip(self._places, kept, strict=True):
                 place[name] = array
             set_random_key(key)
             raise
         return made
 
-    def _gradients(
-        self, tokens: mx.array, targets: mx.array, weights: mx.array, scale: mx.array, before: list[Any] | None
-    ) -> list[Any]:
+    def _gradients(self, rows: Arrays, scale: mx.array, before: list[Any] | None) -> list[Any]:
         """The loss and the gradients of some rows, added to those of the step so far."""
+        tokens, places, targets, weights = rows
 
         def scaled() -> mx.array:
             """The part of the rows in the mean loss of the step."""
-            return loss_sum(self._model, self._head, (tokens, targets, weights * scale), learns=True)
+            return loss_sum(self._model, self._head, tokens, (places, targets, weights * scale), learns=True)
 
         loss, gradients = value_and_grad(self._model, scaled)()
         if before is None:
             return [loss, gradients]
         return [loss + before[0], tree_map(mx.add, gradients, before[1])]
 
-    def _update(
-        self, tokens: mx.array, targets: mx.array, weights: mx.array, scale: mx.array, before: list[Any] | None
-    ) -> mx.array:
+    def _update(self, rows: Arrays, scale: mx.array, before: list[Any] | None) -> mx.array:
         """Take the whole of a step; return its mean loss."""
         loss: mx.array
-        loss, gradients = self._gradients(tokens, targets, weights, scale, before)
+        loss, gradients = self._gradients(rows, scale, before)
         squares = [one.astype(mx.float32).square().sum() for one in flat(gradients).values()]
         norm = mx.sqrt(mx.stack(squares).sum())
         too_large = mx.maximum(norm / self._largest_norm, 1.0)
@@ -177,9 +178,10 @@ class MlxStep:
             place[name] = mx.where(good, new, before)
         self._model.update(trained)
 
-    def _evaluation(self, tokens: mx.array, targets: mx.array, weights: mx.array) -> mx.array:
+    def _evaluation(self, rows: Arrays) -> mx.array:
         """The weighted sum of cross-entropies."""
-        return loss_sum(self._model, self._head, (tokens, targets, weights), learns=False)
+        tokens, *learned = rows
+        return loss_sum(self._model, self._head, tokens, learned, learns=False)
 
 
 class MlxRandomState:
@@ -211,6 +213,6 @@ def set_random_key(key: mx.array) -> None:
     mx.random.seed(high << 32 | low)
 
 
-def _arrays(rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
+def _arrays(rows: Rows) -> Arrays:
     """Rows in MLX's memory."""
-    return mx.array(rows.tokens), mx.array(rows.targets), mx.array(rows.weights)
+    return [mx.array(rows.tokens), *map(mx.array, rows.learned())]
