@@ -57,7 +57,7 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(losses=200, blocks=20, block=40, flat=5000, kills=20)
-SHORT = Sizes(losses=60, blocks=4, block=10, flat=600, kills=2)
+SHORT = Sizes(losses=60, blocks=4, block=10, flat=1500, kills=2)
 
 
 def make_models(folder: Path) -> None:
