@@ -119,9 +119,11 @@ def in_turns(folder: Path, words: list[str], block: int) -> Iterator[tuple[Any, 
     environment = os.environ | {TURNS: str(folder), "MLX_BLOCK": str(block), "PYTHONPATH": path}
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with (folder / "go").open("w", buffering=1, encoding="utf-8") as go:
-            with (folder / "done").open(encoding="utf-8") as done:
-                yield go, done
+        with (
+            (folder / "go").open("w", buffering=1, encoding="utf-8") as go,  # the program opens it first, too
+            (folder / "done").open(encoding="utf-8") as done,
+        ):
+            yield go, done
     finally:
         process.kill()
         process.wait()

@@ -63,6 +63,7 @@ def test_fine_tunes_and_merges(holdwater: Run, tmp_path: Path) -> None:
     assert config["lora_parameters"]["rank"] == 4
 
 
+@pytest.mark.slow
 def test_goes_on_exactly_in_fresh_processes(holdwater: Run, tmp_path: Path) -> None:
     """Replaced twice, with dropout: the same bytes as a straight run; resumed for more steps, too."""
     flags = (*SMALL, "--lora-dropout", "0.1")
@@ -76,6 +77,7 @@ def test_goes_on_exactly_in_fresh_processes(holdwater: Run, tmp_path: Path) -> N
     assert [action["action"] for action in actions].count("recycle") == 2
 
 
+@pytest.mark.slow
 def test_goes_on_exactly_after_it_was_killed(holdwater: Run, tmp_path: Path) -> None:
     """`kill -9` to command and training process, then `--resume`."""
     flags = (*SMALL, "--lora-dropout", "0.1", "--steps", "60", "--checkpoint-interval", "7")

@@ -5,7 +5,7 @@ import importlib
 from holdwater.config import Config
 from holdwater.errors import ConfigError
 
-INSTALL = "write: pip install mlx mlx-lm (on Linux: mlx[cpu])"
+INSTALL = "on Linux its package is mlx[cpu]; write: pip install mlx mlx-lm"
 FOR_PICTURES = "it is for pictures, and --backend mlx learns from text only"
 REFUSED: dict[str, tuple[object, str]] = {
     "adapt_vision": (False, FOR_PICTURES),

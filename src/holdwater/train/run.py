@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -348,7 +349,7 @@ def _facts(command: Sequence[str], settings: TrainSettings, state: Trainable) ->
         "parameters": state.parameters,
         "steps": settings.steps,
         "tokens_in_step": settings.tokens_in_step,
-    }
+    } | ({"mlx": version("mlx")} if settings.device == "mlx" else {})
 
 
 def _say_limits(guard: Guard) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from holdwater.oom.recovering_step import OneSampleTooLarge
 mx = pytest.importorskip("mlx.core", reason="needs MLX: pip install mlx (on Linux mlx[cpu])")
 pytest.importorskip("mlx_lm", reason="needs mlx_lm: pip install mlx-lm")
 
-from mlx.nn.utils import value_and_grad  # noqa: E402 - after the check that it is there
+from mlx.nn.layers.linear import Linear  # noqa: E402 - after the check that it is there
+from mlx.nn.utils import value_and_grad  # noqa: E402
 
 from holdwater.train.finetune.mlx import loss as chunked  # noqa: E402
 from holdwater.train.finetune.mlx.batches import RowBatches, bucket  # noqa: E402
@@ -102,6 +104,32 @@ class TestLoss:
         assert chunked.loss_sum(model, head, tokens, learned, learns=False).item() == pytest.approx(whole, rel=1e-6)
         for name, gradient in expected.items():
             assert mx.allclose(gradients[name], gradient, rtol=1e-4, atol=1e-7), name
+
+    def test_takes_little_memory_for_many_tokens(self) -> None:
+        """Whole logits of 2,048 tokens are 16 MB, of which a step needs several at once."""
+        head, hidden = Linear(32, 2000), mx.random.normal((1, 2048, 32))
+        learned = [mx.arange(2048), mx.zeros(2048, mx.int32), mx.ones(2048) / 2048]
+        mx.eval(head.weight, hidden, learned)
+
+        def peak(*, whole: bool) -> int:
+            """Bytes that the loss and a gradient take."""
+
+            def loss(scale: Any) -> Any:
+                """Of hidden states that depend on one weight."""
+                body = SimpleNamespace(model=lambda _: hidden * scale)
+                model: Any = (lambda _: head(hidden * scale)) if whole else body
+                return chunked.loss_sum(model, None if whole else head, hidden, learned, learns=True)
+
+            mx.eval(mx.value_and_grad(loss)(mx.array(1.0)))
+            before = mx.get_active_memory()
+            mx.reset_peak_memory()
+            mx.eval(mx.value_and_grad(loss)(mx.array(1.0)))
+            return int(mx.get_peak_memory() - before)
+
+        in_parts, at_once = peak(whole=False), peak(whole=True)
+
+        assert at_once > 3 * 16_000_000
+        assert in_parts < at_once / 2
 
     def test_a_head_that_does_more_is_left_to_the_model(self, tmp_path: Path) -> None:
         """Its logits are made whole."""

@@ -105,8 +105,8 @@ class MlxStep:
         """
         self._model.eval()
         try:
-            loss: float = self._measure(_arrays(rows)).item()
-            return loss
+            loss: Any = self._measure(_arrays(rows)).item()
+            return float(loss)
         finally:
             self._model.train()
 
