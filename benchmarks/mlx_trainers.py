@@ -22,7 +22,7 @@ from mlx_lm.tuner.trainer import TrainingArgs, train
 
 from holdwater.config import gather
 from holdwater.guard.guard import Guard
-from holdwater.train.finetune.mlx.batches import RowBatches, Rows
+from holdwater.train.finetune.mlx.batches import RowBatches, ExampleRows
 from holdwater.train.finetune.mlx.state import MlxTuneState, new_mlx_tuning
 from holdwater.train.finetune.mlx.step import BETAS, EPSILON
 from holdwater.train.loop import recovering_step
@@ -91,7 +91,7 @@ class Losses(TrainingCallback):
         """There is no evaluation."""
 
 
-def theirs(rows: Rows) -> tuple[mx.array, mx.array]:
+def theirs(rows: ExampleRows) -> tuple[mx.array, mx.array]:
     """The same rows as the trainer of `mlx_lm` takes them: with one more column, and the learned range of each."""
     learned = rows.weights > 0
     first = learned.argmax(axis=1) + 1

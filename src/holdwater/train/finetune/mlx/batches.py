@@ -20,7 +20,7 @@ SHORTEST = 32
 
 
 @dataclass(frozen=True)  # no slots: a cached property is kept with the fields
-class Rows:
+class ExampleRows:
     """Rows of one example each. Shapes: (rows, length)."""
 
     tokens: npt.NDArray[np.int32]
@@ -29,9 +29,9 @@ class Rows:
     weights: npt.NDArray[np.float32]
     """What a token counts in the loss; 0 where nothing is learned."""
 
-    def part(self, begin: int, end: int) -> "Rows":
+    def part(self, begin: int, end: int) -> "ExampleRows":
         """The rows from one number to another."""
-        return Rows(self.tokens[begin:end], self.targets[begin:end], self.weights[begin:end])
+        return ExampleRows(self.tokens[begin:end], self.targets[begin:end], self.weights[begin:end])
 
     def learned(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Places, targets and weights of the learned tokens only: nothing else needs logits.
@@ -70,7 +70,7 @@ class RowBatches(PackedBatches):
 
     packs: ClassVar[bool] = False
 
-    def draw(self, device: object = "") -> Rows:  # type: ignore[override] # rows of another kind
+    def draw(self, device: object = "") -> ExampleRows:  # type: ignore[override] # rows of another kind
         """Return the next batch, in the host's memory: MLX copies it when a step begins."""
         del device
         examples = [self._fill_row()[0] for _ in range(self.size)]
@@ -79,11 +79,11 @@ class RowBatches(PackedBatches):
         self.filled += sum(min(len(example.tokens), self.length) for example in examples)
         return batch
 
-    def _pad(self, examples: list[Example]) -> Rows:
+    def _pad(self, examples: list[Example]) -> ExampleRows:
         """Lay examples out in rows of the smallest bucket that holds them."""
         length = bucket(max(len(example.tokens) for example in examples), self.length)
         packed = pack([[example] for example in examples], length, weighs=self.weighs)
         targets = packed.targets.numpy().astype(np.int32)
         learned = targets != IGNORED
         weights: Any = np.where(learned, packed.weights.numpy(), np.float32(0))
-        return Rows(packed.tokens.numpy().astype(np.int32), np.where(learned, targets, 0), weights)
+        return ExampleRows(packed.tokens.numpy().astype(np.int32), np.where(learned, targets, 0), weights)

@@ -33,7 +33,7 @@ from holdwater.train.finetune.data.held_out import (
 from holdwater.train.finetune.data.packing import Examples
 from holdwater.train.finetune.data.selective import SelectiveCounts, SelectiveLoss
 from holdwater.train.finetune.mlx.adapters import CONFIG, WEIGHTS, adapter_config
-from holdwater.train.finetune.mlx.batches import RowBatches, Rows
+from holdwater.train.finetune.mlx.batches import RowBatches, ExampleRows
 from holdwater.train.finetune.mlx.loading import (
     LoadedMlx,
     add_adapters,
@@ -121,7 +121,7 @@ class MlxTuneState:
         """Nothing: MLX does not count what its allocator is asked for."""
         return {}
 
-    def step_functions(self) -> StepFunctions[Rows]:
+    def step_functions(self) -> StepFunctions[ExampleRows]:
         """What a step is made of. It is evaluated whole or not at all, so no weight is ever half updated."""
         taken = self.taken
         return StepFunctions(

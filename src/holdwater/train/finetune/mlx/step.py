@@ -13,7 +13,7 @@ from mlx.nn.utils import value_and_grad
 from mlx.optimizers import AdamW
 from mlx.utils import tree_map, tree_unflatten
 
-from holdwater.train.finetune.mlx.batches import Rows
+from holdwater.train.finetune.mlx.batches import ExampleRows
 from holdwater.train.finetune.mlx.loss import Head, loss_sum
 from holdwater.train.finetune.mlx.trees import flat, leaves
 
@@ -51,7 +51,7 @@ class MlxStep:
             learning_rate=0.0, betas=list(BETAS), eps=EPSILON, weight_decay=weight_decay, bias_correction=True
         )
         self.optimizer.init(model.trainable_parameters())
-        self._waiting: tuple[Rows, float] | None = None
+        self._waiting: tuple[ExampleRows, float] | None = None
         self._before: list[Any] | None = None
         self._loss = 0.0
         self._state = [model.state, self.optimizer.state, mx.random.state]
@@ -66,7 +66,7 @@ class MlxStep:
         """Begin a step."""
         self._waiting = self._before = None
 
-    def propagate(self, rows: Rows, share: float) -> None:
+    def propagate(self, rows: ExampleRows, share: float) -> None:
         """Add the gradient of a micro-batch's mean loss, times a share, to that of the step.
 
         Args:
@@ -97,7 +97,7 @@ class MlxStep:
         """The mean loss of the last step, in nats."""
         return self._loss
 
-    def evaluate(self, rows: Rows) -> float:
+    def evaluate(self, rows: ExampleRows) -> float:
         """The weighted sum of cross-entropies over some rows, without changing anything.
 
         Args:
@@ -128,7 +128,7 @@ class MlxStep:
         for name, (place, key, _) in zip(flat(state), list(leaves(state)), strict=True):
             place[key] = arrays[name]
 
-    def _whole(self, function: Any, rows: Rows, share: float) -> Any:  # noqa: ANN401 - a compiled function
+    def _whole(self, function: Any, rows: ExampleRows, share: float) -> Any:  # noqa: ANN401 - a compiled function
         """Call a compiled function and evaluate all that it changes; where that fails, nothing has changed."""
         kept, key = [place[name] for place, name in self._places], random_key()
         scale = mx.array(share / rows.weight, mx.float32)
@@ -213,6 +213,6 @@ def set_random_key(key: mx.array) -> None:
     mx.random.seed(high << 32 | low)
 
 
-def _arrays(rows: Rows) -> Arrays:
+def _arrays(rows: ExampleRows) -> Arrays:
     """Rows in MLX's memory."""
     return [mx.array(rows.tokens), *map(mx.array, rows.learned())]
