@@ -22,7 +22,7 @@ from mlx_lm.tuner.trainer import TrainingArgs, train
 
 from holdwater.config import gather
 from holdwater.guard.guard import Guard
-from holdwater.train.finetune.mlx.batches import RowBatches, ExampleRows
+from holdwater.train.finetune.mlx.batches import ExampleRows, RowBatches
 from holdwater.train.finetune.mlx.state import MlxTuneState, new_mlx_tuning
 from holdwater.train.finetune.mlx.step import BETAS, EPSILON
 from holdwater.train.loop import recovering_step

@@ -214,9 +214,7 @@ def finish(folder: Path, run: Path, *flags: str) -> float:
 def killed(folder: Path, run: Path, *, after: float) -> bool:
     """Start a run and kill all its processes after some seconds; False if it had ended before."""
     words = command(folder, "Qwen3", *EXACT, "--out", str(run))
-    process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(after)
         return False

@@ -40,5 +40,3 @@ def arrays(state: MlxTuneState) -> dict[str, bytes]:
     return {name: np.array(one).tobytes() for name, one in changed.items()} | {
         "key": np.array(random_key()).tobytes()
     }
-
-

@@ -69,7 +69,9 @@ def test_goes_on_exactly_in_fresh_processes(holdwater: Run, tmp_path: Path) -> N
     flags = (*SMALL, "--lora-dropout", "0.1")
 
     straight = holdwater(*flags, "--steps", "24", "--out", "straight")
-    replaced = holdwater(*flags, "--steps", "24", "--out", "replaced", "--reload-interval", "9", "--json", "v.json")
+    replaced = holdwater(
+        *flags, "--steps", "24", "--out", "replaced", "--reload-interval", "9", "--json", "v.json"
+    )
 
     assert [straight.returncode, replaced.returncode] == [0, 0], replaced.stderr
     assert arrays(tmp_path / "replaced") == arrays(tmp_path / "straight")

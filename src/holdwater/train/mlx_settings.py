@@ -42,8 +42,8 @@ def check_mlx(config: Config) -> None:
     for name in ("mlx.core", "mlx_lm"):
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            package = (error.name or name).partition(".")[0]
+        except (ImportError, ValueError) as error:  # mlx_lm sets a limit on open files, which may be refused
+            package = (getattr(error, "name", None) or name).partition(".")[0]
             raise ConfigError(
                 f"--backend mlx needs {package}, which cannot be imported ({error}); {INSTALL}"
             ) from error

@@ -18,10 +18,12 @@ from mlx.nn.utils import value_and_grad  # noqa: E402
 
 from holdwater.train.finetune.mlx import loss as chunked  # noqa: E402
 from holdwater.train.finetune.mlx.batches import RowBatches, bucket  # noqa: E402
+from holdwater.train.finetune.mlx.loading import load_mlx, read_weights  # noqa: E402
 from holdwater.train.finetune.mlx.trees import flat  # noqa: E402
 from holdwater.train.loop import recovering_step  # noqa: E402
 from mlx_trainers import our_losses, their_losses  # noqa: E402
 from tests.small_mlx import SIZES, arrays, made  # noqa: E402
+from tests.small_models import make_model  # noqa: E402
 
 OUT_OF_MEMORY = RuntimeError("[malloc] Unable to allocate 4096 bytes.")
 
@@ -101,7 +103,9 @@ class TestLoss:
         (whole, expected), (loss, gradients) = found(None), found(head)
 
         assert loss == pytest.approx(whole, rel=1e-6)
-        assert chunked.loss_sum(model, head, tokens, learned, learns=False).item() == pytest.approx(whole, rel=1e-6)
+        assert chunked.loss_sum(model, head, tokens, learned, learns=False).item() == pytest.approx(
+            whole, rel=1e-6
+        )
         for name, gradient in expected.items():
             assert mx.allclose(gradients[name], gradient, rtol=1e-4, atol=1e-7), name
 
@@ -248,6 +252,20 @@ class TestSteps:
         assert our_losses(state) == pytest.approx(whole, abs=0.05)
         assert sum(name.endswith("scales") for name in flat(state.loaded.model.parameters())) >= 14
         assert state.evaluate() > 0
+
+    def test_whole_weights_are_not_held_beside_those_of_few_bits(self, tmp_path: Path) -> None:
+        """Each is read, quantized and freed before the next."""
+        more = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4}
+        folder = make_model(tmp_path / "model", "Llama", **more)
+        whole = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+
+        loaded = load_mlx(str(folder))
+        read_weights(loaded, 8)
+
+        assert loaded.config["model_type"] == "llama"
+        assert mx.get_peak_memory() - before < 0.5 * whole
 
     def test_only_the_last_layers_get_adapters(self, tmp_path: Path) -> None:
         """And of these the named ones."""

@@ -19,7 +19,7 @@ pytest.importorskip("mlx_lm", reason="needs mlx_lm: pip install mlx-lm")
 from mlx_lm.utils import load  # noqa: E402 - after the check that it is there
 
 from holdwater.train.finetune.mlx.adapters import export_peft  # noqa: E402
-from holdwater.train.finetune.mlx.loading import load_mlx  # noqa: E402
+from holdwater.train.finetune.mlx.loading import load_mlx, read_weights  # noqa: E402
 from holdwater.train.finetune.mlx.merging import write_merged  # noqa: E402
 from holdwater.train.finetune.mlx.state import MlxTuneState  # noqa: E402
 from mlx_trainers import our_losses  # noqa: E402
@@ -147,7 +147,9 @@ class TestRefused:
         """The message says what to install."""
         monkeypatch.setitem(sys.modules, module, None)
 
-        with pytest.raises(ConfigError, match=f"needs {package}, which cannot be imported.*pip install mlx mlx-lm"):
+        with pytest.raises(
+            ConfigError, match=f"needs {package}, which cannot be imported.*pip install mlx mlx-lm"
+        ):
             settings_of(tmp_path)
 
     def test_models_with_code_of_their_own(self, tmp_path: Path) -> None:
@@ -175,12 +177,10 @@ class TestRefused:
 
     def test_bits_that_the_model_is_not_stored_in(self, tmp_path: Path) -> None:
         """A model in 8 bits is not made one in 4."""
-        from holdwater.train.finetune.mlx.loading import quantize
-
         make_model(tmp_path / "model", "Llama")
         loaded = load_mlx(str(tmp_path / "model"))
         loaded.config["quantization"] = {"bits": 8, "group_size": 64}
 
-        quantize(loaded, 8)
+        read_weights(loaded, 8)
         with pytest.raises(ConfigError, match="quantize is 4, but the model is stored in 8 bits"):
-            quantize(loaded, 4)
+            read_weights(loaded, 4)

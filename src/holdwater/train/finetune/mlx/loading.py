@@ -14,6 +14,7 @@ from mlx_lm.utils import load_model
 from holdwater.errors import ConfigError, ModelError
 from holdwater.process.restart_context import is_first_process
 from holdwater.train.finetune.mlx.adapters import lora_parameters
+from holdwater.train.finetune.mlx.trees import flat
 from holdwater.train.finetune.model.hub import hub_is_away
 from holdwater.train.finetune.model.loading import check_folder, import_transformers, told
 from holdwater.train.settings import TuneSettings
@@ -68,7 +69,7 @@ def load_mlx(name: str) -> LoadedMlx:
         name: A folder, or a name on the hub.
 
     Returns:
-        The model, all of whose weights are in memory.
+        The model, whose weights are read from their files when they are needed.
 
     Raises:
         ModelError: It cannot be loaded, or `mlx_lm` has no such model.
@@ -79,14 +80,14 @@ def load_mlx(name: str) -> LoadedMlx:
         raise ModelError(f"--model {name} comes with code of its own, which is not run; name another model")
     try:
         tokenizer = import_transformers().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        model, config = load_model(folder)
+        model, config = load_model(folder, lazy=True)
     except Exception as error:
         raise ModelError(told(name, error)) from error
     return LoadedMlx(model, tokenizer, folder, config)
 
 
-def quantize(loaded: LoadedMlx, bits: int | None) -> None:
-    """Store the matrices of a model in few bits, as `mlx_lm` does it.
+def read_weights(loaded: LoadedMlx, bits: int | None) -> None:
+    """Read the weights into memory one after another, and store matrices in few bits if that was asked for.
 
     Args:
         loaded: A model without adapters.
@@ -95,16 +96,18 @@ def quantize(loaded: LoadedMlx, bits: int | None) -> None:
     Raises:
         ConfigError: The model is stored in another number of bits.
     """
-    if bits is None:
-        return
     stored = loaded.config.get("quantization")
-    if stored is not None:
-        if stored["bits"] != bits:
-            raise ConfigError(
-                f"quantize is {bits}, but the model is stored in {stored['bits']} bits; leave it out"
-            )
-        return
-    chosen = getattr(loaded.model, "quant_predicate", None)
+    if stored is not None and bits not in {None, stored["bits"]}:
+        raise ConfigError(f"quantize is {bits}, but the model is stored in {stored['bits']} bits; leave it out")
+    if stored is None and bits is not None:
+        _quantize(loaded.model, bits)
+    for array in flat(loaded.model.parameters()).values():
+        mx.eval(array)  # by itself: the whole weight is freed when its few bits are there
+
+
+def _quantize(model: Any, bits: int) -> None:  # noqa: ANN401 - a model of mlx_lm
+    """Store matrices in few bits, as `mlx_lm` does it."""
+    chosen = getattr(model, "quant_predicate", None)
 
     def is_quantized(path: str, module: Any) -> Any:  # noqa: ANN401 - False, True or the model's own parameters
         """Whether and how a layer is."""
@@ -112,8 +115,7 @@ def quantize(loaded: LoadedMlx, bits: int | None) -> None:
             return False
         return True if chosen is None else chosen(path, module)
 
-    quantize_layers(loaded.model, group_size=GROUP, bits=bits, class_predicate=is_quantized)
-    mx.eval(loaded.model.parameters())
+    quantize_layers(model, group_size=GROUP, bits=bits, class_predicate=is_quantized)
 
 
 def add_adapters(loaded: LoadedMlx, tuning: TuneSettings) -> tuple[int, dict[str, Any]]:

@@ -33,14 +33,14 @@ from holdwater.train.finetune.data.held_out import (
 from holdwater.train.finetune.data.packing import Examples
 from holdwater.train.finetune.data.selective import SelectiveCounts, SelectiveLoss
 from holdwater.train.finetune.mlx.adapters import CONFIG, WEIGHTS, adapter_config
-from holdwater.train.finetune.mlx.batches import RowBatches, ExampleRows
+from holdwater.train.finetune.mlx.batches import ExampleRows, RowBatches
 from holdwater.train.finetune.mlx.loading import (
     LoadedMlx,
     add_adapters,
     check_length,
     checkpoint_gradients,
     load_mlx,
-    quantize,
+    read_weights,
 )
 from holdwater.train.finetune.mlx.loss import split_head
 from holdwater.train.finetune.mlx.step import MlxRandomState, MlxStep, random_key, set_random_key
@@ -290,8 +290,7 @@ def new_mlx_tuning(settings: TrainSettings, tuning: TuneSettings) -> MlxTuneStat
     mx.random.seed(settings.seed)
     loaded = load_mlx(tuning.model)
     check_length(loaded.config, settings.train_seq_length)
-    name = _name_of(loaded)
-    quantize(loaded, tuning.quantize)
+    read_weights(loaded, tuning.quantize)
     layers, parameters = add_adapters(loaded, tuning)
     if tuning.gradient_checkpointing:
         checkpoint_gradients(loaded.model)
@@ -308,7 +307,8 @@ def new_mlx_tuning(settings: TrainSettings, tuning: TuneSettings) -> MlxTuneStat
     )  # fmt: skip
     return MlxTuneState(
         settings, tuning, loaded, adapter_config(tuning.model, layers, parameters), _step_of(loaded, settings),
-        batches, held_out, settings.identity() | {"examples": fingerprint(path), "model": name}, corpus=corpus,
+        batches, held_out, settings.identity() | {"examples": fingerprint(path), "model": _name_of(loaded)},
+        corpus=corpus,
     )  # fmt: skip
 
 
@@ -327,10 +327,6 @@ def _step_of(loaded: LoadedMlx, settings: TrainSettings) -> MlxStep:
 
 
 def _name_of(loaded: LoadedMlx) -> str:
-    """Identifies a model: its kind, and the beginning of each of its weights."""
-    sums = [
-        array.flatten()[:1024].astype(mx.float32).sum().item()
-        for array in flat(loaded.model.parameters()).values()
-    ]
-    digest = hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
-    return f"{loaded.config['model_type']} {digest}"
+    """Identifies a model: its kind, and the files of its weights, whose content is not read whole."""
+    files = [fingerprint(file) for file in sorted(loaded.folder.glob("*.safetensors"))]
+    return f"{loaded.config['model_type']} {hashlib.sha256(repr(files).encode()).hexdigest()[:16]}"

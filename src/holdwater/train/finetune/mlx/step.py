@@ -78,16 +78,14 @@ class MlxStep:
         self._waiting = rows, share
 
     def update(self, rate: float) -> None:
-        """Propagate the micro-batch that waits, and change the weights.
+        """Propagate the micro-batch that waits, and change the weights; without any, nothing changes.
 
         Args:
             rate: The learning rate of this step.
-
-        Raises:
-            ValueError: There is none.
         """
+        self._loss = 0.0
         if self._waiting is None:
-            raise ValueError("a step needs a micro-batch with targets, and it has none")
+            return
         self.optimizer.learning_rate = rate
         loss: Any = self._whole(self._finish, *self._waiting).item()
         self._loss = float(loss)
