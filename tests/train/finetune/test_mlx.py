@@ -253,7 +253,9 @@ class TestSteps:
         assert sum(name.endswith("scales") for name in flat(state.loaded.model.parameters())) >= 14
         assert state.evaluate() > 0
 
-    def test_whole_weights_are_not_held_beside_those_of_few_bits(self, tmp_path: Path) -> None:
+    def test_whole_weights_are_not_held_beside_those_of_few_bits(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """Each is read, quantized and freed before the next."""
         more = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4}
         folder = make_model(tmp_path / "model", "Llama", **more)
@@ -262,8 +264,10 @@ class TestSteps:
         mx.reset_peak_memory()
 
         loaded = load_mlx(str(folder))
-        read_weights(loaded, 8)
+        with caplog.at_level("INFO", logger="holdwater"):
+            read_weights(loaded, 8)
 
+        assert "30 of 30 matrices are in 8 bits" in caplog.text
         assert loaded.config["model_type"] == "llama"
         assert mx.get_peak_memory() - before < 0.5 * whole
 

@@ -101,8 +101,13 @@ def read_weights(loaded: LoadedMlx, bits: int | None) -> None:
         raise ConfigError(f"quantize is {bits}, but the model is stored in {stored['bits']} bits; leave it out")
     if stored is None and bits is not None:
         _quantize(loaded.model, bits)
-    for array in flat(loaded.model.parameters()).values():
+    arrays = flat(loaded.model.parameters())
+    for array in arrays.values():
         mx.eval(array)  # by itself: the whole weight is freed when its few bits are there
+    if bits is not None and is_first_process():
+        few = sum(name.endswith(".scales") for name in arrays)
+        matrices = sum(name.endswith(".weight") and array.ndim > 1 for name, array in arrays.items())
+        log.info("%d of %d matrices are in %d bits", few, matrices, bits)
 
 
 def _quantize(model: Any, bits: int) -> None:  # noqa: ANN401 - a model of mlx_lm
