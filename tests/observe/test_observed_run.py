@@ -20,6 +20,7 @@ def observed(monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     run.channel = SimpleNamespace(state="running")
     run._news = SimpleNamespace(tell=lambda *_: None)
+    run._last = SimpleNamespace(see=lambda: None)
     run._began, run._looked_at = time.perf_counter(), -math.inf
     monkeypatch.setattr(ObservedRun, "_write", lambda _: None)
     return run

@@ -11,6 +11,7 @@ from typing import Any
 from holdwater.budget import Terms
 from holdwater.cli.checks import attempt, check_writable, choose_terms, free_run_folder, make_folder, write_verdict
 from holdwater.cli.fail_on import failure
+from holdwater.cli.termination import leave_message
 from holdwater.config.flags import add_flags, read_flags
 from holdwater.config.keys import FOLDER, PROCESSES, VERDICT
 from holdwater.errors import ConfigError
@@ -69,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
         """Write what was asked for; what fails here does not change how the script has ended."""
         if "verdict" not in summary:
             return
+        if "end" in summary:
+            attempt("the termination message", lambda: leave_message(f"holdwater: {summary['end']['text']}\n"))
         if json_file is not None:
             write_verdict(json_file, summary)
         if page is not None:
@@ -124,7 +127,7 @@ def _follow(  # noqa: PLR0913, PLR0917 - what there is before the script is star
     rank = int(os.environ.get("RANK", "0") or 0)
     observed = ObservedRun(process, channel, terms, open_store(out, rank=rank), words=words, news=news)
     observed.follow()
-    summary = observed.summary() | {"exit_code": observed.exit_code}
+    summary = observed.summary() | {"exit_code": observed.exit_code} | observed.ending()
     observed.write_down(_complete(dict(summary), values))
     observed.close()
     observed.store.close()
@@ -198,6 +201,8 @@ def _say(summary: dict[str, Any], out: Path) -> None:
         lines.append(f"holdwater:   {finding['component']}: {finding['verdict']}: {finding['advice']}")
         lines += [f"holdwater:     {line}" for line in words]
     lines.append(f"holdwater:   history: {out} (holdwater report {out})")
+    if "end" in summary:
+        lines.append(f"holdwater: {_who()}{summary['end']['text']}")
     write_line("\n".join(lines))
 
 

@@ -11,11 +11,13 @@ from dataclasses import asdict
 from typing import Any
 
 from holdwater.budget import Terms
+from holdwater.detectors.ending import EndFacts, Ending, explain_end
 from holdwater.detectors.parts import split_resident
 from holdwater.errors import StoreError
 from holdwater.guard.account import Account, Overhead
 from holdwater.guard.summary import RunSummary, summarise_budgets
 from holdwater.observe.agent.shared_memory import NOTED
+from holdwater.observe.last_reading import LastReading, read_uncaught
 from holdwater.observe.news import News
 from holdwater.observe.recorder import Record
 from holdwater.observe.watcher import Watcher
@@ -30,6 +32,9 @@ log = logging.getLogger("holdwater")
 
 SHORTEST, LONGEST, SPACING = 0.05, 3.0, 1 / 400
 """Least and most seconds between two turns of the watcher, and their spacing as a part of the time passed."""
+
+GROWING = frozenset(("leak", "fragmentation", "warming"))
+"""Verdicts on growth that can have used memory up."""
 
 EAGER = 0.005
 """Seconds between two looks at the channel while an answer is expected soon."""
@@ -67,6 +72,7 @@ class ObservedRun:
         place = channel.path.parent
         folder = place if asks else None
         outside = Outside(process.pid, noted=place / NOTED, may_have_ended=True)
+        self._last = LastReading(outside)
         self.watcher = Watcher(outside, terms, channel=self.channel, folder=folder)
         budgets = self.watcher.budgets
         facts = {
@@ -101,6 +107,7 @@ class ObservedRun:
             return
         self._looked_at = now
         self.watcher.turn()
+        self._last.see()
         if self.channel.state == "ending":
             self.watcher.end()
         self._news.tell(self.watcher)
@@ -108,6 +115,7 @@ class ObservedRun:
 
     def finish(self) -> None:
         """Judge for the last time, when the script's process has ended."""
+        self._last.end()
         self.watcher.finish()
         self._news.tell(self.watcher, final=True)
 
@@ -149,6 +157,25 @@ class ObservedRun:
             evidence=asdict(watcher.evidence),
             errors=errors[:10],
         ).as_json()
+
+    def ending(self) -> dict[str, Any]:
+        """Why the process has ended, as `end` of the JSON; empty if it ended well."""
+        try:
+            found = self._ending()
+        except Exception as error:  # noqa: BLE001 - there is a verdict in any case
+            self.watcher.note_error(error)
+            return {}
+        return {} if found is None else {"end": found.as_json()}
+
+    def _ending(self) -> Ending | None:
+        """As `ending`."""
+        watcher = self.watcher
+        grown = [one for one in watcher.verdict.findings if one.verdict in GROWING]
+        return explain_end(EndFacts(
+            status=self.exit_code, step=watcher.steps, raised=read_uncaught(self.channel.path.parent),
+            parts=parts(watcher), findings=tuple((one.component, one.message) for one in grown),
+            **self._last.facts(watcher.by_step.buckets()),
+        ))  # fmt: skip
 
     def write_down(self, summary: dict[str, Any]) -> None:
         """Write the last state of the process into the store."""

@@ -24,12 +24,24 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     Args:
         error: The exception; those that it was raised from count too.
     """
+    return shortage_of(error) is not None
+
+
+def shortage_of(error: BaseException | None) -> str | None:
+    """Which memory an exception says was short: `device memory` or `host memory`; None if it does not say so.
+
+    Args:
+        error: The exception; those that it was raised from count too.
+    """
     seen = 0
     while error is not None and seen < 8:
         if _says_so(error):
-            return True
+            torch = loaded("torch")
+            by_type = torch is not None and issubclass(type(error), torch.OutOfMemoryError)
+            on_device = by_type or any(words in str(error) for words in ("CUDA", "CUBLAS", "MPS", "metal"))
+            return "device memory" if on_device else "host memory"
         error, seen = error.__cause__ or error.__context__, seen + 1
-    return False
+    return None
 
 
 def release() -> None:

@@ -102,6 +102,11 @@ class ChildProcesses:
         return {"children_own": sum(child.first + child.grown for child in self._seen.values())}
 
     @property
+    def kinds(self) -> list[str]:
+        """The kind of each descendant, as they were last seen."""
+        return [child.kind for child in self._seen.values()]
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """The descendants, as they were last seen."""
         return tuple(self._seen)

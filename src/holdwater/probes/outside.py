@@ -55,6 +55,8 @@ class Outside:
         self._due = self._listed = 0.0
         self._began = time.perf_counter()
         self._dear: dict[str, Any] = {}
+        self.seen: dict[str, Any] = {}
+        """What was read last."""
         self.device: DeviceRoom | None = None
         """The device that the process uses; None as long as none was seen."""
         self._process: psutil.Process | None = None
@@ -92,6 +94,7 @@ class Outside:
             fields |= own
             if not own:
                 self._due = min(self._due, self._listed + LEAST_PAUSE)
+        self.seen = dict(fields)
         return fields
 
     def library_pages(self) -> int:

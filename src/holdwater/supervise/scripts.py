@@ -72,6 +72,8 @@ class SupervisedRun(RunHooks):
         self._summaries: list[dict[str, Any]] = []
         self._ended: dict[str, Any] | None = None
         """How the process before the newest one ended, if it was replaced and that is not recorded yet."""
+        self._end: dict[str, Any] = {}
+        """How the newest process ended, if not well."""
         self._measured: list[dict[str, Any]] = []
         self._known: dict[str, Any] | None = None
         """The judgement of a process in which a leak was found: the following ones need not explain it again."""
@@ -101,7 +103,7 @@ class SupervisedRun(RunHooks):
         finally:
             self._in_memory.remove(rescue=True)
         try:
-            return self._join() | {"exit_code": exit_code}
+            return self._join() | {"exit_code": exit_code} | (self._end if exit_code else {})
         except Exception as error:  # noqa: BLE001 - the exit code is the script's
             log.warning("there is no verdict: %r", error)
             return {"exit_code": exit_code}
@@ -181,6 +183,7 @@ class SupervisedRun(RunHooks):
         """Judge a process that has ended, and keep its judgement."""
         observed.finish()
         summary = observed.summary()
+        self._end = observed.ending()
         self._note_actions(observed.channel.path)
         observed.write_down(summary)
         if summary["verdict"] == "leak":

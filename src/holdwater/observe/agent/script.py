@@ -16,6 +16,7 @@ from holdwater.observe.agent import session as sessions
 from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.imports import Hook, after_import
 from holdwater.observe.agent.session import Session, StopRun, StopShort
+from holdwater.observe.agent.uncaught import note_uncaught
 from holdwater.process.restart_context import RestartContext
 
 Attach = Callable[[Session, RestartContext | None], Mapping[str, Hook]]
@@ -35,6 +36,8 @@ def run_words(attach: Attach) -> None:
     try:
         _run(words)
     except BaseException as error:
+        if not issubclass(type(error), SystemExit | StopRun | StopShort):
+            harmless(note_uncaught)(folder, error)
         _finish(session)
         if restart is not None:
             harmless(_note_shortage)(session, error)

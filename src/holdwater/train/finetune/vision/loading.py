@@ -207,9 +207,7 @@ def lora_config(
     pooling = tuple(
         f"{name}." for name, module in model.named_modules() if type(module).__name__.endswith("PoolingHead")
     )  # of SigLIP: features are what comes before it
-    names = [
-        name for name, module in model.named_modules() if is_linear(module) and not name.startswith(pooling)
-    ]
+    names = [name for name, module in model.named_modules() if is_linear(module) and not name.startswith(pooling)]
     adapted = {"text": True, "projector": tuning.adapt_projector, "tower": tuning.adapt_vision, "head": False}
     chosen = [name for name in names if adapted[part_of(name)] and name.rpartition(".")[2] not in HEADS]
     if plain.targets:
