@@ -38,7 +38,7 @@ def shortage_of(error: BaseException | None) -> str | None:
         if _says_so(error):
             torch = loaded("torch")
             by_type = torch is not None and issubclass(type(error), torch.OutOfMemoryError)
-            on_device = by_type or any(words in str(error) for words in ("CUDA", "CUBLAS", "MPS", "metal"))
+            on_device = by_type or any(words in said_by(error) for words in ("CUDA", "CUBLAS", "MPS", "metal"))
             return "device memory" if on_device else "host memory"
         error, seen = error.__cause__ or error.__context__, seen + 1
     return None
@@ -56,4 +56,17 @@ def _says_so(error: BaseException) -> bool:
     torch = loaded("torch")
     if issubclass(type(error), MemoryError if torch is None else (MemoryError, torch.OutOfMemoryError)):
         return True
-    return type(error) is RuntimeError and any(words in str(error) for words in _MESSAGES)
+    return type(error) is RuntimeError and any(words in said_by(error) for words in _MESSAGES)
+
+
+def said_by(error: BaseException) -> str:
+    """The message of an exception, by its arguments: no method of the user's is called.
+
+    Args:
+        error: The exception.
+    """
+    arguments = BaseException.__dict__["args"].__get__(error)
+    plain = [str(one) for one in arguments if type(one) in {str, int, float}]
+    if issubclass(type(error), OSError) and len(plain) > 1:
+        return f"[Errno {plain[0]}] {plain[1]}"
+    return ", ".join(plain)

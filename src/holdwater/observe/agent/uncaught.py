@@ -15,7 +15,7 @@ def note_uncaught(folder: Path, error: BaseException) -> None:
         folder: Of the channel.
         error: Has left the script; not an end that was asked for.
     """
-    from holdwater.oom.out_of_memory import shortage_of  # noqa: PLC0415 - only when it is needed
+    from holdwater.oom.out_of_memory import said_by, shortage_of  # noqa: PLC0415 - only when it is needed
 
-    row = {"kind": type(error).__name__, "text": str(error)[:LONGEST], "shortage": shortage_of(error)}
+    row = {"kind": type(error).__name__, "text": said_by(error)[:LONGEST], "shortage": shortage_of(error)}
     (folder / FILE).write_text(json.dumps(row), encoding="utf-8")

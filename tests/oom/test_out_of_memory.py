@@ -1,0 +1,17 @@
+"""What exceptions say of a lack of memory."""
+
+from holdwater.oom.out_of_memory import said_by, shortage_of
+
+
+def test_no_method_of_the_users_is_called() -> None:
+    """An exception's text is read from its arguments."""
+
+    class Rude(MemoryError):
+        def __str__(self) -> str:
+            raise SystemExit(7)
+
+    assert said_by(Rude("so much", Rude())) == "so much"
+    assert said_by(OSError(24, "Too many open files")) == "[Errno 24] Too many open files"
+    assert shortage_of(Rude()) == "host memory"
+    assert shortage_of(RuntimeError("CUDA error: out of memory")) == "device memory"
+    assert shortage_of(ValueError("CUDA error: out of memory")) is None
