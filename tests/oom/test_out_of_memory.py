@@ -6,12 +6,12 @@ from holdwater.oom.out_of_memory import said_by, shortage_of
 def test_no_method_of_the_users_is_called() -> None:
     """An exception's text is read from its arguments."""
 
-    class Rude(MemoryError):
+    class RudeError(MemoryError):
         def __str__(self) -> str:
             raise SystemExit(7)
 
-    assert said_by(Rude("so much", Rude())) == "so much"
+    assert said_by(RudeError("so much", RudeError())) == "so much"
     assert said_by(OSError(24, "Too many open files")) == "[Errno 24] Too many open files"
-    assert shortage_of(Rude()) == "host memory"
+    assert shortage_of(RudeError()) == "host memory"
     assert shortage_of(RuntimeError("CUDA error: out of memory")) == "device memory"
     assert shortage_of(ValueError("CUDA error: out of memory")) is None
