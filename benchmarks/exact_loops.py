@@ -2,8 +2,9 @@
 
 Each script of `programs/loops` prints every loss and what it has learned, to the bit. A loop is exact if it prints
 the same from several processes; otherwise its process must not have been replaced, and the reason been said.
-`--fresh` runs those of `programs/fresh_loops` instead, each with state in another place. They were written from
-the documentation alone; what was found when they were first run is in `programs/fresh_loops/README.md`.
+`--fresh` runs those of `programs/fresh_loops` instead, or of another folder that it names, each with state in
+another place. They were written from the documentation alone; what was found when they were first run is in
+`first_sight.json` there, which the first run writes.
 """
 
 import argparse
@@ -20,11 +21,12 @@ from typing import Any
 
 import psutil
 
-from recording import Bar, record
+from recording import Bar, commit, record
 
 PROGRAM = str(Path(sys.executable).with_name("holdwater"))
 LOOPS = Path(__file__).parent / "programs" / "loops"
-FRESH = Path(__file__).parent / "programs" / "fresh_loops"
+PROGRAMS = LOOPS.parent
+DEFAULT = "fresh_loops"
 EVERY = 7
 """Steps between two replacements."""
 REFUSED = "is not replaced by a fresh one: "
@@ -96,10 +98,21 @@ def measure(script: Path, dice: random.Random) -> dict[str, Any]:
     return found
 
 
-def main(seed: int, only: list[str], *, fresh: bool) -> bool:
+def first_sight(folder: Path, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was found when the loops of a folder were first run: now, if that is not written there yet."""
+    file = folder / "first_sight.json"
+    if not file.exists():
+        loops = {one["loop"]: {name: one[name] for name in ("found", "reason")} for one in found}
+        row = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": commit(), "loops": loops}
+        file.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    read: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return read
+
+
+def main(seed: int, only: list[str], *, fresh: str | None) -> bool:
     """Measure, print and record."""
     dice = random.Random(seed)  # noqa: S311 - moments, not secrets
-    folder = FRESH if fresh else LOOPS
+    folder = PROGRAMS / fresh if fresh else LOOPS
     scripts = [path for path in sorted(folder.glob("*.py")) if path.stem != "tiny"]
     found = [measure(path, dice) for path in scripts if not only or path.stem in only]
     counts = {kind: sum(one["found"] == kind for one in found) for kind in ("exact", "refused", "inexact")}
@@ -107,13 +120,15 @@ def main(seed: int, only: list[str], *, fresh: bool) -> bool:
         return not counts["inexact"]
     silent = Bar(str(counts["inexact"]), "none", counts["inexact"] == 0)
     if fresh:
-        first = json.loads((FRESH / "first_sight.json").read_text(encoding="utf-8"))
+        first = first_sight(folder, found)
         then = sum(one["found"] == "inexact" for one in first["loops"].values())
         what = f"of {len(found)} loops with state in other places: inexact, and not refused by name"
         bars = {f"{what}, at first sight": Bar(str(then), "none", then == 0), f"{what}, since then": silent}
         numbers = {"exact": counts["exact"], "refused": counts["refused"], "seed": seed, "loops": found}
         numbers["first_sight"] = first
-        return record("exact_fresh_loops", bars, by="benchmarks/exact_loops.py --fresh", **numbers)
+        named = "" if fresh == DEFAULT else f" {fresh}"
+        by = f"benchmarks/exact_loops.py --fresh{named}"
+        return record(f"exact_{fresh}", bars, by=by, **numbers)
     bars = {
         f"loops that are exact to the bit, replaced every {EVERY} steps and killed once": Bar(
             f"{counts['exact']} of {len(found)}", f"{LEAST} of 20", counts["exact"] >= LEAST
@@ -127,6 +142,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[], help="some loops, which are not recorded")
-    parser.add_argument("--fresh", action="store_true", help="the loops with state in other places")
+    parser.add_argument("--fresh", nargs="?", const=DEFAULT, help="a folder of loops with state in other places")
     options = parser.parse_args()
     sys.exit(not main(options.seed, options.only, fresh=options.fresh))
