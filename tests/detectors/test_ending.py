@@ -45,6 +45,8 @@ def test_nothing_is_said_of_a_good_end() -> None:
         (raised("", "MemoryError", "host memory"), ("host memory", "host.children")),
         (raised("CUDA out of memory.", "OutOfMemoryError", "device memory"), ("device memory", "device.reserved")),
         (raised(f"{WORKER}Killed.") | {"kills": 1}, ("host memory", "host.children")),
+        (raised("", "EOFError") | {"kills": 1}, ("host memory", "host.children")),
+        (raised("a command died with exit code -9", "CalledProcessError") | {"kills": 1}, ("host memory", "host.children")),
         (raised(f"{WORKER}Bus error."), ("shared memory", "host.shared")),
         (raised("[Errno 24] Too many open files", "OSError"), ("open files", "process.handles")),
         (raised("unable to mmap 80 bytes from file </torch_1>: Cannot allocate memory (12)"), ("host memory", "host.children")),
@@ -74,6 +76,8 @@ def test_names_what_was_short(facts: dict[str, Any], expected: tuple[str, str]) 
         (raised("list index out of range", "IndexError"), "error"),
         (raised("No space left on device: '/runs/model.pt'", "OSError"), "error"),
         (raised(f"{WORKER}Killed."), "error"),
+        (raised("", "EOFError"), "error"),
+        (raised("list index out of range", "IndexError") | {"kills": 1}, "error"),
     ],
 )  # fmt: skip
 def test_names_no_memory_without_evidence(facts: dict[str, Any], cause: str) -> None:

@@ -139,7 +139,10 @@ ENDS = {
     "abort": os.abort,
     "error": lambda: [][1],
     "exit 137": lambda: sys.exit(137),
-    "interrupted": lambda: os.kill(os.getpid(), signal.SIGINT),
+    "interrupted": lambda: (
+        signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background job ignores it
+        os.kill(os.getpid(), signal.SIGINT),
+    ),
     "worker killed": lambda: load("killed"),
     "well": lambda: None,
 }

@@ -41,6 +41,8 @@ _CHILD_KILLED = re.compile(
     r"killed by signal: Killed|exited unexpectedly|terminated abruptly|SIGKILL|Signal 9|exit ?code\s*:?\s*-9"
 )
 """What exceptions say of another process that was killed."""
+_CUT_OFF = frozenset(("EOFError", "ConnectionResetError", "BrokenPipeError", "ConnectionRefusedError"))
+"""Exceptions of somebody who waits for another process that is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +137,9 @@ def explain_end(facts: EndFacts) -> Ending | None:
     elif not short:
         said.append("Nothing says that memory was short.")
     advice = _advice(cause, facts, grows=grown is not None) if short else ""
+    text = " ".join(" ".join(filter(None, (*said, advice))).split())
     return Ending(
-        cause, by, " ".join(filter(None, (*said, advice))), advice, _component(cause, facts) if short else "",
+        cause, by, text, advice, _component(cause, facts) if short else "",
         dict(facts.memory), facts.seconds_before,
     )  # fmt: skip
 
@@ -201,7 +204,10 @@ def _cause_of_exception(raised: Raised, facts: EndFacts, counted: str) -> tuple[
 
 def _tells_of_child(facts: EndFacts) -> bool:
     """Whether the script has told of another process that was killed, and the kernel has killed one."""
-    return bool(facts.raised is not None and facts.kills and _CHILD_KILLED.search(facts.raised.text))
+    raised = facts.raised
+    if raised is None or not facts.kills:
+        return False
+    return raised.kind in _CUT_OFF or _CHILD_KILLED.search(raised.text) is not None
 
 
 def _is_full(facts: EndFacts) -> bool:

@@ -1,6 +1,7 @@
 """Recognise out-of-memory errors, and release unused memory."""
 
 import gc
+import subprocess
 
 from holdwater.actions.frameworks import clear_caches, synchronise
 from holdwater.probes.devices import loaded
@@ -67,6 +68,8 @@ def said_by(error: BaseException) -> str:
     """
     arguments = BaseException.__dict__["args"].__get__(error)
     plain = [str(one) for one in arguments if type(one) in {str, int, float}]
+    if type(error) is subprocess.CalledProcessError:
+        return f"a command died with exit code {plain[0]}"
     if issubclass(type(error), OSError) and len(plain) > 1:
         return f"[Errno {plain[0]}] {plain[1]}"
     return ", ".join(plain)
