@@ -13,8 +13,9 @@ LEAST = Bytes(16_000_000_000)
 MOST = Bytes(120_000_000_000)
 """A found budget is at most this."""
 
-Pool = Literal["host", "device", "unified"]
-"""Memory that runs out by itself; *unified* is host and device in one (Apple silicon)."""
+Pool = Literal["host", "device", "unified", "buffers"]
+"""What runs out by itself: *unified* is the memory of host and device in one (Apple silicon), *buffers* the number
+of Metal buffers."""
 
 
 class InUse(NamedTuple):
@@ -61,6 +62,10 @@ class MachineMemory:
     """What is free on it; None if it was not read, and all of it is assumed free."""
     unified: bool = False
     """The device that the run uses shares the machine's memory."""
+    working_set: Bytes | None = None
+    """The most that a device with the machine's memory recommends to hold; None if it does not tell."""
+    buffers: int | None = None
+    """The most buffers that the device permits; None where there is no such limit."""
 
     def usable(self) -> Bytes:
         """The size that scales the waiting and stopping levels: the machine, or a smaller cgroup."""
@@ -73,6 +78,8 @@ class MachineMemory:
             held: Bytes that the run holds already.
         """
         available = Bytes(min(self.available + held, self.usable()))
+        if self.unified and self.working_set is not None and self.working_set < self.usable():
+            return PoolMemory(available, self.working_set, "the device's recommended working set")
         return PoolMemory(available, self.cgroup_limit, "the cgroup limit")
 
     def device(self, held: int = 0) -> PoolMemory | None:
@@ -110,6 +117,8 @@ class Budgets:
     """None as long as no device with memory of its own is used."""
     unified: bool = False
     """Host and device are one pool."""
+    buffers: int | None = None
+    """The most buffers that the device permits, beside their bytes; None where there is no such limit."""
 
     @property
     def main(self) -> Budget:
@@ -165,7 +174,7 @@ class Terms:
             held = sum(in_use) if machine.unified else in_use.host
             key = "max_memory" if self.max_memory is not None else "max_host_memory"
             host = _settle(min(asked, default=None), machine.host(held), held, key)
-            return Budgets(host, unified=machine.unified)
+            return Budgets(host, unified=machine.unified, buffers=machine.buffers)
         return Budgets(
             host=_settle(self.max_host_memory, machine.host(in_use.host), in_use.host, "max_host_memory"),
             device=_settle(self.max_memory, device, in_use.device, "max_memory"),
@@ -198,7 +207,8 @@ class Terms:
 
     def with_one_pool(self) -> "Terms":
         """The same terms on a device that shares the machine's memory."""
-        return replace(self, machine=replace(self.machine, device_size=None, device_available=None, unified=True))
+        one = replace(self.machine, device_size=None, device_available=None, unified=True)
+        return replace(self, machine=one)
 
 
 def _settle(limit: Bytes | None, pool: PoolMemory, in_use: int, key: str) -> Budget:

@@ -1,5 +1,7 @@
 """The budgets: given or found, each pool by itself, and never above what the machine allows."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,6 +194,37 @@ class TestTerms:
 
         assert asked.budgets().by_name().keys() == {"host"}
         assert asked.with_device(80 * GB).budgets() == terms(machine(100, device=80), memory=8).budgets()
+
+
+class TestUnifiedMemory:
+    """A device that shares the machine's memory, and recommends how much to hold."""
+
+    MAC = MachineMemory(
+        total=Bytes(96 * GB), available=Bytes(92 * GB), unified=True, working_set=Bytes(72 * GB), buffers=499_000
+    )
+
+    def test_finds_no_more_than_the_device_recommends(self) -> None:
+        """80 % of 92 GB is more than the 72 GB that Metal recommends."""
+        found = Terms(machine=self.MAC).budgets()
+
+        assert found.host.limit == 72 * GB
+        assert found.host.reason == "found, the device's recommended working set of 72.0 GB"
+
+    def test_lowers_a_given_budget_to_what_the_device_recommends(self) -> None:
+        """More than that makes the system page, or the GPU driver fail."""
+        given = Terms(machine=self.MAC, max_memory=Bytes(90 * GB)).budgets()
+
+        assert given.host.limit == 72 * GB
+
+    def test_takes_80_percent_where_other_programs_hold_much(self) -> None:
+        """What is available is less than what the device recommends."""
+        busy = replace(self.MAC, available=Bytes(50 * GB))
+
+        assert Terms(machine=busy).budgets().host.limit == 40 * GB
+
+    def test_keeps_the_limit_of_buffers(self) -> None:
+        """It is the device's, and no key of the configuration."""
+        assert Terms(machine=self.MAC).budgets().buffers == 499_000
 
 
 class TestBudgets:

@@ -14,7 +14,7 @@ from holdwater.errors import ConfigError
 from holdwater.policy.approach import Approaches, Near
 from holdwater.policy.decision import GENTLE, RELEASE, ActionName, Decision
 from holdwater.policy.replacement import Replacement, ReplacementConfig
-from holdwater.probes.sample import Sample
+from holdwater.probes.sample import Sample, in_use_by_pool
 from holdwater.units import Step, format_size
 
 
@@ -91,6 +91,15 @@ class Remedies:
         if reason:
             return (Decision(sample.step, "recycle", reason),)
         return self._answer_headroom(headroom, sample, held)
+
+    def steps_left(self, sample: Sample, budgets: Budgets) -> float:
+        """Steps until a pool's budget is spent, if memory goes on to rise as it did; infinite if it does not.
+
+        Args:
+            sample: The newest, which was answered already.
+            budgets: Of the run.
+        """
+        return self._approaches.steps_left(uses(sample, budgets))
 
     def _nearest(self, headroom: Headroom, held: dict[Pool, Use]) -> tuple[Headroom, Use]:
         """Of the pools above their thresholds, the one whose budget will be spent first."""
@@ -221,4 +230,4 @@ class Remedies:
 
 def memory_in_use(sample: Sample) -> InUse:
     """What a release can lower: resident memory and what is reserved on the device."""
-    return InUse(sample.resident, 0 if sample.device is None else sample.device.reserved)
+    return in_use_by_pool(sample.resident, sample.device)

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from holdwater.errors import ProbeError
+from holdwater.probes.metal import LAST_COUNT, Allocator, metal, read_allocator
 from holdwater.probes.probe import Reading
 from holdwater.probes.sample import DeviceMemory
 from holdwater.signal_errors import not_the_scripts
@@ -106,7 +107,7 @@ class Mps:
         if torch is None or not torch.backends.mps.is_available():
             return None
         return DeviceMemory(
-            Bytes(torch.mps.current_allocated_memory()), Bytes(torch.mps.driver_allocated_memory())
+            Bytes(torch.mps.current_allocated_memory()), Bytes(torch.mps.driver_allocated_memory()), _footprint()
         )
 
 
@@ -118,15 +119,30 @@ class Mlx:
 
     def unavailable(self) -> str | None:
         """Return why this probe cannot read here; None if it can."""
-        return None if loaded("mlx.core") is not None else "mlx is not loaded"
+        return None if _allocator() is not None else "mlx is not loaded"
 
     def read(self) -> DeviceMemory | None:
         """Return active memory, and active and cached together; None if MLX is not loaded."""
-        mlx = loaded("mlx.core")
-        if mlx is None:
+        allocator = _allocator()
+        if allocator is None:
             return None
-        active = mlx.get_active_memory()
-        return DeviceMemory(Bytes(active), Bytes(active + mlx.get_cache_memory()))
+        reserved = Bytes(allocator.active + allocator.cache)
+        return DeviceMemory(allocator.active, reserved, _footprint(), LAST_COUNT.buffers)
+
+
+def _allocator() -> Allocator | None:
+    """MLX's counters; None as long as MLX is not loaded."""
+    source, mlx = metal(), loaded("mlx.core")
+    if source is not None:
+        return source.allocator()
+    return None if mlx is None else read_allocator(mlx)
+
+
+def _footprint() -> Bytes | None:
+    """All memory of this process as macOS counts it; None elsewhere."""
+    source = metal()
+    footprint = None if source is None else source.footprint()
+    return None if footprint is None else footprint.total
 
 
 class CudaDriver:
@@ -172,10 +188,10 @@ class DevicePeak:
 
     def read(self) -> Reading:
         """Return the high-water mark; nothing as long as the device has not been used."""
-        torch, mlx = loaded("torch"), loaded("mlx.core")
+        torch, allocator = loaded("torch"), _allocator()
         if torch is not None and torch.cuda.is_initialized():
             return {"device_peak": torch.cuda.max_memory_reserved()}
-        return {} if mlx is None else {"device_peak": mlx.get_peak_memory()}
+        return {} if allocator is None else {"device_peak": allocator.peak}
 
 
 class Pinned:
@@ -247,6 +263,8 @@ def is_unified(device: str) -> bool:
     """Whether a device shares the machine's memory: host and device are one pool.
 
     Args:
-        device: The name of its probe. MLX is not such a device on Linux, where its arrays are in host memory.
+        device: The name of its probe. MLX is such a device only with Metal: on Linux its arrays are on the host.
     """
-    return device in {"mps", "mlx"} and sys.platform == "darwin"
+    mlx = loaded("mlx.core")
+    on_cpu = device == "mlx" and sys.platform == "darwin" and mlx is not None and not mlx.metal.is_available()
+    return device in {"mps", "mlx"} and metal() is not None and not on_cpu

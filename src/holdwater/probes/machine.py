@@ -8,6 +8,7 @@ from holdwater.budget import MachineMemory
 from holdwater.errors import ProbeError
 from holdwater.probes.cgroup import Cgroup
 from holdwater.probes.devices import is_unified, loaded
+from holdwater.probes.metal import DeviceLimits, metal
 from holdwater.signal_errors import suppressed
 from holdwater.units import Bytes
 
@@ -25,13 +26,17 @@ def read_machine(*, device: str = "cpu") -> MachineMemory:
         with contextlib.suppress(ProbeError):  # a limit without a readable usage still bounds the budget
             available = min(available, max(cgroup.limit - cgroup.usage(), 0))
     size, free = _device_memory(device)
+    source, unified = metal(), is_unified(device)
+    limits = source.limits() if source is not None and unified else DeviceLimits()
     return MachineMemory(
         total=Bytes(memory.total),
         available=Bytes(available),
         cgroup_limit=cgroup.limit,
         device_size=size,
         device_available=free,
-        unified=is_unified(device),
+        unified=unified,
+        working_set=limits.working_set,
+        buffers=limits.buffers,
     )
 
 

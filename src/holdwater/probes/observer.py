@@ -6,9 +6,10 @@ from holdwater.budget import InUse
 from holdwater.probes.devices import CudaDriver, DevicePeak, Pinned, find_device
 from holdwater.probes.heap import Heap
 from holdwater.probes.host import Available, PressureProbe, ProcessParts, Resident
+from holdwater.probes.metal import MetalBuffers, MetalProcess
 from holdwater.probes.probe import Probe
 from holdwater.probes.processes import Children, Handles, SharedMemoryFiles
-from holdwater.probes.sample import NO_LOOK, DeviceMemory, Look, Sample
+from holdwater.probes.sample import NO_LOOK, DeviceMemory, Look, Sample, in_use_by_pool
 from holdwater.signal_errors import not_the_scripts
 from holdwater.units import Step
 
@@ -23,6 +24,8 @@ PROBES: tuple[type[Probe], ...] = (
     CudaDriver,
     DevicePeak,
     Pinned,
+    MetalProcess,
+    MetalBuffers,
 )
 """The more expensive probes, in the order in which they are read."""
 
@@ -80,8 +83,7 @@ class Observer:
 
     def in_use(self) -> InUse:
         """Resident memory and memory reserved on the device, now: what a release can lower."""
-        device = self._read_device()
-        return InUse(self._resident.read(), 0 if device is None else device.reserved)
+        return in_use_by_pool(self._resident.read(), self._read_device())
 
     def device(self) -> str:
         """The device that is in use now, by the name of its probe; `cpu` if none is."""

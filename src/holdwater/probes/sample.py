@@ -5,6 +5,7 @@ A field that could not be read is None: missing is not zero.
 
 from dataclasses import dataclass
 
+from holdwater.budget import InUse
 from holdwater.units import Bytes, Step
 
 
@@ -16,6 +17,15 @@ class DeviceMemory:
     """In live tensors."""
     reserved: Bytes
     """Taken from the driver: live tensors and the allocator's cache."""
+    footprint: Bytes | None = None
+    """All memory of this process as macOS counts it, on host and device; None on other systems."""
+    buffers: int | None = None
+    """Metal buffers, as last counted; None where their number has no limit."""
+
+    @property
+    def beside(self) -> Bytes | None:
+        """The part of the footprint that the framework does not count; None without a footprint."""
+        return None if self.footprint is None else Bytes(max(self.footprint - self.reserved, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +72,14 @@ class Look:
     """The framework's own high-water mark of what it reserved on the device."""
     pinned: Bytes | None = None
     """Host memory pinned by the framework for transfers."""
+    device_buffers: int | None = None
+    """Metal buffers, in use or in the framework's cache: an estimate where MLX does not tell."""
+    compressed: Bytes | None = None
+    """Private memory of this process that macOS has compressed or swapped out."""
+    swap_used: Bytes | None = None
+    """What the machine has swapped out, on macOS."""
+    pressure_level: int | None = None
+    """Memory pressure of macOS: 1 is normal, 2 a warning, 4 critical."""
     python_blocks: int | None = None
     """Small blocks that Python has handed out."""
     samples_seen: int | None = None
@@ -100,3 +118,17 @@ class Sample:
     """Readings of the more expensive probes, if some were due at this step; else None."""
     loss: float | None = None
     """The mean of the losses that the training loop reported since the previous sample."""
+
+
+def in_use_by_pool(resident: Bytes, device: DeviceMemory | None) -> InUse:
+    """What a process holds by pool: resident memory, and what is reserved on the device.
+
+    Where the system counts both together, as macOS does, the host's part is what the framework does not count.
+
+    Args:
+        resident: Resident memory.
+        device: What is held on the device; None on a CPU.
+    """
+    if device is None:
+        return InUse(resident)
+    return InUse(resident if device.beside is None else device.beside, device.reserved)

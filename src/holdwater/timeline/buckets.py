@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from holdwater.probes.sample import Look
 
-STEP_SERIES = ("resident", "device_allocated", "device_reserved", "loss")
+STEP_SERIES = ("resident", "device_allocated", "device_reserved", "loss", "footprint")
 """Read with every sample."""
 LOOK_SERIES = tuple(field.name for field in fields(Look))
 """Read by the clock; the names are those of the fields of `Look`."""

@@ -73,6 +73,8 @@ class Timeline:
         if sample.device is not None:
             self._note(1, sample.device.allocated)
             self._note(2, sample.device.reserved)
+            if sample.device.footprint is not None:
+                self._note(4, sample.device.footprint)
         if sample.loss is not None:
             self._note(3, sample.loss)
         if sample.look is not None:
