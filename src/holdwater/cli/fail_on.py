@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from holdwater.detectors.headroom import OVER_BUDGET
+from holdwater.detectors.verdict import COUNTED
 from holdwater.exit_codes import FOUND
 
 Finding = Mapping[str, Any]
@@ -26,7 +27,7 @@ def failure(summary: Mapping[str, Any], values: Any) -> int:  # noqa: ANN401 - a
 
 
 def matters(finding: Finding, least: float) -> bool:
-    """Whether a finding is no leak, or one that is large enough; open files and threads have no size.
+    """Whether a finding is no leak, or one that is large enough; what is only counted has no size.
 
     Args:
         finding: As JSON.
@@ -34,7 +35,7 @@ def matters(finding: Finding, least: float) -> bool:
     """
     rate = finding["rate"]
     small = rate is not None and rate["bytes_per_step"] < least
-    return not small or finding["verdict"] != "leak" or finding["component"] == "process.handles"
+    return not small or finding["verdict"] != "leak" or finding["component"] in COUNTED
 
 
 _TESTS: dict[str, Callable[[Finding], bool]] = {

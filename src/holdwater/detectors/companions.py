@@ -3,7 +3,7 @@
 Examples: stacks of threads, objects of device tensors, pinned pages, memory of CUDA graphs outside their pools.
 """
 
-from holdwater.detectors.verdict import Component, Finding, VerdictKind
+from holdwater.detectors.verdict import COUNTED, Component, Finding, VerdictKind
 
 COMPANION = 0.1
 """Private host memory whose growth is at most this part of a device leak's belongs to that leak."""
@@ -12,6 +12,9 @@ SAME = 1.5
 STACK = 48_000
 """Most bytes of a thread that was only started, or a file that was only opened: first pages of its stack and
 arena, or a buffer."""
+ARRAY = 2000
+"""Most bytes of host memory that belong to one buffer: its array in Python and in the framework (680 bytes with
+MLX 0.32)."""
 _PRIVATE: frozenset[Component] = frozenset(("host.native", "host.python", "host.tensors", "host.retained"))
 _OF_HANDLES: frozenset[Component] = frozenset(("host.native", "host.python", "host.retained"))
 
@@ -24,7 +27,10 @@ def without_companions(findings: list[Finding]) -> list[Finding]:
     """
     pools = [one for one in findings if one.component == "device.reserved" and one.verdict == "leak"]
     reserved = max(map(_rate, pools), default=0.0)
-    device = max((_rate(finding) for finding in findings if finding.component.startswith("device.")), default=0.0)
+    on_device = [one for one in findings if one.component.startswith("device.") and one.component not in COUNTED]
+    device = max(map(_rate, on_device), default=0.0)
+    spent_after = min((one.spent_after for one in on_device if _rate(one)), default=float("inf"))
+    buffers = max((_rate(finding) for finding in findings if finding.component == "device.buffers"), default=0.0)
     handles = max((_rate(finding) for finding in findings if finding.component == "process.handles"), default=0.0)
     pinned = max((_rate(finding) for finding in findings if finding.component == "host.pinned"), default=0.0)
 
@@ -33,9 +39,12 @@ def without_companions(findings: list[Finding]) -> list[Finding]:
         own = _rate(finding, "warming")
         of_device = finding.component in _PRIVATE and own <= COMPANION * device
         of_handles = finding.component in _OF_HANDLES and own <= STACK * handles
+        of_buffers = finding.component in _PRIVATE and own <= ARRAY * buffers
+        if finding.component == "device.buffers":  # their bytes meet a limit first
+            return device > 0 and spent_after <= finding.spent_after
         of_pools = finding.component == "device.active" and own <= COMPANION * reserved
         of_pinned = finding.component in {"host.shared", "host.native"} and own <= SAME * pinned
-        return own > 0 and (of_device or of_handles or of_pinned or of_pools)
+        return own > 0 and (of_device or of_handles or of_buffers or of_pinned or of_pools)
 
     return [finding for finding in findings if not goes_with_another(finding)]
 

@@ -22,8 +22,8 @@ def forecast_limit(growth: Growth, level: float, limit: int, seconds_per_step: f
 
     Args:
         growth: What the series did.
-        level: Bytes in use now, in the limited pool.
-        limit: Bytes.
+        level: What is in use now of the limited pool: bytes, or a number of buffers.
+        limit: In the same unit.
         seconds_per_step: The speed of the run.
     """
     rate, headroom = growth.rate, limit - level - FIRST_TOUCH * growth.noise
@@ -127,13 +127,17 @@ def _increasing(x: Floats) -> Floats:
 
 
 def level(buckets: Buckets, component: Component, budgets: Budgets) -> float:
-    """What a run holds now of the pool that a component belongs to, in bytes.
+    """What a run holds now of the pool that a component belongs to, in bytes; of buffers, their number.
 
     Args:
         buckets: The history.
         component: Of a finding.
         budgets: Of the run.
     """
+    if component == "device.buffers":
+        return newest(buckets, "device_buffers")
+    if budgets.unified and buckets.seen("footprint"):
+        return newest(buckets, "footprint")
     of_device = component.startswith("device.")
     series = ["device_reserved"] if of_device and not budgets.unified else ["resident"]
     if budgets.unified:

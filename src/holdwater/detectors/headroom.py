@@ -61,6 +61,8 @@ class Headroom:
 
 
 CALM = Headroom("calm", "")
+_SYSTEM_PRESSURE = {2: "at its warning level", 4: "critical"}
+"""By the level that macOS reports (`holdwater.probes.metal`)."""
 
 
 class Pressure:
@@ -117,6 +119,9 @@ def judge_headroom(sample: Sample, budgets: Budgets, config: HeadroomConfig) -> 
 def _judge_machine(sample: Sample, pool: Pool, config: HeadroomConfig) -> Headroom:
     """How much memory the machine has left, whichever process uses the rest."""
     available = None if sample.look is None else sample.look.available
+    level = None if sample.look is None else sample.look.pressure_level
+    if level in _SYSTEM_PRESSURE and (available is None or available >= config.stopping_below):
+        return Headroom("waiting", f"the system's memory pressure is {_SYSTEM_PRESSURE[level]}", pool)
     if available is None or available >= config.waiting_below:
         return CALM
     if available < config.stopping_below:
@@ -126,7 +131,8 @@ def _judge_machine(sample: Sample, pool: Pool, config: HeadroomConfig) -> Headro
 
 def _judge_use(use: Use, config: HeadroomConfig) -> Headroom:
     """The level of a pool that is above its threshold."""
-    said, budget = f"{use.whose} is {format_size(use.used)}", f"the budget of {format_size(use.limit)}"
+    what = "the device's limit" if use.pool == "buffers" else "the budget"
+    said, budget = f"{use.whose} is {use.amount(use.used)}", f"{what} of {use.amount(use.limit)}"
     if use.used > use.limit:
         return Headroom(OVER_BUDGET, f"{said}, over {budget}", use.pool, use.component)
     return Headroom("threshold", f"{said}, over {config.threshold:.0%} of {budget}", use.pool, use.component)

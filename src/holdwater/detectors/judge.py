@@ -15,14 +15,14 @@ from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_grow
 from holdwater.detectors.messages import advise
 from holdwater.detectors.series import Series, children, device_cache, private_series, retained, shared, take
 from holdwater.detectors.staircase import climb_at_events, rise_evenly
-from holdwater.detectors.verdict import Component, Finding, Forecast, Plateau, Verdict, VerdictKind
+from holdwater.detectors.verdict import COUNTED, Component, Finding, Forecast, Plateau, Verdict, VerdictKind
 from holdwater.timeline.buckets import Buckets, Floats
 from holdwater.units import Step
 
 LOOKED_INTO = frozenset(("host.children", "host.shared", "process.handles"))
 """Components that hardly grow in a healthy run: objects are counted as soon as one does, since the run may end."""
-LEAST_HANDLES = 24.0
-"""Open files or threads that must have been added before their growth counts."""
+LEAST_OF: dict[Component, float] = {"process.handles": 24.0, "device.buffers": 1000.0}
+"""How many open files and threads, or buffers, must have been added before their growth counts."""
 GARBAGE_PATIENCE = 5000
 """Steps for which garbage may wait for a collector before that is called a leak, unless the run has ended."""
 KEPT = frozenset(("host.retained", "device.reserved"))
@@ -162,7 +162,7 @@ class _Case:
         """Judge the other components: free heap, files, shared memory, children, devices, handles."""
         findings: list[Finding] = []
         for series in self._other_series():
-            least = LEAST_HANDLES if series.component == "process.handles" else self.config.growth.least_growth
+            least = LEAST_OF.get(series.component, self.config.growth.least_growth)
             growth, following = self._grow(series, least_growth=least)
             inside = series.component == "host.children" and not self._more_children()
             self.children |= inside and growth.suspicious
@@ -317,11 +317,12 @@ class _Case:
         )
 
     def _forecast(self, component: Component, growth: Growth) -> Forecast | None:
-        """When the growth meets the budget of its own pool; handles have none."""
-        if component == "process.handles":
-            return None
-        held, limit = level(self.buckets, component, self.budgets), int(self.budgets.of(component).limit)
-        return forecast_limit(growth, held, limit, seconds_per_step(self.buckets))
+        """When the growth meets the limit of its own pool; handles have none."""
+        limit: int | None = int(self.budgets.of(component).limit)
+        if component in COUNTED:
+            limit = self.budgets.buffers if component == "device.buffers" else None
+        held = level(self.buckets, component, self.budgets)
+        return None if limit is None else forecast_limit(growth, held, limit, seconds_per_step(self.buckets))
 
     def _largest_part(self, growth: Growth) -> Component:
         """The part of resident memory that rose most in the later half of the growth, unless it stopped."""
@@ -371,6 +372,7 @@ _OTHERS: tuple[tuple[str, Component], ...] = (
     ("pinned", "host.pinned"),
     ("device_allocated", "device.active"),
     ("device_other", "device.other"),
+    ("device_buffers", "device.buffers"),
     ("open_files", "process.handles"),
     ("threads", "process.handles"),
 )

@@ -2,7 +2,7 @@
 
 from holdwater.detectors.clocks import Following
 from holdwater.detectors.growth import Growth
-from holdwater.detectors.verdict import Component, Rate, VerdictKind
+from holdwater.detectors.verdict import COUNTED, Component, Rate, VerdictKind
 from holdwater.units import format_rate, format_size
 
 
@@ -29,8 +29,8 @@ def advise(  # noqa: PLR0913 - the parts of a sentence, by name
     """
     if kind in {"leak", "fragmentation"} and growth.rate is not None:
         what = "free memory that the allocator keeps" if kind == "fragmentation" else "memory"
-        if component == "process.handles":
-            return _handles(growth, growth.rate, seconds_per_step)
+        if component in COUNTED:
+            return _number(component, growth, growth.rate, seconds_per_step)
         if seconds_per_step is not None:
             return f"{what} grows by +{format_size(growth.rate.bytes_per_step / seconds_per_step)}/s"
         text = f"{what} grows by {_speed(growth, growth.rate, following, threshold)}"
@@ -58,11 +58,12 @@ def _speed(growth: Growth, rate: Rate, following: Following | None, threshold: f
     return f"{speed}{by} since step {growth.onset}, {above} the threshold of {format_rate(threshold)}"
 
 
-def _handles(growth: Growth, rate: Rate, seconds_per_step: float | None) -> str:
-    """The rate of open handles, as a count."""
+def _number(component: Component, growth: Growth, rate: Rate, seconds_per_step: float | None) -> str:
+    """The rate of what is counted: open handles, or buffers."""
+    what = "buffers on the device" if component == "device.buffers" else "open files or threads"
     if seconds_per_step is not None:
-        return f"open files or threads: {rate.bytes_per_step / seconds_per_step:.3g} more each second"
-    return f"open files or threads: {rate.bytes_per_step:.3g} more each step since step {growth.onset}"
+        return f"{what}: {rate.bytes_per_step / seconds_per_step:.3g} more each second"
+    return f"{what}: {rate.bytes_per_step:.3g} more each step since step {growth.onset}"
 
 
 _NOT_COLLECTED = (

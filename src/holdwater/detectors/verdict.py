@@ -29,16 +29,18 @@ Component = Literal[
     "device.active",
     "device.reserved",
     "device.other",
+    "device.buffers",
     "process.handles",
 ]
-
+COUNTED: frozenset[Component] = frozenset(("process.handles", "device.buffers"))
+"""Components that are numbers of things: their rates and forecasts are numbers too, not bytes."""
 Clock = Literal["step", "sample", "epoch", "evaluation", "checkpoint", "shape", "compile", "seconds", "unknown"]
 """The clocks that a growth can follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Growth over the settled part of a run, with its interval, in bytes per step."""
+    """Growth over the settled part of a run, with its interval, in bytes per step (for `COUNTED`, a number)."""
 
     bytes_per_step: float
     low: float
@@ -60,6 +62,7 @@ class Forecast:
     """When the growth meets the budget, if it goes on."""
 
     limit_bytes: int
+    """The number of buffers for `device.buffers`."""
     steps: float
     """Counted from the step of the judgement."""
     steps_low: float

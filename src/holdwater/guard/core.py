@@ -23,6 +23,8 @@ from holdwater.units import Step
 
 FIRST_JUDGEMENT = 128
 """Steps before the first judgement."""
+EARLIEST_JUDGEMENT = 12
+"""Steps before the first judgement of a run that would spend its budget before the usual one."""
 JUDGEMENT_GROWTH = 1.5
 """Each judgement comes when the run is this many times as long as at the previous one."""
 
@@ -60,6 +62,7 @@ class GuardCore:
         self.answers_at = -math.inf
         """The step whose sample is to be observed at once."""
         self._next_judgement = FIRST_JUDGEMENT
+        self._early_judgement: float = EARLIEST_JUDGEMENT
         self._judge_after = 0.0
 
     def keep(self, budgets: Budgets) -> None:
@@ -109,6 +112,7 @@ class GuardCore:
         if any(event.action == "recycle" for event in events if isinstance(event, Decision)):
             return events
         events += self._remedies.answer_interval(sample.step)
+        events += self._judge_early(sample)
         self.answers_at = self._remedies.answers_at
         if self._judgement_is_due(sample):
             self._next_judgement = int((sample.step - (self._first_step or 0)) * JUDGEMENT_GROWTH)
@@ -153,6 +157,18 @@ class GuardCore:
     def learn(self, action: ActionName, freed: InUse, in_use: InUse) -> None:
         """Record what an action freed, in bytes by pool, so that an ineffective one is not repeated."""
         self._remedies.learn(action, freed, in_use)
+
+    def _judge_early(self, sample: Sample) -> tuple[Event, ...]:
+        """Judge a run that would spend its budget before the first judgement, as if it ended now."""
+        steps = sample.step - (self._first_step or 0)
+        if not self._early_judgement <= steps < FIRST_JUDGEMENT:
+            return ()
+        ends = self._remedies.steps_left(sample, self._kept) < FIRST_JUDGEMENT - steps
+        if not ends and self._early_judgement == EARLIEST_JUDGEMENT:
+            return ()
+        self._early_judgement = int(steps * JUDGEMENT_GROWTH)
+        verdict = self.judge(final=ends)
+        return (verdict, *self._remedies.answer_verdict(verdict, sample))
 
     def _judgement_is_due(self, sample: Sample) -> bool:
         """Whether a sample is to be followed by a judgement."""

@@ -14,6 +14,8 @@ from holdwater.detectors.pools import Use
 
 GRAIN = 1 << 20
 """Bytes; a smaller increase is not counted as a rise, but several add up to one."""
+FEW_BUFFERS = 256
+"""The same for the number of buffers."""
 RISES = 5
 """Rises that make a growth; no more are remembered."""
 EVEN = 8
@@ -40,7 +42,13 @@ class Near(NamedTuple):
 class Approach:
     """Remembers by how much one pool of memory has risen lately."""
 
-    def __init__(self) -> None:
+    def __init__(self, grain: int = GRAIN) -> None:
+        """Begin without a reading.
+
+        Args:
+            grain: A smaller increase is not counted as a rise.
+        """
+        self._grain = grain
         self._highest: int | None = None
         self._rises: deque[int] = deque(maxlen=RISES)
         self._pauses: deque[int] = deque(maxlen=RISES)
@@ -56,7 +64,7 @@ class Approach:
         """
         self._highest = in_use if self._highest is None else self._highest
         rise = in_use - self._highest
-        self._rising = rise >= GRAIN
+        self._rising = rise >= self._grain
         if self._rising:
             self._note_pause(step)
             self._rises.append(rise)
@@ -94,6 +102,16 @@ class Approach:
             return float("inf")
         return max(limit - in_use, 0) / usual
 
+    def steps_left(self, in_use: int, limit: int) -> float:
+        """Steps until the budget is spent, if rises go on as they were; infinite where nothing grows for long.
+
+        Args:
+            in_use: Bytes that are held against the pool's budget now.
+            limit: The pool's budget, in bytes.
+        """
+        rises = self.rises_left(in_use, limit)
+        return rises * median(self._pauses) if rises < float("inf") else rises
+
     def is_near(self, in_use: int, limit: int, *, rises: float, left: float) -> bool:
         """Whether memory has grown just now, and has come so near to its budget.
 
@@ -112,7 +130,12 @@ class Approaches:
     """How near each pool is to its budget."""
 
     def __init__(self) -> None:
-        self._of: dict[Pool, Approach] = {"host": Approach(), "device": Approach(), "unified": Approach()}
+        self._of: dict[Pool, Approach] = {
+            "host": Approach(),
+            "device": Approach(),
+            "unified": Approach(),
+            "buffers": Approach(FEW_BUFFERS),
+        }
 
     def note(self, step: int, held: Iterable[Use]) -> None:
         """Take in what a sample holds.
@@ -144,6 +167,14 @@ class Approaches:
         left = max(near.share, min(near.size / use.limit, SMALL)) * use.limit
         return self._of[use.pool].is_near(use.used, use.limit, rises=near.rises, left=left)
 
+    def steps_left(self, held: Iterable[Use]) -> float:
+        """Steps until the first pool's budget is spent; infinite where none grows for long.
+
+        Args:
+            held: Of each pool that has a budget.
+        """
+        return min((self._of[use.pool].steps_left(use.used, use.limit) for use in held), default=float("inf"))
+
     def spent_soon(self, use: Use) -> str:
         """When a pool's budget will be spent, for people.
 
@@ -151,4 +182,5 @@ class Approaches:
             use: What is held of the pool now.
         """
         left = self._of[use.pool].rises_left(use.used, use.limit)
-        return f"the budget is spent {'soon' if left == float('inf') else f'after {left:.0f} more such rises'}"
+        what = "limit" if use.pool == "buffers" else "budget"
+        return f"the {what} is spent {'soon' if left == float('inf') else f'after {left:.0f} more such rises'}"

@@ -99,7 +99,7 @@ class Replacement:
         """Why a process is to be replaced for want of memory; empty where it is not."""
         most = self._config.reload_threshold
         for use in grown.values():
-            if most is not None and use.used > most:
+            if most is not None and use.used > most and use.pool != "buffers":
                 return f"memory in use is {format_size(use.used)}, above {format_size(most)}"
         if headroom.level == "stopping":  # the machine is short, whoever has taken it: the run stops
             return ""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from holdwater.detectors.verdict import COUNTED
 from holdwater.units import format_rate
 
 REFERENCE = "as reported at"
@@ -138,6 +139,6 @@ def _holder(site: dict[str, Any]) -> str:
 
 def _size(finding: dict[str, Any], site: dict[str, Any]) -> str:
     """What a site grows by."""
-    if finding["component"] == "process.handles":
+    if finding["component"] in COUNTED:
         return f"{site['bytes_per_step']:.3g} a step"
     return format_rate(site["bytes_per_step"])
