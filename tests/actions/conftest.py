@@ -62,6 +62,7 @@ def frameworks(monkeypatch: pytest.MonkeyPatch) -> Frameworks:
                 clear_cache=notes("mlx empty"),
                 set_memory_limit=notes("mlx limit", mlx_limit),
                 set_cache_limit=notes("mlx cache", mlx_limit),
+                set_wired_limit=notes("mlx wired", 0),
             )
             monkeypatch.setitem(sys.modules, "mlx.core", core)
         return asked

@@ -8,7 +8,9 @@ import pytest
 
 from holdwater.actions.limits import LimitChange, set_framework_limits
 from holdwater.budget import Budget
+from holdwater.errors import ConfigError
 from holdwater.probes.devices import EXTERNAL
+from holdwater.testing import StandInMetal
 from holdwater.units import Bytes
 
 GB = 10**9
@@ -110,3 +112,36 @@ class TestMlx:
 
         assert asked == [("mlx limit", 8 * GB), ("mlx limit", GB), ("mlx cache", 2 * GB), ("mlx cache", GB)]
         assert changed == ["MLX memory: 1.00 GB -> 1.00 GB", "MLX cache: 1.00 GB -> 1.00 GB"]
+
+
+class TestWiredLimit:
+    """How much MLX may wire is the user's decision alone."""
+
+    def test_is_left_alone(self, frameworks: Frameworks) -> None:
+        """A budget says nothing of wired memory."""
+        asked = frameworks(mlx=True)
+
+        limit_to(8)
+
+        assert "mlx wired" not in dict(asked)
+
+    def test_is_set_where_it_was_given(self, frameworks: Frameworks) -> None:
+        """It is shown before and after, like the others."""
+        asked = frameworks(mlx=True)
+
+        changes = set_framework_limits(Budget(Bytes(8 * GB), "given", ""), wired=Bytes(6 * GB))
+
+        assert asked[-1] == ("mlx wired", 6 * GB)
+        assert str(changes[-1]) == "MLX wired memory: 0 B -> 6.00 GB"
+
+    def test_more_than_the_device_recommends_is_refused(self, frameworks: Frameworks) -> None:
+        """MLX would raise an error without a cure."""
+        asked = frameworks(mlx=True)
+
+        with (
+            StandInMetal(working_set=10 * GB).installed(),
+            pytest.raises(ConfigError, match=r"at most; set it lower"),
+        ):
+            set_framework_limits(Budget(Bytes(8 * GB), "given", ""), wired=Bytes(20 * GB))
+
+        assert "mlx wired" not in dict(asked)

@@ -105,7 +105,9 @@ class TestBuffers:
     def test_ignores_a_number_that_settles(self) -> None:
         """A cache that fills is no leak."""
         samples = [
-            sample(step, active=7 * GB, footprint=9 * GB, look=Look(device_buffers=min(5_000 + 300 * step, 20_000)))
+            sample(
+                step, active=7 * GB, footprint=9 * GB, look=Look(device_buffers=min(5_000 + 300 * step, 20_000))
+            )
             for step in range(400)
         ]
 

@@ -1,14 +1,20 @@
 """Set the frameworks' own memory limits to the budget, so that they fail inside it and not beyond.
 
+MLX's wired limit is left alone unless the user gives one: wired memory cannot be compressed or swapped, and with too
+much of it the kernel panics (mlx#3186).
+
 Sources: PyTorch documentation, `torch.cuda.set_per_process_memory_fraction`,
-`torch.mps.set_per_process_memory_fraction`; MLX documentation, `set_memory_limit`, `set_cache_limit`.
+`torch.mps.set_per_process_memory_fraction`; MLX documentation, `set_memory_limit`, `set_cache_limit`,
+`set_wired_limit`.
 """
 
 from dataclasses import dataclass
 
 from holdwater.budget import Budget
+from holdwater.errors import ConfigError
 from holdwater.probes.devices import EXTERNAL, loaded
-from holdwater.units import format_size
+from holdwater.probes.metal import metal
+from holdwater.units import Bytes, format_size
 
 MLX_CACHE_SHARE = 0.25
 """The part of the budget that MLX may keep as cache."""
@@ -26,9 +32,17 @@ class LimitChange:
         return f"{self.name}: {self.old} -> {self.new}"
 
 
-def set_framework_limits(budget: Budget) -> tuple[LimitChange, ...]:
-    """Set the limits of every framework that the program has loaded; a limit is never raised."""
-    return (*_limit_cuda(budget), *_limit_mps(budget), *_limit_mlx(budget))
+def set_framework_limits(budget: Budget, *, wired: Bytes | None = None) -> tuple[LimitChange, ...]:
+    """Set the limits of every framework that the program has loaded; a limit is never raised.
+
+    Args:
+        budget: Of the pool in which the training's tensors live.
+        wired: How much memory MLX may wire; None leaves its limit alone.
+
+    Raises:
+        ConfigError: More is to be wired than the device recommends.
+    """
+    return (*_limit_cuda(budget), *_limit_mps(budget), *_limit_mlx(budget), *_limit_wired(wired))
 
 
 def _limit_cuda(budget: Budget) -> tuple[LimitChange, ...]:
@@ -70,6 +84,21 @@ def _limit_mlx(budget: Budget) -> tuple[LimitChange, ...]:
             setter(old)
         changes.append(LimitChange(name, format_size(old), format_size(min(old, new))))
     return tuple(changes)
+
+
+def _limit_wired(wired: Bytes | None) -> tuple[LimitChange, ...]:
+    """Set how much memory MLX may wire, if the user gave a limit."""
+    mlx, source = loaded("mlx.core"), metal()
+    if mlx is None or wired is None:
+        return ()
+    most = None if source is None else source.limits().working_set
+    if most is not None and wired > most:
+        raise ConfigError(
+            f"wired_limit is {format_size(wired)}, but the device recommends to hold {format_size(most)} at most; "
+            "set it lower, or leave it out"
+        )
+    old = mlx.set_wired_limit(int(wired))
+    return (LimitChange("MLX wired memory", format_size(old), format_size(wired)),)
 
 
 def _fraction(fraction: float, size: int) -> str:

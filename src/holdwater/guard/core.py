@@ -86,6 +86,8 @@ class GuardCore:
             return False
         if sample.device is None:  # as in nearly all calls: cheap enough for every step
             return sample.resident < self._calm_below
+        if self._remedies.cache.is_over(sample, self._kept):
+            return False
         return all(use.used < self._threshold(use.limit) for use in uses(sample, self._kept))
 
     def judge_after(self, seconds: float) -> None:

@@ -129,7 +129,7 @@ class Guard:
         self.core = GuardCore(budgets, configure(self.settings, machine, self.levers))
         self._knows_device = budgets.device is not None or budgets.unified
         if self.settings.set_limits:
-            self.limits = set_framework_limits(self.budget)
+            self.limits = set_framework_limits(self.budget, wired=self.settings.wired_limit)
         self._account = Account()
         self._store = None if self.settings.out is None else self._open_store(self.settings.out)
         self.core.record(self.observer.sample(self.step_number, everything=True))  # nothing is done before step 1

@@ -41,3 +41,5 @@ class GuardSettings:
     """The last step that was done, when a run goes on; 0 for a new one."""
     set_limits: bool = True
     """Set the frameworks' own memory limits to the budget."""
+    wired_limit: Bytes | None = None
+    """How much memory MLX may wire on macOS; None leaves its limit alone (docs/apple-silicon.md says why)."""

@@ -12,6 +12,7 @@ from holdwater.detectors.pools import Use, uses
 from holdwater.detectors.verdict import Verdict
 from holdwater.errors import ConfigError
 from holdwater.policy.approach import Approaches, Near
+from holdwater.policy.cache_clearing import CacheClearing
 from holdwater.policy.decision import GENTLE, RELEASE, ActionName, Decision
 from holdwater.policy.replacement import Replacement, ReplacementConfig
 from holdwater.probes.sample import Sample, in_use_by_pool
@@ -72,6 +73,8 @@ class Remedies:
         self._replacing_since = float("-inf")
         """When the replacement of a worker began that is still going on: it takes a few batches."""
         self._interval_step: Step | None = None
+        self.cache = CacheClearing()
+        """Says when the device's cache is to be cleared although memory is not short."""
 
     def begin(self, sample: Sample) -> None:
         """Take note of the memory with which this process began."""
@@ -90,7 +93,15 @@ class Remedies:
         reason = self.replacement.reason(headroom, sample, budgets, released=self._released)
         if reason:
             return (Decision(sample.step, "recycle", reason),)
-        return self._answer_headroom(headroom, sample, held)
+        decisions = self._answer_headroom(headroom, sample, held)
+        return decisions or self._answer_cache(sample, budgets)
+
+    def _answer_cache(self, sample: Sample, budgets: Budgets) -> tuple[Decision, ...]:
+        """Decide whether the device's cache is cleared, where memory is not short."""
+        reason = self.cache.reason(sample, budgets)
+        if not reason or not self._may_pay("clear_caches", memory_in_use(sample)):
+            return ()
+        return (Decision(sample.step, "clear_caches", reason),)
 
     def steps_left(self, sample: Sample, budgets: Budgets) -> float:
         """Steps until a pool's budget is spent, if memory goes on to rise as it did; infinite if it does not.

@@ -163,9 +163,7 @@ def read_allocator(mlx: Any) -> Allocator:  # noqa: ANN401 - the module `mlx.cor
     Args:
         mlx: The module `mlx.core`.
     """
-    return Allocator(
-        Bytes(mlx.get_active_memory()), Bytes(mlx.get_cache_memory()), Bytes(mlx.get_peak_memory())
-    )
+    return Allocator(Bytes(mlx.get_active_memory()), Bytes(mlx.get_cache_memory()), Bytes(mlx.get_peak_memory()))
 
 
 def limits_of(info: dict[str, Any]) -> DeviceLimits:
