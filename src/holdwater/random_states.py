@@ -1,9 +1,11 @@
-"""The random states of a process: Python's, NumPy's, and PyTorch's on the CPU and on each device.
+"""The random states of a process: Python's, NumPy's, PyTorch's on the CPU and on each device, and MLX's.
 
-Source: PyTorch documentation, "Reproducibility".
+Sources: PyTorch documentation, "Reproducibility"; MLX documentation, "Random" (its state is a key of two
+words, which `mlx.core.random.seed` sets).
 """
 
 import random
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def seed_everything(seed: int) -> None:
 
 
 def random_states() -> "dict[str, Tensor]":
-    """Copy every random state of this process: Python, NumPy, PyTorch on the CPU and on each device."""
+    """Copy every random state of this process: Python, NumPy, PyTorch on the CPU and on each device, MLX."""
     import numpy as np  # noqa: PLC0415 - as above
     import torch  # noqa: PLC0415 - as above
 
@@ -65,6 +67,8 @@ def random_states() -> "dict[str, Tensor]":
             states[f"cuda_{index}"] = state
     if torch.backends.mps.is_available():
         states["mps"] = torch.mps.get_rng_state()
+    if "mlx.core" in sys.modules:
+        states["mlx"] = torch.tensor(sys.modules["mlx.core"].random.state[0].tolist(), dtype=torch.int64)
     return states
 
 
@@ -86,3 +90,6 @@ def restore_random_states(states: "Mapping[str, Tensor]") -> None:
             torch.cuda.set_rng_state(states[f"cuda_{index}"], index)
     if "mps" in states and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])
+    if "mlx" in states and "mlx.core" in sys.modules:
+        high, low = states["mlx"].tolist()
+        sys.modules["mlx.core"].random.seed((high << 32) | low)

@@ -1,7 +1,7 @@
 """Set the frameworks' own memory limits to the budget, so that they fail inside it and not beyond.
 
-MLX's wired limit is left alone unless the user gives one: wired memory cannot be compressed or swapped, and with too
-much of it the kernel panics (mlx#3186).
+MLX's wired limit is left alone unless the user gives one: wired memory cannot be compressed or swapped, and too
+much of it makes the kernel panic (mlx#3186).
 
 Sources: PyTorch documentation, `torch.cuda.set_per_process_memory_fraction`,
 `torch.mps.set_per_process_memory_fraction`; MLX documentation, `set_memory_limit`, `set_cache_limit`,

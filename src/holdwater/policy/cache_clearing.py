@@ -1,8 +1,8 @@
 """Decide when the cache of a device with the machine's memory is cleared, and notice when that does not pay.
 
-MLX keeps freed buffers for later requests of about their size. A buffer of a size that is never asked for again stays
-in the cache (mlx#3350), takes memory from the rest of the machine, and counts towards the limit of buffers. Clearing
-pays only if the cache stays small afterwards: where the next steps fill it again, they must allocate it once more.
+MLX keeps freed buffers for later requests of about their size. A buffer of a size that is never asked for again
+stays in the cache (mlx#3350), takes memory from the rest of the machine, and counts towards the limit of buffers.
+Clearing pays only if the cache stays small afterwards: what the next steps fill again, they must allocate again.
 """
 
 from holdwater.budget import Budgets

@@ -17,6 +17,7 @@ from torch.nn.modules import module as modules
 from torch.optim import optimizer as optimizers
 from torch.optim.lr_scheduler import LRScheduler
 
+from holdwater.resume import mlx_states
 from holdwater.resume.introspection import attributes_of, is_users
 from holdwater.signal_errors import not_the_scripts
 
@@ -81,6 +82,8 @@ def on_registered(things: Mapping[str, object]) -> dict[str, object]:
                 found |= {f"{name}.{path}{suffix}": one for suffix, one in on_tensor(part)}
         elif isinstance(thing, torch.optim.Optimizer):
             found |= {f"{name}{suffix}": one for suffix, one in _on_optimizer(thing)}
+        elif mlx_states.is_module(thing):
+            found |= {f"{name}{suffix}": one for suffix, one in mlx_states.left_out(thing)}
         elif isinstance(thing, LRScheduler):
             found |= {f"{name}{suffix}": one for suffix, one in _on_schedule(thing)}
     return found

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holdwater.resume import mlx_states
 from holdwater.resume.attached import is_of_the_users, on_tensor
 from holdwater.resume.introspection import PLAIN, attributes_of, in_cell, is_users, isinstance_exactly
 from holdwater.resume.live_variables import global_names, without_added_to
@@ -103,6 +104,8 @@ class Fingerprint:
             return self._tensor(value), on_tensor(value)
         if issubclass(kind, np.ndarray):
             return self._array(value), ()
+        if mlx_states.is_array(value):
+            return self._mlx_array(value), ()
         if issubclass(kind, dict | list | tuple | set | frozenset | deque):
             return _container(value)
         if issubclass(kind, types.GeneratorType):
@@ -139,6 +142,13 @@ class Fingerprint:
             array = array.reshape(-1)[:: max(array.size // (MAPPED if mapped else SAMPLED), 1)]
         return (*about, zlib.crc32(np.ascontiguousarray(array).tobytes()))
 
+    def _mlx_array(self, array: Any) -> object:  # noqa: ANN401 - MLX may be missing
+        """Type, shape and content of an array of MLX."""
+        about = (str(array.dtype), tuple(array.shape))
+        if self._is_too_much(array.nbytes):
+            array = array.reshape(-1)[:: max(array.size // SAMPLED, 1)]
+        return (*about, zlib.crc32(mlx_states.bytes_of(array)))
+
     def _is_too_much(self, size: int) -> bool:
         """Whether so many more bytes are more than is read in whole."""
         self._bytes += size
@@ -156,7 +166,7 @@ def inputs_of(leaves: Leaves) -> dict[str, int]:
     Args:
         leaves: As recorded.
     """
-    arrays, database = {"Tensor", "Parameter", "ndarray"}, "Connection"
+    arrays, database = {"Tensor", "Parameter", "ndarray", "array"}, "Connection"
     found = {}
     for path, leaf in leaves.items():
         if isinstance(leaf, tuple) and leaf[0] in arrays:

@@ -351,7 +351,8 @@ def resumable(name: str, thing: object) -> None:
     Args:
         name: Its unique name, the same in each process of the run.
         thing: A model, an optimizer, a schedule, a sampler: whatever has `state_dict` and `load_state_dict`; a
-            random generator of Python, NumPy or PyTorch; or a dictionary of numbers, strings, tensors and arrays.
+            module or an optimizer of MLX; a random generator of Python, NumPy or PyTorch; or a dictionary of
+            numbers, strings, tensors and arrays.
             None, with the name of a variable, says that a fresh process may begin without what the loop has
             changed in it, such as a cache.
 

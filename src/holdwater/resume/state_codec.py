@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from holdwater.errors import ConfigError
+from holdwater.resume import mlx_states
 
 Tensors = dict[str, Tensor]
 PLAIN = (bool, int, float, str, type(None))
@@ -37,7 +38,7 @@ def encode(value: object, place: str, tensors: Tensors) -> Any:  # noqa: ANN401 
     kind = type(value)
     if kind in PLAIN:
         return value
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) or mlx_states.is_array(value):
         return _encode_tensor(value, place, tensors)
     if kind is np.ndarray or isinstance(value, np.generic):
         if value.dtype.kind in "biufc":  # type: ignore[attr-defined]
@@ -67,6 +68,8 @@ def decode(stored: object, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN40
     kind, content = next(iter(stored.items()))
     if kind == "tensor":
         return _decode_tensor(stored, tensors[content])
+    if kind == "mlx":
+        return mlx_states.decode_array(stored, tensors[content])
     if kind in {"array", "scalar"}:
         array = np.frombuffer(tensors[content].numpy().tobytes(), dtype=stored["dtype"])
         array = array.reshape(stored["shape"], order=stored.get("order", "C"))
@@ -78,8 +81,11 @@ def decode(stored: object, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN40
     return _decode_sequence(kind, parts, stored)
 
 
-def _encode_tensor(tensor: Tensor, place: str, tensors: Tensors) -> dict[str, Any]:
+def _encode_tensor(tensor: Any, place: str, tensors: Tensors) -> dict[str, Any]:  # noqa: ANN401 - or of MLX
     """A tensor, with the order of its dimensions in memory where it is not the usual one."""
+    if not isinstance(tensor, Tensor):
+        raw, about = mlx_states.encode_array(tensor)
+        return {"mlx": _put(raw, place, tensors)} | about
     found: dict[str, Any] = {"tensor": _put(tensor, place, tensors), "device": str(tensor.device)}
     if tensor.layout == torch.strided and not tensor.is_contiguous() and 0 not in tensor.stride():
         found["stride"] = list(tensor.stride())
@@ -168,7 +174,8 @@ def state_of(thing: Any, name: str) -> Any:  # noqa: ANN401 - a user's object
     """The state of an object.
 
     Args:
-        thing: An object with `state_dict`, or a random generator of Python, NumPy or PyTorch, or a dictionary.
+        thing: An object with `state_dict`, a module or an optimizer of MLX, a random generator of Python, NumPy or
+            PyTorch, or a dictionary.
         name: For messages.
 
     Raises:
@@ -190,16 +197,15 @@ def set_state(thing: Any, name: str, state: Any) -> None:  # noqa: ANN401 - a us
 
 def _ways(thing: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:  # noqa: ANN401
     """The functions that read and restore an object's state."""
+    if mlx_states.is_module(thing):
+        return lambda: mlx_states.module_state(thing), lambda state: mlx_states.set_module_state(thing, state)
+    if mlx_states.is_optimizer(thing):
+        return lambda: thing.state, lambda state: _refill(thing.state, state)
     if hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict"):
         return thing.state_dict, thing.load_state_dict
-    if isinstance(thing, torch.Generator):
-        return thing.get_state, thing.set_state
-    if isinstance(thing, np.random.Generator):
-        return lambda: thing.bit_generator.state, lambda state: setattr(thing.bit_generator, "state", state)
-    if isinstance(thing, np.random.RandomState):
-        return lambda: thing.get_state(legacy=True), thing.set_state
-    if isinstance(thing, random.Random):  # noqa: S311 - no secret
-        return thing.getstate, thing.setstate
+    of_generator = _ways_of_generator(thing)
+    if of_generator is not None:
+        return of_generator
     if isinstance(thing, dict):
         return lambda: _checked(thing, name), lambda state: _refill(thing, state)
     more = ""
@@ -209,6 +215,19 @@ def _ways(thing: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], Any
         f"holdwater.resumable({name!r}, ...) was given a {type(thing).__module__}.{type(thing).__qualname__}, "
         f"which has no state_dict and load_state_dict, so it cannot be resumed exactly{more}"
     )
+
+
+def _ways_of_generator(thing: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]] | None:  # noqa: ANN401
+    """The functions that read and restore a random generator's state; None for anything else."""
+    if isinstance(thing, torch.Generator):
+        return thing.get_state, thing.set_state
+    if isinstance(thing, np.random.Generator):
+        return lambda: thing.bit_generator.state, lambda state: setattr(thing.bit_generator, "state", state)
+    if isinstance(thing, np.random.RandomState):
+        return lambda: thing.get_state(legacy=True), thing.set_state
+    if isinstance(thing, random.Random):  # noqa: S311 - no secret
+        return thing.getstate, thing.setstate
+    return None
 
 
 def _checked(thing: dict[Any, Any], name: str) -> dict[Any, Any]:

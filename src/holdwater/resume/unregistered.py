@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from holdwater.resume import mlx_states
 from holdwater.resume.attached import global_hooks, has_state_of_its_own, on_registered, settings
 from holdwater.resume.covered import contents, has_own_state, is_covered
 from holdwater.resume.fingerprint import Fingerprint, Leaves, inputs_of, spawned_by
@@ -199,6 +200,8 @@ def structure(thing: object) -> object:
         return [len(group["params"]) for group in thing.param_groups]
     if isinstance(thing, np.random.Generator):
         return spawned_by(thing.bit_generator)
+    if mlx_states.is_module(thing):
+        return [(name, tuple(array.shape)) for name, array in mlx_states.parameters(thing)]
     return None
 
 
@@ -218,6 +221,9 @@ def kept_with(thing: object) -> Iterator[object]:
             yield from module._parameters.values()  # noqa: SLF001 - the public ways call the user's methods
             unkept = module._non_persistent_buffers_set  # noqa: SLF001
             yield from (part for name, part in module._buffers.items() if name not in unkept)  # noqa: SLF001
+        return
+    if mlx_states.is_module(thing) or mlx_states.is_optimizer(thing):
+        yield from mlx_states.kept_parts(thing)
         return
     waiting = deque([thing])
     while waiting:
