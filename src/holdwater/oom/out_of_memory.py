@@ -13,6 +13,8 @@ _MESSAGES = (
     "[malloc_or_wait] Unable to allocate",  # MLX
     "[malloc] Unable to allocate",
     "[metal::malloc] Attempting to allocate",
+    "[metal::malloc] Resource limit (",  # of buffers
+    "kIOGPUCommandBufferCallbackErrorOutOfMemory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
 )

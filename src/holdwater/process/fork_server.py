@@ -38,7 +38,12 @@ class ForkServer:
     """A process that has imported some modules, and forks processes that run a function."""
 
     def __init__(
-        self, modules: Sequence[str], environment: Mapping[str, str], *, folder: str | None = None
+        self,
+        modules: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        folder: str | None = None,
+        errors: int = 2,
     ) -> None:
         """Start it; it imports while this process continues.
 
@@ -46,6 +51,7 @@ class ForkServer:
             modules: Modules that the forked processes will need.
             environment: The server's.
             folder: Of modules that hide others from the forked processes; None if there are none.
+            errors: The file that is the standard error of the server and of what it forks.
         """
         self.unfit: str | None = None
         """Why the server cannot fork; None while it can."""
@@ -63,7 +69,10 @@ class ForkServer:
             flags = [f"-W{option}" for option in sys.warnoptions]
             arguments = [str(FORKING), str(other.fileno()), str(reading), ",".join(modules), folder or ""]
             command = [sys.executable, *flags, *arguments]
-            self.pid = os.posix_spawn(command[0], command, dict(environment), setsigmask=HELD_BACK)
+            files = [] if errors == 2 else [(os.POSIX_SPAWN_DUP2, errors, 2)]
+            self.pid = os.posix_spawn(
+                command[0], command, dict(environment), setsigmask=HELD_BACK, file_actions=files
+            )
         can_wait_for_children()
         os.close(reading)
 

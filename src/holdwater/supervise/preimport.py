@@ -21,8 +21,15 @@ WORTH_IT = frozenset((
     "diffusers", "sentence_transformers", "mlx", "mlx_lm", "matplotlib",
 ))  # fmt: skip
 """Packages that take long to import, and whose import runs no tensor operation and touches no device."""
-LAZY = {"torch": ("torch._dynamo", "holdwater.resume.state_codec", "holdwater.resume.exactness", "numpy")}
+LAZY = {
+    "torch": ("torch._dynamo", "holdwater.resume.state_codec", "holdwater.resume.exactness", "numpy"),
+    "mlx": ("holdwater.resume.stored_states", "holdwater.resume.unregistered", "numpy"),
+}
 """Modules that a package imports only on use, and that are worth importing before."""
+
+
+USE_METAL = frozenset(("mlx", "mlx_lm"))
+"""Packages that each process on macOS imports itself: Apple's frameworks do not survive a fork."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,12 @@ def prepare(words: Sequence[str]) -> Preimport:
     if not found.modules:
         return Preimport(list(OURS), {}, folder)
     names = list(dict.fromkeys(found.modules))
-    packages = sorted({name.partition(":")[0].partition(".")[0] for name in names})
+    packages = sorted({_package(name) for name in names})
+    names = [name for name in names if sys.platform != "darwin" or _package(name) not in USE_METAL]
     lazy = [name for package in packages for name in LAZY.get(package, ()) if found.is_foreseen]
     return Preimport([*OURS, *names, *lazy], found.settled, folder)
+
+
+def _package(name: str) -> str:
+    """The package of `module` or `module:attribute`."""
+    return name.partition(":")[0].partition(".")[0]

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 from holdwater.policy.restarts import Answer, End, RestartConfig, Restarts
 from holdwater.probes.kills import count_kills
+from holdwater.probes.metal import metal
 from holdwater.process.channel import Channel
+from holdwater.process.error_stream import ErrorStream
 from holdwater.process.fork_server import ForkServer
 from holdwater.process.spawn import ForkedProcess
 
@@ -80,6 +82,8 @@ class Supervisor:
         self.process: ForkedProcess | None = None
         self._launch = launch
         self._hang_timeout = hang_timeout
+        self._errors = ErrorStream() if metal() is not None else None
+        """What the processes say before Metal aborts them; None where there is no Metal."""
         self._server = self._new_server()
         self._moved = (0, 0.0)
         self._kills: int | None = None
@@ -91,7 +95,13 @@ class Supervisor:
     def _new_server(self) -> ForkServer:
         """Start the process that the others are forked from."""
         launch = self._launch
-        return ForkServer(launch.modules, os.environ | launch.settled, folder=launch.folder)
+        environment = os.environ | launch.settled
+        return ForkServer(launch.modules, environment, folder=launch.folder, errors=self._errors_to)
+
+    @property
+    def _errors_to(self) -> int:
+        """The file that is the standard error of the processes."""
+        return 2 if self._errors is None else self._errors.writing
 
     def start(self) -> ForkedProcess:
         """Start the next process."""
@@ -101,6 +111,8 @@ class Supervisor:
         self.channel.put("steps", steps)
         self.trainer = TrainerProcess(number, steps, self.trainer.out_of_memory_restarts)
         untaken = frozenset() if self.process is None else self.process.untaken
+        if self._errors is not None:
+            self._errors.forget()
         for name in ("recycled", "out_of_memory", "takes_stops", "untaken"):
             self.channel.put(name, 0)
         if not self._server.alive:
@@ -112,7 +124,7 @@ class Supervisor:
         if process.exit_status is not None and self._server.unfit:
             log.warning("%s; each process imports everything itself", self._server.unfit)
             self._server.close()
-            self._server = ForkServer((), os.environ)
+            self._server = ForkServer((), os.environ, errors=self._errors_to)
             process = self._fork(untaken)
         self.process = process
         return process
@@ -162,7 +174,7 @@ class Supervisor:
             recycled=self.channel.get("recycled") > 0 and process.exit_status == 0,
             hung=self._hung,
             stopping=process.asked_to_stop or -process.exit_status in process.received,
-            out_of_memory=self.channel.get("out_of_memory") > 0 or self._was_killed_by_kernel(process.exit_status),
+            out_of_memory=self._was_short(process.exit_status),
         )
         answer = self.restarts.answer(end)
         if answer.after_out_of_memory:
@@ -177,6 +189,21 @@ class Supervisor:
         status = None if self.process is None else self.process.exit_status
         return status or 0
 
+    def _was_short(self, status: int) -> bool:
+        """Whether a process that ended with this status was short of memory."""
+        if self.channel.get("out_of_memory") > 0 or self._was_killed_by_kernel(status):
+            return True
+        return self._was_aborted_by_metal(status)
+
+    def _was_aborted_by_metal(self, status: int) -> bool:
+        """Whether Metal aborted a process because its memory, or its buffers, ran out."""
+        if status not in {-int(signal.SIGABRT), 128 + int(signal.SIGABRT)} or self._errors is None:
+            return False
+        said = self._errors.said_out_of_memory()
+        if said:
+            log.warning("Metal aborted the process: %s", said)
+        return bool(said)
+
     def _was_killed_by_kernel(self, status: int) -> bool:
         """Whether the kernel killed a process that ended with this status because memory ran out."""
         killed = status in {-int(signal.SIGKILL), 128 + int(signal.SIGKILL)} and not self._hung
@@ -185,3 +212,5 @@ class Supervisor:
     def close(self) -> None:
         """Wait until the server has ended."""
         self._server.wait(5.0)
+        if self._errors is not None:
+            self._errors.close()
