@@ -1,6 +1,6 @@
 """The standard error of training processes, read on its way: what Metal says before it aborts a process.
 
-Metal reports that memory ran out in a callback, in which MLX cannot raise an error that Python would see: the process
+Metal reports that memory ran out in a callback, where MLX cannot raise an error that Python would see: the process
 is aborted (SIGABRT), and only its standard error says why. Where that is a terminal, the processes get a terminal
 too, so that progress bars look the same.
 """
