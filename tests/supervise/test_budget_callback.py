@@ -1,5 +1,6 @@
 """The ladder in a script's process: host and device each by its own limit, and by one measure."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from holdwater.probes.statm import Statm
 from holdwater.process.restart_context import RestartContext
 from holdwater.supervise.budget_callback import BudgetCallback, Ending
+from holdwater.testing import StandInMetal
 
 MB = 1_000_000
 GB = 1000 * MB
@@ -154,3 +156,56 @@ class TestInterval:
         ladder = callback(tmp_path, settings, resumable=False)
 
         assert [ladder.end(step) for step in (1, 2, 3)] == [None, None, None]
+
+
+class TestUnifiedMemory:
+    """A Mac, of which resident memory tells nothing."""
+
+    def test_a_leak_that_resident_memory_does_not_see_is_replaced(self, tmp_path: Path) -> None:
+        """2,000 MB a step in MLX's arrays: a fresh process follows before 70 GB are spent."""
+        mac = StandInMetal(active=17 * GB, private=GB)
+
+        def grow() -> None:
+            """A step."""
+            mac.active += 2 * GB
+
+        with mac.installed():
+            ending = steps(callback(tmp_path, {"limit": 70 * GB}, resumable=True), 100, grow)
+
+        assert ending is not None
+        assert ending.recycled
+        assert mac.footprint().total < 70 * GB
+        assert "the process's footprint is" in ending.reason
+
+    def test_the_budget_is_never_above_what_the_device_recommends(self, tmp_path: Path) -> None:
+        """The supervisor itself uses no device, so it does not know that."""
+        mac = StandInMetal(active=20 * GB, working_set=40 * GB)
+
+        def grow() -> None:
+            """A step."""
+            mac.active += GB
+
+        with mac.installed():
+            ending = steps(callback(tmp_path, {"limit": 70 * GB}, resumable=True), 100, grow)
+
+        assert ending is not None
+        assert mac.active < 40 * GB
+
+    def test_a_number_of_buffers_near_its_limit_is_replaced(self, tmp_path: Path) -> None:
+        """Bytes stand still."""
+        mac = StandInMetal(active=7 * GB, private=GB, buffer_count=20_000)
+
+        def grow() -> None:
+            """A step: buffers are counted by the clock."""
+            time.sleep(0.005)
+            assert mac.buffer_count is not None
+            mac.buffer_count += 15_000
+
+        with mac.installed():
+            ending = steps(callback(tmp_path, {"limit": 70 * GB}, resumable=True), 100, grow)
+
+        assert ending is not None
+        assert ending.recycled
+        assert "the number of buffers is" in ending.reason
+        assert mac.buffer_count is not None
+        assert mac.buffer_count < mac.most_buffers

@@ -6,8 +6,8 @@
 
 The trainer calls a callback only every `steps_per_report` steps, so steps are counted where it takes its batches.
 It also sets MLX's wired limit to all that the device recommends, which is undone: docs/apple-silicon.md says why.
-It saves adapters only, neither optimizer nor position, so its process cannot be replaced by one that goes on: a run
-that must stop ends after its step, and the trainer saves its adapters.
+It saves adapters only, neither optimizer nor position, so no other process could continue it: a run that must stop
+ends after its step, and the trainer saves its adapters.
 """
 
 import logging

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
-import psutil
-
 from holdwater.probes.probe import Reading
 from holdwater.units import Bytes
 
@@ -125,6 +123,8 @@ class MacOS:
 
     def swap_used(self) -> Bytes | None:
         """What the whole machine has swapped out."""
+        import psutil  # noqa: PLC0415 - slow to import, and this module is imported everywhere
+
         return Bytes(psutil.swap_memory().used)
 
     def limits(self) -> DeviceLimits:

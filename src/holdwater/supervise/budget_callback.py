@@ -20,7 +20,9 @@ from holdwater.policy.replacement import ReplacementConfig
 from holdwater.policy.restarts import lowered_budgets
 from holdwater.probes.cgroup import Cgroup
 from holdwater.probes.devices import DeviceProbe, find_device, is_unified, loaded
-from holdwater.probes.sample import DeviceMemory, Sample
+from holdwater.probes.metal import DeviceLimits, MetalBuffers, metal
+from holdwater.probes.pace import Pace
+from holdwater.probes.sample import DeviceMemory, Sample, in_use_by_pool
 from holdwater.probes.statm import Statm
 from holdwater.process.restart_context import RestartContext, actions_file
 from holdwater.signal_errors import suppressed
@@ -35,6 +37,8 @@ PEAK_LASTS = 32
 """Steps for which a step's peak is expected again; one that does not return was no part of the steps."""
 GROUP_EVERY = 0.1
 """Seconds after which the control group is read again (40 µs): other processes in it may grow."""
+COUNTING = 0.5
+"""The part of the readings' allowance that counting Metal buffers may take."""
 CHECKPOINT_EVERY = 300.0
 """Seconds between two checkpoints on disk, where no number of steps was given."""
 
@@ -57,6 +61,9 @@ class _Device:
         """None as long as no device is used, and where its size is not known."""
         self.unified = False
         """The device has no memory but the host's."""
+        self.limits = DeviceLimits()
+        """What such a device recommends and permits."""
+        self._buffers, self._counting, self._began = MetalBuffers(), Pace(COUNTING), time.monotonic()
 
     def read(self) -> DeviceMemory | None:
         """Read what counts against the device's budget; None as long as no device is used.
@@ -66,19 +73,31 @@ class _Device:
         """
         if self._probe is None:
             self._seek()
+        if self.limits.buffers is not None:
+            self._count_buffers()
         memory = None if self._probe is None else self._probe.read()
         if memory is None or self._given is not None or self.unified:
             return memory
         return DeviceMemory(memory.allocated, memory.allocated)
 
+    def _count_buffers(self) -> None:
+        """Count the buffers if that is due: it takes milliseconds."""
+        now = time.monotonic() - self._began
+        if now >= self._counting.due:
+            self._buffers.read()
+            self._counting.note(now, time.monotonic() - self._began - now)
+
     def _seek(self) -> None:
         """Find the device, once the script has begun to use one."""
         torch = loaded("torch")
         on_cuda = torch is not None and torch.cuda.is_initialized()
-        found = find_device() if on_cuda or sys.platform == "darwin" else None
+        source = metal()
+        found = find_device() if on_cuda or source is not None else None
         if found is None:
             return
         self._probe, self.unified = found, is_unified(found.name)
+        if self.unified and source is not None:
+            self.limits = source.limits()
         if torch is not None and on_cuda:
             size = None
             with suppressed(RuntimeError, AttributeError):
@@ -92,10 +111,9 @@ class _Device:
         limit = self._given if size is None else min(self._given, size)
         return Budget(Bytes(limit), "given", "the supervisor's budget of the device")
 
-    def reserved(self) -> int:
-        """What is reserved, in bytes; 0 where no device is used."""
-        memory = None if self._probe is None else self._probe.read()
-        return 0 if memory is None else int(memory.reserved)
+    def held(self) -> DeviceMemory | None:
+        """What is held, whatever counts against the budget; None where no device is used."""
+        return None if self._probe is None else self._probe.read()
 
 
 class _StepPeak:
@@ -154,6 +172,8 @@ class BudgetCallback:
         self._held, self._peak = InUse(), _StepPeak()
         self._judged, self._begun = 0.0, False
         self._on_device: DeviceMemory | None = None
+        self._buffers: int | None = None
+        """Metal buffers when memory was last judged."""
 
     def _keep(self, limit: int) -> None:
         """Set the budgets, smaller where earlier processes of the run were killed for want of memory.
@@ -162,9 +182,11 @@ class BudgetCallback:
             limit: Of the host's memory, in bytes; the device has its own.
         """
         self._group_budget = limit  # a budget that was lowered leaves as much less in the group
-        host = Budget(Bytes(limit), "given", "the supervisor's budget")
+        device = self._device
+        most = device.limits.working_set
+        host = Budget(Bytes(limit if most is None else min(limit, most)), "given", "the supervisor's budget")
         self._budgets = lowered_budgets(
-            Budgets(host, self._device.budget, self._device.unified), self._out_of_memory_restarts
+            Budgets(host, device.budget, device.unified, device.limits.buffers), self._out_of_memory_restarts
         )
 
     def look_after(self, session: Session) -> None:
@@ -185,8 +207,7 @@ class BudgetCallback:
 
     def _needed(self) -> InUse:
         """Memory in use at the peak of a step, on the host and on the device: what remedies must lower."""
-        device = 0 if self._on_device is None else self._on_device.reserved
-        return InUse(self.in_use() + self._peak.beyond, device)
+        return in_use_by_pool(Bytes(self.in_use() + self._peak.beyond), self._on_device)
 
     def room(self) -> int:
         """Bytes of the host's budget that are left."""
@@ -224,14 +245,15 @@ class BudgetCallback:
         if self._device.unified and not self._budgets.unified:
             self._keep(self._group_budget)
         self._on_device, rose = device, self._peak.note(own)
-        held = InUse(own, 0 if device is None else device.reserved)
+        held = in_use_by_pool(Bytes(own), device)
         now = time.monotonic()
         others = self._cgroup is not None or self._workers is not None
         waited = others and now - self._judged > GROUP_EVERY
+        counted = None if device is None else device.buffers
         changed = any(abs(size - before) >= GRAIN for size, before in zip(held, self._held, strict=True))
-        if not (rose or waited or changed):
+        if not (rose or waited or changed or counted != self._buffers):
             return False
-        self._held, self._judged = held, now
+        self._held, self._judged, self._buffers = held, now, counted
         self._peak.mark_judged()
         return True
 
@@ -272,7 +294,7 @@ class BudgetCallback:
 
     def _held_now(self) -> InUse:
         """What an action can lower: resident memory, and memory reserved on the device."""
-        return InUse(self._statm.read()[0], self._device.reserved())
+        return in_use_by_pool(Bytes(self._statm.read()[0]), self._device.held())
 
     def is_due(self, step: int, seconds: float) -> bool:
         """Whether a checkpoint is to be written.
