@@ -45,8 +45,7 @@ class MlxClock:
             self._first = id(optimizer)
         if self._first == id(optimizer):
             self._updates += 1
-            if not self._tracing:
-                self._session.step("mlx")
+            self._step()
 
     def watch_compile(self, module: ModuleType) -> None:
         """Let calls of compiled functions that contain an update count as steps (module `mlx.core`)."""
@@ -88,5 +87,10 @@ class MlxClock:
         key = tuple(value if is_one_of(value, _CHOOSING) else None for value in values)
         if self._updates > before:
             holds.add(key)
-        if key in holds and not self._tracing:
+        if key in holds:
+            self._step()
+
+    def _step(self) -> None:
+        """Count a step, unless a function is being traced, or the script counts its steps itself."""
+        if not self._tracing and self._session.source != "holdwater.step":
             self._session.step("mlx")
