@@ -62,8 +62,13 @@ def _number(component: Component, growth: Growth, rate: Rate, seconds_per_step: 
     """The rate of what is counted: open handles, or buffers."""
     what = "buffers on the device" if component == "device.buffers" else "open files or threads"
     if seconds_per_step is not None:
-        return f"{what}: {rate.bytes_per_step / seconds_per_step:.3g} more each second"
-    return f"{what}: {rate.bytes_per_step:.3g} more each step since step {growth.onset}"
+        return f"{what}: {_count(rate.bytes_per_step / seconds_per_step)} more each second"
+    return f"{what}: {_count(rate.bytes_per_step)} more each step since step {growth.onset}"
+
+
+def _count(number: float) -> str:
+    """A number of things, for people."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 _NOT_COLLECTED = (
