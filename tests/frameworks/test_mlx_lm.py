@@ -21,7 +21,7 @@ optimizers = pytest.importorskip("mlx.optimizers")
 utils = pytest.importorskip("mlx.utils")
 trainer = pytest.importorskip("mlx_lm.tuner.trainer")
 
-from holdwater.frameworks.mlx_lm import MemoryCallback  # noqa: E402 - needs mlx_lm
+from holdwater.frameworks.mlx_lm import MlxMemoryCallback  # noqa: E402 - needs mlx_lm
 
 STEPS = 7
 
@@ -63,7 +63,7 @@ def train(folder: Path, guard: Guard | None, *, clocked: bool = True, steps: int
         steps_per_save=100,
         adapter_file=str(folder / "adapters.safetensors"),
     )
-    callback = None if guard is None else MemoryCallback(guard)
+    callback = None if guard is None else MlxMemoryCallback(guard)
     batches = {} if callback is None or not clocked else {"iterate_batches": callback.iterate_batches}
     trainer.np.random.seed(1)
     trainer.train(model, optimizers.Adam(1e-3), rows, rows, args, training_callback=callback, **batches)
@@ -156,6 +156,6 @@ class TestMemoryCallback:
         mine = Levers(checkpoint=lambda: None)
         guard = Guard(levers=mine)
 
-        MemoryCallback(guard)
+        MlxMemoryCallback(guard)
 
         assert guard.levers is mine

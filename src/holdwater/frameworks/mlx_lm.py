@@ -1,7 +1,7 @@
 """A callback for the trainer of `mlx_lm`: every step is counted, evaluations are marked, and memory is guarded.
 
     with Guard(max_memory="70GB", out="runs/today") as guard:
-        memory = MemoryCallback(guard)
+        memory = MlxMemoryCallback(guard)
         train(model, optimizer, rows, args=args, training_callback=memory, iterate_batches=memory.iterate_batches)
 
 The trainer calls a callback only every `steps_per_report` steps, so steps are counted where it takes its batches.
@@ -34,7 +34,7 @@ from mlx_lm.tuner import trainer
 log = logging.getLogger("holdwater")
 
 
-class MemoryCallback(TrainingCallback):
+class MlxMemoryCallback(TrainingCallback):
     """Guards the memory of one call of `mlx_lm.tuner.trainer.train`."""
 
     def __init__(self, guard: Guard) -> None:
