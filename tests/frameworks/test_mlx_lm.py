@@ -1,6 +1,8 @@
 """Tests of the callback for the trainer of mlx_lm, with a small model on the CPU."""
 
+import importlib
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,3 +161,11 @@ class TestMemoryCallback:
         MlxMemoryCallback(guard)
 
         assert guard.levers is mine
+
+    def test_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without mlx_lm the module names the extra."""
+        monkeypatch.setitem(sys.modules, "mlx_lm.tuner.callbacks", None)
+        monkeypatch.delitem(sys.modules, "holdwater.frameworks.mlx_lm")
+
+        with pytest.raises(ImportError, match=r"pip install \"holdwater\[mlx\]\""):
+            importlib.import_module("holdwater.frameworks.mlx_lm")

@@ -98,7 +98,7 @@ def _cost(read: Callable[[], object]) -> str:
 
 def _write(reading: Any) -> str:  # noqa: ANN401 - a Reading
     """Format a probe's reading, with units."""
-    counts = {"child_count", "open_files", "threads"}
+    counts = {"child_count", "open_files", "threads", "device_buffers", "pressure_level"}
     return ", ".join(
         f"{name} {value:.1f} %"
         if name == "pressure"

@@ -46,6 +46,8 @@ class MlxMemoryCallback(TrainingCallback):
         self.guard = guard
         if guard.levers.checkpoint is None:  # the trainer saves its adapters when its batches end
             guard.levers = replace(guard.levers, checkpoint=lambda: None)
+        for change in guard.limits:
+            log.info("%s", change)
         self._counted = 0
         """Steps of this call of `train`."""
         self._clocked = False

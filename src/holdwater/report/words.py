@@ -6,6 +6,7 @@ import numpy as np
 
 from holdwater.budget import Budget
 from holdwater.clock import format_duration
+from holdwater.detectors.verdict import COUNTED
 from holdwater.store.history import History
 from holdwater.units import format_rate, format_size
 
@@ -37,9 +38,15 @@ def slope_in_words(finding: dict[str, Any]) -> str:
     rate = finding["rate"]
     if rate is None:
         return "too few steps for a slope"
-    low = "−∞" if rate["low"] is None else format_rate(rate["low"])
-    high = "∞" if rate["high"] is None else format_rate(rate["high"])
-    return f"{format_rate(rate['bytes_per_step'])} (95 % interval {low} to {high})"
+    said = _number_a_step if finding["component"] in COUNTED else format_rate
+    low = "−∞" if rate["low"] is None else said(rate["low"])
+    high = "∞" if rate["high"] is None else said(rate["high"])
+    return f"{said(rate['bytes_per_step'])} (95 % interval {low} to {high})"
+
+
+def _number_a_step(rate: float) -> str:
+    """A rate of what is counted, such as buffers."""
+    return f"{rate:+,.0f}/step" if abs(rate) >= 100 else f"{rate:+.3g}/step"
 
 
 def forecast_in_words(finding: dict[str, Any]) -> str:
@@ -51,7 +58,9 @@ def forecast_in_words(finding: dict[str, Any]) -> str:
         if not forecast["steps"]:
             return f"has settled at {format_size(forecast['settles_at_bytes'])}"
         return f"settles at {format_size(forecast['settles_at_bytes'])} in {forecast['steps']:,.0f} steps"
-    after = f"reaches the budget of {format_size(forecast['limit_bytes'])} in {forecast['steps']:,.0f} steps"
+    limit = forecast["limit_bytes"]
+    what = f"limit of {limit:,}" if finding["component"] in COUNTED else f"budget of {format_size(limit)}"
+    after = f"reaches the {what} in {forecast['steps']:,.0f} steps"
     return f"{after}, about {format_duration(forecast['seconds'])}"
 
 
