@@ -2,11 +2,12 @@
 
 import struct
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from holdwater.budget import InUse
-from holdwater.probes.devices import DevicePeak, Mlx, is_unified
+from holdwater.probes.devices import DevicePeak, Mlx, device_in_use, find_device, is_unified
 from holdwater.probes.machine import read_machine
 from holdwater.probes.metal import (
     Allocator,
@@ -128,6 +129,23 @@ class TestStandIn:
         """On Linux MLX's arrays are ordinary memory of the host."""
         assert not is_unified("mlx")
         assert not read_machine(device="mlx").unified
+
+    def test_mlx_is_read_where_pytorch_is_loaded_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """PyTorch may be imported by a library, and its MPS device is there on each Mac."""
+        torch = ModuleType("torch")
+        vars(torch)["cuda"] = SimpleNamespace(is_initialized=lambda: False)
+        vars(torch)["version"] = SimpleNamespace(cuda=None, hip=None)
+        vars(torch)["__version__"] = "2.13"
+        vars(torch)["backends"] = SimpleNamespace(mps=SimpleNamespace(is_available=lambda: True))
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        mac = StandInMetal()
+        with mac.installed():
+            before = [find_device(), device_in_use()]
+            mac.active = 5_000
+            after = [find_device(), device_in_use()]
+
+        assert [probe and probe.name for probe in before] == ["mps", "mps"]
+        assert [probe and probe.name for probe in after] == ["mlx", "mlx"]
 
     def test_mlx_counts_as_loaded_where_the_stand_in_has_counters(self) -> None:
         """A rehearsal needs no MLX."""

@@ -221,6 +221,8 @@ DEVICES: tuple[type[DeviceProbe], ...] = (Cuda, Mps, Mlx)
 
 def find_device() -> DeviceProbe | None:
     """The first accelerator that a loaded framework can use; None if there is none."""
+    if _mlx_uses_metal():
+        return Mlx()
     return next((probe for make in DEVICES if (probe := make()).unavailable() is None), None)
 
 
@@ -232,7 +234,15 @@ def device_in_use() -> DeviceProbe | None:
     torch = loaded("torch")
     if torch is not None and torch.cuda.is_initialized():
         return Cuda()
+    if _mlx_uses_metal():
+        return Mlx()
     return next((probe for make in (Mps, Mlx) if (probe := make()).unavailable() is None), None)
+
+
+def _mlx_uses_metal() -> bool:
+    """Whether MLX holds arrays on Metal: then PyTorch, if it is loaded too, is not what the program uses."""
+    allocator = None if metal() is None else _allocator()
+    return allocator is not None and allocator.active + allocator.cache > 0
 
 
 def graph_pools() -> dict[tuple[int, ...], int]:

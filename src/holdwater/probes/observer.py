@@ -99,7 +99,7 @@ class Observer:
 
     def _look(self, seconds: float, *, everything: bool) -> Look:
         """Read the expensive probes that are due; the others keep their last values."""
-        if self._device is None:  # a program may load its framework after the guard
+        if self._device is None or self._device.name == "mps":  # a program may use MLX only after the guard began
             self._device = find_device()
         for probe, due in list(self._due.items()):
             if everything or seconds >= due:

@@ -82,7 +82,7 @@ class Supervisor:
         self.process: ForkedProcess | None = None
         self._launch = launch
         self._hang_timeout = hang_timeout
-        self._errors = ErrorStream() if metal() is not None else None
+        self._errors = _error_stream()
         """What the processes say before Metal aborts them; None where there is no Metal."""
         self._server = self._new_server()
         self._moved = (0, 0.0)
@@ -214,3 +214,14 @@ class Supervisor:
         self._server.wait(5.0)
         if self._errors is not None:
             self._errors.close()
+
+
+def _error_stream() -> ErrorStream | None:
+    """Read what the processes write to their standard error, where there is Metal; None elsewhere."""
+    if metal() is None:
+        return None
+    try:
+        return ErrorStream()
+    except OSError as error:
+        log.warning("an abort by Metal will not be recognised: %s", error)
+        return None
