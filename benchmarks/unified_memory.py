@@ -52,6 +52,8 @@ class Process(NamedTuple):
     """The leading finding of that verdict."""
     highest: int
     """The largest footprint after a step, in bytes."""
+    leak_steps: int
+    """Steps after which the verdict was *leak*."""
 
 
 def guarded(grow: Callable[[StandInMetal, int], None], *, most: int, number: int = 0, **held: int) -> Process:
@@ -64,7 +66,7 @@ def guarded(grow: Callable[[StandInMetal, int], None], *, most: int, number: int
         held: What it begins with.
     """
     mac, clock = StandInMetal(private=GB, **held), ManualClock()
-    seen_at, first, highest, count = None, None, 0, 0
+    seen_at, first, highest, count, leak_steps = None, None, 0, 0, 0
     with mac.installed():
         observer = Observer(clock.elapsed)
         observer.replace(StandInMemory(lambda: mac.total - OTHERS - int(mac.footprint().total)))
@@ -76,9 +78,10 @@ def guarded(grow: Callable[[StandInMetal, int], None], *, most: int, number: int
                 clock.advance(1.0)
                 grow(mac, number + count)
                 highest = max(highest, int(mac.footprint().total))
+                leak_steps += guard.verdict.kind == "leak"
                 if seen_at is None and guard.verdict.kind == "leak":  # the verdict of the step before
                     seen_at, first = count - 1, guard.verdict.findings[0]
-    return Process(guard, mac, count, seen_at, first, highest)
+    return Process(guard, mac, count, seen_at, first, highest, leak_steps)
 
 
 def reborn(grow: Callable[[StandInMetal, int], None], *, steps: int, **held: int) -> list[Process]:
@@ -179,6 +182,45 @@ def settling_caches() -> dict[str, Any]:
     return {"verdict": one.guard.verdict.kind, "steps": one.steps}
 
 
+def noisy_leaks() -> dict[str, Any]:
+    """30 leaks of 2 GB a step with a first step of up to 10 GB more, and noise of up to 1 GB."""
+    draw, seen = np.random.default_rng(2), []
+    for _ in range(30):
+        jump, noise = (int(draw.uniform(0, most) * GB) for most in (10, 1))
+
+        def grow(mac: StandInMetal, step: int, jump: int = jump, noise: int = noise) -> None:
+            """A step."""
+            mac.active = 17 * GB + jump + 2 * GB * step + int(draw.uniform(0, noise))
+
+        seen.append(guarded(grow, most=300, active=17 * GB).seen_at)
+    return {"runs": len(seen), "seen_at": seen}
+
+
+def warm_ups() -> dict[str, Any]:
+    """Healthy: 40 runs that rise by 5 to 48 GB, ever more slowly or in random steps, within up to 60 steps or so."""
+    draw, early, lasted = np.random.default_rng(1), 0, []
+    for number in range(40):
+        pace, top = draw.uniform(3, 60), draw.uniform(5, 48) * GB
+        events = np.sort(draw.integers(1, int(pace) + 2, size=int(pace) + 1))
+
+        def grow(
+            mac: StandInMetal,
+            step: int,
+            number: int = number,
+            pace: float = pace,
+            top: float = top,
+            at: Any = events,
+        ) -> None:
+            """A step."""
+            slowing, random = 1 - np.exp(-step / pace), np.searchsorted(at, step, side="right") / len(at)
+            mac.active = 17 * GB + int(top * (random if number % 2 else slowing))
+
+        one = guarded(grow, most=127, active=17 * GB)
+        early += one.seen_at is not None
+        lasted += [] if one.seen_at is None else [one.leak_steps]
+    return {"runs": 40, "called_a_leak_early": early, "for_steps": lasted}
+
+
 def run(folder: Path, *words: str, flags: tuple[str, ...] = (), name: str) -> dict[str, Any]:
     """Run the program under the command line; return its judgement as JSON, with its weights.
 
@@ -247,6 +289,8 @@ def _are_same(weights: dict[str, Any], others: dict[str, Any]) -> bool:
 def main() -> bool:
     """Measure all, and record."""
     bytes_, buffers, hidden, calm = leak_of_bytes(), growing_buffers(), hidden_footprint(), settling_caches()
+    noisy, warming = noisy_leaks(), warm_ups()
+    in_time = sum(step is not None and step <= 20 for step in noisy["seen_at"])
     real = real_processes()
     leaking, explained, aborted = real["leaking"], real["explained"], real["aborted"]
     bars = {
@@ -254,6 +298,15 @@ def main() -> bool:
             f"{bytes_['component']} a leak at step {bytes_['seen_at_step']}",
             "seen within 20 steps",
             (bytes_["seen_at_step"] or 99) <= 20 and bytes_["component"] == "device.active",
+        ),
+        "the same with noise and a large first step": Bar(
+            f"{in_time} of {noisy['runs']} seen within 20 steps", "all", in_time == noisy["runs"]
+        ),
+        "large warm-ups called a leak before step 128, until the next judgement": Bar(
+            f"{warming['called_a_leak_early']} of {warming['runs']}, for at most "
+            f"{max(warming['for_steps'], default=0)} steps",
+            "reported",
+            reached=True,
         ),
         "survived by rebirth": Bar(
             f"300 steps in {bytes_['processes']} processes, at most {format_size(bytes_['highest_footprint'])}",
@@ -293,7 +346,15 @@ def main() -> bool:
         "caches that settle": Bar(calm["verdict"], "no leak in the end", calm["verdict"] != "leak"),
     }
     return record(
-        "unified_memory", bars, bytes=bytes_, buffers=buffers, hidden=hidden, settling=calm, real=real
+        "unified_memory",
+        bars,
+        bytes=bytes_,
+        buffers=buffers,
+        hidden=hidden,
+        settling=calm,
+        real=real,
+        noisy=noisy,
+        warm_ups=warming,
     )
 
 

@@ -75,7 +75,7 @@ def test_what_a_signal_handler_raises_is_caught_nowhere() -> None:
     ours_alone = (  # processes of ours, and a module that is only imported in a script's
         *("cli", "config", "report", "supervise/scripts", "supervise/restart_loop", "supervise/script_imports"),
         *("process/fork_server", "process/spawn", "process/channel_folder", "process/forking", "process/witness"),
-            *("process/error_reader", "process/error_stream"),
+        *("process/error_reader", "process/error_stream"),
         *("process/signals", "observe/questions", "observe/explainer", "observe/news", "observe/candidates"),
         *("observe/watcher", "observe/observed_run", "probes/outside", "probes/kills", "attribution/source"),
         *("attribution/recorded", "store/in_memory_checkpoint", "policy/restarts", "train", "signal_errors"),

@@ -93,7 +93,11 @@ class TestMemoryCallback:
 
         marks = read_history(tmp_path / "run").marks
         assert guard.step_number == STEPS
-        assert [(mark.kind, mark.step) for mark in marks] == [("evaluation", 0), ("evaluation", 3), ("evaluation", 6)]
+        assert [(mark.kind, mark.step) for mark in marks] == [
+            ("evaluation", 0),
+            ("evaluation", 3),
+            ("evaluation", 6),
+        ]
 
     def test_the_weights_are_those_without_it(self, tmp_path: Path) -> None:
         """Batches and random numbers are the same."""

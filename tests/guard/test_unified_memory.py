@@ -80,7 +80,9 @@ class TestLeakOfBytes:
         leading = guard.verdict.findings[0]
         assert (leading.verdict, leading.component) == ("leak", "device.active")
         assert isinstance(leading.forecast, Forecast)
-        assert leading.forecast.steps == pytest.approx((70 * GB - rehearsal.mac.footprint().total) / (2 * GB), abs=1)
+        assert leading.forecast.steps == pytest.approx(
+            (70 * GB - rehearsal.mac.footprint().total) / (2 * GB), abs=1
+        )
 
     def test_a_budget_that_is_found_is_what_the_device_recommends(self) -> None:
         """7 GB that should have been 70: the budget follows from the machine, and says how."""

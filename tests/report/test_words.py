@@ -25,7 +25,13 @@ def finding(component: str, *, rate: float, limit: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("component", "rate", "limit", "slope", "reaches"),
     [
-        ("device.active", 2e9, 70_000_000_000, "+2.00 GB/step (95 % interval +1.00 GB/step", "the budget of 70.0 GB"),
+        (
+            "device.active",
+            2e9,
+            70_000_000_000,
+            "+2.00 GB/step (95 % interval +1.00 GB/step",
+            "the budget of 70.0 GB",
+        ),
         ("device.buffers", 1200, 499_000, "+1,200/step (95 % interval +600/step", "the limit of 499,000"),
         ("process.handles", 1, 1024, "+1/step (95 % interval +0.5/step", "the limit of 1,024"),
     ],

@@ -19,6 +19,8 @@ CLEARLY = 3.0
 """While the run goes on, a line's residual must be this much smaller than a step's or a slowing curve's."""
 LATE = 0.4
 """The last part of the steps that must have added something."""
+SAME_PACE = 0.93
+"""A rise whose later half is this many times as steep as the earlier one is not ending."""
 MANY_JUMPS = 12
 """A staircase of fewer steps may be complete."""
 
@@ -144,3 +146,18 @@ def _unexplained(y: Floats, by: Floats) -> float:
     """The residual sum of squares of a least-squares fit with one column."""
     y, by = y - y.mean(), by - by.mean()
     return float(y @ y - (y @ by) ** 2 / (by @ by))
+
+
+def keeps_its_pace(values: Floats) -> bool:
+    """Whether a series rises as steeply in its later half as before; its first quarter, the start, is left out.
+
+    Args:
+        values: One for each step. Shape (steps,).
+    """
+    settled = values[len(values) // 4 :]
+    middle = len(settled) // 2
+    if middle < 2:
+        return False
+    before = float(settled[middle] - settled[0]) / middle
+    after = float(settled[-1] - settled[middle]) / (len(settled) - 1 - middle)
+    return after >= SAME_PACE * before > 0

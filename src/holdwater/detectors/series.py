@@ -132,3 +132,13 @@ def children(buckets: Buckets) -> Series | None:
     first = int(np.argmax(low > 0))
     low[:first] = mean[:first] = np.nan  # the first child's start is not growth
     return take(buckets, name, "host.children", low, mean)
+
+
+def held_series(buckets: Buckets) -> tuple[Floats, ...]:
+    """What counts against budgets, as far as it was read: the footprint, and device and resident memory.
+
+    Args:
+        buckets: The history.
+    """
+    found = [buckets.lows(name) for name in ("footprint", "device_reserved", "resident")]
+    return tuple(values[~np.isnan(values)] for values in found)

@@ -12,6 +12,8 @@ from holdwater.detectors.growth import DEFAULT, GrowthConfig
 from holdwater.detectors.headroom import CALM, Headroom, HeadroomConfig, Pressure, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, judge
 from holdwater.detectors.pools import uses
+from holdwater.detectors.rise import keeps_its_pace
+from holdwater.detectors.series import held_series
 from holdwater.detectors.verdict import Verdict
 from holdwater.guard.settings import GuardSettings
 from holdwater.policy.decision import ActionName, Decision
@@ -165,7 +167,8 @@ class GuardCore:
         steps = sample.step - (self._first_step or 0)
         if not self._early_judgement <= steps < FIRST_JUDGEMENT:
             return ()
-        ends = self._remedies.steps_left(sample, self._kept) < FIRST_JUDGEMENT - steps
+        soon = self._remedies.steps_left(sample, self._kept) < FIRST_JUDGEMENT - steps
+        ends = soon and any(keeps_its_pace(values) for values in held_series(self.timeline.buckets()))
         if not ends and self._early_judgement == EARLIEST_JUDGEMENT:
             return ()
         self._early_judgement = int(steps * JUDGEMENT_GROWTH)
