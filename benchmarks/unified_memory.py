@@ -197,28 +197,29 @@ def noisy_leaks() -> dict[str, Any]:
 
 
 def warm_ups() -> dict[str, Any]:
-    """Healthy: 40 runs that rise by 5 to 48 GB, ever more slowly or in random steps, within up to 60 steps or so."""
-    draw, early, lasted = np.random.default_rng(1), 0, []
-    for number in range(40):
-        pace, top = draw.uniform(3, 60), draw.uniform(5, 48) * GB
-        events = np.sort(draw.integers(1, int(pace) + 2, size=int(pace) + 1))
+    """Healthy: 40 runs that rise by 5 to 48 GB within about 60 steps, more and more slowly or in random steps."""
+    draw = np.random.default_rng(1)
+    runs = [guarded(_warm_up(draw, slowing=number % 2 == 0), most=127, active=17 * GB) for number in range(40)]
+    early = [one.leak_steps for one in runs if one.seen_at is not None]
+    return {"runs": len(runs), "called_a_leak_early": len(early), "for_steps": early}
 
-        def grow(
-            mac: StandInMetal,
-            step: int,
-            number: int = number,
-            pace: float = pace,
-            top: float = top,
-            at: Any = events,
-        ) -> None:
-            """A step."""
-            slowing, random = 1 - np.exp(-step / pace), np.searchsorted(at, step, side="right") / len(at)
-            mac.active = 17 * GB + int(top * (random if number % 2 else slowing))
 
-        one = guarded(grow, most=127, active=17 * GB)
-        early += one.seen_at is not None
-        lasted += [] if one.seen_at is None else [one.leak_steps]
-    return {"runs": 40, "called_a_leak_early": early, "for_steps": lasted}
+def _warm_up(draw: np.random.Generator, *, slowing: bool) -> Callable[[StandInMetal, int], None]:
+    """One warm-up.
+
+    Args:
+        draw: Of the random numbers.
+        slowing: Whether it rises more and more slowly; otherwise in random steps.
+    """
+    pace, top = draw.uniform(3, 60), draw.uniform(5, 48) * GB
+    events = np.sort(draw.integers(1, int(pace) + 2, size=int(pace) + 1))
+
+    def grow(mac: StandInMetal, step: int) -> None:
+        """A step."""
+        happened = float(np.searchsorted(events, step, side="right")) / len(events)
+        mac.active = 17 * GB + int(top * (1 - np.exp(-step / pace) if slowing else happened))
+
+    return grow
 
 
 def run(folder: Path, *words: str, flags: tuple[str, ...] = (), name: str) -> dict[str, Any]:
@@ -253,7 +254,7 @@ def real_processes() -> dict[str, Any]:
         folder = Path(place)
         undisturbed = alone(folder, "120")
         leaking = run(folder, "120", "--leak", flags=("--supervise",), name="leaking")
-        explained = run(folder, "150", "--leak", "--pause", "0.05", name="explained")
+        explained = run(folder, "400", "--leak", "--pause", "0.03", name="explained")
         aborted = run(
             folder, "60", "--abort-at", "30", flags=("--supervise", "--checkpoint-interval", "10"), name="aborted"
         )
