@@ -28,6 +28,7 @@ from holdwater.attribution.kinds import (
     with_subclasses,
 )
 from holdwater.attribution.lengths import lengths_of, maximum_length, note_histories
+from holdwater.attribution.mlx_arrays import active_on_the_host
 from holdwater.attribution.sweep import Sweep, all_objects
 from holdwater.attribution.turns import Turn, Turns, at_once
 from holdwater.attribution.untracked import Untracked, longer, those
@@ -74,7 +75,7 @@ class Census:
 
     step: int
     tensors: int = 0
-    """Bytes of host tensor storages that Python or a graph holds."""
+    """Bytes of host tensor storages that Python or a graph holds, and of MLX's arrays in host memory."""
     nodes: int = 0
     """Graph nodes reached; `MOST_NODES` means at least that many."""
     bulk: int = 0
@@ -99,7 +100,8 @@ class Census:
     def tensors_now() -> int:
         """Bytes of host tensor storages now, by a quick count."""
         with no_overrides():
-            return host_bytes(note_tensors(of_kind(all_objects(), "torch", "Tensor"))[0])
+            tensors = note_tensors(of_kind(all_objects(), "torch", "Tensor"))[0]
+        return host_bytes(tensors) + active_on_the_host()
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON, for the watcher."""
@@ -213,7 +215,7 @@ class CensusTaker:
         storages, nodes = note_tensors(seen.tensors)
         seen.found |= storages
         census.nodes += nodes
-        census.tensors = host_bytes(seen.found)
+        census.tensors = host_bytes(seen.found) + active_on_the_host()
         note.begin(seen)
         seen.tensors = []
 

@@ -7,6 +7,8 @@ from holdwater.attribution.holders import Holder
 from holdwater.attribution.site import Growing, Site
 from holdwater.units import format_rate, format_size
 
+OFTEN = 4
+"""Compilations between two counts that may be the cause of a growth."""
 HOLES = 0.5
 """If the elements are less than this part of the growth, the free memory between them is reported."""
 
@@ -35,7 +37,7 @@ def chain_of(holders: Sequence[Holder], sites: Sequence[Site], growing: Growing,
         kept.append(format_rate(held.bytes_per_step))
     lines.append(f"which keeps {' and '.join(kept)}")
     total = holders[0].weights["files" if growing.component in {"host.file", "host.shared"} else "total"]
-    if total and holders[0].count:
+    if total and holders[0].count and holders[0].gain["kind"] != "rebound":
         lines[-1] += f" ({format_size(total / holders[0].count)} for each of {holders[0].count} that were added)"
     if growing.component == "host.retained" and total < HOLES * held.bytes_per_step * steps:
         holes = f"{format_rate(held.bytes_per_step)} of free memory between them"
@@ -65,7 +67,8 @@ def other_findings(seen: Mapping[str, Any], growing: Growing) -> list[str]:
     """
     free = seen.get("device_free", ()) if growing.component == "device.reserved" else ()
     sizes = ", ".join(f"{count} × {format_size(size)}" for size, count in free[:4])
-    again = seen.get("recompiled", ()) if growing.follows in {"compile", "shape"} else ()
+    rows = seen.get("recompiled", ())
+    again = [row for row in rows if growing.follows in {"compile", "shape"} or is_recompiled_lately(row)]
     return [
         *([f"free blocks that are kept: {sizes}"] if sizes else []),
         *(
@@ -74,6 +77,15 @@ def other_findings(seen: Mapping[str, Any], growing: Growing) -> list[str]:
             for row in again
         ),
     ]
+
+
+def is_recompiled_lately(row: Mapping[str, Any]) -> bool:
+    """Whether a function was compiled again and again between the two counts; known for MLX only.
+
+    Args:
+        row: As `recompiles.recompilations` describes it.
+    """
+    return int(row.get("lately", 0)) >= OFTEN
 
 
 def _made(site: Site) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from holdwater.attribution.chain import chain_of, other_findings, threads_in_words
+from holdwater.attribution.chain import chain_of, is_recompiled_lately, other_findings, threads_in_words
 from holdwater.attribution.holders import Holder, column_of, find_holders, held_site, made_site, share_out
 from holdwater.attribution.patterns import Grounds, Pattern, find_pattern
 from holdwater.attribution.site import LEAST_EXPLAINED, Explanation, Growing, Site
@@ -28,6 +28,8 @@ MOST_TIME = 0.5
 """A line that takes this part of the time cannot be distinguished from a thread that allocates meanwhile."""
 NEAR = 0.25
 """A line whose net rise of the heap is this near to the growth's rate is taken as its cause."""
+CACHED = 0.5
+"""This part of a growth makes it one of freed buffers that are kept for reuse."""
 POOLED = 512
 """Python's own allocator takes objects up to this size."""
 _WEIGHED = frozenset(("builtins", "torch", "numpy", "collections", "PIL", "mmap", "array"))
@@ -106,10 +108,16 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
     if held and allocated and held[0].bytes_per_step < MINOR * allocated[0].bytes_per_step:
         known = [pair for pair in known if _may_hold_more(pair[0].gain, recorded, steps)][:1]
         holders, held = [holder for holder, _ in known], [site for _, site in known]
-    if not allocated:
+    if not allocated or _are_elsewhere(allocated, known):
         made = [made_site(holder, site.bytes_per_step, seen) for holder, site in known[:2]]
         allocated = [site for site in made if site is not None]
     return _Sites(holders if held else [], held, allocated, threads)
+
+
+def _are_elsewhere(allocated: list[Site], known: list[tuple[Holder, Site]]) -> bool:
+    """Whether lines allocate next to nothing of what MLX arrays hold: it allocates where it evaluates."""
+    of_arrays = [site for holder, site in known[:1] if holder.gain.get("arrays")]
+    return bool(of_arrays) and _sum(allocated) < MINOR * of_arrays[0].bytes_per_step
 
 
 def _between_what_is_kept(known: list[tuple[Holder, Site]], allocated: list[Site], growing: Growing) -> _Sites:
@@ -152,9 +160,17 @@ def _pattern(
             follows=growing.follows,
             libraries=frozenset(seen.get("libraries", ())),
             new_sizes=len(free) >= RECURS or int((recorded or {}).get("new_sizes", 0)) >= RECURS,
+            recompiled=any(map(is_recompiled_lately, seen.get("recompiled", ()))),
+            cached=_is_cached(seen, growing),
             recorded=any(site.role == "allocated" and site.known_by == "seen" for site in found.allocated),
         )
     )
+
+
+def _is_cached(seen: Mapping[str, Any], growing: Growing) -> bool:
+    """Whether MLX's cache of freed buffers makes up most of the growth."""
+    steps = max(seen["to_step"] - seen["from_step"], 1)
+    return growing.rate > 0 and float(seen.get("mlx", {}).get("cache", 0)) >= CACHED * growing.rate * steps
 
 
 def _held_rate(holder: Holder, seen: Mapping[str, Any], growing: Growing, steps: int) -> float:

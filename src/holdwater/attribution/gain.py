@@ -6,7 +6,8 @@ from typing import Any, Literal
 from holdwater.attribution.links import PathPart
 from holdwater.attribution.weights import Weight
 
-Kind = Literal["container", "graph", "value", "instances", "gradients"]
+Kind = Literal["container", "graph", "value", "instances", "gradients", "rebound"]
+"""How it grows; rebound: an MLX array is set again under a name, and may keep what it was computed from."""
 
 
 @dataclass(slots=True)
@@ -30,6 +31,10 @@ class Gain:
     """Whether the new elements are small views of much larger arrays or tensors."""
     handles: int = 0
     """New elements that are threads, processes, files or sockets."""
+    arrays: int = 0
+    """MLX arrays gained."""
+    array_bytes: int = 0
+    """Their bytes when they have been evaluated."""
     bases: dict[str, float] = field(default_factory=dict)
     """Classes that the new elements are instances of, with the share of them."""
     traits: list[str] = field(default_factory=list)

@@ -8,6 +8,7 @@ concatenated to, a chain of objects) is found by the name under which it grows.
 import sys
 from collections import Counter
 from collections.abc import Container, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from holdwater.attribution.census import LEAST_GAIN, Either, Note, Seen
@@ -15,8 +16,10 @@ from holdwater.attribution.gain import Gain, Kind
 from holdwater.attribution.gradients import GRADIENT, gradients_gained
 from holdwater.attribution.kinds import is_a, module_of, name_of, only, ordinary
 from holdwater.attribution.links import PathPart
+from holdwater.attribution.mlx_arrays import Held, held_now
 from holdwater.attribution.named import LEAST_VALUE, Named, Names, Sizes
 from holdwater.attribution.paths import HoldingPath, Paths
+from holdwater.attribution.surplus import share_out
 from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.traits import bases_of, has_graph, is_small_view, traits_of
 from holdwater.attribution.turns import Turns
@@ -68,6 +71,10 @@ class Gains:
         """Number of instances of the user's classes, by identity of the class, so that no class is kept alive."""
         self.short: dict[int, int] = {}
         """Lengths of short dictionaries under the user's names, by identity."""
+        self.held: Held | None = None
+        """What MLX held at the newest count; None if it was not loaded."""
+        self.mlx: dict[str, int] = {}
+        """What it held more than at the count before, as `Held`; empty if that is unknown."""
 
     @property
     def remember(self) -> "CensusComparison":
@@ -102,10 +109,12 @@ class CensusComparison(Note):
         self._before = (gains.named, gains.kinds or {})
         self._names = Names(gains.short, gains.named)
         self._kinds: Counter[type] = Counter()
+        self._held: Held | None = None
         self._gradients: tuple[Gain, ...] = ()  # not a list: another object may have its address at the next count
 
     def begin(self, seen: Seen) -> None:
         """Record gradients and names, which lead to tensors."""
+        self._held = self._held or held_now()
         self._names.note_weights(seen.tensors)
         if self._compares:
             self._gradients += tuple(gradients_gained(seen.tensors, seen.storages))
@@ -122,7 +131,7 @@ class CensusComparison(Note):
         named = self._names.found
         if self._compares:
             gradients: list[Row] = [(gain, None, GRADIENT) for gain in self._gradients]
-            yield from self._compare(seen, [*gradients, *_named_gains(self._before[0], named)])
+            yield from self._compare(seen, [*gradients, *self._named_gains()])
         self._keep(named, "all")
 
     def end_in_part(self, seen: Seen, grown: list[tuple[Gain, Any]]) -> Turns[None]:
@@ -136,11 +145,10 @@ class CensusComparison(Note):
             yield
         self._names.visit_names()
         gains, named = self._gains, self._names.found
+        self._held = held_now()
         if self._compares:
-            rows: list[Row] = [
-                *((gain, item, None) for gain, item in grown),
-                *_named_gains(self._before[0], named),
-            ]
+            rows: list[Row] = [*((gain, item, None) for gain, item in grown), *self._named_gains()]
+            rows = self._with_surplus(rows)
             rows.sort(key=lambda row: -_importance(row[0]))
             gains.found, gains.growing = [], []
             for gain, item, part in rows[:MOST_ROWS]:
@@ -154,6 +162,23 @@ class CensusComparison(Note):
         self._gains.kinds = {id(kind): count for kind, count in self._kinds.items()}
         self._gains.short = self._names.short
         self._gains.counted = counted
+        self._gains.held = self._held
+
+    def _named_gains(self) -> Iterator[Row]:
+        """Names that hold more than before; who holds a library's object is sought."""
+        for key, gain, part in _named_gains(self._before[0], self._names.found):
+            holder = self._names.holders.get(key)
+            yield gain, None if holder is None else holder(), part
+
+    def _with_surplus(self, rows: list[Row]) -> list[Row]:
+        """Correct the sizes of MLX arrays by what MLX holds; names that may keep nothing more are left out."""
+        before, now = self._gains.held, self._held
+        self._gains.mlx = {}
+        if before is not None and now is not None:
+            grown = now.since(before)
+            self._gains.mlx = asdict(grown)
+            share_out([gain for gain, *_ in rows], grown)
+        return [row for row in rows if row[0].kind != "rebound" or row[0].weight.total]
 
     def _take(self, gain: Gain, item: Any, path: HoldingPath) -> None:  # noqa: ANN401 - a container, or nothing
         """Add one gain, unless it is the interpreter's own or ours."""
@@ -181,6 +206,7 @@ class CensusComparison(Note):
         rows += _instances(seen, (self._before[1], self._kinds), explained)
         if seen.turn.over:
             yield
+        rows[:] = self._with_surplus(rows)
         rows.sort(key=lambda row: -_importance(row[0]))
         heaviest, others = rows[: 2 * MOST_PATHS // 3], rows[2 * MOST_PATHS // 3 :]
         rows[:] = [*heaviest, *sorted(others, key=lambda row: -row[0].count)][:MOST_ROWS]
@@ -205,7 +231,8 @@ class CensusComparison(Note):
             done += 1
             if (target is None and part is None) or _importance(gain) < least:
                 continue
-            path = HoldingPath((part,)) if part is not None else (yield from paths.search(target, seen.turn))
+            path = HoldingPath(()) if target is None else (yield from paths.search(target, seen.turn))
+            path = path if part is None else HoldingPath((*path.parts, part))
             self._take(gain, target, path)
             del target
             if seen.turn.over:
@@ -285,6 +312,7 @@ def _weighed(  # noqa: PLR0913 - a sample, what it stands for, and what is left 
     unit = 2 if is_a(item, dict) and kind == "container" else 1
     weight, number = ObjectWeights(left_out, seen.storages).weigh_some(fresh, MOST_WALKED, unit=unit)
     share *= len(fresh) / number
+    mlx = (int(share * weight.arrays), int(share * weight.array_bytes))
     scaled = Weight(*(int(part * share) for part in (weight.tensors, weight.python, weight.native, weight.device)))
     return Gain(
         kind=kind,
@@ -296,6 +324,8 @@ def _weighed(  # noqa: PLR0913 - a sample, what it stands for, and what is left 
         views=sum(map(is_small_view, fresh)) > len(fresh) / 2,
         files=int(share * weight.files),
         handles=_handles(fresh, weight, count, share),
+        arrays=mlx[0],
+        array_bytes=mlx[1],
         bases=bases_of(fresh, pairs=is_a(item, dict)),
         traits=traits_of(fresh, pairs=is_a(item, dict)),
     )
@@ -307,19 +337,25 @@ def _handles(fresh: list[Any], weight: Weight, count: int, share: float) -> int:
     return int(share * own) if own else min(int(share * weight.handles), count)
 
 
-def _named_gains(before: dict[tuple[Any, str], Sizes], now: dict[tuple[Any, str], Named]) -> Iterator[Row]:
-    """Names that hold more than before."""
+def _named_gains(
+    before: dict[tuple[Any, str], Sizes], now: dict[tuple[Any, str], Named]
+) -> Iterator[tuple[tuple[Any, str], Gain, PathPart]]:
+    """Names that hold more than before, or MLX arrays that may keep more."""
     for key, (sizes, part, kind, like_weights) in now.items():
         old = before.get(key, sizes)
         more_nodes, more = sizes.nodes - old.nodes, sizes.bytes - old.bytes
+        grown = more >= LEAST_VALUE and sizes.bytes > 1.05 * old.bytes
         if more_nodes >= LEAST_GAIN:
             weight = Weight(tensors=max(more, 0), native=NODE_BYTES * more_nodes)
             traits = ["of weights"] if like_weights else []
-            yield Gain("graph", kind, more_nodes, weight, nodes=more_nodes, traits=traits), None, part
-        elif more >= LEAST_VALUE and sizes.bytes > 1.05 * old.bytes:
-            tensors = kind in {"Tensor", "Parameter", "list", "tuple"}
+            yield key, Gain("graph", kind, more_nodes, weight, nodes=more_nodes, traits=traits), part
+        elif grown:
+            tensors = kind in {"Tensor", "Parameter", "list", "tuple"} or sizes.arrays > 0
             weight = Weight(tensors=more) if tensors else Weight(python=more)
-            yield Gain("value", kind, 1, weight), None, part
+            arrays = (1, more) if sizes.arrays else (0, 0)
+            yield key, Gain("value", kind, 1, weight, arrays=arrays[0], array_bytes=arrays[1]), part
+        elif sizes.arrays and key in before:
+            yield key, Gain("rebound", kind, 1, Weight(), arrays=sizes.arrays), part
 
 
 def _instances(seen: Seen, counts: tuple[dict[int, int], Counter[type]], explained: set[str]) -> Iterator[Row]:

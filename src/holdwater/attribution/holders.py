@@ -57,7 +57,9 @@ def find_holders(seen: Mapping[str, Any], growing: Growing) -> list[Holder]:
     users = seen.get("users_files", ())
     matching = [
         holder for holder in found.values()
-        if (column == "total" or holder.weights[column] > 0) and not _is_seldom(holder, steps, growing)
+        if (column == "total" or holder.weights[column] > 0)
+        and not _is_seldom(holder, steps, growing)
+        and not _is_only_set(holder)
     ]  # fmt: skip
     return sorted(matching, key=lambda holder: _rank(holder, growing, users))
 
@@ -129,12 +131,17 @@ def _is_seldom(holder: Holder, steps: int, growing: Growing) -> bool:
     return bool(holder.count < SELDOM * rises and holder.weights["total"] + holder.weights["files"] < much)
 
 
+def _is_only_set(holder: Holder) -> bool:
+    """Whether a name that may keep what its array was computed from is never computed from itself."""
+    return holder.gain["kind"] == "rebound" and (holder.place is None or holder.place.statement.kind != "again")
+
+
 def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
     """A gain in bytes of each kind; what holds plain numbers may hold handles."""
     weight = gain["weight"]
     numbers = gain["kind"] == "container" and set(gain["elements"]) <= {"int"}
     return {
-        "total": sum(weight.values()),
+        "total": weight["tensors"] + weight["python"] + weight["native"] + weight["device"],
         "files": gain["files"],
         "handles": gain["handles"] or (gain["count"] if numbers else 0),
         "host.tensors": weight["tensors"],

@@ -19,6 +19,7 @@ from holdwater.attribution.kinds import (
     namespace_of,
     qualname_of,
 )
+from holdwater.attribution.mlx_arrays import is_module
 from holdwater.signal_errors import not_the_scripts
 
 _Cached = type(lru_cache(len))
@@ -88,8 +89,11 @@ def key_of(table: dict[Any, Any], held: object) -> Any:  # noqa: ANN401 - a key
 
 def _in_dict(table: dict[Any, Any], level: list[Any]) -> Link | None:
     """An entry of a dictionary, with its key if that is a string."""
+    owner = type(table)
     for held in level:
         key = key_of(table, held)
+        if key is not None and is_module(table):
+            return held, PathPart("attribute", str(key), full_name_of(owner), file_of(module_of(owner)))
         if key is not None:
             return held, PathPart("element", key if type(key) is str else None, "dict")
     return None

@@ -1,7 +1,9 @@
 """Find values that grow under a name, without a container: a sum with its graph, an extended tensor or string."""
 
+import weakref
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 
 from holdwater.attribution.census import LEAST_GAIN, LEAST_LENGTH
@@ -18,6 +20,7 @@ from holdwater.attribution.kinds import (
     only,
 )
 from holdwater.attribution.links import PathPart
+from holdwater.attribution.mlx_arrays import MOST_PARTS, is_module, leaves, library_kinds, size_of_array
 from holdwater.attribution.user_code import users_modules
 from holdwater.attribution.weights import (
     Border,
@@ -40,6 +43,8 @@ SHORT = 64
 """A list of at most this many tensors counts as one value."""
 FEW = 16
 """The values of a dictionary of at most this many entries are read one by one."""
+MOST_ARRAYS = 512
+"""MLX arrays of a tree that are measured."""
 MANY = MOST_NAMED_NODES // 2
 """A graph of this many nodes is not walked again: only what was added to it is."""
 
@@ -52,6 +57,8 @@ class Sizes(NamedTuple):
     bytes: int
     newest: int = 0
     """The number of the newest node."""
+    arrays: int = 0
+    """MLX arrays, of which no graph can be counted."""
 
 
 Named = tuple[Sizes, PathPart, str, bool]
@@ -75,6 +82,8 @@ class Names:
         self.lengthened: dict[int, tuple[int, Any]] = {}
         """Dictionaries that were short before and are longer now, with their gains."""
         self._short_before, self._before = short, before
+        self.holders: dict[tuple[Any, str], weakref.ref[Any]] = {}
+        """Objects of a library that hold what grows as an attribute: who holds them is of interest."""
         self._weights: set[tuple[int, ...]] = set()
         self._places: dict[int, int] = {}
         self._left = MOST_NAMED_NODES
@@ -92,16 +101,27 @@ class Names:
             chunk: Some objects.
             kinds: Their types.
         """
-        owned = {kind for kind in kinds if module_of(kind) in self._owners}
+        of_libraries = kinds & library_kinds()
+        owned = {kind for kind in kinds if module_of(kind) in self._owners} | of_libraries
         instances = list(only(chunk, owned)) if owned else []
         count = min(self._instances, MOST_AT_A_TIME)
         for item in instances[-count:] if count else ():
             kind = type(item)
-            where = (full_name_of(kind), self._owners[module_of(kind)])
-            for name, value in attributes(item):
+            where = (full_name_of(kind), self._owners.get(module_of(kind)))
+            for name, value in self._attributes_of(item):
                 self._note((id(item), name), value, PathPart("attribute", name, *where))
+                if kind in of_libraries:
+                    self.holders[id(item), name] = weakref.ref(item)
         self._instances -= min(len(instances), count)
         return iter(instances)
+
+    def _attributes_of(self, item: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any object
+        """The attributes of an instance; those of a module of MLX are its entries."""
+        if not is_module(item):
+            return attributes(item)
+        self._note_dict(item, at_most=MOST_PARTS)
+        entries = list(dict.items(item)) if len(item) <= MOST_PARTS else []
+        return [*attributes(item), *(pair for pair in entries if not is_module(pair[1]))]
 
     def note_weights(self, tensors: list[Any]) -> None:
         """Record the shapes and addresses of what optimizers train.
@@ -127,20 +147,32 @@ class Names:
         """Record what one name holds."""
         if type(value) is dict:
             self._note_dict(value)
+            if self._note_tree(key, value, part):
+                return
             few = list(dict.items(value)) if len(value) <= FEW else ()
             for inside, item in few:  # such as totals by name
                 if type(inside) is str and type(item) is not dict:
                     self._note((key, inside), item, part)
+            return
+        if self._note_tree(key, value, part):
             return
         sizes = self._measure(value, self._before.get(key))
         if sizes is not None:
             like = is_one_of(value, _SEQUENCES) and all(_plain_shape(item) in self._weights for item in value)
             self.found[key] = (sizes, part, name_of(type(value)), like)
 
-    def _note_dict(self, value: dict[Any, Any]) -> None:
+    def _note_tree(self, key: tuple[Any, str], value: Any, part: PathPart) -> bool:  # noqa: ANN401 - any value
+        """Record a name that holds MLX arrays, alone or in a tree; return whether it does."""
+        arrays = [] if is_module(value) else list(islice(leaves(value), MOST_ARRAYS))
+        if arrays:
+            sizes = Sizes(0, sum(map(size_of_array, arrays)), arrays=len(arrays))
+            self.found[key] = (sizes, part, name_of(type(value)), False)
+        return bool(arrays)
+
+    def _note_dict(self, value: dict[Any, Any], *, at_most: int = LEAST_LENGTH - 1) -> None:
         """Record a dictionary that is short, or was."""
         before = self._short_before.get(id(value))
-        if len(value) < LEAST_LENGTH:
+        if len(value) <= at_most:
             self.short[id(value)] = len(value)
         if before is not None and len(value) - before >= LEAST_GAIN:
             self.lengthened[id(value)] = (len(value) - before, value)

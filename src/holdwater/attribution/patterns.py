@@ -60,6 +60,10 @@ class Grounds:
     """Libraries that the process has loaded."""
     new_sizes: bool = False
     """Whether blocks of new sizes were requested, or are kept."""
+    recompiled: bool = False
+    """Whether compiled functions of MLX were traced again and again meanwhile."""
+    cached: bool = False
+    """Whether most of it is in MLX's cache of freed buffers."""
     recorded: bool = False
     """Whether a line whose memory stays was recorded or traced."""
 
@@ -98,6 +102,9 @@ def _fits(when: Mapping[str, Any], grounds: Grounds) -> bool:
         "component": lambda wanted: grounds.component in wanted,
         "follows": lambda wanted: grounds.follows in wanted,
         "new_sizes": lambda wanted: grounds.new_sizes == wanted,
+        "arrays": lambda wanted: bool(gain.get("arrays")) == wanted,
+        "recompiled": lambda wanted: grounds.recompiled == wanted,
+        "cached": lambda wanted: grounds.cached == wanted,
         "recorded": lambda wanted: grounds.recorded == wanted,
     }
     return all(tests[name](wanted) for name, wanted in when.items())

@@ -5,7 +5,7 @@ from typing import Literal
 
 from holdwater.attribution.kinds import class_of
 
-Role = Literal["not followed", "function", "tensor", "array", "with more", "plain"]
+Role = Literal["not followed", "function", "tensor", "array", "MLX array", "with more", "plain"]
 """How an object is measured; one with more owns memory beside its own bytes."""
 HANDLES = (
     ("_io", "FileIO"), ("socket", "socket"), ("threading", "Thread"), ("subprocess", "Popen"),
@@ -16,7 +16,8 @@ _OWNERS = (("PIL.Image", "Image"), ("torch._C", "_CUDAGraph"), ("mmap", "mmap"))
 _NOT_FOLLOWED = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)
 """Classes, modules, functions, code: shared, and not a part of growth."""
 _ROLES: dict[Role, tuple[tuple[str, str], ...]] = {
-    "tensor": (("torch", "Tensor"),), "array": (("numpy", "ndarray"),), "with more": (*HANDLES, *_OWNERS),
+    "tensor": (("torch", "Tensor"),), "array": (("numpy", "ndarray"),),
+    "MLX array": (("mlx.core", "array"),), "with more": (*HANDLES, *_OWNERS),
 }  # fmt: skip
 """Classes by module and name, which need not be loaded."""
 

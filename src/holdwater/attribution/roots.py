@@ -32,6 +32,7 @@ from holdwater.attribution.kinds import (
     qualname_of,
 )
 from holdwater.attribution.links import PathPart
+from holdwater.attribution.mlx_arrays import array_class
 from holdwater.attribution.turns import Turn, Turns
 from holdwater.attribution.user_code import is_users, users_modules
 from holdwater.attribution.weights import LEAST_BULK, host_bytes, newest, note_storage, owner_of
@@ -146,6 +147,8 @@ class PartCounter:
         array = class_of("numpy", "ndarray")
         if is_a(item, class_of("torch", "Tensor")):
             note_storage(item, self._found.storages)
+            return True
+        if is_a(item, array_class()):
             return True
         if type(item) in _TEXTS or is_a(item, array):
             owner, size = owner_of(item, array)

@@ -14,8 +14,9 @@ from typing import Any
 
 from holdwater.attribution.kinds import UNREADABLE, attributes, built_in_base, class_of, ids_of, is_a, is_one_of
 from holdwater.attribution.mapped import bytes_of_files
+from holdwater.attribution.mlx_arrays import ARRAY_BYTES, size_of_array
 from holdwater.attribution.roles import HANDLES, Role, loaded_roles, role_of
-from holdwater.probes.devices import graph_pools
+from holdwater.probes.devices import graph_pools, mlx_is_on_the_host
 from holdwater.signal_errors import not_the_scripts
 
 MOST_NODES = 20_000
@@ -47,6 +48,10 @@ class Weight:
     """Bytes of mapped files and shared memory: pages of another kind, not part of the total."""
     handles: int = 0
     """Open files, sockets, threads and processes: a number."""
+    arrays: int = 0
+    """MLX arrays: a number."""
+    array_bytes: int = 0
+    """Bytes of MLX arrays, which are part of the tensors."""
 
     @property
     def total(self) -> int:
@@ -55,12 +60,8 @@ class Weight:
 
     def add(self, other: "Weight", times: float = 1.0) -> None:
         """Add the size of some objects, times a factor."""
-        self.tensors += int(times * other.tensors)
-        self.python += int(times * other.python)
-        self.native += int(times * other.native)
-        self.device += int(times * other.device)
-        self.files += int(times * other.files)
-        self.handles += int(times * other.handles)
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + int(times * getattr(other, name)))
 
 
 def graph_of(tensor: Any) -> Any:  # noqa: ANN401 - a node of a graph
@@ -310,11 +311,14 @@ class ObjectWeights:
         return size if fresh else 0
 
     def _weigh_other(self, item: Any, role: Role, weight: Weight) -> None:  # noqa: ANN401 - any object
-        """Add one object that is neither tensor nor function."""
+        """Add one object that is neither a tensor of torch nor a function."""
         if role == "array":
             array = class_of("numpy", "ndarray")
             weight.python += self._array(item, array)
             weight.files += self._mapping(*_mapping_of(_base_of(item, array)))
+            return
+        if role == "MLX array":
+            _weigh_mlx_array(item, weight)
             return
         size = size_of(item)
         large = size >= LEAST_BULK and is_a(item, (bytes, bytearray, str))
@@ -354,6 +358,19 @@ class ObjectWeights:
         weight.tensors += host_bytes(fresh) - of_files
         weight.files += of_files
         weight.device += sum(fresh.values()) - host_bytes(fresh)
+
+
+def _weigh_mlx_array(item: Any, weight: Weight) -> None:  # noqa: ANN401 - an array
+    """Add an array as if it had been evaluated and shared its memory with no other."""
+    size = size_of_array(item)
+    weight.arrays += 1
+    weight.array_bytes += size
+    weight.python += sys.getsizeof(item)
+    weight.native += ARRAY_BYTES
+    if mlx_is_on_the_host():
+        weight.tensors += size
+    else:
+        weight.device += size
 
 
 def weigh(

@@ -19,11 +19,12 @@ _PRIVATE: frozenset[Component] = frozenset(("host.native", "host.python", "host.
 _OF_HANDLES: frozenset[Component] = frozenset(("host.native", "host.python", "host.retained"))
 
 
-def without_companions(findings: list[Finding]) -> list[Finding]:
+def without_companions(findings: list[Finding], *, device_in_heap: bool = False) -> list[Finding]:
     """Leave out findings whose growth is explained as a companion of another.
 
     Args:
         findings: One judgement's.
+        device_in_heap: Whether the device's arrays are in the heap, so that their growth is seen twice.
     """
     pools = [one for one in findings if one.component == "device.reserved" and one.verdict == "leak"]
     reserved = max(map(_rate, pools), default=0.0)
@@ -32,19 +33,21 @@ def without_companions(findings: list[Finding]) -> list[Finding]:
     spent_after = min((one.spent_after for one in on_device if _rate(one)), default=float("inf"))
     buffers = max((_rate(finding) for finding in findings if finding.component == "device.buffers"), default=0.0)
     handles = max((_rate(finding) for finding in findings if finding.component == "process.handles"), default=0.0)
+    heap = max((_rate(one) for one in findings if device_in_heap and one.component in _PRIVATE), default=0.0)
     pinned = max((_rate(finding) for finding in findings if finding.component == "host.pinned"), default=0.0)
 
     def goes_with_another(finding: Finding) -> bool:
-        """Whether it grows little compared with a device leak, or by no more than stacks, buffers, pins."""
+        """Whether it grows little compared with a device leak, or by no more than what it is also counted as."""
         own = _rate(finding, "warming")
-        of_device = finding.component in _PRIVATE and own <= COMPANION * device
+        of_device = finding.component in _PRIVATE and own <= COMPANION * device and not device_in_heap
         of_handles = finding.component in _OF_HANDLES and own <= STACK * handles
         of_buffers = finding.component in _PRIVATE and own <= ARRAY * buffers
         if finding.component == "device.buffers":  # their bytes meet a limit first
             return device > 0 and spent_after <= finding.spent_after
         of_pools = finding.component == "device.active" and own <= COMPANION * reserved
+        of_heap = finding.component.startswith("device.") and own <= SAME * heap
         of_pinned = finding.component in {"host.shared", "host.native"} and own <= SAME * pinned
-        return own > 0 and (of_device or of_handles or of_buffers or of_pinned or of_pools)
+        return own > 0 and (of_device or of_handles or of_buffers or of_heap or of_pinned or of_pools)
 
     return [finding for finding in findings if not goes_with_another(finding)]
 

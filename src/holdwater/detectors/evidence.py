@@ -30,6 +30,8 @@ class Holdings:
     """As `in_use`, when datasets were measured: a count takes some steps, and they come last."""
     graph_pools: float | None = None
     """What live CUDA graphs keep in private pools; None if unknown."""
+    device_in_heap: bool = False
+    """Whether the arrays that are counted as a device's are in the heap: MLX's without a device."""
 
     def has_let_go_of(self, earlier: "Holdings") -> bool:
         """Whether a count after the script's end no longer sees what was held while it ran.
@@ -116,6 +118,7 @@ class Evidence:
                 library_pages=library_pages,
                 later=before.get("later"),
                 graph_pools=before.get("graph_pools"),
+                device_in_heap=bool(before.get("device_in_heap")),
             )
             let_go = census.get("at_end", False) and bool(holdings) and held.has_let_go_of(holdings[-1])
             holdings += () if let_go else (held,)

@@ -93,7 +93,9 @@ def judge(
     others = case.judge_others()
     findings = [*case.judge_private(), *others]
     whole = case.judge_whole(findings)
-    findings = without_companions([whole, *findings] if whole is not None else findings)
+    findings = [whole, *findings] if whole is not None else findings
+    in_heap = any(held.device_in_heap for held in evidence.holdings)
+    findings = without_companions(findings, device_in_heap=in_heap)
     verdict = Verdict.of(tuple(findings), step)
     return Judgement(verdict, case.suspicious, case.accusing, case.children, case.regions, case.untested)
 

@@ -98,7 +98,7 @@ def _hooks(session: Session) -> dict[str, Hook]:
             ("safetensors.torch", lambda module: watch_saving(session, module, "save_file")),
             ("torch._dynamo.utils", lambda module: watch_compiler(session, module)),
             ("mlx.optimizers.optimizers", mlx.watch_optimizers),
-            ("mlx.core", mlx.watch_compile),
+            ("mlx.core", mlx.watch_core),
             ("multiprocessing.connection", lambda module: watch_messages(session, module)),
             ("multiprocessing.shared_memory", lambda module: watch_shared_memory(session.folder, module)),
         )

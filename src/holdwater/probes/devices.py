@@ -278,3 +278,13 @@ def is_unified(device: str) -> bool:
     mlx = loaded("mlx.core")
     on_cpu = device == "mlx" and sys.platform == "darwin" and mlx is not None and not mlx.metal.is_available()
     return device in {"mps", "mlx"} and metal() is not None and not on_cpu
+
+
+def mlx_is_on_the_host() -> bool:
+    """Whether MLX's arrays are host memory, since it was built without Metal and CUDA; False if unknown."""
+    mlx = loaded("mlx.core")
+    backends = [getattr(mlx, name, None) for name in ("metal", "cuda")]
+    try:
+        return mlx is not None and not any(one is not None and one.is_available() for one in backends)
+    except not_the_scripts(RuntimeError, AttributeError):
+        return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.actions.perform import trim
 from holdwater.errors import ActionError
-from holdwater.probes.devices import Pinned, device_in_use, graph_pools, is_unified
+from holdwater.probes.devices import Pinned, device_in_use, graph_pools, is_unified, mlx_is_on_the_host
 from holdwater.probes.heap import Heap
 from holdwater.probes.pace import Pace
 from holdwater.probes.statm import Statm
@@ -143,9 +143,12 @@ class Readings:
         return {name: found[name] - self._own[name] for name in _OWN if name in found}
 
     def in_use_and_pools(self) -> dict[str, float]:
-        """The same, and what live CUDA graphs keep: for a count."""
+        """The same, what live CUDA graphs keep, and whether device memory is the heap's: for a count."""
         found = self.in_use()
-        return found if self._device is None else found | {"graph_pools": float(sum(graph_pools().values()))}
+        if self._device is None:
+            return found
+        pools = {"graph_pools": float(sum(graph_pools().values()))}
+        return found | pools | {"device_in_heap": float(self._device.name == "mlx" and mlx_is_on_the_host())}
 
     def later(self) -> dict[str, float]:
         """What is in use when a count ends: datasets are measured last, and it began some steps earlier."""

@@ -236,9 +236,8 @@ class Window:
         left = max(PATIENCE - self._since.spent, LEAST_EXTRA)
         if not self._waits:
             return min(MOST_EXTRA, left, self._most)
-        return min(
-            self._most, max(left, PATIENT_SHARE * (self._since.seconds + time.perf_counter() - self._opened))
-        )
+        passed = self._since.seconds + time.perf_counter() - self._opened
+        return min(self._most, max(left, PATIENT_SHARE * passed))
 
     def _is_over(self) -> bool:
         """Whether enough steps, and events of the clock that the growth follows, have passed."""
@@ -382,8 +381,9 @@ def seen(gains: "Gains", from_step: int, to_step: int) -> dict[str, Any]:
         "to_step": to_step,
         "gains": [gain.as_json() for gain in gains.found],
         "users_files": [module.file for module in users_modules()],
-        "recompiled": recompilations(),
+        "recompiled": recompilations(from_step),
         "libraries": loaded_libraries(),
+        "mlx": gains.mlx,
         "processes": named_processes(),
     }
 
