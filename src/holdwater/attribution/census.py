@@ -87,6 +87,8 @@ class Census:
     room: int | None = None
     """Bytes that the growing containers can still take, if nearly all of the gain is in containers with a maximum
     length."""
+    generation: tuple[int, int] | None = None
+    """Tokens so far, and at most, of a generation of `mlx_lm` that was running; None if none was."""
     counted: Literal["all", "in part"] = "all"
     """Partial: only objects reachable from the program's own names, since there are too many objects."""
     objects: int = 0

@@ -166,7 +166,7 @@ class CensusComparison(Note):
 
     def _named_gains(self) -> Iterator[Row]:
         """Names that hold more than before; who holds a library's object is sought."""
-        for key, gain, part in _named_gains(self._before[0], self._names.found):
+        for key, gain, part in _named_gains(self._before[0], self._names.found, self._names.holders):
             holder = self._names.holders.get(key)
             yield gain, None if holder is None else holder(), part
 
@@ -338,13 +338,13 @@ def _handles(fresh: list[Any], weight: Weight, count: int, share: float) -> int:
 
 
 def _named_gains(
-    before: dict[tuple[Any, str], Sizes], now: dict[tuple[Any, str], Named]
+    before: dict[tuple[Any, str], Sizes], now: dict[tuple[Any, str], Named], steady: Container[tuple[Any, str]]
 ) -> Iterator[tuple[tuple[Any, str], Gain, PathPart]]:
-    """Names that hold more than before, or MLX arrays that may keep more."""
+    """Names that hold more than before, or MLX arrays that may keep more; some hardly vary unless they grow."""
     for key, (sizes, part, kind, like_weights) in now.items():
         old = before.get(key, sizes)
         more_nodes, more = sizes.nodes - old.nodes, sizes.bytes - old.bytes
-        grown = more >= LEAST_VALUE and sizes.bytes > 1.05 * old.bytes
+        grown = more >= LEAST_VALUE and (key in steady or sizes.bytes > 1.05 * old.bytes)
         if more_nodes >= LEAST_GAIN:
             weight = Weight(tensors=max(more, 0), native=NODE_BYTES * more_nodes)
             traits = ["of weights"] if like_weights else []

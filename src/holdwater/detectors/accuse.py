@@ -4,6 +4,7 @@ Growth that a collection frees is garbage: it is cyclic while the collector runs
 off. Growth of what the dataset itself holds, or of containers with a maximum length, ends by itself.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,7 +126,22 @@ def is_of_graphs(evidence: Evidence, growth: Growth) -> bool:
         evidence: The run's, with the counts.
         growth: Of the free memory.
     """
-    known = [(held.step, held.graph_pools) for held in evidence.holdings if held.graph_pools is not None]
+    return _makes_up(growth, [(held.step, held.graph_pools) for held in evidence.holdings])
+
+
+def is_of_buffer_cache(evidence: Evidence, growth: Growth) -> bool:
+    """Whether most of the growth of an allocator's free memory is in MLX's cache, which a program can bound.
+
+    Args:
+        evidence: The run's, with the counts.
+        growth: Of the free memory.
+    """
+    return _makes_up(growth, [(held.step, held.buffer_cache) for held in evidence.holdings])
+
+
+def _makes_up(growth: Growth, sizes: Iterable[tuple[int, float | None]]) -> bool:
+    """Whether something that was measured at some steps has grown by most of a growth."""
+    known = [(step, size) for step, size in sizes if size is not None]
     if len(known) < 2 or growth.rate is None:
         return False
     (first, before), (last, now) = known[0], known[-1]

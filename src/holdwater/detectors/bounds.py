@@ -22,6 +22,8 @@ MAPPED_SHARE = 0.25
 LATER_RISE = 0.1
 """If more than this part of a rise comes after the last first visit of a sample, visits do not explain it."""
 
+UNCOUNTED = 32
+"""Steps by which the tokens of a generation may differ from the steps that were counted."""
 ACCOUNTED = 0.5
 """Readings of the regions that show less of a growth than this are too old, or too recent, to decide."""
 
@@ -78,6 +80,7 @@ def _ends(
     buckets: Buckets, evidence: Evidence, component: Component, growth: Growth, series: str
 ) -> Iterator[Finding | None]:
     """Possible bounds, the most certain first."""
+    yield by_generation(buckets, evidence, component, growth)
     if component == "host.children":
         yield _by_worker_visits(buckets, evidence, growth, series)
         return
@@ -137,6 +140,30 @@ def _by_capacity(buckets: Buckets, evidence: Evidence, component: Component, gro
         return None
     plateau = _plateau(buckets, growth, float(capacity))
     text = f"memory grows in containers with a maximum length: it {_settles(buckets, plateau)}"
+    return _bounded(buckets, component, growth, plateau, text)
+
+
+def by_generation(
+    buckets: Buckets, evidence: Evidence, component: Component, growth: Growth
+) -> Finding | None:
+    """Growth within one generation of tokens: the prompt cache grows with each, and the most of them is known.
+
+    Args:
+        buckets: The history.
+        evidence: What is known beyond the curves.
+        component: What grows.
+        growth: How it grows.
+    """
+    known = [held.generation for held in evidence.holdings if held.generation is not None]
+    step, onset = int(buckets.last_step[-1]), 0 if growth.onset is None else int(growth.onset)
+    if not known or growth.rate is None:
+        return None
+    first, last = known[-1]
+    if onset < first - UNCOUNTED or step > last + UNCOUNTED:
+        return None
+    plateau = _plateau(buckets, growth, max(last - step, 0) * growth.rate.bytes_per_step)
+    most = last - first
+    text = f"memory grows with the tokens of one generation, of at most {most}: it {_settles(buckets, plateau)}"
     return _bounded(buckets, component, growth, plateau, text)
 
 

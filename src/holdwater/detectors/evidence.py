@@ -1,6 +1,6 @@
 """Evidence on a run beyond its curves: counts of live objects, experiments, and rows that its loaders read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,10 @@ class Holdings:
     """As `in_use`, when datasets were measured: a count takes some steps, and they come last."""
     graph_pools: float | None = None
     """What live CUDA graphs keep in private pools; None if unknown."""
+    buffer_cache: float | None = None
+    """Freed buffers that MLX keeps for reuse; None for other frameworks."""
+    generation: tuple[int, int] | None = None
+    """The first and the last possible step of a generation of tokens that was running; None if none was."""
     device_in_heap: bool = False
     """Whether the arrays that are counted as a device's are in the heap: MLX's without a device."""
 
@@ -118,6 +122,8 @@ class Evidence:
                 library_pages=library_pages,
                 later=before.get("later"),
                 graph_pools=before.get("graph_pools"),
+                generation=_steps_of(census.get("generation"), answer["step"]),
+                buffer_cache=before.get("buffer_cache"),
                 device_in_heap=bool(before.get("device_in_heap")),
             )
             let_go = census.get("at_end", False) and bool(holdings) and held.has_let_go_of(holdings[-1])
@@ -160,6 +166,14 @@ class Evidence:
         readings = self.files if kind == "file" else self.private
         before = [one for one in readings if one.since_step <= onset]
         return before[-1] if before else readings[0] if readings else None
+
+
+def _steps_of(generation: Sequence[int] | None, step: int) -> tuple[int, int] | None:
+    """The first and the last possible step of a generation, of its tokens so far and at most."""
+    if generation is None:
+        return None
+    so_far, most = generation
+    return step - so_far, step + most - so_far
 
 
 MOST = 16

@@ -6,7 +6,7 @@ import numpy as np
 
 from holdwater.budget import Budgets
 from holdwater.detectors import accuse
-from holdwater.detectors.bounds import after_visits, known_end
+from holdwater.detectors.bounds import after_visits, by_generation, known_end
 from holdwater.detectors.clocks import Following, find_clock
 from holdwater.detectors.companions import without_companions
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
@@ -172,10 +172,11 @@ class _Case:
             if growth.kind == "leak" and not self._is_code(series.component, growth):
                 self.suspicious |= not inside
                 kind: VerdictKind = "leak"
-                if series.component in KEPT and not accuse.is_of_graphs(self.evidence, growth):
+                if series.component in KEPT and not self._is_kept_on_purpose(series, growth):
                     kind = "fragmentation"
                 ends = series.component in {"host.file", "host.children"}
-                ending = self._find_end(series.component, growth, series.name) if ends else None
+                ending = by_generation(self.buckets, self.evidence, series.component, growth)
+                ending = self._find_end(series.component, growth, series.name) if ends else ending
                 component: Component = "host.pinned" if self._is_pinned(series, growth) else series.component
                 if all(component != one.component for one in findings):
                     findings.append(ending or self._finding(kind, component, growth, following))
@@ -207,6 +208,12 @@ class _Case:
         component = self._largest_part(growth)
         ended = after_visits(self.buckets, self.evidence, component, growth) if kind == "bounded" else None
         return ended or self._finding(kind, component, growth, following)
+
+    def _is_kept_on_purpose(self, series: Series, growth: Growth) -> bool:
+        """Whether free memory that grows is kept for live graphs, or in a cache without a useful bound."""
+        of_device = series.component == "device.reserved"
+        of_graphs = accuse.is_of_graphs(self.evidence, growth)
+        return of_graphs or (of_device and accuse.is_of_buffer_cache(self.evidence, growth))
 
     def _is_code(self, component: Component, growth: Growth) -> bool:
         """Whether the growth may be code that is paged in at its first call, since the process is young."""

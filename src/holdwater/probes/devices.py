@@ -280,6 +280,15 @@ def is_unified(device: str) -> bool:
     return device in {"mps", "mlx"} and metal() is not None and not on_cpu
 
 
+def mlx_cache() -> int | None:
+    """Bytes of freed buffers that MLX keeps for reuse; None if it is not loaded, or does not tell."""
+    mlx = loaded("mlx.core")
+    try:
+        return None if mlx is None else int(mlx.get_cache_memory())
+    except not_the_scripts(RuntimeError, AttributeError):
+        return None
+
+
 def mlx_is_on_the_host() -> bool:
     """Whether MLX's arrays are host memory, since it was built without Metal and CUDA; False if unknown."""
     mlx = loaded("mlx.core")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from holdwater.attribution.census import Census, CensusTaker
 from holdwater.attribution.gains import Gains
+from holdwater.attribution.generation import tokens_of_generation
 from holdwater.attribution.kinds import no_overrides, note_metaclasses
 from holdwater.attribution.roots import PartCounter
 from holdwater.attribution.turns import Turn, collector_at_rest
@@ -194,7 +195,7 @@ class Counting:
             return None
         if self._turns == 0:
             self._counted_before, self.counted_at = self.counted_at, step
-            self._census.step = step
+            self._census.step, self._census.generation = step, tokens_of_generation()
         self._turns += 1
         long = LONG if self._turns > HURRY or self._purpose == "explain" else SHORT
         self._turn.begin(float("inf") if to_the_end else max(self._length, long))

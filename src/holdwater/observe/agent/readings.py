@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.actions.perform import trim
 from holdwater.errors import ActionError
-from holdwater.probes.devices import Pinned, device_in_use, graph_pools, is_unified, mlx_is_on_the_host
+from holdwater.probes.devices import Pinned, device_in_use, graph_pools, is_unified, mlx_cache, mlx_is_on_the_host
 from holdwater.probes.heap import Heap
 from holdwater.probes.pace import Pace
 from holdwater.probes.statm import Statm
@@ -143,12 +143,15 @@ class Readings:
         return {name: found[name] - self._own[name] for name in _OWN if name in found}
 
     def in_use_and_pools(self) -> dict[str, float]:
-        """The same, what live CUDA graphs keep, and whether device memory is the heap's: for a count."""
+        """The same, what live CUDA graphs and MLX's cache keep, and whether that is on the heap: for a count."""
         found = self.in_use()
         if self._device is None:
             return found
-        pools = {"graph_pools": float(sum(graph_pools().values()))}
-        return found | pools | {"device_in_heap": float(self._device.name == "mlx" and mlx_is_on_the_host())}
+        found["graph_pools"] = float(sum(graph_pools().values()))
+        cached = mlx_cache() if self._device.name == "mlx" else None
+        if cached is not None:
+            found |= {"buffer_cache": float(cached), "device_in_heap": float(mlx_is_on_the_host())}
+        return found
 
     def later(self) -> dict[str, float]:
         """What is in use when a count ends: datasets are measured last, and it began some steps earlier."""
@@ -176,9 +179,10 @@ class Readings:
         }
 
     def _read_heap(self) -> dict[str, float]:
-        """The heap in use, and what malloc keeps free."""
+        """The heap in use, and what is kept free: by malloc, and by MLX of buffers on the heap."""
         in_use, kept = self._heap.read_pair()
-        return {"heap_in_use": in_use, "heap_kept": kept}
+        cached = (mlx_cache() or 0) if mlx_is_on_the_host() else 0
+        return {"heap_in_use": in_use - cached, "heap_kept": kept + cached}
 
     @staticmethod
     def _read_blocks() -> dict[str, float]:
