@@ -19,7 +19,7 @@ from holdwater.attribution.links import PathPart
 from holdwater.attribution.mlx_arrays import Held, held_now
 from holdwater.attribution.named import LEAST_VALUE, Named, Names, Sizes
 from holdwater.attribution.paths import HoldingPath, Paths
-from holdwater.attribution.surplus import share_out
+from holdwater.attribution.surplus import BY_TOKENS, share_out
 from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.traits import bases_of, has_graph, is_small_view, traits_of
 from holdwater.attribution.turns import Turns
@@ -109,6 +109,8 @@ class CensusComparison(Note):
         self._before = (gains.named, gains.kinds or {})
         self._names = Names(gains.short, gains.named)
         self._kinds: Counter[type] = Counter()
+        self.known_paths: dict[int, tuple[PathPart, ...]] = {}
+        """How a partial count has reached objects of libraries, by identity."""
         self._held: Held | None = None
         self._gradients: tuple[Gain, ...] = ()  # not a list: another object may have its address at the next count
 
@@ -153,7 +155,8 @@ class CensusComparison(Note):
             gains.found, gains.growing = [], []
             for gain, item, part in rows[:MOST_ROWS]:
                 if len(gains.found) < MOST_PATHS:
-                    self._take(gain, item, HoldingPath(gain.path if part is None else (part,)))
+                    above = gain.path if part is None else (*self.known_paths.get(id(item), ()), part)
+                    self._take(gain, item, HoldingPath(above))
         self._keep(named, "in part")
 
     def _keep(self, named: dict[tuple[Any, str], Named], counted: str) -> None:
@@ -353,7 +356,8 @@ def _named_gains(
             tensors = kind in {"Tensor", "Parameter", "list", "tuple"} or sizes.arrays > 0
             weight = Weight(tensors=more) if tensors else Weight(python=more)
             arrays = (1, more) if sizes.arrays else (0, 0)
-            yield key, Gain("value", kind, 1, weight, arrays=arrays[0], array_bytes=arrays[1]), part
+            traits = [BY_TOKENS] if key in steady else []
+            yield key, Gain("value", kind, 1, weight, arrays=arrays[0], array_bytes=arrays[1], traits=traits), part
         elif sizes.arrays and key in before:
             yield key, Gain("rebound", kind, 1, Weight(), arrays=sizes.arrays), part
 

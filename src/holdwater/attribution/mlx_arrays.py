@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from holdwater.attribution.kinds import UNREADABLE, class_of, ids_of, is_a, is_one_of, with_subclasses
+from holdwater.attribution.kinds import (
+    UNREADABLE,
+    class_of,
+    ids_of,
+    is_a,
+    is_one_of,
+    namespace_of,
+    with_subclasses,
+)
 from holdwater.probes.devices import loaded, mlx_is_on_the_host
 from holdwater.signal_errors import not_the_scripts
 
@@ -18,6 +26,8 @@ ARRAY_BYTES = 500
 MOST_PARTS = 64
 """Parts of a list, a tuple or a dictionary that is read as a tree of arrays."""
 MOST_LEVELS = 6
+TOKENS_AT = 2
+"""The dimension of a prompt cache's arrays that counts tokens, from the last."""
 _SEQUENCES = ids_of(list, tuple)
 
 
@@ -96,6 +106,20 @@ def library_kinds() -> set[type]:
     """Classes of MLX's libraries whose attributes may hold arrays that grow: prompt caches."""
     known = loaded("mlx_lm.models.cache") is not None
     return with_subclasses(class_of("mlx_lm.models.cache", "_BaseCache")) if known else set()
+
+
+def part_in_use(cache: Any) -> float:  # noqa: ANN401 - a prompt cache
+    """The part of a prompt cache's arrays that holds tokens: they grow by many tokens at a time.
+
+    Args:
+        cache: The cache of one layer; one that only keeps the newest tokens is full from its maximum on.
+    """
+    names = namespace_of(cache)
+    so_far, first = names.get("offset"), next(leaves(names.get("keys")), None)
+    shape: list[int] = [] if first is None else list(array_class().shape.__get__(first))
+    if type(so_far) is not int or len(shape) < TOKENS_AT or shape[-TOKENS_AT] == 0:
+        return 1.0
+    return min(so_far / shape[-TOKENS_AT], 1.0)
 
 
 def _parts(tree: Any) -> list[Any]:  # noqa: ANN401 - any value

@@ -20,7 +20,14 @@ from holdwater.attribution.kinds import (
     only,
 )
 from holdwater.attribution.links import PathPart
-from holdwater.attribution.mlx_arrays import MOST_PARTS, is_module, leaves, library_kinds, size_of_array
+from holdwater.attribution.mlx_arrays import (
+    MOST_PARTS,
+    is_module,
+    leaves,
+    library_kinds,
+    part_in_use,
+    size_of_array,
+)
 from holdwater.attribution.user_code import users_modules
 from holdwater.attribution.weights import (
     Border,
@@ -110,10 +117,17 @@ class Names:
             where = (full_name_of(kind), self._owners.get(module_of(kind)))
             for name, value in self._attributes_of(item):
                 self._note((id(item), name), value, PathPart("attribute", name, *where))
-                if kind in of_libraries:
-                    self.holders[id(item), name] = weakref.ref(item)
+                if kind in of_libraries and (id(item), name) in self.found:
+                    self._note_cache((id(item), name), item)
         self._instances -= min(len(instances), count)
         return iter(instances)
+
+    def _note_cache(self, key: tuple[Any, str], cache: Any) -> None:  # noqa: ANN401 - a prompt cache
+        """Correct the size of a prompt cache's arrays: only the part that holds tokens grows steadily."""
+        sizes, part, kind, like = self.found[key]
+        used = sizes._replace(bytes=int(sizes.bytes * part_in_use(cache)))
+        self.found[key] = (used, part, kind, like)
+        self.holders[key] = weakref.ref(cache)
 
     def _attributes_of(self, item: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any object
         """The attributes of an instance; those of a module of MLX are its entries."""

@@ -32,7 +32,7 @@ from holdwater.attribution.kinds import (
     qualname_of,
 )
 from holdwater.attribution.links import PathPart
-from holdwater.attribution.mlx_arrays import array_class
+from holdwater.attribution.mlx_arrays import array_class, library_kinds
 from holdwater.attribution.turns import Turn, Turns
 from holdwater.attribution.user_code import is_users, users_modules
 from holdwater.attribution.weights import LEAST_BULK, host_bytes, newest, note_storage, owner_of
@@ -124,7 +124,7 @@ class PartCounter:
 
     def _walk(self, root: Any, part: PathPart, seen: Seen, note: CensusComparison) -> None:  # noqa: ANN401 - any object
         """Visit what is reachable from one name."""
-        found, instances = self._found, []
+        found, instances, of_libraries = self._found, [], library_kinds()
         waiting: deque[Held] = deque([(root, (part,), 0)])
         most = len(found.seen) + MOST_BELOW
         while waiting and len(found.seen) < most:
@@ -138,6 +138,9 @@ class PartCounter:
                 self._note_container(item, path, seen)
             elif is_users(file_of(module_of(type(item))) or ""):
                 instances.append(item)
+            elif type(item) in of_libraries:
+                instances.append(item)
+                note.known_paths[id(item)] = path
             if level < DEEPEST:
                 waiting.extend(_children(item, path, level + 1))
         note.visit(instances, set(map(type, instances)))

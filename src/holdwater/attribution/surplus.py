@@ -13,6 +13,8 @@ LEAST_SURPLUS = 32_768
 """Less memory between two counts is not attributed to what arrays keep."""
 KEEPS_MORE = "keeps more"
 """The trait of arrays that keep at least as much again as they show."""
+BY_TOKENS = "by tokens"
+"""The trait of prompt caches, whose arrays grow by many tokens at a time: their sizes are not corrected."""
 
 
 def share_out(gains: list[Gain], grown: Held) -> None:
@@ -22,10 +24,11 @@ def share_out(gains: list[Gain], grown: Held) -> None:
         gains: All gains; those that hold no array are not changed.
         grown: What MLX holds more.
     """
-    of_arrays = [gain for gain in gains if gain.arrays and gain.kind != "rebound"]
+    of_arrays = [gain for gain in gains if gain.arrays and gain.kind != "rebound" and BY_TOKENS not in gain.traits]
+    by_tokens = sum(gain.array_bytes for gain in gains if BY_TOKENS in gain.traits)
     keeping = [gain for gain in of_arrays if gain.kind != "value"]
     keeping = keeping or [gain for gain in gains if gain.kind == "rebound"]
-    shown, active = sum(gain.array_bytes for gain in of_arrays), max(grown.active, 0)
+    shown, active = sum(gain.array_bytes for gain in of_arrays), max(grown.active - by_tokens, 0)
     if shown > active:  # parts of other arrays, or repeated, or not evaluated
         for gain in of_arrays:
             _add(gain, int(gain.array_bytes * (active / shown - 1)))

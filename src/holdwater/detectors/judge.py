@@ -37,6 +37,8 @@ STAIRS, FEW_STAIRS = 6, 5
 """Levels between events at which memory grows, including the first: for a leak, and for *warming*."""
 MOST_OF = 0.5
 """A part with this share of a growth is taken as what grows: data files (not code), pinned pages, a component."""
+SMALL_CACHE = 64 << 20
+"""Freed buffers that MLX may keep: without a device it keeps 32 MiB at most (measured, MLX 0.32)."""
 CODE = 500e6
 """Bytes of libraries that a process may read in page by page while it is young."""
 
@@ -169,7 +171,7 @@ class _Case:
             inside = series.component == "host.children" and not self._more_children()
             self.children |= inside and growth.suspicious
             self.suspicious |= series.component in LOOKED_INTO and growth.suspicious and not inside
-            if growth.kind == "leak" and not self._is_code(series.component, growth):
+            if growth.kind == "leak" and not (self._is_code(series.component, growth) or self._is_small(series)):
                 self.suspicious |= not inside
                 kind: VerdictKind = "leak"
                 if series.component in KEPT and not self._is_kept_on_purpose(series, growth):
@@ -214,6 +216,11 @@ class _Case:
         of_device = series.component == "device.reserved"
         of_graphs = accuse.is_of_graphs(self.evidence, growth)
         return of_graphs or (of_device and accuse.is_of_buffer_cache(self.evidence, growth))
+
+    def _is_small(self, series: Series) -> bool:
+        """Whether it is a cache of MLX that is not larger than its limit where there is no device."""
+        of_mlx = any(held.buffer_cache is not None for held in self.evidence.holdings)
+        return of_mlx and series.component == "device.reserved" and float(series.means.max()) < SMALL_CACHE
 
     def _is_code(self, component: Component, growth: Growth) -> bool:
         """Whether the growth may be code that is paged in at its first call, since the process is young."""
