@@ -1,7 +1,8 @@
 """What a script's variant grows by, without holdwater: `python -m zoo.bare [--columns a,b] [--only PATTERN]`.
 
 A sampler outside reads the kernel's figures for the process and its children, and the number of steps that a hook
-of the optimizers writes down. The growth is that of the last four fifths of the steps, in proportion.
+of the optimizers writes down, or for MLX of evaluations. The growth is that of the last four fifths of the steps,
+in proportion.
 """
 
 import argparse
@@ -23,16 +24,24 @@ from zoo.labels import Label, read_labels, what_is_missing
 
 _COUNT = """
 import mmap, os, runpy, struct, sys
-from torch.optim.optimizer import register_optimizer_step_post_hook
 view, made, own = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 8), [0], os.getpid()
 def note(*_):
     made[0] += 1
     view[:8] = struct.pack("q", made[0])
-register_optimizer_step_post_hook(note)
 sys.argv[:] = sys.argv[2:]
+if "mlx" in open(sys.argv[0], encoding="utf-8").read():
+    import mlx.core
+    evaluate = mlx.core.eval
+    def noted(*arrays):
+        evaluate(*arrays)
+        note()
+    mlx.core.eval = noted
+else:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+    register_optimizer_step_post_hook(note)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs a script and writes the number of its steps into a file."""
+"""Runs a script and writes the number of its steps into a file; for MLX, of its evaluations."""
 
 
 class Reading(NamedTuple):

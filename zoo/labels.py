@@ -1,5 +1,6 @@
 """The label beside each script: what a tool should say of it."""
 
+import importlib
 import importlib.util
 import re
 import tomllib
@@ -91,7 +92,19 @@ def what_is_missing(label: Label) -> str | None:
     names = set(re.findall(r"^(?:import|from) (\w+)", text, flags=re.MULTILINE))
     if label.needs_gpu and not _has_gpu():
         return "a CUDA device"
-    return ", ".join(sorted(name for name in names if importlib.util.find_spec(name) is None)) or None
+    absent = {name for name in names if importlib.util.find_spec(name) is None}
+    if "mlx" in names - absent and not _has_mlx():
+        absent.add("mlx")
+    return ", ".join(sorted(absent)) or None
+
+
+def _has_mlx() -> bool:
+    """Whether MLX can be loaded: on Linux its package needs another, with its library."""
+    try:
+        importlib.import_module("mlx.core")
+    except ImportError:
+        return False
+    return True
 
 
 def _has_gpu() -> bool:

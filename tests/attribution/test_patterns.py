@@ -13,7 +13,7 @@ import pytest
 from holdwater.attribution.patterns import Grounds, find_pattern, read_patterns
 from holdwater.attribution.traits import LIBRARIES, bases_of, traits_of
 
-TORCH = frozenset(("torch",))
+TORCH, MLX = frozenset(("torch",)), frozenset(("mlx",))
 NAMING = {"role": "global", "name": "kept", "owner": "__main__", "file": "train.py", "line": None, "most": None}
 
 
@@ -36,6 +36,10 @@ def nothing(component: str, **others: Any) -> Grounds:
 def attribute(name: str, owner: str) -> dict[str, Any]:
     """Held as an attribute."""
     return {"role": "attribute", "name": name, "owner": owner}
+
+
+CACHED = attribute("keys", "mlx_lm.models.cache.KVCache")
+STATE = attribute("_state", "mlx.optimizers.optimizers.Adam")
 
 
 def through(owner: str, name: str | None = None, role: str = "attribute") -> dict[str, Any]:
@@ -149,9 +153,29 @@ CASES: dict[str, tuple[Grounds, Grounds]] = {
         grounds({"kind": "instances", "type": "State", "traits": ["chain"]}),
         grounds({"kind": "instances", "type": "State"}),
     ),
+    "mlx-prompt-cache-grows": (
+        grounds({"kind": "value", "type": "array", "path": [CACHED]}, libraries=MLX),
+        grounds({"kind": "value", "type": "array"}, libraries=MLX),
+    ),
     "mlx-arrays-not-evaluated": (
-        grounds(of("mlx.core.array"), libraries=frozenset(("mlx",))),
-        grounds(of("builtins.bytearray")),
+        grounds(of("mlx.core.array") | {"arrays": 100, "traits": ["keeps more"]}, libraries=MLX),
+        grounds(of("mlx.core.array") | {"arrays": 100}, libraries=MLX),
+    ),
+    "mlx-optimizer-state-kept": (
+        grounds({"type": "dict", "arrays": 200, "path": [STATE]}, libraries=MLX),
+        grounds({"type": "dict", "arrays": 200}, libraries=MLX),
+    ),
+    "mlx-arrays-kept": (
+        grounds({"type": "dict", "arrays": 100}, libraries=MLX),
+        grounds({"type": "dict"}, libraries=MLX),
+    ),
+    "mlx-compiled-for-each-shape": (
+        Grounds({}, "host.native", libraries=MLX, recompiled=True, recorded=True),
+        Grounds({}, "host.native", libraries=MLX, recorded=True),
+    ),
+    "mlx-buffer-cache-grows": (
+        Grounds({}, "device.reserved", libraries=MLX, cached=True),
+        Grounds({}, "device.reserved", libraries=MLX),
     ),
     "dictionary-without-bound": (grounds({"type": "dict"}), grounds({"type": "list"})),
     "list-never-cleared": (grounds(), grounds({"kind": "instances", "type": "list"})),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from holdwater.detectors.accuse import composition, is_garbage, is_held_by_datasets
+from holdwater.detectors.accuse import composition, is_garbage, is_held_by_datasets, is_of_buffer_cache
 from holdwater.detectors.evidence import Evidence, Experiment, Holdings
 from holdwater.detectors.growth import Growth
 from holdwater.detectors.verdict import Rate
@@ -62,6 +62,26 @@ class TestGarbage:
     def test_ignores_what_was_freed_long_before(self) -> None:
         """A collection that freed all that had grown by step 1,100 says nothing of the growth up to 4,000."""
         assert not is_garbage(Evidence(experiments=(experiment(1100, 9e5),)), LEAK, 4000)
+
+
+class TestBufferCache:
+    """MLX's cache of freed buffers."""
+
+    def test_reports_a_cache_that_makes_up_the_growth(self) -> None:
+        """900 bytes a step, of 1 kB."""
+        first, last = (replace(held(step, 5e6), buffer_cache=900.0 * step) for step in (100, 1100))
+
+        assert is_of_buffer_cache(Evidence((first, last)), LEAK)
+
+    def test_ignores_a_cache_that_has_settled(self) -> None:
+        """It was as large before."""
+        first, last = (replace(held(step, 5e6), buffer_cache=32e6) for step in (100, 1100))
+
+        assert not is_of_buffer_cache(Evidence((first, last)), LEAK)
+
+    def test_ignores_other_frameworks(self) -> None:
+        """Nothing is known of a cache."""
+        assert not is_of_buffer_cache(Evidence((held(100, 5e6), held(1100, 6e6))), LEAK)
 
 
 class TestComposition:

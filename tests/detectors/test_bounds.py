@@ -134,6 +134,30 @@ class TestMemoryAllocatedWhole:
         assert finding.verdict == "bounded"
 
 
+class TestGeneration:
+    """A generation of tokens grows to its last one."""
+
+    @staticmethod
+    def of(first: int, last: int) -> Evidence:
+        """A count at step 500, in a generation of these steps."""
+        return Evidence((Holdings(500, 1e8, 0, 0, 0, 0, None, generation=(first, last)),))
+
+    def test_growth_within_one_generation_is_bounded(self) -> None:
+        """It began with the growth, and may last 200 tokens more."""
+        finding = judged(private_rate=100_000, virtual_rate=100_000, evidence=self.of(0, 1200))
+
+        assert finding.verdict == "bounded"
+        assert isinstance(finding.forecast, Plateau)
+        assert round(finding.forecast.steps) == 200
+
+    @pytest.mark.parametrize("steps", [(400, 1200), (0, 600)])
+    def test_reports_growth_over_several_generations(self, steps: tuple[int, int]) -> None:
+        """It began long before this one, or went on after it."""
+        finding = judged(private_rate=100_000, virtual_rate=100_000, evidence=self.of(*steps))
+
+        assert finding.verdict == "leak"
+
+
 def first_epoch(*, later_rise: int = 0, datasets: int = 80 * MB) -> Finding:
     """The first finding of three epochs of 100 steps, of which the first adds 1 MB a step.
 

@@ -60,3 +60,19 @@ class TestWithoutCompanions:
         findings = [growing("host.native", 5, "flat"), growing("device.active", 65_536)]
 
         assert without_companions(findings) == findings
+
+    @pytest.mark.parametrize(("host", "left"), [("host.tensors", "host.tensors"), ("host.retained", "device.active")])
+    def test_leaves_out_arrays_that_are_in_the_heap(self, host: Component, left: Component) -> None:
+        """MLX without a device: the same bytes are counted by malloc, and by MLX; free heap is no array."""
+        findings = [growing(host, 131_000), growing("device.active", 130_000)]
+
+        assert without_companions(findings, device_in_heap=True)[-1].component == left
+        assert without_companions(findings) == findings
+
+    def test_leaves_out_free_heap_that_is_a_cache_of_buffers(self) -> None:
+        """MLX keeps them, and malloc with it."""
+        cache = growing("device.reserved", 93_000)
+
+        assert without_companions([growing("host.retained", 95_000, "fragmentation"), cache], device_in_heap=True) == [
+            cache
+        ]

@@ -76,3 +76,26 @@ class TestShortRuns:
         noise = np.random.default_rng(0).normal(0, 4096, 100)
 
         assert judged(200e6 + 8e5 * np.minimum(STEPS / 33, 1) + noise).kind == "flat"
+
+
+class TestCompilations:
+    """Memory that rises with each compilation."""
+
+    @staticmethod
+    def judged(compiles: int, steps: int) -> Verdict:
+        """A run that compiles at each fourth step so many times, 50 kB each."""
+        timeline = Timeline()
+        for step in range(1, steps + 1):
+            made = min(step // 4, compiles)
+            look = Look(heap_in_use=Bytes(50_000_000 + 50_000 * made), compiles=made)
+            timeline.append(Sample(Step(step), 0.02 * step, Bytes(100_000_000 + 50_000 * made), None, look))
+        budgets = Budgets(Budget(Bytes(10**10), "given", ""))
+        return judge(timeline.buckets(), budgets, config=JudgeConfig(), final=True).verdict
+
+    def test_reports_compilations_without_end(self) -> None:
+        """To the last step."""
+        assert self.judged(compiles=1000, steps=400).kind == "leak"
+
+    def test_ignores_compilations_at_first(self) -> None:
+        """Forty shapes, and none in the later half of the run."""
+        assert self.judged(compiles=40, steps=400).kind != "leak"

@@ -352,7 +352,7 @@ def _named_gains(
             weight = Weight(tensors=max(more, 0), native=NODE_BYTES * more_nodes)
             traits = ["of weights"] if like_weights else []
             yield key, Gain("graph", kind, more_nodes, weight, nodes=more_nodes, traits=traits), part
-        elif grown:
+        elif grown and sizes.arrays <= old.arrays:  # more arrays are a container's gain
             tensors = kind in {"Tensor", "Parameter", "list", "tuple"} or sizes.arrays > 0
             weight = Weight(tensors=more) if tensors else Weight(python=more)
             arrays = (1, more) if sizes.arrays else (0, 0)

@@ -141,7 +141,7 @@ def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
     weight = gain["weight"]
     numbers = gain["kind"] == "container" and set(gain["elements"]) <= {"int"}
     return {
-        "total": weight["tensors"] + weight["python"] + weight["native"] + weight["device"],
+        "total": sum(weight.values()),
         "files": gain["files"],
         "handles": gain["handles"] or (gain["count"] if numbers else 0),
         "host.tensors": weight["tensors"],

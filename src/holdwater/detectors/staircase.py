@@ -18,6 +18,11 @@ MOST = 0.7
 APART = 2.5
 """The longest distance between stairs is at most this many times the shortest; to the end of the run, the mean."""
 
+SETTLING = frozenset(("compile", "shape"))
+"""Clocks whose events come at first, and end in a healthy run when each has come once."""
+LEAST_WAIT = 16
+"""Steps that events are taken to be apart, at least."""
+
 
 def climb_at_events(
     buckets: Buckets, steps: Floats, every: Floats, config: GrowthConfig, *, least: int
@@ -45,12 +50,20 @@ def climb_at_events(
         rises = np.diff(levels[1:])
         grown = float(levels[-1] - levels[1])
         fades = rises.min() < ALIKE * rises.mean() or rises[-2:].mean() < 0.7 * rises.mean()
-        if grown < config.least_growth or fades:
+        if grown < config.least_growth or fades or (clock in SETTLING and _have_ended(buckets, name)):
             continue
         following = find_clock(buckets, every, 0)
         if following is not None and following.clock == clock:
             return _grown(steps, float(levels[-1]), grown, rises), following
     return None
+
+
+def _have_ended(buckets: Buckets, name: str) -> bool:
+    """Whether the events of a clock have not come for much longer than they were apart."""
+    counts = np.nan_to_num(buckets.highs(name))
+    steps = buckets.last_step.astype(np.float64)
+    first, last = (float(steps[np.argmax(counts >= count)]) for count in (1, counts.max()))
+    return bool(steps[-1] - last > APART * max((last - first) / max(float(counts.max()) - 1, 1), LEAST_WAIT))
 
 
 def rise_evenly(steps: Floats, floors: Floats, config: GrowthConfig) -> Growth | None:
