@@ -1,11 +1,14 @@
 """The zoo's labels: complete, in pairs, and true to the scripts beside them."""
 
 import ast
+import importlib.util
 import re
+from pathlib import Path
 
 import pytest
 
-from zoo.labels import Label, read_labels
+from zoo import labels
+from zoo.labels import Label, read_labels, what_is_missing
 
 LABELS = read_labels()
 
@@ -38,3 +41,17 @@ def test_pairs_have_opposite_truths() -> None:
 
     assert len(pairs) >= 40
     assert [label.script.stem for label, twin in pairs if label.leaks == twin.leaks] == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_programs_of_mlx_are_left_out_where_it_is_missing(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its package may be installed without its library."""
+    script = tmp_path / "program.py"
+    script.write_text("import mlx.core as mx\n", encoding="utf-8")
+    label = Label(script, "leak", "device.active", None, "", None, None, None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: "found")
+    monkeypatch.setattr(labels, "_has_mlx", lambda: there)
+
+    assert what_is_missing(label) == (None if there else "mlx")

@@ -92,7 +92,9 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
     if component == "host.children":
         share_out(holders, growing.rate * steps)
     sized = [(holder, held_site(holder, _held_rate(holder, seen, growing, steps))) for holder in holders]
-    known = [(holder, site) for holder, site in sized if site is not None]
+    known = _without_unfounded(
+        [(holder, site) for holder, site in sized if site is not None], _allocated(recorded, growing)
+    )
     holders, held = [holder for holder, _ in known], [site for _, site in known]
     threads = [] if column_of(component) == "handles" else _threads(recorded, growing)
     if component.startswith("device."):
@@ -112,6 +114,23 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
         made = [made_site(holder, site.bytes_per_step, seen) for holder, site in known[:2]]
         allocated = [site for site in made if site is not None]
     return _Sites(holders if held else [], held, allocated, threads)
+
+
+def _without_unfounded(known: list[tuple[Holder, Site]], recorded: list[Site]) -> list[tuple[Holder, Site]]:
+    """Leave out names that keep nothing more, as far as is measured, unless the line that sets one allocates most.
+
+    The nodes of a graph that MLX has not evaluated are native memory: only its arrays are measured.
+    """
+    most = max(recorded, key=lambda site: site.bytes_per_step, default=None)
+    found: list[tuple[Holder, Site]] = []
+    for holder, site in known:
+        if holder.gain["kind"] == "rebound" and not site.bytes_per_step:
+            if most is None or (site.file, site.line) != (most.file, most.line):
+                continue
+            found.insert(0, (holder, replace(site, bytes_per_step=most.bytes_per_step, known_by="seen")))
+        else:
+            found.append((holder, site))
+    return found
 
 
 def _are_elsewhere(allocated: list[Site], known: list[tuple[Holder, Site]]) -> bool:

@@ -174,14 +174,14 @@ class CensusComparison(Note):
             yield gain, None if holder is None else holder(), part
 
     def _with_surplus(self, rows: list[Row]) -> list[Row]:
-        """Correct the sizes of MLX arrays by what MLX holds; names that may keep nothing more are left out."""
+        """Correct the sizes of MLX arrays by what MLX holds."""
         before, now = self._gains.held, self._held
         self._gains.mlx = {}
         if before is not None and now is not None:
             grown = now.since(before)
             self._gains.mlx = asdict(grown)
             share_out([gain for gain, *_ in rows], grown)
-        return [row for row in rows if row[0].kind != "rebound" or row[0].weight.total]
+        return rows
 
     def _take(self, gain: Gain, item: Any, path: HoldingPath) -> None:  # noqa: ANN401 - a container, or nothing
         """Add one gain, unless it is the interpreter's own or ours."""
@@ -232,7 +232,7 @@ class CensusComparison(Note):
             gain, target, part = rows[done]
             rows[done] = (gain, None, part)
             done += 1
-            if (target is None and part is None) or _importance(gain) < least:
+            if (target is None and part is None) or (_importance(gain) < least and gain.kind != "rebound"):
                 continue
             path = HoldingPath(()) if target is None else (yield from paths.search(target, seen.turn))
             path = path if part is None else HoldingPath((*path.parts, part))

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from holdwater.attribution.kinds import ids_of, is_one_of
 from holdwater.observe.agent.harmless import harmless
-from holdwater.observe.agent.mlx_traces import Traces, traces_so_far
+from holdwater.observe.agent.mlx_traces import FunctionTraces, traces_so_far
 from holdwater.observe.agent.session import Session
 from holdwater.signal_errors import suppressed
 
@@ -153,7 +153,7 @@ class MlxClock:
     def _watch_compile(self, module: ModuleType) -> None:
         """Let calls of compiled functions that contain an update count as steps, and count traces."""
         original = module.__dict__["compile"]
-        begin = harmless(Traces)
+        begin = harmless(FunctionTraces)
 
         @functools.wraps(original)
         def compile_(function: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -166,7 +166,7 @@ class MlxClock:
 
         module.__dict__["compile"] = compile_
 
-    def _counted_calls(self, compiled: Callable[..., Any], traces: Traces | None) -> Callable[..., Any]:
+    def _counted_calls(self, compiled: Callable[..., Any], traces: FunctionTraces | None) -> Callable[..., Any]:
         """A compiled function whose calls are counted.
 
         Args:
@@ -191,7 +191,7 @@ class MlxClock:
 
         return call
 
-    def _note_trace(self, traces: Traces, values: list[Any]) -> None:
+    def _note_trace(self, traces: FunctionTraces, values: list[Any]) -> None:
         """Record whether a call was traced."""
         traces.note(values, self._session.steps)
 

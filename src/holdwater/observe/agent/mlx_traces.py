@@ -40,7 +40,7 @@ class TracedPlace:
 _places: dict[tuple[str, str, int], TracedPlace] = {}
 
 
-class Traces:
+class FunctionTraces:
     """The traces of one compiled function."""
 
     def __init__(self, function: Any) -> None:  # noqa: ANN401 - whatever can be called
