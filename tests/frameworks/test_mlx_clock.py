@@ -106,6 +106,16 @@ class TestSteps:
 
         assert session.steps == 10 + 6
 
+    def test_an_optimizer_that_is_made_later_takes_over_at_once(self, session: Counting) -> None:
+        """A new one for each phase of ten steps, though all are kept."""
+        layer, kept = model(), []
+        for _ in range(5):
+            kept.append(optim.SGD(learning_rate=0.1))
+            for _ in range(10):
+                kept[-1].update(layer, {"weight": mx.ones((1, 4))})
+
+        assert session.steps == 50
+
     def test_counts_a_loop_that_updates_by_hand(self, session: Counting) -> None:
         """No optimizer: its gradients are the clock, from the twentieth on."""
         weights = mx.ones((4, 1))

@@ -358,7 +358,7 @@ def _named_gains(
             arrays = (1, more) if sizes.arrays else (0, 0)
             traits = [BY_TOKENS] if key in steady else []
             yield key, Gain("value", kind, 1, weight, arrays=arrays[0], array_bytes=arrays[1], traits=traits), part
-        elif sizes.arrays and key in before:
+        elif 0 < sizes.arrays <= old.arrays and key in before:
             yield key, Gain("rebound", kind, 1, Weight(), arrays=sizes.arrays), part
 
 

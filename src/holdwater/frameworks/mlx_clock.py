@@ -34,6 +34,8 @@ class MlxClock:
         self._done: dict[Work, int] = {"update": 0, "gradient": 0}
         """Updates and gradients so far, those of traces included."""
         self._first: weakref.ref[Any] | None = None
+        self._new: dict[int, weakref.ref[Any]] = {}
+        """Optimizers that were made since the clock's last update, by identity."""
         self._alone = 0
         self._tracing = self._updating = 0
         self._has_optimizer = False
@@ -44,14 +46,15 @@ class MlxClock:
 
     def watch_optimizers(self, module: ModuleType) -> None:
         """Hook the base class of all optimizers (module `mlx.optimizers.optimizers`)."""
-        base = module.Optimizer
+        base, note = module.Optimizer, harmless(self._note_new)
         make = base.__init__
 
         @functools.wraps(make)
         def noted_make(optimizer: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-            """Make an optimizer: from now on its updates are the clock."""
+            """Make an optimizer: from now on updates are the clock."""
             self._has_optimizer = True
             make(optimizer, *args, **kwargs)
+            note(optimizer)
 
         base.__init__ = noted_make
         for name in ("update", "apply_gradients"):  # the one calls the other
@@ -75,16 +78,23 @@ class MlxClock:
 
         return update
 
+    def _note_new(self, optimizer: Any) -> None:  # noqa: ANN401
+        """Record an optimizer that was made since the clock's last update: it replaces the clock if it updates."""
+        self._new[id(optimizer)] = weakref.ref(optimizer)
+
     def _count(self, optimizer: Any) -> None:  # noqa: ANN401
-        """Count an update of the first optimizer, or of one that updates alone."""
+        """Count an update of the first optimizer, of one that was made since, or of one that updates alone."""
         first = None if self._first is None else self._first()
-        if first is not None and first is not optimizer:
+        new = self._new.get(id(optimizer))
+        replaces = new is not None and new() is optimizer
+        if first is not None and first is not optimizer and not replaces:
             self._alone += 1
             if self._alone < TAKES_OVER:
                 return
         if first is not optimizer:
             self._first = weakref.ref(optimizer)
         self._alone = 0
+        self._new.clear()
         self._done["update"] += 1
         if not self._tracing:
             self._step()

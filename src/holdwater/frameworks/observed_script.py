@@ -83,6 +83,11 @@ def _hooks(session: Session) -> dict[str, Hook]:
         if session.workers is not None:
             session.workers.watch(module)
 
+    def watch_mlx(module: ModuleType) -> None:
+        """Count what MLX computes, and the files that are saved."""
+        mlx.watch_core(module)
+        watch_saving(session, module, "save_safetensors")
+
     return {
         name: _safely(hook)
         for name, hook in (
@@ -98,7 +103,8 @@ def _hooks(session: Session) -> dict[str, Hook]:
             ("safetensors.torch", lambda module: watch_saving(session, module, "save_file")),
             ("torch._dynamo.utils", lambda module: watch_compiler(session, module)),
             ("mlx.optimizers.optimizers", mlx.watch_optimizers),
-            ("mlx.core", mlx.watch_core),
+            ("mlx.core", watch_mlx),
+            ("mlx.nn.layers.base", lambda module: watch_modules(session, module, flag="_training")),
             ("multiprocessing.connection", lambda module: watch_messages(session, module)),
             ("multiprocessing.shared_memory", lambda module: watch_shared_memory(session.folder, module)),
         )

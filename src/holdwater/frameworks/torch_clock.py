@@ -323,10 +323,13 @@ def _tick_after(kind: Any, agent: WorkerAgent, session: Session) -> None:  # noq
     kind.fetch = fetch
 
 
-def watch_modules(session: Session, module: ModuleType) -> None:
-    """Count the evaluations of a script: calls of `eval()` (module `torch.nn.modules.module`).
+def watch_modules(session: Session, module: ModuleType, *, flag: str = "training") -> None:
+    """Count the evaluations of a script: calls of `eval()`, at most one between two steps.
 
-    At most one counts between two steps, however many modules are set.
+    Args:
+        session: Counts them.
+        module: `torch.nn.modules.module`, or MLX's.
+        flag: The attribute that says whether a module is in training.
     """
     original = module.Module.eval
     last = [-1]
@@ -334,7 +337,7 @@ def watch_modules(session: Session, module: ModuleType) -> None:
     @harmless
     def count(module_: Any) -> None:  # noqa: ANN401 - a module
         """Count a module that was in training."""
-        training = namespace_of(module_).get("training") is True
+        training = namespace_of(module_).get(flag) is True
         if training and session.steps != last[0] and session.steps > 0 and not session.forked:
             last[0] = session.steps
             session.evaluations += 1
