@@ -61,7 +61,9 @@ class TestWithoutCompanions:
 
         assert without_companions(findings) == findings
 
-    @pytest.mark.parametrize(("host", "left"), [("host.tensors", "host.tensors"), ("host.retained", "device.active")])
+    @pytest.mark.parametrize(
+        ("host", "left"), [("host.tensors", "host.tensors"), ("host.retained", "device.active")]
+    )
     def test_leaves_out_arrays_that_are_in_the_heap(self, host: Component, left: Component) -> None:
         """MLX without a device: the same bytes are counted by malloc, and by MLX; free heap is no array."""
         findings = [growing(host, 131_000), growing("device.active", 130_000)]
@@ -73,6 +75,6 @@ class TestWithoutCompanions:
         """MLX keeps them, and malloc with it."""
         cache = growing("device.reserved", 93_000)
 
-        assert without_companions([growing("host.retained", 95_000, "fragmentation"), cache], device_in_heap=True) == [
-            cache
-        ]
+        assert without_companions(
+            [growing("host.retained", 95_000, "fragmentation"), cache], device_in_heap=True
+        ) == [cache]

@@ -25,8 +25,14 @@ ARGUMENTS_HELD = 4
 """References to the search's own arguments: three of ours, and one by the call that counts them."""
 _HERE = __file__.rpartition("attribution")[0]
 WRAPPERS = (
-    "queue", "_queue", "collections", "weakref", "multiprocessing.queues", "asyncio.queues",
-    "mlx_lm.models.cache", "mlx.optimizers.optimizers",
+    "queue",
+    "_queue",
+    "collections",
+    "weakref",
+    "multiprocessing.queues",
+    "asyncio.queues",
+    "mlx_lm.models.cache",
+    "mlx.optimizers.optimizers",
 )
 """Modules whose objects are containers themselves: their attributes are not names that a user knows."""
 

@@ -143,9 +143,7 @@ def _by_capacity(buckets: Buckets, evidence: Evidence, component: Component, gro
     return _bounded(buckets, component, growth, plateau, text)
 
 
-def by_generation(
-    buckets: Buckets, evidence: Evidence, component: Component, growth: Growth
-) -> Finding | None:
+def by_generation(buckets: Buckets, evidence: Evidence, component: Component, growth: Growth) -> Finding | None:
     """Growth within one generation of tokens: the prompt cache grows with each, and the most of them is known.
 
     Args:

@@ -32,7 +32,9 @@ def without_companions(findings: list[Finding], *, device_in_heap: bool = False)
     on_device = [one for one in findings if one.component.startswith("device.") and one.component not in COUNTED]
     device = max(map(_rate, on_device), default=0.0)
     spent_after = min((one.spent_after for one in on_device if _rate(one)), default=float("inf"))
-    counted, handles, pinned = (_fastest(findings, name) for name in ("device.buffers", "process.handles", "host.pinned"))
+    counted, handles, pinned = (
+        _fastest(findings, name) for name in ("device.buffers", "process.handles", "host.pinned")
+    )
     in_use = [one for one in findings if device_in_heap and one.component in _IN_USE]
     arrays = max(map(_rate, in_use), default=0.0)
     cached = _fastest(findings, "device.reserved") if device_in_heap else 0.0
