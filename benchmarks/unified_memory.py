@@ -320,9 +320,9 @@ def main() -> bool:
             leaking["exit_code"] == 0 and leaking["same_weights"] and leaking["processes"] > 1,
         ),
         "real processes, explained": Bar(
-            f"names {', '.join(explained['names']) or 'nothing'}",
-            "the list that holds the arrays",
-            "history" in explained["names"],
+            f"names {', '.join(explained['names']) or 'nothing'}, line {explained['line']}",
+            "the list that holds the arrays, and the line that stores them",
+            "history" in explained["names"] and explained["line"] is not None,
         ),
         "real processes, aborted as by Metal": Bar(
             f"{'recognised' if aborted['recognised'] else 'not recognised'}, weights apart by at most "

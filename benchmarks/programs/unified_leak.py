@@ -2,8 +2,8 @@
 
     python unified_leak.py STEPS WEIGHTS [--leak] [--abort-at STEP] [--pause SECONDS]
 
-The model, its arrays and the leak are real; what is read of Metal is a stand-in. With `--leak` an array of 2 MB is
-kept each step, and counts a thousandfold beside 17 GB of weights (an 8B in bfloat16): 2,000 MB a step, of which
+The model, its arrays and the leak are real; what is read of Metal is a stand-in. With `--leak` an array of 0.2 MB
+is kept each step, and counts 10,000 times beside 17 GB of weights (an 8B in bfloat16): 2,000 MB a step, of which
 resident memory sees next to nothing. With `--abort-at` the first process ends in that step as Metal ends one.
 """
 
@@ -22,8 +22,8 @@ from holdwater.frameworks.mlx_loop import micro_batch
 from holdwater.probes.metal import Allocator, Footprint
 from holdwater.testing import StandInMetal
 
-MB, GB = 1_000_000, 1_000_000_000
-SCALE = 1000
+GB = 1_000_000_000
+SCALE, KEPT = 10_000, 200_000
 BATCH = 32
 SAID = (
     "libc++abi: terminating due to uncaught exception of type std::runtime_error: [METAL] Command buffer execution "
@@ -34,7 +34,7 @@ history: list[mx.array] = []
 
 
 class ScaledMac(StandInMetal):
-    """A Mac on which the leak of this process is a thousand times as large."""
+    """A Mac on which the leak of this process is 10,000 times as large."""
 
     def allocator(self) -> Allocator:
         """MLX's counters."""
@@ -73,7 +73,7 @@ def main() -> None:
         optimizer.update(model, tree_map(lambda *grads: sum(grads) * (size / BATCH), *parts))
         mx.eval(model.parameters(), optimizer.state)
         if options.leak:
-            kept = mx.zeros((2 * MB // 4,)) + step
+            kept = mx.zeros((KEPT // 4,)) + step
             mx.eval(kept)
             history.append(kept)
         time.sleep(options.pause)

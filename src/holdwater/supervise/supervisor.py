@@ -17,6 +17,7 @@ from holdwater.process.channel import Channel
 from holdwater.process.error_stream import ErrorStream
 from holdwater.process.fork_server import ForkServer
 from holdwater.process.spawn import ForkedProcess
+from holdwater.signal_errors import not_the_scripts
 
 log = logging.getLogger("holdwater")
 
@@ -222,6 +223,6 @@ def _error_stream() -> ErrorStream | None:
         return None
     try:
         return ErrorStream()
-    except OSError as error:
+    except not_the_scripts(OSError) as error:
         log.warning("an abort by Metal will not be recognised: %s", error)
         return None
