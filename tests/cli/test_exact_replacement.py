@@ -208,6 +208,26 @@ REFUSED = {
         """,
         "os.environ['ROW'] has changed",
     ),
+    "a new variable of the environment": (
+        """
+        import os
+        for step in holdwater.steps(20):
+            os.environ["STAGE"] = str(int(os.environ.get("STAGE", "1")) * 5 % 7); print(os.environ["STAGE"])
+        """,
+        "os.environ has changed",
+    ),
+    "parameters as keys": (
+        """
+        sums = {}
+        holdwater.resumable("sums", sums)
+        for step in holdwater.steps(20):
+            learn(torch.randn(4, 4))
+            for part in model.parameters():
+                sums[part] = sums.get(part, 0.0) + part.detach().sum().item()
+            print(list(sums.values()))
+        """,
+        "sums has a Parameter as a key",
+    ),
     "a cache of random numbers": (
         """
         import functools

@@ -71,7 +71,7 @@ def fill_shared_memory() -> None:
     pages = mmap.mmap(file, 1 << 30)
     for at in range(0, 1 << 30, 4096):
         pages[at] = 1
-        if at % (8 * MEGABYTES) == 0:
+        if at % MEGABYTES == 0:
             time.sleep(0.02)
 
 

@@ -163,9 +163,13 @@ class GuardCore:
         self._remedies.learn(action, freed, in_use)
 
     def _judge_early(self, sample: Sample) -> tuple[Event, ...]:
-        """Judge a run that would spend its budget before the first judgement, as if it ended now."""
+        """Judge a run that would spend its budget before the first judgement, as if it ended now.
+
+        Only where host and device are one pool, whose end Metal does not survive: elsewhere a large warm-up, which
+        looks the same, is more likely than a leak that spends the budget in so few steps.
+        """
         steps = sample.step - (self._first_step or 0)
-        if not self._early_judgement <= steps < FIRST_JUDGEMENT:
+        if not self._kept.unified or not self._early_judgement <= steps < FIRST_JUDGEMENT:
             return ()
         soon = self._remedies.steps_left(sample, self._kept) < FIRST_JUDGEMENT - steps
         ends = soon and any(keeps_its_pace(values) for values in held_series(self.timeline.buckets()))

@@ -102,6 +102,17 @@ def global_names(code: CodeType) -> frozenset[str]:
     return frozenset(found).union(*nested)
 
 
+def texts_in(code: CodeType) -> frozenset[str]:
+    """The constant texts of a function, and of those defined in it.
+
+    Args:
+        code: Of the function.
+    """
+    own = {const for const in code.co_consts if type(const) is str}
+    nested = (texts_in(const) for const in code.co_consts if isinstance(const, CodeType))
+    return frozenset(own).union(*nested)
+
+
 def gathers(frame: FrameType) -> bool:
     """Whether what a frame computes from the items of a loop is kept where no variable leads to it.
 

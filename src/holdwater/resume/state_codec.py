@@ -113,7 +113,13 @@ def _encode_array(array: Any, place: str, tensors: Tensors) -> dict[str, Any]:  
 
 
 def _encode_dict(value: dict[Any, Any], place: str, tensors: Tensors) -> dict[str, Any]:
-    """A dictionary of one of the usual kinds."""
+    """A dictionary of one of the usual kinds, whose keys are found by their values."""
+    by_identity = next((key for key in value if _is_found_by_identity(key)), None)
+    if by_identity is not None:
+        raise ConfigError(
+            f"{place} has a {type(by_identity).__qualname__} as a key, and a fresh process would find nothing "
+            "under its own one; use names or numbers as keys"
+        )
     pairs = [
         [encode(key, f"{place}.key", tensors), encode(part, f"{place}.{key}", tensors)]
         for key, part in value.items()
@@ -128,6 +134,15 @@ def _encode_dict(value: dict[Any, Any], place: str, tensors: Tensors) -> dict[st
             f"use one of {', '.join(FACTORIES)}"
         )
     return {"default": pairs, "factory": name}
+
+
+def _is_found_by_identity(key: object) -> bool:
+    """Whether a key, or a part of it, is equal to nothing but itself: tensors are."""
+    if type(key) in PLAIN:
+        return False
+    if isinstance(key, tuple):
+        return any(map(_is_found_by_identity, key))
+    return type(key).__hash__ is object.__hash__ or isinstance(key, Tensor)
 
 
 def _decode_dict(kind: str, pairs: list[tuple[Any, Any]], factory: str | None) -> dict[Any, Any]:

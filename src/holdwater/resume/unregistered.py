@@ -24,7 +24,14 @@ from holdwater.resume.attached import global_hooks, has_state_of_its_own, on_reg
 from holdwater.resume.covered import contents, has_own_state, is_covered
 from holdwater.resume.fingerprint import Fingerprint, Leaves, inputs_of, spawned_by
 from holdwater.resume.introspection import attributes_of, is_users_file
-from holdwater.resume.live_variables import gathers, global_names, live_names, loop_index, without_added_to
+from holdwater.resume.live_variables import (
+    gathers,
+    global_names,
+    live_names,
+    loop_index,
+    texts_in,
+    without_added_to,
+)
 from holdwater.resume.state_codec import state_of
 
 RESTARTING = (
@@ -123,8 +130,21 @@ class Unregistered:
             for name, value in roots.items()
         }
         others = on_registered(self._things) | others | global_hooks() | settings()
-        others["os.environ"] = {name: os.environ.get(name) for name in self._environment}  # not those of imports
+        others["os.environ"] = {name: os.environ.get(name) for name in self._variables(frames)}
         return Fingerprint(excluded).take(self._own | others)
+
+    def _variables(self, frames: list[FrameType]) -> list[str]:
+        """Names of the environment: those that were there, and new ones that the user's code names.
+
+        Others are set by imports.
+        """
+        new = [name for name in os.environ if name not in self._environment]
+        if not new:
+            return self._environment
+        functions = [function for module, _ in _users_modules() for function in _functions_of(module)]
+        codes = {frame.f_code for frame in frames} | {function.__code__ for function in functions}
+        named = frozenset[str]().union(*map(texts_in, codes))
+        return [*self._environment, *(name for name in new if name in named)]
 
 
 _ABSENT = object()
@@ -283,11 +303,15 @@ def _is_generated(name: str) -> bool:
 
 def _read_by_functions(module: dict[str, Any]) -> set[str]:
     """The variables of a module that its functions and methods read."""
+    names = [name for function in _functions_of(module) for name in global_names(function.__code__)]
+    return set(without_added_to(names, module))
+
+
+def _functions_of(module: dict[str, Any]) -> list[types.FunctionType]:
+    """The functions and methods that a module defines."""
     own = [part for part in list(module.values()) if module_of(part) == module.get("__name__")]
     methods = [part for kind in own if isinstance(kind, type) for part in vars(kind).values()]
-    functions = [function_in(part) for part in (*own, *methods)]
-    names = [name for function in functions if function for name in global_names(function.__code__)]
-    return set(without_added_to(names, module))
+    return [function for part in (*own, *methods) if (function := function_in(part)) is not None]
 
 
 def module_of(part: object) -> str | None:
