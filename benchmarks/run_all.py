@@ -52,6 +52,8 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
             _script, ("exact_loops", "diverging", "demo_time", "vision_cache", "picture_story", "mixed_pictures")
         ),
         _script("exact_loops", "--fresh")._replace(result="exact_fresh_loops"),
+        _script("exact_loops", "--fresh", "fresh_loops_b")._replace(result="exact_fresh_loops_b"),
+        _script("endings"),
         _script("auto_find_batch_size")._replace(package="accelerate"),
         _script("unified_memory")._replace(package="mlx"),
         _script("cuda_build")._replace(package="nvidia"),  # comes with a build for CUDA: `make cuda-build`

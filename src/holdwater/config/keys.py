@@ -312,6 +312,13 @@ KEYS_BY_GROUP: dict[str, tuple[Key, ...]] = {
             "SIZE",
             commands=WITH_BUDGETS,
         ),
+        Key(
+            "wired_limit",
+            size,
+            None,
+            "how much memory MLX may wire on macOS (default: its limit is left alone; see docs/apple-silicon.md)",
+            "SIZE",
+        ),
         Key("memory_leak_threshold_mb", rate, 1e6, "growth in MB per step above which remedies act", "MB"),
         Key(
             "memory_threshold_percentage",

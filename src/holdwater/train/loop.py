@@ -12,6 +12,7 @@ from holdwater.errors import CheckpointError, DataError, HoldwaterError
 from holdwater.guard.guard import Guard
 from holdwater.oom.out_of_memory import is_out_of_memory, release
 from holdwater.oom.recovering_step import OneSampleTooLarge, RecoveringStep
+from holdwater.policy.micro_batch import after_out_of_memory
 from holdwater.store.checkpoints import CheckpointFolder
 from holdwater.train.progress import Progress, Screen
 from holdwater.train.schedule import learning_rate
@@ -235,5 +236,5 @@ def recovering_step(settings: TrainSettings, state: Trainable, *, deaths: int = 
     """
     factor = settings.batch_size_reduction_factor
     step = RecoveringStep(state.step_functions(), micro_batch=state.micro_batch, factor=factor)
-    step.micro_batch = max(int(state.micro_batch * factor**deaths), 1)
+    step.micro_batch = after_out_of_memory(state.micro_batch, deaths, factor)
     return step

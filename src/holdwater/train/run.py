@@ -322,6 +322,7 @@ def _guard_settings(config: Config, settings: TrainSettings, step: int, deaths: 
     return GuardSettings(
         max_memory=config["max_memory"],
         max_host_memory=config["max_host_memory"],
+        wired_limit=config["wired_limit"],
         leak_threshold=config["memory_leak_threshold_mb"],
         threshold=config["memory_threshold_percentage"],
         waiting_below=config["waiting_below"],
