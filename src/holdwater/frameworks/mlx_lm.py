@@ -24,7 +24,10 @@ else:
     try:
         from mlx_lm.tuner.callbacks import TrainingCallback
     except ImportError as missing:
-        raise ImportError("the callback needs mlx_lm, which is not installed; pip install mlx mlx-lm") from missing
+        raise ImportError(
+            "the callback needs mlx_lm, which is not installed; on Linux MLX's package is mlx[cpu]; "
+            "write: pip install mlx mlx-lm"
+        ) from missing
 
 import mlx.core as mx
 from mlx_lm.tuner import trainer
