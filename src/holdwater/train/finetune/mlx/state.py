@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
-import numpy as np
-import torch
 from mlx_lm.generate import generate_step
-from safetensors.torch import load_file
 
 from holdwater.errors import CheckpointError, ModelError
 from holdwater.oom.recovering_step import StepFunctions
@@ -43,7 +40,7 @@ from holdwater.train.finetune.mlx.loading import (
     read_weights,
 )
 from holdwater.train.finetune.mlx.loss import split_head
-from holdwater.train.finetune.mlx.step import MlxRandomState, MlxStep, random_key, set_random_key
+from holdwater.train.finetune.mlx.step import MlxRandomState, MlxStep
 from holdwater.train.finetune.mlx.trees import flat
 from holdwater.train.finetune.state import shown
 from holdwater.train.finetune.vision.generic_loading import learns_from_pictures
@@ -54,9 +51,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger("holdwater")
-
-MLX_KEY = "mlx"
-"""The name of MLX's random state among the others."""
 
 
 @dataclass(slots=True)
@@ -190,12 +184,11 @@ class MlxTuneState:
         Raises:
             CheckpointError: It cannot be written.
         """
-        key = torch.from_numpy(np.array(random_key()).astype(np.int64))
         files: dict[str, Callable[[Path], object]] = {
             WEIGHTS: lambda path: mx.save_safetensors(str(path), flat(self.loaded.model.trainable_parameters())),
             CONFIG: lambda path: path.write_text(self.config, encoding="utf-8"),
             OPTIMIZER: lambda path: mx.save_safetensors(str(path), self._optimizer_arrays()),
-            RANDOM: writer(random_states() | {MLX_KEY: key}),
+            RANDOM: writer(random_states()),
         }
         written = facts(self, self.identity) | {"mlx": _exactness()}
         return folder.write(self.step, files, written, best=best)
@@ -260,7 +253,6 @@ class MlxTuneState:
                 raise CheckpointError(f"{checkpoint.folder / file} holds other arrays than this run has")
             mx.eval(saved)
             put(saved)
-        set_random_key(mx.array(load_file(checkpoint.folder / RANDOM)[MLX_KEY].numpy().astype(np.uint32)))
 
 
 def _exactness() -> dict[str, str]:
