@@ -1,5 +1,6 @@
 """The guard around a loop: it observes, keeps its account, acts, and never kills what it guards."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,12 @@ def make_objects() -> list[list[int]]:
 
 class TestPressure:
     """A machine short of memory, rehearsed; each rule with its *does not act* twin."""
+
+    @pytest.fixture(autouse=True)
+    def no_accelerator(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another test may have loaded MLX, whose cache is released too."""
+        module = importlib.import_module("holdwater.actions.perform")  # the package has a function of that name
+        monkeypatch.setattr(module, "uses_accelerator", lambda: False)
 
     def test_below_the_waiting_level_it_waits_and_releases(self) -> None:
         """15 GB on a large machine: collect and trim; without an accelerator there is nothing else to release."""

@@ -91,7 +91,7 @@ class EndFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class RunEnd:
     """Why a process ended."""
 
     cause: Cause
@@ -119,7 +119,7 @@ class Ending:
         return row | {"memory": {f"{name}_bytes": size for name, size in self.memory.items()}}
 
 
-def explain_end(facts: EndFacts) -> Ending | None:
+def explain_end(facts: EndFacts) -> RunEnd | None:
     """Say why a process ended; None if it ended with success.
 
     Args:
@@ -138,7 +138,7 @@ def explain_end(facts: EndFacts) -> Ending | None:
         said.append("Nothing says that memory was short.")
     advice = _advice(cause, facts, grows=grown is not None) if short else ""
     text = " ".join(" ".join(filter(None, (*said, advice))).split())
-    return Ending(
+    return RunEnd(
         cause, by, text, advice, _component(cause, facts) if short else "",
         dict(facts.memory), facts.seconds_before,
     )  # fmt: skip

@@ -38,7 +38,7 @@ def read_uncaught(folder: Path) -> Raised | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class OutsideLook:
     """One look from outside."""
 
     at: float
@@ -71,7 +71,7 @@ class LastReading:
         self._group = Cgroup.of_this_process()
         self._kills = count_kills(self._group) or 0
         self._began = time.perf_counter()
-        self._looks: deque[Seen] = deque()
+        self._looks: deque[OutsideLook] = deque()
         self.address_space = 0
         """Bytes that it had mapped."""
         self._most_addresses = 0
@@ -86,7 +86,7 @@ class LastReading:
         grown = sum(child.grown for child in children.growers(most=len(children.pids)))
         room = shared_room()
         kinds = dict(Counter(children.kinds))
-        self._looks.append(Seen(now, memory, kinds, grown, None if room is None else room[0]))
+        self._looks.append(OutsideLook(now, memory, kinds, grown, None if room is None else room[0]))
         while len(self._looks) > LEAST and self._looks[0].at < now - RECENT:
             self._looks.popleft()
         self.address_space = int(seen.get("virtual", 0))

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from holdwater.budget import Terms
-from holdwater.detectors.ending import EndFacts, Ending, explain_end
+from holdwater.detectors.ending import EndFacts, RunEnd, explain_end
 from holdwater.detectors.parts import split_resident
 from holdwater.errors import StoreError
 from holdwater.guard.account import Account, Overhead
@@ -167,7 +167,7 @@ class ObservedRun:
             return {}
         return {} if found is None else {"end": found.as_json()}
 
-    def _ending(self) -> Ending | None:
+    def _ending(self) -> RunEnd | None:
         """As `ending`."""
         watcher = self.watcher
         grown = [one for one in watcher.verdict.findings if one.verdict in GROWING]
