@@ -56,6 +56,7 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
         _script("endings"),
         _script("auto_find_batch_size")._replace(package="accelerate"),
         _script("unified_memory")._replace(package="mlx"),
+        _script("mlx_training")._replace(package="mlx_lm"),
         _script("cuda_build")._replace(package="nvidia"),  # comes with a build for CUDA: `make cuda-build`
         _script("cuda_build")._replace(package="nvidia", result="cuda_build_oldest"),  # with the oldest PyTorch
         _script("start_up", "--against", BEFORE_THE_PACKAGES),
