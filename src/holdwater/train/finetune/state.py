@@ -33,7 +33,7 @@ from holdwater.train.finetune.data.held_out import (
     split,
 )
 from holdwater.train.finetune.data.packing import Examples, Packed, PackedBatches
-from holdwater.train.finetune.data.selective import SelectiveCounts, SelectiveLoss
+from holdwater.train.finetune.data.selective import SelectiveLoss, told_rows
 from holdwater.train.finetune.fused.frozen import WeightPlacement
 from holdwater.train.finetune.identity import mixed, name_of, own_tensors
 from holdwater.train.finetune.model.loading import (
@@ -123,14 +123,9 @@ class TuneState:
     @property
     def remarks(self) -> str:
         """What was wasted on padding so far, what was cut or left out, and how many steps asked for no memory."""
-        so_far = self.batches.state()
-        if not so_far["places"]:
-            return ""
-        padding, cut = 1 - so_far["filled"] / so_far["places"], so_far["cut"]
-        ends = f", {cut} examples were cut at {self.settings.train_seq_length} tokens" if cut else ""
-        of = "answers' tokens" if self.tuning.learn == "answers" else "tokens of examples with answers"
-        left_out = SelectiveCounts.restored(so_far).told(of)
-        return f"; {padding:.1%} of the places for tokens were empty{ends}{left_out}{self.calls}"
+        length, answers = self.settings.train_seq_length, self.tuning.learn == "answers"
+        said = told_rows(self.batches.state(), length, answers_only=answers)
+        return f"{said}{self.calls}" if said else ""
 
     @property
     def proof(self) -> dict[str, Any]:

@@ -120,3 +120,19 @@ class SelectiveCounts:
         share = self.structure_tokens / self.answer_tokens
         whole = f", {self.whole_answers} answers without JSON were learned whole" if self.whole_answers else ""
         return f"; {share:.1%} of the {what} were structure and left out{whole}"
+
+
+def told_rows(so_far: dict[str, Any], length: int, *, answers_only: bool) -> str:
+    """What was wasted on padding so far, and what was cut or left out, for people; empty before the first row.
+
+    Args:
+        so_far: The state of the batches.
+        length: Tokens of a row.
+        answers_only: Whether only answers are learned.
+    """
+    if not so_far["places"]:
+        return ""
+    padding, cut = 1 - so_far["filled"] / so_far["places"], so_far["cut"]
+    ends = f", {cut} examples were cut at {length} tokens" if cut else ""
+    of = "answers' tokens" if answers_only else "tokens of examples with answers"
+    return f"; {padding:.1%} of the places for tokens were empty{ends}{SelectiveCounts.restored(so_far).told(of)}"

@@ -28,7 +28,7 @@ from holdwater.train.finetune.data.held_out import (
     split,
 )
 from holdwater.train.finetune.data.packing import Examples
-from holdwater.train.finetune.data.selective import SelectiveCounts, SelectiveLoss
+from holdwater.train.finetune.data.selective import SelectiveLoss, told_rows
 from holdwater.train.finetune.mlx.adapters import CONFIG, WEIGHTS, adapter_config
 from holdwater.train.finetune.mlx.batches import ExampleRows, RowBatches
 from holdwater.train.finetune.mlx.loading import (
@@ -101,14 +101,8 @@ class MlxTuneState:
     @property
     def remarks(self) -> str:
         """What was wasted on padding so far, and what was cut or left out."""
-        so_far = self.batches.state()
-        if not so_far["places"]:
-            return ""
-        padding, cut = 1 - so_far["filled"] / so_far["places"], so_far["cut"]
-        ends = f", {cut} examples were cut at {self.settings.train_seq_length} tokens" if cut else ""
-        of = "answers' tokens" if self.tuning.learn == "answers" else "tokens of examples with answers"
-        left_out = SelectiveCounts.restored(so_far).told(of)
-        return f"; {padding:.1%} of the places for tokens were empty{ends}{left_out}"
+        length, answers = self.settings.train_seq_length, self.tuning.learn == "answers"
+        return told_rows(self.batches.state(), length, answers_only=answers)
 
     @property
     def proof(self) -> dict[str, Any]:
@@ -237,7 +231,7 @@ class MlxTuneState:
         return flat(self.taken.optimizer.state)
 
     def _load_trained(self, checkpoint: Checkpoint) -> None:
-        """Read adapters, optimizer and MLX's random state out of a checkpoint.
+        """Read adapters and optimizer out of a checkpoint.
 
         Raises:
             CheckpointError: It holds other arrays than this run has.
