@@ -64,7 +64,7 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
             _script(name)._replace(cuda=True)
             for name in (
                 *("gpu_explanations", "tuning_speed", "tuning_static", "tuning_memory", "tuning_rebirth"),
-                *("tuning_survival", "vision_speed", "vision_static", "vision_memory"),
+                *("tuning_survival", "vision_speed", "vision_static", "vision_memory", "plan_inverse"),
             )
         ),
         _script("picture_story", "--device", "cuda")._replace(result="picture_story_cuda", cuda=True),

@@ -57,13 +57,14 @@ def test_a_device_that_is_not_there_is_the_reason(
         "vision_speed",
         "vision_static",
         "vision_memory",
+        "plan_inverse",
         "picture_story_cuda",
     }
 
     left_out = [one for one in run_all.measurements(tmp_path) if run_all.why_not(one) == "needs a CUDA device"]
 
     assert {one.result for one in left_out} == (set() if there else {*on_device, "zoo_matrix"})
-    assert len(left_out) == (0 if there else 11)
+    assert len(left_out) == (0 if there else 12)
 
 
 def test_a_package_that_is_not_there_is_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
