@@ -78,8 +78,13 @@ class TileTower:
     unit = "tiles"
     step = 1
 
-    def __init__(self, model: Any) -> None:  # noqa: ANN401 - of Transformers
-        """Take a model that is on its device."""
+    def __init__(self, model: Any, device: torch.device | str) -> None:  # noqa: ANN401 - of Transformers
+        """Take a model.
+
+        Args:
+            model: On its device, or moved there afterwards.
+            device: Where the tower runs.
+        """
         config = model.config.vision_config
         self._tower, self._connector = model.model.vision_model, model.model.connector
         self._weight = self._tower.embeddings.patch_embedding.weight
@@ -87,7 +92,7 @@ class TileTower:
         self.patches = int(config.image_size // config.patch_size) ** 2
         self.most = UNBOUNDED
         self._count = self.patches // int(model.config.scale_factor) ** 2
-        self._positions = self._position_ids()
+        self._positions = self._position_ids().to(device)
 
     @torch.no_grad()
     def _position_ids(self) -> Tensor:

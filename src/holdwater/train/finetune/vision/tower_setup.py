@@ -103,7 +103,7 @@ def static_tower_of(model: Any, device: torch.device | str) -> StaticTower | Non
     if kind == "gemma3":
         return SquareTower(model)
     if kind in ("idefics3", "smolvlm"):
-        return TileTower(model)
+        return TileTower(model, device)
     return PatchTower(model, device) if PatchTower.is_known() else None
 
 
