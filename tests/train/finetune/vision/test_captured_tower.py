@@ -37,6 +37,17 @@ def known_of(folder: Path, family: str) -> Known:
     return known, CapturedTower(tower, budgets, device="cpu", dtype=torch.float32)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_tower_keeps_lies_on_its_device(family: str, tmp_path: Path) -> None:
+    """It is made before the model is moved there."""
+    known = load_vision_model(str(make_vision_model(tmp_path / family, family)), device="cpu", dtype=torch.float32)
+
+    tower = static_tower_of(known.loaded.model, "meta")
+
+    assert tower is not None
+    assert [one for one in tower.tensors() if not one.is_meta] == []
+
+
 def captured_for(model: Any, sampled: Sequence[Sampled]) -> CapturedTower | None:
     """The tower of a model, for some examples."""
     tower = static_tower_of(model, "cpu")
