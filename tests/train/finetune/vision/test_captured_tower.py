@@ -37,7 +37,7 @@ def known_of(folder: Path, family: str) -> Known:
     return known, CapturedTower(tower, budgets, device="cpu", dtype=torch.float32)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [one for one in FAMILIES if one != "qwen2_5_vl"])  # pads weights on the device
 def test_what_a_tower_keeps_lies_on_its_device(family: str, tmp_path: Path) -> None:
     """It is made before the model is moved there."""
     known = load_vision_model(str(make_vision_model(tmp_path / family, family)), device="cpu", dtype=torch.float32)
