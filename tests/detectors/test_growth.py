@@ -64,6 +64,22 @@ class TestReportsLeaks:
 
         assert judge_growth(steps, memory).kind == "warming"
 
+    @pytest.mark.parametrize(("jumps", "kind"), [((9300,), "flat"), ((8000, 8700, 9400), "warming")])
+    def test_tells_a_late_jump_from_late_growth(self, jumps: tuple[int, ...], kind: str) -> None:
+        """In a run that has ended, 6 MB that came at once and stayed are no rise; those that came bit by bit are."""
+        steps, memory = run_of(10_000)
+        for at in jumps:
+            memory += 6 * MB / len(jumps) * (steps > at)
+
+        assert judge_growth(steps, memory, final=True).kind == kind
+
+    def test_waits_for_what_follows_a_late_jump(self) -> None:
+        """While the run goes on, more may come."""
+        steps, memory = run_of(10_000)
+        memory += 6 * MB * (steps > 9300)
+
+        assert judge_growth(steps, memory).kind == "warming"
+
     def test_reports_growth_under_large_spikes(self) -> None:
         """What a step needs for a moment stands above the floor."""
         steps, memory = run_of()

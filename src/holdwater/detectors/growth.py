@@ -193,7 +193,7 @@ def judge_growth(
             end = rise.line.end + rise.line.value * float(steps[-1] - rise.x[-1])
             noise = _noise(steps, values, rise)
             return Growth("leak", _rate(rise.line), onset, end, risen, score, suspicious, unsteady, lasted, noise)
-    kind = _harmless_kind(rises, floors, risen, config)
+    kind = _harmless_kind(rises, floors, risen, config, final=final)
     return Growth(kind, _rate(whole.line), None, whole.line.end, risen, score, suspicious)
 
 
@@ -321,7 +321,9 @@ def _onset(steps: Floats, values: Floats, rise: Rise) -> Step:
     return Step(int(steps[first]))
 
 
-def _harmless_kind(rises: list[Rise], floors: Floats, risen: float, config: GrowthConfig) -> GrowthKind:
+def _harmless_kind(
+    rises: list[Rise], floors: Floats, risen: float, config: GrowthConfig, *, final: bool
+) -> GrowthKind:
     """Classify a series that is no leak: warming, cyclic, bounded or flat."""
     whole, latest = rises[0], rises[-1]
     base = median(whole.y)
@@ -329,12 +331,19 @@ def _harmless_kind(rises: list[Rise], floors: Floats, risen: float, config: Grow
     if _comes_and_goes(floors, grain):
         return "cyclic"
     moved = max(risen, whole.growth, float(whole.y[-1] - whole.y[0]))
+    little = moved <= max(16 * config.least_growth, 0.05 * base)
     if moved > max(config.least_growth, 4 * whole.line.noise) and _settled_share(whole, grain, moved) < SETTLED:
         newest = median(whole.y[-2:]) - base
         rising = latest.line.score > 3 and latest.growth > max(grain / 4, 0.02 * moved)
-        if rising or newest > max(grain, 0.3 * moved):
+        once = final and little and _is_one_jump(whole, newest)
+        if rising or (newest > max(grain, 0.3 * moved) and not once):
             return "warming"
-    return "bounded" if moved > max(16 * config.least_growth, 0.05 * base) else "flat"
+    return "flat" if little else "bounded"
+
+
+def _is_one_jump(rise: Rise, grown: float) -> bool:
+    """Whether most of so many bytes came at once: a block that a jump divides lies between its levels."""
+    return float((rise.y[2:] - rise.y[:-2]).max()) >= 0.8 * grown
 
 
 def _settled_share(rise: Rise, grain: float, moved: float) -> float:
