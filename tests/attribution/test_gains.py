@@ -29,6 +29,18 @@ class State:
         self.rows = bytearray(10_000)
 
 
+class Injector:
+    """Adds noise to what a layer returns."""
+
+    def __init__(self, layer: Any) -> None:
+        self.noise = bytearray(10_000)
+        layer.register_forward_hook(self.add)
+
+    def add(self, layer: Any, given: Any, returned: Any) -> Any:
+        """A hook."""
+        return returned
+
+
 KEPT: dict[str, Any] = {}
 
 
@@ -243,6 +255,19 @@ class TestReports:
         assert gain.kind == "instances"
         assert gain.count >= 30
         assert gain.weight.total == pytest.approx(gain.count * 10_000, rel=0.1)
+
+    def test_objects_whose_newest_is_still_in_use(self, namespace: dict[str, Any]) -> None:
+        """By what keeps the others, not by the variable of the newest."""
+        namespace["head"] = torch.nn.Linear(2, 2)
+
+        def add(_: int) -> None:
+            namespace["in use"] = [Injector(namespace["head"]) for _ in range(4)]
+
+        found = grow(add)
+
+        (gain,) = (one for one in found if one.type == "Injector")
+        assert gain.naming is not None
+        assert gain.naming.name == "_forward_hooks"
 
     def test_elements_that_lead_to_very_many_objects(self, namespace: dict[str, Any]) -> None:
         """Some are weighed whole, and stand for the others."""

@@ -378,7 +378,8 @@ def _instances(seen: Seen, counts: tuple[dict[int, int], Counter[type]], explain
         del alike
         if fresh:
             stand_for = (more, more / len(fresh))
-            yield _weighed("instances", fresh[0], stand_for, fresh, seen, skip=others), fresh[-1], None
+            # the oldest tells who keeps them: variables may still hold the newest
+            yield _weighed("instances", fresh[0], stand_for, fresh, seen, skip=others), fresh[0], None
 
 
 _HERE = __file__.rpartition("attribution")[0]

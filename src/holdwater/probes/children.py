@@ -124,7 +124,7 @@ class ChildProcesses:
         """The kind of a child, by its command line and name."""
         try:
             words, name = process.cmdline(), _thread_name(process.pid)
-            command = " ".join(words)
+            command = " ".join(" ".join(words).split())  # a program after -c has lines
             if name.startswith("pt_data_worker"):
                 return LOADER
             kind = next((kind for word, kind in _KINDS if word in command), None)
