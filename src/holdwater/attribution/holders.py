@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from holdwater.attribution.library_calls import calls_that_store
 from holdwater.attribution.site import Growing, KnownBy, Site
 from holdwater.attribution.source import Statement, parse
 
@@ -211,7 +212,10 @@ def _by_the_source(
     made = [name for name in gain["elements"] if not known and not hasattr(builtins, name)]
     for file in ordered:  # a library keeps it, under a name that the user's files never write
         source = parse(file)
-        found = [] if source is None else source.calls_like(naming["name"]) or source.calls_of(made)
+        if source is None:
+            continue
+        found = [] if naming["file"] is None else calls_that_store(source, naming["file"], naming["name"])
+        found = found or source.calls_like(naming["name"]) or source.calls_of(made)
         if found:
             yield file, found
 

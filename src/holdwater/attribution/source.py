@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 STORING = frozenset((
@@ -118,6 +118,15 @@ class SourceFile:
             for statement, inside in self._statements
             if not wanted.isdisjoint(_called(statement))
         ]
+
+    @cached_property
+    def callers(self) -> dict[str, set[str]]:
+        """The functions that call something, by the name that they call it by."""
+        found: dict[str, set[str]] = {}
+        for statement, inside in self._statements:
+            for name in _called(statement):
+                found.setdefault(name, set()).add(inside[-1] if inside else "<module>")
+        return found
 
     def makes(self, store: Statement, name: str) -> Statement:
         """The statement that creates what another one stores: itself, or the one that sets its variable.
