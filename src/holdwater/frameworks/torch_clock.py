@@ -1,8 +1,9 @@
 """Count the steps, epochs, evaluations and checkpoints of a PyTorch script without changing its code.
 
-The clock is the first optimizer that steps, by torch's global post-step hook. Later optimizers are not counted;
-one that steps twenty times alone takes over (the first is done, or was replaced). Several steps after one backward
-pass count once. A step that a loss scaler skips, and one that a CUDA graph replays, still counts.
+The clock is the first optimizer that steps, by torch's global post-step hook. Later optimizers are not counted; one
+that steps twenty times alone takes over (the first is done, or was replaced), and these steps are counted then. Once
+that has happened, five are enough: each client of federated learning has an optimizer of its own. Several steps after
+one backward pass count once. A step that a loss scaler skips, and one that a CUDA graph replays, still counts.
 """
 
 import functools
@@ -25,8 +26,8 @@ from holdwater.signal_errors import not_the_scripts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TAKES_OVER = 20
-"""Steps that another optimizer makes alone before it becomes the clock."""
+TAKES_OVER, TAKES_OVER_AGAIN = 20, 5
+"""Steps that others make alone before one becomes the clock: the first time, and later."""
 
 
 class TorchClock:
@@ -36,7 +37,9 @@ class TorchClock:
         self._session = session
         self._first: weakref.ref[Any] | None = None
         self._alone = 0
-        self._backward = -1
+        """Steps of others since the clock's last one: not counted yet."""
+        self._needed = TAKES_OVER
+        self._backward = self._backward_of_others = -1
         self._cuda: Any = None
         self._graph_task: Callable[[], int] | None = None
         self._captured = 0
@@ -118,20 +121,28 @@ class TorchClock:
         self._calls += 1
         first = None if self._first is None else self._first()
         if first is not None and first is not optimizer:
-            self._alone += 1
-            if self._alone < TAKES_OVER:
+            task = self._task()
+            self._alone += task == -1 or task != self._backward_of_others
+            self._backward_of_others = task
+            if self._alone < self._needed:
                 return
+            self._session.steps += self._alone - 1
+            self._needed = TAKES_OVER_AGAIN
         if first is not optimizer:
             self._first = weakref.ref(optimizer)
         self._alone = 0
         if self._is_capturing():
             self._captured += 1
             return
-        task = -1 if self._graph_task is None else self._graph_task()
+        task = self._task()
         if task != -1 and task == self._backward:
             return
         self._backward = task
         self._count()
+
+    def _task(self) -> int:
+        """The backward pass that is under way; -1 for none."""
+        return -1 if self._graph_task is None else self._graph_task()
 
     def _count(self) -> None:
         """Count a step of the session."""
