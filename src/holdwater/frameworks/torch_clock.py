@@ -1,9 +1,10 @@
 """Count the steps, epochs, evaluations and checkpoints of a PyTorch script without changing its code.
 
-The clock is the first optimizer that steps, by torch's global post-step hook. Later optimizers are not counted; one
-that steps twenty times alone takes over (the first is done, or was replaced), and these steps are counted then. Once
-that has happened, five are enough: each client of federated learning has an optimizer of its own. Several steps after
-one backward pass count once. A step that a loss scaler skips, and one that a CUDA graph replays, still counts.
+The clock is the first optimizer that steps, by torch's global post-step hook. Later optimizers are not counted;
+one that steps twenty times alone takes over (the first is done, or was replaced), and these steps are counted
+then. Once that has happened, five are enough: each client of federated learning has an optimizer of its own.
+Several steps after one backward pass count once. A step that a loss scaler skips, and one that a CUDA graph
+replays, still counts.
 """
 
 import functools
