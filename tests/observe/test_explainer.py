@@ -113,6 +113,25 @@ class TestWorkers:
 
         assert shares == [1.0, 0.5]
 
+    @pytest.mark.parametrize(("apart", "explained"), [(True, 1.0), (False, 0.0)])
+    def test_children_that_become_more(self, apart: bool, explained: float, tmp_path: Path) -> None:
+        """Named where the program starts them; the processes of a pool, started together, are no such growth."""
+        file = tmp_path / "train.py"
+        file.write_text("import subprocess\nserver = subprocess.Popen(command)\n", encoding="utf-8")
+        children = [
+            Child(pid, "the subprocess `server`", 8_000_000, 8_000_000, reading=pid if apart else 3)
+            for pid in range(1, 9)
+        ]
+        explainer = Explainer(tmp_path, list, lambda: children)
+        explainer._use(seen(str(file), size=0), None)
+
+        made = explainer.explain(leak("host.children"))
+
+        assert made is not None
+        assert made.explained == explained
+        assert [site.line for site in made.sites] == [2] * apart
+        assert any("8 processes that were started during the run" in link for link in made.chain) == apart
+
     def test_a_process_that_explains_nothing_is_named_all_the_same(self, tmp_path: Path) -> None:
         """By the name that it has told: the training process was not asked."""
         explainer = Explainer(tmp_path, lambda: [Child(7, FORK, 0, 10_000_000)])

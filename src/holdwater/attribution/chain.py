@@ -24,7 +24,7 @@ def chain_of(holders: Sequence[Holder], sites: Sequence[Site], growing: Growing,
     """
     made = next((site for site in sites if site.role == "allocated"), None)
     held = next((site for site in sites if site.role == "held"), None)
-    lines = [] if made is None else [_made(made)]
+    lines = [] if made is None else [made_in_words(made)]
     if held is None or not holders:
         return lines
     naming = holders[0].gain["naming"]
@@ -88,8 +88,12 @@ def is_recompiled_lately(row: Mapping[str, Any]) -> bool:
     return int(row.get("lately", 0)) >= OFTEN
 
 
-def _made(site: Site) -> str:
-    """Where something is allocated."""
+def made_in_words(site: Site) -> str:
+    """Describe where something is allocated.
+
+    Args:
+        site: Of an allocation.
+    """
     if site.known_by == "seen":
         return f"allocated at {_place(site)}: {site.text}"
     return f"the source makes it at {_place(site)}: {site.text} ({_doubt(site)})"

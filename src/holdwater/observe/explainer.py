@@ -15,8 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from holdwater.attribution.chain import made_in_words
 from holdwater.attribution.explanation import explain
 from holdwater.attribution.site import LEAST_EXPLAINED, Explanation, Growing
+from holdwater.attribution.started import starting_site
 from holdwater.detectors.evidence import WorkerGain
 from holdwater.detectors.verdict import Finding, Verdict
 from holdwater.probes.children import FORK, Child
@@ -29,6 +31,8 @@ MOST_KEPT = 3
 LONGEST_READING = 60.0
 """Seconds after which reading a recording is given up."""
 
+MANY = 4
+"""Moments at which children were started that still live: fewer are those that a program needs."""
 Seen = tuple[dict[str, Any], dict[str, Any] | None]
 """What was seen in a window, and what was recorded there; None if nothing was."""
 
@@ -36,12 +40,18 @@ Seen = tuple[dict[str, Any], dict[str, Any] | None]
 class Explainer:
     """The results of the newest window, and the explanations made from them."""
 
-    def __init__(self, folder: Path, growers: Callable[[], list[Child]] = list) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        growers: Callable[[], list[Child]] = list,
+        late: Callable[[], list[Child]] = list,
+    ) -> None:
         """Start empty.
 
         Args:
             folder: Where the process leaves its recordings.
             growers: Returns the children of the process that have grown most.
+            late: Returns its children that were started later than the first ones and still live.
         """
         self.seen: dict[str, Any] | None = None
         """What the process saw in its last window."""
@@ -49,7 +59,7 @@ class Explainer:
         """Its allocations; None if they were not recorded, or are still being read."""
         self.workers: list[dict[str, Any]] = []
         """What loader workers found in themselves, the newest first."""
-        self._folder, self._growers = folder, growers
+        self._folder, self._growers, self._late = folder, growers, late
         self._reading: subprocess.Popen[str] | None = None
         self._reads: dict[str, Any] | None = None
         self._made: dict[tuple[str, str, float], Explanation] = {}
@@ -147,8 +157,12 @@ class Explainer:
         return [] if self.seen is None else [(self.seen, self.recorded), *self._earlier]
 
     def _by_children(self, finding: Finding, made: Explanation | None) -> Explanation | None:
-        """Name the children that grow, if children grow; None if none is known."""
-        grown = self._growers() if finding.component == "host.children" else []
+        """Name the children that grow or become more, if children grow; None if none is known."""
+        of_children = finding.component == "host.children"
+        grown, late = (self._growers(), self._late()) if of_children else ([], [])
+        moments = len({one.reading for one in late})  # the processes of a pool are started together
+        if moments >= MANY and sum(one.now for one in late) > 2 * sum(one.grown for one in grown):
+            return self._by_number(finding, made, late)
         if not grown:
             return None
         reports = [*reversed(self.workers), self.seen or {}]
@@ -157,6 +171,19 @@ class Explainer:
         made = made or Explanation(int(finding.detected_step), (), 0.0, answer="not explained yet")
         first, last = (made.chain, chain) if self.workers else (chain, made.chain)
         return replace(made, chain=(*first, *last))
+
+    def _by_number(self, finding: Finding, made: Explanation | None, late: list[Child]) -> Explanation:
+        """Children become more: where the program starts them, and what they take."""
+        made = made or Explanation(int(finding.detected_step), (), 0.0, answer="not explained yet")
+        size = sum(one.now for one in late)
+        said = f"{len(late)} processes that were started during the run still live and take {format_size(size)}"
+        chain = (f"{said}; the newest is {late[-1].kind}",)
+        rate = 0.0 if finding.rate is None else finding.rate.bytes_per_step
+        site = None if self.seen is None else starting_site(self.seen, rate)
+        if site is None or made.sites:
+            return replace(made, chain=(*made.chain, *chain))
+        site = replace(site, share=1.0)
+        return replace(made, sites=(site,), explained=1.0, chain=(made_in_words(site), *chain), answer="explained")
 
     def _growing(self, finding: Finding, seen: dict[str, Any], *, inside: bool) -> Growing:
         """The growth to explain; what a child counted in itself is compared with its growth, as objects."""

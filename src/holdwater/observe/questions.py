@@ -74,7 +74,11 @@ class Questions:
         """The experiments, as actions of the JSON verdict."""
         self.errors: list[str] = []
         """What the process could not answer."""
-        self.explainer = Explainer(folder, lambda: outside.children.growers())  # noqa: PLW0108 - evaluated at the call
+        self.explainer = Explainer(
+            folder,
+            lambda: outside.children.growers(),  # noqa: PLW0108 - evaluated at the call
+            lambda: outside.children.late(),  # noqa: PLW0108 - the same
+        )
         self.asked = 0
         self._channel, self._folder, self._outside = channel, folder, outside
         self._answered = self._asked_at = self._experiment_at = self._window_at = self._windows = 0

@@ -39,6 +39,8 @@ class Child:
     write counts once before and once after. None if that cannot be read."""
     least: int | None = None
     """The least private memory so far."""
+    reading: int = 0
+    """The number of the reading that saw it first; 0 for those of the first reading that saw children."""
 
     @property
     def grown(self) -> int:
@@ -68,6 +70,8 @@ class ChildProcesses:
         self._seen: dict[int, Child] = {}
         self._listed: list[psutil.Process] | None = None
         """As they were last listed."""
+        self._readings = 0
+        """Since there are children."""
 
     def read(self) -> dict[str, int]:
         """Their number and memory, by the field names of `Look`; empty if they cannot be listed."""
@@ -80,10 +84,11 @@ class ChildProcesses:
             alive: dict[int, Child] = {}
             for process in found:
                 size = proportional_size(process)
-                child = self._seen.get(process.pid) or Child(process.pid, self._kind_of(process), size, size)
+                child = self._seen.get(process.pid) or self._new(process, size)
                 child.now = size
                 alive[process.pid] = child
             self._seen = alive
+            self._readings += bool(alive or self._readings)
             total = sum(child.now for child in alive.values())
             return {"child_count": len(found), "children": total} | self.read_own()
         return {}
@@ -119,6 +124,14 @@ class ChildProcesses:
         """
         grown = [child for child in self._seen.values() if child.grown > 0]
         return sorted(grown, key=lambda child: -child.grown)[:most]
+
+    def late(self) -> list[Child]:
+        """Those that were started later than the first ones and still live; loader workers come and go."""
+        return [child for child in self._seen.values() if child.reading and child.kind != LOADER]
+
+    def _new(self, process: psutil.Process, size: int) -> Child:
+        """One that was not seen before."""
+        return Child(process.pid, self._kind_of(process), size, size, reading=self._readings)
 
     def _kind_of(self, process: psutil.Process) -> str:
         """The kind of a child, by its command line and name."""
