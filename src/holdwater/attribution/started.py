@@ -28,9 +28,9 @@ def starting_site(seen: Mapping[str, Any], size: float) -> Site | None:
         source = parse(file)
         lines = seen.get("ran", {}).get(file, ())
         for one in [] if source is None else source.calls_of(STARTING):
-            ran = any(one.line <= line <= one.last for line in lines)
+            seen_to_run = any(one.line <= line <= one.last for line in lines)
             found.append(
-                Site("allocated", file, one.line, one.function, None, None, size, one.text, "source", ran)
+                Site("allocated", file, one.line, one.function, None, None, size, one.text, "source", seen_to_run)
             )
-    ran = [site for site in found if site.ran]
-    return (ran or found)[0] if len(ran or found) == 1 else None
+    likely = [site for site in found if site.ran] or found
+    return likely[0] if len(likely) == 1 else None
