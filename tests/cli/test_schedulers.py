@@ -67,7 +67,9 @@ def test_slurm_s_job_is_stopped_requeued_and_finished(tmp_path: Path) -> None:
             time.sleep(0.02)
         job.send_signal(signal.SIGTERM)
         first = job.wait(60)
-        second = subprocess.run(["/bin/bash", "job.sh"], cwd=tmp_path, env=known, stdout=out, check=False, timeout=60)
+        second = subprocess.run(
+            ["/bin/bash", "job.sh"], cwd=tmp_path, env=known, stdout=out, check=False, timeout=60
+        )
 
     assert (first, second.returncode) == (75, 0)
     assert (tmp_path / "requeued").read_text() == "requeue 7\n"

@@ -158,16 +158,25 @@ class TestTrain:
         assert tensors(tmp_path / "run") == straight
         assert not processes_of(tmp_path)
 
-    def test_gives_up_on_one_that_always_dies_at_the_same_step(self, holdwater: Run, tmp_path: Path) -> None:
+    def test_gives_up_on_one_that_always_dies_at_the_same_step(
+        self, holdwater: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """After four processes that got no further; with the process's own end."""
         (tmp_path / "always.py").write_text(
             "import os\ndef act(guard):\n    if guard.step_number == 60: os.kill(os.getpid(), 9)\n"
         )
 
+        (tmp_path / "message").touch()
+        monkeypatch.setenv("HOLDWATER_TERMINATION_LOG", "message")
+
         done = holdwater(*TINY, "--out", "run", "--callback", "always:act")
 
         assert done.returncode == -signal.SIGKILL
         assert "4 times in a row without getting further: it is not started again" in done.stderr
+        why = done.stderr.splitlines()[-1]
+        assert why.startswith("holdwater: ended by a signal after step 60: ")
+        assert "Nothing says that memory was short." in why
+        assert (tmp_path / "message").read_text() == f"{why}\n"
 
     def test_one_that_always_hangs_at_the_same_step_is_given_up(self, holdwater: Run, tmp_path: Path) -> None:
         """Each hang is noticed, also by a process that went on from a step before; it can be resumed (75)."""

@@ -106,6 +106,15 @@ def test_children_that_have_grown_are_what_grew() -> None:
     assert "Nothing grew" not in found.text
 
 
+def test_says_nothing_of_growth_that_was_not_looked_for() -> None:
+    """A run that died before its first judgement; and how it goes on is its own command."""
+    found = explain_end(replace(FACTS, status=-9, kills=1, judged=False, going_on="holdwater train --resume"))
+
+    assert found is not None
+    assert "Nothing grew" not in found.text
+    assert "To go on meanwhile: holdwater train --resume --max-memory 12.8GB." in found.text
+
+
 def test_one_paragraph_says_all() -> None:
     """What, by whose word, how much of how much, and what to do, each with its number."""
     found = explain_end(replace(FACTS, status=-9, kills=1, kills_of="the control group"))

@@ -6,9 +6,10 @@ Source: Kubernetes documentation, "Determine the Reason for Pod Failure" (`termi
 import os
 from pathlib import Path
 
+from holdwater.config.sources import TERMINATION_LOG
+
 MESSAGE = Path("/dev/termination-log")
-VARIABLE = "HOLDWATER_TERMINATION_LOG"
-"""Names another file, for pods whose `terminationMessagePath` is not the usual one."""
+"""A variable names another file, for pods whose `terminationMessagePath` is not the usual one."""
 LONGEST = 4096
 """Bytes that Kubernetes reads."""
 
@@ -19,6 +20,6 @@ def leave_message(text: str) -> None:
     Args:
         text: One paragraph.
     """
-    place = Path(os.environ.get(VARIABLE) or MESSAGE)
+    place = Path(os.environ.get(TERMINATION_LOG) or MESSAGE)
     if place.is_file() and place.stat().st_size == 0:
         place.write_bytes(text.encode()[:LONGEST])

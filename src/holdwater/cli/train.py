@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdwater.cli.checks import check_writable, needs_torch, write_verdict
+from holdwater.cli.checks import attempt, check_writable, needs_torch, write_verdict
 from holdwater.cli.fail_on import failure
+from holdwater.cli.termination import leave_message
 from holdwater.config import Config, Profile, choose_profile, gather, load_profile
 from holdwater.config.flags import add_flags
 from holdwater.config.keys import FOLDER, KEYS, MODEL, PROCESSES, STEPS, VERDICT
@@ -75,7 +76,12 @@ def run(options: argparse.Namespace) -> int:
     from holdwater.train.run_folder import find_run_folder  # noqa: PLC0415
     from holdwater.train.supervised import keep_training  # noqa: PLC0415 - brings numpy, which starts threads
 
-    return keep_training(sys.argv, find_run_folder(config["out"], options.resume), config)
+    def leave_word(text: str) -> None:
+        """Where the machine that started the run looks."""
+        attempt("the termination message", lambda: leave_message(f"holdwater: {text}\n"))
+
+    folder = find_run_folder(config["out"], options.resume)
+    return keep_training(sys.argv, folder, config, leave_word=leave_word)
 
 
 def _train(options: argparse.Namespace, restart: RestartContext | None) -> int:

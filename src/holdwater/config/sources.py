@@ -14,6 +14,8 @@ from holdwater.config.readers import percentage, rate, size
 from holdwater.errors import ConfigError, SeveralConfigErrors
 
 PREFIX = "HOLDWATER_"
+TERMINATION_LOG = "HOLDWATER_TERMINATION_LOG"
+"""A variable that is no key: the file that says why a run ended, where Kubernetes looks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,9 @@ class _Source:
 def _read_environment(environment: Mapping[str, str]) -> dict[str, object]:
     """The variables that are meant for holdwater."""
     return {
-        name.removeprefix(PREFIX).lower(): value for name, value in environment.items() if name.startswith(PREFIX)
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and name != TERMINATION_LOG
     }
 
 

@@ -88,6 +88,10 @@ class EndFacts:
     """What resident memory was made of at the last count, in bytes, by component."""
     findings: tuple[tuple[str, str], ...] = ()
     """What grew: component and words, the gravest first."""
+    judged: bool = True
+    """Whether growth was looked for before the end."""
+    going_on: str = "holdwater run --supervise"
+    """The command that goes on within a budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,16 +274,17 @@ def _advice(cause: Cause, facts: EndFacts, *, grows: bool) -> str:
             f"Give it more /dev/shm{now} (docker run --shm-size; in Kubernetes an emptyDir of medium Memory), or "
             "use fewer loader workers, a smaller prefetch_factor or smaller batches."
         )
-    if grows:
-        first = "Cure the growth first."
-    elif cause == "device memory":
-        first = "Nothing grew: a step needs more than there is. Use smaller micro-batches or shorter rows."
-    else:
-        first = "Nothing grew: a step needs more than there is. Use smaller batches, or fewer loader workers."
+    first = "Cure the growth first."
+    if not grows:
+        smaller = (
+            "micro-batches or shorter rows" if cause == "device memory" else "batches, or fewer loader workers"
+        )
+        said = "Nothing grew: a step needs more than there is. " if facts.judged else ""
+        first = f"{said}Use smaller {smaller}."
     limits = [size for name, size in facts.limits.items() if name in _OF_HOST]
     if cause == "host memory" and limits:
         budget = format_size(Bytes(int(SPARE * min(limits)))).replace(" ", "")
-        return f"{first} To go on meanwhile: holdwater run --supervise --max-memory {budget}."
+        return f"{first} To go on meanwhile: {facts.going_on} --max-memory {budget}."
     return first
 
 

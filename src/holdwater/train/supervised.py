@@ -1,27 +1,31 @@
 """Our own training under a supervisor: what it adds to the restart loop, and its weight server."""
 
+import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdwater.config import Config
 from holdwater.config.replacement import replacement_config
-from holdwater.policy.restarts import RestartConfig
+from holdwater.policy.restarts import Answer, RestartConfig
 from holdwater.process.channel import Channel
 from holdwater.process.channel_folder import channel_folder
 from holdwater.process.restart_context import RestartContext
-from holdwater.process.spawn import die_as
+from holdwater.process.spawn import ForkedProcess, die_as
 from holdwater.store.in_memory_checkpoint import InMemoryFolder
-from holdwater.supervise.restart_loop import RunHooks, keep_going, recycled_end
+from holdwater.supervise.restart_loop import EXPECTED, RunHooks, keep_going, recycled_end
 from holdwater.supervise.supervisor import Launch, Supervisor, TrainerProcess
+from holdwater.train.death import WatchedProcess
 from holdwater.train.finetune import PRELOADED_MODEL
 from holdwater.train.finetune.vision.kinds import KINDS, kind_in_folder
 from holdwater.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import subprocess
+
+log = logging.getLogger("holdwater")
 
 MODULES = ("holdwater.cli.main", "holdwater.cli.train", "holdwater.train.run", "rich.live", "rich.progress_bar")
 """What a training process imports."""
@@ -38,13 +42,16 @@ TUNING_BY_MLX = (
 """The same for MLX, which is not imported here: Metal does not survive a fork."""
 
 
-def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int:
+def keep_training(
+    argv: Sequence[str], folder: RunFolder, config: Config, *, leave_word: Callable[[str], None]
+) -> int:
     """Train under a supervisor.
 
     Args:
         argv: The command, as the user typed it.
         folder: Where the run lies.
         config: The gathered configuration.
+        leave_word: Called with the reason, if the run ends since its process was killed.
 
     Returns:
         The exit code of the last process.
@@ -77,7 +84,7 @@ def keep_training(argv: Sequence[str], folder: RunFolder, config: Config) -> int
                 weight_server.communicate()  # closes its input, which ends it
             shutil.rmtree(in_memory.path / "weights", ignore_errors=True)
     in_memory.remove()
-    return die_as(code)
+    return die_as(code, lambda: leave_word(kept.killed) if kept.killed else None)
 
 
 def _tunes_by_torch(config: Config) -> bool:
@@ -104,7 +111,33 @@ class _TrainingHooks(RunHooks):
         """How the newest process ended, if it was replaced."""
         self.weight_server = ""
         """The socket of the weight server, if there is one."""
+        self.killed = ""
+        """Why the newest process that has ended was killed; empty if it was not."""
+        self._watched: WatchedProcess | None = None
         self._in_memory, self._out = in_memory, out
+
+    def begin(self, process: ForkedProcess) -> None:
+        """Begin to read its memory."""
+        self._watched = WatchedProcess(process, self._out)
+
+    def look(self) -> None:
+        """Read its memory."""
+        if self._watched is not None:
+            self._watched.look()
+
+    def amend(self, answer: Answer) -> Answer:
+        """Find out why the process was killed, if it was, while its channel and the limits are its own."""
+        expected = answer.cause in EXPECTED or answer.cause == "recycled"
+        watched, self._watched = self._watched, None
+        self.killed = ""
+        if watched is not None and not expected:
+            self.killed = watched.why_killed(self.channel.get("steps"))
+        return answer
+
+    def finish(self) -> None:
+        """Say why the process was killed."""
+        if self.killed:
+            log.error("%s", self.killed)
 
     def environment(self, trainer: TrainerProcess) -> Mapping[str, str]:
         """The environment of a training process."""
