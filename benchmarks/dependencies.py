@@ -1,0 +1,137 @@
+"""Every dependency at its lowest supported and at its newest version: do the tests that use it pass?
+
+Each version gets an environment on top of this one, in which it takes precedence. What a package of that version
+needs comes with it. PyTorch's oldest has `make cuda-build CUDA_TORCH='torch==2.9.*'`.
+
+    python benchmarks/dependencies.py                     all, an hour on two cores
+    python benchmarks/dependencies.py --only mlx rich     some; the recorded others stay
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from recording import RESULTS, Bar, record
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS: dict[str, tuple[str, ...]] = {
+    "numpy": ("tests/detectors", "tests/timeline", "tests/store"),
+    "psutil": ("tests/probes",),
+    "pyyaml": ("tests/config",),
+    "rich": ("tests/report", "tests/cli/test_screen.py"),
+    "safetensors": ("tests/store", "tests/train/test_skipped_steps.py"),
+    "nvidia-ml-py": ("tests/probes",),
+    "memray": ("tests/attribution", "tests/cli/test_explain.py"),
+    "transformers": ("tests/frameworks/transformers", "tests/train/finetune/model", "tests/train/finetune/vision"),
+    "pillow": ("tests/train/finetune/vision", "tests/frameworks/transformers"),
+    "datasets": ("tests/train/finetune/data",),
+    "mlx": (
+        *(f"tests/frameworks/test_mlx_{name}.py" for name in ("clock", "steps", "lm")),
+        *(f"tests/train/finetune/test_mlx{name}.py" for name in ("", "_checkpoints")),
+    ),
+}  # fmt: skip
+"""What uses each. The packages are those of `pyproject.toml`, whose lowest version stands there."""
+TOGETHER = {"mlx": ("mlx-cpu",)}
+"""Packages that have the same versions."""
+LEFT_OUT = frozenset(("torch", "holdwater", "python-leak-hunter", "scalene", "scipy", "matplotlib"))
+"""PyTorch, see above; and what only the zoo compares with."""
+MOST_SECONDS = 1800
+
+
+def main() -> bool:
+    """Try each version."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=sorted(TESTS), default=sorted(TESTS))
+    only = parser.parse_args().only
+    lowest, path = lowest_versions(), RESULTS / "dependencies.json"
+    runs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
+    for name in only:
+        for which, version in (("lowest", first_from(name, lowest[name])), ("newest", newest(name))):
+            runs[f"{name}, {which}"] = found = tried(name, version)
+            print(f"{name} {version}: {found['said']}", flush=True)
+    bars = {
+        f"{key} version": Bar(f"{one['version']}: {one['said']}", "its tests pass", one["passed"])
+        for key, one in sorted(runs.items())
+    }  # fmt: skip
+    return record("dependencies", bars, runs=runs)
+
+
+def lowest_versions() -> dict[str, Version]:
+    """The lowest version of each package that `pyproject.toml` asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *(one for name, words in extras.items() if name != "dev" for one in words)]
+    found: dict[str, Version] = {}
+    for one in map(Requirement, asked):
+        for clause in one.specifier:
+            if clause.operator == ">=" and one.name not in LEFT_OUT:
+                found[one.name] = min(Version(clause.version), found.get(one.name, Version(clause.version)))
+    missing = found.keys() - TESTS.keys() - {"mlx-lm"}
+    if missing:
+        raise SystemExit(f"{', '.join(sorted(missing))}: no tests are named for it; add it to TESTS")
+    return found
+
+
+def versions(name: str) -> list[Version]:
+    """All that the registry has for this Python, ascending; no pre-releases."""
+    command = [sys.executable, "-m", "pip", "index", "versions", name]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return sorted(
+        Version(one) for one in re.findall(r"[\w.]+", said.split("Available versions:")[1].split("\n")[0])
+    )
+
+
+def first_from(name: str, lowest: Version) -> Version:
+    """The lowest version that is supported and that the registry has."""
+    return next(one for one in versions(name) if one >= lowest)
+
+
+def newest(name: str) -> Version:
+    """The newest version."""
+    return versions(name)[-1]
+
+
+def tried(name: str, version: Version) -> dict[str, Any]:
+    """Install a version over this environment, and run its tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = str(environment(Path(folder)))
+        names = (name, *TOGETHER.get(name, ()))
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run(
+            [*install, *(f"{one}=={version}" for one in names)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            said = f"cannot be installed: {done.stderr.strip().splitlines()[-1]}"
+            return {"version": str(version), "passed": False, "said": said}
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *TESTS[name]]
+        tests = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=MOST_SECONDS
+        )
+    lines = tests.stdout.strip().splitlines() or [tests.stderr.strip()[-300:]]
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    said = re.sub(r" in [\d.]+s.*", "", lines[-1]).strip("= ")
+    return {"version": str(version), "passed": tests.returncode == 0, "said": said, "failed": failed}
+
+
+def environment(folder: Path) -> Path:
+    """An environment whose own packages come before those of this one; its Python."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    site = next((folder / "lib").glob("python*/site-packages"))
+    lines = [sysconfig.get_path("purelib"), str(ROOT / "src")]
+    (site / "beneath.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return python
+
+
+if __name__ == "__main__":
+    raise SystemExit(0 if main() else 1)
