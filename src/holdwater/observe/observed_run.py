@@ -8,14 +8,14 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from holdwater.budget import Terms
 from holdwater.detectors.ending import EndFacts, RunEnd, explain_end
 from holdwater.detectors.parts import split_resident
 from holdwater.errors import StoreError
 from holdwater.guard.account import Account, Overhead
-from holdwater.guard.summary import RunSummary, summarise_budgets
+from holdwater.guard.summary import RunSummary, summarise_budgets, summarise_findings
 from holdwater.observe.agent.shared_memory import NOTED
 from holdwater.observe.last_reading import LastReading, read_uncaught
 from holdwater.observe.news import News
@@ -25,7 +25,6 @@ from holdwater.probes.outside import Outside
 from holdwater.probes.statm import read_resident
 from holdwater.process.channel import Channel
 from holdwater.process.channel_folder import remove_channel
-from holdwater.process.spawn import RunningProcess
 from holdwater.store.run_store import RunStore
 
 log = logging.getLogger("holdwater")
@@ -40,12 +39,24 @@ EAGER = 0.005
 """Seconds between two looks at the channel while an answer is expected soon."""
 
 
+class FollowedProcess(Protocol):
+    """A process that is watched until it ends."""
+
+    pid: int
+    exit_status: int | None
+    """Negative for a signal; None while it runs, and if it is not known."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most so long; True while it runs."""
+        ...
+
+
 class ObservedRun:
     """One script, its process and its history."""
 
     def __init__(  # noqa: PLR0913 - the parts of a run, by name
         self,
-        process: RunningProcess,
+        process: FollowedProcess,
         channel: Channel,
         terms: Terms,
         store: RunStore,
@@ -184,10 +195,18 @@ class ObservedRun:
         except Exception as error:  # noqa: BLE001 - there is a verdict in any case
             self.watcher.note_error(error)
 
-    def close(self) -> None:
-        """End what still reads the process's answers, and remove them with the channel."""
+    def findings(self) -> list[dict[str, Any]]:
+        """The findings so far as in the JSON verdict, each with its explanation."""
+        return summarise_findings(self.watcher.verdict, self.watcher.explanations)
+
+    def close_reading(self) -> None:
+        """End what still reads the process's answers."""
         if self.watcher.questions is not None:
             self.watcher.questions.explainer.close()
+
+    def close(self) -> None:
+        """End what still reads the process's answers, and remove them with the channel."""
+        self.close_reading()
         remove_channel(self.channel)
 
     def pause(self) -> float:
