@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdwater.attribution.inventory import inventory
+    from holdwater.frameworks.transformers.callback import HoldwaterCallback
     from holdwater.guard.guard import Guard
     from holdwater.observe.agent.session import step
     from holdwater.resume.batches import batches
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Bytes",
     "Guard",
+    "HoldwaterCallback",
     "__version__",
     "batches",
     "format_size",
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Bytes": "holdwater.units",
     "Guard": "holdwater.guard.guard",
+    "HoldwaterCallback": "holdwater.frameworks.transformers.callback",
     "batches": "holdwater.resume.batches",
     "format_size": "holdwater.units",
     "inventory": "holdwater.attribution.inventory",

@@ -112,8 +112,8 @@ class AttachedSession:
         return self._findings
 
     @property
-    def actions_beside(self) -> Path:
-        """A file in the folder of the channel: remedies are recorded beside it."""
+    def channel_path(self) -> Path:
+        """The channel's file: remedies are recorded beside it."""
         return self._folder / "channel"
 
     def end(self) -> dict[str, Any] | None:

@@ -114,38 +114,43 @@ def watch(request: WatchRequest) -> None:
     Args:
         request: What to watch.
     """
-    from holdwater.budget import Terms  # noqa: PLC0415 - the training process waits for the imports before
-    from holdwater.observe.news import News  # noqa: PLC0415
-    from holdwater.observe.observed_run import ObservedRun  # noqa: PLC0415
-    from holdwater.probes.machine import read_machine  # noqa: PLC0415
-    from holdwater.process.channel import Channel  # noqa: PLC0415
-    from holdwater.store.run_store import RunStore as Store  # noqa: PLC0415
-    from holdwater.store.run_store import open_store  # noqa: PLC0415
-    from holdwater.units import Bytes  # noqa: PLC0415
+    from holdwater.process.channel import Channel  # noqa: PLC0415 - the training process waits for the imports before
 
     folder = Path(request.folder)
     channel = Channel(folder / "channel")
     process = AttachedProcess(request.pid, channel)
-    limit = None if request.max_memory is None else Bytes(request.max_memory)
-    kept = request.out is not None
-    store = open_store(Path(request.out or folder), rank=request.rank) if kept else Store(folder, kept=False)
     who = f"rank {request.rank}: " if request.rank else ""
-    observed = ObservedRun(
-        process, channel, Terms(machine=read_machine(), max_memory=limit), store,
-        words=request.words, first_step=request.first_step, news=News(quiet=False, who=who),
-    )  # fmt: skip
+    observed = _observed(request, process, channel, who)
     (folder / READY).touch()
     _follow(observed, process, folder)
-    _keep_marks(folder / MARKS, store)
+    _keep_marks(folder / MARKS, observed.store)
     summary = observed.summary()
     observed.write_down(summary)
-    store.close()
+    observed.store.close()
     if process.is_alive():
-        _leave(folder / SUMMARY, summary)
         observed.close_reading()
+        _leave(folder / SUMMARY, summary)
     else:
         _tell_of_death(summary, who)
         observed.close()
+
+
+def _observed(request: WatchRequest, process: AttachedProcess, channel: "Channel", who: str) -> "ObservedRun":
+    """Begin to observe."""
+    from holdwater.budget import Terms  # noqa: PLC0415 - as above
+    from holdwater.observe.news import News  # noqa: PLC0415
+    from holdwater.observe.observed_run import ObservedRun  # noqa: PLC0415
+    from holdwater.probes.machine import read_machine  # noqa: PLC0415
+    from holdwater.store.run_store import RunStore, open_store  # noqa: PLC0415
+    from holdwater.units import Bytes  # noqa: PLC0415
+
+    out = Path(request.folder if request.out is None else request.out)
+    store = RunStore(out, kept=False) if request.out is None else open_store(out, rank=request.rank)
+    limit = None if request.max_memory is None else Bytes(request.max_memory)
+    return ObservedRun(
+        process, channel, Terms(machine=read_machine(), max_memory=limit), store,
+        words=request.words, first_step=request.first_step, news=News(quiet=False, who=who),
+    )  # fmt: skip
 
 
 def _follow(observed: "ObservedRun", process: AttachedProcess, folder: Path) -> None:

@@ -28,6 +28,9 @@ else:
             "the callback needs Transformers, which is not installed; pip install transformers"
         ) from missing
 
+SENTINEL = "checkpoint-is-incomplete.txt"
+"""In a checkpoint that Transformers writes on SIGTERM, until it is complete."""
+
 
 class RecycleCallback(TrainerCallback):
     """Lets the Trainer save a checkpoint when a fresh process is to continue, and ends this one after it."""
@@ -53,13 +56,18 @@ class RecycleCallback(TrainerCallback):
         """Count a step, and request a checkpoint if a fresh process is to continue."""
         del args, kwargs
         session, recycling = sessions.current(), self._recycling
-        if session is None or recycling is None:
+        if recycling is None or (session is None and self._restart is not None):
             return
-        replaceable_step(session, recycling.in_use)
+        if session is not None and self._restart is not None:
+            replaceable_step(session, recycling.in_use)
         if state.global_step < state.max_steps:
-            self._ending = recycling.end(state.global_step)
+            self._ending = self._end_after(state.global_step)
         if self._ending is not None:
             control.should_save = True
+
+    def _end_after(self, step: int) -> Ending | None:
+        """How this process is to end after a step; None as long as it goes on."""
+        return None if self._recycling is None else self._recycling.end(step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """A checkpoint is complete: end this process if it was saved for that.
@@ -72,12 +80,15 @@ class RecycleCallback(TrainerCallback):
         """
         del args, control, kwargs
         session, restart = sessions.current(), self._restart
-        if self._ending is None or session is None or restart is None:
+        if self._ending is None:
             return
-        session.steps = state.global_step
+        if session is not None:
+            session.steps = state.global_step
         if not self._ending.recycled:
             sessions.say(f"stopped at step {state.global_step}: {self._ending.reason}")
             raise SystemExit(STOPPED)
+        if session is None or restart is None:
+            return
         with suppressed(OSError):  # no space for it
             reason_file(restart.channel_path).write_text(self._ending.reason, encoding="utf-8")
         session.channel.put("in_use", self._recycling.in_use() if self._recycling else 0)
@@ -90,17 +101,31 @@ def last_checkpoint(folder: str | Path) -> str | None:
     Args:
         folder: The Trainer's `output_dir`.
     """
-    found = sorted(
-        (path for path in Path(folder).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()),
-        key=lambda path: int(path.name.rpartition("-")[2]),
-    )
-    return next((str(path) for path in reversed(found) if _is_whole(path)), None)
+    return next((str(path) for path in reversed(checkpoints_in(folder)) if not missing_from(path)), None)
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the Trainer has finished writing a checkpoint: its own state comes last."""
+def checkpoints_in(folder: str | Path) -> list[Path]:
+    """The checkpoints of a Trainer, complete or not, the newest last.
+
+    Args:
+        folder: The Trainer's `output_dir`.
+    """
+    found = (path for path in Path(folder).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit())
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def missing_from(checkpoint: Path) -> str:
+    """What a Trainer's checkpoint lacks, in words; empty if it is complete.
+
+    Args:
+        checkpoint: A folder `checkpoint-N`.
+    """
+    if (checkpoint / SENTINEL).exists():
+        return f"it holds {SENTINEL}: its writing was cut short"
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except not_the_scripts(FileNotFoundError):
+        return "it has no trainer_state.json, which is written last"
     except not_the_scripts(OSError, ValueError):
-        return False
-    return any(checkpoint.glob("rng_state*"))
+        return "its trainer_state.json cannot be read"
+    return "" if any(checkpoint.glob("rng_state*")) else "it has no random states (rng_state*)"
