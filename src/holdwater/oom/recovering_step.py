@@ -96,6 +96,16 @@ class RecoveringStep(Generic[Batch]):
         self._loop, self._factor = loop, factor
         self._calm, self._patience = 0, GROW_AFTER
 
+    def expect(self, rows: int) -> None:
+        """Propagate larger batches at once too, unless memory was short.
+
+        Args:
+            rows: Samples in a batch that comes.
+        """
+        if rows > self._largest:
+            self.micro_batch = rows if self.micro_batch == self._largest else self.micro_batch
+            self._largest = rows
+
     def take(self, window: Sequence[Batch]) -> float:
         """Take one optimizer step.
 
@@ -137,9 +147,9 @@ class RecoveringStep(Generic[Batch]):
                 raise
             if before != self._written():
                 raise HalfUpdated(
-                    f"memory ran out while the weights were being changed ({_first_line(error)})"
+                    f"memory ran out while the weights were being changed ({first_line(error)})"
                 ) from None
-            return _first_line(error)
+            return first_line(error)
         return loss
 
     def _written(self) -> list[int]:
@@ -199,7 +209,11 @@ class RecoveringStep(Generic[Batch]):
         self.recovered = [*self.recovered[-99:], text]
 
 
-def _first_line(error: BaseException) -> str:
-    """An exception's message, shortened."""
+def first_line(error: BaseException) -> str:
+    """An exception's message, shortened.
+
+    Args:
+        error: The exception.
+    """
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
