@@ -53,8 +53,8 @@ def warnings_at_begin(arguments: Any, loader: Any) -> Iterator[str]:  # noqa: AN
     """
     if getattr(arguments, "auto_find_batch_size", False):
         yield (
-            "auto_find_batch_size is True: when memory runs out, the Trainer begins again from the first step with "
-            "a smaller batch, so another effective batch and another run; HoldwaterTrainer keeps both: set "
+            "auto_find_batch_size is True: when memory runs out, the Trainer begins again from the first step "
+            "with a smaller batch, so another effective batch and another run; HoldwaterTrainer keeps both: set "
             "auto_find_batch_size=False"
         )
     workers = int(getattr(loader, "num_workers", 0) or 0)
@@ -85,7 +85,7 @@ def warning_about_checkpoints(folder: str | Path) -> str:
     )
 
 
-def pictures_in(dataset: object) -> Pictures | None:
+def pictures_in(dataset: Any) -> Pictures | None:  # noqa: ANN401 - any dataset
     """The pictures that a dataset holds in memory: as a list, or in a list among its attributes.
 
     Args:
@@ -97,23 +97,23 @@ def pictures_in(dataset: object) -> Pictures | None:
     named = namespace_of(dataset) if dataset is not None else {}
     for held in (dataset, *named.values()):
         if is_a(held, list) or is_a(held, tuple):
-            rows = list(held)  # type: ignore[call-overload] # a list or tuple, seen above
+            rows: list[Any] = list(held)
             sizes = [size for row in rows[:: max(len(rows) // SAMPLED, 1)] if (size := _size_of(row))]
             if sizes:
                 return Pictures(len(rows), sum(sizes) / len(sizes))
     return None
 
 
-def _size_of(row: object) -> int:
+def _size_of(row: Any) -> int:  # noqa: ANN401 - any row of a dataset
     """Bytes of the pictures in a row, decoded; 0 if it has none."""
     if is_a(row, dict):
-        return sum(_size_of(part) for part in islice(dict.values(row), 64))  # type: ignore[arg-type]
+        return sum(map(_size_of, islice(dict.values(row), 64)))
     if is_a(row, list) or is_a(row, tuple):
-        return sum(_size_of(part) for part in islice(iter(row), 64))  # type: ignore[call-overload]
+        return sum(map(_size_of, islice(iter(row), 64)))
     pillow: Any = sys.modules.get("PIL.Image")
     if pillow is None or not is_a(row, pillow.Image):
         return 0
     fields = namespace_of(row)
     width, height = fields.get("_size", (0, 0))
-    bands = len(fields.get("_mode", "RGB")) if fields.get("_mode") in {"RGB", "RGBA", "CMYK", "LAB", "HSV"} else 1
-    return int(width) * int(height) * (4 if bands > 1 else 1)
+    coloured = fields.get("_mode") in {"RGB", "RGBA", "CMYK", "LAB", "HSV", "YCbCr"}
+    return int(width) * int(height) * (4 if coloured else 1)

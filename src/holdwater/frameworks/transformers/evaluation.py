@@ -1,9 +1,9 @@
 """Evaluations of a trainer that recover from out-of-memory; training's micro-batch stays as it is.
 
-A batch that ran out of memory is predicted again: first unchanged, then in smaller parts. Losses are joined by the
-target tokens of the parts, predictions and labels by rows, so the result is that of the whole batch, to rounding of
-the kernels for smaller batches. Where memory runs out between batches, since predictions are kept on the device,
-the evaluation is made again and moves them to the host after each batch.
+A batch that ran out of memory is predicted again: first unchanged, then in smaller parts. Losses are joined by
+the target tokens of the parts, predictions and labels by rows, so the result is that of the whole batch, to
+rounding of the kernels for smaller batches. Where memory runs out between batches, since predictions are kept on
+the device, the evaluation is made again and moves them to the host after each batch.
 """
 
 import logging
@@ -67,9 +67,9 @@ class RecoveringEvaluation:
     def prediction_step(
         self,
         model: nn.Module,
-        inputs: Any,
-        prediction_loss_only: bool,
-        ignore_keys: Any = None,  # noqa: ANN401
+        inputs: Any,  # noqa: ANN401 - a mapping of tensors
+        prediction_loss_only: bool,  # noqa: FBT001 - as the trainer's own
+        ignore_keys: Any = None,  # noqa: ANN401 - as the trainer's own
     ) -> Predicted:
         """Predict one batch, in as few parts as memory allows.
 
@@ -101,12 +101,14 @@ class RecoveringEvaluation:
             states.put(before)
             counts.put(counted)
             release()
+            if not again:
+                log.warning("memory ran out in an evaluation (%s); the batch is predicted again", result)
             at_once, again = self._smaller(at_once, whole, result) if again else at_once, True
 
     def _predict(
         self,
         model: nn.Module,
-        inputs: Any,
+        inputs: Any,  # noqa: ANN401 - as above
         at_once: int,
         asked: tuple[Any, Any],
         counts: MetricCounts,
@@ -134,8 +136,8 @@ class RecoveringEvaluation:
         """
         if whole:
             raise CannotBeCut(
-                f"a batch of an evaluation did not fit into memory, and cannot be predicted in parts, since {whole}; "
-                "set a smaller per_device_eval_batch_size"
+                f"a batch of an evaluation did not fit into memory, and cannot be predicted in parts, since "
+                f"{whole}; set a smaller per_device_eval_batch_size"
             )
         if at_once == 1:
             raise OneSampleTooLarge(f"not even one sample of an evaluation fits into memory ({failure})")
@@ -173,8 +175,8 @@ def _concatenated(parts: list[Any], rows: list[int]) -> Any:  # noqa: ANN401 - t
     if isinstance(first, Tensor):
         if any(not part.dim() or len(part) != count for part, count in zip(parts, rows, strict=True)):
             raise CannotBeCut(
-                "a batch of an evaluation did not fit into memory, and cannot be predicted in parts, since the model "
-                f"returns a tensor of shape {tuple(first.shape)} for {rows[0]} samples; set a smaller "
+                "a batch of an evaluation did not fit into memory, and cannot be predicted in parts, since the "
+                f"model returns a tensor of shape {tuple(first.shape)} for {rows[0]} samples; set a smaller "
                 "per_device_eval_batch_size"
             )
         if len({part.shape[1:] for part in parts}) > 1:

@@ -1,8 +1,8 @@
-"""The metrics that TRL's trainers collect in their loss function: counted once, however often a step is repeated.
+"""The metrics that TRL's trainers collect in their loss function, counted once however often a step is repeated.
 
-`SFTTrainer` appends entropy and token accuracy for each batch, as means over its target tokens, and adds up tokens.
-What a failed attempt has appended is taken away; what the parts of one batch have appended becomes one mean over
-all of its tokens, as for the whole.
+`SFTTrainer` appends entropy and token accuracy for each batch, as means over its target tokens, and adds up
+tokens. What a failed attempt has appended is taken away; what the parts of one batch have appended becomes one
+mean over all of its tokens, as for the whole.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ class MetricCounts:
 
     def take(self) -> Counts:
         """Copy them."""
-        kept: dict[str, dict[str, list[Any]]] = getattr(self._trainer, "_metrics", None) or {}
+        kept: Any = getattr(self._trainer, "_metrics", None)
         self.weights = []
         copied = {
             mode: {name: list(values) for name, values in metrics.items()}

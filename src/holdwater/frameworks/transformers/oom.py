@@ -5,8 +5,8 @@
 When memory runs out in the forward or backward pass of a micro-batch, gradients, random states and buffers are
 restored, unused memory is released, and the same samples are propagated again: first unchanged, then in smaller
 parts with the same weight in the mean. `holdwater.frameworks.transformers.trainer` adds evaluations and the
-optimizer's step; in checkpoints, and where several processes train together, nothing is repeated: there a supervisor
-restarts the run from its newest checkpoint.
+optimizer's step; in checkpoints, and where several processes train together, nothing is repeated: there a
+supervisor restarts the run from its newest checkpoint.
 """
 
 from typing import Any
@@ -100,8 +100,8 @@ class RecoveringTraining:
             if not self._whole:
                 raise
             raise CannotBeCut(
-                f"a batch did not fit into memory, and it cannot be propagated in parts, since {self._whole}; set a "
-                "smaller per_device_train_batch_size and a larger gradient_accumulation_steps"
+                f"a batch did not fit into memory, and it cannot be propagated in parts, since {self._whole}; "
+                "set a smaller per_device_train_batch_size and a larger gradient_accumulation_steps"
             ) from error
         finally:
             self._gradients.forget()

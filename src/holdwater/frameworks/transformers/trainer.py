@@ -16,7 +16,7 @@ from holdwater.frameworks.transformers.oom import RecoveringTraining, trains_wit
 from holdwater.oom.optimizer_step import recover_steps
 
 if TYPE_CHECKING:
-    Trainer: Any = object
+    Trainer = object
 else:
     try:
         from transformers import Trainer
