@@ -77,7 +77,14 @@ def test_what_a_signal_handler_raises_is_caught_nowhere() -> None:
         *("process/fork_server", "process/spawn", "process/channel_folder", "process/forking", "process/witness"),
         *("process/error_reader", "process/error_stream"),
         *("process/signals", "observe/questions", "observe/explainer", "observe/news", "observe/candidates"),
-        *("observe/watcher", "observe/observed_run", "probes/outside", "probes/kills", "attribution/source"),
+        *(
+            "observe/watcher",
+            "observe/observed_run",
+            "observe/attached_run",
+            "probes/outside",
+            "probes/kills",
+            "attribution/source",
+        ),
         *("attribution/recorded", "store/in_memory_checkpoint", "policy/restarts", "train", "signal_errors"),
     )
     after_the_script = {  # nothing of it could catch anything there

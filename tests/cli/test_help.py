@@ -108,7 +108,17 @@ def test_messages_name_packages_that_can_be_installed() -> None:
 
     advised = {name for line in re.findall(r"pip install ([^\n]*)", text) for name in re.findall(r"[\w-]+", line)}
 
-    assert advised == {"datasets", "memray", "mlx", "mlx-lm", "pillow", "safetensors", "torch", "transformers"}
+    assert advised == {
+        "datasets",
+        "memray",
+        "mlx",
+        "mlx-lm",
+        "pillow",
+        "safetensors",
+        "torch",
+        "transformers",
+        "trl",
+    }
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ SHARE = 0.01
 
 
 @dataclass(slots=True)
-class _Record:
+class _Tried:
     """What is known of one action."""
 
     paid: bool = True
@@ -34,7 +34,7 @@ class CleanUps:
     """Remembers what each release has freed and cost."""
 
     def __init__(self) -> None:
-        self._known: dict[ActionName, _Record] = {}
+        self._known: dict[ActionName, _Tried] = {}
         self._fresh: list[ActionName] = []
         """Carried out in the clean-up whose worth the next step shows."""
         self._before = NOTHING_IN_USE
@@ -68,7 +68,7 @@ class CleanUps:
         """
         if not self._fresh:
             self._before = InUse(in_use.host + freed, in_use.device)
-        self._known[action] = _Record(freed >= LEAST_YIELD, in_use, seconds + took / SHARE)
+        self._known[action] = _Tried(freed >= LEAST_YIELD, in_use, seconds + took / SHARE)
         self._fresh.append(action)
 
     def note_next(self, in_use: InUse) -> tuple[ActionName, ...]:

@@ -20,7 +20,7 @@ LEAST = 64 << 20
 """Bytes of pictures, in all workers together, that are worth a warning."""
 
 
-class Pictures(NamedTuple):
+class HeldPictures(NamedTuple):
     """The pictures that a dataset holds in memory."""
 
     rows: int
@@ -85,7 +85,7 @@ def warning_about_checkpoints(folder: str | Path) -> str:
     )
 
 
-def pictures_in(dataset: Any) -> Pictures | None:  # noqa: ANN401 - any dataset
+def pictures_in(dataset: Any) -> HeldPictures | None:  # noqa: ANN401 - any dataset
     """The pictures that a dataset holds in memory: as a list, or in a list among its attributes.
 
     Args:
@@ -100,7 +100,7 @@ def pictures_in(dataset: Any) -> Pictures | None:  # noqa: ANN401 - any dataset
             rows: list[Any] = list(held)
             sizes = [size for row in rows[:: max(len(rows) // SAMPLED, 1)] if (size := _size_of(row))]
             if sizes:
-                return Pictures(len(rows), sum(sizes) / len(sizes))
+                return HeldPictures(len(rows), sum(sizes) / len(sizes))
     return None
 
 

@@ -136,8 +136,8 @@ class HoldwaterCallback(RecycleCallback):
         if self._attached is not None:
             self._attached.mark("checkpoint")
         if self._ending is not None and self._restart is None:
-            self._ranks.wait_for_all()
             self._finish(state.global_step)
+            self._ranks.wait_for_all()  # a launcher ends the others when the first one ends
         super().on_save(args, state, control, **kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401

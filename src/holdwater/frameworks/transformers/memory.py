@@ -2,7 +2,8 @@
 
     trainer = Trainer(..., callbacks=[holdwater.frameworks.transformers.memory.MemoryCallback()])
 
-It uses the guard like any other program, so the run is judged, and stored in a folder if one is named.
+It uses the guard like any other program, so the run is judged, and stored in a folder if one is named. What it
+finds is not explained: `holdwater.HoldwaterCallback` names line and holder too, and keeps a budget.
 """
 
 import logging
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.attribution.inventory import inventory
 from holdwater.errors import ConfigError
+from holdwater.frameworks.transformers.required import from_transformers
 from holdwater.guard.guard import Guard
 from holdwater.guard.settings import GuardSettings
 from holdwater.units import format_size
@@ -18,12 +20,7 @@ from holdwater.units import format_size
 if TYPE_CHECKING:
     TrainerCallback = object
 else:
-    try:
-        from transformers import TrainerCallback
-    except ImportError as missing:
-        raise ImportError(
-            "the callback needs Transformers, which is not installed; pip install transformers"
-        ) from missing
+    TrainerCallback = from_transformers("TrainerCallback")
 
 log = logging.getLogger("holdwater")
 

@@ -55,4 +55,5 @@ class MetricCounts:
                 begin = len(metrics.get(name, ()))
                 new = values[begin:]
                 if len(new) == len(weights):
-                    values[begin:] = [sum(one * weight for one, weight in zip(new, weights, strict=True)) / whole]
+                    counted = [one * weight for one, weight in zip(new, weights, strict=True) if weight]
+                    values[begin:] = [sum(counted) / whole]

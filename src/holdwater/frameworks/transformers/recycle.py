@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdwater.exit_codes import STOPPED
+from holdwater.frameworks.transformers.required import from_transformers
 from holdwater.observe.agent import session as sessions
 from holdwater.process.restart_context import RestartContext, leave_at_once, reason_file
 from holdwater.signal_errors import not_the_scripts, suppressed
@@ -21,12 +22,7 @@ from holdwater.supervise.replaceable_steps import go_on_from, replaceable_step
 if TYPE_CHECKING:
     TrainerCallback = object
 else:
-    try:
-        from transformers import TrainerCallback
-    except ImportError as missing:
-        raise ImportError(
-            "the callback needs Transformers, which is not installed; pip install transformers"
-        ) from missing
+    TrainerCallback = from_transformers("TrainerCallback")
 
 SENTINEL = "checkpoint-is-incomplete.txt"
 """In a checkpoint that Transformers writes on SIGTERM, until it is complete."""

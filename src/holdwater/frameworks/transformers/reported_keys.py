@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from holdwater.frameworks.transformers.required import from_transformers
 from holdwater.signal_errors import not_the_scripts
 from holdwater.standard_error import write_line
 
 if TYPE_CHECKING:
     TrainerCallback = object
 else:
-    from transformers import TrainerCallback
+    TrainerCallback = from_transformers("TrainerCallback")
 
 DEPTH = 6
 """Frames between a callback's method and the Trainer's list of callbacks: subclasses may lie between."""

@@ -13,17 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from holdwater.frameworks.transformers.evaluation import RecoveringEvaluation
 from holdwater.frameworks.transformers.oom import RecoveringTraining, trains_with_others
+from holdwater.frameworks.transformers.required import from_transformers
 from holdwater.oom.optimizer_step import recover_steps
 
 if TYPE_CHECKING:
     Trainer = object
 else:
-    try:
-        from transformers import Trainer
-    except ImportError as missing:
-        raise ImportError(
-            "the trainer needs Transformers, which is not installed; pip install transformers"
-        ) from missing
+    Trainer = from_transformers("Trainer", "the trainer")
 
 
 class HoldwaterTrainerMixin(RecoveringEvaluation, RecoveringTraining):
@@ -49,7 +45,9 @@ def _sft_trainer() -> type:
     try:
         from trl import SFTTrainer  # noqa: PLC0415 - only where it is asked for
     except ImportError as missing:
-        raise ImportError("HoldwaterSFTTrainer needs TRL, which is not installed; pip install trl") from missing
+        raise ImportError(
+            "HoldwaterSFTTrainer needs TRL, which is not installed; write: pip install trl"
+        ) from missing
     return type("HoldwaterSFTTrainer", (HoldwaterTrainerMixin, SFTTrainer), {
         "__doc__": "TRL's `SFTTrainer` with recovery.", "__module__": __name__,
     })  # fmt: skip
