@@ -106,9 +106,10 @@ class HoldwaterCallback(RecycleCallback):
             refuse_inexact_checkpoints(args)
         if self._ranks.rank == 0:
             self._warn(args, kwargs.get("train_dataloader"))
+        limits = None if self._max_memory is None or self._restart is not None else self._limits(self._max_memory)
         self._observe(state.global_step)
-        if self._restart is None and self._max_memory is not None:
-            self._keep_budget(self._max_memory)
+        if limits is not None:
+            self._keep_budget(limits)
         report_keys(sys._getframe(1), self.reported)  # noqa: SLF001 - whoever calls the callbacks
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -195,19 +196,26 @@ class HoldwaterCallback(RecycleCallback):
         except not_the_scripts(Exception) as error:  # the observer never kills what it observes
             write_line(f"holdwater: this training is not observed, and there is no verdict: {error!r}")
 
-    def _keep_budget(self, limit: Bytes) -> None:
-        """Keep a budget in this process; nobody would start another one."""
+    def _limits(self, limit: Bytes) -> dict[str, int]:
+        """The limits that a budget means for this process.
+
+        Raises:
+            ConfigError: It is spent already.
+        """
         terms = Terms(machine=read_machine(device=self._memory.device()), max_memory=limit)
-        session, attached = sessions.current(), self._attached
-        beside = NOWHERE if attached is None else attached.channel_path
-        place = beside if session is None else session.channel.path
-        self._actions = actions_file(place)
-        settings = {
+        return {
             "limit": int(terms.budgets(self._memory.in_use()).host.limit),
             "beside_device": int(replace(terms, max_memory=None).budgets().host.limit),
             "device_limit": int(limit),
         }
-        context = RestartContext(number=0, channel_path=str(place), in_memory="", out="", settings=settings)
+
+    def _keep_budget(self, limits: dict[str, int]) -> None:
+        """Keep a budget in this process; nobody would start another one."""
+        session, attached = sessions.current(), self._attached
+        beside = NOWHERE if attached is None else attached.channel_path
+        place = beside if session is None else session.channel.path
+        self._actions = actions_file(place)
+        context = RestartContext(number=0, channel_path=str(place), in_memory="", out="", settings=limits)
         self._recycling = BudgetCallback(context, resumable=False)
 
     def _finish(self, step: int) -> None:
