@@ -13,7 +13,10 @@ import holdwater  # noqa: E402 - the callback needs Transformers
 from holdwater.errors import ConfigError  # noqa: E402
 
 
-class Reporter(transformers.TrainerCallback):  # type: ignore[misc] # its types are not read
+TrainerCallback: Any = transformers.TrainerCallback
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc] # its types are not read
     """As TensorBoard's, for example: sends what is logged elsewhere."""
 
     def __init__(self) -> None:
@@ -22,10 +25,6 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc] # its types 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Send."""
         self.sent.append(dict(logs))
-
-
-class Last(transformers.TrainerCallback):  # type: ignore[misc]
-    """Comes behind everything else, as what prints."""
 
 
 def trainer(folder: Path, *callbacks: Any, **more: Any) -> Any:

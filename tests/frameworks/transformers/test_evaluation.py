@@ -42,7 +42,7 @@ class StandInTrainer:
         return [*found, self.args.eval_accumulation_steps]
 
 
-class Trainer(RecoveringEvaluation, StandInTrainer):  # type: ignore[misc] # the stand-in is simpler
+class Trainer(RecoveringEvaluation, StandInTrainer):
     """What a user writes."""
 
 

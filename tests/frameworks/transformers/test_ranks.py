@@ -1,6 +1,7 @@
 """Processes that train together stop after the same step."""
 
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,9 +28,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> list[CommonStop]:
     store, found = Store(), []
     for rank in (0, 1):
         one = CommonStop(1)
-        stand_in: Any = type(
-            "Distributed", (), {"get_rank": lambda _, rank=rank: rank, "barrier": lambda _: None}
-        )()
+        stand_in = SimpleNamespace(get_rank=partial(int, rank), barrier=lambda: None)
         monkeypatch.setattr(one, "_distributed", stand_in)
         monkeypatch.setattr(one, "_store", store)
         found.append(one)
