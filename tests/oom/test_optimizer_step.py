@@ -62,3 +62,53 @@ def test_a_step_that_never_fits_raises_what_it_raised() -> None:
     """After three attempts, and nothing was written."""
     with pytest.raises(MemoryError, match="injected"):
         learn(2, 3, 4)
+
+
+class TestGroups:
+    """Torch's own optimizers, which step their groups one by one."""
+
+    def learn(self, *failing: int, recover: bool = True) -> tuple[list[torch.Tensor], int]:
+        """Three steps of two groups; the weights, and how often hooks behind the step were called.
+
+        Args:
+            failing: The groups, counted through all steps, whose state cannot be made or found.
+            recover: Whether to repeat.
+        """
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        groups = [{"params": model[0].parameters(), "weight_decay": 0.1}, {"params": model[1].parameters()}]
+        optimizer = torch.optim.AdamW(groups, lr=0.1)
+        if recover:
+            recover_steps(optimizer)
+        calls = dict.fromkeys(("groups", "hooks"), 0)
+        begin = optimizer._init_group
+
+        def begin_group(*arguments: Any, **named: Any) -> Any:
+            calls["groups"] += 1
+            if calls["groups"] in failing:
+                raise MemoryError("injected")
+            return begin(*arguments, **named)
+
+        def count(*_: Any) -> None:
+            calls["hooks"] += 1
+
+        optimizer._init_group = begin_group  # type: ignore[method-assign]
+        optimizer.register_step_post_hook(count)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(2, 4)).pow(2).sum().backward()
+            optimizer.step()
+        return [weight.detach().clone() for weight in model.parameters()], calls["hooks"]
+
+    @pytest.mark.parametrize("failing", [(1,), (2,), (2, 3), (4, 7)])
+    def test_a_group_that_wrote_nothing_is_repeated(self, failing: tuple[int, ...]) -> None:
+        """The second one too, though the first is stepped already; no bit differs."""
+        found, wanted = self.learn(*failing), self.learn(recover=False)
+
+        assert (found[1], wanted[1]) == (3, 3)
+        assert all(torch.equal(one, other) for one, other in zip(found[0], wanted[0], strict=True))
+
+    def test_a_second_group_that_never_fits_leaves_a_half_step(self) -> None:
+        """It says so: the first one cannot be undone."""
+        with pytest.raises(HalfUpdated, match="between two groups"):
+            self.learn(2, 3, 4)

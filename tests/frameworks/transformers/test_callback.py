@@ -12,7 +12,6 @@ transformers = pytest.importorskip("transformers", reason="Transformers is not i
 import holdwater  # noqa: E402 - the callback needs Transformers
 from holdwater.errors import ConfigError  # noqa: E402
 
-
 TrainerCallback: Any = transformers.TrainerCallback
 
 
