@@ -36,7 +36,7 @@ TrainerCallback: Any = transformers.TrainerCallback
 
 
 class KilledAt(TrainerCallback):  # type: ignore[misc] # its types are not read
-    """Kills the process some milliseconds after a step has ended: in the next one, or while a checkpoint is written."""
+    """Kills the process shortly after a step has ended: in the next one, or while a checkpoint is written."""
 
     def __init__(self, step: int, after: float) -> None:
         self.step, self.after = step, after
@@ -53,8 +53,8 @@ def make_model(hidden: int) -> Any:  # noqa: ANN401 - of Transformers
     """A Llama of random weights."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=300, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+        vocab_size=300, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config)
 
