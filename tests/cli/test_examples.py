@@ -38,3 +38,20 @@ def test_pictures_are_drawn_and_learned(holdwater: Run, tmp_path: Path) -> None:
     assert len(list((tmp_path / "demo" / "pictures").iterdir())) == 60
     assert "step 6: validation loss" in done.stdout
     assert (tmp_path / "runs/pictures/checkpoints/step-00000006/adapter_model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_leaking_trainer_is_replaced_and_named(holdwater: Run, tmp_path: Path) -> None:
+    """The example's last command, with fewer steps: two processes, and the name that holds."""
+    pytest.importorskip("transformers", reason="Transformers is not installed")
+    script = str(ROOT / "examples" / "trainer.py")
+
+    done = holdwater(
+        "run", "--supervise", "--reload-interval", "100", script, "demo", "--leak", "--steps", "110",
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "trained to step 110"
+    assert "stored in `LOGITS`" in done.stderr
+    assert "the process was replaced once" in done.stderr

@@ -112,6 +112,11 @@ class AttachedSession:
         return self._findings
 
     @property
+    def steps(self) -> int:
+        """The step that ended last."""
+        return self._session.steps
+
+    @property
     def channel_path(self) -> Path:
         """The channel's file: remedies are recorded beside it."""
         return self._folder / "channel"

@@ -13,6 +13,7 @@ A callback cannot repeat a step: `holdwater.frameworks.transformers.trainer` rec
 step. A kill within training is told by the watcher, but not why it came: only a parent is told the exit status.
 """
 
+import atexit
 import json as json_text
 import os
 import sys
@@ -89,8 +90,9 @@ class HoldwaterCallback(RecycleCallback):
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Look for a checkpoint that would break a resume."""
-        del state, control, kwargs
-        self._tell_of_checkpoints(args)
+        del control, kwargs
+        if getattr(state, "is_world_process_zero", True):
+            self._tell_of_checkpoints(args)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Begin to observe, to keep the budget, and to report.
@@ -187,7 +189,8 @@ class HoldwaterCallback(RecycleCallback):
 
     def _observe(self, step: int) -> None:
         """Have this process watched, unless `holdwater run` does."""
-        if sessions.current() is not None or self._attached is not None:
+        self._finish_late()
+        if sessions.current() is not None:
             return
         try:
             self._attached = AttachedSession(
@@ -195,6 +198,12 @@ class HoldwaterCallback(RecycleCallback):
             )
         except not_the_scripts(Exception) as error:  # the observer never kills what it observes
             write_line(f"holdwater: this training is not observed, and there is no verdict: {error!r}")
+        atexit.register(self._finish_late)
+
+    def _finish_late(self) -> None:
+        """Tell the verdict of a training that an exception has ended: at the process's end, or before another."""
+        if self._attached is not None:
+            self._finish(self._attached.steps)
 
     def _limits(self, limit: Bytes) -> dict[str, int]:
         """The limits that a budget means for this process.
@@ -221,6 +230,7 @@ class HoldwaterCallback(RecycleCallback):
     def _finish(self, step: int) -> None:
         """End observing; keep, print and write what was found."""
         attached, self._attached = self._attached, None
+        atexit.unregister(self._finish_late)
         actions = self._done_for_the_budget()
         if attached is not None:
             self.summary = attached.end()

@@ -56,7 +56,9 @@ class RecycleCallback(TrainerCallback):
             return
         if session is not None and self._restart is not None:
             replaceable_step(session, recycling.in_use)
-        if state.global_step < state.max_steps:
+        if state.global_step >= state.max_steps:
+            self._ending = None
+        elif self._ending is None:  # else the Trainer has not saved when it was asked to
             self._ending = self._end_after(state.global_step)
         if self._ending is not None:
             control.should_save = True
