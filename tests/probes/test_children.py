@@ -126,3 +126,15 @@ def test_descendants_are_children_and_theirs() -> None:
 
     assert found == {one.pid for one in listed}
     assert len(listed) == 2
+
+
+def test_the_observer_itself_is_no_child_of_what_it_observes() -> None:
+    """In a container the process that is watched may be the first one, which adopts the watcher."""
+    parent = psutil.Process(os.getpid()).parent()
+    assert parent is not None
+    children = ChildProcesses(parent)
+
+    children.read()
+
+    assert os.getpid() in (descendants(parent.pid) or {os.getpid()})
+    assert os.getpid() not in children.pids

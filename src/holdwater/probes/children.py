@@ -77,9 +77,12 @@ class ChildProcesses:
         """Their number and memory, by the field names of `Look`; empty if they cannot be listed."""
         if self._process is None:
             return {}
+        ours = os.getpid()  # the observer's own: in a container what it watches may adopt it
         with contextlib.suppress(psutil.Error):
-            if self._listed is None or descendants(self._process.pid) != self._seen.keys():
-                self._listed = self._process.children(recursive=True)  # it reads all processes of the machine
+            now = descendants(self._process.pid)
+            if self._listed is None or now is None or now - {ours} != self._seen.keys():
+                listed = self._process.children(recursive=True)  # it reads all processes of the machine
+                self._listed = [child for child in listed if child.pid != ours]
             found = self._listed
             alive: dict[int, Child] = {}
             for process in found:
