@@ -76,12 +76,15 @@ class TestGroups:
         """
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-        groups = [{"params": model[0].parameters(), "weight_decay": 0.1}, {"params": model[1].parameters()}]
+        groups: list[dict[str, Any]] = [
+            {"params": model[0].parameters(), "weight_decay": 0.1},
+            {"params": model[1].parameters()},
+        ]
         optimizer = torch.optim.AdamW(groups, lr=0.1)
         if recover:
             recover_steps(optimizer)
         calls = dict.fromkeys(("groups", "hooks"), 0)
-        begin = optimizer._init_group
+        begin: Any = optimizer._init_group
 
         def begin_group(*arguments: Any, **named: Any) -> Any:
             calls["groups"] += 1

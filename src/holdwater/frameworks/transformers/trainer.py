@@ -17,7 +17,7 @@ from holdwater.frameworks.transformers.required import from_transformers
 from holdwater.oom.optimizer_step import recover_steps
 
 if TYPE_CHECKING:
-    Trainer = object
+    from transformers import Trainer
 else:
     Trainer = from_transformers("Trainer", "the trainer")
 
@@ -36,7 +36,7 @@ class HoldwaterTrainerMixin(RecoveringEvaluation, RecoveringTraining):
         return optimizer if trains_with_others() or optimizer is None else recover_steps(optimizer)
 
 
-class HoldwaterTrainer(HoldwaterTrainerMixin, Trainer):
+class HoldwaterTrainer(HoldwaterTrainerMixin, Trainer):  # type: ignore[misc] # its types are not read
     """Transformers' `Trainer` with recovery."""
 
 
