@@ -15,6 +15,8 @@ class StandInTrainer:
     """Predicts and evaluates as Transformers' Trainer does; fails at some calls, or for too many rows."""
 
     _loss_shifts_labels = True
+    texts = False
+    """Whether it generates texts, each call longer ones."""
 
     def __init__(self, *failing: int, most_rows: int = 100, between: int = 0) -> None:
         self.failing, self.most_rows, self.calls, self.sizes = failing, most_rows, 0, list[int]()
@@ -31,6 +33,8 @@ class StandInTrainer:
         if self.calls in self.failing or len(inputs["x"]) > self.most_rows:
             raise MemoryError("injected")
         self.sizes.append(len(inputs["x"]))
+        if self.texts:
+            return loss, torch.zeros(len(inputs["x"]), self.calls), inputs["labels"]
         return loss, None if loss_only else (inputs["x"] * 2, {"a": inputs["x"]}), inputs["labels"]
 
     def evaluation_loop(self, *, failing: bool = True) -> list[Any]:
@@ -129,6 +133,14 @@ class TestRecoveringEvaluation:
 
         with pytest.raises(CannotBeCut, match="pixel_values has 9 rows, and the batch has 6 samples"):
             trainer.prediction_step(None, inputs | {"pixel_values": torch.zeros(9, 3)}, True, None)  # type: ignore[arg-type] # noqa: FBT003
+
+    def test_refuses_parts_that_do_not_fit_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Generated texts of other lengths: filled up, they would not be those of the whole batch."""
+        trainer = Trainer(most_rows=3)
+        monkeypatch.setattr(StandInTrainer, "texts", True)
+
+        with pytest.raises(CannotBeCut, match=r"shapes \(3, 3\), \(3, 4\) for parts of 3 samples"):
+            predict(trainer)
 
     def test_leaves_other_failures_alone(self) -> None:
         """A bug is a bug."""

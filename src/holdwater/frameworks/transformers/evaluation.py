@@ -7,6 +7,7 @@ the device, the evaluation is made again and moves them to the host after each b
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -70,6 +71,7 @@ class RecoveringEvaluation:
         inputs: Any,  # noqa: ANN401 - a mapping of tensors
         prediction_loss_only: bool,  # noqa: FBT001 - as the trainer's own
         ignore_keys: Any = None,  # noqa: ANN401 - as the trainer's own
+        **more: Any,  # noqa: ANN401 - as above
     ) -> Predicted:
         """Predict one batch, in as few parts as memory allows.
 
@@ -78,6 +80,7 @@ class RecoveringEvaluation:
             inputs: The batch.
             prediction_loss_only: Whether only the loss is wanted.
             ignore_keys: Outputs that are left out.
+            more: What the trainer's own takes beside these.
 
         Returns:
             Loss, predictions and labels, as `Trainer.prediction_step` returns them.
@@ -86,15 +89,21 @@ class RecoveringEvaluation:
             OneSampleTooLarge: Not even one sample fits.
             CannotBeCut: The batch does not fit, and must not be predicted in parts.
         """
-        if trains_with_others():
-            found: Predicted = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)  # type: ignore[misc]
+        own: Any = super().prediction_step  # type: ignore[misc] # the trainer's
+
+        def predict(part: Any) -> Predicted:  # noqa: ANN401 - as above
+            """As the trainer does."""
+            found: Predicted = own(model, part, prediction_loss_only, ignore_keys, **more)
             return found
+
+        if trains_with_others():
+            return predict(inputs)
         whole, rows = why_whole(self, inputs), rows_of(inputs)
         at_once = rows if whole else min(self._evaluated_rows or rows, rows)
         states, counts = RandomStates(), MetricCounts(self)
         before, counted, again = states.take(), counts.take(), False
         while True:
-            result = self._predict(model, inputs, at_once, (prediction_loss_only, ignore_keys), counts)
+            result = _predict(predict, inputs, at_once, first_label(self, model), counts)
             if not isinstance(result, str):
                 counts.join()
                 return result
@@ -104,28 +113,6 @@ class RecoveringEvaluation:
             if not again:
                 log.warning("memory ran out in an evaluation (%s); the batch is predicted again", result)
             at_once, again = self._smaller(at_once, whole, result) if again else at_once, True
-
-    def _predict(
-        self,
-        model: nn.Module,
-        inputs: Any,  # noqa: ANN401 - as above
-        at_once: int,
-        asked: tuple[Any, Any],
-        counts: MetricCounts,
-    ) -> Predicted | str:
-        """Predict a batch in parts of so many rows; how memory ran out, if it did."""
-        rows, first = rows_of(inputs), first_label(self, model)
-        begins = range(0, rows, at_once)
-        parts = [inputs if at_once >= rows else cut(inputs, at, min(at + at_once, rows)) for at in begins]
-        weights = [target_tokens(part, first) for part in parts]
-        counts.weights = list(weights)
-        try:
-            found = [super(RecoveringEvaluation, self).prediction_step(model, part, *asked) for part in parts]  # type: ignore[misc]
-            return found[0] if len(found) == 1 else _joined(found, weights, [rows_of(part) for part in parts])
-        except not_the_scripts(Exception) as error:
-            if not is_out_of_memory(error):
-                raise
-            return first_line(error)
 
     def _smaller(self, at_once: int, whole: str, failure: str) -> int:
         """The rows to try after a batch did not fit twice.
@@ -147,6 +134,28 @@ class RecoveringEvaluation:
             "micro-batch stays as it is", failure, self._evaluated_rows,
         )  # fmt: skip
         return self._evaluated_rows
+
+
+def _predict(
+    predict: Callable[[Any], Predicted],
+    inputs: Any,  # noqa: ANN401 - a mapping of tensors
+    at_once: int,
+    first: int,
+    counts: MetricCounts,
+) -> Predicted | str:
+    """Predict a batch in parts of so many rows; how memory ran out, if it did."""
+    rows = rows_of(inputs)
+    begins = range(0, rows, at_once)
+    parts = [inputs if at_once >= rows else cut(inputs, at, min(at + at_once, rows)) for at in begins]
+    weights = [target_tokens(part, first) for part in parts]
+    counts.weights = list(weights)
+    try:
+        found = [predict(part) for part in parts]
+        return found[0] if len(found) == 1 else _joined(found, weights, [rows_of(part) for part in parts])
+    except not_the_scripts(Exception) as error:
+        if not is_out_of_memory(error):
+            raise
+        return first_line(error)
 
 
 def _joined(found: list[Predicted], weights: list[float], rows: list[int]) -> Predicted:
@@ -173,19 +182,14 @@ def _concatenated(parts: list[Any], rows: list[int]) -> Any:  # noqa: ANN401 - t
     if first is None:
         return None
     if isinstance(first, Tensor):
-        if any(not part.dim() or len(part) != count for part, count in zip(parts, rows, strict=True)):
+        uneven = len({part.shape[1:] for part in parts}) > 1
+        if uneven or any(not part.dim() or len(part) != count for part, count in zip(parts, rows, strict=True)):
+            shapes = ", ".join(str(tuple(part.shape)) for part in parts)
             raise CannotBeCut(
                 "a batch of an evaluation did not fit into memory, and cannot be predicted in parts, since the "
-                f"model returns a tensor of shape {tuple(first.shape)} for {rows[0]} samples; set a smaller "
+                f"model returns tensors of the shapes {shapes} for parts of {rows[0]} samples; set a smaller "
                 "per_device_eval_batch_size"
             )
-        if len({part.shape[1:] for part in parts}) > 1:
-            from transformers.trainer_pt_utils import nested_concat  # noqa: PLC0415 - as the trainer joins batches
-
-            joined = parts[0]
-            for part in parts[1:]:
-                joined = nested_concat(joined, part, padding_index=-100)
-            return joined
         return torch.cat(parts)
     if isinstance(first, dict):
         return type(first)({name: _concatenated([part[name] for part in parts], rows) for name in first})
