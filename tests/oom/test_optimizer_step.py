@@ -100,7 +100,7 @@ class TestGroups:
         for _ in range(3):
             optimizer.zero_grad()
             model(torch.ones(2, 4)).pow(2).sum().backward()
-            optimizer.step()
+            optimizer.step(None)  # as Accelerate calls it
         return [weight.detach().clone() for weight in model.parameters()], calls["hooks"]
 
     @pytest.mark.parametrize("failing", [(1,), (2,), (2, 3), (4, 7)])

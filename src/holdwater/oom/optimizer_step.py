@@ -40,7 +40,8 @@ def recover_steps(optimizer: Some) -> Some:
 
     def step(self: Any, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - as the optimizer's own
         """Step, group by group where that is the same."""
-        if arguments or named or not _goes_by_groups(self):
+        given = [one for one in (*arguments, *named.values()) if one is not None]  # Accelerate hands over `None`
+        if given or not _goes_by_groups(self):
             return _repeated(self, lambda: own(self, *arguments, **named))
         return _step_by_groups(self, own)
 

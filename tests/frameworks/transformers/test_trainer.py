@@ -107,7 +107,7 @@ class TestTrainers:
 
     def test_learn_the_same_after_any_lack_of_memory(self, kind: str, tmp_path: Path) -> None:
         """Once in each place: every bit of the weights and of the log is the same; TRL's own metrics too."""
-        found = learn(kind, tmp_path, forward=(3,), backward=(7,), evaluation=(2,), optimizer=(1, 4))
+        found = learn(kind, tmp_path, forward=(3,), backward=(7,), evaluation=(2,), optimizer=(1, 5))
 
         wanted = learn(kind, tmp_path)
         assert found[0] == wanted[0]
