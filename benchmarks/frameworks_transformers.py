@@ -165,7 +165,8 @@ def measure_time(place: Path) -> dict[str, Any]:
             "blocks": len(blocks.elapsed["with"]), "load": os.getloadavg()[0],
             "seconds_of_a_step": statistics.median(blocks.worked["without"]) / blocks.steps,
             "processor_time": compared(blocks.worked), "elapsed": compared(blocks.elapsed),
-            "inside": blocks.inside / sum(blocks.worked["with"]), "begin_seconds": blocks.elapsed["begin"][0], "end_seconds": blocks.elapsed["end"][0],
+            "inside": blocks.inside / sum(blocks.worked["with"]), "begin_seconds": blocks.elapsed["begin"][0],
+            "end_seconds": blocks.elapsed["end"][0],
             "hook_us_a_step": overhead["step_us_mean"], "counting_seconds": overhead["attribution_seconds"],
         }  # fmt: skip
     return rows
@@ -364,8 +365,8 @@ def _bars_of_kind(parts: dict[str, Any], kind: str) -> dict[str, Bar]:
         row = parts["time"][kind]
         worked, elapsed = row["processor_time"], row["elapsed"]
         bars[f"processor time of a step with the callback, median of {row['blocks']} interleaved blocks"] = Bar(
-            f"{_against(worked)} in steps of {1000 * row['seconds_of_a_step']:.0f} ms, {100 * row['inside']:.2f} % "
-            f"inside the callback; elapsed time, on a busy machine, {_against(elapsed)}",
+            f"{_against(worked)} in steps of {1000 * row['seconds_of_a_step']:.0f} ms, {100 * row['inside']:.2f} "
+            f"% inside the callback; elapsed time, on a busy machine, {_against(elapsed)}",
             "at most 1 % more", worked["cost"] <= 0.01,
         )  # fmt: skip
     if "kills" in parts:
