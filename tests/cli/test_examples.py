@@ -42,16 +42,16 @@ def test_pictures_are_drawn_and_learned(holdwater: Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_leaking_trainer_is_replaced_and_named(holdwater: Run, tmp_path: Path) -> None:
-    """The example's last command, with fewer steps: two processes, and the name that holds."""
+    """The example's last command, with other numbers: two processes, and the name that holds."""
     pytest.importorskip("transformers", reason="Transformers is not installed")
     script = str(ROOT / "examples" / "trainer.py")
 
     done = holdwater(
-        "run", "--supervise", "--reload-interval", "100", script, "demo", "--leak", "--steps", "110",
+        "run", "--supervise", "--reload-interval", "200", script, "demo", "--leak", "--steps", "210",
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "trained to step 110"
+    assert done.stdout.splitlines()[-1] == "trained to step 210"
     assert "stored in `LOGITS`" in done.stderr
     assert "the process was replaced once" in done.stderr
