@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from holdwater.probes.processes import proportional_size
+from holdwater.probes.processes import OBSERVERS, descendants_of, proportional_size
 from holdwater.signal_errors import not_the_scripts
 
 LONGEST_COMMAND = 72
@@ -81,7 +81,7 @@ class ChildProcesses:
         with contextlib.suppress(psutil.Error):
             now = descendants(self._process.pid)
             if self._listed is None or now is None or now - {ours} != self._seen.keys():
-                listed = self._process.children(recursive=True)  # it reads all processes of the machine
+                listed = descendants_of(self._process)  # it reads all processes of the machine
                 self._listed = [child for child in listed if child.pid != ours]
             found = self._listed
             alive: dict[int, Child] = {}
@@ -154,6 +154,8 @@ class ChildProcesses:
 def descendants(pid: int) -> set[int] | None:
     """The descendants of a process by the kernel's own lists, which may miss one while another ends.
 
+    Those that observe it are left out.
+
     Args:
         pid: Of the process.
 
@@ -170,7 +172,7 @@ def descendants(pid: int) -> set[int] | None:
                 found |= fresh
     except not_the_scripts(OSError):
         return None
-    return found
+    return found - OBSERVERS
 
 
 def private_resident(pid: int) -> int | None:

@@ -12,6 +12,18 @@ from holdwater.probes.host import read_kib_table
 from holdwater.probes.probe import Reading
 from holdwater.signal_errors import not_the_scripts, suppressed
 
+OBSERVERS: set[int] = set()
+"""Processes of holdwater's own that are children of the observed one: they belong to no run."""
+
+
+def descendants_of(process: psutil.Process) -> list[psutil.Process]:
+    """The processes that a process has started, and theirs, without those that observe it.
+
+    Args:
+        process: Their parent.
+    """
+    return [child for child in process.children(recursive=True) if child.pid not in OBSERVERS]
+
 
 class Children:
     """Memory of all descendants; pages that several share are counted once among them (PSS)."""
@@ -37,7 +49,7 @@ class Children:
             ProbeError: The process table cannot be read.
         """
         try:
-            children = self._process.children(recursive=True)
+            children = descendants_of(self._process)
         except psutil.Error as error:
             raise ProbeError(f"the child processes cannot be listed: {error}") from error
         return {"child_count": len(children), "children": sum(map(proportional_size, children))}
@@ -141,7 +153,7 @@ CLAIM_SHARE = 0.005
 def _own_processes() -> list[int]:
     """This process and its children."""
     process = psutil.Process()
-    return [process.pid, *(child.pid for child in process.children(recursive=True))]
+    return [process.pid, *(child.pid for child in descendants_of(process))]
 
 
 def _held_files(pid: int, folder: Path) -> set[str]:
