@@ -26,7 +26,7 @@ def is_installed(package: str) -> bool:
 needs_lightning = pytest.mark.skipif(not is_installed(PACKAGES[0]), reason="Lightning is not installed")
 
 HEAD = """
-import json, logging, os, signal, sys, warnings
+import json, logging, os, psutil, signal, sys, warnings
 import torch
 import PACKAGE as L
 from torch import nn
@@ -88,18 +88,19 @@ def run(folder: Path, text: str, *words: str) -> dict[str, Any]:
 WITHOUT_AND_WITH = """
 from PACKAGE.loggers import CSVLogger
 
-class Short(L.Callback):
+class Greedy(L.Callback):
     def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == 30:
-            memory._guard.stop("memory is short")
+        kept.append(torch.ones(1_000_000))
 
 bare = fit([], accumulate_grad_batches=2)
 memory = LightningCallback(out="run", every=5)
 guarded = fit([memory], accumulate_grad_batches=2, logger=CSVLogger("logs"))
 steps, verdict = memory.summary["steps"], memory.summary["verdict"]
-memory = LightningCallback(out="short")
-fit([Short(), memory])
+memory = LightningCallback(out="short", max_memory=f"{psutil.Process().memory_info().rss // 1_000_000 + 100}MB")
+fit([Greedy(), memory])
+kept.clear()
 stopped, path = memory.stop_reason, memory.last_checkpoint()
+memory = LightningCallback()
 fit([memory], path=path)
 print(json.dumps({
     "same": bare == guarded, "steps": steps, "verdict": verdict, "stopped": stopped, "path": str(path),
@@ -124,10 +125,11 @@ def test_changes_nothing_and_counts_optimizer_steps(tmp_path: Path) -> None:
     assert (marks.count("epoch"), marks.count("evaluation")) == (4, 4)
     assert "memory/host_mb" in rows[0]
     assert len(rows) > 10
-    assert found["stopped"] == "memory is short"
-    assert found["path"].endswith("short/lightning/step-00000030.ckpt")
-    assert found["at_last"] > 90
-    assert "training ends after step 30: memory is short; continue with ckpt_path=" in found["said"]
+    step = int(found["path"].removesuffix(".ckpt").rpartition("-")[2])
+    assert "the budget" in found["stopped"]
+    assert 5 < step < 60
+    assert found["at_last"] >= 100
+    assert f"training ends after step {step}: {found['stopped']}; continue with ckpt_path=" in found["said"]
     assert "inside an epoch" in found["said"]
 
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from holdwater.frameworks.loader_clock import loaders_watched
-from holdwater.frameworks.observed_guard import ObservedGuard, observed_guard
+from holdwater.frameworks.observed_guard import ObservedGuard
 from holdwater.observe.agent import session as sessions
 from holdwater.store.history import read_history
 
 LOOP = """
 import json, sys
 import torch
-from holdwater.frameworks.observed_guard import observed_guard
+from holdwater.frameworks.observed_guard import ObservedGuard
 
 torch.set_num_threads(1)
 kept = []
@@ -39,7 +39,7 @@ def begin():
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     return torch.utils.data.DataLoader(torch.randn(3000, 64), batch_size=2, shuffle=True)
 
-with observed_guard(out="run") as guard:
+with ObservedGuard(out="run") as guard:
     losses = [train(batch) for batch in guard.steps(begin())]
 bare = losses if "leak" in sys.argv else [train(batch) for batch in begin()]
 print(json.dumps([losses, bare]))
@@ -102,7 +102,7 @@ class TestInThisProcess:
         loader = torch.utils.data.DataLoader
         before = (loader.__iter__, torch.nn.Module.eval, dict(vars(torch.utils.data.sampler)))
 
-        with observed_guard(quiet=True) as guard:
+        with ObservedGuard.for_rank(quiet=True) as guard:
             assert loader.__iter__ is not before[0]
             guard.step()
             session = sessions.current()
@@ -115,14 +115,14 @@ class TestInThisProcess:
     def test_a_second_guard_counts_anew(self) -> None:
         """A program may train twice."""
         for _ in range(2):
-            with observed_guard(quiet=True, first_step=5) as guard:
+            with ObservedGuard.for_rank(quiet=True, first_step=5) as guard:
                 guard.step()
             assert guard.summary()["steps"] == 6
 
     def test_keeps_what_the_program_has_replaced_meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A hook of another library, set after ours, stays."""
         monkeypatch.setattr(torch.nn.Module, "eval", torch.nn.Module.eval)
-        with observed_guard(quiet=True):
+        with ObservedGuard.for_rank(quiet=True):
             theirs = torch.nn.Module.eval = lambda module: module  # type: ignore[method-assign,assignment]
 
         assert torch.nn.Module.eval is theirs

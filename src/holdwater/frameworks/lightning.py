@@ -21,10 +21,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdwater.actions.levers import Levers
 from holdwater.errors import CheckpointError, ConfigError
 from holdwater.exit_codes import STOPPED
 from holdwater.frameworks.lightning_checkpoints import EpochCheckpoints, EpochStates, between_epochs
-from holdwater.frameworks.observed_guard import ObservedGuard, observed_guard
+from holdwater.frameworks.observed_guard import ObservedGuard
 from holdwater.frameworks.supervised_trainer import SupervisedTrainer
 from holdwater.observe.agent import session as sessions
 from holdwater.signal_errors import not_the_scripts
@@ -88,6 +89,8 @@ class LightningCallback(Callback):
         self._supervised = SupervisedTrainer.taken()
         self._guard: ObservedGuard | None = None
         self._states = EpochStates()
+        self._kept: Path | None = None
+        """The checkpoint of a stop."""
         self._steps = self._seen = 0
         """Steps counted, and the trainer's own count when they were."""
 
@@ -124,10 +127,11 @@ class LightningCallback(Callback):
         """
         self.stop_reason, self._seen = None, trainer.global_step
         if self._supervised is None:
-            guard = observed_guard(
-                max_memory=self._max_memory, max_host_memory=self._max_host_memory, out=self._out,
-                rank=trainer.global_rank, first_step=self._steps,
+            guard = ObservedGuard.for_rank(
+                trainer.global_rank, max_memory=self._max_memory, max_host_memory=self._max_host_memory,
+                out=self._out, first_step=self._steps,
             )  # fmt: skip
+            guard.levers = Levers(checkpoint=lambda: self._keep(trainer))
             self._guard = guard.__enter__()
             return
         self._states.begin(trainer, pl_module, self)
@@ -224,20 +228,25 @@ class LightningCallback(Callback):
         except not_the_scripts(OSError, RuntimeError) as error:
             raise CheckpointError(f"no checkpoint can be written into {folder}: {error}") from error
 
+    def _keep(self, trainer: Any) -> None:  # noqa: ANN401 - of Lightning
+        """Write the checkpoint of a stop; without it the run is not stopped.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        folder = self._out or Path(trainer.default_root_dir) / "holdwater"
+        self._kept = self._save(trainer, folder)
+
     def _stop(self, trainer: Any, reason: str) -> None:  # noqa: ANN401 - of Lightning
-        """Write a checkpoint, and let the trainer end after this step.
+        """Let the trainer end after this step, whose checkpoint is written.
 
         Args:
             trainer: Lightning's.
             reason: Why.
         """
         self.stop_reason = reason
-        folder = self._out or Path(trainer.default_root_dir) / "holdwater"
-        try:
-            place = f"; continue with ckpt_path={str(self._save(trainer, folder))!r}"
-        except CheckpointError as error:
-            place = f"; {error}"
-        log.warning("training ends after step %d: %s%s%s", self._steps, reason, place, _inside(trainer))
+        where = f"continue with ckpt_path={str(self._kept)!r}"
+        log.warning("training ends after step %d: %s; %s%s", self._steps, reason, where, _inside(trainer))
         trainer.should_stop = True
 
     def _end_supervised(self, trainer: Any) -> None:  # noqa: ANN401 - of Lightning

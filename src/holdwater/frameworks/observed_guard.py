@@ -11,15 +11,17 @@ Under `holdwater run` there is such a process already: then the guard counts ste
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 from holdwater.errors import StoreError
 from holdwater.frameworks.loader_clock import loaders_watched
 from holdwater.guard.guard import Guard
+from holdwater.guard.settings import GuardSettings
 from holdwater.observe.agent import session as sessions
 from holdwater.observe.agent.session import Session
 from holdwater.observe.beside import WatcherBeside, WatchRequest
+from holdwater.observe.news import GRAVE
 from holdwater.signal_errors import not_the_scripts
 from holdwater.store.run_store import amend_summary
 from holdwater.units import Bytes
@@ -40,6 +42,35 @@ class ObservedGuard(Guard):
     """Of the process beside, when training has ended."""
     quiet = False
     """Whether the process beside prints nothing while training goes on; set before the guard is entered."""
+
+    @classmethod
+    def for_rank(  # noqa: PLR0913 - what the one line of a user says; everything is keyword-only
+        cls,
+        rank: int = 0,
+        *,
+        max_memory: str | Bytes | None = None,
+        max_host_memory: str | Bytes | None = None,
+        out: str | Path | None = None,
+        first_step: int = 0,
+        quiet: bool = False,
+    ) -> Self:
+        """Make a guard for one process of a run; the frameworks' own limits stay as they are.
+
+        Args:
+            rank: The number of this process among those of the run.
+            max_memory: The budget of the pool in which tensors live, such as `70GB`; None finds one.
+            max_host_memory: The budget of the host's memory beside a device; None finds one.
+            out: The folder of the run; None stores nothing.
+            first_step: The last step that was done before.
+            quiet: Print nothing while training goes on.
+
+        Raises:
+            UnitError: A budget is no size.
+        """
+        settings = GuardSettings(rank=rank, first_step=first_step, set_limits=False)
+        guard = cls(settings, max_memory=max_memory, max_host_memory=max_host_memory, out=out)
+        guard.quiet = quiet
+        return guard
 
     def __enter__(self) -> Self:
         """Begin to guard, and to observe.
@@ -99,9 +130,9 @@ class ObservedGuard(Guard):
     def summary(self) -> dict[str, Any]:
         """Return the judgement so far as JSON (schema 1), without command and exit code."""
         own = super().summary()
-        if self._verdict is None or self._verdict["verdict"] == "unknown":
+        seen = self._seen()
+        if seen is None or seen["verdict"] == "unknown":
             return own
-        seen = self._verdict
         kept: dict[str, Any] = {name: own[name] for name in ("steps", "budget", "budgets", "loss") if name in own}
         peak = {name: max(own["peak"][name] or 0, size or 0) or None for name, size in seen["peak"].items()}
         pressed = [one for one in own["findings"] if one["verdict"] == "pressure"]
@@ -123,8 +154,22 @@ class ObservedGuard(Guard):
         found = {"memory/host_mb": host / MEGABYTE, "memory/budget_percent": 100 * used / int(self.budget.limit)}
         if device:
             found["memory/device_mb"] = device / MEGABYTE
-        rate = _leak(self._verdict) if self._verdict is not None else self._own_leak()
+        seen = self._seen()
+        rate = self._own_leak() if seen is None else _leak(seen)
         return found if rate is None else found | {"memory/leak_bytes_per_step": rate}
+
+    def finding(self) -> str | None:
+        """The gravest leak, fragmentation or pressure so far, as one line of text; None without one."""
+        grave = [one for one in self.summary()["findings"] if one["verdict"] in GRAVE]
+        if not grave:
+            return None
+        held = [one for one in grave[0]["sites"] if one["role"] == "held"]
+        where = f", held by {held[0]['name']} at {held[0]['file']}:{held[0]['line']}" if held else ""
+        return f"{grave[0]['verdict']} of {grave[0]['component']}: {grave[0]['advice']}{where}"
+
+    def _seen(self) -> Mapping[str, Any] | None:
+        """The newest verdict of the process beside; None before the first."""
+        return self._verdict if self._beside is None else self._beside.newest()
 
     def _own_leak(self) -> float | None:
         """Bytes per step of the leak that the guard itself has found so far; None without one."""
@@ -151,35 +196,6 @@ class ObservedGuard(Guard):
             if beside is not None:
                 self._verdict = beside.end()
                 self._beside = None
-
-
-def observed_guard(  # noqa: PLR0913 - what the one line of a user says; everything is keyword-only
-    *,
-    max_memory: str | Bytes | None = None,
-    max_host_memory: str | Bytes | None = None,
-    out: Any = None,  # noqa: ANN401 - a path, as text or not
-    rank: int = 0,
-    first_step: int = 0,
-    quiet: bool = False,
-) -> ObservedGuard:
-    """Make a guard for one process of a run.
-
-    Args:
-        max_memory: The budget of the pool in which tensors live, such as `70GB`; None finds one.
-        max_host_memory: The budget of the host's memory beside a device; None finds one.
-        out: The folder of the run; None stores nothing.
-        rank: The number of this process among those of the run.
-        first_step: The last step that was done before.
-        quiet: Print nothing while training goes on.
-
-    Raises:
-        UnitError: A budget is no size.
-    """
-    guard = ObservedGuard(max_memory=max_memory, max_host_memory=max_host_memory, out=out)
-    guard.settings = replace(guard.settings, rank=rank, first_step=first_step, set_limits=False)
-    guard._step = first_step  # noqa: SLF001 - of the same class
-    guard.quiet = quiet
-    return guard
 
 
 def _leak(verdict: Mapping[str, Any]) -> float | None:

@@ -14,7 +14,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from holdwater.observe.agent import session as sessions
 from holdwater.probes.processes import OBSERVERS
@@ -23,8 +23,13 @@ from holdwater.process.channel_folder import channel_folder
 from holdwater.process.spawn import RunningProcess
 from holdwater.signal_errors import not_the_scripts, suppressed
 
+if TYPE_CHECKING:
+    from holdwater.observe.observed_run import ObservedRun
+
 LOOK = 0.02
 """Seconds between two looks at whether training has ended, at most."""
+VERDICT = "verdict.json"
+"""The file in the session's folder that holds the verdict so far, from the first finding on."""
 PATIENCE = 20.0
 """Seconds that the last judgement may take; without it there is the guard's own verdict."""
 
@@ -110,6 +115,14 @@ class WatcherBeside:
             OBSERVERS.add(process.pid)
             return cls(process, sessions.begin(folder), closing.pop_all())
 
+    def newest(self) -> dict[str, Any] | None:
+        """The verdict so far as JSON (schema 1); None before the first finding."""
+        try:
+            found: dict[str, Any] = json.loads((self.session.folder / VERDICT).read_text(encoding="utf-8"))
+        except not_the_scripts(OSError, ValueError):
+            return None
+        return found
+
     def end(self) -> dict[str, Any] | None:
         """End the session; return the verdict as JSON (schema 1), or None if there is none."""
         with self._closing:
@@ -150,17 +163,36 @@ def watch(request: WatchRequest, pid: int) -> dict[str, Any]:
     from holdwater.units import Bytes  # noqa: PLC0415
 
     given = [None if size is None else Bytes(size) for size in (request.max_memory, request.max_host_memory)]
-    terms = Terms(machine=read_machine(), max_memory=given[0], max_host_memory=given[1])
-    channel, news = Channel(Path(request.folder) / "channel"), News(quiet=request.quiet, who=request.who)
-    store = RunStore(Path(request.folder), kept=False)
-    observed = ObservedRun(CallingProcess(pid, channel), channel, terms, store, words=sys.argv, news=news)
-    try:
-        observed.follow()
+    terms, folder = Terms(machine=read_machine(), max_memory=given[0], max_host_memory=given[1]), request.folder
+    channel, store = Channel(Path(folder) / "channel"), RunStore(Path(folder), kept=False)
+    with ExitStack() as closing:
+        news = News(quiet=request.quiet, who=request.who)
+        observed = ObservedRun(CallingProcess(pid, channel), channel, terms, store, words=sys.argv, news=news)
+        for close in (store.close, observed.close, news.close):
+            closing.callback(close)
+        _follow(observed, Path(folder))
         return observed.summary()
-    finally:
-        news.close()
-        observed.close()
-        store.close()
+
+
+def _follow(observed: "ObservedRun", folder: Path) -> None:
+    """Watch until training has ended, and write each new verdict where the guard finds it."""
+    told: object = None
+    while observed.process.wait(observed.pause()):
+        observed.look()
+        watcher = observed.watcher
+        known = (watcher.verdict, len(watcher.explanations))
+        if known != told and watcher.verdict.findings:
+            told = known
+            _publish(folder, observed.summary())
+    observed.finish()
+
+
+def _publish(folder: Path, summary: dict[str, Any]) -> None:
+    """Write the verdict so far; without room for it there is none until the end."""
+    with suppressed(OSError):
+        aside = folder / f"{VERDICT}.part"
+        aside.write_text(json.dumps(summary), encoding="utf-8")
+        aside.rename(folder / VERDICT)
 
 
 def main() -> None:
