@@ -10,8 +10,8 @@
 Each worker is guarded by itself, with a process beside it. `guard.report` is `ray.train.report` with what is in
 use, and with the finding, its line and its holder, as soon as there is one. When the budget of one worker is
 spent, all end their loop after the same step, at most 16 steps later, if they have a process group of torch to ask
-each other by; without one no loop is ended, and `guard.stop_reason` says what is wrong. The last report of the loop
-is yours to give, with a checkpoint: Ray keeps only metrics that come with one.
+each other by; without one no loop is ended, and `guard.stop_reason` says what is wrong. The last report is yours
+to give, with a checkpoint: Ray keeps only metrics that come with one.
 
 No worker is replaced: Ray starts workers itself, and continues from the checkpoint that was reported last, inside
 an epoch with other batches. Exact is a checkpoint between two epochs that holds the random states.
