@@ -5,7 +5,8 @@ with the guard, what it costs, and, where it is promised, a run that is killed a
 
 What it costs is measured in blocks of steps that take turns: two processes without a guard and one with it, each
 stopped while another computes. The first block of each is not counted. The noise floor is the difference of the
-two without. `--only NAME` measures a part; results are kept by name.
+two without. Where that is above 1 %, since other programs use the machine, the training process's own seconds of
+the processor decide; both are stated. `--only NAME` measures a part; results are kept by name.
 """
 
 import argparse
@@ -47,10 +48,10 @@ class Framework:
 
 
 FRAMEWORKS = {
-    "lightning": Framework("lightning_fit.py", 2000, 600, ("--checkpoint-interval", "150", "guard", "kill")),
-    "accelerate": Framework("accelerate_loop.py", 2000, 800, ("--checkpoint-interval", "150", "resume", "kill")),
-    "ray": Framework("ray_loop.py", 2000, 800),
-    "mlx": Framework("mlx_fit.py", 400, 60),
+    "lightning": Framework("lightning_fit.py", 2000, 400, ("--checkpoint-interval", "150", "guard", "kill")),
+    "accelerate": Framework("accelerate_loop.py", 2000, 400, ("--checkpoint-interval", "150", "resume", "kill")),
+    "ray": Framework("ray_loop.py", 2000, 400),
+    "mlx": Framework("mlx_fit.py", 400, 20),
 }
 
 
@@ -69,7 +70,7 @@ class InTurns:
         )
         self._go = (folder / "go").open("w", encoding="utf-8", buffering=1)
         self._done = (folder / "done").open(encoding="utf-8")
-        self.first = float(self._done.readline())
+        self.first = self._done.readline()
 
     def __enter__(self) -> Self:
         """Begin: the first block is over."""
@@ -82,10 +83,10 @@ class InTurns:
         self._done.close()
         self._said.close()
 
-    def block(self) -> float:
-        """Let it compute a block; return its seconds."""
+    def block(self) -> list[float]:
+        """Let it compute a block; return its seconds, and those of the processor."""
         self._go.write("go\n")
-        return float(self._done.readline())
+        return [float(word) for word in self._done.readline().split()]
 
 
 def main() -> bool:
@@ -158,7 +159,7 @@ def resumed(framework: Framework, folder: Path, bare: dict[str, Any]) -> dict[st
 def cost(framework: Framework, folder: Path) -> dict[str, Any]:
     """Let three processes take turns; return the seconds of each block."""
     kinds = {"bare": (), "twin": (), "guarded": ("guard",)}
-    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    seconds: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
     with ExitStack() as closing:
         running = {
             kind: closing.enter_context(InTurns(framework, folder / kind, words)) for kind, words in kinds.items()
@@ -167,16 +168,20 @@ def cost(framework: Framework, folder: Path) -> dict[str, Any]:
             order = list(kinds)[number % 3 :] + list(kinds)[: number % 3]
             for kind in order:
                 seconds[kind].append(running[kind].block())
-    bare, twin, guarded = (np.array(seconds[kind]) for kind in kinds)
-    return {
-        "seconds": seconds,
-        "block": framework.block,
-        "ratio": float(np.median(guarded / ((bare + twin) / 2))),
-        "total_ratio": float(guarded.sum() / ((bare + twin).sum() / 2)),
-        "quartiles": np.quantile(guarded / ((bare + twin) / 2), (0.25, 0.75)).tolist(),
-        "noise": float(np.median(twin / bare)),
-        "noise_quartiles": np.quantile(twin / bare, (0.25, 0.75)).tolist(),
-    }
+    table = {kind: np.array(rows) for kind, rows in seconds.items()}
+    found = {"seconds": seconds, "block": framework.block}
+    for column, clock in enumerate(("elapsed", "processor")):
+        bare, twin, guarded = (table[kind][:, column] for kind in kinds)
+        usual = (bare + twin) / 2
+        found[clock] = {
+            "ratio": float(np.median(guarded / usual)),
+            "quartiles": np.quantile(guarded / usual, (0.25, 0.75)).tolist(),
+            "total": float(guarded.sum() / usual.sum()),
+            "noise": float(np.median(twin / bare)),
+            "noise_quartiles": np.quantile(twin / bare, (0.25, 0.75)).tolist(),
+            "noise_total": float(twin.sum() / bare.sum()),
+        }
+    return found
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -193,10 +198,25 @@ def left_behind(folder: Path) -> list[str]:
     return left
 
 
-def spread(quartiles: Sequence[float]) -> str:
-    """Two ratios as text."""
-    low, high = quartiles
-    return f"{low - 1:+.2%} to {high - 1:+.2%}"
+def in_words(cost: dict[str, Any]) -> str:
+    """What a guard costs by one clock, and the noise floor."""
+
+    def spread(name: str) -> str:
+        """A median with its quartiles, and the ratio of the sums."""
+        low, high = cost["quartiles" if name == "ratio" else "noise_quartiles"]
+        total = cost["total" if name == "ratio" else "noise_total"]
+        return f"{cost[name] - 1:+.2%} ({low - 1:+.2%} to {high - 1:+.2%}, in sum {total - 1:+.2%})"
+
+    return f"{spread('ratio')}, without a guard twice {spread('noise')}"
+
+
+def decisive(one: dict[str, Any]) -> dict[str, Any]:
+    """The clock that decides: elapsed time, unless two runs without a guard lie further apart than the bar."""
+    elapsed: dict[str, Any] = one["elapsed"]
+    low, high = elapsed["noise_quartiles"]
+    quiet = high - low <= 2 * (MOST - 1)
+    processor: dict[str, Any] = one["processor"]
+    return elapsed if quiet else processor
 
 
 def judge(one: dict[str, Any]) -> dict[str, Bar]:
@@ -220,11 +240,9 @@ def judge(one: dict[str, Any]) -> dict[str, Bar]:
             f"{one['losses']} losses {'the same' if one['same'] else 'DIFFER'}", "bit-identical", one["same"]
         ),
         "time": Bar(
-            f"{one['ratio'] - 1:+.2%} in the median of {len(one['seconds']['bare'])} blocks (quartiles"
-            f" {spread(one['quartiles'])}); {one['total_ratio'] - 1:+.2%} of their sum; without a guard twice:"
-            f" {one['noise'] - 1:+.2%} ({spread(one['noise_quartiles'])})",
+            "; ".join(f"{clock}: {in_words(one[clock])}" for clock in ("elapsed", "processor")),
             "at most 1 % slower",
-            one["ratio"] <= MOST,
+            decisive(one)["ratio"] <= MOST,
         ),
         "left behind": Bar(f"{len(one['left'])} processes", "none", not one["left"]),
     }

@@ -77,6 +77,7 @@ def main() -> bool:
     parser.add_argument(
         "--pairs", type=int, default=2, metavar="N", help="pairs of bare and observed (default: 2)"
     )
+    parser.add_argument("--cold", action="store_true", help="without the run that is thrown away")
     parser.add_argument("--only", action="append", choices=PROGRAMS, help="this program; may be repeated")
     options = parser.parse_args()
     python = options.python or make_environment(HERE.parent / ".venv-programs")
@@ -84,7 +85,7 @@ def main() -> bool:
     for name in options.only or PROGRAMS:
         with tempfile.TemporaryDirectory(prefix="op-", ignore_cleanup_errors=True) as folder:
             try:
-                measured = measure(name, python, Path(folder), options.pairs)
+                measured = measure(name, python, Path(folder), options.pairs, cold=options.cold)
             except (RuntimeError, OSError) as error:  # the others are measured all the same
                 print(f"{name} failed: {error}")
                 reached = False
@@ -104,14 +105,17 @@ def keep(name: str, measured: dict[str, Any], packages: Sequence[str]) -> bool:
         return record("other_programs", bars, programs=stored, packages=list(packages))
 
 
-def measure(name: str, python: Path, folder: Path, pairs: int) -> dict[str, Any]:
+def measure(name: str, python: Path, folder: Path, pairs: int, *, cold: bool) -> dict[str, Any]:
     """Run a program in pairs that begin with one and the other in turn."""
     program, data = PROGRAMS[name], folder / "data"
     data.mkdir()
     if program.prepare:
         words = [word.format(data=data) for word in program.prepare]
         subprocess.run([str(python), str(PROGRAMS_FOLDER / words[0]), *words[1:]], check=True, cwd=folder)
-    order = [False, *(observed for pair in range(pairs) for observed in ((True, False), (False, True))[pair % 2])]
+    order = [
+        *([] if cold else [False]),
+        *(observed for pair in range(pairs) for observed in ((True, False), (False, True))[pair % 2]),
+    ]
     rows = []
     for number, observed in enumerate(order):
         place = folder / f"r{number}"
@@ -123,7 +127,7 @@ def measure(name: str, python: Path, folder: Path, pairs: int) -> dict[str, Any]
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "commit": commit(), "load": os.getloadavg()[1],
         "threads": os.environ.get("OMP_NUM_THREADS", "not set"),
-    } | summarize(rows[1:])  # fmt: skip
+    } | summarize(rows if cold else rows[1:])  # fmt: skip
 
 
 def left_behind(place: Path, before: set[str]) -> dict[str, list[str]]:
@@ -144,8 +148,20 @@ def left_behind(place: Path, before: set[str]) -> dict[str, list[str]]:
     return {
         "processes": processes,
         "folders": sorted(path.name for path in place.glob("holdwater-*")),
-        "shared_memory": sorted(set(os.listdir(SHARED_MEMORY)) - before),  # noqa: PTH208
+        "shared_memory": sorted(name for name in set(os.listdir(SHARED_MEMORY)) - before if not in_use(name)),  # noqa: PTH208
     }
+
+
+def in_use(name: str) -> bool:
+    """Whether a live process has something of a name in shared memory open: another program's."""
+    place = str(SHARED_MEMORY / name)
+    for number in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(number).startswith(place):  # noqa: PTH115 - a link of the kernel's
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ PACKAGES = (
     "stable-baselines3==2.9.2", "gymnasium==1.4.0", "spacy==3.8.18", "lightning==2.6.6", "skorch==1.4.0",
     "scikit-learn==1.9.1", "sentence-transformers==6.2.0",
     # of `other_programs.py`
-    "torchvision==0.28.0", "timm==1.0.31", "torch-geometric==2.8.1", "ray[train]==2.60.0", "tensorboard",
+    "torch-geometric==2.8.1", "ray[train]==2.60.0", "tensorboard",
 )  # fmt: skip
 MLX = (
     "-m", "mlx_lm", "lora", "--model", "{folder}/model", "--train", "--data", "{folder}/data", "--iters", "300",

@@ -162,23 +162,31 @@ class Killed(L.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 memory = LightningCallback()
-print(json.dumps(fit([memory, Killed()], path=memory.last_checkpoint())))
+length = {"max_steps": 100, "epochs": -1} if "steps" in sys.argv else {}
+print(json.dumps(fit([memory, Killed()], path=memory.last_checkpoint(), **length)))
 """
 
 
 @needs_lightning
 def test_another_process_continues_exactly(observe: Any, tmp_path: Path) -> None:
-    """The process is replaced after the second epoch, killed in the fourth, and the weights are the same."""
+    """The process is replaced after the second epoch, killed in the fourth, and the weights are the same.
+
+    Also where the length of the run is given in steps: Lightning counts otherwise then.
+    """
     text = script(SUPERVISED)
     (tmp_path / "fit.py").write_text(text, encoding="utf-8")
     bare = subprocess.run([sys.executable, "fit.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
 
     flags = ("--supervise", "--reload-interval", "40", "--checkpoint-interval", "70", "--out", "run")
     done, verdict = observe(text, *flags, arguments=("kill",))
+    flags = ("--supervise", "--reload-interval", "40", "--out", "by-steps")
+    by_steps, of_steps = observe(text, *flags, arguments=("steps",))
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == json.loads(bare.stdout.splitlines()[-1])
     assert (verdict["processes"], verdict["steps"]) == (3, 100)
+    assert by_steps.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert (of_steps["processes"], of_steps["steps"]) == (2, 100)
     assert [path.name for path in tmp_path.glob("run/lightning/*")] == ["step-00000075.ckpt"]
 
 

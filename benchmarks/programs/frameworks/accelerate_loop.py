@@ -20,7 +20,10 @@ accelerator = Accelerator(cpu=True)
 model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Dropout(0.1), nn.Linear(512, 10))
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 data = TensorDataset(torch.randn(6400, 256), torch.randint(0, 10, (6400,)))
-model, optimizer, loader = accelerator.prepare(model, optimizer, DataLoader(data, batch_size=32, shuffle=True))
+loader = DataLoader(data, batch_size=32, shuffle=True)
+model, optimizer = accelerator.prepare(model, optimizer)
+if "resume" not in sys.argv:
+    loader = accelerator.prepare(loader)
 told = {"losses": []}
 
 
@@ -50,8 +53,8 @@ summary = None
 if "resume" in sys.argv:
     import holdwater
 
-    holdwater.resumable("model", model)
-    holdwater.resumable("optimizer", optimizer)
+    holdwater.resumable("model", accelerator.unwrap_model(model))
+    holdwater.resumable("optimizer", optimizer.optimizer)
     holdwater.resumable("told", told)
     for batch in holdwater.batches(loader, steps=total):
         train(batch)

@@ -22,8 +22,12 @@ class Turns:
         self._steps += 1
         if self._steps % self._block:
             if self._began is None:
-                self._began = time.perf_counter()
+                self._began = self._now()
             return
-        print(time.perf_counter() - self._began, file=self._done)
+        print(*(now - then for now, then in zip(self._now(), self._began)), file=self._done)
         self.over = not self._go.readline()
-        self._began = time.perf_counter()
+        self._began = self._now()
+
+    def _now(self):
+        """Seconds, and seconds of the processor in this process."""
+        return time.perf_counter(), time.process_time()

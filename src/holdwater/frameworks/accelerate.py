@@ -11,8 +11,8 @@ of one is spent, all end after the same step, at most 16 steps later, and `accel
 states of all into `accelerate` in `out`; without `out` no loop is ended.
 
 The process is never replaced: `load_state` and `skip_first_batches` begin an epoch in the middle with other random
-states than it began with, so what follows is not exact. A loop of one process continues exactly with
-`holdwater.batches(loader, steps=...)` and `holdwater.resumable`, under `holdwater run --supervise`.
+states than it began with, so what follows is not exact. A loop of one process continues exactly under `holdwater
+run --supervise` with `holdwater.batches` over a loader that was not prepared: docs/frameworks-other.md shows it.
 """
 
 import logging

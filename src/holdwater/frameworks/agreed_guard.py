@@ -25,7 +25,7 @@ class AgreedGuard(ObservedGuard):
 
     def steps(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield the batches, count a step after each that has ended one, and end early if the run must stop."""
-        for batch in batches:
+        for batch in () if self._ends else batches:
             yield batch
             if not self.has_stepped():
                 continue

@@ -140,6 +140,9 @@ class EpochStates:
         for position, states in zip(self._positions, left["generators"], strict=False):
             for generator, state in zip(position.own, states, strict=False):
                 set_state(generator, "generator", state)
+        trainer.fit_loop.epoch_loop.restarting = (
+            False  # else it takes this epoch for the one before, which is over
+        )
         restore_random_states(left["random"])
         iter(trainer.fit_loop._data_fetcher)  # noqa: SLF001 - as the loop itself does in later epochs
         return remarks

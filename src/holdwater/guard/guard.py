@@ -196,8 +196,8 @@ class Guard:
         )
 
     def steps(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the batches, count a step after each, and end early if the run must stop."""
-        for batch in batches:
+        """Yield the batches, count a step after each, and end early if the run must stop; then yield no more."""
+        for batch in () if self.stop_reason is not None else batches:
             yield batch
             self.step()
             if self.stop_reason is not None:
