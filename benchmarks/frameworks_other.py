@@ -48,10 +48,10 @@ class Framework:
 
 
 FRAMEWORKS = {
-    "lightning": Framework("lightning_fit.py", 2000, 400, ("--checkpoint-interval", "150", "guard", "kill")),
-    "accelerate": Framework("accelerate_loop.py", 2000, 400, ("--checkpoint-interval", "150", "resume", "kill")),
-    "ray": Framework("ray_loop.py", 2000, 400),
-    "mlx": Framework("mlx_fit.py", 400, 20),
+    "lightning": Framework("lightning_fit.py", 1200, 100, ("--checkpoint-interval", "150", "guard", "kill")),
+    "accelerate": Framework("accelerate_loop.py", 1200, 100, ("--checkpoint-interval", "150", "resume", "kill")),
+    "ray": Framework("ray_loop.py", 1200, 100),
+    "mlx": Framework("mlx_fit.py", 400, 10),
 }
 
 
