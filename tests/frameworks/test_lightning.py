@@ -179,8 +179,8 @@ def test_another_process_continues_exactly(observe: Any, tmp_path: Path) -> None
 
     flags = ("--supervise", "--reload-interval", "40", "--checkpoint-interval", "70", "--out", "run")
     done, verdict = observe(text, *flags, arguments=("kill",))
-    flags = ("--supervise", "--reload-interval", "40", "--out", "by-steps")
-    by_steps, of_steps = observe(text, *flags, arguments=("steps",))
+    others = ("--supervise", "--reload-interval", "40", "--out", "by-steps")
+    by_steps, of_steps = observe(text, *others, arguments=("steps",))
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == json.loads(bare.stdout.splitlines()[-1])

@@ -1,5 +1,7 @@
 """A loop over epochs ends with the run: a later epoch has no batch."""
 
+from collections.abc import Iterator
+
 from holdwater.guard.guard import Guard
 
 
@@ -8,16 +10,22 @@ class TestLaterEpochs:
 
     def test_yields_none_after_a_stop(self) -> None:
         """The epoch in which the run must stop ends after its step; of the next one nothing is drawn."""
-        drawn = []
+        drawn: list[int] = []
+
+        def batches() -> Iterator[int]:
+            """Five, each noted as it is drawn."""
+            for number in range(5):
+                drawn.append(number)
+                yield number
+
         with Guard() as guard:
-            for epoch in range(3):
-                for batch in guard.steps(drawn.append((epoch, number)) for number in range(5)):
-                    assert batch is None
+            for _ in range(3):
+                for _ in guard.steps(batches()):
                     if guard.step_number == 6:
                         guard.stop("memory is short")
 
         assert guard.step_number == 7
-        assert drawn == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (1, 1)]
+        assert drawn == [0, 1, 2, 3, 4, 0, 1]
 
     def test_yields_all_without_one(self) -> None:
         """Three epochs of five steps."""
