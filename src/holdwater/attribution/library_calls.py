@@ -5,12 +5,12 @@ leads to the statement that appends to `_models`. The files beside the one that 
 too, for its base classes.
 """
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from holdwater.attribution.source import SourceFile, Statement, parse
+from holdwater.signal_errors import suppressed
 
 MOST_FILES = 80
 """Files of a library's folder that are read."""
@@ -64,7 +64,7 @@ def _beside(file: str) -> tuple[tuple[str, str], ...]:
     own = Path(file)
     found = []
     for path in [own, *sorted(one for one in own.parent.glob("*.py") if one != own)][:MOST_FILES]:
-        with contextlib.suppress(OSError):
+        with suppressed(OSError):
             found.append((str(path), path.read_text(encoding="utf-8", errors="replace")))
     return tuple(found)
 
