@@ -130,6 +130,10 @@ def environment(folder: Path) -> Path:
     site = next((folder / "lib").glob("python*/site-packages"))
     lines = [sysconfig.get_path("purelib"), str(ROOT / "src")]
     (site / "beneath.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    program = folder / "bin" / "holdwater"
+    text = f"#!{python}\nfrom holdwater.cli.main import main\nraise SystemExit(main())\n"
+    program.write_text(text, encoding="utf-8")
+    program.chmod(0o755)
     return python
 
 

@@ -12,3 +12,6 @@ STOPPED = 75
 """The run was stopped on purpose, and can be resumed (`EX_TEMPFAIL` of sysexits.h)."""
 FINAL = frozenset((DONE, MISTAKE, FOUND, STOPPED))
 """After these the supervisor starts no other process."""
+
+TERMINATION_LOG = "HOLDWATER_TERMINATION_LOG"
+"""A variable that names the file that says why a run ended; it is no key of a configuration."""

@@ -6,7 +6,7 @@ Source: Kubernetes documentation, "Determine the Reason for Pod Failure" (`termi
 import os
 from pathlib import Path
 
-from holdwater.config.sources import TERMINATION_LOG
+from holdwater.exit_codes import TERMINATION_LOG
 
 MESSAGE = Path("/dev/termination-log")
 """A variable names another file, for pods whose `terminationMessagePath` is not the usual one."""

@@ -12,10 +12,9 @@ from holdwater.config.keys import ALL_WEIGHTS_RATE, BY_NAME, KEYS, Key
 from holdwater.config.profile import Profile, full_name, positions_of
 from holdwater.config.readers import percentage, rate, size
 from holdwater.errors import ConfigError, SeveralConfigErrors
+from holdwater.exit_codes import TERMINATION_LOG
 
 PREFIX = "HOLDWATER_"
-TERMINATION_LOG = "HOLDWATER_TERMINATION_LOG"
-"""A variable that is no key: the file that says why a run ended, where Kubernetes looks for it."""
 
 
 @dataclass(frozen=True, slots=True)
