@@ -413,16 +413,14 @@ def _bars_of_memory(rows: list[dict[str, Any]]) -> dict[str, Bar]:
 
 def keep(measured: dict[str, Any]) -> bool:
     """Add parts to those that were measured before, and hold all of them against the bars."""
-    file = RESULTS / "trans.json"
+    file = RESULTS / "frameworks_transformers.json"
     with Path(__file__).open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stored = json.loads(file.read_text(encoding="utf-8"))["parts"] if file.exists() else {}
         stored |= measured
         stored = {name: stored[name] for name in PARTS if name in stored}
         packages = {"transformers": transformers.__version__, "trl": trl.__version__}
-        return record(
-            "trans", bars_of(stored), by="benchmarks/frameworks_transformers.py", packages=packages, parts=stored
-        )
+        return record("frameworks_transformers", bars_of(stored), packages=packages, parts=stored)
 
 
 def main() -> bool:
