@@ -35,6 +35,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     "transformers": ("tests/frameworks/transformers", "tests/train/finetune/model", "tests/train/finetune/vision"),
     "pillow": ("tests/train/finetune/vision", "tests/frameworks/transformers"),
     "datasets": ("tests/train/finetune/data",),
+    "accelerate": ("tests/frameworks/test_accelerate.py", "tests/frameworks/transformers"),
+    "lightning": ("tests/frameworks/test_lightning.py",),
+    "ray": ("tests/frameworks/test_ray_train.py",),
+    "pytest": ("tests/testing",),
+    "ipython": ("tests/notebook",),
     "mlx": (
         *(f"tests/frameworks/test_mlx_{name}.py" for name in ("clock", "steps", "lm")),
         *(f"tests/train/finetune/test_mlx{name}.py" for name in ("", "_checkpoints")),
@@ -43,6 +48,8 @@ TESTS: dict[str, tuple[str, ...]] = {
 """What uses each. The packages are those of `pyproject.toml`, whose lowest version stands there."""
 TOGETHER = {"mlx": ("mlx-cpu",)}
 """Packages that have the same versions."""
+WHOLE = {"ray": "ray[train]"}
+"""With the extra that is used."""
 LEFT_OUT = frozenset(("torch", "holdwater", "python-leak-hunter", "scalene", "scipy", "matplotlib"))
 """PyTorch, see above; and what only the zoo compares with."""
 MOST_SECONDS = 1800
@@ -108,7 +115,10 @@ def tried(name: str, version: Version) -> dict[str, Any]:
         names = (name, *TOGETHER.get(name, ()))
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         done = subprocess.run(
-            [*install, *(f"{one}=={version}" for one in names)], capture_output=True, text=True, check=False
+            [*install, *(f"{WHOLE.get(one, one)}=={version}" for one in names)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             said = f"cannot be installed: {done.stderr.strip().splitlines()[-1]}"
