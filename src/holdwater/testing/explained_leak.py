@@ -1,0 +1,194 @@
+"""Explain a leak of a function that is called again and again: its component, rate, lines and holder.
+
+Objects are counted, the function is called some more times while Python's allocations are recorded, objects are
+counted again, and a few calls are traced line by line. That is the window of an observed run, without its watcher.
+"""
+
+import gc
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from holdwater.attribution.capture import profiler_in_use
+from holdwater.attribution.device import DeviceRecord
+from holdwater.attribution.explanation import explain
+from holdwater.attribution.gain import Gain
+from holdwater.attribution.site import Explanation, Growing
+from holdwater.attribution.traced import PythonRecord
+from holdwater.attribution.tracing import LineTrace
+from holdwater.detectors.flatness import CallGrowth
+from holdwater.detectors.verdict import Component
+from holdwater.observe.agent.counting import Counting
+from holdwater.observe.agent.window import seen
+from holdwater.probes.counters import CounterName
+from holdwater.testing.call_verdict import CallRate
+
+CALLS, MOST_CALLS = 24, 2000
+"""Calls that are recorded: at least, and at most."""
+RISES = 12
+"""Times that a rare growth must come while it is recorded."""
+SECONDS = 4.0
+"""Seconds that the recorded calls may take, at the usual speed; fewer calls than the least are never made."""
+TRACED = 3
+MOST_TRACED = 200
+"""Calls that are traced line by line: usually, and for rare growth."""
+MOST_TRACE_SECONDS = 10.0
+TENSORS, PYTHON = 0.5, 0.5
+"""This part of a growth makes it one of tensors, or of Python's objects."""
+
+Growths = dict[CounterName, CallGrowth]
+Step = Callable[[], Any]
+
+
+class Explained(NamedTuple):
+    """What is known of a leak."""
+
+    component: Component
+    rate: CallRate
+    explanation: Explanation
+    ends: bool
+    """Whether nearly all that grows is held by containers with a maximum length."""
+
+
+class LeakWindow:
+    """Some more calls, in which a leak is recorded and traced."""
+
+    def __init__(self, step: Step, growths: Growths, malloc: Callable[[], float] | None) -> None:
+        """Prepare.
+
+        Args:
+            step: What is called.
+            growths: The counters that grow.
+            malloc: Reads malloc's bytes in use; None if this C library does not tell.
+        """
+        self._step, self._growths, self._malloc = step, growths, malloc
+        self._counting = Counting(tuple)
+        self._python, self._device = PythonRecord(), DeviceRecord()
+        self._calls = 0
+
+    def explain(self, seconds_a_call: float) -> Explained:
+        """Make the calls, and explain.
+
+        Args:
+            seconds_a_call: Seconds of a call so far.
+        """
+        wanted = CALLS
+        smallest = min(growth.rate / _unit(name) for name, growth in self._growths.items())
+        if 0 < smallest < 1:  # it does not grow at each call
+            wanted = max(CALLS, math.ceil(RISES / smallest))
+        calls = max(min(wanted, MOST_CALLS, int(SECONDS / max(seconds_a_call, 1e-9))), CALLS)
+        frozen = gc.get_freeze_count()
+        if frozen:
+            gc.unfreeze()  # what is frozen cannot be counted
+        try:
+            return self._explain(calls)
+        finally:
+            self._python.close()
+            self._device.abandon()
+            if frozen:
+                gc.freeze()
+
+    def _explain(self, calls: int) -> Explained:
+        """The same, with everything switched off afterwards."""
+        self._count(compares=False)
+        recorded = self._record(calls)
+        census = self._count(compares=True)
+        found = self._counting.gains.found
+        rate, component = self._rate(calls), self._component(calls, found)
+        seen_here = {
+            **seen(self._counting.gains, 0, calls),
+            **self._device_seen,
+            **self._trace(calls),
+        }
+        self._counting.gains.forget()
+        growing = Growing(component, rate.bytes_per_call, "step")
+        python = recorded if component in {"host.python", "host.native", "host.tensors"} else None
+        explanation = explain(seen_here, growing, recorded=python)
+        return Explained(component, rate, explanation, ends=census is not None and census.room is not None)
+
+    def _count(self, *, compares: bool) -> Any:  # noqa: ANN401 - a census, or None
+        """Count objects, and compare with the count before."""
+        gains = self._counting.gains
+        note = gains.compare if compares else gains.remember
+        self._counting.begin(note, purpose="end", period=0.0)
+        return self._counting.go_on(self._calls, to_the_end=True)
+
+    def _record(self, calls: int) -> dict[str, Any]:
+        """Call with Python's and the device's allocations recorded."""
+        if "device" in self._growths:
+            self._device.start()
+        self._python.start()
+        self._call(2)  # the tracer's own first allocations, and what one call replaces of the one before
+        self._python.mark()
+        self._device.mark(max(self._calls, 1))
+        self._call(calls - 2)
+        recorded = self._python.stop(calls - 2)
+        self._device_seen = self._device.stop(self._calls)
+        return recorded
+
+    def _call(self, times: int) -> None:
+        """Call, and collect what the collector would free anyway."""
+        for _ in range(times):
+            self._step()
+        self._calls += times
+        if gc.isenabled():
+            gc.collect()
+
+    def _rate(self, calls: int) -> CallRate:
+        """The leak in bytes per call: malloc's bytes, and Python's blocks by the size of those that stayed."""
+        growths = self._growths
+        for name in ("device", "shared", "rest"):
+            if name in growths:
+                return CallRate(growths[name].rate, growths[name].low, growths[name].high)
+        blocks, malloc = growths.get("blocks"), growths.get("malloc")
+        size = self._python.small_size or max(self._python.stayed / max(calls - 2, 1), 1.0)
+        scaled = [(blocks, size)] if blocks is not None else []
+        parts = scaled + ([(malloc, 1.0)] if malloc is not None else [])
+        return CallRate(*(
+            sum(float(getattr(growth, name)) * scale for growth, scale in parts)
+            for name in ("rate", "low", "high")
+        ))
+
+    def _component(self, calls: int, found: list[Gain]) -> Component:
+        """What leaks: tensors by the objects that hold them, Python's objects by what Python allocated."""
+        if "device" in self._growths:
+            return "device.active"
+        if "shared" in self._growths:
+            return "host.shared"
+        if "rest" in self._growths:
+            return "host.native"
+        rate = self._rate(calls).bytes_per_call
+        tensors = sum(gain.weight.tensors for gain in found) / calls
+        if tensors >= TENSORS * rate:
+            return "host.tensors"
+        return "host.python" if self._python.stayed / (calls - 2) >= PYTHON * rate else "host.native"
+
+    def _trace(self, calls: int) -> dict[str, Any]:
+        """Trace a few calls line by line: where containers grow, and where malloc's memory rises."""
+        gains = self._counting.gains
+        profiler = profiler_in_use()
+        trace = LineTrace(gains.growing, self._malloc, most_seconds=MOST_TRACE_SECONDS)
+        if profiler is not None or not trace.start():
+            return {"missing": [f"{profiler or 'another trace function is set'}, so lines were not traced"]}
+        traced = TRACED if calls <= CALLS else min(calls, MOST_TRACED)
+        try:
+            for _ in range(traced):
+                self._step()
+        finally:
+            trace.stop()
+        indices = [index for index, gain in enumerate(gains.found) if gain.kind == "container"]
+        return {
+            "lines": {
+                str(indices[at]): [[*place, count] for place, count in places.items()]
+                for at, places in trace.grown.items()
+                if at < len(indices)
+            },
+            "heap": [[*place, rise, trace.spent[place]] for place, rise in trace.heap.items()],
+            "ran": {file: sorted(numbers) for file, numbers in trace.ran.items()},
+            "traced_steps": traced,
+        }
+
+
+def _unit(name: CounterName) -> float:
+    """The least that a leak at each call adds to a counter."""
+    return {"blocks": 1.0, "malloc": 32.0}.get(name, 512.0)

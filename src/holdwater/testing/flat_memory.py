@@ -1,0 +1,194 @@
+"""Test whether a function leaks: call it until that can be told, and explain what grows.
+
+Flat is told as soon as a leak of more than 128 bytes a call in the exact counters can be excluded, at the earliest
+after a second. A leak is told only after at least 3,000 calls or 35 seconds of growth that keeps its pace (a cache that
+fills looks the same for as long as it fills); with a given number of calls, at their end.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from holdwater.detectors.flatness import FEWEST_READINGS, CallGrowth, judge_calls
+from holdwater.errors import ConfigError
+from holdwater.probes.counters import COUNTERS, Counter
+from holdwater.testing.call_verdict import CallRate, CallVerdict, CallVerdictKind
+from holdwater.testing.explained_leak import Growths, LeakWindow
+from holdwater.testing.repeated_calls import RepeatedCalls
+
+SECONDS = 45.0
+"""The most seconds of calls, if none are given; explaining comes after."""
+TARGET, ENOUGH = 128.0, 1024.0
+"""Bytes a call: the test goes on until a larger leak is excluded; after `PATIENCE` seconds the second is enough."""
+PATIENCE = 20.0
+ELSEWHERE, ELSEWHERE_SECONDS = 1024.0, 10.0
+"""The same for memory that libraries map themselves: bytes a call, or seconds after which it is only stated."""
+LEAST_SECONDS, LEAST_CALLS, LEAST_CALLS_SECONDS = 1.0, 256, 3.0
+"""A flat verdict comes at the earliest after this, unless calls take long."""
+LEAK_SECONDS, LEAK_CALLS, LEAK_CALLS_SECONDS = 15.0, 3000, 35.0
+"""A leak's, likewise."""
+LEAST_ELSEWHERE = float(1 << 20)
+"""Bytes by which resident memory must have risen: the kernel counts it by pages, and in steps."""
+LOOK_AGAIN = 1.15
+"""Each look has this many times the readings, or calls, of the one before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallLimits:
+    """How long a function is called."""
+
+    steps: int | None = None
+    """The most calls; None calls until it can be told."""
+    seconds: float = SECONDS
+    """The most seconds."""
+
+    def __post_init__(self) -> None:
+        """Check both.
+
+        Raises:
+            ConfigError: One cannot be kept.
+        """
+        if self.steps is not None and (type(self.steps) is not int or self.steps < 1):
+            raise ConfigError(
+                f"flat_memory: steps is {self.steps!r}, but it is a number of calls; write steps=3000, or leave it out"
+            )
+        if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
+            raise ConfigError(
+                f"flat_memory: seconds is {self.seconds!r}, but calls take time; write seconds=60, or leave it out"
+            )
+
+
+def judge_function(
+    step: Callable[[], Any], limits: CallLimits | None = None, *, between: Callable[[], None] | None = None
+) -> CallVerdict:
+    """Call a function until it can be told whether it leaks.
+
+    Args:
+        step: Called without arguments; what it returns is dropped.
+        limits: How long.
+        between: Called before each reading of memory.
+
+    Raises:
+        ConfigError: The function only makes a coroutine.
+    """
+    if inspect.iscoroutinefunction(step):
+        raise ConfigError(
+            f"flat_memory: {step!r} is a coroutine function, and calling it runs nothing; "
+            "write a step that runs it, such as lambda: asyncio.run(step())"
+        )
+    limits = limits or CallLimits()
+    with RepeatedCalls(step, steps=limits.steps, between=between) as calls:
+        return _Test(calls, limits, step).run()
+
+
+class _Test:
+    """One test, from the first call to the verdict."""
+
+    def __init__(self, calls: RepeatedCalls, limits: CallLimits, step: Callable[[], Any]) -> None:
+        self._calls, self._limits, self._step = calls, limits, step
+        self._growths: Growths = {}
+
+    def run(self) -> CallVerdict:
+        """Call, look, and decide."""
+        calls, readings, number = self._calls, 0.0, 0.0
+        while True:
+            calls.go_on()
+            over = calls.done or calls.seconds >= self._limits.seconds
+            due = calls.readings >= readings or calls.calls >= number
+            if calls.readings >= FEWEST_READINGS and (due or over):
+                readings, number = LOOK_AGAIN * calls.readings, LOOK_AGAIN * calls.calls
+                calls.without_us(self._look)
+                kind = self._decide(over=over)
+                if kind is not None:
+                    return self._verdict(kind)
+            elif over:
+                return self._verdict("unknown")
+
+    def _look(self) -> None:
+        """Judge each counter."""
+        self._growths = {}
+        for index, counter in enumerate(COUNTERS):
+            series = self._calls.series(index)
+            if series is not None:
+                self._growths[counter.name] = judge_calls(*series, unit=counter.unit)
+
+    def _decide(self, *, over: bool) -> CallVerdictKind | None:
+        """The verdict; None if more calls are needed."""
+        calls, seconds = self._calls.calls, self._calls.seconds
+        if self._leaking():
+            long = seconds >= LEAK_SECONDS and (calls >= LEAK_CALLS or seconds >= LEAK_CALLS_SECONDS)
+            return "leak" if over or long else None
+        if over:
+            return "settling" if self._settles else "flat"
+        if seconds < LEAST_SECONDS or (calls < LEAST_CALLS and seconds < LEAST_CALLS_SECONDS):
+            return None
+        missed, elsewhere = self._missed(exact=True), self._missed(exact=False)
+        if elsewhere > ELSEWHERE and seconds < ELSEWHERE_SECONDS:
+            return None
+        enough = ENOUGH if seconds >= PATIENCE else TARGET
+        return "flat" if missed <= enough else None
+
+    def _leaking(self) -> Growths:
+        """The counters that grow; those that are not exact only if no exact one does."""
+        found: Growths = {}
+        for counter in COUNTERS:
+            growth = self._growths.get(counter.name)
+            if growth is None or not growth.grows or (found and not counter.exact):
+                continue
+            if counter.exact or growth.rise >= LEAST_ELSEWHERE:
+                found[counter.name] = growth
+        if "device" in found:
+            return {"device": found["device"]}
+        return found
+
+    @property
+    def _settles(self) -> bool:
+        """Whether an exact counter still rises, though not as a leak does."""
+        known = ((counter, self._growths.get(counter.name)) for counter in COUNTERS if counter.exact)
+        return any(
+            growth is not None and growth.rises and growth.low > 0 and counter.size * growth.rate > TARGET
+            for counter, growth in known
+        )
+
+    def _missed(self, *, exact: bool) -> float:
+        """The largest leak that is still possible, in bytes a call."""
+        return max((self._bytes(counter) for counter in COUNTERS if counter.exact == exact), default=0.0)
+
+    def _bytes(self, counter: Counter) -> float:
+        """The largest leak that one counter leaves possible; 0 if it is not there."""
+        growth = self._growths.get(counter.name)
+        return 0.0 if growth is None else counter.size * growth.missed
+
+    def _verdict(self, kind: CallVerdictKind) -> CallVerdict:
+        """Put the verdict together; a leak is explained first."""
+        calls = self._calls
+        verdict = CallVerdict(
+            kind=kind,
+            calls=calls.calls,
+            seconds=calls.seconds,
+            missed=self._missed(exact=True),
+            missed_elsewhere=self._missed(exact=False),
+        )
+        return self._explained(verdict) if kind == "leak" else verdict
+
+    def _explained(self, verdict: CallVerdict) -> CallVerdict:
+        """A leak with its explanation; where what grows has a maximum length, it is none."""
+        calls, leaking = self._calls, self._leaking()
+        calls.unfreeze()
+        numbers = {"calls": verdict.calls, "seconds": verdict.seconds}
+        found = LeakWindow(self._step, leaking, calls.counters.malloc).explain(calls.seconds_a_call)
+        missed = {"missed": verdict.missed, "missed_elsewhere": verdict.missed_elsewhere}
+        if found.ends:
+            return CallVerdict(kind="settling", **numbers, **missed)  # type: ignore[arg-type]
+        return CallVerdict(
+            kind="leak",
+            component=found.component,
+            rate=found.rate,
+            explanation=found.explanation,
+            **numbers,  # type: ignore[arg-type]
+            **missed,
+        )
+
+
+__all__ = ["CallLimits", "CallRate", "CallVerdict", "CallGrowth", "judge_function"]
