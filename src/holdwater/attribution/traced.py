@@ -18,6 +18,7 @@ FRAMES = 24
 SMALL = 512
 """Larger objects are malloc's blocks; smaller ones lie in Python's own pools."""
 MOST_PLACES = 24
+_HERE = __file__.rpartition("attribution")[0]
 Place = tuple[str, int]
 """A file and a line."""
 
@@ -96,13 +97,21 @@ def _look() -> _Held:
         if trace.size <= SMALL:
             held.small += trace.size
             held.small_count += 1
-        place = next(
-            ((frame.filename, frame.lineno) for frame in reversed(trace.traceback) if is_users(frame.filename)), None
-        )
+        place = _users_line(trace.traceback)
         if place is not None:
             held.by_line[place][0] += trace.size
             held.by_line[place][1] += 1
     return held
+
+
+def _users_line(frames: tracemalloc.Traceback) -> Place | None:
+    """The user's innermost line of a stack; None if there is none, or holdwater itself allocates."""
+    for frame in reversed(frames):
+        if frame.filename.startswith(_HERE):
+            return None
+        if is_users(frame.filename):
+            return frame.filename, frame.lineno
+    return None
 
 
 def _row(place: Place, grown: tuple[int, int], calls: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Decide whether memory grows with every call of a function, from readings between calls, at any time of a test.
 
-The readings after the warm-up are cut into twelve parts of equally many calls. If memory only fluctuates, every
+The readings after the warm-up are cut into twelve parts of equally many. If memory only fluctuates, every
 order of the parts' floors is equally likely, and floors that fall at most once are one case in 117,000: that is
 what growth must show, at each look. So the chance of a false alarm is bounded for any number of looks that is
 spaced by a factor, whatever the noise looks like. Growth must besides lie clear of a random walk, keep its pace
@@ -65,9 +65,12 @@ def judge_calls(calls: Floats, values: Floats, *, unit: float = 1.0) -> CallGrow
         unit: The smallest amount by which it can change.
     """
     late = calls >= calls[0] + WARM_UP * (calls[-1] - calls[0])
+    if int(late.sum()) < 2 * PARTS:  # calls that became much slower: the readings themselves are the measure
+        late[int(WARM_UP * len(late)) :] = True
     calls, values = calls[late], values[late]
     span = float(calls[-1] - calls[0])
-    floors = _floors(calls, values)
+    starts = np.linspace(0, len(values), PARTS + 1)[:-1].astype(np.int64)
+    floors = np.minimum.reduceat(values, starts)
     places, means = blocks(calls, values, BLOCKS, floor=False)
     line = fit_slope(places, means, wary=True)
     low, high = line.interval(0.95)
@@ -75,7 +78,7 @@ def judge_calls(calls: Floats, values: Floats, *, unit: float = 1.0) -> CallGrow
     rise = float(floors[-1] - floors[0])
     bound = max(line.value + REACH * line.error, rise / span, 0.0)
     return CallGrowth(
-        grows=bool(line.score > CLEAR and _persists(ups, rise)),
+        grows=bool(line.score > CLEAR and _persists(ups, np.diff(calls[starts]), rise)),
         rises=bool(rise > 0 and ups[PARTS // 2 :].max() > 0),
         rate=line.value,
         low=low,
@@ -85,17 +88,10 @@ def judge_calls(calls: Floats, values: Floats, *, unit: float = 1.0) -> CallGrow
     )
 
 
-def _floors(calls: Floats, values: Floats) -> Floats:
-    """The lowest reading of each part."""
-    edges = np.linspace(calls[0], calls[-1], PARTS + 1)[:-1]
-    starts = np.unique(np.searchsorted(calls, edges))
-    floors: Floats = np.minimum.reduceat(values, starts)
-    return floors
-
-
-def _persists(ups: Floats, rise: float) -> bool:
+def _persists(ups: Floats, apart: Floats, rise: float) -> bool:
     """Whether floors rise in all parts, at an even pace, to a level that they keep."""
-    if len(ups) != PARTS - 1 or rise <= 0 or int((ups <= 0).sum()) > MOST_FALLS or ups[-1] <= 0:
+    if rise <= 0 or int((ups <= 0).sum()) > MOST_FALLS or ups[-1] <= 0:
         return False
-    earlier, later = float(ups[: PARTS // 2 - 1].mean()), float(ups[PARTS // 2 :].mean())
+    middle = PARTS // 2
+    earlier, later = (float(ups[part].sum() / apart[part].sum()) for part in (slice(middle - 1), slice(middle, None)))
     return later >= KEEPS_ITS_PACE * earlier and rise >= NOT_UNDONE * float(ups[ups > 0].sum())

@@ -1,5 +1,6 @@
 """The verdict on repeated calls of a function: flat, settling or a leak, and the largest leak that was left out."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -70,8 +71,8 @@ class CallVerdict:
     def _missed(self) -> str:
         """The largest leak that could have been missed, in words."""
         return (
-            f"a leak of more than {format_size(self.missed)} a call would have been found, "
-            f"or of {format_size(self.missed_elsewhere)} in memory that libraries map themselves"
+            f"a leak of more than {_size(self.missed)} a call would have been found, "
+            f"or of {_size(self.missed_elsewhere)} in memory that libraries map themselves"
         )
 
     def _explained(self) -> list[str]:
@@ -89,3 +90,8 @@ class CallVerdict:
     def as_json(self) -> dict[str, Any]:
         """The verdict as plain values, for reports."""
         return asdict(self)
+
+
+def _size(size: float) -> str:
+    """A bound in words: whole bytes, rounded up."""
+    return format_size(max(math.ceil(size), 1))

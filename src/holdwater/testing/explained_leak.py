@@ -29,10 +29,12 @@ RISES = 12
 """Times that a rare growth must come while it is recorded."""
 SECONDS = 4.0
 """Seconds that the recorded calls may take, at the usual speed; fewer calls than the least are never made."""
-TRACED = 3
-MOST_TRACED = 200
+TRACED, MOST_TRACED = 24, 200
 """Calls that are traced line by line: usually, and for rare growth."""
-MOST_TRACE_SECONDS = 10.0
+TRACE_SECONDS, MOST_TRACE_SECONDS = 2.0, 10.0
+"""Seconds that they may take at the usual speed (three are always made), and after which tracing ends."""
+SPARE = 8
+"""Calls before that: malloc counts the few blocks of each size that a thread keeps as in use, so they come first."""
 TENSORS, PYTHON = 0.5, 0.5
 """This part of a growth makes it one of tensors, or of Python's objects."""
 
@@ -53,15 +55,19 @@ class Explained(NamedTuple):
 class LeakWindow:
     """Some more calls, in which a leak is recorded and traced."""
 
-    def __init__(self, step: Step, growths: Growths, malloc: Callable[[], float] | None) -> None:
+    def __init__(
+        self, step: Step, growths: Growths, malloc: Callable[[], float] | None, *, beside: Growths | None = None
+    ) -> None:
         """Prepare.
 
         Args:
             step: What is called.
             growths: The counters that grow.
             malloc: Reads malloc's bytes in use; None if this C library does not tell.
+            beside: Exact counters that grow by less: the objects that own what grows.
         """
         self._step, self._growths, self._malloc = step, growths, malloc
+        self._beside = beside or {}
         self._counting = Counting(tuple)
         self._python, self._device = PythonRecord(), DeviceRecord()
         self._calls = 0
@@ -81,29 +87,31 @@ class LeakWindow:
         if frozen:
             gc.unfreeze()  # what is frozen cannot be counted
         try:
-            return self._explain(calls)
+            return self._explain(calls, seconds_a_call)
         finally:
             self._python.close()
             self._device.abandon()
             if frozen:
                 gc.freeze()
 
-    def _explain(self, calls: int) -> Explained:
+    def _explain(self, calls: int, seconds_a_call: float) -> Explained:
         """The same, with everything switched off afterwards."""
         self._count(compares=False)
         recorded = self._record(calls)
         census = self._count(compares=True)
         found = self._counting.gains.found
-        rate, component = self._rate(calls), self._component(calls, found)
+        rate, component = self._rate(self._growths, calls), self._component(calls, found)
         seen_here = {
             **seen(self._counting.gains, 0, calls),
             **self._device_seen,
-            **self._trace(calls),
+            **self._trace(calls, seconds_a_call),
         }
         self._counting.gains.forget()
-        growing = Growing(component, rate.bytes_per_call, "step")
         python = recorded if component in {"host.python", "host.native", "host.tensors"} else None
-        explanation = explain(seen_here, growing, recorded=python)
+        explanation = explain(seen_here, Growing(component, rate.bytes_per_call), recorded=python)
+        if self._beside and explanation.answer != "explained":  # then by the objects that own it
+            owners = Growing("host.python", self._rate(self._beside, calls).bytes_per_call)
+            explanation = explain(seen_here, owners, recorded=recorded)
         return Explained(component, rate, explanation, ends=census is not None and census.room is not None)
 
     def _count(self, *, compares: bool) -> Any:  # noqa: ANN401 - a census, or None
@@ -134,9 +142,8 @@ class LeakWindow:
         if gc.isenabled():
             gc.collect()
 
-    def _rate(self, calls: int) -> CallRate:
+    def _rate(self, growths: Growths, calls: int) -> CallRate:
         """The leak in bytes per call: malloc's bytes, and Python's blocks by the size of those that stayed."""
-        growths = self._growths
         for name in ("device", "shared", "rest"):
             if name in growths:
                 return CallRate(growths[name].rate, growths[name].low, growths[name].high)
@@ -157,20 +164,23 @@ class LeakWindow:
             return "host.shared"
         if "rest" in self._growths:
             return "host.native"
-        rate = self._rate(calls).bytes_per_call
+        rate = self._rate(self._growths, calls).bytes_per_call
         tensors = sum(gain.weight.tensors for gain in found) / calls
         if tensors >= TENSORS * rate:
             return "host.tensors"
         return "host.python" if self._python.stayed / (calls - 2) >= PYTHON * rate else "host.native"
 
-    def _trace(self, calls: int) -> dict[str, Any]:
+    def _trace(self, calls: int, seconds_a_call: float) -> dict[str, Any]:
         """Trace a few calls line by line: where containers grow, and where malloc's memory rises."""
         gains = self._counting.gains
         profiler = profiler_in_use()
+        for _ in range(SPARE):
+            self._step()
         trace = LineTrace(gains.growing, self._malloc, most_seconds=MOST_TRACE_SECONDS)
         if profiler is not None or not trace.start():
             return {"missing": [f"{profiler or 'another trace function is set'}, so lines were not traced"]}
-        traced = TRACED if calls <= CALLS else min(calls, MOST_TRACED)
+        wanted = TRACED if calls <= CALLS else min(calls, MOST_TRACED)
+        traced = max(min(wanted, int(TRACE_SECONDS / max(seconds_a_call, 1e-9))), 3)
         try:
             for _ in range(traced):
                 self._step()

@@ -12,7 +12,7 @@ from typing import Any
 
 from holdwater.detectors.flatness import FEWEST_READINGS, CallGrowth, judge_calls
 from holdwater.errors import ConfigError
-from holdwater.probes.counters import COUNTERS, Counter
+from holdwater.probes.counters import COUNTERS, Counter, CounterName
 from holdwater.testing.call_verdict import CallRate, CallVerdict, CallVerdictKind
 from holdwater.testing.explained_leak import Growths, LeakWindow
 from holdwater.testing.repeated_calls import RepeatedCalls
@@ -30,6 +30,10 @@ LEAK_SECONDS, LEAK_CALLS, LEAK_CALLS_SECONDS = 15.0, 3000, 35.0
 """A leak's, likewise."""
 LEAST_ELSEWHERE = float(1 << 20)
 """Bytes by which resident memory must have risen: the kernel counts it by pages, and in steps."""
+MORE = 1.25
+"""Its growth is a leak of its own if it is this many times what the exact counters explain at most."""
+EXACT: dict[CounterName, int] = {counter.name: counter.size for counter in COUNTERS if counter.exact}
+"""The most bytes that one unit of each exact counter stands for."""
 LOOK_AGAIN = 1.15
 """Each look has this many times the readings, or calls, of the one before."""
 
@@ -130,17 +134,16 @@ class _Test:
         return "flat" if missed <= enough else None
 
     def _leaking(self) -> Growths:
-        """The counters that grow; those that are not exact only if no exact one does."""
-        found: Growths = {}
-        for counter in COUNTERS:
-            growth = self._growths.get(counter.name)
-            if growth is None or not growth.grows or (found and not counter.exact):
-                continue
-            if counter.exact or growth.rise >= LEAST_ELSEWHERE:
-                found[counter.name] = growth
-        if "device" in found:
-            return {"device": found["device"]}
-        return found
+        """The counters that grow: the exact ones, or another if that grows by more than they explain."""
+        growing = {name: growth for name, growth in self._growths.items() if growth.grows}
+        exact = {name: growth for name, growth in growing.items() if name in EXACT}
+        if "device" in exact:
+            return {"device": exact["device"]}
+        counted = sum(EXACT[name] * growth.rate for name, growth in exact.items())
+        for name, growth in growing.items():
+            if name not in EXACT and growth.rise >= LEAST_ELSEWHERE and growth.rate > MORE * counted:
+                return {name: growth}
+        return exact
 
     @property
     def _settles(self) -> bool:
@@ -177,7 +180,11 @@ class _Test:
         calls, leaking = self._calls, self._leaking()
         calls.unfreeze()
         numbers = {"calls": verdict.calls, "seconds": verdict.seconds}
-        found = LeakWindow(self._step, leaking, calls.counters.malloc).explain(calls.seconds_a_call)
+        beside = {
+            name: growth for name, growth in self._growths.items() if growth.grows and name in {*EXACT} - {*leaking}
+        }
+        window = LeakWindow(self._step, leaking, calls.counters.malloc, beside=beside)
+        found = window.explain(calls.seconds_a_call)
         missed = {"missed": verdict.missed, "missed_elsewhere": verdict.missed_elsewhere}
         if found.ends:
             return CallVerdict(kind="settling", **numbers, **missed)  # type: ignore[arg-type]
