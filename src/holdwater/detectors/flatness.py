@@ -56,13 +56,13 @@ class CallGrowth:
     """From the first part's floor to the last part's."""
 
 
-def judge_calls(calls: Floats, values: Floats, *, unit: float = 1.0) -> CallGrowth:
+def judge_calls(calls: Floats, values: Floats, *, least: float = 1.0) -> CallGrowth:
     """Judge one counter.
 
     Args:
         calls: The number of calls before each reading, increasing. Shape (readings,), at least `FEWEST_READINGS`.
         values: The counter. Shape (readings,).
-        unit: The smallest amount by which it can change.
+        least: The rise from which on it counts: what the interpreter and malloc keep for reuse fills up to it.
     """
     late = calls >= calls[0] + WARM_UP * (calls[-1] - calls[0])
     if int(late.sum()) < 2 * PARTS:  # calls that became much slower: the readings themselves are the measure
@@ -76,21 +76,21 @@ def judge_calls(calls: Floats, values: Floats, *, unit: float = 1.0) -> CallGrow
     low, high = line.interval(0.95)
     ups = np.diff(floors)
     rise = float(floors[-1] - floors[0])
-    bound = max(line.value + REACH * line.error, rise / span, 0.0)
+    bound = max(line.value + REACH * line.error, rise / span, least / span)
     return CallGrowth(
-        grows=bool(line.score > CLEAR and _persists(ups, np.diff(calls[starts]), rise)),
+        grows=bool(rise >= least and line.score > CLEAR and _persists(ups, np.diff(calls[starts]), rise)),
         rises=bool(rise > 0 and ups[PARTS // 2 :].max() > 0),
         rate=line.value,
         low=low,
         high=high,
-        missed=bound + unit / span,
+        missed=bound,
         rise=rise,
     )
 
 
 def _persists(ups: Floats, apart: Floats, rise: float) -> bool:
     """Whether floors rise in all parts, at an even pace, to a level that they keep."""
-    if rise <= 0 or int((ups <= 0).sum()) > MOST_FALLS or ups[-1] <= 0:
+    if int((ups <= 0).sum()) > MOST_FALLS or ups[-1] <= 0:
         return False
     middle = PARTS // 2
     earlier, later = (float(ups[part].sum() / apart[part].sum()) for part in (slice(middle - 1), slice(middle, None)))

@@ -19,7 +19,7 @@ from holdwater.probes.statm import Statm
 
 CounterName = Literal["blocks", "malloc", "rest", "shared", "device"]
 STATUS = Path("/proc/self/status")
-PAGE = 4096
+MEBIBYTE = float(1 << 20)
 LARGEST_BLOCK = 512
 """Python's own allocator takes objects up to this size."""
 
@@ -30,8 +30,8 @@ class Counter:
 
     name: CounterName
     measures: str
-    unit: float
-    """The smallest amount by which it can change."""
+    least: float
+    """What the interpreter, malloc or the kernel may keep for reuse: a smaller rise says nothing."""
     size: int = 1
     """The most bytes that one of it stands for."""
     exact: bool = True
@@ -39,11 +39,11 @@ class Counter:
 
 
 COUNTERS = (
-    Counter("blocks", "objects of up to 512 bytes, in Python's own allocator", 1.0, LARGEST_BLOCK),
-    Counter("malloc", "bytes that malloc has handed out", 16.0),
-    Counter("device", "bytes that the framework has handed out on the device", 512.0),
-    Counter("shared", "shared memory that is mapped", PAGE, exact=False),
-    Counter("rest", "memory that libraries map themselves", PAGE, exact=False),
+    Counter("blocks", "objects of up to 512 bytes, in Python's own allocator", 192.0, LARGEST_BLOCK),
+    Counter("malloc", "bytes that malloc has handed out", 16_384.0),
+    Counter("device", "bytes that the framework has handed out on the device", 4096.0),
+    Counter("shared", "shared memory that is mapped", MEBIBYTE, exact=False),
+    Counter("rest", "memory that libraries map themselves", MEBIBYTE, exact=False),
 )
 """In the order in which they are believed: exact ones first."""
 

@@ -1,6 +1,6 @@
 """Test whether a function leaks: call it until that can be told, and explain what grows.
 
-Flat is told as soon as a leak of more than 128 bytes a call in the exact counters can be excluded, at the earliest
+Flat is told as soon as a leak of more than 512 bytes a call in the exact counters can be excluded, at the earliest
 after a second. A leak is told only after at least 3,000 calls or 35 seconds of growth that keeps its pace (a cache that
 fills looks the same for as long as it fills); with a given number of calls, at their end.
 """
@@ -19,17 +19,15 @@ from holdwater.testing.repeated_calls import RepeatedCalls
 
 SECONDS = 45.0
 """The most seconds of calls, if none are given; explaining comes after."""
-TARGET, ENOUGH = 128.0, 1024.0
+TARGET, ENOUGH = 512.0, 1024.0
 """Bytes a call: the test goes on until a larger leak is excluded; after `PATIENCE` seconds the second is enough."""
 PATIENCE = 20.0
-ELSEWHERE, ELSEWHERE_SECONDS = 1024.0, 10.0
+ELSEWHERE, ELSEWHERE_SECONDS = 1024.0, 5.0
 """The same for memory that libraries map themselves: bytes a call, or seconds after which it is only stated."""
 LEAST_SECONDS, LEAST_CALLS, LEAST_CALLS_SECONDS = 1.0, 256, 3.0
 """A flat verdict comes at the earliest after this, unless calls take long."""
 LEAK_SECONDS, LEAK_CALLS, LEAK_CALLS_SECONDS = 15.0, 3000, 35.0
 """A leak's, likewise."""
-LEAST_ELSEWHERE = float(1 << 20)
-"""Bytes by which resident memory must have risen: the kernel counts it by pages, and in steps."""
 MORE = 1.25
 """Its growth is a leak of its own if it is this many times what the exact counters explain at most."""
 EXACT: dict[CounterName, int] = {counter.name: counter.size for counter in COUNTERS if counter.exact}
@@ -115,7 +113,7 @@ class _Test:
         for index, counter in enumerate(COUNTERS):
             series = self._calls.series(index)
             if series is not None:
-                self._growths[counter.name] = judge_calls(*series, unit=counter.unit)
+                self._growths[counter.name] = judge_calls(*series, least=counter.least)
 
     def _decide(self, *, over: bool) -> CallVerdictKind | None:
         """The verdict; None if more calls are needed."""
@@ -141,7 +139,7 @@ class _Test:
             return {"device": exact["device"]}
         counted = sum(EXACT[name] * growth.rate for name, growth in exact.items())
         for name, growth in growing.items():
-            if name not in EXACT and growth.rise >= LEAST_ELSEWHERE and growth.rate > MORE * counted:
+            if name not in EXACT and growth.rate > MORE * counted:
                 return {name: growth}
         return exact
 

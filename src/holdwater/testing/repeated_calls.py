@@ -23,6 +23,9 @@ LEAST_APART, TIMES = 0.02, 3.0
 FEW = 2 * FEWEST_READINGS
 """Readings of a test whose number of calls is given."""
 
+READINGS_TO_FILL, FILLING = 128, 0.1
+"""Readings before those that count, and the most seconds that they take."""
+
 Step = Callable[[], Any]
 
 
@@ -59,6 +62,7 @@ class RepeatedCalls:
             if not gc.get_freeze_count():  # else collecting everything before each reading would take most time
                 gc.freeze()
                 self._froze = True
+        self._fill()
         self._read()
         return self
 
@@ -122,6 +126,14 @@ class RepeatedCalls:
         found = work()
         self._own += self._now() - before
         return found
+
+    def _fill(self) -> None:
+        """Read a hundred times: what the interpreter keeps for reuse of our readings is full then."""
+        until = time.perf_counter() + FILLING
+        for _ in range(READINGS_TO_FILL):
+            self._now()
+            if time.perf_counter() > until:
+                return
 
     def _first_of(self, index: int) -> int | None:
         """The first reading of a counter: a device may be used only after some calls."""
