@@ -93,5 +93,7 @@ def _persists(ups: Floats, apart: Floats, rise: float) -> bool:
     if int((ups <= 0).sum()) > MOST_FALLS or ups[-1] <= 0:
         return False
     middle = PARTS // 2
-    earlier, later = (float(ups[part].sum() / apart[part].sum()) for part in (slice(middle - 1), slice(middle, None)))
+    earlier, later = (
+        float(ups[part].sum() / apart[part].sum()) for part in (slice(middle - 1), slice(middle, None))
+    )
     return later >= KEEPS_ITS_PACE * earlier and rise >= NOT_UNDONE * float(ups[ups > 0].sum())

@@ -25,6 +25,8 @@ from holdwater.testing.call_verdict import CallRate
 
 CALLS, MOST_CALLS = 24, 2000
 """Calls that are recorded: at least, and at most."""
+FEWEST = 6
+"""Calls that are recorded where each adds so much that memory might run out."""
 RISES = 12
 """Times that a rare growth must come while it is recorded."""
 SECONDS = 4.0
@@ -71,18 +73,25 @@ class LeakWindow:
         self._counting = Counting(tuple)
         self._python, self._device = PythonRecord(), DeviceRecord()
         self._calls = 0
+        self._most = MOST_CALLS
 
-    def explain(self, seconds_a_call: float) -> Explained:
+    def explain(self, seconds_a_call: float, *, room: float) -> Explained:
         """Make the calls, and explain.
 
         Args:
             seconds_a_call: Seconds of a call so far.
+            room: Bytes that the calls may add.
         """
         wanted = CALLS
         smallest = min(growth.rate / _unit(name) for name, growth in self._growths.items())
         if 0 < smallest < 1:  # it does not grow at each call
             wanted = max(CALLS, math.ceil(RISES / smallest))
         calls = max(min(wanted, MOST_CALLS, int(SECONDS / max(seconds_a_call, 1e-9))), CALLS)
+        largest = max(
+            growth.rate for name, growth in self._growths.items() if name != "blocks" or len(self._growths) == 1
+        )
+        self._most = max(int(room / max(largest, 1.0)), FEWEST)
+        calls = min(calls, self._most)
         frozen = gc.get_freeze_count()
         if frozen:
             gc.unfreeze()  # what is frozen cannot be counted
@@ -151,10 +160,12 @@ class LeakWindow:
         size = self._python.small_size or max(self._python.stayed / max(calls - 2, 1), 1.0)
         scaled = [(blocks, size)] if blocks is not None else []
         parts = scaled + ([(malloc, 1.0)] if malloc is not None else [])
-        return CallRate(*(
-            sum(float(getattr(growth, name)) * scale for growth, scale in parts)
-            for name in ("rate", "low", "high")
-        ))
+        return CallRate(
+            *(
+                sum(float(getattr(growth, name)) * scale for growth, scale in parts)
+                for name in ("rate", "low", "high")
+            )
+        )
 
     def _component(self, calls: int, found: list[Gain]) -> Component:
         """What leaks: tensors by the objects that hold them, Python's objects by what Python allocated."""
@@ -174,13 +185,13 @@ class LeakWindow:
         """Trace a few calls line by line: where containers grow, and where malloc's memory rises."""
         gains = self._counting.gains
         profiler = profiler_in_use()
-        for _ in range(SPARE):
+        for _ in range(min(SPARE, self._most)):
             self._step()
         trace = LineTrace(gains.growing, self._malloc, most_seconds=MOST_TRACE_SECONDS)
         if profiler is not None or not trace.start():
             return {"missing": [f"{profiler or 'another trace function is set'}, so lines were not traced"]}
         wanted = TRACED if calls <= CALLS else min(calls, MOST_TRACED)
-        traced = max(min(wanted, int(TRACE_SECONDS / max(seconds_a_call, 1e-9))), 3)
+        traced = max(min(wanted, int(TRACE_SECONDS / max(seconds_a_call, 1e-9)), self._most), 3)
         try:
             for _ in range(traced):
                 self._step()

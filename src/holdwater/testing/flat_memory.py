@@ -6,13 +6,14 @@ fills looks the same for as long as it fills); with a given number of calls, at 
 """
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from holdwater.detectors.flatness import FEWEST_READINGS, CallGrowth, judge_calls
 from holdwater.errors import ConfigError
 from holdwater.probes.counters import COUNTERS, Counter, CounterName
+from holdwater.probes.machine import read_machine
 from holdwater.testing.call_verdict import CallRate, CallVerdict, CallVerdictKind
 from holdwater.testing.explained_leak import Growths, LeakWindow
 from holdwater.testing.repeated_calls import RepeatedCalls
@@ -28,6 +29,9 @@ LEAST_SECONDS, LEAST_CALLS, LEAST_CALLS_SECONDS = 1.0, 256, 3.0
 """A flat verdict comes at the earliest after this, unless calls take long."""
 LEAK_SECONDS, LEAK_CALLS, LEAK_CALLS_SECONDS = 15.0, 3000, 35.0
 """A leak's, likewise."""
+ROOM, ROOM_SHARE, MOST = float(1 << 30), 0.1, 3.0
+"""Bytes by which memory may grow before a leak is told at once (or this part of what is available); this many times as
+much ends the test in any case: the test itself must not run out of memory."""
 MORE = 1.25
 """Its growth is a leak of its own if it is this many times what the exact counters explain at most."""
 EXACT: dict[CounterName, int] = {counter.name: counter.size for counter in COUNTERS if counter.exact}
@@ -61,6 +65,30 @@ class CallLimits:
             )
 
 
+def check_step(step: object, limits: Mapping[str, object]) -> None:
+    """Check what a test hands over, before anything is called.
+
+    Args:
+        step: The function.
+        limits: By name.
+
+    Raises:
+        ConfigError: The function cannot be called so, or a limit is unknown.
+    """
+    names = [field.name for field in fields(CallLimits)]
+    for name in limits:
+        if name not in names:
+            raise ConfigError(f"flat_memory: {name} is no limit of it; write {' or '.join(names)}")
+    if not callable(step):
+        raise ConfigError(f"flat_memory: {step!r} cannot be called; write the function itself, without brackets")
+    if inspect.iscoroutinefunction(step):
+        raise ConfigError(
+            f"flat_memory: {step!r} is a coroutine function, and calling it runs nothing; "
+            "write a step that runs it, such as lambda: asyncio.run(step())"
+        )
+    CallLimits(**limits)  # type: ignore[arg-type] # checks the values
+
+
 def judge_function(
     step: Callable[[], Any], limits: CallLimits | None = None, *, between: Callable[[], None] | None = None
 ) -> CallVerdict:
@@ -71,14 +99,7 @@ def judge_function(
         limits: How long.
         between: Called before each reading of memory.
 
-    Raises:
-        ConfigError: The function only makes a coroutine.
     """
-    if inspect.iscoroutinefunction(step):
-        raise ConfigError(
-            f"flat_memory: {step!r} is a coroutine function, and calling it runs nothing; "
-            "write a step that runs it, such as lambda: asyncio.run(step())"
-        )
     limits = limits or CallLimits()
     with RepeatedCalls(step, steps=limits.steps, between=between) as calls:
         return _Test(calls, limits, step).run()
@@ -90,13 +111,14 @@ class _Test:
     def __init__(self, calls: RepeatedCalls, limits: CallLimits, step: Callable[[], Any]) -> None:
         self._calls, self._limits, self._step = calls, limits, step
         self._growths: Growths = {}
+        self._room = min(ROOM, ROOM_SHARE * read_machine().available)
 
     def run(self) -> CallVerdict:
         """Call, look, and decide."""
         calls, readings, number = self._calls, 0.0, 0.0
         while True:
             calls.go_on()
-            over = calls.done or calls.seconds >= self._limits.seconds
+            over = calls.done or calls.seconds >= self._limits.seconds or calls.grown >= MOST * self._room
             due = calls.readings >= readings or calls.calls >= number
             if calls.readings >= FEWEST_READINGS and (due or over):
                 readings, number = LOOK_AGAIN * calls.readings, LOOK_AGAIN * calls.calls
@@ -120,7 +142,7 @@ class _Test:
         calls, seconds = self._calls.calls, self._calls.seconds
         if self._leaking():
             long = seconds >= LEAK_SECONDS and (calls >= LEAK_CALLS or seconds >= LEAK_CALLS_SECONDS)
-            return "leak" if over or long else None
+            return "leak" if over or long or self._calls.grown >= self._room else None
         if over:
             return "settling" if self._settles else "flat"
         if seconds < LEAST_SECONDS or (calls < LEAST_CALLS and seconds < LEAST_CALLS_SECONDS):
@@ -179,10 +201,12 @@ class _Test:
         calls.unfreeze()
         numbers = {"calls": verdict.calls, "seconds": verdict.seconds}
         beside = {
-            name: growth for name, growth in self._growths.items() if growth.grows and name in {*EXACT} - {*leaking}
+            name: growth
+            for name, growth in self._growths.items()
+            if growth.grows and name in {*EXACT} - {*leaking}
         }
         window = LeakWindow(self._step, leaking, calls.counters.malloc, beside=beside)
-        found = window.explain(calls.seconds_a_call)
+        found = window.explain(calls.seconds_a_call, room=self._room)
         missed = {"missed": verdict.missed, "missed_elsewhere": verdict.missed_elsewhere}
         if found.ends:
             return CallVerdict(kind="settling", **numbers, **missed)  # type: ignore[arg-type]

@@ -58,16 +58,18 @@ class FlatMemory:
         """
         __tracebackhide__ = True
         from holdwater.errors import ConfigError  # noqa: PLC0415 - loading the plugin costs nothing
-        from holdwater.testing.flat_memory import CallLimits, judge_function  # noqa: PLC0415
+        from holdwater.testing.flat_memory import CallLimits, check_step, judge_function  # noqa: PLC0415
 
+        wrong = None
         try:
-            chosen = CallLimits(**{**_limits_of(self._node), **limits})
-            with _warnings_kept_once():
-                verdict = judge_function(step, chosen, between=_forget_output)
-        except (ConfigError, TypeError) as error:
-            if not isinstance(error, ConfigError) and "CallLimits" not in str(error):
-                raise
-            pytest.fail(str(error).replace("CallLimits.__init__()", "flat_memory"), pytrace=False)
+            limits = _limits_of(self._node) | limits
+            check_step(step, limits)
+        except ConfigError as error:
+            wrong = str(error)
+        if wrong is not None:
+            pytest.fail(wrong, pytrace=False)
+        with _warnings_kept_once():
+            verdict = judge_function(step, CallLimits(**limits), between=_forget_output)
         self._node.user_properties.append((PROPERTY, json.dumps(_row(self._node, verdict))))
         if verdict.kind == "leak":
             pytest.fail(str(verdict), pytrace=False)
@@ -161,7 +163,7 @@ def _row(node: pytest.Item, verdict: "CallVerdict") -> dict[str, Any]:
     return {
         "kind": verdict.kind,
         "calls": verdict.calls,
-        "missed_bytes_per_call": verdict.missed,
+        "missed_bytes_per_call": None if verdict.kind in {"leak", "unknown"} else verdict.missed,
         "component": verdict.component,
         "bytes_per_call": None if verdict.rate is None else verdict.rate.bytes_per_call,
         "file": _in_the_repository(place[0], node.config.rootpath),

@@ -23,6 +23,8 @@ LEAST_APART, TIMES = 0.02, 3.0
 FEW = 2 * FEWEST_READINGS
 """Readings of a test whose number of calls is given."""
 
+MUCH = float(1 << 26)
+"""Bytes of growth from which on readings come sooner: memory must not run out before there are enough."""
 READINGS_TO_FILL, FILLING = 128, 0.1
 """Readings before those that count, and the most seconds that they take."""
 
@@ -45,6 +47,7 @@ class RepeatedCalls:
         self.readings = 0
         self._step, self._most, self._between = step, steps, between
         self._table = np.zeros((MOST_READINGS, len(COUNTERS) + 1))
+        self._bytes = np.array([float(counter.name != "blocks") for counter in COUNTERS])
         self._own = np.zeros(len(COUNTERS))
         self._present = np.zeros(len(COUNTERS), dtype=bool)
         self._began = time.perf_counter()
@@ -103,7 +106,16 @@ class RepeatedCalls:
         each = (time.perf_counter() - began) / count
         self._read()
         wanted = max(LEAST_APART, TIMES * self._cost) / max(each, 1e-9)
+        if self.readings < FEW and self.grown > MUCH:
+            self._apart = max(self._apart // 4, 1)
+            return
         self._apart = max(int(min(wanted, 2.0 * self._apart)), self._apart if self.readings > FEW else 1, 1)
+
+    @property
+    def grown(self) -> float:
+        """Bytes by which memory has grown since the first reading, by the counter that shows most."""
+        last, first = self._table[self.readings - 1, 1:], self._table[0, 1:]
+        return float(((last - first) * self._bytes).max())
 
     def series(self, index: int) -> tuple[Floats, Floats] | None:
         """The calls, and one counter's readings; None if it was not there from the beginning.
