@@ -1,7 +1,7 @@
-"""Ten healthy library workloads and five leaks of a kilobyte a call: tests that the pytest plugin is measured with.
+"""Ten healthy library workloads and five leaks of a kilobyte a call, with which the pytest plugin is measured.
 
-`benchmarks/pytest_plugin.py` runs this file with pytest. None of these was looked at while the test of repeated calls
-was developed: `call_workloads_development.py` has the ones that were.
+`benchmarks/pytest_plugin.py` runs this file with pytest. The test of repeated calls was developed with others
+(`call_workloads_development.py`), and was not changed after these had been run.
 """
 
 import asyncio
@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from holdwater.testing.pytest_plugin import FlatMemory
+
 REPEATS = int(os.environ.get("CALL_REPEATS", "1"))
 LONG = 0.008
 """Seconds that a leaking call takes: near the longest of the goal, which is the hardest."""
@@ -31,23 +33,23 @@ again = pytest.mark.parametrize("repeat", range(REPEATS))
 
 
 @again
-def test_healthy_figures(flat_memory: Any, repeat: int) -> None:
+def test_healthy_figures(flat_memory: FlatMemory, repeat: int) -> None:
     """Draw, save and close a figure."""
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415 - only this test needs it
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - only this test needs it
 
     def step() -> None:
-        figure, axes = pyplot.subplots(figsize=(2, 2))
+        figure, axes = plt.subplots(figsize=(2, 2))
         axes.plot(np.random.default_rng(repeat).random(50))
         figure.savefig(io.BytesIO(), format="png", dpi=40)
-        pyplot.close(figure)
+        plt.close(figure)
 
     flat_memory(step)
 
 
 @again
-def test_healthy_frames(flat_memory: Any, repeat: int) -> None:
+def test_healthy_frames(flat_memory: FlatMemory, repeat: int) -> None:
     """Group, join and sort tables."""
     pandas = pytest.importorskip("pandas")
     draw = np.random.default_rng(repeat)
@@ -62,14 +64,14 @@ def test_healthy_frames(flat_memory: Any, repeat: int) -> None:
 
 
 @again
-def test_healthy_database(flat_memory: Any, repeat: int) -> None:
+def test_healthy_database(flat_memory: FlatMemory, repeat: int) -> None:
     """Insert, ask and delete in SQLite."""
     base = sqlite3.connect(":memory:")
     base.execute("create table rows (number integer, text text)")
 
     def step() -> None:
         base.executemany("insert into rows values (?, ?)", [(i, "x" * (i % 60)) for i in range(60)])
-        base.execute(f"select text, count(*) from rows where number > {repeat} group by text").fetchall()
+        base.execute("select text, count(*) from rows where number > ? group by text", (repeat,)).fetchall()
         base.execute("delete from rows")
         base.commit()
 
@@ -78,7 +80,7 @@ def test_healthy_database(flat_memory: Any, repeat: int) -> None:
 
 
 @again
-def test_healthy_logging(flat_memory: Any, repeat: int, tmp_path: Path) -> None:
+def test_healthy_logging(flat_memory: FlatMemory, repeat: int, tmp_path: Path) -> None:
     """Write log records to a file that is rotated; pytest captures them too."""
     log = logging.getLogger(f"healthy-{repeat}")
     handler = logging.handlers.RotatingFileHandler(tmp_path / "log", maxBytes=100_000, backupCount=2)
@@ -94,7 +96,7 @@ def test_healthy_logging(flat_memory: Any, repeat: int, tmp_path: Path) -> None:
 
 
 @again
-def test_healthy_texts(flat_memory: Any, repeat: int) -> None:
+def test_healthy_texts(flat_memory: FlatMemory, repeat: int) -> None:
     """Parse JSON and search it with patterns, some of them new."""
     draw = np.random.default_rng(repeat)
 
@@ -108,7 +110,7 @@ def test_healthy_texts(flat_memory: Any, repeat: int) -> None:
 
 
 @again
-def test_healthy_training(flat_memory: Any, repeat: int) -> None:
+def test_healthy_training(flat_memory: FlatMemory, repeat: int) -> None:
     """Train a small network; the losses of the newest steps are kept."""
     torch = pytest.importorskip("torch")
     torch.manual_seed(repeat)
@@ -129,7 +131,7 @@ def test_healthy_training(flat_memory: Any, repeat: int) -> None:
 
 
 @again
-def test_healthy_pool(flat_memory: Any, repeat: int) -> None:
+def test_healthy_pool(flat_memory: FlatMemory, repeat: int) -> None:
     """Transform arrays of changing size in a pool of threads."""
     draw = np.random.default_rng(repeat)
     with ThreadPoolExecutor(4) as pool:
@@ -142,7 +144,7 @@ def test_healthy_pool(flat_memory: Any, repeat: int) -> None:
 
 
 @again
-def test_healthy_documents(flat_memory: Any, repeat: int) -> None:
+def test_healthy_documents(flat_memory: FlatMemory, repeat: int) -> None:
     """Build, write and parse XML."""
     draw = np.random.default_rng(repeat)
 
@@ -156,7 +158,7 @@ def test_healthy_documents(flat_memory: Any, repeat: int) -> None:
 
 
 @again
-def test_healthy_tasks(flat_memory: Any, repeat: int) -> None:
+def test_healthy_tasks(flat_memory: FlatMemory, repeat: int) -> None:
     """Run tasks that wait for each other in a fresh event loop."""
 
     async def work() -> int:
@@ -178,7 +180,7 @@ def test_healthy_tasks(flat_memory: Any, repeat: int) -> None:
 
 
 @again
-def test_healthy_solver(flat_memory: Any, repeat: int) -> None:
+def test_healthy_solver(flat_memory: FlatMemory, repeat: int) -> None:
     """Solve sparse systems, and remember the newest solutions by size."""
     sparse = pytest.importorskip("scipy.sparse")
     linalg = pytest.importorskip("scipy.sparse.linalg")
@@ -246,7 +248,7 @@ LEAKS = (kept_results, dictionary, native, tensors, closures)
 
 @pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: leak.__name__)
 @again
-def test_leak(flat_memory: Any, leak: Callable[[], Iterator[Callable[[], Any]]], repeat: int) -> None:
+def test_leak(flat_memory: FlatMemory, leak: Callable[[], Iterator[Callable[[], Any]]], repeat: int) -> None:
     """A kilobyte a call is kept: this must fail."""
     del repeat
     keep = next(leak())

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import csv
 import ctypes
-import datetime
+import datetime as dt
 import decimal
 import functools
 import heapq
@@ -94,7 +94,7 @@ def arrays() -> Callable[[], Any]:
 def window() -> Callable[[], Any]:
     """The newest 900 results."""
     newest: collections.deque[Any] = collections.deque(maxlen=900)
-    return lambda: newest.append([datetime.datetime.now(datetime.UTC), decimal.Decimal(time.time())])
+    return lambda: newest.append([dt.datetime.now(dt.UTC), decimal.Decimal(time.time())])
 
 
 def threads() -> Callable[[], Any]:

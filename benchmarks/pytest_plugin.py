@@ -52,8 +52,9 @@ def run_pytest(kind: str, repeats: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [
-            sys.executable, "-m", "pytest", str(HERE / "call_workloads.py"), "-q", "-k", kind, f"--junitxml={report}",
-            "-p", "no:randomly", "-p", "no:cacheprovider", "-o", "timeout=600", "-c", os.devnull, f"--rootdir={HERE}",
+            sys.executable, "-m", "pytest", str(HERE / "call_workloads.py"), "-q", "-k", kind,
+            f"--junitxml={report}", "-p", "no:randomly", "-p", "no:cacheprovider", "-o", "timeout=600",
+            "-c", os.devnull, f"--rootdir={HERE}",
         ]  # fmt: skip
         environment = os.environ | {"CALL_REPEATS": str(repeats), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
         subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=folder)
@@ -90,7 +91,7 @@ def measure(kind: str, tests: int, *, hog: bool, abreast: int) -> list[dict[str,
 
 def put_together(rows: list[dict[str, Any]]) -> bool:
     """Write the result."""
-    bars = {}
+    bars: dict[str, Bar] = {}
     for hog, beside in ((False, ""), (True, ", with a busy process on each core beside them")):
         healthy = [row for row in rows if "healthy" in row["name"] and row["hog"] == hog]
         leaks = [row for row in rows if "leak" in row["name"] and row["hog"] == hog]

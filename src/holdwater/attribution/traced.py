@@ -1,7 +1,7 @@
 """Record which of the user's lines allocate Python memory that stays, with the interpreter's own tracer.
 
-It sees what Python's allocators hand out (numpy's arrays too), to the byte, and needs no other package; memory that
-a library takes from malloc itself it does not see. A few calls under it take two to four times as long.
+It sees what Python's allocators hand out (numpy's arrays too), to the byte, and needs no other package; what a
+library takes from malloc itself it does not see. A few calls under it take two to four times as long.
 
 Source: Python documentation, `tracemalloc`.
 """

@@ -1,4 +1,4 @@
-"""The verdict on repeated calls of a function: flat, settling or a leak, and the largest leak that was left out."""
+"""The verdict on repeated calls of a function: flat, settling or a leak, and the largest leak it may miss."""
 
 import math
 from collections.abc import Sequence
@@ -20,6 +20,11 @@ class CallRate:
     bytes_per_call: float
     low: float
     high: float
+
+    @property
+    def interval(self) -> str:
+        """The interval in words."""
+        return f"95 % interval {format_size(self.low)} to {format_size(self.high)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +63,12 @@ class CallVerdict:
             return [f"{self.calls:,} calls are too few to tell whether memory grows; at least 37 are needed"]
         if self.kind == "settling":
             return [f"memory rises more and more slowly, or up to an end, {over}; {self._missed}"]
-        if self.kind == "flat" or self.rate is None:
+        if self.kind == "flat":
             return [f"memory is flat {over}; {self._missed}"]
         rate = self.rate
-        return [
-            f"memory leaks: {format_size(rate.bytes_per_call)} a call (95 % interval {format_size(rate.low)} to "
-            f"{format_size(rate.high)}) of {self.component}, {over}",
-            *(f"  {line}" for line in self._explained()),
-        ]
+        size = "" if rate is None else f": {format_size(rate.bytes_per_call)} a call ({rate.interval})"
+        of = "" if self.component is None else f" of {self.component}"
+        return [f"memory leaks{size}{of}, {over}", *(f"  {line}" for line in self._explained())]
 
     @property
     def _missed(self) -> str:

@@ -36,7 +36,7 @@ TRACED, MOST_TRACED = 24, 200
 TRACE_SECONDS, MOST_TRACE_SECONDS = 2.0, 10.0
 """Seconds that they may take at the usual speed (three are always made), and after which tracing ends."""
 SPARE = 8
-"""Calls before that: malloc counts the few blocks of each size that a thread keeps as in use, so they come first."""
+"""Calls before that: malloc counts the few free blocks of each size that a thread keeps as in use."""
 TENSORS, PYTHON = 0.5, 0.5
 """This part of a growth makes it one of tensors, or of Python's objects."""
 

@@ -45,7 +45,7 @@ class FlatMemory:
         """
         self._node = node
 
-    def __call__(self, step: Callable[[], Any], **limits: Any) -> "CallVerdict":
+    def __call__(self, step: Callable[[], Any], **limits: Any) -> "CallVerdict":  # noqa: ANN401 - checked below
         """Call a step again and again.
 
         Args:
