@@ -46,9 +46,9 @@ class HoldingPath:
     @property
     def naming(self) -> PathPart | None:
         """The last part with a name, under which the object is kept; None if no part has one."""
-        for part in reversed(self.parts):
+        for index, part in reversed(list(enumerate(self.parts))):
             if part.name is not None and part.role != "element" and not _is_wrappers(part):
-                return part
+                return _fixture(part, self.parts[index + 1 :]) or part
         return None
 
 
@@ -56,6 +56,14 @@ def _is_wrappers(part: PathPart) -> bool:
     """Whether a part is an attribute of a container that is written in Python, such as a queue, or of a method."""
     of_container = part.role == "attribute" and part.owner.rpartition(".")[0] in WRAPPERS
     return of_container or part.name == "__self__"
+
+
+def _fixture(part: PathPart, below: tuple[PathPart, ...]) -> PathPart | None:
+    """What pytest hands to a test, by the name of its fixture; None if a part is nothing of the kind."""
+    if part.name != "funcargs" or not part.owner.startswith("_pytest."):
+        return None
+    names = (one.name for one in below if one.role == "element" and one.name is not None)
+    return next((PathPart("local", name, "the test, as a fixture") for name in names), None)
 
 
 class Paths:

@@ -21,6 +21,7 @@ from holdwater.detectors.verdict import Component
 from holdwater.observe.agent.counting import Counting
 from holdwater.observe.agent.window import seen
 from holdwater.probes.counters import CounterName
+from holdwater.probes.devices import mlx_is_on_the_host
 from holdwater.testing.call_verdict import CallRate
 
 CALLS, MOST_CALLS = 24, 2000
@@ -170,7 +171,7 @@ class LeakWindow:
     def _component(self, calls: int, found: list[Gain]) -> Component:
         """What leaks: tensors by the objects that hold them, Python's objects by what Python allocated."""
         if "device" in self._growths:
-            return "device.active"
+            return "host.tensors" if mlx_is_on_the_host() else "device.active"
         if "shared" in self._growths:
             return "host.shared"
         if "rest" in self._growths:

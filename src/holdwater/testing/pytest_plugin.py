@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,13 +108,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names = pyfuncitem._fixtureinfo.argnames  # noqa: SLF001 - as pytest itself does
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    test = pyfuncitem.obj
-
-    def step() -> None:
-        """The test."""
-        test(**arguments)
-
-    FlatMemory(pyfuncitem)(step)
+    FlatMemory(pyfuncitem)(partial(pyfuncitem.obj, **arguments))
     return True
 
 
