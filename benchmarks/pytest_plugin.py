@@ -1,6 +1,6 @@
 """Measure the pytest plugin: false failures in healthy workloads, leaks of a kilobyte a call that are found.
 
-    python benchmarks/pytest_plugin.py [--part N/M] [--healthy 1000] [--leaks 100] [--abreast 2]
+    python benchmarks/pytest_plugin.py [--part N/M] [--healthy 1000] [--leaks 100] [--abreast 4]
 
 Half of all runs have a busy process on each core beside them. A part writes its counts beside the result; when the
 last part has run, all are put together.
@@ -30,7 +30,7 @@ IN_TIME = 60.0
 """Seconds within which a leak must be found, with its explanation."""
 WAIT = 2
 """Leaking calls mostly wait: this many times as many of their processes run abreast."""
-AT_ONCE = 2
+AT_ONCE = {"healthy": 5, "leak": 1}
 """Repeats of each workload in one pytest process."""
 
 
@@ -82,10 +82,11 @@ def _row(case: ET.Element) -> dict[str, Any]:
 
 def measure(kind: str, tests: int, *, hog: bool, abreast: int) -> list[dict[str, Any]]:
     """Run about as many tests of a kind as asked for."""
-    each = AT_ONCE * (HEALTHY if kind == "healthy" else LEAKS)
+    repeats = AT_ONCE[kind]
+    each = repeats * (HEALTHY if kind == "healthy" else LEAKS)
     runs = max(round(tests / each), 1)
     with hogs(on=hog), ThreadPoolExecutor(abreast * (WAIT if kind == "leak" else 1)) as pool:
-        found = pool.map(lambda _: run_pytest(kind, AT_ONCE), range(runs))
+        found = pool.map(lambda _: run_pytest(kind, repeats), range(runs))
         return [row | {"hog": hog} for rows in found for row in rows if not row["skipped"]]
 
 
@@ -128,7 +129,7 @@ def main() -> int:
     parser.add_argument("--part", default="1/1", help="N/M: run the Nth of M parts")
     parser.add_argument("--healthy", type=int, default=1000)
     parser.add_argument("--leaks", type=int, default=100)
-    parser.add_argument("--abreast", type=int, default=2)
+    parser.add_argument("--abreast", type=int, default=4)
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
     began, rows = time.perf_counter(), []

@@ -1,4 +1,4 @@
-"""Check the documentation: help texts, links, pattern pages, and numbers taken from results.
+"""Check the documentation: help texts, links, pattern pages, numbers taken from results, and what assistants read.
 
 `make check` runs it. With `--write` it puts the current help texts and numbers into the documents, and writes the
 page of each pattern.
@@ -13,6 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- (help|bar|rows): ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+CALL = re.compile(r"\bholdwater ((?:[a-z-]+)(?: [^`\n#]*)?)")
+"""A command within backquotes, or on a line of a shell block."""
+FOR_ASSISTANTS = ("docs/llms.txt", "docs/skill/SKILL.md")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
 
@@ -96,9 +99,56 @@ def check_pages(*, write: bool) -> list[str]:
     return mistakes
 
 
+def calls_of(text: str) -> list[list[str]]:
+    """The commands that a text names, each as its words."""
+    shell = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in shell for line in block.splitlines()] + re.findall(r"`([^`\n]+)`", text)
+    return [match.group(1).split() for line in lines if (match := CALL.match(line.strip()))]
+
+
+def check_calls() -> list[str]:
+    """Whether every command and flag exists that the texts for assistants name."""
+    mistakes, known = [], dict[str, str]()
+    for name in FOR_ASSISTANTS:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for command, *rest in calls_of(text):
+            if command not in known:
+                known[command] = help_of(command)
+            flags = [word for word in rest if word.startswith("--")]
+            if not known[command]:
+                mistakes.append(f"{name} names the command `holdwater {command}`, which does not exist")
+                continue
+            mistakes += [
+                f"{name} names {flag} of `holdwater {command}`, which does not exist"
+                for flag in flags
+                if not re.search(rf"{re.escape(flag)}\b", known[command])
+            ]
+        anywhere = " ".join(known.values())
+        mistakes += [
+            f"{name} names the flag {flag}, which no command has that it names"
+            for flag in sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)))
+            if not re.search(rf"{flag}\b", anywhere)
+        ]
+        if name.endswith(".txt"):
+            mistakes += [
+                f"{name} links to {link}, which does not exist"
+                for link in LINK.findall(text)
+                if not (ROOT / name).parent.joinpath(link).exists()
+            ]
+    return mistakes
+
+
+def help_of(command: str) -> str:
+    """The help text of one of our commands; empty where there is no such command."""
+    try:
+        return help_text(f"holdwater {command} --help")
+    except subprocess.CalledProcessError:
+        return ""
+
+
 def main() -> int:
     """Check, or write; return the number of mistakes."""
-    mistakes = check_pages(write="--write" in sys.argv)
+    mistakes = check_pages(write="--write" in sys.argv) + check_calls()
     for path in documents():
         text = path.read_text(encoding="utf-8")
         fresh = BLOCK.sub(fill, text)
