@@ -6,6 +6,8 @@ if TYPE_CHECKING:
     from holdwater.attribution.inventory import inventory
     from holdwater.frameworks.transformers.callback import HoldwaterCallback
     from holdwater.guard.guard import Guard
+    from holdwater.notebook.extension import load_ipython_extension, unload_ipython_extension
+    from holdwater.notebook.whole_session import watch_notebook
     from holdwater.observe.agent.session import step
     from holdwater.resume.batches import batches
     from holdwater.resume.resumable import resumable, steps
@@ -19,10 +21,13 @@ __all__ = [
     "batches",
     "format_size",
     "inventory",
+    "load_ipython_extension",
     "parse_size",
     "resumable",
     "step",
     "steps",
+    "unload_ipython_extension",
+    "watch_notebook",
 ]
 
 __version__ = "0.1.0"
@@ -34,10 +39,13 @@ _HOMES = {
     "batches": "holdwater.resume.batches",
     "format_size": "holdwater.units",
     "inventory": "holdwater.attribution.inventory",
+    "load_ipython_extension": "holdwater.notebook.extension",
     "parse_size": "holdwater.units",
     "resumable": "holdwater.resume.resumable",
     "step": "holdwater.observe.agent.session",
     "steps": "holdwater.resume.resumable",
+    "unload_ipython_extension": "holdwater.notebook.extension",
+    "watch_notebook": "holdwater.notebook.whole_session",
 }
 """Where each public name lives; it is imported when it is first used, so that `import holdwater` costs nothing."""
 

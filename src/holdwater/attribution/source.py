@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from holdwater.attribution.cells import is_cell, text_of
+
 STORING = frozenset((
     "append", "appendleft", "extend", "extendleft", "insert", "add", "update", "setdefault", "put", "put_nowait",
     "push", "send", "register", "add_param_group", "__setitem__", "write", "writelines",
@@ -50,7 +52,10 @@ class SourceFile:
             OSError: It cannot be read.
             SyntaxError: It cannot be parsed.
         """
-        self.text = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+        text = text_of(file) if is_cell(file) else None
+        self.text = (
+            Path(file).read_text(encoding="utf-8", errors="replace") if text is None else text
+        ).splitlines()
         self._tree = ast.parse("\n".join(self.text))
         self._statements: list[tuple[ast.stmt, tuple[str, ...]]] = list(_walk(self._tree.body, ()))
 

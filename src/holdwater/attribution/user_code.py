@@ -7,6 +7,7 @@ from functools import lru_cache
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
+from holdwater.attribution.cells import cells, is_cell
 from holdwater.attribution.kinds import is_a, namespace_of
 from holdwater.signal_errors import not_the_scripts
 
@@ -24,8 +25,10 @@ def is_users(file: str) -> bool:
     """Whether a source file is the user's own.
 
     Args:
-        file: As in a code object; code compiled from a string (`<string>`) is not.
+        file: As in a code object; code compiled from a string (`<string>`) is not, a notebook's cell is.
     """
+    if is_cell(file):
+        return True
     if not file or file.startswith("<"):
         return False
     if _is_librarys(file):  # most are, and following links takes 30 µs: a process has two thousand modules
@@ -73,4 +76,12 @@ def users_modules() -> list[UsersModule]:
             found.append(UsersModule(name, file, names))
         elif type(file) is str and type(name) is str:
             _librarys[key] = id(module)
+        elif key == "__main__" and "get_ipython" in names:
+            found += _notebook(names)
     return sorted(found, key=lambda module: module.name != "__main__")
+
+
+def _notebook(names: dict[str, Any]) -> list[UsersModule]:
+    """A notebook: its names belong to the newest cell, and the other cells are files without names of their own."""
+    files = cells()
+    return [UsersModule("__main__", file, {} if number else names) for number, file in enumerate(files)]

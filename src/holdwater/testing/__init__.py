@@ -1,4 +1,4 @@
-"""Stand-ins for rehearsals and tests (a clock advanced by hand, a machine short of memory), and the pytest plugin."""
+"""Stand-ins for rehearsals and tests (a clock advanced by hand, a machine short of memory), and our pytest plugin."""
 
 from typing import TYPE_CHECKING, Any
 
