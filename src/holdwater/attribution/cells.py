@@ -1,4 +1,4 @@
-"""The cells of a notebook as source files: their code is in no file, but where Python looks for the lines of tracebacks.
+"""The cells of a notebook as source files: their code is in no file, but where tracebacks find their lines.
 
 Source: Python documentation, `linecache`; IPython documentation, `IPython.core.compilerop` (each cell is compiled
 under a file name of its own, and its lines are put there).

@@ -82,6 +82,6 @@ def users_modules() -> list[UsersModule]:
 
 
 def _notebook(names: dict[str, Any]) -> list[UsersModule]:
-    """A notebook: its names belong to the newest cell, and the other cells are files without names of their own."""
+    """A notebook: its names belong to the newest cell; the other cells are files without names."""
     files = cells()
     return [UsersModule("__main__", file, {} if number else names) for number, file in enumerate(files)]

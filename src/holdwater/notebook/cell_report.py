@@ -1,7 +1,7 @@
 """The report of a watched cell or notebook, as HTML for a notebook and as text elsewhere."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,7 +17,7 @@ from holdwater.report.words import figures, forecast_in_words, headline, slope_i
 from holdwater.store.history import read_history
 from holdwater.units import format_size
 
-WIDTH = 100
+WIDTH = 160
 COLOURS = {"leak": "#b3261e", "pressure": "#b3261e", "fragmentation": "#8a5a00", "warming": "#8a5a00"}
 GREEN = "#1b6e3c"
 
@@ -68,12 +68,11 @@ class CellReport:
             f"{escape('; ' + forecast_in_words(one) if one['forecast'] else '')}</li>"
             for one in summary["findings"]
         )
-        rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in figures(history))
         colour = COLOURS.get(self.verdict, GREEN)
         return self._named(
-            f"<div><b style='color:{colour}'>{escape(self.verdict)}</b> {escape(headline(summary))}<ul>{findings}</ul>"
-            f"<pre>{escape(sparkline(history, 60))}</pre>{explanations_as_html(summary)}<table>{rows}</table>"
-            f"{holdings_as_html(self.holdings)}</div>"
+            f"<div><b style='color:{colour}'>{escape(self.verdict)}</b> {escape(headline(summary))}"
+            f"<ul>{findings}</ul><pre>{escape(sparkline(history, 60))}</pre>{explanations_as_html(summary)}"
+            f"{table((), figures(history))}{holdings_as_html(self.holdings)}</div>"
         )
 
     def _named(self, text: str) -> str:
@@ -92,15 +91,20 @@ def holdings_as_html(holdings: NotebookHoldings) -> str:
     """
     if not holdings.rows:
         return ""
-    rows = "".join(
-        f"<tr><td>{escape(row.holder)}</td><td>{escape(row.type)}</td><td>{format_size(row.bytes)}</td>"
-        f"<td><code>{escape(row.release)}</code></td></tr>"
-        for row in holdings.rows
-    )
-    return (
-        "<p>The notebook itself keeps:</p><table><tr><th>name</th><th>type</th><th>size</th><th>let go with</th></tr>"
-        f"{rows}</table>"
-    )
+    rows = [(row.holder, row.type + row.besides, format_size(row.bytes), row.release) for row in holdings.rows]
+    return f"<p>The notebook itself keeps:</p>{table(('name', 'type', 'size', 'let go with'), rows)}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as HTML.
+
+    Args:
+        head: The names of its columns; none for a table without.
+        rows: Its cells, as text.
+    """
+    lines = ["".join(f"<th>{escape(name)}</th>" for name in head)] if head else []
+    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +120,13 @@ class NotebookInventory:
 
     def _repr_html_(self) -> str:
         """For a notebook."""
-        tensors = "".join(
-            f"<tr><td>{format_size(row.bytes)}</td><td>{row.count:,}</td><td>{escape(row.dtype)} "
-            f"{escape(str(list(row.shape)))}</td><td>{escape(row.device)}</td><td>{escape(row.holder)}</td></tr>"
+        tensors = [
+            (format_size(row.bytes), f"{row.count:,}", f"{row.dtype} {list(row.shape)}", row.device, row.holder)
             for row in self.inventory.tensors
-        )
-        types = "".join(
-            f"<tr><td>{row.count:,}</td><td>{row.grown:+,}</td><td>{escape(row.type)}</td></tr>"
-            for row in self.inventory.types
-        )
+        ]
+        types = [(f"{row.count:,}", f"{row.grown:+,}", row.type) for row in self.inventory.types]
         return (
-            "<table><tr><th>size</th><th>number</th><th>tensor</th><th>device</th><th>holder</th></tr>"
-            f"{tensors}</table><table><tr><th>objects</th><th>more than before</th><th>type</th></tr>{types}</table>"
-            f"{holdings_as_html(self.holdings)}"
+            table(("size", "number", "tensor", "device", "holder"), tensors)
+            + table(("objects", "more than before", "type"), types)
+            + holdings_as_html(self.holdings)
         )

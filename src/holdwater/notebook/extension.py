@@ -6,13 +6,14 @@
     for batch in loader:
         train_step(batch)
 
-A cell that fails, fails as it would without the magic, and its verdict is shown first. Not supported: `await` at the
-top level of a watched cell.
+A cell that fails, fails as it would without the magic, and its verdict is shown first. Not supported: `await` at
+the top level of a watched cell.
 """
 
 import ast
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,15 @@ def load_ipython_extension(shell: "InteractiveShell") -> None:
     Args:
         shell: The notebook's.
     """
-    shell.register_magic_function(lambda line, cell: run_cell(shell, line, cell), "cell", "holdwater")
-    shell.register_magic_function(lambda line: list_holdings(shell, line), "line", "holdwater")
+
+    def watched(line: str, cell: str) -> Any:  # noqa: ANN401 - as `run_cell`
+        """Run this cell, watch it, and show its verdict: `%%holdwater`, or `%%holdwater FOLDER`."""
+        __tracebackhide__ = True
+        return run_cell(shell, line, cell)
+
+    register: Callable[..., None] = shell.register_magic_function
+    register(watched, "cell", "holdwater")
+    register(lambda line: list_holdings(shell, line), "line", "holdwater")
 
 
 def unload_ipython_extension(shell: "InteractiveShell") -> None:
@@ -66,21 +74,30 @@ def list_holdings(shell: "InteractiveShell", line: str = "") -> NotebookInventor
     """
     if line.strip():
         raise ConfigError(
-            f"%holdwater takes nothing, but {line.strip()!r} follows it; write %%holdwater above a cell to watch it"
+            f"%holdwater takes nothing, but {line.strip()!r} follows it; write %%holdwater above a cell"
         )
     return NotebookInventory(inventory(), notebook_holdings(shell.user_ns))
 
 
-def run_cell(shell: "InteractiveShell", line: str, cell: str) -> Any:  # noqa: ANN401 - the value of its last expression
+def run_cell(shell: "InteractiveShell", line: str, cell: str) -> Any:  # noqa: ANN401 - the last value
     """Run a cell, watch it, and show its verdict: `%%holdwater`.
 
     Args:
         shell: The notebook's.
         line: What stands after the magic: the folder of the run, or nothing.
         cell: The code.
+
+    Raises:
+        UsageError: The folder holds a run already, or the notebook is watched already.
     """
+    __tracebackhide__ = True  # an error is shown as the cell's own
+    from IPython.core.error import UsageError  # noqa: PLC0415 - an extra
+
     body, last = compile_cell(shell, cell)
-    kernel = ObservedKernel(folder_of(line.strip()))
+    try:
+        kernel = ObservedKernel(folder_of(line.strip()))
+    except ConfigError as error:
+        raise UsageError(str(error)) from None  # shown without a traceback
     _show_live(shell, kernel)
     try:
         exec(body, shell.user_ns)  # noqa: S102 - running the cell is the point
@@ -96,16 +113,24 @@ def compile_cell(shell: "InteractiveShell", cell: str) -> tuple[Any, Any]:
         shell: The notebook's.
         cell: The code.
     """
-    text = shell.transform_cell(cell)
-    name = shell.compile.cache(text, shell.execution_count, raw_code=cell)
+    transform: Callable[[str], str] = shell.transform_cell
+    text = "\n" + transform(cell)  # the magic's own line comes first
+    name = shell.compile.cache(text, _number(shell), raw_code=cell)
     tree = ast.parse(text, filename=name)
     for change in shell.ast_transformers:
         tree = change.visit(tree)
+    compiled: Callable[..., Any] = shell.compile
     last = tree.body[-1] if tree.body else None
     if not isinstance(last, ast.Expr) or cell.rstrip().endswith(";"):
-        return shell.compile(tree, name, "exec"), None
+        return compiled(tree, name, "exec"), None
     whole = ast.Module(tree.body[:-1], [])
-    return shell.compile(whole, name, "exec"), shell.compile(ast.Expression(last.value), name, "eval")
+    return compiled(whole, name, "exec"), compiled(ast.Expression(last.value), name, "eval")
+
+
+def _number(shell: "InteractiveShell") -> int:
+    """The number of the cell that runs now."""
+    running = names_of(shell).get(next(iter(cells()), ""), "")
+    return int("".join(filter(str.isdigit, running)) or shell.execution_count)
 
 
 def report_of(shell: "InteractiveShell", kernel: ObservedKernel) -> CellReport:
@@ -158,8 +183,7 @@ def show(report: CellReport) -> None:
     Args:
         report: Of the cell.
     """
-    from IPython.display import display  # noqa: PLC0415 - an extra
-
+    display: Callable[..., Any] = import_module("IPython.display").display
     display(report)
 
 
@@ -167,8 +191,7 @@ def _show_live(shell: "InteractiveShell", kernel: ObservedKernel) -> None:
     """Show a live line where the front end can change what was shown: a notebook's, not a terminal."""
     if getattr(shell, "kernel", None) is None:
         return
-    from IPython.display import display  # noqa: PLC0415 - an extra
-
+    display: Callable[..., Any] = import_module("IPython.display").display
     began, first = time.perf_counter(), read_resident()
     shown = display(LiveLine("watching"), display_id=True)
     due = [began + LIVE_EVERY]

@@ -4,7 +4,6 @@ Source: IPython documentation, "IPython reference", output caching system (`Out`
 caching (`In`, `_ih`, `_iN`); Python documentation, `sys.last_traceback`.
 """
 
-import gc
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from holdwater.attribution.frames import local_values
 from holdwater.attribution.kinds import name_of, no_overrides
+from holdwater.attribution.user_code import is_users
 from holdwater.attribution.weights import weigh
 from holdwater.units import format_size
 
@@ -33,6 +33,13 @@ class NotebookRow:
     bytes: int
     release: str
     """The code that lets go of it."""
+    also: str | None = None
+    """The program's own name for the same object, which must let go of it too; None if it has none."""
+
+    @property
+    def besides(self) -> str:
+        """That name in words."""
+        return "" if self.also is None else f", also named {self.also}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class NotebookHoldings:
         if not self.rows:
             return "the notebook itself keeps nothing large"
         return "\n".join(
-            f"  {format_size(row.bytes):>10}  {row.holder} ({row.type}); let go with: {row.release}"
+            f"  {format_size(row.bytes):>10}  {row.holder} ({row.type}{row.besides}); let go with: {row.release}"
             for row in self.rows
         )
 
@@ -64,7 +71,7 @@ def notebook_holdings(names: dict[str, Any]) -> NotebookHoldings:
         names: The notebook's namespace (`get_ipython().user_ns`).
     """
     with no_overrides():
-        rows = [row for holder, value, release in _kept(names) if (row := _row(holder, value, release)) is not None]
+        rows = [row for kept in _kept(names) if (row := _row(*kept, names)) is not None]
     rows.sort(key=lambda row: -row.bytes)
     return NotebookHoldings(tuple(rows[:MOST_ROWS]))
 
@@ -82,37 +89,33 @@ def _kept(names: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
     shown = sys.last_traceback if hasattr(sys, "last_traceback") else None
     if shown is not None:
         yield "sys.last_traceback", _values_of(shown), "del sys.last_traceback, sys.last_value, sys.last_type"
-    shell = names.get("get_ipython")
-    inspected = getattr(getattr(shell, "__self__", None), "InteractiveTB", None)
-    if getattr(inspected, "tb", None) is not None:
-        yield "the traceback that %debug would show", _values_of(inspected.tb), "get_ipython().InteractiveTB.tb = None"
+    shell = getattr(names.get("get_ipython"), "__self__", None)
+    displayed = getattr(getattr(shell, "history_manager", None), "outputs", None)
+    yield "the display history", displayed, "get_ipython().history_manager.outputs.clear()"
+    trace = getattr(getattr(shell, "InteractiveTB", None), "tb", None)
+    if trace is not None:
+        yield "the traceback that %debug would show", _values_of(trace), "get_ipython().InteractiveTB.tb = None"
 
 
 def _values_of(trace: TracebackType) -> list[Any]:
-    """What the variables of a traceback's functions hold."""
+    """What the variables of the user's functions hold, within a traceback."""
     values: list[Any] = []
     at: TracebackType | None = trace
     while at is not None:
-        values += local_values(at.tb_frame)
+        if is_users(at.tb_frame.f_code.co_filename):
+            values += local_values(at.tb_frame)
         at = at.tb_next
     return values
 
 
-def _row(holder: str, value: object, release: str) -> NotebookRow | None:
+def _row(holder: str, value: object, release: str, names: dict[str, Any]) -> NotebookRow | None:
     """One row; None if it is small."""
     if value is None:
         return None
     roots = value if type(value) is list and not holder.startswith(("Out", "_")) else [value]
     size = weigh(roots).total
     kind = "variables of functions" if "traceback" in holder else name_of(type(value))
-    return NotebookRow(holder, kind, size, release) if size >= LEAST else None
-
-
-def display_history(shell: Any) -> int:  # noqa: ANN401 - IPython's shell
-    """How many outputs the display publisher keeps, as kernels of some front ends do; 0 if it keeps none.
-
-    Args:
-        shell: The notebook's.
-    """
-    kept = getattr(getattr(shell, "display_pub", None), "outputs", None)
-    return len(gc.get_referents(kept)) if isinstance(kept, (list, dict)) else 0
+    if size < LEAST:
+        return None
+    also = next((name for name, one in names.items() if one is value and not name.startswith("_")), None)
+    return NotebookRow(holder, kind, size, release, also)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from holdwater.attribution.cells import cells, text_of
 from holdwater.errors import ConfigError
@@ -15,9 +15,11 @@ from holdwater.frameworks.observed_script import attach
 from holdwater.observe.agent import session as sessions
 from holdwater.observe.agent.imports import after_import
 from holdwater.observe.agent.session import Session
-from holdwater.process.channel import Channel
 from holdwater.process.channel_folder import channel_folder
 from holdwater.signal_errors import suppressed
+
+if TYPE_CHECKING:
+    from holdwater.process.channel import Channel
 
 CELLS, LIVE, VERDICT = "cells.json", "live.json", "verdict.json"
 NOT_KEPT = "multiprocessing.shared_memory"
@@ -27,7 +29,7 @@ PATIENCE = 60.0
 
 
 class SwitchedSession:
-    """The session of the cell that is watched now: frameworks are hooked once, and cells come one after another."""
+    """The session of the cell that is watched now: frameworks are hooked once, for all cells."""
 
     def __init__(self) -> None:
         self.__dict__["now"] = None

@@ -67,8 +67,8 @@ def watch_notebook(out: str | Path = "") -> NotebookWatch:
         out: The folder of the run; empty takes a fresh one in `runs`.
 
     Returns:
-        The watch: `report()` is the verdict so far, `holdings` what the notebook itself keeps, `stop()` ends it and
-        returns the report.
+        The watch: `report()` is the verdict so far, `holdings` what the notebook itself keeps; `stop()` ends it
+        and returns the report.
 
     Raises:
         ConfigError: This is no notebook.
@@ -80,5 +80,7 @@ def watch_notebook(out: str | Path = "") -> NotebookWatch:
         raise ImportError(INSTALL) from error
     shell: InteractiveShell | None = get_ipython()  # type: ignore[no-untyped-call, unused-ignore]
     if shell is None:
-        raise ConfigError("watch_notebook() watches a notebook, and this is a script; write holdwater run train.py")
+        raise ConfigError(
+            "watch_notebook() watches a notebook, and this is a script; write holdwater run train.py"
+        )
     return NotebookWatch(shell, folder_of(str(out)))

@@ -77,13 +77,11 @@ class ChildProcesses:
         """Their number and memory, by the field names of `Look`; empty if they cannot be listed."""
         if self._process is None:
             return {}
-        ours = os.getpid()  # the observer's own: in a container what it watches may adopt it
         with contextlib.suppress(psutil.Error):
-            now = descendants(self._process.pid)
-            if self._listed is None or now is None or now - {ours} != self._seen.keys():
-                listed = descendants_of(self._process)  # it reads all processes of the machine
-                self._listed = [child for child in listed if child.pid != ours]
-            found = self._listed
+            ours, there = self._watching(), descendants(self._process.pid)
+            if self._listed is None or there is None or there - ours != self._seen.keys():
+                self._listed = descendants_of(self._process)  # it reads all processes of the machine
+            found = [process for process in self._listed if process.pid not in ours]
             alive: dict[int, Child] = {}
             for process in found:
                 size = proportional_size(process)
@@ -135,6 +133,13 @@ class ChildProcesses:
     def _new(self, process: psutil.Process, size: int) -> Child:
         """One that was not seen before."""
         return Child(process.pid, self._kind_of(process), size, size, reading=self._readings)
+
+    def _watching(self) -> set[int]:
+        """This process and its own children, where it watches from beside: what it watches has started it, or has
+        adopted it, as in a container."""
+        if self._process is None or self._process.pid == os.getpid():
+            return set()
+        return {os.getpid()} | (descendants(os.getpid()) or set())
 
     def _kind_of(self, process: psutil.Process) -> str:
         """The kind of a child, by its command line and name."""

@@ -1,4 +1,4 @@
-"""Stand-ins for rehearsals and tests (a clock advanced by hand, a machine short of memory), and our pytest plugin."""
+"""Stand-ins for rehearsals and tests (a clock moved by hand, a machine short of memory), and our pytest plugin."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ _HOMES = {
     "StandInMetal": "holdwater.testing.stand_in_metal",
     "make_sample": "holdwater.testing.stand_ins",
 }
-"""Where each public name lives; the pytest plugin is in this package, and is loaded in test runs that use nothing."""
+"""Where each public name lives: the pytest plugin is in this package, and every test run loads it."""
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
