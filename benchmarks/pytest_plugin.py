@@ -1,6 +1,6 @@
 """Measure the pytest plugin: false failures in healthy workloads, leaks of a kilobyte a call that are found.
 
-    python benchmarks/pytest_plugin.py [--part N/M] [--healthy 1000] [--leaks 100] [--abreast 4]
+    python benchmarks/pytest_plugin.py [--part N/M] [--healthy 1000] [--leaks 100] [--abreast 5]
 
 Half of all runs have a busy process on each core beside them. A part writes its counts beside the result; when the
 last part has run, all are put together.
@@ -30,7 +30,7 @@ IN_TIME = 60.0
 """Seconds within which a leak must be found, with its explanation."""
 WAIT = 2
 """Leaking calls mostly wait: this many times as many of their processes run abreast."""
-AT_ONCE = {"healthy": 5, "leak": 1}
+AT_ONCE = {"healthy": 2, "leak": 1}
 """Repeats of each workload in one pytest process."""
 
 
@@ -129,7 +129,7 @@ def main() -> int:
     parser.add_argument("--part", default="1/1", help="N/M: run the Nth of M parts")
     parser.add_argument("--healthy", type=int, default=1000)
     parser.add_argument("--leaks", type=int, default=100)
-    parser.add_argument("--abreast", type=int, default=4)
+    parser.add_argument("--abreast", type=int, default=5)
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
     began, rows = time.perf_counter(), []
