@@ -128,13 +128,18 @@ def test_descendants_are_children_and_theirs() -> None:
     assert len(listed) == 2
 
 
-def test_the_observer_itself_is_no_child_of_what_it_observes() -> None:
-    """In a container the process that is watched may be the first one, which adopts the watcher."""
-    parent = psutil.Process(os.getpid()).parent()
-    assert parent is not None
-    children = ChildProcesses(parent)
+def test_the_watching_process_is_no_child_of_what_it_watches() -> None:
+    """A notebook's kernel starts its own watcher; another child counts."""
+    watcher = (
+        "import os, psutil; from holdwater.probes.children import ChildProcesses; "
+        "print(ChildProcesses(psutil.Process(os.getppid())).read()['child_count'])"
+    )
+    code = (
+        "import subprocess, sys\n"
+        "other = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+        "subprocess.run([sys.executable, '-c', sys.argv[1]])\n"
+        "other.communicate(b'\\n')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, watcher], capture_output=True, text=True, check=True)
 
-    children.read()
-
-    assert os.getpid() in (descendants(parent.pid) or {os.getpid()})
-    assert os.getpid() not in children.pids
+    assert run.stdout.strip() == "1"

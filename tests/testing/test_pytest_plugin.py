@@ -136,14 +136,23 @@ class TestVerdicts:
         assert run.stdout.count("DeprecationWarning: old") == 1
 
     def test_ignores_a_container_with_a_maximum_length(self, run_tests: RunTests) -> None:
-        """A deque that is not yet full when the calls end is no leak."""
+        """A deque or a cache that is not yet full when the calls end is no leak."""
         run = run_tests("""
-            import collections
+            import collections, functools
 
             newest = collections.deque(maxlen=100_000)
+            count = iter(range(1 << 40))
 
-            def test_healthy(flat_memory):
+            @functools.lru_cache(maxsize=100_000)
+            def cached(key):
+                return bytearray(1000)
+
+            def test_deque(flat_memory):
                 verdict = flat_memory(lambda: newest.append(bytearray(1000)), steps=1500)
+                assert verdict.kind == "settling"
+
+            def test_cache(flat_memory):
+                verdict = flat_memory(lambda: cached(next(count)), steps=1500)
                 assert verdict.kind == "settling"
         """)
 

@@ -41,6 +41,9 @@ SPARE = 8
 TENSORS, PYTHON = 0.5, 0.5
 """This part of a growth makes it one of tensors, or of Python's objects."""
 
+MOSTLY = 0.9
+"""This part of what was gained makes it all of a kind."""
+
 Growths = dict[CounterName, CallGrowth]
 Step = Callable[[], Any]
 
@@ -122,7 +125,8 @@ class LeakWindow:
         if self._beside and explanation.answer != "explained":  # then by the objects that own it
             owners = Growing("host.python", self._rate(self._beside, calls).bytes_per_call)
             explanation = explain(seen_here, owners, recorded=recorded)
-        return Explained(component, rate, explanation, ends=census is not None and census.room is not None)
+        ends = (census is not None and census.room is not None) or _fill_caches(found)
+        return Explained(component, rate, explanation, ends=ends)
 
     def _count(self, *, compares: bool) -> Any:  # noqa: ANN401 - a census, or None
         """Count objects, and compare with the count before."""
@@ -209,6 +213,13 @@ class LeakWindow:
             "ran": {file: sorted(numbers) for file, numbers in trace.ran.items()},
             "traced_steps": traced,
         }
+
+
+def _fill_caches(found: list[Gain]) -> bool:
+    """Whether nearly all that was gained is held by caches with a maximum length."""
+    total = sum(gain.weight.total for gain in found)
+    bounded = sum(gain.weight.total for gain in found if any(part.most is not None for part in gain.path))
+    return bounded > MOSTLY * total
 
 
 def _unit(name: CounterName) -> float:
