@@ -113,8 +113,8 @@ def test_messages_name_packages_that_can_be_installed() -> None:
     }
 
     assert advised == {
-        "accelerate", "datasets", "lightning", "memray", "mlx", "mlx-lm", "pillow", "ray[train]", "safetensors",
-        "torch", "transformers", "trl",
+        "accelerate", "datasets", "ipython", "lightning", "memray", "mlx", "mlx-lm", "pillow", "ray[train]",
+        "safetensors", "torch", "transformers", "trl",
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("IPython", reason="IPython is not installed: pip install holdwater[notebook]")
+pytest.importorskip("IPython", reason="IPython is not installed: pip install ipython")
 
 SHELL = """
 import json, sys
@@ -137,4 +137,4 @@ class TestScripts:
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-        assert 'pip install "holdwater[notebook]"' in run.stdout
+        assert "write pip install ipython" in run.stdout
