@@ -77,15 +77,9 @@ def test_what_a_signal_handler_raises_is_caught_nowhere() -> None:
         *("process/fork_server", "process/spawn", "process/channel_folder", "process/forking", "process/witness"),
         *("process/error_reader", "process/error_stream"),
         *("process/signals", "observe/questions", "observe/explainer", "observe/news", "observe/candidates"),
-        *(
-            "observe/watcher",
-            "observe/observed_run",
-            "observe/attached_run",
-            "probes/outside",
-            "probes/kills",
-            "attribution/source",
-        ),
-        *("attribution/recorded", "store/in_memory_checkpoint", "policy/restarts", "train", "signal_errors"),
+        *("observe/watcher", "observe/observed_run", "observe/attached_run", "probes/outside", "probes/kills"),
+        *("attribution/source", "attribution/recorded", "notebook/watcher", "store/in_memory_checkpoint"),
+        *("policy/restarts", "train", "signal_errors"),
     )
     after_the_script = {  # nothing of it could catch anything there
         *("session.py:_answer_last", "worker.py:_end", "finalizing.py:free_users_modules"),
@@ -231,4 +225,5 @@ def test_the_wheel_holds_what_the_package_reads(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
 
     assert {"holdwater/report/page.html", "holdwater/py.typed", "holdwater/config/profiles/gpu_80gb.yaml"} <= names
-    assert not [name for name in names if "test_" in name]
+    assert {"holdwater/schemas/verdict-1.schema.json", "holdwater/schemas/plan-1.schema.json"} <= names
+    assert not [name for name in names if Path(name).name.startswith("test_")]

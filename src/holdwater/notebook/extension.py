@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LIVE_EVERY = 0.5
 """Least seconds between two live lines."""
-INSTALL = 'notebooks need IPython: write pip install ipython'
+INSTALL = "notebooks need IPython: write pip install ipython"
 
 
 def load_ipython_extension(shell: "InteractiveShell") -> None:

@@ -16,7 +16,7 @@ from holdwater.observe.agent import session as sessions
 from holdwater.observe.agent.imports import after_import
 from holdwater.observe.agent.session import Session
 from holdwater.process.channel_folder import channel_folder
-from holdwater.signal_errors import suppressed
+from holdwater.signal_errors import not_the_scripts, suppressed
 
 if TYPE_CHECKING:
     from holdwater.process.channel import Channel
@@ -66,19 +66,24 @@ class ObservedKernel:
             out: The folder of the run.
 
         Raises:
-            ConfigError: The kernel is watched already.
+            ConfigError: The kernel is watched already, or was started by `holdwater run`.
         """
         if _watched:
             raise ConfigError(
                 "the notebook is watched already, and its steps count for one verdict; "
                 "write `watch.stop()` first, or run the cell without %%holdwater"
             )
+        running = sessions.current()
+        if running is not None and not running.forked:
+            raise ConfigError(
+                "this process is observed already, by holdwater run; leave %%holdwater out"
+            )
         self.out = out
         self._place = channel_folder(out)
         self._channel: Channel = self._place.__enter__()
         self.write_cells()
         folder = self._channel.path.parent
-        self._began, self._then = time.perf_counter(), sessions.current()
+        self._began = time.perf_counter()
         self.session = sessions.begin(folder)
         if _switched.switch(self.session):
             hooks = attach(cast("Session", _switched), None)
@@ -136,7 +141,6 @@ class ObservedKernel:
             self.session.finish()
         finally:
             self.session.forked = True  # its hooks count no more
-            sessions._current = self._then  # noqa: SLF001 - as it was before
             self._told = self._wait()
             self._place.__exit__(None, None, None)
         return self._summary()
@@ -154,7 +158,7 @@ class ObservedKernel:
         """The verdict that was left."""
         try:
             found: dict[str, Any] = json.loads((self.out / VERDICT).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except not_the_scripts(OSError, ValueError) as error:
             raise ConfigError(
                 f"there is no verdict in {self.out}: {error}; the watching process said: {self._told[-2000:]}"
             ) from error

@@ -87,8 +87,10 @@ class Counters:
         if self._table:
             try:
                 table = read_kib_table(STATUS)
+            except ProbeError:
+                table = {}
+            if "RssAnon" in table and "RssShmem" in table:
                 return {"rest": float(table["RssAnon"] - kept), "shared": float(table["RssShmem"])}
-            except (ProbeError, KeyError):
-                self._table = False
+            self._table = False
         resident, shared = self._statm.read()
         return {"rest": float(resident - shared - kept)}

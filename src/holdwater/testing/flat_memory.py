@@ -14,6 +14,7 @@ from holdwater.detectors.flatness import FEWEST_READINGS, judge_calls
 from holdwater.errors import ConfigError
 from holdwater.probes.counters import COUNTERS, Counter, CounterName
 from holdwater.probes.machine import read_machine
+from holdwater.signal_errors import not_the_scripts
 from holdwater.testing.call_verdict import CallVerdict, CallVerdictKind
 from holdwater.testing.explained_leak import Growths, LeakWindow
 from holdwater.testing.repeated_calls import RepeatedCalls
@@ -207,7 +208,7 @@ class _Test:
         window = LeakWindow(self._step, leaking, calls.counters.malloc, beside=beside)
         try:
             found = window.explain(calls.seconds_a_call, room=self._room)
-        except Exception as error:  # noqa: BLE001 - it leaks, whatever the calls after that do
+        except not_the_scripts(Exception) as error:  # it leaks, whatever the calls after that do
             return replace(verdict, unexplained=f"the calls after the verdict raised {error!r}")
         if found.ends:
             return replace(verdict, kind="settling")
