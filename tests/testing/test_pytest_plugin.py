@@ -103,6 +103,25 @@ class TestVerdicts:
         assert "of host.tensors" in run.stdout
         assert "`history`" in run.stdout
 
+    def test_reports_arrays_of_mlx_that_are_kept(self, run_tests: RunTests) -> None:
+        """By MLX's own counter; without Metal they are memory of the host."""
+        pytest.importorskip("mlx.core", reason="mlx is not installed")
+        run = run_tests("""
+            import mlx.core as mx
+
+            def test_leak(flat_memory):
+                history = []
+                def step():
+                    history.append(mx.ones((250,)) * 2)
+                    mx.eval(history[-1])
+                flat_memory(step, steps=1500)
+        """)
+
+        assert run.returncode == 1, run.stdout
+        assert "memory leaks: 1.0" in run.stdout
+        assert "of host.tensors" in run.stdout or "of device.active" in run.stdout
+        assert "`history`" in run.stdout
+
     def test_ignores_healthy_steps_and_says_what_could_have_been_missed(self, run_tests: RunTests) -> None:
         """Caches that fill, cycles, log records, warnings and output: what a test run keeps is not the step's."""
         run = run_tests("""

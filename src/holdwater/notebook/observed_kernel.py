@@ -75,9 +75,7 @@ class ObservedKernel:
             )
         running = sessions.current()
         if running is not None and not running.forked:
-            raise ConfigError(
-                "this process is observed already, by holdwater run; leave %%holdwater out"
-            )
+            raise ConfigError("this process is observed already, by holdwater run; leave %%holdwater out")
         self.out = out
         self._place = channel_folder(out)
         self._channel: Channel = self._place.__enter__()

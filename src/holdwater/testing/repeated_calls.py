@@ -58,7 +58,11 @@ class RepeatedCalls:
     def __enter__(self) -> Self:
         """The first call: what is loaded and filled there is no growth; then freeze what exists."""
         self._began = time.perf_counter()
-        self._step()
+        try:
+            self._step()
+        except BaseException:
+            self.counters.close()
+            raise
         self.calls = 1
         if gc.isenabled():
             gc.collect()
