@@ -24,13 +24,13 @@ from holdwater.probes.counters import CounterName
 from holdwater.probes.devices import mlx_is_on_the_host
 from holdwater.testing.call_verdict import CallRate
 
-CALLS, MOST_CALLS = 24, 2000
-"""Calls that are recorded: at least, and at most."""
+CALLS, USUAL_CALLS, MOST_CALLS = 24, 120, 2000
+"""Calls that are recorded: at least, usually (growth may come at few of them), and at most."""
 FEWEST = 6
 """Calls that are recorded where each adds so much that memory might run out."""
 RISES = 12
 """Times that a rare growth must come while it is recorded."""
-SECONDS = 4.0
+SECONDS = 3.0
 """Seconds that the recorded calls may take, at the usual speed; fewer calls than the least are never made."""
 TRACED, MOST_TRACED = 24, 200
 """Calls that are traced line by line: usually, and for rare growth."""
@@ -86,10 +86,10 @@ class LeakWindow:
             seconds_a_call: Seconds of a call so far.
             room: Bytes that the calls may add.
         """
-        wanted = CALLS
+        wanted = USUAL_CALLS
         smallest = min(growth.rate / _unit(name) for name, growth in self._growths.items())
         if 0 < smallest < 1:  # it does not grow at each call
-            wanted = max(CALLS, math.ceil(RISES / smallest))
+            wanted = max(USUAL_CALLS, math.ceil(RISES / smallest))
         calls = max(min(wanted, MOST_CALLS, int(SECONDS / max(seconds_a_call, 1e-9))), CALLS)
         largest = max(
             growth.rate for name, growth in self._growths.items() if name != "blocks" or len(self._growths) == 1
@@ -195,7 +195,7 @@ class LeakWindow:
         trace = LineTrace(gains.growing, self._malloc, most_seconds=MOST_TRACE_SECONDS)
         if profiler is not None or not trace.start():
             return {"missing": [f"{profiler or 'another trace function is set'}, so lines were not traced"]}
-        wanted = TRACED if calls <= CALLS else min(calls, MOST_TRACED)
+        wanted = TRACED if calls <= USUAL_CALLS else min(calls, MOST_TRACED)
         traced = max(min(wanted, int(TRACE_SECONDS / max(seconds_a_call, 1e-9)), self._most), 3)
         try:
             for _ in range(traced):
