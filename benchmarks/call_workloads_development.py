@@ -16,6 +16,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -139,8 +140,39 @@ def queues() -> Callable[[], Any]:
     return step
 
 
+def figures() -> Callable[[], Any]:
+    """Draw, save and close a figure: on a busy machine, in its first hundred calls, it was called a leak once."""
+    import matplotlib as mpl  # noqa: PLC0415 - only this one needs it
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    def step() -> None:
+        figure, axes = plt.subplots(figsize=(2, 2))
+        axes.plot(np.random.default_rng(0).random(50))
+        figure.savefig(io.BytesIO(), format="png", dpi=40)
+        plt.close(figure)
+
+    return step
+
+
+def frames() -> Callable[[], Any]:
+    """Group, join and sort tables: the same as of the figures."""
+    pd: Any = import_module("pandas")
+    draw = np.random.default_rng(0)
+
+    def step() -> None:
+        rows = int(draw.integers(50, 500))
+        frame = pd.DataFrame({"key": draw.integers(0, 9, rows), "value": draw.random(rows)})
+        sums = frame.groupby("key").sum().reset_index()
+        frame.merge(sums, on="key").sort_values("value_x").to_csv(io.StringIO())
+
+    return step
+
+
 HEALTHY: tuple[Make, ...] = (
     texts, bounded_cache, random_cache, cycles, tables, arrays, window, threads, batches, queues,
+    figures, frames,
 )  # fmt: skip
 
 

@@ -30,8 +30,8 @@ FEWEST = 6
 """Calls that are recorded where each adds so much that memory might run out."""
 RISES = 12
 """Times that a rare growth must come while it is recorded."""
-SECONDS = 3.0
-"""Seconds that the recorded calls may take, at the usual speed; fewer calls than the least are never made."""
+SECONDS, MOST_SECONDS = 3.0, 6.0
+"""Seconds that the recorded calls may take at the usual speed, and the least number of them."""
 TRACED, MOST_TRACED = 24, 200
 """Calls that are traced line by line: usually, and for rare growth."""
 TRACE_SECONDS, MOST_TRACE_SECONDS = 2.0, 10.0
@@ -90,7 +90,9 @@ class LeakWindow:
         smallest = min(growth.rate / _unit(name) for name, growth in self._growths.items())
         if 0 < smallest < 1:  # it does not grow at each call
             wanted = max(USUAL_CALLS, math.ceil(RISES / smallest))
-        calls = max(min(wanted, MOST_CALLS, int(SECONDS / max(seconds_a_call, 1e-9))), CALLS)
+        each = max(seconds_a_call, 1e-9)
+        least = max(min(CALLS, int(MOST_SECONDS / each)), FEWEST)
+        calls = max(min(wanted, MOST_CALLS, int(SECONDS / each)), least)
         largest = max(
             growth.rate for name, growth in self._growths.items() if name != "blocks" or len(self._growths) == 1
         )

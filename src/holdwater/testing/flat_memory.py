@@ -37,6 +37,8 @@ MORE = 1.25
 """Its growth is a leak of its own if it is this many times what the exact counters explain at most."""
 EXACT: dict[CounterName, int] = {counter.name: counter.size for counter in COUNTERS if counter.exact}
 """The most bytes that one unit of each exact counter stands for."""
+WARM_CALLS = 800
+"""Calls after which a library's tables count as filled: in fewer, growth must be larger to be a leak."""
 LOOK_AGAIN = 1.15
 """Each look has this many times the readings, or calls, of the one before."""
 
@@ -136,7 +138,9 @@ class _Test:
         for index, counter in enumerate(COUNTERS):
             series = self._calls.series(index)
             if series is not None:
-                self._growths[counter.name] = judge_calls(*series, least=counter.least)
+                growth = judge_calls(*series, least=counter.least)
+                warming = self._calls.calls < WARM_CALLS and growth.rise < counter.warming
+                self._growths[counter.name] = replace(growth, grows=growth.grows and not warming)
 
     def _decide(self, *, over: bool) -> CallVerdictKind | None:
         """The verdict; None if more calls are needed."""
