@@ -53,8 +53,8 @@ def run_pytest(kind: str, repeats: int) -> list[dict[str, Any]]:
         report = Path(folder) / "report.xml"
         command = [
             sys.executable, "-m", "pytest", str(HERE / "call_workloads.py"), "-q", "-k", kind,
-            f"--junitxml={report}", "-p", "no:randomly", "-p", "no:cacheprovider", "-o", "timeout=600", "-o", "junit_duration_report=call",
-            "-c", os.devnull, f"--rootdir={HERE}",
+            f"--junitxml={report}", "-p", "no:randomly", "-p", "no:cacheprovider", "-o", "timeout=600",
+            "-o", "junit_duration_report=call", "-c", os.devnull, f"--rootdir={HERE}",
         ]  # fmt: skip
         environment = os.environ | {"CALL_REPEATS": str(repeats), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
         subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=folder)
