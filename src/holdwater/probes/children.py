@@ -136,7 +136,8 @@ class ChildProcesses:
 
     def _watching(self) -> set[int]:
         """This process and its own children, where it watches from beside: what it watches has started it, or has
-        adopted it, as in a container."""
+        adopted it, as in a container.
+        """
         if self._process is None or self._process.pid == os.getpid():
             return set()
         return {os.getpid()} | (descendants(os.getpid()) or set())
