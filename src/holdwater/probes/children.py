@@ -135,9 +135,7 @@ class ChildProcesses:
         return Child(process.pid, self._kind_of(process), size, size, reading=self._readings)
 
     def _watching(self) -> set[int]:
-        """This process and its own children, where it watches from beside: what it watches has started it, or has
-        adopted it, as in a container.
-        """
+        """This process and its own children, where what it watches has started it, or has adopted it."""
         if self._process is None or self._process.pid == os.getpid():
             return set()
         return {os.getpid()} | (descendants(os.getpid()) or set())
