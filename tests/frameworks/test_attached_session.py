@@ -6,19 +6,22 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import os, signal, sys, time
 import torch
 from holdwater.frameworks.attached_session import AttachedSession
+from holdwater.observe.attached_run import WatchRequest
 
 how, kept = sys.argv[1], []
 weight = torch.nn.Parameter(torch.randn(8, 8))
-session = AttachedSession()
+session = AttachedSession(WatchRequest())
 for step in range(400):
     if how != "flat":
         kept.append(torch.zeros(50_000))
     weight.pow(2).sum().backward()
-    session.step()
+    session.session.step()
     time.sleep(0.004)
     if how == "killed" and step == 300:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -61,3 +64,37 @@ def test_a_training_that_is_killed_leaves_its_findings(tmp_path: Path) -> None:
     assert done.returncode == -9
     assert "the process ended within its training, after 301 steps" in done.stderr
     assert "leak of host." in done.stderr
+
+
+CHILDREN = """
+import ctypes, os, sys
+import psutil
+from holdwater.frameworks.attached_session import AttachedSession
+from holdwater.observe.attached_run import WatchRequest
+from holdwater.probes.processes import descendants_of
+
+if "adopts" in sys.argv:
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER, as the first process of a container is
+session = AttachedSession(WatchRequest())
+print(len(psutil.Process().children()), len(descendants_of(psutil.Process())))
+session.session.step()
+print("verdict" in session.end())
+"""
+
+
+def children(folder: Path, *words: str) -> list[str]:
+    """What a program says of its children, and of its judgement."""
+    command = [sys.executable, "-c", CHILDREN, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=folder)
+    return done.stdout.splitlines()
+
+
+def test_the_watcher_is_no_child_of_what_it_watches(tmp_path: Path) -> None:
+    """A program that waits for any child does not get ours."""
+    assert children(tmp_path) == ["0 0", "True"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt others")
+def test_ignores_a_watcher_that_the_program_has_adopted(tmp_path: Path) -> None:
+    """As the first process of a container does: it is a child then, but not counted as one of the run's."""
+    assert children(tmp_path, "adopts") == ["1 0", "True"]

@@ -147,7 +147,7 @@ class TestInThisProcess:
             """No process."""
             raise OSError("too many processes")
 
-        monkeypatch.setattr("holdwater.observe.beside.subprocess.Popen", fail)
+        monkeypatch.setattr("holdwater.frameworks.attached_session.subprocess.Popen", fail)
         with ObservedGuard() as guard:
             guard.step()
 

@@ -19,8 +19,9 @@ WATCHED = (
     "torch.utils.data.distributed",
     "torch.utils.data._utils.fetch",
     "torch.nn.modules.module",
+    "torch._dynamo.utils",
 )
-"""What is hooked: loaders and evaluations. The guard itself counts steps."""
+"""What is hooked: loaders, evaluations and the compiler. The guard itself counts steps."""
 
 
 @contextmanager

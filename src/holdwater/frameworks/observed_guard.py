@@ -10,17 +10,15 @@ Under `holdwater run` there is such a process already: then the guard counts ste
 
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from holdwater.errors import StoreError
-from holdwater.frameworks.loader_clock import loaders_watched
+from holdwater.frameworks.attached_session import AttachedSession, observing_session
 from holdwater.guard.guard import Guard
 from holdwater.guard.settings import GuardSettings
-from holdwater.observe.agent import session as sessions
 from holdwater.observe.agent.session import Session
-from holdwater.observe.beside import WatcherBeside, WatchRequest
+from holdwater.observe.attached_run import WatchRequest
 from holdwater.observe.news import GRAVE
 from holdwater.signal_errors import not_the_scripts
 from holdwater.store.run_store import amend_summary
@@ -34,12 +32,13 @@ MEGABYTE = 1e6
 class ObservedGuard(Guard):
     """A guard that explains what it finds; used like `holdwater.Guard`."""
 
-    _beside: WatcherBeside | None = None
+    _attached: AttachedSession | None = None
+    """None under `holdwater run`, and where no process could be started."""
     _session: Session | None = None
     _last_metrics: Mapping[str, float] | None = None
     """When training has ended."""
-    _verdict: Mapping[str, Any] | None = None
-    """Of the process beside, when training has ended."""
+    is_observed_already = False
+    """Whether `holdwater run` observes this process: its verdict is the run's."""
     quiet = False
     """Whether the process beside prints nothing while training goes on; set before the guard is entered."""
 
@@ -80,10 +79,9 @@ class ObservedGuard(Guard):
             StoreError: The folder of the run cannot be written.
         """
         super().__enter__()
-        self._hooks = ExitStack()
-        session = sessions.current()
-        if session is not None and not session.forked:
-            self._session = session
+        self._session = session = observing_session()
+        if session is not None:
+            self.is_observed_already = True
             session.source = session.channel.source = "holdwater.step"  # from the first step on
             return self
         try:
@@ -94,22 +92,15 @@ class ObservedGuard(Guard):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Judge the whole run, store the verdict, release everything."""
-        try:
-            self._end_observing()
-        except not_the_scripts(Exception) as failure:  # a guard never kills what it guards
-            log.warning("the growth of this run is not explained: %r", failure)
+        self._session = None
+        judged = None if self._attached is None else self._attached.end()
         self._last_metrics = self.metrics()
         super().__exit__(kind, error, trace)
-        if self.settings.out is not None and self._verdict is not None:
+        if self.settings.out is not None and judged is not None:
             try:
                 amend_summary(self.settings.out, self.summary(), rank=self.settings.rank)
             except not_the_scripts(StoreError, OSError) as failure:
                 log.warning("%s", failure)
-
-    @property
-    def is_observed_already(self) -> bool:
-        """Whether `holdwater run` observes this process: its verdict is the run's."""
-        return self._session is not None and self._beside is None
 
     def step(self, *, loss: float | None = None) -> None:
         """Count an optimizer step that has ended.
@@ -124,8 +115,8 @@ class ObservedGuard(Guard):
     def mark(self, kind: str, **facts: Any) -> None:  # noqa: ANN401 - any JSON value
         """Mark an event of the run: `epoch`, `evaluation`, `checkpoint`, or a word of your own."""
         super().mark(kind, **facts)
-        if kind == "checkpoint" and self._beside is not None:
-            self._beside.session.checkpoints += 1
+        if self._attached is not None:
+            self._attached.mark(kind)
 
     def summary(self) -> dict[str, Any]:
         """Return the judgement so far as JSON (schema 1), without command and exit code."""
@@ -169,7 +160,7 @@ class ObservedGuard(Guard):
 
     def _seen(self) -> Mapping[str, Any] | None:
         """The newest verdict of the process beside; None before the first."""
-        return self._verdict if self._beside is None else self._beside.newest()
+        return None if self._attached is None else self._attached.newest()
 
     def _own_leak(self) -> float | None:
         """Bytes per step of the leak that the guard itself has found so far; None without one."""
@@ -179,23 +170,11 @@ class ObservedGuard(Guard):
     def _observe(self) -> None:
         """Start the process beside this one."""
         settings = self.settings
-        who = f"rank {settings.rank}: " if settings.rank else ""
-        request = WatchRequest(
-            max_memory=settings.max_memory, max_host_memory=settings.max_host_memory, who=who, quiet=self.quiet
-        )
-        self._beside = WatcherBeside.start(request)
-        self._session = self._beside.session
-        self._hooks.enter_context(loaders_watched(self._session))
-
-    def _end_observing(self) -> None:
-        """Put back what was hooked, and take the verdict of the process beside."""
-        beside, self._session = self._beside, None
-        try:
-            self._hooks.close()
-        finally:
-            if beside is not None:
-                self._verdict = beside.end()
-                self._beside = None
+        self._attached = AttachedSession(WatchRequest(
+            max_memory=settings.max_memory, max_host_memory=settings.max_host_memory, rank=settings.rank,
+            first_step=settings.first_step, quiet=self.quiet,
+        ))  # fmt: skip
+        self._session = self._attached.session
 
 
 def _leak(verdict: Mapping[str, Any]) -> float | None:

@@ -2,8 +2,8 @@
 
     python -m holdwater.observe.attached_run '{"folder": …, "pid": …}'
 
-A callback starts this; it is not a command of its own. It is no child of what it watches, so that its memory is
-not counted, and it ends with the training, or with the training's process.
+A callback or a guard starts this; it is not a command of its own. It is no child of what it watches, so a program
+that waits for its children never meets it. It ends with the training, or with the training's process.
 """
 
 import contextlib
@@ -20,29 +20,33 @@ if TYPE_CHECKING:
     from holdwater.process.channel import Channel
     from holdwater.store.run_store import RunStore
 
-FINDINGS, SUMMARY, READY, MARKS = "findings.json", "summary.json", "ready", "marks.jsonl"
-"""Files in the channel's folder: the newest findings, the judgement at the end, that watching has begun, and the
-events that the training process marks: step, seconds, kind."""
+VERDICT, SUMMARY, READY, MARKS = "verdict.json", "summary.json", "ready", "marks.jsonl"
+"""Files in the channel's folder: the judgement so far, from the first finding on; the one at the end; that
+watching has begun; and the events that the training process marks: step, seconds, kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchRequest:
     """What is to be watched."""
 
-    folder: str
+    folder: str = ""
     """Holds the channel."""
-    pid: int
+    pid: int = 0
     """Of the training process."""
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
     """Its command line, for the report."""
     out: str | None = None
     """The folder of the run; None keeps no history."""
     max_memory: int | None = None
-    """The budget in bytes, for forecasts; None finds one."""
+    """The budget in bytes of the pool in which tensors live, for forecasts; None finds one."""
+    max_host_memory: int | None = None
+    """The same of the host's memory beside a device."""
     first_step: int = 0
     """The last step that was done before."""
     rank: int = 0
     """The number of the process among those of the run."""
+    quiet: bool = False
+    """Print nothing while training goes on."""
 
     def as_text(self) -> str:
         """The argument of the process."""
@@ -97,8 +101,11 @@ class AttachedProcess:
 
 def main() -> None:
     """Leave the process that has started this one, and watch it."""
-    if os.fork():
+    watcher = os.fork()
+    if watcher:
+        os.write(1, str(watcher).encode())
         os._exit(0)  # the training process waits for this end, and has no child then
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it waits until nobody has its pipe any more
     request = WatchRequest.from_text(sys.argv[1])
     try:
         watch(request)
@@ -114,8 +121,10 @@ def watch(request: WatchRequest) -> None:
     Args:
         request: What to watch.
     """
-    from holdwater.process.channel import Channel  # noqa: PLC0415 - the training process waits for the imports before
+    from holdwater.probes.processes import OBSERVERS  # noqa: PLC0415 - the training process waits for imports before
+    from holdwater.process.channel import Channel  # noqa: PLC0415
 
+    OBSERVERS.add(os.getpid())  # in a container the training process may adopt those without a parent
     folder = Path(request.folder)
     channel = Channel(folder / "channel")
     process = AttachedProcess(request.pid, channel)
@@ -146,27 +155,28 @@ def _observed(request: WatchRequest, process: AttachedProcess, channel: "Channel
 
     out = Path(request.folder if request.out is None else request.out)
     store = RunStore(out, kept=False) if request.out is None else open_store(out, rank=request.rank)
-    limit = None if request.max_memory is None else Bytes(request.max_memory)
+    sizes = (request.max_memory, request.max_host_memory)
+    tensors, host = (None if size is None else Bytes(size) for size in sizes)
     return ObservedRun(
-        process, channel, Terms(machine=read_machine(), max_memory=limit), store,
-        words=request.words, first_step=request.first_step, news=News(quiet=False, who=who),
+        process, channel, Terms(machine=read_machine(), max_memory=tensors, max_host_memory=host), store,
+        words=request.words, first_step=request.first_step, news=News(quiet=request.quiet, who=who),
     )  # fmt: skip
 
 
 def _follow(observed: "ObservedRun", process: AttachedProcess, folder: Path) -> None:
-    """Look until the training has ended; leave the findings whenever they have changed."""
+    """Look until the training has ended; leave the judgement whenever its findings have changed."""
     told: list[dict[str, Any]] = []
     while process.wait(observed.pause()):
         observed.look()
         found = observed.findings()
         if found != told:
             told = found
-            _leave(folder / FINDINGS, found)
+            _leave(folder / VERDICT, observed.summary())
     observed.finish()
 
 
 def _keep_marks(file: Path, store: "RunStore") -> None:
-    """Store the evaluations and checkpoints that the training process has marked."""
+    """Store the events that the training process has marked."""
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
         with contextlib.suppress(ValueError):  # the last line of a process that was killed
             step, seconds, kind = json.loads(line)

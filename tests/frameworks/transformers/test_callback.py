@@ -103,6 +103,7 @@ def test_marks_and_hooks_end_with_the_training(tmp_path: Path) -> None:
     assert first is not None
     assert callback.summary is not None
     assert first is not callback.summary
+    assert "verdict" in callback.summary
 
 
 class TestSettings:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from holdwater.budget import Terms
-from holdwater.frameworks.attached_session import AttachedSession
+from holdwater.frameworks.attached_session import AttachedSession, observing_session
 from holdwater.frameworks.transformers.begin_checks import (
     refuse_inexact_checkpoints,
     warning_about_checkpoints,
@@ -33,7 +33,7 @@ from holdwater.frameworks.transformers.ranks import CommonStop
 from holdwater.frameworks.transformers.recycle import RecycleCallback
 from holdwater.frameworks.transformers.reported_keys import report_keys
 from holdwater.guard.summary import SCHEMA
-from holdwater.observe.agent import session as sessions
+from holdwater.observe.attached_run import WatchRequest
 from holdwater.probes.machine import read_machine
 from holdwater.probes.observer import Observer
 from holdwater.process.restart_context import RestartContext, actions_file
@@ -117,7 +117,7 @@ class HoldwaterCallback(RecycleCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Count a step; release memory, clean up, or ask for a checkpoint to stop after."""
         if self._attached is not None:
-            self._attached.step()
+            self._attached.session.step()
         super().on_step_end(args, state, control, **kwargs)
         if self._clean_up is not None:
             self._clean_up.after_step(state.global_step)
@@ -151,7 +151,8 @@ class HoldwaterCallback(RecycleCallback):
     def reported(self) -> dict[str, float]:
         """Memory now and the worst leak so far, for `report_to`: numbers by their key, sizes in bytes."""
         host, device = self._memory.in_use()
-        found = [] if self._attached is None else self._attached.findings()
+        seen = None if self._attached is None else self._attached.newest()
+        found = [] if seen is None else seen["findings"]
         rates = [row["rate"]["bytes_per_step"] for row in found if row["verdict"] == "leak" and row["rate"]]
         return {
             "memory/host_bytes": float(host),
@@ -190,11 +191,12 @@ class HoldwaterCallback(RecycleCallback):
     def _observe(self, step: int) -> None:
         """Have this process watched, unless `holdwater run` does."""
         self._finish_late()
-        if sessions.current() is not None:
+        if observing_session() is not None:
             return
+        out = None if self._out is None else str(self._out.resolve())
         try:
             self._attached = AttachedSession(
-                out=self._out, max_memory=self._max_memory, first_step=step, rank=self._ranks.rank
+                WatchRequest(out=out, max_memory=self._max_memory, first_step=step, rank=self._ranks.rank)
             )
         except not_the_scripts(Exception) as error:  # the observer never kills what it observes
             write_line(f"holdwater: this training is not observed, and there is no verdict: {error!r}")
@@ -203,7 +205,7 @@ class HoldwaterCallback(RecycleCallback):
     def _finish_late(self) -> None:
         """Tell the verdict of a training that an exception has ended: at the process's end, or before another."""
         if self._attached is not None:
-            self._finish(self._attached.steps)
+            self._finish(self._attached.session.steps)
 
     def _limits(self, limit: Bytes) -> dict[str, int]:
         """The limits that a budget means for this process.
@@ -220,9 +222,8 @@ class HoldwaterCallback(RecycleCallback):
 
     def _keep_budget(self, limits: dict[str, int]) -> None:
         """Keep a budget in this process; nobody would start another one."""
-        session, attached = sessions.current(), self._attached
-        beside = NOWHERE if attached is None else attached.channel_path
-        place = beside if session is None else session.channel.path
+        session = observing_session()
+        place = NOWHERE if session is None else session.channel.path
         self._actions = actions_file(place)
         context = RestartContext(number=0, channel_path=str(place), in_memory="", out="", settings=limits)
         self._recycling = BudgetCallback(context, resumable=False)
@@ -234,7 +235,7 @@ class HoldwaterCallback(RecycleCallback):
         actions = self._done_for_the_budget()
         if attached is not None:
             self.summary = attached.end()
-        elif sessions.current() is not None:
+        elif observing_session() is not None:
             self.summary = {"schema": SCHEMA, "steps": step, "observed_by": "holdwater run", "actions": []}
         if self.summary is None:
             return
