@@ -140,11 +140,11 @@ class EpochStates:
         for position, states in zip(self._positions, left["generators"], strict=False):
             for generator, state in zip(position.own, states, strict=False):
                 set_state(generator, "generator", state)
-        trainer.fit_loop.epoch_loop.restarting = (
-            False  # else it takes this epoch for the one before, which is over
-        )
+        loop = trainer.fit_loop
+        loop.epoch_loop.restarting = False  # else it takes this epoch for the one before, which is over
+        loop._restarting = False  # noqa: SLF001 - else no schedule steps at its end where the length is in steps
         restore_random_states(left["random"])
-        iter(trainer.fit_loop._data_fetcher)  # noqa: SLF001 - as the loop itself does in later epochs
+        iter(loop._data_fetcher)  # noqa: SLF001 - as the loop itself does in later epochs
         return remarks
 
     def why_not(self, trainer: Any, module: Any, callback: object) -> str | None:  # noqa: ANN401 - of Lightning
