@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from holdwater.frameworks.attached_session import observing_session
 from holdwater.frameworks.loader_clock import loaders_watched
 from holdwater.frameworks.observed_guard import ObservedGuard
 from holdwater.observe.agent import session as sessions
@@ -98,7 +99,7 @@ class TestInThisProcess:
     """What a guard leaves behind: nothing."""
 
     def test_puts_back_what_it_has_hooked(self) -> None:
-        """Loaders, samplers and modules are torch's own afterwards; the session counts nothing."""
+        """Loaders, samplers and modules are torch's own afterwards; the session counts nothing, and is none."""
         loader = torch.utils.data.DataLoader
         before = (loader.__iter__, torch.nn.Module.eval, dict(vars(torch.utils.data.sampler)))
 
@@ -111,6 +112,7 @@ class TestInThisProcess:
         assert session is not None
         assert session.forked
         assert not session.folder.exists()
+        assert observing_session() is None
 
     def test_a_second_guard_counts_anew(self) -> None:
         """A program may train twice."""
