@@ -143,3 +143,24 @@ def test_the_watching_process_is_no_child_of_what_it_watches() -> None:
     run = subprocess.run([sys.executable, "-c", code, watcher], capture_output=True, text=True, check=True)
 
     assert run.stdout.strip() == "1"
+
+
+def test_a_child_of_what_the_watcher_has_started_counts() -> None:
+    """As under `holdwater run`, which is the parent of the script."""
+    code = (
+        "import subprocess, sys\n"
+        "other = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+        "print('there', flush=True)\n"
+        "input()\n"
+        "other.communicate(b'\\n')\n"
+    )
+    script = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert script.stdout is not None
+    script.stdout.readline()
+
+    found = ChildProcesses(psutil.Process(script.pid)).read()
+
+    script.communicate("\n")
+    assert found["child_count"] == 1

@@ -78,7 +78,8 @@ class ChildProcesses:
         if self._process is None:
             return {}
         with contextlib.suppress(psutil.Error):
-            ours, there = self._watching(), descendants(self._process.pid)
+            there = descendants(self._process.pid)
+            ours = self._watching(there or set())
             if self._listed is None or there is None or there - ours != self._seen.keys():
                 self._listed = descendants_of(self._process)  # it reads all processes of the machine
             found = [process for process in self._listed if process.pid not in ours]
@@ -134,11 +135,10 @@ class ChildProcesses:
         """One that was not seen before."""
         return Child(process.pid, self._kind_of(process), size, size, reading=self._readings)
 
-    def _watching(self) -> set[int]:
+    def _watching(self, there: set[int]) -> set[int]:
         """This process and its own children, where what it watches has started it, or has adopted it."""
-        if self._process is None or self._process.pid == os.getpid():
-            return set()
-        return {os.getpid()} | (descendants(os.getpid()) or set())
+        own = os.getpid()
+        return {own} | (descendants(own) or set()) if own in there else set()
 
     def _kind_of(self, process: psutil.Process) -> str:
         """The kind of a child, by its command line and name."""
