@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from holdwater.actions.levers import Levers
 from holdwater.budget import Budgets, InUse, MachineMemory, stopping_level, waiting_level
+from holdwater.detectors.closing import moved_at_the_end
 from holdwater.detectors.growth import DEFAULT, GrowthConfig
 from holdwater.detectors.headroom import CALM, Headroom, HeadroomConfig, Pressure, judge_headroom
 from holdwater.detectors.judge import JudgeConfig, judge
@@ -145,7 +146,7 @@ class GuardCore:
         """Judge the run, which has ended.
 
         What was a leak while the loop ran is one, even if its memory was freed between the last step and the
-        closing sample: then resident memory has fallen, or the allocator keeps what was freed.
+        closing sample, or more was taken: resident memory has moved then, or the allocator keeps what was freed.
 
         Args:
             closing: Taken after the last step, with all readings.
@@ -154,7 +155,7 @@ class GuardCore:
         self.record(closing)
         whole = self.judge(final=True)
         freed = whole.kind == "fragmentation" or (len(before) > 0 and closing.resident < before[-1])
-        if loop.kind == "leak" and freed:
+        if loop.kind == "leak" and (freed or moved_at_the_end(self.timeline.buckets())):
             self.verdict = loop
         return self.verdict
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from holdwater.attribution.site import Explanation
 from holdwater.budget import Budget, Terms, stopping_level
+from holdwater.detectors.closing import judge_closed
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH, by_time
 from holdwater.detectors.headroom import HeadroomConfig, Pressure, judge_headroom
@@ -175,27 +176,26 @@ class Watcher:
         if self._regions_of is not self.timeline:  # steps and ticks are different units
             self._regions, self._regions_of = RegionHistory(self._outside.pid), self.timeline
             self._regions.read(self._now)
-        judgement = self._judge(final=final)
+        judgement, channel = self._judge(final=final), self._channel
         if judgement.regions and (final or self._regions.is_affordable):
-            ended = self._channel is not None and self._channel.state in {"ending", "ended"}
-            self._regions.read(self._now, at_end=final or ended)
+            at_end = final or (channel is not None and channel.state in {"ending", "ended"})
+            self._regions.read(self._now, at_end=at_end)
             judgement = self._judge(final=final)
         self._judged = judgement.verdict
         self.verdict = self._dated(self._pressure.added_to(judgement.verdict))
         if self.questions is not None:
             self.questions.ask(judgement, self.steps, final=final)
-            by_step = self.timeline is self.by_step
-            self.settled = not (by_step and self.questions.is_testing(judgement))
+            self.settled = self.timeline is not self.by_step or not self.questions.is_testing(judgement)
         return judgement
 
     def _judge(self, *, final: bool) -> Judgement:
         """Judge the history."""
-        buckets, config = self.timeline.buckets(), JudgeConfig()
+        buckets, config, how = self.timeline.buckets(), JudgeConfig(), judge_closed if final else judge
         if self.timeline is self.by_time:
             config = JudgeConfig(by_time(self.tick), seconds_per_step=self.tick)
-            first_step_at = 0.0 if self._channel is None else self._channel.get_seconds("first_step_at")
-            buckets = later_than(buckets, first_step_at)  # before that the script loads
-        return judge(buckets, self.budgets, config=config, evidence=self.evidence, final=final)
+            loaded = 0.0 if self._channel is None else self._channel.get_seconds("first_step_at")
+            buckets = later_than(buckets, loaded)  # before that the script loads
+        return how(buckets, self.budgets, config=config, evidence=self.evidence)
 
     @property
     def _now(self) -> int:
@@ -382,13 +382,13 @@ class Watcher:
 
     def _dated(self, verdict: Verdict) -> Verdict:
         """Set the step at which each finding was first made."""
-        now = {(finding.verdict, finding.component) for finding in verdict.findings}
-        self.first_known = {key: step for key, step in self.first_known.items() if key in now}
+        now = {(one.verdict, one.component) for one in verdict.findings}
+        self.first_known = {key: at for key, at in self.first_known.items() if key in now}
         findings: list[Finding] = []
-        for finding in verdict.findings:
-            step = self.first_known.setdefault((finding.verdict, finding.component), finding.detected_step)
-            findings.append(replace(finding, detected_step=step))
-        return Verdict(verdict.kind, verdict.step, tuple(findings))
+        for one in verdict.findings:
+            step = self.first_known.setdefault((one.verdict, one.component), one.detected_step)
+            findings.append(replace(one, detected_step=step))
+        return replace(verdict, findings=tuple(findings))
 
 
 def _headroom() -> HeadroomConfig:

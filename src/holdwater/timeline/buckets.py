@@ -91,9 +91,22 @@ def later_than(buckets: Buckets, seconds: float) -> Buckets:
         buckets: The history.
         seconds: Since the guard began.
     """
-    at = int(np.searchsorted(buckets.seconds, seconds))
+    return _part(buckets, slice(int(np.searchsorted(buckets.seconds, seconds)), None))
+
+
+def without_last(buckets: Buckets) -> Buckets:
+    """All buckets but the last.
+
+    Args:
+        buckets: The history.
+    """
+    return _part(buckets, slice(0, -1))
+
+
+def _part(buckets: Buckets, part: slice) -> Buckets:
+    """Some neighbouring buckets."""
     names = ("first_step", "last_step", "seconds", "low", "high", "total", "count")
-    return Buckets(*(getattr(buckets, name)[..., at:] for name in names))
+    return Buckets(*(getattr(buckets, name)[..., part] for name in names))
 
 
 def merge_pairs(buckets: Buckets) -> Buckets:

@@ -1,0 +1,51 @@
+"""What a program does after its last step is not growth of its steps."""
+
+import numpy as np
+import pytest
+
+from holdwater.budget import Budget, Budgets
+from holdwater.detectors.closing import judge_closed, moved_at_the_end
+from holdwater.detectors.evidence import NO_EVIDENCE
+from holdwater.detectors.judge import JudgeConfig
+from holdwater.probes.sample import Sample
+from holdwater.timeline.buckets import Buckets
+from holdwater.timeline.timeline import Timeline
+from holdwater.units import Bytes, Step
+
+BUDGETS = Budgets(Budget(Bytes(10**10), "given", ""))
+MB = 1_000_000
+
+
+def run_of(rate: int, *, last: int, steps: int = 1000) -> Buckets:
+    """Resident memory that grows by so many bytes a step, and moves by so many after the last one."""
+    noise = np.random.default_rng(0).integers(0, 50_000, steps + 1)
+    timeline = Timeline()
+    for step in range(1, steps + 1):
+        timeline.append(
+            Sample(Step(step), 0.1 * step, Bytes(300 * MB + rate * step + int(noise[step])), None, None)
+        )
+    closing = Bytes(300 * MB + rate * steps + last)
+    timeline.append(Sample(Step(steps), 0.1 * steps + 1, closing, None, None))
+    return timeline.buckets()
+
+
+@pytest.mark.parametrize("last", [0, 600 * MB, -40 * MB], ids=["as it was", "a jump", "freed"])
+def test_reports_a_leak_whatever_follows_it(last: int) -> None:
+    """A profiler that writes its trace takes more in its last second than in the whole run."""
+    found = judge_closed(run_of(60_000, last=last), BUDGETS, config=JudgeConfig(), evidence=NO_EVIDENCE)
+
+    assert found.verdict.kind == "leak"
+
+
+@pytest.mark.parametrize("last", [0, 600 * MB, -40 * MB], ids=["as it was", "a jump", "freed"])
+def test_ignores_what_only_moves_at_the_end(last: int) -> None:
+    """A flat loop, whose results are put together afterwards."""
+    found = judge_closed(run_of(0, last=last), BUDGETS, config=JudgeConfig(), evidence=NO_EVIDENCE)
+
+    assert found.verdict.kind != "leak"
+
+
+@pytest.mark.parametrize(("last", "moved"), [(1 * MB, False), (20 * MB, True), (-20 * MB, True)])
+def test_a_jump_is_larger_than_what_the_loop_did(last: int, moved: bool) -> None:
+    """By a tenth of it, and by several megabytes."""
+    assert moved_at_the_end(run_of(60_000, last=last)) == moved
