@@ -53,6 +53,8 @@ WHOLE = {"ray": "ray[train]"}
 LEFT_OUT = frozenset(("torch", "holdwater", "python-leak-hunter", "scalene", "scipy", "matplotlib"))
 """PyTorch, see above; and what only the zoo compares with."""
 MOST_SECONDS = 1800
+ALIKE = ("-m", "not alone")
+"""Those that hang on the clock say more of the machine than of a version."""
 
 
 def main() -> bool:
@@ -62,10 +64,17 @@ def main() -> bool:
     only = parser.parse_args().only
     lowest, path = lowest_versions(), RESULTS / "dependencies.json"
     runs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
+    kept = True
     for name in only:
         for which, version in (("lowest", first_from(name, lowest[name])), ("newest", newest(name))):
             runs[f"{name}, {which}"] = found = tried(name, version)
             print(f"{name} {version}: {found['said']}", flush=True)
+            kept = write(runs)
+    return kept
+
+
+def write(runs: dict[str, Any]) -> bool:
+    """Record what is known so far: a run that is cut off keeps what it has."""
     bars = {
         f"{key} version": Bar(f"{one['version']}: {one['said']}", "its tests pass", one["passed"])
         for key, one in sorted(runs.items())
@@ -123,7 +132,7 @@ def tried(name: str, version: Version) -> dict[str, Any]:
         if done.returncode:
             said = f"cannot be installed: {done.stderr.strip().splitlines()[-1]}"
             return {"version": str(version), "passed": False, "said": said}
-        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *TESTS[name]]
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *ALIKE, *TESTS[name]]
         tests = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=MOST_SECONDS
         )
