@@ -242,6 +242,8 @@ def _decoded(text: Any, where: str) -> bytes:  # noqa: ANN401 - from a file: may
     Raises:
         DataError: It is none.
     """
+    if isinstance(text, bytes):
+        text = text.decode("ascii", "replace")
     if isinstance(text, str) and text[:5].lower() == "data:":
         head, _, text = text.partition(",")
         if not head.lower().endswith(";base64"):
