@@ -1,5 +1,7 @@
 """What a program does after its last step is not growth of its steps."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,25 +9,30 @@ from holdwater.budget import Budget, Budgets
 from holdwater.detectors.closing import judge_closed, moved_at_the_end
 from holdwater.detectors.evidence import NO_EVIDENCE
 from holdwater.detectors.judge import JudgeConfig
-from holdwater.probes.sample import Sample
+from holdwater.probes.sample import Look, Sample
 from holdwater.timeline.buckets import Buckets
 from holdwater.timeline.timeline import Timeline
 from holdwater.units import Bytes, Step
 
 BUDGETS = Budgets(Budget(Bytes(10**10), "given", ""))
 MB = 1_000_000
+READ = frozenset((
+    *range(1, 100), *range(100, 420, 12), *range(450, 1300, 60), 1335, 1569, 1774, 1937, 2041, 2420, 2864, 3363,
+))  # fmt: skip
+"""Steps at which malloc was read in such a run: seldom at its end."""
 
 
-def run_of(rate: int, *, last: int, steps: int = 1000) -> Buckets:
-    """Resident memory that grows by so many bytes a step, and moves by so many after the last one."""
+def run_of(rate: int, *, last: int, steps: int = 4000) -> Buckets:
+    """Memory that grows by so many bytes a step, and moves by so many after the last one; malloc is read seldom."""
     noise = np.random.default_rng(0).integers(0, 50_000, steps + 1)
     timeline = Timeline()
-    for step in range(1, steps + 1):
-        timeline.append(
-            Sample(Step(step), 0.1 * step, Bytes(300 * MB + rate * step + int(noise[step])), None, None)
-        )
-    closing = Bytes(300 * MB + rate * steps + last)
-    timeline.append(Sample(Step(steps), 0.1 * steps + 1, closing, None, None))
+    for step in [*range(1, steps - 1), steps]:  # the last steps come too soon after the reading before them
+        grown = rate * step + int(noise[step]) + (last if step == steps else 0)
+        heap: dict[str, Any] = {}
+        if step in READ or step == steps:
+            heap = {"heap_in_use": Bytes(100 * MB + grown), "heap_kept": Bytes(MB)}
+        look = Look(anonymous=Bytes(200 * MB + grown), file=Bytes(100 * MB), **heap)
+        timeline.append(Sample(Step(step), 0.1 * step, Bytes(300 * MB + grown), None, look))
     return timeline.buckets()
 
 
@@ -48,4 +55,4 @@ def test_ignores_what_only_moves_at_the_end(last: int) -> None:
 @pytest.mark.parametrize(("last", "moved"), [(1 * MB, False), (20 * MB, True), (-20 * MB, True)])
 def test_a_jump_is_larger_than_what_the_loop_did(last: int, moved: bool) -> None:
     """By a tenth of it, and by several megabytes."""
-    assert moved_at_the_end(run_of(60_000, last=last)) == moved
+    assert moved_at_the_end(run_of(60_000, last=last, steps=1000)) == moved
