@@ -10,9 +10,9 @@ ROWS = 64
 """Tokens that a program takes at once."""
 MANY = 2048
 """Tokens from which on the gate adds adapters faster than products do."""
-NARROW = 64
-"""Ranks up to which a program of the gate takes more columns, and several blocks of tokens: 0.41 ms against 0.47
-for 8,192 tokens of an 8B."""
+COLUMNS = 64
+"""Columns that a program of the gate takes: 0.40 ms for 8,192 tokens of an 8B at rank 16, where 128 columns and
+eight blocks of tokens take 0.56."""
 WIDEST = 128
 """The largest rank whose tiles fit into the shared memory of any device, 99 KB."""
 
@@ -33,29 +33,27 @@ def _small(rows, stride, column, at, tokens, lora_b, own, inner, rank, RANK: tl.
 @triton.jit
 def _gate(
     pairs, stride, out, tokens, inner, b_gate, b_up, rank, scale, RANK: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, BLOCKS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
     own, each = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, RANK)
     near, few = own < inner, (each < rank)[None, :]
     gate_tile = tl.load(b_gate + own[:, None] * rank + each[None, :], near[:, None] & few, 0.0)
     up_tile = tl.load(b_up + own[:, None] * rank + each[None, :], near[:, None] & few, 0.0)
     dtype = out.dtype.element_ty
-    begin = tl.program_id(1) * ROWS * BLOCKS
-    for start in range(begin, begin + ROWS * BLOCKS, ROWS):
-        at = start + tl.arange(0, ROWS)
-        row, known = at[:, None].to(tl.int64), (at < tokens)[:, None]
-        there, left = known & near[None, :], pairs + row * stride + own[None, :]
-        small = pairs + row * stride + 2 * inner + each[None, :]
-        gates = tl.load(left, there, 0.0).to(tl.float32)
-        gates += scale * tl.dot(tl.load(small, known & few, 0.0), tl.trans(gate_tile))
-        values = tl.load(left + inner, there, 0.0).to(tl.float32)
-        values += scale * tl.dot(tl.load(small + rank, known & few, 0.0), tl.trans(up_tile))
-        gates, values = gates.to(dtype), values.to(dtype)
-        tl.store(left, gates, there)
-        tl.store(left + inner, values, there)
-        wide = gates.to(tl.float32)
-        opened = (wide * tl.sigmoid(wide)).to(dtype).to(tl.float32)
-        tl.store(out + row * inner + own[None, :], (opened * values.to(tl.float32)).to(dtype), there)
+    at = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    row, known = at[:, None].to(tl.int64), (at < tokens)[:, None]
+    there, left = known & near[None, :], pairs + row * stride + own[None, :]
+    small = pairs + row * stride + 2 * inner + each[None, :]
+    gates = tl.load(left, there, 0.0).to(tl.float32)
+    gates += scale * tl.dot(tl.load(small, known & few, 0.0), tl.trans(gate_tile))
+    values = tl.load(left + inner, there, 0.0).to(tl.float32)
+    values += scale * tl.dot(tl.load(small + rank, known & few, 0.0), tl.trans(up_tile))
+    gates, values = gates.to(dtype), values.to(dtype)
+    tl.store(left, gates, there)
+    tl.store(left + inner, values, there)
+    wide = gates.to(tl.float32)
+    opened = (wide * tl.sigmoid(wide)).to(dtype).to(tl.float32)
+    tl.store(out + row * inner + own[None, :], (opened * values.to(tl.float32)).to(dtype), there)
 
 
 def adds_to_gates(tokens: int, lora_b: LoraB | None) -> bool:
@@ -79,10 +77,9 @@ def gate(pairs: Tensor, out: Tensor, lora_b: LoraB) -> None:
     tokens, inner = out.shape
     matrices, scale = lora_b
     rank = matrices[0].shape[1]
-    columns, blocks, warps = (128, 8, 8) if rank <= NARROW else (64, 1, 4)
-    _gate[(triton.cdiv(inner, columns), triton.cdiv(tokens, ROWS * blocks))](
+    _gate[(triton.cdiv(inner, COLUMNS), triton.cdiv(tokens, ROWS))](
         pairs, pairs.stride(0), out, tokens, inner, *matrices, rank, scale,
-        RANK=padded(rank), ROWS=ROWS, COLUMNS=columns, BLOCKS=blocks, num_warps=warps, num_stages=2,
+        RANK=padded(rank), ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4, num_stages=2,
     )  # fmt: skip
 
 
