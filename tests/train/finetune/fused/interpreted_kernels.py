@@ -16,6 +16,7 @@ from torch import Tensor
 
 from holdwater.train.finetune.fused import plain_kernels, quantized_kernels, triton_kernels
 from holdwater.train.finetune.fused.quantized import dequantize, quantize
+from holdwater.train.finetune.fused.segment_attention_kernels import attend as attend_segments
 from holdwater.train.finetune.fused.update_kernels import FlatUpdate
 from holdwater.train.flat import FlatAdamW, FlatWeights
 
@@ -107,6 +108,23 @@ def attention(kernels: ModuleType) -> list[Tensor]:
     return [out, logsumexp, delta, *into]
 
 
+def tower_attention() -> float:
+    """Of segments of many lengths, empty ones too, with heads of powers of 2 and others."""
+    found = []
+    for width, sizes in ((32, (40, 64, 3)), (72, (130, 0, 1, 66)), (80, (200, 129)), (88, (64, 64))):
+        query, key, value = torch.randn(sum(sizes), 3 * 2 * width).view(-1, 3, 2, width).unbind(1)
+        borders = torch.tensor((0, *sizes, 0, 0)).cumsum(0).int()
+        made = attend_segments((query, key, value), (borders, max(sizes)), width**-0.5)
+        begin = 0
+        for size in sizes:
+            own = slice(begin, begin + size)
+            scores = torch.einsum("qhd,khd->hqk", query[own], key[own]) * width**-0.5
+            wanted = torch.einsum("hqk,khd->qhd", scores.softmax(-1), value[own])
+            found += [distance(made[begin : begin + size], wanted)] if size else []
+            begin += size
+    return max(found)
+
+
 def dropout() -> float:
     """What is kept is scaled, the same for the same seed: the random numbers are others than torch's."""
     rows, seed = torch.randn(TOKENS, 64), torch.tensor([5])
@@ -192,5 +210,11 @@ if __name__ == "__main__":
     compared = (norm, norm_heads, rotate, gate, lora_b_backward, cross_entropy, attention)
     found = {function.__name__: against_plain(function) for function in compared}
     torch.manual_seed(0)
-    found |= {"dropout": dropout(), "dequantized": dequantized(), "update": update(), "skipped": skipped_update()}
+    found |= {
+        "tower_attention": tower_attention(),
+        "dropout": dropout(),
+        "dequantized": dequantized(),
+        "update": update(),
+        "skipped": skipped_update(),
+    }
     sys.stdout.write(json.dumps(found) + "\n")

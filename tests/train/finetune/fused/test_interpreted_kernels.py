@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="needs Triton, which torch's CPU wheel is installed without"
 )
 KERNELS = (
-    "norm", "norm_heads", "rotate", "gate", "lora_b_backward", "cross_entropy", "attention", "dropout",
-    "dequantized", "update", "skipped",
+    "norm", "norm_heads", "rotate", "gate", "lora_b_backward", "cross_entropy", "attention", "tower_attention",
+    "dropout", "dequantized", "update", "skipped",
 )  # fmt: skip
 
 

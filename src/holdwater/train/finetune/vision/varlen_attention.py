@@ -2,7 +2,7 @@
 
 Transformers hands the borders of pictures to attention functions whose names contain "flash", and cuts the tensors
 at them for all others, which waits for the device. The function here takes borders as a tensor: on a CUDA device
-by PyTorch's flash kernel for variable lengths, elsewhere by a mask made of them.
+by a kernel of ours, or PyTorch's flash kernel for variable lengths; elsewhere by a mask made of them.
 """
 
 import importlib
@@ -64,6 +64,11 @@ def _attend(  # noqa: PLR0913 - what Transformers calls it with
     del module, attention_mask, options
     parts = [one[0].transpose(0, 1) for one in (query, key, value)]
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        from holdwater.train.finetune.fused import segment_attention_kernels  # noqa: PLC0415 - Triton is with CUDA
+
+        if query.shape[3] in segment_attention_kernels.WIDTHS:
+            segments = cu_seq_lens_q, int(max_length_q)
+            return segment_attention_kernels.attend((parts[0], parts[1], parts[2]), segments, scaling)[None], None
         borders = cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q
         plain = {"dropout_p": 0.0, "is_causal": False, "return_debug_mask": False, "scale": scaling}
         flash = torch.ops.aten._flash_attention_forward  # noqa: SLF001 - `varlen_attn` is newer than PyTorch 2.9
