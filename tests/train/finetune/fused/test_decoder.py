@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from holdwater.train.finetune.data.packing import Packed, pack
 from holdwater.train.finetune.fused import plain_kernels
 from holdwater.train.finetune.fused.decoder import Decoder, Inputs, StepPlan
 from holdwater.train.finetune.fused.frozen import WeightPlacement
+from holdwater.train.finetune.fused.head import LearnedOrder, learned_first
 from holdwater.train.finetune.fused.quantized import dequantize, quantize
 from holdwater.train.finetune.fused.shape import why_not
+from holdwater.train.finetune.losses import IGNORED
 from holdwater.train.finetune.model.loading import generate, load_model, packed_loss
 from holdwater.train.finetune.model.lora import LoraConfig, add_adapters
 from holdwater.train.flat import FlatWeights
@@ -48,10 +51,11 @@ def packed_rows() -> Packed:
     )
 
 
-def inputs_of(packed: Packed) -> Inputs:
-    """The same for the fused step."""
+def inputs_of(packed: Packed, *, ordered: bool = False) -> Inputs:
+    """The same for the fused step, with those tokens first that are learned from if that is asked for."""
     flat = (packed.tokens.flatten(), packed.targets.flatten(), packed.weights.flatten())
-    return Inputs(*flat, torch.zeros(1).long(), packed.spans)
+    order = LearnedOrder(*learned_first(flat[1])) if ordered else None
+    return Inputs(*flat, torch.zeros(1).long(), packed.spans, order=order)
 
 
 @pytest.mark.parametrize(("recomputed", "offloaded"), [(0, False), (1, False), (2, False), (0, True), (4, True)])
@@ -228,3 +232,37 @@ def test_an_evaluation_has_no_dropout(tmp_path: Path) -> None:
 
     assert losses[0][0] == losses[1][0] == pytest.approx(losses[0][1])
     assert losses[1][1] != losses[1][0]
+
+
+class TestTokensWithoutTarget:
+    """Of prompts and padding: their logits are not needed."""
+
+    @pytest.mark.parametrize("learned", [0, 1, 6, 7, 8, 22])
+    def test_change_nothing_and_are_left_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learned: int
+    ) -> None:
+        """Loss and gradients are those of all logits; with chunks of seven, as many are made as there are sevens."""
+        model = adapted(tmp_path, "Llama")
+        decoder = Decoder(model, WeightPlacement("cpu"))
+        weights = FlatWeights.of(model, decoder.trained)
+        decoder.bind()
+        decoder.prepare(16, StepPlan(rows=3, chunk=7))
+        packed = packed_rows()
+        targets = packed.targets.flatten()
+        targets[torch.nonzero(targets != IGNORED)[learned:, 0]] = IGNORED
+        count = int((targets != IGNORED).sum())
+        entropy = mock.Mock(wraps=plain_kernels.cross_entropy)
+        monkeypatch.setattr(plain_kernels, "cross_entropy", entropy)
+        whole = decoder.propagate(inputs_of(packed), add=False).item()
+        wanted = weights.decayed_grad.clone()
+        assert entropy.call_count == -(-len(targets) // 7)
+        entropy.reset_mock()
+        decoder.buffers.losses.fill_(float("nan"))
+        decoder.buffers.scratch.grad_normed.fill_(float("nan"))
+        inputs = inputs_of(packed, ordered=True)
+        found = decoder.propagate(inputs, add=False).item()
+
+        assert found == pytest.approx(whole, rel=1e-6, abs=1e-9)
+        assert torch.allclose(weights.decayed_grad, wanted, rtol=1e-4, atol=1e-7)
+        assert entropy.call_count == -(-count // 7)
+        assert decoder.loss(inputs).item() == pytest.approx(whole, rel=1e-6, abs=1e-9)

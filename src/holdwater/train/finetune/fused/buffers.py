@@ -74,6 +74,20 @@ class Scratch:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadRows:
+    """What some tokens that are learned from take to the head and back. Shapes: (chunk, …)."""
+
+    normed: Tensor
+    """Their normalised rows. Width: the residual stream's."""
+    grad: Tensor
+    """The gradient of these. Width: the residual stream's."""
+    targets: Tensor
+    """The next token of each, int64. Shape (chunk,)."""
+    weights: Tensor
+    """What each counts, float32. Shape (chunk,)."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepBuffers:
     """All of them."""
 
@@ -87,8 +101,10 @@ class StepBuffers:
     scratch: Scratch
     logits: Tensor
     """Of some tokens. Shape (chunk, vocabulary)."""
+    head_rows: HeadRows
+    """Of these tokens."""
     losses: Tensor
-    """Shape (tokens,)."""
+    """In the order in which tokens come to the head. Shape (tokens,)."""
 
     def cut(self, tokens: int) -> "StepBuffers":
         """The same buffers for fewer tokens.
@@ -102,6 +118,7 @@ class StepBuffers:
             [_cut(one, tokens) for one in self.kept],
             _cut(self.scratch, tokens),
             self.logits,
+            self.head_rows,
             self.losses[:tokens],
         )
 
@@ -169,6 +186,7 @@ def make_buffers(needs: Needs, like: Tensor) -> StepBuffers:
             make(tokens, ranks.down),
         )
 
+    chunk = min(needs.chunk, tokens)
     streams = [make(tokens, shape.width) for _ in range(RING if needs.offloaded else shape.layers + 1)]
     rows = make_float32(2 * shape.layers + 2, tokens)
     widest = max(shape.width, shape.inner, 4 * shape.query_width)
@@ -188,7 +206,13 @@ def make_buffers(needs: Needs, like: Tensor) -> StepBuffers:
             adapter_grad=make(tokens, widest) if needs.dropout else None,
             rotated=make(tokens, shape.attention_width) if shape.normed_heads else None,
         ),
-        logits=make(min(needs.chunk, tokens), shape.vocabulary),
+        logits=make(chunk, shape.vocabulary),
+        head_rows=HeadRows(
+            normed=make(chunk, shape.width),
+            grad=make(chunk, shape.width),
+            targets=torch.empty(chunk, dtype=torch.int64, device=like.device),
+            weights=make_float32(chunk),
+        ),
         losses=rows[-1],
     )
 

@@ -3,15 +3,17 @@
 The results are those of autograd up to rounding (tests compare them).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from holdwater.train.finetune.fused.buffers import Needs, StepBuffers, largest_ranks, make_buffers, one_row
 from holdwater.train.finetune.fused.frozen import Frozen, WeightPlacement
+from holdwater.train.finetune.fused.head import LearnedOrder, Targets, add_losses, clear
 from holdwater.train.finetune.fused.kernels import kernels_for
 from holdwater.train.finetune.fused.key_value_cache import KeyValueCache
 from holdwater.train.finetune.fused.layer import DecoderLayer, Pass
@@ -50,6 +52,18 @@ class Inputs:
     """Where the example of each token begins and ends. Shape (2, tokens), int32."""
     pictures: PictureInputs | None = None
     """None for a model without pictures."""
+    order: LearnedOrder | None = None
+    """In which tokens come to the head; None lets all come, one after another."""
+
+
+class Phase(NamedTuple):
+    """A part of a micro-batch, in memory that is the same each time."""
+
+    name: object
+    run: Callable[[], Tensor | None]
+    """The last one returns the loss of the micro-batch. Shape ()."""
+    is_needed: bool = True
+    """Whether this micro-batch needs it; otherwise it changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +112,8 @@ class Decoder:
         self._buffers: StepBuffers | None = None
         self._recomputed, self._chunk = 0, CHUNK
         self._offload: Offload | None = None
+        self._one: Pass | None = None
+        """The micro-batch whose forward pass came last."""
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -160,7 +176,6 @@ class Decoder:
         waiting = self.shape.layers + 1 - RING
         self._offload = Offload(waiting, self._buffers.streams[0]) if step.offloaded and waiting > 0 else None
 
-    @torch.no_grad()
     def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
         """Make the gradients of a micro-batch.
 
@@ -171,10 +186,43 @@ class Decoder:
         Returns:
             The weighted sum of cross-entropies, in nats. Shape ().
         """
-        one = self._pass(inputs, add=add, learning=True)
+        results = [phase.run() for phase in self.phases(inputs, add=add) if phase.is_needed]
+        assert results[-1] is not None  # noqa: S101 - the last phase has the loss
+        return results[-1]
+
+    def phases(self, inputs: Inputs, *, add: bool) -> list[Phase]:
+        """The parts of `propagate`, each of which runs the same kernels in the same memory each time.
+
+        Args:
+            inputs: As for `propagate`.
+            add: As for `propagate`.
+        """
+        targets = Targets(inputs.targets, inputs.weights, inputs.order)
+        heads = [
+            Phase(("head", part.start), partial(self._head_pass, targets, part), is_needed=is_needed)
+            for part, is_needed in targets.chunks(self._chunk)
+        ]
+        forward = partial(self._forward_pass, inputs, add=add)
+        return [Phase("forward", forward), *heads, Phase("backward", self._backward_pass)]
+
+    @torch.no_grad()
+    def _forward_pass(self, inputs: Inputs, *, add: bool) -> None:
+        """From tokens to the rows that come to the head."""
+        self._one = one = self._pass(inputs, add=add, learning=True)
         self._forward(one, inputs)
+        if inputs.order is not None:
+            clear(one.buffers)
+
+    @torch.no_grad()
+    def _head_pass(self, targets: Targets, part: slice) -> None:
+        """The losses of some tokens, and the gradients of their rows."""
+        add_losses(self._current, self._head, targets, part, backward=True)
+
+    @torch.no_grad()
+    def _backward_pass(self) -> Tensor:
+        """From the gradients of rows to those of all adapters. Returns the loss, of shape ()."""
+        one = self._current
         scratch = one.buffers.scratch
-        self._losses(one, inputs, backward=True)
         one.kernels.norm_backward(
             scratch.grad_normed, one.buffers.streams[-1], self._last_norm, one.buffers.scales[-1],
             scratch.grad[:, : self.shape.width], scratch.normed, add=False,
@@ -186,12 +234,22 @@ class Decoder:
             layer.backward(one)
         return one.buffers.losses.sum()
 
+    @property
+    def _current(self) -> Pass:
+        """The micro-batch whose forward pass came last."""
+        assert self._one is not None, "a forward pass comes first"  # noqa: S101 - a mistake of ours
+        return self._one
+
     @torch.no_grad()
     def loss(self, inputs: Inputs) -> Tensor:
         """The weighted sum of cross-entropies in nats, without gradients. Shape ()."""
         one = self._pass(inputs, add=False, learning=False)
         self._forward(one, inputs)
-        self._losses(one, inputs, backward=False)
+        targets = Targets(inputs.targets, inputs.weights, inputs.order)
+        one.buffers.losses.zero_()
+        for part, is_needed in targets.chunks(self._chunk):
+            if is_needed:
+                add_losses(one, self._head, targets, part, backward=False)
         return one.buffers.losses.sum()
 
     @torch.no_grad()
@@ -268,17 +326,6 @@ class Decoder:
             layer.forward(one, norm)
             if self._offload is not None:
                 self._offload.send(layer.number, one.buffers.streams[layer.number])
-
-    def _losses(self, one: Pass, inputs: Inputs, *, backward: bool) -> None:
-        """Some tokens at a time: their losses, and the gradient of their normalised rows."""
-        buffers, scratch = one.buffers, one.buffers.scratch
-        for begin in range(0, len(inputs.tokens), self._chunk):
-            part = slice(begin, min(begin + self._chunk, len(inputs.tokens)))
-            logits = buffers.logits[: part.stop - begin]
-            torch.mm(scratch.normed[part], self._head.t(), out=logits)
-            one.kernels.cross_entropy(logits, inputs.targets[part], inputs.weights[part], buffers.losses[part])
-            if backward:
-                torch.mm(logits, self._head, out=scratch.grad_normed[part])
 
 
 def _text_after(prompt: PictureInputs, count: int) -> PictureInputs:

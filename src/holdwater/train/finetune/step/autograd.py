@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from holdwater.train.finetune.data.packing import Packed
-from holdwater.train.finetune.fused.decoder import Inputs
+from holdwater.train.finetune.fused.decoder import Inputs, Phase
 from holdwater.train.finetune.losses import CHUNK
 from holdwater.train.finetune.model.loading import packed_loss
 from holdwater.train.finetune.model.plain_head import has_plain_head
@@ -45,6 +46,10 @@ class AutogradStep:
         self.device = str(weights.decayed.device)
         self._narrow = narrow or nullcontext
         self._model, self._weights, self._length = model, weights, length
+
+    def phases(self, inputs: Inputs, *, add: bool) -> list[Phase]:
+        """The whole micro-batch at once."""
+        return [Phase("whole", partial(self.propagate, inputs, add=add))]
 
     def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
         """Make the gradients of a micro-batch, or add them to those that are there; return its loss. Shape ()."""

@@ -8,6 +8,7 @@ Source: PyTorch's notes on CUDA graphs, whole-step capture with static inputs.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from holdwater.oom.out_of_memory import is_out_of_memory
 from holdwater.train.finetune.data.packing import Packed
-from holdwater.train.finetune.fused.decoder import Inputs
+from holdwater.train.finetune.fused.decoder import Inputs, Phase
+from holdwater.train.finetune.fused.head import LearnedOrder, learned_first
 
 log = logging.getLogger("holdwater")
 
@@ -73,6 +75,10 @@ class GraphRecording:
     """None stands for a shape that ran eagerly once."""
     pool: Any = None
 
+    def is_new(self, key: object) -> bool:
+        """Whether a function has not been captured, and could be."""
+        return self.enabled and self.graphs.get(key) is None
+
     def run(self, key: object, function: Callable[[], None]) -> None:
         """Run a function whose addresses depend on a key alone.
 
@@ -116,8 +122,8 @@ class Propagator(Protocol):
     device: str
     """Where."""
 
-    def propagate(self, inputs: Inputs, *, add: bool) -> Tensor:
-        """Make the gradients of a micro-batch, or add them to those that are there; return its loss. Shape ()."""
+    def phases(self, inputs: Inputs, *, add: bool) -> Sequence[Phase]:
+        """What makes the gradients of a micro-batch, or adds them to those that are there, in order."""
         ...
 
     def loss(self, inputs: Inputs) -> Tensor:
@@ -159,6 +165,7 @@ class StaticStep:
         self._layout = _Layout((
             Part("tokens", torch.int64, tokens),
             Part("targets", torch.int64, tokens),
+            Part("order", torch.int64, tokens),
             Part("seed", torch.int64, 1),
             Part("weights", torch.float32, tokens),
             Part("spans", torch.int32, 2 * tokens),
@@ -181,6 +188,8 @@ class StaticStep:
         self.recording = GraphRecording(enabled=on_cuda)
         self.micro_batches = 0
         """Of the step so far."""
+        self._learned = 0
+        """Tokens that are learned from, of the micro-batch that was sent last."""
 
     def clear(self) -> None:
         """Forget all gradients: the next micro-batch overwrites them."""
@@ -200,16 +209,18 @@ class StaticStep:
         """
         count = batch.tokens.numel()
         self.send(batch, share / batch.weight, seed)
-        inputs = self.inputs(count)
         add = self.micro_batches > 0
         self.micro_batches += 1
+        for phase in self._model.phases(self.inputs(count), add=add):
+            key = count, add, phase.name
+            if phase.is_needed or self.recording.is_new(key):  # all are captured at once, not when one is met late
+                self.recording.run(key, partial(self._run, phase, add=add))
 
-        def run() -> None:
-            """The whole micro-batch."""
-            loss = self._model.propagate(inputs, add=add)
+    def _run(self, phase: Phase, *, add: bool) -> None:
+        """A part of a micro-batch; the last one has its loss."""
+        loss = phase.run()
+        if loss is not None:
             self._loss.add_(loss) if add else self._loss.copy_(loss)
-
-        self.recording.run((count, add), run)
 
     def update(self, rate: float) -> None:
         """Change the weights.
@@ -264,6 +275,8 @@ class StaticStep:
         for name in ("tokens", "targets"):
             parts[name][:count].copy_(getattr(batch, name).flatten())
         torch.mul(batch.weights.flatten(), factor, out=parts["weights"][:count])
+        order, self._learned = learned_first(parts["targets"][:count])
+        parts["order"][:count].copy_(order)
         parts["seed"].fill_(seed)
         parts["spans"].view(2, -1)[:, :count].copy_(batch.spans)
 
@@ -272,5 +285,6 @@ class StaticStep:
         parts = self.parts
         spans = parts["spans"].view(2, -1)[:, :count]
         return Inputs(
-            parts["tokens"][:count], parts["targets"][:count], parts["weights"][:count], parts["seed"], spans
-        )
+            parts["tokens"][:count], parts["targets"][:count], parts["weights"][:count], parts["seed"], spans,
+            order=LearnedOrder(parts["order"][:count], self._learned),
+        )  # fmt: skip
