@@ -45,14 +45,20 @@ class Ahead:
         self._place = self._batches.state()
         return batch
 
-    def look_ahead(self) -> None:
-        """Draw the next batch in advance; an unreadable one is an error of the step that needs it."""
+    def look_ahead(self) -> Any:  # noqa: ANN401 - any batch
+        """Draw the next batch in advance.
+
+        Returns:
+            The batch; None if it cannot be read, which is an error of the step that needs it.
+        """
         if not self._waiting:
             before = self._batches.state()
             try:
                 self._waiting.append(self._batches.draw(self._device))
             except DataError:
                 self._batches.restore(before)
+                return None
+        return self._waiting[0]
 
     def state(self) -> dict[str, Any]:
         """The position in the order, as JSON."""

@@ -161,8 +161,9 @@ class TuneState:
 
     def loss(self) -> float:
         """The mean loss of the step in nats; the next batch is drawn while the device works."""
-        if self.backend.sends_batches:
-            self.batches.look_ahead()
+        following = self.batches.look_ahead() if self.backend.sends_batches else None
+        if following is not None:
+            self.backend.stage(following)
         loss = self.backend.loss()
         self.calls.end()
         if self.choice is not None and self.step == self.first_step + SETTLED:

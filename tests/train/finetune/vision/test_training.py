@@ -314,6 +314,50 @@ class TestCapturedSteps:
         )
         assert ("padding" in backend.features.remark) == several
 
+    @pytest.mark.parametrize("evaluated", [False, True])
+    def test_make_features_while_the_device_works(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluated: bool
+    ) -> None:
+        """Once for each step, before it begins; an evaluation between two steps changes nothing but the work."""
+        wanted, state = learn(made(tmp_path), 6), made(tmp_path)
+        state.backend = backend = captured(state)
+        placed: list[PackedPictures] = []
+        place = backend._place
+
+        def noting(packed: PackedPictures) -> None:
+            """Note which features are made."""
+            placed.append(packed)
+            place(packed)
+
+        monkeypatch.setattr(backend, "_place", noting)
+
+        found = []
+        for number in range(6):
+            found += learn(state, 1)
+            assert state.batches._waiting[0].pictures == placed[-1].pictures
+            if evaluated and number % 2:
+                state.evaluate()
+
+        assert found == pytest.approx(wanted, rel=1e-5)
+        assert evaluated or len(placed) == 7
+
+    def test_survive_a_lack_of_memory_ahead(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While the features of the next step are made: this step has been taken, and the next one makes them."""
+        wanted, state = learn(made(tmp_path), 4), made(tmp_path)
+        state.backend = backend = captured(state)
+        place, calls = backend._place, iter([None, torch.OutOfMemoryError("out of memory"), None, None])
+
+        def failing(packed: PackedPictures) -> None:
+            """Fail at the second call."""
+            error = next(calls, None)
+            if error is not None:
+                raise error
+            place(packed)
+
+        monkeypatch.setattr(backend, "_place", failing)
+
+        assert learn(state, 4) == pytest.approx(wanted, rel=1e-5)
+
     @pytest.mark.parametrize("family", ["qwen2_5_vl", "smolvlm"])
     def test_learn_the_same_whatever_is_kept(self, tmp_path: Path, family: str) -> None:
         """To the bit, although other pictures share passes of the tower then."""

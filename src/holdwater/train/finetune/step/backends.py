@@ -53,6 +53,14 @@ class StepBackend(Protocol):
         """
         ...
 
+    def stage(self, batch: Packed) -> None:
+        """Begin with the batch of the next step, while the device works; another one may come all the same.
+
+        Args:
+            batch: Some rows.
+        """
+        ...
+
     def update(self, rate: float) -> None:
         """Change the weights by the gradients of the step.
 

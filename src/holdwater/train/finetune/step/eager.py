@@ -45,6 +45,9 @@ class EagerBackend:
         self._mean += mean.item() * share
         self.micro_batches += 1
 
+    def stage(self, batch: Packed) -> None:
+        """Nothing to do: the device has no queue."""
+
     def update(self, rate: float) -> None:
         """Change the weights."""
         self.optimizer.step(learning_rate=rate, largest_norm=self._settings.gradient_clip, loss=self._mean)

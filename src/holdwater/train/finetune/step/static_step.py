@@ -199,6 +199,9 @@ class StaticStep:
         """Take the trained weights as they are now."""
         self._model.refresh()
 
+    def stage(self, batch: Packed) -> None:
+        """Nothing to do: tokens are sent in no time."""
+
     def propagate(self, batch: Packed, share: float, *, seed: int) -> None:
         """Make the gradients of a micro-batch, or add them to those of the step so far.
 

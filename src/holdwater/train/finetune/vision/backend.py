@@ -12,6 +12,8 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from holdwater.errors import DataError
+from holdwater.oom.out_of_memory import is_out_of_memory
 from holdwater.train.finetune.data.packing import Packed
 from holdwater.train.finetune.fused.decoder import Decoder, Inputs, PictureInputs, StepPlan
 from holdwater.train.finetune.fused.frozen import WeightPlacement
@@ -76,7 +78,7 @@ class FeatureMaker:
 
     def of_rows(self, batch: PackedPictures) -> list[Features]:
         """The features of all pictures of some rows, in order, each by a pass of its own."""
-        return [self.of(one) for row in batch.pictures for one in row]
+        return [self.of(one) for one in pictures_of(batch)]
 
     def of(self, placed: PlacedPicture) -> Features:
         """Features of a picture: kept ones, or made now; the decoded picture is not needed any more.
@@ -95,7 +97,7 @@ class FeatureMaker:
                 Shape (features,), int64.
             buffers: For each kind of features one; the last row takes what belongs nowhere. Shapes (rows, width).
         """
-        pictures = [one for row in batch.pictures for one in row]
+        pictures = pictures_of(batch)
         where = torch.split(places, [one.features for one in pictures])
         found = [self._find(one) for one in pictures]
         missing = [number for number, kept in enumerate(found) if kept is None]
@@ -146,6 +148,11 @@ class FeatureMaker:
         if self._cache is not None:
             self._cache.put(placed.key, {str(number): one.cpu() for number, one in enumerate(features)})
         return features
+
+
+def pictures_of(batch: PackedPictures) -> list[PlacedPicture]:
+    """The pictures of some rows, in order."""
+    return [one for row in batch.pictures for one in row]
 
 
 def _put(features: Features, places: Tensor, buffers: Sequence[Tensor]) -> None:
@@ -232,6 +239,11 @@ class CapturedVisionBackend(StaticStep):
     The language model takes fused steps where the kernels know it, else those of its own code under autograd.
     """
 
+    _staged: list[PlacedPicture] | None = None
+    """The pictures whose features lie in their places before their step has begun; None without."""
+    _first_rows: int | None = None
+    """Of the first micro-batch of a step; None before the first step."""
+
     def __init__(  # noqa: PLR0913 - what steps follow from
         self,
         model: Any,  # noqa: ANN401 - of Transformers
@@ -287,10 +299,31 @@ class CapturedVisionBackend(StaticStep):
             model, family, settings.device, cache=cache, tower=self.tower, buffers=self._places
         )
 
+    def stage(self, batch: Packed) -> None:
+        """Make the features of the next micro-batch while the device works; whatever fails is met by its step."""
+        packed = cast("PackedPictures", batch).part(0, self._first_rows or self.rows)
+        self._staged = None
+        try:
+            self._place(packed)
+        except DataError:
+            return
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return
+        self._staged = pictures_of(packed)
+
+    def propagate(self, batch: Packed, share: float, *, seed: int) -> None:
+        """Make the gradients of a micro-batch, or add them to those of the step so far."""
+        if self.micro_batches == 0:
+            self._first_rows = len(batch.tokens)
+        super().propagate(batch, share, seed=seed)
+
     def send(self, batch: Packed, factor: float, seed: int) -> None:
         """Send a micro-batch to the device, and put the features of its pictures in their places."""
-        packed = cast("PackedPictures", batch)
-        with torch.no_grad():
+        packed, staged = cast("PackedPictures", batch), self._staged
+        self._staged = None
+        if staged != pictures_of(packed):
             self._place(packed)
         super().send(batch, factor, seed)
 
@@ -325,6 +358,7 @@ class CapturedVisionBackend(StaticStep):
         self.send(packed, 1.0, 0)
         return self._decoder.generate(self.inputs(len(prompt.tokens)), count) or []
 
+    @torch.no_grad()
     def _place(self, packed: PackedPictures) -> None:
         """Put the features of a micro-batch in the places of their tokens."""
         for buffer in self._places[1:]:
