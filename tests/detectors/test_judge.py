@@ -61,6 +61,19 @@ class TestJudge:
         """Heap in use and heap kept by the allocator are different stories."""
         assert judged(1e5, heap_kept=kept).findings[0].component == component
 
+    @pytest.mark.parametrize(("steps", "kind"), [(60, "warming"), (400, "fragmentation")])
+    def test_free_memory_of_a_young_process_is_warming(self, steps: int, kind: str) -> None:
+        """Threads that decode pictures keep more until the largest was met; over many steps it is fragmentation."""
+        timeline = Timeline()
+        for step in range(1, steps + 1):
+            kept, used = 1_600_000 * step, 400_000_000
+            look = Look(heap_in_use=Bytes(used), heap_kept=Bytes(kept), anonymous=Bytes(used + kept))
+            timeline.append(Sample(Step(step), 0.2 * step, Bytes(used + kept), None, look))
+
+        verdict = judge(timeline.buckets(), BUDGETS, config=JudgeConfig(), final=True).verdict
+
+        assert verdict.kind == kind
+
     @pytest.mark.parametrize(("jump", "kind"), [(0, "leak"), (80_000_000, "flat")])
     def test_of_few_readings_a_jump_is_no_growth(self, jump: int, kind: str) -> None:
         """A heap that was read eight times and rises evenly; and one that rises by little, but once by much."""

@@ -216,3 +216,14 @@ def _grown_by_then(evidence: Evidence, growth: Growth) -> float:
     if growth.rate is None or growth.onset is None or not evidence.experiments:
         return float("inf")
     return max(evidence.experiments[-1].step - int(growth.onset), 1) * growth.rate.bytes_per_step
+
+
+def has_more_children(buckets: Buckets) -> bool:
+    """Whether the number of child processes has grown: then this process keeps them.
+
+    Args:
+        buckets: The history.
+    """
+    counts = buckets.lows("child_count")
+    seen = counts[~np.isnan(counts)]
+    return len(seen) > 0 and bool(seen[-1] > seen[len(seen) // 3])

@@ -168,10 +168,12 @@ class _Case:
         for series in self._other_series():
             least = LEAST_OF.get(series.component, self.config.growth.least_growth)
             growth, following = self._grow(series, least_growth=least)
-            inside = series.component == "host.children" and not self._more_children()
+            inside = series.component == "host.children" and not accuse.has_more_children(self.buckets)
             self.children |= inside and growth.suspicious
             self.suspicious |= series.component in LOOKED_INTO and growth.suspicious and not inside
-            if growth.kind == "leak" and not (self._is_code(series.component, growth) or self._is_small(series)):
+            if growth.kind == "leak" and self._is_filling(series.component):
+                findings.append(self._finding("warming", series.component, growth, following))
+            elif growth.kind == "leak" and not (self._is_code(series.component, growth) or self._is_small(series)):
                 self.suspicious |= not inside
                 kind: VerdictKind = "leak"
                 if series.component in KEPT and not self._is_kept_on_purpose(series, growth):
@@ -192,7 +194,9 @@ class _Case:
         growth, following = self._grow(series)
         if growth.kind == "leak" and self._is_code(self._largest_part(growth), growth):
             growth = replace(growth, kind="unknown")
-        elif growth.kind == "leak" and self.undecided >= MOST_OF * max(series.rise(0), 1.0):
+        elif growth.kind == "leak" and (
+            self._is_filling(self._largest_part(growth)) or self.undecided >= MOST_OF * max(series.rise(0), 1.0)
+        ):
             growth = replace(growth, kind="warming")  # that part is the finding
         named = [finding for finding in others if finding.component.startswith("host.")]
         accused = any(finding.verdict in {"leak", "fragmentation", "warming", "cyclic"} for finding in named)
@@ -222,10 +226,18 @@ class _Case:
         of_mlx = any(held.buffer_cache is not None for held in self.evidence.holdings)
         return of_mlx and series.component == "device.reserved" and float(series.means.max()) < SMALL_CACHE
 
+    @property
+    def _is_young(self) -> bool:
+        """Whether the process has taken few steps."""
+        return self.step - int(self.buckets.first_step[0]) < self.config.growth.least_steps
+
+    def _is_filling(self, component: Component) -> bool:
+        """Whether an allocator keeps more in a young process: it does until what is largest has been met."""
+        return component in KEPT and self._is_young
+
     def _is_code(self, component: Component, growth: Growth) -> bool:
         """Whether the growth may be code that is paged in at its first call, since the process is young."""
-        young = self.step - int(self.buckets.first_step[0]) < self.config.growth.least_steps
-        if component != "host.file" or not young or growth.risen >= CODE:
+        if component != "host.file" or not self._is_young or growth.risen >= CODE:
             return False
         self.regions = True
         touched = self.evidence.touched_since("file", 0 if growth.onset is None else int(growth.onset))
@@ -367,12 +379,6 @@ class _Case:
         onset = 0 if growth.onset is None else int(growth.onset)
         pinned = take(self.buckets, "pinned", "host.pinned").rise(onset)
         return pinned >= MOST_OF * growth.rate.bytes_per_step * (self.step - onset) > 0
-
-    def _more_children(self) -> bool:
-        """Whether the number of child processes has grown: then this process keeps them."""
-        counts = self.buckets.lows("child_count")
-        seen = counts[~np.isnan(counts)]
-        return len(seen) > 0 and bool(seen[-1] > seen[len(seen) // 3])
 
     def _other_series(self) -> list[Series]:
         """The series other than private memory that were read."""

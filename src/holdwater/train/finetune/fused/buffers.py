@@ -207,14 +207,16 @@ def make_buffers(needs: Needs, like: Tensor) -> StepBuffers:
             rotated=make(tokens, shape.attention_width) if shape.normed_heads else None,
         ),
         logits=make(chunk, shape.vocabulary),
-        head_rows=HeadRows(
-            normed=make(chunk, shape.width),
-            grad=make(chunk, shape.width),
-            targets=torch.empty(chunk, dtype=torch.int64, device=like.device),
-            weights=make_float32(chunk),
-        ),
+        head_rows=_head_rows(chunk, shape.width, like),
         losses=rows[-1],
     )
+
+
+def _head_rows(count: int, width: int, like: Tensor) -> HeadRows:
+    """Make the rows of some tokens that are learned from."""
+    normed, grad = (torch.empty(count, width, dtype=like.dtype, device=like.device) for _ in range(2))
+    targets = torch.empty(count, dtype=torch.int64, device=like.device)
+    return HeadRows(normed, grad, targets, torch.empty(count, dtype=torch.float32, device=like.device))
 
 
 def _shared(one: KeptActivations, count: int, small_down: Tensor) -> list[KeptActivations]:
