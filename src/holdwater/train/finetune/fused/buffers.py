@@ -174,27 +174,15 @@ def make_buffers(needs: Needs, like: Tensor) -> StepBuffers:
         """Make one in float32."""
         return torch.empty(size, dtype=torch.float32, device=like.device)
 
-    def keep() -> KeptActivations:
-        """Make what one layer keeps."""
-        return KeptActivations(
-            make(tokens, shape.attention_width + ranks.queries),
-            make(tokens, shape.query_width),
-            make_float32(tokens, shape.heads),
-            make(tokens, shape.width),
-            make(tokens, 2 * shape.inner + ranks.gates),
-            make(tokens, ranks.output),
-            make(tokens, ranks.down),
-        )
-
     chunk = min(needs.chunk, tokens)
     streams = [make(tokens, shape.width) for _ in range(RING if needs.offloaded else shape.layers + 1)]
     rows = make_float32(2 * shape.layers + 2, tokens)
     widest = max(shape.width, shape.inner, 4 * shape.query_width)
-    shared = _shared(keep(), recomputed, make(recomputed, tokens, ranks.down)) if recomputed else []
+    shared = _shared(_keep(needs, like), recomputed, make(recomputed, tokens, ranks.down)) if recomputed else []
     return StepBuffers(
         streams=[streams[number % len(streams)] for number in range(shape.layers + 1)],
         scales=rows[:-1],
-        kept=shared + [keep() for _ in range(shape.layers - recomputed)],
+        kept=shared + [_keep(needs, like) for _ in range(shape.layers - recomputed)],
         scratch=Scratch(
             normed=make(tokens, shape.width),
             delta=make(tokens, shape.width + ranks.narrow),
@@ -210,6 +198,20 @@ def make_buffers(needs: Needs, like: Tensor) -> StepBuffers:
         head_rows=_head_rows(chunk, shape.width, like),
         losses=rows[-1],
     )
+
+
+def _keep(needs: Needs, like: Tensor) -> KeptActivations:
+    """Make what one layer keeps."""
+    shape, ranks, tokens = needs.shape, needs.ranks, needs.tokens
+    widths = (
+        *(shape.attention_width + ranks.queries, shape.query_width, shape.width),
+        *(2 * shape.inner + ranks.gates, ranks.output, ranks.down),
+    )
+    queries, attended, middle, gates, small_output, small_down = (
+        torch.empty(tokens, width, dtype=like.dtype, device=like.device) for width in widths
+    )
+    logsumexp = torch.empty(tokens, shape.heads, dtype=torch.float32, device=like.device)
+    return KeptActivations(queries, attended, logsumexp, middle, gates, small_output, small_down)
 
 
 def _head_rows(count: int, width: int, like: Tensor) -> HeadRows:
