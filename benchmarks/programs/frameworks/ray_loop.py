@@ -28,7 +28,7 @@ def train_loop_per_worker(config):
     torch.set_num_threads(1)
     torch.manual_seed(1)
     kept, losses, turns = [], [], Turns()
-    model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Dropout(0.1), nn.Linear(512, 10))
+    model = nn.Sequential(nn.Linear(256, 2048), nn.ReLU(), nn.Dropout(0.1), nn.Linear(2048, 10))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     data = TensorDataset(torch.randn(6400, 256), torch.randint(0, 10, (6400,)))
     loader = DataLoader(data, batch_size=32, shuffle=True)

@@ -27,6 +27,8 @@ from holdwater.units import Bytes
 log = logging.getLogger("holdwater")
 
 MEGABYTE = 1e6
+SPACING = 1 / 50
+"""The part of the time passed that may lie between two samples of the guard, where a process beside it judges."""
 
 
 class ObservedGuard(Guard):
@@ -81,7 +83,7 @@ class ObservedGuard(Guard):
         super().__enter__()
         self._session = session = observing_session()
         if session is not None:
-            self.is_observed_already = True
+            self.is_observed_already, self._account.spacing = True, SPACING
             session.source = session.channel.source = "holdwater.step"  # from the first step on
             return self
         try:
@@ -175,6 +177,7 @@ class ObservedGuard(Guard):
             first_step=settings.first_step, quiet=self.quiet,
         ))  # fmt: skip
         self._session = self._attached.session
+        self._account.spacing = SPACING
 
 
 def _leak(verdict: Mapping[str, Any]) -> float | None:

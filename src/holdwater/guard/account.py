@@ -45,6 +45,8 @@ class Account:
     """
 
     def __init__(self) -> None:
+        self.spacing = SPACING
+        """The part of the time passed that may lie between two samples."""
         self.total = 0.0
         self.steps = 0
         self.samples = 0
@@ -77,7 +79,7 @@ class Account:
     def stride(self, cost: float, period: float, elapsed: float) -> int:
         """The number of steps until the next sample.
 
-        Sampling stays within its share, but samples are never further apart than `SPACING` of the time that has
+        Sampling stays within its share, but samples are never further apart than `spacing` of the time that has
         passed: a short run must be judged too.
 
         Args:
@@ -92,7 +94,7 @@ class Account:
         self._recent_period += weight * (period - self._recent_period) if self._recent_period else period
         if self._recent_cost <= SHARE * self._recent_period or self._recent_period <= 0:
             return 1
-        most = min(max(int(elapsed * SPACING / self._recent_period), 1), MOST_STRIDE)
+        most = min(max(int(elapsed * self.spacing / self._recent_period), 1), MOST_STRIDE)
         return min(math.ceil(self._recent_cost / (SHARE * self._recent_period)), most)
 
     def percentile(self, share: float) -> float:
