@@ -1,11 +1,12 @@
 """What has grown between two counts of this very process, and under which name."""
 
 import gc
+import io
 import mmap
 import queue
 import typing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,31 @@ class TestReports:
         assert gain.handles == 40
         for record in records:
             record["log"][1].close()
+
+    def test_descriptors_behind_tensors_of_shared_memory(self, namespace: dict[str, Any]) -> None:
+        """As loader workers send them: each storage has one; tensors of this process have none."""
+        shared, own = namespace["shared"], namespace["own"] = [], []
+
+        def add(number: int) -> None:
+            shared.append(torch.full((4,), number).share_memory_())
+            shared.append(shared[-1][:2])
+            own.append(torch.full((4,), number))
+
+        gains = grow(add)
+
+        assert named(gains, "shared").handles == 40
+        assert named(gains, "own").handles == 0
+
+    @pytest.mark.parametrize("make", [io.StringIO, io.BytesIO])
+    def test_a_stream_in_memory(self, namespace: dict[str, Any], make: Callable[[], Any]) -> None:
+        """By what was written to it."""
+        stream = namespace["stream"] = make()
+        line = "x" * 10_000 if make is io.StringIO else b"x" * 10_000
+
+        stream.write(line)
+        gains = grow(lambda _: stream.write(line))
+
+        assert named(gains, "stream").weight.python == pytest.approx(400_000, rel=0.3)
 
     def test_a_queue_by_its_own_name(self) -> None:
         """Not by the deque in it."""

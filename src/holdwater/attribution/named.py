@@ -1,5 +1,7 @@
 """Find values that grow under a name, without a container: a sum with its graph, an extended tensor or string."""
 
+import array
+import io
 import weakref
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -18,6 +20,7 @@ from holdwater.attribution.kinds import (
     module_of,
     name_of,
     only,
+    size_of,
 )
 from holdwater.attribution.links import PathPart
 from holdwater.attribution.mlx_arrays import (
@@ -38,6 +41,7 @@ from holdwater.attribution.weights import (
 )
 
 _SEQUENCES, _TEXTS = ids_of(list, tuple), ids_of(str, bytes, bytearray)
+_BUFFERS = ids_of(io.StringIO, io.BytesIO, array.array)
 MOST_NAMED_NODES = 15_000
 """Graph nodes that are counted under names."""
 MOST_INSTANCES = 2000
@@ -193,15 +197,18 @@ class Names:
 
     def _measure(self, value: Any, before: Sizes | None) -> Sizes | None:  # noqa: ANN401 - any value
         """What a value holds; None if it is of a kind that does not grow under its name."""
-        tensor, array = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
+        tensor, ndarray = class_of("torch", "Tensor"), class_of("numpy", "ndarray")
         if is_a(value, tensor):
             return self._measure_tensors([value], before)
         if is_one_of(value, _SEQUENCES) and 0 < len(value) <= SHORT and all(is_a(part, tensor) for part in value):
             return self._measure_tensors(list(value), before)
         if is_one_of(value, _TEXTS):
             return Sizes(0, len(value)) if len(value) >= LEAST_VALUE else None
-        if is_a(value, array):
-            size = int(array.nbytes.__get__(value))
+        if is_one_of(value, _BUFFERS):
+            size = size_of(value)
+            return Sizes(0, size) if size >= LEAST_VALUE else None
+        if is_a(value, ndarray):
+            size = int(ndarray.nbytes.__get__(value))
             return Sizes(0, size) if size >= LEAST_VALUE else None
         return None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from holdwater.attribution.kinds import UNREADABLE, attributes, built_in_base, class_of, ids_of, is_a, is_one_of
+from holdwater.attribution.kinds import UNREADABLE, attributes, class_of, ids_of, is_a, is_one_of, size_of
 from holdwater.attribution.mapped import bytes_of_files
 from holdwater.attribution.mlx_arrays import ARRAY_BYTES, size_of_array
 from holdwater.attribution.roles import HANDLES, Role, loaded_roles, role_of
@@ -83,18 +83,6 @@ def note_storage(tensor: Any, storages: dict[int, int]) -> None:  # noqa: ANN401
             storages[address if kind == "cpu" else -1 - address] = storage.nbytes()
     except not_the_scripts(*UNREADABLE):
         return
-
-
-def size_of(item: object) -> int:
-    """An object's own bytes, as its built-in base counts them."""
-    kind = type(item)
-    base = built_in_base(kind)
-    if base is kind:
-        return sys.getsizeof(item, 64)
-    try:
-        return int(vars(base)["__sizeof__"](item) if "__sizeof__" in vars(base) else object.__sizeof__(item)) + 16
-    except not_the_scripts(*UNREADABLE):
-        return 64
 
 
 def follow_graphs(
@@ -277,7 +265,7 @@ class ObjectWeights:
                 note_storage(item, storages)
                 functions.append(graph_of(item))
                 weight.python += 100
-                weight.files += self._mapping(*_shared_storage(item))
+                self._weigh_shared(item, weight)
             else:
                 self._weigh_other(item, role, weight)
                 waiting.extend(_referents(item) if role != "array" else ())
@@ -309,6 +297,12 @@ class ObjectWeights:
         fresh = id(owner) not in self._owners and (self._bulk or size < LEAST_BULK)
         self._owners.add(id(owner))
         return size if fresh else 0
+
+    def _weigh_shared(self, item: Any, weight: Weight) -> None:  # noqa: ANN401 - a tensor
+        """Add the shared memory of a tensor, if it has some: a process that received it keeps its descriptor."""
+        size = self._mapping(*_shared_storage(item))
+        weight.files += size
+        weight.handles += size > 0
 
     def _weigh_other(self, item: Any, role: Role, weight: Weight) -> None:  # noqa: ANN401 - any object
         """Add one object that is neither a tensor of torch nor a function."""
