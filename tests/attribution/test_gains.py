@@ -2,6 +2,7 @@
 
 import gc
 import io
+import itertools
 import mmap
 import queue
 import typing
@@ -319,6 +320,17 @@ class TestReports:
         gains = grow(lambda _: stream.write(line))
 
         assert named(gains, "stream").weight.python == pytest.approx(400_000, rel=0.3)
+
+    def test_what_waits_in_a_branch_of_tee(self, namespace: dict[str, Any]) -> None:
+        """In the one that stands still, not in the one that is read."""
+        ahead, behind = itertools.tee(torch.ones(1000) for _ in range(10_000))
+        namespace["ahead"], namespace["behind"] = ahead, behind
+        list(itertools.islice(ahead, 600))
+
+        gains = grow(lambda _: list(itertools.islice(ahead, 57)))
+
+        assert named(gains, "behind").weight.total == pytest.approx(40 * 57 * 4100, rel=0.2)
+        assert not any(gain.naming is not None and gain.naming.name == "ahead" for gain in gains)
 
     def test_a_queue_by_its_own_name(self) -> None:
         """Not by the deque in it."""

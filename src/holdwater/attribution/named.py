@@ -1,7 +1,9 @@
 """Find values that grow under a name, without a container: a sum with its graph, an extended tensor or string."""
 
 import array
+import gc
 import io
+import itertools
 import weakref
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -34,6 +36,7 @@ from holdwater.attribution.mlx_arrays import (
 from holdwater.attribution.user_code import users_modules
 from holdwater.attribution.weights import (
     Border,
+    ObjectWeights,
     follow_graphs,
     graph_of,
     note_storage,
@@ -41,7 +44,9 @@ from holdwater.attribution.weights import (
 )
 
 _SEQUENCES, _TEXTS = ids_of(list, tuple), ids_of(str, bytes, bytearray)
-_BUFFERS = ids_of(io.StringIO, io.BytesIO, array.array)
+_TEE: type = type(itertools.tee(())[0])
+_LINK: type = vars(itertools)["_tee_dataobject"]
+_BUFFERS = ids_of(io.StringIO, io.BytesIO, array.array, _TEE)
 MOST_NAMED_NODES = 15_000
 """Graph nodes that are counted under names."""
 MOST_INSTANCES = 2000
@@ -56,6 +61,8 @@ FEW = 16
 """The values of a dictionary of at most this many entries are read one by one."""
 MOST_ARRAYS = 512
 """MLX arrays of a tree that are measured."""
+MOST_LINKS, MEASURED_LINKS = 20_000, 4
+"""Of what a branch of `itertools.tee` has still to give, 57 values each: how many are counted, and measured."""
 MANY = MOST_NAMED_NODES // 2
 """A graph of this many nodes is not walked again: only what was added to it is."""
 
@@ -204,11 +211,9 @@ class Names:
             return self._measure_tensors(list(value), before)
         if is_one_of(value, _TEXTS):
             return Sizes(0, len(value)) if len(value) >= LEAST_VALUE else None
-        if is_one_of(value, _BUFFERS):
-            size = size_of(value)
-            return Sizes(0, size) if size >= LEAST_VALUE else None
-        if is_a(value, ndarray):
-            size = int(ndarray.nbytes.__get__(value))
+        if is_one_of(value, _BUFFERS) or is_a(value, ndarray):
+            is_array = is_a(value, ndarray)
+            size = int(ndarray.nbytes.__get__(value)) if is_array else _size_of_buffer(value)
             return Sizes(0, size) if size >= LEAST_VALUE else None
         return None
 
@@ -227,6 +232,24 @@ class Names:
         for tensor in tensors:
             note_storage(tensor, storages)
         return Sizes(nodes, sum(storages.values()), newest)
+
+
+def _size_of_buffer(value: object) -> int:
+    """Bytes of a stream in memory, or of an array of numbers; what a branch of `itertools.tee` has yet to give.
+
+    That is a linked list, whose first links are measured.
+    """
+    if type(value) is not _TEE:
+        return size_of(value)
+    links, size, measured = 0, 0, 0
+    link = next((part for part in gc.get_referents(value) if type(part) is _LINK), None)
+    while link is not None and links < MOST_LINKS:
+        inside, links = gc.get_referents(link), links + 1
+        link = next((part for part in inside if type(part) is _LINK), None)
+        if measured < MEASURED_LINKS:
+            size += ObjectWeights().weigh([part for part in inside if type(part) is not _LINK], MOST_PARTS).total
+            measured += 1
+    return size * links // max(measured, 1)
 
 
 def _plain_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a tensor
