@@ -133,6 +133,25 @@ class TestExplain:
 
         assert all(site.line != 2 for site in made.sites)
 
+    @pytest.mark.parametrize(
+        ("component", "grown", "line"),
+        [("host.native", False, 2), ("host.native", True, 4), ("host.tensors", False, 0)],
+    )
+    def test_a_profiler_that_is_on_holds_what_nothing_else_does(
+        self, tmp_path: Path, component: Any, grown: bool, line: int
+    ) -> None:
+        """Its events cannot be measured: it is named where native memory grows and no other holder was found."""
+        script = tmp_path / "profiled.py"
+        script.write_text("from torch.profiler import profile\nwith profile() as prof:\n    kept = []\n"
+                          "    kept.append(train())\n", "utf-8")  # fmt: skip
+        naming = {"role": "global", "name": "prof", "owner": "__main__", "file": str(script), "line": None}
+        profiler = gain(str(script), size=0, kind="value", naming=naming, path=[naming])
+        gains = [gain(str(script), "kept")] if grown else []
+
+        made = explain(seen(str(script), *gains, profiler=profiler), Growing(component, 10_000.0))
+
+        assert [site.line for site in made.sites if site.role == "held"] == [line] * bool(line)
+
     def test_names_what_keeps_the_holes_of_a_fragmented_heap(self, script: str) -> None:
         """Blocks that are kept weigh next to nothing beside the free memory between them."""
         kept = gain(script, size=160_000, count=100)

@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from holdwater.attribution.chain import chain_of, is_recompiled_lately, other_findings, threads_in_words
-from holdwater.attribution.holders import Holder, column_of, find_holders, held_site, made_site, share_out
+from holdwater.attribution.holders import (
+    Holder,
+    column_of,
+    find_holders,
+    held_site,
+    holding_profiler,
+    made_site,
+    share_out,
+)
 from holdwater.attribution.patterns import Grounds, Pattern, find_pattern
 from holdwater.attribution.site import LEAST_EXPLAINED, Explanation, Growing, Site
 from holdwater.attribution.source import parse
@@ -46,6 +54,10 @@ class _Sites:
     threads: list[dict[str, Any]]
     """Native threads whose allocations stay."""
 
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.held or self.allocated or self.threads)
+
     @property
     def known(self) -> float:
         """Bytes per step that are accounted for."""
@@ -66,7 +78,7 @@ def explain(
         recorded: Its allocations, as `recorded.read` returns them; None if they were not recorded.
     """
     steps = max(seen["to_step"] - seen["from_step"], 1)
-    found = _find(seen, growing, recorded, steps)
+    found = _find(seen, growing, recorded, steps) or _of_a_profiler(seen, growing)
     rate = growing.rate
     sites = [replace(site, share=_share(site.bytes_per_step, rate)) for site in _in_order(found)]
     explained = _share(found.known, rate) if sites or found.threads else 0.0
@@ -114,6 +126,13 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
         made = [made_site(holder, site.bytes_per_step, seen) for holder, site in known[:2]]
         allocated = [site for site in made if site is not None]
     return _Sites(holders if held else [], held, allocated, threads)
+
+
+def _of_a_profiler(seen: Mapping[str, Any], growing: Growing) -> _Sites:
+    """A profiler that is on keeps its events: where nothing else grows, the growth is theirs."""
+    holder = holding_profiler(seen) if growing.component == "host.native" else None
+    site = None if holder is None else held_site(holder, growing.rate)
+    return _Sites([], [], [], []) if holder is None or site is None else _Sites([holder], [site], [], [])
 
 
 def _without_unfounded(known: list[tuple[Holder, Site]], recorded: list[Site]) -> list[tuple[Holder, Site]]:

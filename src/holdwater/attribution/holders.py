@@ -65,6 +65,18 @@ def find_holders(seen: Mapping[str, Any], growing: Growing) -> list[Holder]:
     return sorted(matching, key=lambda holder: _rank(holder, growing, users))
 
 
+def holding_profiler(seen: Mapping[str, Any]) -> Holder | None:
+    """A profiler that is on, as the holder of its events, whose size is unknown; None without one.
+
+    Args:
+        seen: What a process saw: see `explain`.
+    """
+    gain = seen.get("profiler")
+    if gain is None:
+        return None
+    return Holder(gain["naming"]["name"], gain, _weights(gain), 0, 1, _stored_at(seen, -1, gain))
+
+
 def column_of(component: str) -> str:
     """Which part of a gain's size counts for a component."""
     return {

@@ -19,7 +19,7 @@ from holdwater.attribution.tracing import LineTrace
 from holdwater.detectors.flatness import CallGrowth
 from holdwater.detectors.verdict import Component
 from holdwater.observe.agent.counting import Counting
-from holdwater.observe.agent.window import seen
+from holdwater.observe.agent.seen import seen
 from holdwater.probes.counters import CounterName
 from holdwater.probes.devices import mlx_is_on_the_host
 from holdwater.testing.call_verdict import CallRate

@@ -18,7 +18,8 @@ from holdwater.observe.agent.endings import StopRun, StopShort, say
 from holdwater.observe.agent.harmless import harmless
 from holdwater.observe.agent.processes import named_processes
 from holdwater.observe.agent.readings import Readings
-from holdwater.observe.agent.window import Standing, Window, seen_at_once
+from holdwater.observe.agent.seen import seen_at_once
+from holdwater.observe.agent.window import Standing, Window
 from holdwater.probes.record import LookRecord
 from holdwater.process.channel import Channel, Source
 from holdwater.signal_errors import is_the_scripts
@@ -86,9 +87,8 @@ class Session:
         self._began = time.perf_counter()
         self._due_at = 0.0
         """When the next reading is due; it is taken at the end of a step."""
-        self._reads = 0
+        self._reads, self._read_at = 0, (0, self._began)
         self._first_census = FIRST_CENSUS if counts else -1
-        self._read_at = (0, self._began)
         self._cost, self._garbage, self._keeping = 1e-5, 0.0, 0.0
         self._counted_for = 0
         self._answers = Answers(folder, self.channel)

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from holdwater.attribution.capture import Capture, profiler_in_use
 from holdwater.attribution.device import DeviceRecord
 from holdwater.attribution.tracing import LineTrace
-from holdwater.attribution.traits import loaded_libraries
-from holdwater.attribution.user_code import users_modules
-from holdwater.observe.agent.processes import named_processes, native_threads
-from holdwater.observe.agent.recompiles import recompilations
+from holdwater.observe.agent.processes import native_threads
+from holdwater.observe.agent.seen import seen
 from holdwater.signal_errors import suppressed
 
 if TYPE_CHECKING:
@@ -366,35 +364,3 @@ class Window:
 def _heap_rows(trace: LineTrace) -> list[list[Any]]:
     """File, line, net rise in bytes and seconds of each line."""
     return [[*place, rise, trace.spent[place]] for place, rise in trace.heap.items()]
-
-
-def seen(gains: "Gains", from_step: int, to_step: int) -> dict[str, Any]:
-    """The result of two counts, for the watcher.
-
-    Args:
-        gains: The comparison.
-        from_step: The first count's.
-        to_step: The second count's.
-    """
-    return {
-        "from_step": from_step,
-        "to_step": to_step,
-        "gains": [gain.as_json() for gain in gains.found],
-        "users_files": [module.file for module in users_modules()],
-        "recompiled": recompilations(from_step),
-        "libraries": loaded_libraries(),
-        "mlx": gains.mlx,
-        "processes": named_processes(),
-    }
-
-
-def seen_at_once(gains: "Gains", from_step: int, to_step: int) -> dict[str, Any]:
-    """The result of two counts without a window: the script ended before one was opened.
-
-    Args:
-        gains: The comparison.
-        from_step: The first count's.
-        to_step: The second count's.
-    """
-    reason = "the script ended before allocations could be recorded"
-    return seen(gains, from_step, to_step) | {"missing": [reason]}
