@@ -119,6 +119,15 @@ class TestProfilerInUse:
         assert profiler_in_use() is None
 
 
+class GuardOfMemray:
+    """Stands in for the profile function that memray before 1.18 set."""
+
+    __module__ = "memray._memray"
+
+    def __call__(self, *_: object) -> None:
+        """Nothing is recorded here."""
+
+
 class TestCapture:
     """Records what stays, by the user's line."""
 
@@ -200,6 +209,23 @@ class TestCapture:
 
         assert profile is other
         assert "profile function" in (capture.lost or "")
+
+    def test_ignores_the_profile_function_that_memray_sets(self, tmp_path: Path) -> None:
+        """Before 1.18 it set one, which is neither the script's nor to be set again."""
+        pytest.importorskip("memray")
+        capture, guard = Capture(tmp_path / "record"), GuardOfMemray()
+        capture.load()
+        capture.start()
+
+        sys.setprofile(guard)
+        capture.mark()
+        stopped = capture.stop()
+        profile = sys.getprofile()
+        sys.setprofile(None)
+
+        assert stopped
+        assert capture.lost is None
+        assert profile is not guard
 
     def test_leaves_no_thread(self, tmp_path: Path) -> None:
         """It begins on a thread of its own, which ends."""

@@ -138,7 +138,7 @@ class Capture:
         """
         if self._tracker is None:
             return
-        if sys.getprofile() is not None:
+        if _scripts_profile() is not None:
             self.give_way("the script has set a profile function, so the recording of allocations was ended")
             return
         bytearray(MARK - 1)  # allocates one byte more than its length
@@ -171,7 +171,7 @@ class Capture:
             proxy.remove()
         if self._tracker is None:
             return False
-        others = sys.getprofile()
+        others = _scripts_profile()
         try:
             self._tracker.__exit__(None, None, None)
         finally:
@@ -179,6 +179,12 @@ class Capture:
         if others is not None:
             _set_again(others)
         return True
+
+
+def _scripts_profile() -> Any:  # noqa: ANN401 - a function, or a profiler that is written in C
+    """The profile function that the script has set; None if there is none. memray before 1.18 has one of its own."""
+    profile = sys.getprofile()
+    return None if type(profile).__module__ == "memray._memray" else profile
 
 
 def _set_again(profile: Any) -> None:  # noqa: ANN401 - a function, or a profiler that is written in C
