@@ -4,7 +4,8 @@ For each: the same output, the right clock (which optimizer steps, and how many)
 3 s longer (by the seconds of the processor, where other programs fill the machine), and no process, no file in the
 temporary folder and none in shared memory left behind that a bare run does not leave. Programs and measurement are
 those of `real_cost.py`, and a few more. A run that is thrown away comes first: it fills the machine's caches.
-`--only NAME` measures a part; results are kept by program.
+`--only NAME` measures a part; results are kept by program. On a quiet machine `--pairs 8` measures the time again,
+with quartiles over pairs of a bare and an observed run that take turns.
 """
 
 import argparse
@@ -34,6 +35,13 @@ LAUNCH = (
 """As `accelerate launch`; a script follows, or a module."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is what is looked into
 LONGER, SHARE = 3.0, 0.02
+QUARTILES_FROM = 3
+"""Pairs from which quartiles say something."""
+OWN_PACKAGES = {
+    "timm": ("torch==2.14.1", "torchvision==0.29.1", "timm==1.0.31", "memray", "--editable", str(HERE.parent))
+}
+"""Of programs that need an environment of their own: torchvision of the registry is built for CUDA, as is PyTorch
+there, and fails beside a PyTorch that is not, in every program that finds it."""
 
 PROGRAMS = {
     "transformers-clm": Program(("{programs}/clm.py", "{data}"), prepare=SMALL_MODEL),
@@ -64,7 +72,7 @@ CLOCKS: dict[str, tuple[str, int | None]] = {
     "torchrun-ddp": ("torch", 7500),
     "accelerate-launch": ("torch", 1800),
     "ray-train": ("time", None),
-    "skorch": ("torch", None),
+    "skorch": ("torch", 6360),
     "loader-workers": ("torch", 1050),
 }
 """What counts the steps, and how many there are. spaCy has optimizers of its own, and Ray trains in processes that
@@ -74,16 +82,16 @@ its daemon starts: both are judged by time. `None`: not known beforehand."""
 def main() -> bool:
     """Measure the programs that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", type=Path, help="a Python that has the packages")
+    parser.add_argument("--python", type=Path, help="a Python that has the packages, but for timm's")
     parser.add_argument(
         "--pairs", type=int, default=2, metavar="N", help="pairs of bare and observed (default: 2)"
     )
     parser.add_argument("--cold", action="store_true", help="without the run that is thrown away")
     parser.add_argument("--only", action="append", choices=PROGRAMS, help="this program; may be repeated")
     options = parser.parse_args()
-    python = options.python or make_environment(HERE.parent / ".venv-programs")
     reached = True
     for name in options.only or PROGRAMS:
+        python = python_of(name, options.python)
         with tempfile.TemporaryDirectory(prefix="op-", ignore_cleanup_errors=True) as folder:
             try:
                 measured = measure(name, python, Path(folder), options.pairs, cold=options.cold)
@@ -95,15 +103,28 @@ def main() -> bool:
     return reached
 
 
+def python_of(name: str, given: Path | None) -> Path:
+    """The Python that has a program's packages; its environment is made where it is not there yet."""
+    folder = HERE.parent / ".venv-programs"
+    if name in OWN_PACKAGES:
+        return make_environment(folder.with_name(f"{folder.name}-{name}"), OWN_PACKAGES[name])
+    return given or make_environment(folder)
+
+
 def keep(name: str, measured: dict[str, Any], packages: Sequence[str]) -> bool:
     """Add one program to those that were measured before, and hold all of them against the bar."""
     file = RESULTS / "other_programs.json"
     with Path(__file__).open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        stored = json.loads(file.read_text(encoding="utf-8"))["programs"] if file.exists() else {}
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        stored, shared = before.get("programs", {}), before.get("packages", [])
+        if name in OWN_PACKAGES:
+            measured["packages"] = list(packages)
+        else:
+            shared = list(packages)
         stored[name] = measured
         bars = {key: judge(key, stored[key]) for key in sorted(stored)}
-        return record("other_programs", bars, programs=stored, packages=list(packages))
+        return record("other_programs", bars, programs=stored, packages=shared)
 
 
 def measure(name: str, python: Path, folder: Path, pairs: int, *, cold: bool) -> dict[str, Any]:
@@ -203,14 +224,20 @@ def judge(name: str, measured: dict[str, Any]) -> Bar:
     clock, steps = CLOCKS[name]
     busy = measured["load"] > (os.cpu_count() or 1) and "bare_processor_seconds" in measured
     clocked = "processor_seconds" if busy else "seconds"
-    bare, seen = (float(np.median(measured[f"{kind}_{clocked}"])) for kind in ("bare", "observed"))
+    times = {kind: np.asarray(measured[f"{kind}_{clocked}"]) for kind in ("bare", "observed")}
+    differences, bare = times["observed"] - times["bare"], float(np.median(times["bare"]))
+    longer = float(np.median(differences))
+    spread = ""
+    if len(differences) >= QUARTILES_FROM:
+        low, high = np.quantile(differences, (0.25, 0.75))
+        spread = f" (quartiles {low:+.1f} to {high:+.1f} of {len(differences)} pairs)"
     right_clock = measured["clocks"] == [clock] and (steps is None or measured["steps"] == [steps])
     outputs = "same output" if measured["same"] else "output DIFFERS"
     if not measured["deterministic"]:
         outputs = "output differs between bare runs too"
     counted = " and ".join(map(str, measured["steps"]))
     said = (
-        f"{bare:.1f} {'processor ' if busy else ''}s bare, {seen - bare:+.1f} s, {outputs}, {counted} steps by"
+        f"{bare:.1f} {'processor ' if busy else ''}s bare, {longer:+.1f} s{spread}, {outputs}, {counted} steps by"
         f" {' and '.join(measured['clocks'])}, {' and '.join(measured['verdicts'])}, {len(measured['left'])} left"
     )
     wanted = (
@@ -220,7 +247,7 @@ def judge(name: str, measured: dict[str, Any]) -> Bar:
         right_clock
         and (measured["same"] or not measured["deterministic"])
         and set(measured["verdicts"]) <= RIGHT
-        and seen - bare <= max(LONGER, SHARE * bare)
+        and longer <= max(LONGER, SHARE * bare)
         and not measured["left"]
     )
     return Bar(said, wanted, reached)

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from recording import Bar, record
@@ -58,17 +59,20 @@ def main() -> bool:
     return record("real_programs", bars, packages=freeze(python))
 
 
-def make_environment(folder: Path) -> Path:
-    """Make an environment with the programs' packages and this holdwater."""
+def make_environment(folder: Path, packages: Sequence[str] = ()) -> Path:
+    """Make an environment with the programs' packages and this holdwater, or with exactly the packages named."""
     python = folder / "bin" / "python"
-    ready, wanted = folder / ".ready", "\n".join(PACKAGES)
+    ready, wanted = folder / ".ready", "\n".join(packages or PACKAGES)
     if not ready.exists() or ready.read_text(encoding="utf-8") != wanted:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, "-r", str(HERE.parent / "requirements" / "dev.txt")], check=True)
-        subprocess.run([*install, "torch==2.13.0", *PACKAGES], check=True)
-        editable = [*install, "--no-deps", "--no-build-isolation", "--editable", str(HERE.parent)]
-        subprocess.run(editable, check=True)
+        if packages:
+            subprocess.run([*install, *packages], check=True)
+        else:
+            subprocess.run([*install, "-r", str(HERE.parent / "requirements" / "dev.txt")], check=True)
+            subprocess.run([*install, "torch==2.13.0", *PACKAGES], check=True)
+            editable = [*install, "--no-deps", "--no-build-isolation", "--editable", str(HERE.parent)]
+            subprocess.run(editable, check=True)
         ready.write_text(wanted, encoding="utf-8")
     return python
 
@@ -99,7 +103,8 @@ def freeze(python: Path) -> list[str]:
         line
         for line in listed.splitlines()
         if re.match(
-            r"(transformers|trl|peft|accelerate|datasets|mlx|torch|stable|gymnasium|spacy|lightning|skorch|sentence-)",
+            r"(transformers|trl|peft|accelerate|datasets|mlx|torch|stable|gymnasium|spacy|lightning|skorch|sentence-"
+            r"|scikit|ray|timm)",
             line,
         )
     ]
