@@ -8,7 +8,7 @@ PYTEST_FLAGS ?=
 # most tests wait for processes: one more than cores, up to four; but not where a verdict hangs on the clock
 ABREAST := -n $(shell echo $$(($$($(PYTHON) -c "import os; print(os.cpu_count() or 1)") + 1))) --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test check format bench cuda-build lock clean
+.PHONY: demo test check format bench dependencies cuda-build lock clean
 
 demo: $(DEMO_READY)  ## The main job: train a small GPT for 2,000 steps under the guard, and report
 	$(BIN)/holdwater train --preset small --steps 2000 --out runs/demo-$$(date +%Y-%m-%d-%H%M%S) --json out.json
@@ -33,6 +33,10 @@ format: $(READY)  ## Let ruff format the code and fix what it can
 
 bench: $(READY)  ## Run every benchmark and write its numbers to benchmarks/results/
 	$(BIN)/python benchmarks/run_all.py
+
+dependencies: $(READY)  ## Each dependency at its lowest and newest version, each integration without the others: hours
+	alone=0; $(BIN)/python benchmarks/integrations_alone.py || alone=1; \
+	$(BIN)/python benchmarks/dependencies.py && exit $$alone
 
 CUDA_TORCH = torch>=2.9
 cuda-build:  ## PyTorch as the registry gives it, in an environment of its own: is a script as bare? Several GB
