@@ -52,6 +52,43 @@ def test_ignores_what_only_moves_at_the_end(last: int) -> None:
     assert found.verdict.kind != "leak"
 
 
+NOTEBOOK = (1, *range(19, 38), 133, 257, 388, 401, 476, 490, *range(500, 527), 800)
+"""Steps at which Python's blocks were read in a notebook whose last cells raised an error and showed a report."""
+
+
+def notebook_of(rate: int, *, last: int) -> Buckets:
+    """A notebook whose blocks grow by so many a step and by so many after the last one, with a cell at step 401."""
+    timeline = Timeline()
+    for step in range(1, 801):
+        blocks = 1_246_000 + rate * step + (450 if step > 400 else 0) + (last if step == 800 else 0)
+        read = {"python_blocks": blocks} if step in NOTEBOOK else {}
+        size = Bytes(
+            346 * MB
+            + (11 * MB if step > 400 else 0)
+            + 64 * rate * step
+            + 150 * (blocks - 1_246_000) * (step == 800)
+        )
+        look = Look(anonymous=Bytes(size - 100 * MB), file=Bytes(100 * MB), **read)
+        timeline.append(Sample(Step(step), 0.01 * step, size, None, look))
+    return timeline.buckets()
+
+
+@pytest.mark.parametrize("last", [23_000, 60_000, 600_000])
+def test_ignores_a_jump_after_a_gap(last: int) -> None:
+    """IPython reads sources to show an error: blocks that no step took, and the only reading for many steps."""
+    found = judge_closed(notebook_of(0, last=last), BUDGETS, config=JudgeConfig(), evidence=NO_EVIDENCE)
+
+    assert found.verdict.kind != "leak"
+
+
+@pytest.mark.parametrize("last", [0, 60_000])
+def test_reports_a_leak_before_a_gap(last: int) -> None:
+    """The same readings, and blocks that every step keeps, whether the last reading jumps or not."""
+    found = judge_closed(notebook_of(400, last=last), BUDGETS, config=JudgeConfig(), evidence=NO_EVIDENCE)
+
+    assert found.verdict.kind == "leak"
+
+
 @pytest.mark.parametrize(("last", "moved"), [(1 * MB, False), (20 * MB, True), (-20 * MB, True)])
 def test_a_jump_is_larger_than_what_the_loop_did(last: int, moved: bool) -> None:
     """By a tenth of it, and by several megabytes."""

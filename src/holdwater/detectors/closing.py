@@ -8,6 +8,7 @@ import numpy as np
 from holdwater.budget import Budgets
 from holdwater.detectors.evidence import Evidence
 from holdwater.detectors.judge import JudgeConfig, Judgement, judge
+from holdwater.detectors.verdict import Verdict
 from holdwater.timeline.buckets import Buckets, Floats, without_last
 
 MOST = 0.1
@@ -18,7 +19,9 @@ LEAST = 8e6
 
 
 def judge_closed(buckets: Buckets, budgets: Budgets, *, config: JudgeConfig, evidence: Evidence) -> Judgement:
-    """Judge for the last time: what was a leak up to the last reading but one is a leak, if the last one jumps.
+    """Judge for the last time: if the last reading jumps, what was a leak before it is one.
+
+    And what was none before it is none, if it moved more at the last reading than since its onset.
 
     Args:
         buckets: The history, with the reading at the end.
@@ -27,10 +30,11 @@ def judge_closed(buckets: Buckets, budgets: Budgets, *, config: JudgeConfig, evi
         evidence: What is known beyond the curves.
     """
     whole = judge(buckets, budgets, config=config, evidence=evidence, final=True)
-    if whole.verdict.kind == "leak" or not moved_at_the_end(buckets):
+    leaks = whole.verdict.kind == "leak"
+    if not (rests_on_the_last(whole.verdict, buckets) if leaks else moved_at_the_end(buckets)):
         return whole
     loop = judge(without_last(buckets), budgets, config=config, evidence=evidence, final=True)
-    return loop if loop.verdict.kind == "leak" else whole
+    return loop if (loop.verdict.kind == "leak") != leaks else whole
 
 
 def moved_at_the_end(buckets: Buckets) -> bool:
@@ -40,6 +44,29 @@ def moved_at_the_end(buckets: Buckets) -> bool:
         buckets: The history.
     """
     return any(_moves(values) for values in (buckets.lows("resident"), buckets.highs("resident")))
+
+
+def rests_on_the_last(verdict: Verdict, buckets: Buckets) -> bool:
+    """Whether memory has moved more at the last reading than from the onset of a leak to the reading before.
+
+    Args:
+        verdict: With the leaks.
+        buckets: The history.
+    """
+    onsets = [finding.onset_step or 0 for finding in verdict.findings if finding.verdict == "leak"]
+    return any(
+        _outweighs(values[(buckets.last_step >= onset) & ~np.isnan(values)])
+        for onset in onsets
+        for values in map(buckets.lows, ("resident", "heap_in_use", "python_blocks"))
+    )
+
+
+def _outweighs(values: Floats) -> bool:
+    """Whether the last of some readings is farther from the one before than any two of the others."""
+    if len(values) < 3:
+        return False
+    before = values[:-1]
+    return abs(float(values[-1] - before[-1])) > float(before.max() - before.min())
 
 
 def _moves(resident: Floats) -> bool:
