@@ -182,7 +182,7 @@ class Capture:
 
 
 def _scripts_profile() -> Any:  # noqa: ANN401 - a function, or a profiler that is written in C
-    """The profile function that the script has set; None if there is none. memray before 1.18 has one of its own."""
+    """The profile function that the script has set, None if there is none; memray before 1.18 has its own."""
     profile = sys.getprofile()
     return None if type(profile).__module__ == "memray._memray" else profile
 
