@@ -61,7 +61,7 @@ def notebook_of(rate: int, *, last: int) -> Buckets:
     timeline = Timeline()
     for step in range(1, 801):
         blocks = 1_246_000 + rate * step + (450 if step > 400 else 0) + (last if step == 800 else 0)
-        read = {"python_blocks": blocks} if step in NOTEBOOK else {}
+        read: dict[str, Any] = {"python_blocks": blocks} if step in NOTEBOOK else {}
         size = Bytes(
             346 * MB
             + (11 * MB if step > 400 else 0)

@@ -16,12 +16,14 @@ MOST = 0.1
 else than the loop."""
 LEAST = 8e6
 """Bytes that count."""
+FAR = 10
+"""Times as far as from the onset of a leak to the reading before; no steady growth ends with such a reading."""
 
 
 def judge_closed(buckets: Buckets, budgets: Budgets, *, config: JudgeConfig, evidence: Evidence) -> Judgement:
     """Judge for the last time: if the last reading jumps, what was a leak before it is one.
 
-    And what was none before it is none, if it moved more at the last reading than since its onset.
+    And what was none before it is none, if the last reading jumps by far more than memory moved since its onset.
 
     Args:
         buckets: The history, with the reading at the end.
@@ -47,7 +49,7 @@ def moved_at_the_end(buckets: Buckets) -> bool:
 
 
 def rests_on_the_last(verdict: Verdict, buckets: Buckets) -> bool:
-    """Whether memory has moved more at the last reading than from the onset of a leak to the reading before.
+    """Whether memory has moved far more at the last reading than from the onset of a leak to the reading before.
 
     Args:
         verdict: With the leaks.
@@ -62,11 +64,11 @@ def rests_on_the_last(verdict: Verdict, buckets: Buckets) -> bool:
 
 
 def _outweighs(values: Floats) -> bool:
-    """Whether the last of some readings is farther from the one before than any two of the others."""
+    """Whether the last of some readings is far more distant from the one before than any two of the others."""
     if len(values) < 3:
         return False
     before = values[:-1]
-    return abs(float(values[-1] - before[-1])) > float(before.max() - before.min())
+    return abs(float(values[-1] - before[-1])) > FAR * float(before.max() - before.min())
 
 
 def _moves(resident: Floats) -> bool:
