@@ -8,11 +8,12 @@ needs comes with it. PyTorch's oldest has `make cuda-build CUDA_TORCH='torch==2.
 """
 
 import argparse
+import fcntl
 import json
+import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import tomllib
 from pathlib import Path
@@ -48,11 +49,17 @@ TESTS: dict[str, tuple[str, ...]] = {
 """What uses each. The packages are those of `pyproject.toml`, whose lowest version stands there."""
 TOGETHER = {"mlx": ("mlx-cpu",)}
 """Packages that have the same versions."""
+PROGRAMS = {"ray": ("benchmarks/programs/frameworks/ray_loop.py", "200", "guard")}
+"""Run besides the tests, where these have a stand-in; it prints what it found, with 200 steps."""
+STEPS = 200
+HEALTHY = frozenset(("flat", "bounded", "cyclic", "warming"))
 WHOLE = {"ray": "ray[train]"}
 """With the extra that is used."""
 LEFT_OUT = frozenset(("torch", "holdwater", "python-leak-hunter", "scalene", "scipy", "matplotlib"))
 """PyTorch, see above; and what only the zoo compares with."""
 MOST_SECONDS = 1800
+WIDE = {"COLUMNS": "300"}
+"""Room for the reason in the line of a failed test."""
 ALIKE = ("-m", "not alone")
 """Those that hang on the clock say more of the machine than of a version."""
 
@@ -61,25 +68,29 @@ def main() -> bool:
     """Try each version."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=sorted(TESTS), default=sorted(TESTS))
-    only = parser.parse_args().only
-    lowest, path = lowest_versions(), RESULTS / "dependencies.json"
-    runs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
-    kept = True
-    for name in only:
+    parser.add_argument("--folder", type=Path, help="where the environments are made; they are removed afterwards")
+    options = parser.parse_args()
+    lowest, kept = lowest_versions(), True
+    for name in options.only:
         for which, version in (("lowest", first_from(name, lowest[name])), ("newest", newest(name))):
-            runs[f"{name}, {which}"] = found = tried(name, version)
+            found = tried(name, version, options.folder)
             print(f"{name} {version}: {found['said']}", flush=True)
-            kept = write(runs)
+            kept = keep(f"{name}, {which}", found)
     return kept
 
 
-def write(runs: dict[str, Any]) -> bool:
-    """Record what is known so far: a run that is cut off keeps what it has."""
-    bars = {
-        f"{key} version": Bar(f"{one['version']}: {one['said']}", "its tests pass", one["passed"])
-        for key, one in sorted(runs.items())
-    }  # fmt: skip
-    return record("dependencies", bars, runs=runs)
+def keep(key: str, found: dict[str, Any]) -> bool:
+    """Add one run to those that were recorded before; parts may be tried side by side."""
+    path = RESULTS / "dependencies.json"
+    with Path(__file__).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        runs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
+        runs[key] = found
+        bars = {
+            f"{name} version": Bar(f"{one['version']}: {one['said']}", "its tests pass", one["passed"])
+            for name, one in sorted(runs.items())
+        }  # fmt: skip
+        return record("dependencies", bars, runs=runs)
 
 
 def lowest_versions() -> dict[str, Version]:
@@ -117,9 +128,9 @@ def newest(name: str) -> Version:
     return versions(name)[-1]
 
 
-def tried(name: str, version: Version) -> dict[str, Any]:
-    """Install a version over this environment, and run its tests."""
-    with tempfile.TemporaryDirectory() as folder:
+def tried(name: str, version: Version, place: Path | None) -> dict[str, Any]:
+    """Install a version over this environment, made in a place, and run its tests."""
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         python = str(environment(Path(folder)))
         names = (name, *TOGETHER.get(name, ()))
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -134,12 +145,41 @@ def tried(name: str, version: Version) -> dict[str, Any]:
             return {"version": str(version), "passed": False, "said": said}
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *ALIKE, *TESTS[name]]
         tests = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=MOST_SECONDS
+            command,
+            cwd=ROOT,
+            env=os.environ | WIDE,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=MOST_SECONDS,
         )
+        wrong = program_fails(python, name)
     lines = tests.stdout.strip().splitlines() or [tests.stderr.strip()[-300:]]
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     said = re.sub(r" in [\d.]+s.*", "", lines[-1]).strip("= ")
-    return {"version": str(version), "passed": tests.returncode == 0, "said": said, "failed": failed}
+    if name in PROGRAMS:
+        said += ", and its program fails" if wrong else ", and its program runs"
+        failed += [wrong] if wrong else []
+    passed = tests.returncode == 0 and wrong is None
+    return {"version": str(version), "passed": passed, "said": said, "failed": failed}
+
+
+def program_fails(python: str, name: str) -> str | None:
+    """What is wrong with the program of a package; None if it does what it should, or there is none."""
+    if name not in PROGRAMS:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        script, *words = PROGRAMS[name]
+        done = subprocess.run(
+            [python, str(ROOT / script), *words], cwd=folder, capture_output=True, text=True, check=False,
+            timeout=MOST_SECONDS,
+        )  # fmt: skip
+    line = next((one for one in done.stdout.splitlines() if one.startswith("FOUND")), None)
+    if done.returncode or line is None:
+        return f"{script} ended with {done.returncode}: {done.stderr.strip()[-300:]}"
+    summary = json.loads(line.removeprefix("FOUND"))["summary"]
+    right = summary["steps"] == STEPS and summary["verdict"] in HEALTHY
+    return None if right else f"{script}: {summary['verdict']} after {summary['steps']} of {STEPS} steps"
 
 
 def environment(folder: Path) -> Path:
@@ -147,7 +187,7 @@ def environment(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
     site = next((folder / "lib").glob("python*/site-packages"))
-    lines = [sysconfig.get_path("purelib"), str(ROOT / "src")]
+    lines = [*(path for path in sys.path if path.endswith("-packages")), str(ROOT / "src")]
     (site / "beneath.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
     program = folder / "bin" / "holdwater"
     text = f"#!{python}\nfrom holdwater.cli.main import main\nraise SystemExit(main())\n"
