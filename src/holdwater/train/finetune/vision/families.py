@@ -26,6 +26,16 @@ class Grid(NamedTuple):
     width: int
 
 
+def joined(made: Tensor | Sequence[Tensor]) -> Tensor:
+    """The features of one picture after another; newer versions of Transformers part them by picture.
+
+    Args:
+        made: Of all pictures, or of each; shape (..., features, width).
+    """
+    parts = [made] if isinstance(made, Tensor) else list(made)
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+
+
 class Family(Protocol):
     """A family of vision-language models."""
 
@@ -179,7 +189,7 @@ class Qwen:
     def features(self, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:  # noqa: ANN401
         """Of the tower; Qwen3-VL has more for early layers."""
         made = model.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
-        return torch.cat(list(made.pooler_output)), *(getattr(made, "deepstack_features", None) or ())
+        return tuple(map(joined, (made.pooler_output, *(getattr(made, "deepstack_features", None) or ()))))
 
 
 class Idefics:
@@ -272,7 +282,7 @@ class Idefics:
 
     def features(self, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:  # noqa: ANN401
         """Of all tiles, one after another."""
-        return (model.model.get_image_features(**inputs, return_dict=True).pooler_output.flatten(0, 1),)
+        return (joined(model.model.get_image_features(**inputs, return_dict=True).pooler_output),)
 
 
 class Gemma:
@@ -341,7 +351,7 @@ class Gemma:
     def features(self, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:  # noqa: ANN401
         """Of the square."""
         made = model.model.get_image_features(inputs["pixel_values"], return_dict=True)
-        return (made.pooler_output.flatten(0, 1),)
+        return (joined(made.pooler_output),)
 
 
 FAMILIES: dict[str, type[Qwen | Idefics | Gemma]] = {

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holdwater.train.finetune.vision.families import Grid
+from holdwater.train.finetune.vision.families import Grid, joined
 from holdwater.train.finetune.vision.static_tower import Inputs, Parts, TensorSpec
 
 UNBOUNDED = 2**30
@@ -69,7 +69,7 @@ class SquareTower:
         """By the model's own code."""
         del budget
         made = self._model.model.get_image_features(parts["pixels"], return_dict=True)
-        return (made.pooler_output.flatten(0, 1),)
+        return (joined(made.pooler_output),)
 
 
 class TileTower:
