@@ -6,6 +6,7 @@ are processed once for an example, though several of its texts show them.
 """
 
 import copy
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -42,10 +43,11 @@ class GenericProcessor(NamedTuple):
         """Whether the model sees its question as a whole, and learns what follows: PaliGemma does.
 
         Such a model needs to be told which tokens are the answer, or it would see the answer too. A chat template
-        cannot say that, so none is used.
+        cannot say that, so none is used. Versions of Transformers name it among the options, or as an argument.
         """
         text = self.processor.valid_processor_kwargs.__annotations__.get("text_kwargs")
-        return "suffix" in getattr(text, "__annotations__", {})
+        arguments = inspect.signature(type(self.processor).__call__).parameters
+        return "suffix" in arguments or "suffix" in getattr(text, "__annotations__", {})
 
     @property
     def padding(self) -> int:
