@@ -68,11 +68,14 @@ def main() -> bool:
     """Try each version."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=sorted(TESTS), default=sorted(TESTS))
+    parser.add_argument("--which", choices=("lowest", "newest"), help="this end of the range alone")
     parser.add_argument("--folder", type=Path, help="where the environments are made; they are removed afterwards")
     options = parser.parse_args()
     lowest, kept = lowest_versions(), True
     for name in options.only:
-        for which, version in (("lowest", first_from(name, lowest[name])), ("newest", newest(name))):
+        ends = {"lowest": first_from(name, lowest[name]), "newest": newest(name)}
+        for which in (options.which,) if options.which else ends:
+            version = ends[which]
             found = tried(name, version, options.folder)
             print(f"{name} {version}: {found['said']}", flush=True)
             kept = keep(f"{name}, {which}", found)
