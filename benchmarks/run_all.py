@@ -53,7 +53,7 @@ def measurements(folder: Path) -> tuple[Measurement, ...]:
         ),
         _script("exact_loops", "--fresh")._replace(result="exact_fresh_loops"),
         _script("exact_loops", "--fresh", "fresh_loops_b")._replace(result="exact_fresh_loops_b"),
-        *map(_script, ("endings", "dependencies", "pytest_plugin")),
+        *map(_script, ("endings", "dependencies", "integrations_alone", "pytest_plugin")),
         _script("frameworks_transformers")._replace(package="trl"),
         _script("frameworks_other")._replace(package="lightning"),
         _script("other_programs"),
