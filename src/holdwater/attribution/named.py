@@ -165,7 +165,7 @@ class Names:
         for module in users_modules():
             for name, value in list(module.names.items()):
                 self._note((module.name, name), value, PathPart("global", name, module.name, module.file))
-        for owner, name, value, part in _local_names():
+        for owner, name, value, part in local_names():
             self._note((owner, name), value, part)
 
     def _note(self, key: tuple[Any, str], value: Any, part: PathPart) -> None:  # noqa: ANN401 - any value
@@ -263,7 +263,7 @@ def _weights_shape(item: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - a ten
     return _plain_shape(item) if type(item) is class_of("torch.nn", "Parameter") else None
 
 
-def _local_names() -> Iterator[tuple[Any, str, Any, PathPart]]:
+def local_names() -> Iterator[tuple[Any, str, Any, PathPart]]:
     """Variables of all running functions except our own."""
     for frame in running_frames():
         code = frame.f_code

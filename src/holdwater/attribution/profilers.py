@@ -4,10 +4,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.gain import Gain
 from holdwater.attribution.kinds import class_of, is_a, name_of
 from holdwater.attribution.links import PathPart
+from holdwater.attribution.named import local_names
 from holdwater.attribution.user_code import users_modules
 from holdwater.attribution.weights import Weight
 
@@ -32,10 +32,8 @@ def running_profiler() -> Gain | None:
 
 def _names() -> Iterator[tuple[Any, PathPart]]:
     """Variables of running functions and of the user's modules, with the attributes of neither."""
-    for frame in running_frames():
-        code = frame.f_code
-        for name, value in local_items(frame):
-            yield value, PathPart("local", name, code.co_name, code.co_filename, code.co_firstlineno)
+    for _, _, value, part in local_names():
+        yield value, part
     for module in users_modules():
         for name, value in list(module.names.items()):
             yield value, PathPart("global", name, module.name, module.file)
