@@ -22,15 +22,19 @@ READ = frozenset((
 """Steps at which malloc was read in such a run: seldom at its end."""
 
 
-def run_of(rate: int, *, last: int, steps: int = 4000) -> Buckets:
-    """Memory that grows by so many bytes a step, and moves by so many after the last one; malloc is read seldom."""
+def run_of(rate: int, *, last: int, steps: int = 4000, freed: int = 0) -> Buckets:
+    """Memory that grows by so many bytes a step, and moves by so many after the last one; malloc is read seldom.
+
+    Malloc keeps what is freed then.
+    """
     noise = np.random.default_rng(0).integers(0, 50_000, steps + 1)
     timeline = Timeline()
     for step in [*range(1, steps - 1), steps]:  # the last steps come too soon after the reading before them
         grown = rate * step + int(noise[step]) + (last if step == steps else 0)
         heap: dict[str, Any] = {}
         if step in READ or step == steps:
-            heap = {"heap_in_use": Bytes(100 * MB + grown), "heap_kept": Bytes(MB)}
+            kept = freed if step == steps else 0
+            heap = {"heap_in_use": Bytes(100 * MB + grown - kept), "heap_kept": Bytes(MB + kept)}
         look = Look(anonymous=Bytes(200 * MB + grown), file=Bytes(100 * MB), **heap)
         timeline.append(Sample(Step(step), 0.1 * step, Bytes(300 * MB + grown), None, look))
     return timeline.buckets()
@@ -42,6 +46,14 @@ def test_reports_a_leak_whatever_follows_it(last: int) -> None:
     found = judge_closed(run_of(60_000, last=last), BUDGETS, config=JudgeConfig(), evidence=NO_EVIDENCE)
 
     assert found.verdict.kind == "leak"
+
+
+@pytest.mark.parametrize(("rate", "kind"), [(60_000, "leak"), (0, "flat")])
+def test_what_malloc_keeps_at_the_end_unmakes_no_leak(rate: int, kind: str) -> None:
+    """An executor that is shut down lets its queue go: the heap in use falls, and resident memory does not."""
+    buckets = run_of(rate, last=0, freed=210 * MB)
+
+    assert judge_closed(buckets, BUDGETS, config=JudgeConfig(), evidence=NO_EVIDENCE).verdict.kind == kind
 
 
 @pytest.mark.parametrize("last", [0, 600 * MB, -40 * MB], ids=["as it was", "a jump", "freed"])

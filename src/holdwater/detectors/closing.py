@@ -40,12 +40,15 @@ def judge_closed(buckets: Buckets, budgets: Budgets, *, config: JudgeConfig, evi
 
 
 def moved_at_the_end(buckets: Buckets) -> bool:
-    """Whether resident memory has jumped or fallen at the last reading.
+    """Whether memory has jumped or fallen at the last reading: resident memory, or the heap in use.
+
+    Malloc may keep what a script frees as it ends.
 
     Args:
         buckets: The history.
     """
-    return any(_moves(values) for values in (buckets.lows("resident"), buckets.highs("resident")))
+    seen = buckets.lows("resident"), buckets.highs("resident"), buckets.lows("heap_in_use")
+    return any(_moves(values) for values in seen)
 
 
 def rests_on_the_last(verdict: Verdict, buckets: Buckets) -> bool:
@@ -71,11 +74,11 @@ def _outweighs(values: Floats) -> bool:
     return abs(float(values[-1] - before[-1])) > FAR * float(before.max() - before.min())
 
 
-def _moves(resident: Floats) -> bool:
+def _moves(values: Floats) -> bool:
     """Whether the last of some readings is far from the one before."""
-    resident = resident[~np.isnan(resident)]
-    if len(resident) < 3:
+    values = values[~np.isnan(values)]
+    if len(values) < 3:
         return False
-    before = resident[:-1]
+    before = values[:-1]
     least = max(LEAST, MOST * float(before.max() - before.min()))
-    return abs(float(resident[-1] - before[-1])) > least
+    return abs(float(values[-1] - before[-1])) > least
