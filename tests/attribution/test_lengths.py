@@ -1,6 +1,9 @@
 """Containers with a maximum length: they fill, and that is no leak."""
 
+import gc
+import queue
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -72,3 +75,29 @@ class TestCensus:
         census = self.counted([], lambda rows: rows.extend(bytearray(100_000) for _ in range(40)))
 
         assert census.room is None
+
+
+def test_ignores_the_list_of_a_queue() -> None:
+    """A `SimpleQueue` of C leaves empty slots where it has taken something: it has no maximum length."""
+    waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    for number in range(300):
+        waiting.put(b"%d" % number)
+    for _ in range(40):
+        waiting.get()
+    items = next((part for part in gc.get_referents(waiting) if type(part) is list), None)
+    if items is None:
+        pytest.skip("this version of Python keeps them in no list")
+
+    assert items[0] is None
+    assert maximum_length(items, {}) is None
+    assert lengths_of([items]) == [260]
+
+
+@pytest.mark.parametrize("filled", [[0], [700, 999], range(500, 998)])
+def test_reports_a_list_that_fills_from_anywhere(filled: Iterable[int]) -> None:
+    """Its empty slots lie behind filled ones, too."""
+    rows: list[int | None] = [None] * 1000
+    for number in filled:
+        rows[number] = number
+
+    assert maximum_length(rows, {}) == 1000

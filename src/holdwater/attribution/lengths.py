@@ -42,7 +42,7 @@ def maximum_length(item: Any, histories: dict[int, int]) -> int | None:  # noqa:
         return item.maxlen
     if type(item) is list and id(item) in histories:
         return histories[id(item)]
-    return len(item) if type(item) is list and _has_empty_places(item) else None
+    return len(item) if type(item) is list and _has_empty_places(item) and not _is_queue(item) else None
 
 
 def note_histories(objects: Iterable[Any], histories: dict[int, int]) -> None:
@@ -74,3 +74,10 @@ def _has_empty_places(item: list[Any]) -> bool:
     """Whether one of a few slots of a list is empty."""
     last = len(item) - 1
     return last >= 0 and any(item[int(part * last)] is None for part in _ASKED)
+
+
+def _is_queue(item: list[Any]) -> bool:
+    """Whether all empty slots lie before the filled ones: they were taken from there, as from a `SimpleQueue`."""
+    empty = bytes(map(is_, item, repeat(None)))
+    first = empty.find(0)
+    return empty[0] == 1 and first > 0 and empty.find(1, first) < 0
