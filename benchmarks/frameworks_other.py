@@ -55,7 +55,7 @@ FRAMEWORKS = {
     "lightning": Framework("lightning_fit.py", 1200, 250, ("--checkpoint-interval", "150", "guard", "kill")),
     "accelerate": Framework("accelerate_loop.py", 1200, 250, ("--checkpoint-interval", "150", "resume", "kill")),
     "ray": Framework("ray_loop.py", 1200, 250),
-    "mlx": Framework("mlx_fit.py", 400, 10),
+    "mlx": Framework("mlx_fit.py", 400, 40),
 }
 
 
