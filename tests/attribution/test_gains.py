@@ -296,6 +296,19 @@ class TestReports:
         for record in records:
             record["log"][1].close()
 
+    def test_a_light_list_beside_what_we_gain_ourselves(
+        self, namespace: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A table of ours, or of the interpreter's, that grows by far more explains nothing, and hides nothing."""
+        numbers = namespace["numbers"] = []
+        monkeypatch.setattr(mapped, "_table", {number: [] for number in range(-200, 0)}, raising=False)
+
+        def add(number: int) -> None:
+            numbers.append(100_000 + number)
+            vars(mapped)["_table"][number] = [0] * 6000
+
+        assert named(grow(add), "numbers").count == 40
+
     def test_descriptors_behind_tensors_of_shared_memory(self, namespace: dict[str, Any]) -> None:
         """As loader workers send them: each storage has one; tensors of this process have none."""
         shared, own = namespace["shared"], namespace["own"] = [], []

@@ -40,7 +40,7 @@ SECONDS = 0.7
 MOST_PATHS = 12
 """Gains whose holder is sought, the largest first."""
 LIGHT = 0.01
-"""Gains of less than this part of the largest do not explain the growth."""
+"""Gains of less than this part of the largest that has a name do not explain the growth."""
 SAMPLE = 24
 """Elements of a container that are measured."""
 MOST_ROWS = 40
@@ -183,15 +183,17 @@ class CensusComparison(Note):
             share_out([gain for gain, *_ in rows], grown)
         return rows
 
-    def _take(self, gain: Gain, item: Any, path: HoldingPath) -> None:  # noqa: ANN401 - a container, or nothing
-        """Add one gain, unless it is the interpreter's own or ours."""
-        if not _is_noise(path):
-            gain.path, gain.naming = path.parts, path.naming
-            if gain.kind == "instances" and _is_chain(path, gain.type):
-                gain.traits.append("chain")
-            self._gains.found.append(gain)
-            if gain.kind == "container":
-                self._gains.growing.append(item)
+    def _take(self, gain: Gain, item: Any, path: HoldingPath) -> bool:  # noqa: ANN401 - a container, or nothing
+        """Add one gain, unless it is the interpreter's own or ours; return whether it was added."""
+        if _is_noise(path):
+            return False
+        gain.path, gain.naming = path.parts, path.naming
+        if gain.kind == "instances" and _is_chain(path, gain.type):
+            gain.traits.append("chain")
+        self._gains.found.append(gain)
+        if gain.kind == "container":
+            self._gains.growing.append(item)
+        return True
 
     def _compare(self, seen: Seen, rows: list[Row]) -> Turns[None]:
         """Measure what has grown, rank it, and find its holders."""
@@ -227,7 +229,7 @@ class CensusComparison(Note):
             yield
             paths.note_roots()
         until, done = seen.turn.spent + SECONDS, 0
-        least = LIGHT * max((_importance(gain) for gain, *_ in rows), default=0.0)
+        least = 0.0
         while done < len(rows) and seen.turn.spent < until and len(gains.found) < MOST_PATHS:
             gain, target, part = rows[done]
             rows[done] = (gain, None, part)
@@ -236,7 +238,8 @@ class CensusComparison(Note):
                 continue
             path = HoldingPath(()) if target is None else (yield from paths.search(target, seen.turn))
             path = path if part is None else HoldingPath((*path.parts, part))
-            self._take(gain, target, path)
+            if self._take(gain, target, path) and gain.naming is not None:
+                least = max(least, LIGHT * _importance(gain))
             del target
             if seen.turn.over:
                 yield
