@@ -415,6 +415,13 @@ class TestAccount:
         """A run of steps of 100 µs: 1/500 of the time that has passed."""
         assert Account().stride(cost=1e-4, period=1e-4, elapsed=elapsed) in {stride - 1, stride}
 
+    def test_looks_further_apart_where_another_process_judges(self) -> None:
+        """Such a guard only keeps its share of the time."""
+        account = Account()
+        account.spacing = 1 / 50
+
+        assert account.stride(cost=1e-4, period=1e-4, elapsed=4.0) in {799, 800}
+
     def test_samples_that_wait_are_counted(self) -> None:
         """Nine of 10 µs and one of 1 ms at which all are observed, in 100 steps."""
         account = Account()
