@@ -80,4 +80,4 @@ def _is_queue(item: list[Any]) -> bool:
     """Whether all empty slots lie before the filled ones: they were taken from there, as from a `SimpleQueue`."""
     empty = bytes(map(is_, item, repeat(None)))
     first = empty.find(0)
-    return empty[0] == 1 and first > 0 and empty.find(1, first) < 0
+    return first > 0 and empty.find(1, first) < 0
