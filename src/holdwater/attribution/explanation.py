@@ -40,6 +40,8 @@ CACHED = 0.5
 """This part of a growth makes it one of freed buffers that are kept for reuse."""
 POOLED = 512
 """Python's own allocator takes objects up to this size."""
+UNMEASURED = "what torch's profiler keeps cannot be measured: it is named since it is on and nothing else grows"
+"""Said where a profiler is named."""
 _WEIGHED = frozenset(("builtins", "torch", "numpy", "collections", "PIL", "mmap", "array"))
 """Modules whose objects are measured with all that they own."""
 
@@ -78,12 +80,15 @@ def explain(
         recorded: Its allocations, as `recorded.read` returns them; None if they were not recorded.
     """
     steps = max(seen["to_step"] - seen["from_step"], 1)
-    found = _find(seen, growing, recorded, steps) or _of_a_profiler(seen, growing)
+    found = _find(seen, growing, recorded, steps)
+    missing = [*seen.get("missing", ()), *([seen["unfinished"]] if "unfinished" in seen else [])]
+    if not found:
+        found = _of_a_profiler(seen, growing)
+        missing += [UNMEASURED] if found else []
     rate = growing.rate
     sites = [replace(site, share=_share(site.bytes_per_step, rate)) for site in _in_order(found)]
     explained = _share(found.known, rate) if sites or found.threads else 0.0
     answered = explained >= LEAST_EXPLAINED and "unfinished" not in seen
-    missing = [*seen.get("missing", ()), *([seen["unfinished"]] if "unfinished" in seen else [])]
     said = [*threads_in_words(found.threads), *chain_of(found.holders, sites, growing, steps)] if answered else []
     return Explanation(
         step=int(seen["to_step"]),
