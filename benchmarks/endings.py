@@ -8,12 +8,13 @@ What must be named: what was short, and where.
     python benchmarks/endings.py --some     only those that need neither
 """
 
+import atexit
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from soak_faults import mounted
 
 SCRIPT = Path(__file__).parent / "programs" / "endings" / "steps.py"
 GROUP = 600 << 20
+NAME = f"holdwater-ends-{os.getpid()}"
+"""Two that share a group would have half of it each."""
 
 
 class End(NamedTuple):
@@ -76,12 +79,13 @@ class Group:
         lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
         first = next((line for line in lines if "memory" in line.split(":")[1].split(",")), None)
         if first is None:
-            self.folder = Path("/sys/fs/cgroup") / lines[-1].split(":", 2)[2].lstrip("/") / "holdwater-ends"
+            self.folder = Path("/sys/fs/cgroup") / lines[-1].split(":", 2)[2].lstrip("/") / NAME
             limit, swap = "memory.max", "memory.swap.max"
         else:
-            self.folder = Path("/sys/fs/cgroup/memory") / first.split(":", 2)[2].lstrip("/") / "holdwater-ends"
+            self.folder = Path("/sys/fs/cgroup/memory") / first.split(":", 2)[2].lstrip("/") / NAME
             limit, swap = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
         self.folder.mkdir(exist_ok=True)
+        atexit.register(self.remove)
         (self.folder / limit).write_text(str(GROUP), encoding="ascii")
         if (self.folder / swap).exists():
             (self.folder / swap).write_text("0" if first is None else str(GROUP), encoding="ascii")
@@ -89,6 +93,11 @@ class Group:
     def enter(self) -> None:
         """Put the calling process into it."""
         (self.folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+
+    def remove(self) -> None:
+        """Give it back."""
+        with suppress(OSError):
+            self.folder.rmdir()
 
 
 def died(end: End, place: Path, group: Group | None) -> dict[str, Any]:

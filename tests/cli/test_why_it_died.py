@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -67,6 +68,42 @@ def test_a_supervised_script_says_it_too(endings: ModuleType, tmp_path: Path) ->
     assert done.returncode == 1
     assert json.loads(verdict.read_text())["end"]["cause"] == "host memory"
     assert done.stderr.rstrip().rpartition("\n")[2].startswith("holdwater: ended for want of memory after step 30")
+
+
+HANDLED = """
+import os, signal, sys
+
+def ring(number, frame):
+    raise RuntimeError("rang")
+
+class Ringing:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("holdwater.oom"):
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+signal.signal(signal.SIGUSR1, ring)
+sys.meta_path.insert(0, Ringing())
+raise OSError("Cannot allocate memory")
+"""
+
+
+def test_a_handler_that_raises_meanwhile_loses_nothing(tmp_path: Path) -> None:
+    """PyTorch's does, when a worker was killed and the script has just failed to read from it."""
+    script, verdict = tmp_path / "script.py", tmp_path / "v.json"
+    script.write_text(HANDLED)
+    command = ["--out", str(tmp_path / "run"), "--json", str(verdict), str(script)]
+    done = subprocess.run(
+        [sys.executable, "-m", "holdwater", "run", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert "OSError: Cannot allocate memory\n" in done.stderr
+    assert "rang" not in done.stderr
+    assert json.loads(verdict.read_text())["end"]["by"] == "OSError: Cannot allocate memory"
 
 
 def test_a_message_that_is_there_stays(

@@ -139,13 +139,20 @@ def explain_end(facts: EndFacts) -> RunEnd | None:
     if short and grown is not None:
         said.append(f"What grew: {grown[0]}: {grown[1]}.")
     elif not short:
-        said.append("Nothing says that memory was short.")
+        said.append(_beside(facts))
     advice = _advice(cause, facts, grows=grown is not None) if short else ""
     text = " ".join(" ".join(filter(None, (*said, advice))).split())
     return RunEnd(
         cause, by, text, advice, _component(cause, facts) if short else "",
         dict(facts.memory), facts.seconds_before,
     )  # fmt: skip
+
+
+def _beside(facts: EndFacts) -> str:
+    """What is known of memory where something else has ended the process."""
+    if facts.kills:
+        return f"Meanwhile {_counted(facts)}."
+    return "Nothing says that memory was short."
 
 
 _HOW: dict[Cause, str] = {
@@ -164,7 +171,7 @@ _HOW: dict[Cause, str] = {
 def _cause(facts: EndFacts) -> tuple[Cause, str]:
     """What ended it, and what says so."""
     raised, kills = facts.raised, facts.kills
-    counted = f"the kernel killed {_several(kills)} for want of memory, by {facts.kills_of}'s count"
+    counted = _counted(facts)
     if raised is not None:
         return _cause_of_exception(raised, facts, counted)
     if facts.status in {-signal.SIGKILL, 128 + signal.SIGKILL} and kills:
@@ -174,6 +181,11 @@ def _cause(facts: EndFacts) -> tuple[Cause, str]:
     if facts.status > 0:
         return "exit code", f"it left with exit code {facts.status}"
     return _cause_of_signal(facts)
+
+
+def _counted(facts: EndFacts) -> str:
+    """What the kernel has counted."""
+    return f"the kernel killed {_several(facts.kills)} for want of memory, by {facts.kills_of}'s count"
 
 
 def _cause_of_signal(facts: EndFacts) -> tuple[Cause, str]:

@@ -21,6 +21,8 @@ from holdwater.process.restart_context import RestartContext
 
 Attach = Callable[[Session, RestartContext | None], Mapping[str, Hook]]
 """Prepares a session for frameworks, and returns the hook for each module that the script may import."""
+TRIES = 5
+"""How often an end is written down, at most."""
 
 
 def run_words(attach: Attach) -> None:
@@ -37,10 +39,10 @@ def run_words(attach: Attach) -> None:
         _run(words)
     except BaseException as error:
         if not issubclass(type(error), SystemExit | StopRun | StopShort):
-            harmless(note_uncaught)(folder, error)
+            _note(note_uncaught, folder, error)
         _finish(session)
         if restart is not None:
-            harmless(_note_shortage)(session, error)
+            _note(_note_shortage, session, error)
         if issubclass(type(error), StopRun | StopShort):
             sys.exit(STOPPED if type(error) is StopShort else 0)
         if not issubclass(type(error), SystemExit):
@@ -48,6 +50,24 @@ def run_words(attach: Attach) -> None:
         raise
     else:
         _finish(session)
+
+
+def _note(write: Callable[..., None], *words: object) -> None:
+    """Write down what ends the script, and again where a signal handler of the script raises meanwhile.
+
+    The script has ended by then. PyTorch's handler raises as soon as a loader's worker has been killed, and often
+    just after the script has failed to read from that worker.
+
+    Args:
+        write: May be called again.
+        words: For it.
+    """
+    for _ in range(TRIES):
+        try:
+            harmless(write)(*words)
+        except BaseException:  # noqa: BLE001, S112 - what a handler raises, and the script's own end goes on
+            continue
+        return
 
 
 def _note_shortage(session: Session, error: BaseException) -> None:
