@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
+from holdwater.attribution import recorded
 from holdwater.attribution.capture import EVENT_MARK, MARK
 from holdwater.attribution.recorded import AllocationRecording
 
@@ -34,11 +37,14 @@ class Story:
     records: list[Record] = field(default_factory=list)
     address: int = 0
 
-    def allocate(self, line: int, size: int, *, tid: int = 1, name: str = "", kind: int = MALLOC) -> int:
-        """At a line of the user's, or at line 0 in native code."""
+    def allocate(
+        self, line: int, size: int, *, within: str = "", tid: int = 1, name: str = "", kind: int = MALLOC
+    ) -> int:
+        """At a line of the user's, or in a file that it calls, or at line 0 in native code."""
         self.address += 1
         stack = [("work", USERS, line)] if line else []
-        self.records.append(Record(kind, self.address, size, tid, line, name, stack))
+        stack = [("call", within, 1), *stack] if within else stack
+        self.records.append(Record(kind, self.address, size, tid, hash((line, within)), name, stack))
         return self.address
 
     def free(self, address: int) -> None:
@@ -80,6 +86,16 @@ class TestRecording:
         assert lines(found) == {7: 9000}
         assert (found["places"][0]["steps"], found["places"][0]["of_steps"]) == (9, 9)
         assert found["places"][0]["early"] > 0.4
+
+    def test_leaves_out_what_our_hook_takes(self) -> None:
+        """It runs in a call of the user's; what a library takes there counts."""
+        story = Story()
+        for _ in range(10):
+            story.allocate(7, 1000, within=torch.optim.__file__)
+            story.allocate(8, 1000, within=recorded.__file__)
+            story.end_step()
+
+        assert lines(story.read()) == {7: 9000}
 
     def test_tells_what_was_mapped(self) -> None:
         """A file that is mapped, or shared memory, beside memory of malloc at the same line."""

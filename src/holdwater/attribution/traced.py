@@ -11,14 +11,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdwater.attribution.user_code import is_users
+from holdwater.attribution.user_code import is_ours, is_users
 
 FRAMES = 24
 """Callers that are recorded of each allocation."""
 SMALL = 512
 """Larger objects are malloc's blocks; smaller ones lie in Python's own pools."""
 MOST_PLACES = 24
-_HERE = __file__.rpartition("attribution")[0]
 Place = tuple[str, int]
 """A file and a line."""
 
@@ -107,7 +106,7 @@ def _look() -> _Held:
 def _users_line(frames: tracemalloc.Traceback) -> Place | None:
     """The user's innermost line of a stack; None if there is none, or holdwater itself allocates."""
     for frame in reversed(frames):
-        if frame.filename.startswith(_HERE):
+        if is_ours(frame.filename):
             return None
         if is_users(frame.filename):
             return frame.filename, frame.lineno

@@ -39,6 +39,15 @@ def is_users(file: str) -> bool:
         return not _is_librarys(os.path.realpath(file))
 
 
+def is_ours(file: str) -> bool:
+    """Whether a source file is holdwater's.
+
+    Args:
+        file: As in a code object.
+    """
+    return file.startswith(_HERE)
+
+
 def _is_librarys(path: str) -> bool:
     """Whether a path is in a library's folder, without resolving links."""
     return path.startswith((_HERE, *_LIBRARIES)) or any(folder in path for folder in _PACKAGES)
