@@ -17,6 +17,7 @@ from torch import Tensor
 
 from holdwater.errors import NothingFits
 from holdwater.train.finetune.fused.decoder import Inputs, StepPlan
+from holdwater.train.finetune.model.checkpointing import computes_again, keep_activations
 from holdwater.train.finetune.model.lora import LoraLinear, is_adapted
 from holdwater.train.finetune.planner import CachingAllocator, Peak
 from holdwater.train.finetune.planner.fused import CONTEXT, WORKSPACE, Choice, nothing_fits, parts_of, told_rows
@@ -144,9 +145,8 @@ class AutogradPlanned:
 
     def _trace(self, rows: int, again: bool) -> Traces:  # noqa: FBT001 - called by place, for the cache
         """Run a micro-batch and an evaluation where tensors have no memory."""
-        if self._model.is_gradient_checkpointing:
-            self._model.gradient_checkpointing_disable()
-            self._model.disable_input_require_grads()
+        if computes_again(self._model):
+            keep_activations(self._model)
         own, inputs = self._propagator(rows, again=again), self.inputs(rows)
         known = [
             *self.known(), inputs.tokens, inputs.targets, inputs.weights, inputs.seed, inputs.spans,

@@ -11,6 +11,7 @@ from torch import Tensor
 from holdwater.train.finetune.data.packing import Packed
 from holdwater.train.finetune.fused.decoder import Inputs, Phase
 from holdwater.train.finetune.losses import CHUNK
+from holdwater.train.finetune.model.checkpointing import compute_again
 from holdwater.train.finetune.model.loading import packed_loss
 from holdwater.train.finetune.model.plain_head import has_plain_head
 from holdwater.train.flat import FlatWeights
@@ -41,7 +42,7 @@ class AutogradStep:
             how: dict[str, object] = {"use_reentrant": False, "preserve_rng_state": False}
             if narrow is not None:
                 how["context_fn"] = lambda: (nullcontext(), narrow())
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+            compute_again(model, how)
         has_plain_head(model)  # is found out here, not within a step
         self.device = str(weights.decayed.device)
         self._narrow = narrow or nullcontext

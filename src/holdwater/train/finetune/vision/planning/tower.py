@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx.experimental import _config as symbolic_shapes
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakIdKeyDictionary
 
 from holdwater.errors import DataError
 from holdwater.train.finetune.planner import CachingAllocator
@@ -41,6 +42,8 @@ class OnMeta(TorchDispatchMode):
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._places = places
+        self._counts = WeakIdKeyDictionary()
+        """What is known of counts without memory: masks count as true everywhere."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run an operation."""
@@ -53,7 +56,14 @@ class OnMeta(TorchDispatchMode):
             args, kwargs = tree_map(_without_memory, (args, kwargs))
         if func.overloadpacket in SELECTING:
             args = (args[0], self._selected(args[1]), *args[2:])
-        return func(*args, **kwargs)
+        if func is torch.ops.aten._to_copy.default and args[0] in self._counts:  # noqa: SLF001
+            known, kwargs = self._counts[args[0]], {key: value for key, value in kwargs.items() if key != "device"}
+            return func(known, **kwargs)
+        made = func(*args, **kwargs)
+        if func is torch.ops.aten.sum.dim_IntList and args[0].is_meta and args[0].dtype == torch.bool:
+            each = args[0].numel() // max(made.numel(), 1)
+            self._counts[made] = torch.full(made.shape, each, dtype=made.dtype)
+        return made
 
     def _selected(self, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Numbers of places instead of a mask whose places are known."""
