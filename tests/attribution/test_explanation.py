@@ -255,6 +255,21 @@ class TestExplain:
         assert explain(seen(script, heap=long, **more), growing).sites == ()
         assert [site.line for site in explain(seen(script, heap=short, **more), growing).sites] == [3]
 
+    def test_takes_no_line_where_the_heap_did_not_grow(self, script: str) -> None:
+        """What `backward` makes, `zero_grad` frees: the growth comes in other steps than those that were traced."""
+        heap = [[script, 3, 30_000.0, 0.1], [script, 4, -29_000.0, 0.1]]
+
+        assert explain(seen(script, heap=heap, traced_steps=3), Growing("host.native", 10_000.0)).sites == ()
+
+    def test_counts_the_interpreters_tables_where_a_line_adds_to_them(self, script: str) -> None:
+        """An import adds to them too, and prints of tracebacks."""
+        table = gain(script, traits=["interpreter's"])
+        growing = Growing("host.python", 10_000.0)
+
+        assert explain(seen(script, table), growing).sites == ()
+        found = explain(seen(script, table, lines={"0": [[script, 3, 10]]}), growing).sites
+        assert [(site.role, site.line) for site in found][:1] == [("held", 3)]
+
     def test_ignores_a_line_that_allocated_in_one_step_only(self, script: str) -> None:
         """Something that was made once is no growth."""
         recorded = {"places": [place(script, 3, 10**9, steps=1)]}

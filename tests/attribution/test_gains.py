@@ -9,16 +9,19 @@ import typing
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from holdwater.attribution import mapped, paths
 from holdwater.attribution.census import CensusTaker
 from holdwater.attribution.gain import Gain
-from holdwater.attribution.gains import Gains, Row, _is_noise, _let_go
+from holdwater.attribution.gains import Gains, _is_noise, _let_go
 from holdwater.attribution.links import PathPart
 from holdwater.attribution.weights import Weight
+
+if TYPE_CHECKING:
+    from holdwater.attribution.measured import Row
 
 torch = pytest.importorskip("torch")
 

@@ -10,7 +10,6 @@ tensors that Python holds: what only a graph keeps is found there.
 import gc
 import time
 import types
-from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import compress
@@ -27,7 +26,15 @@ from holdwater.attribution.kinds import (
     ordinary,
     with_subclasses,
 )
-from holdwater.attribution.lengths import lengths_of, maximum_length, note_histories
+from holdwater.attribution.lengths import (
+    GROWING,
+    derived_containers,
+    length_of,
+    lengths_of,
+    maximum_length,
+    newest,
+    note_histories,
+)
 from holdwater.attribution.mlx_arrays import active_on_the_host
 from holdwater.attribution.sweep import Sweep, all_objects
 from holdwater.attribution.turns import Turn, Turns, at_once
@@ -38,7 +45,6 @@ from holdwater.attribution.weights import (
     follow_graphs,
     graph_of,
     host_bytes,
-    newest,
     note_storage,
     weigh,
 )
@@ -64,9 +70,6 @@ _CONSTANT = frozenset((
 """Kinds of objects whose referents do not change."""
 RECENT = 40_000
 """Among this many of the newest objects they are visited too: a new function may hold what grows."""
-_GROWING = frozenset((list, set, deque, OrderedDict, defaultdict))
-"""Containers that are kept however short; dictionaries are not, there are too many."""
-CONTAINERS = _GROWING | {dict}
 
 
 @dataclass(slots=True)
@@ -240,9 +243,8 @@ class CensusTaker:
             visited += len(chunk)
             untracked = Untracked().visit(chunk if visited <= RECENT else _variable(chunk))
             bulk |= untracked.bulk
-            _measure([*only(chunk, _GROWING), *longer(list(only(chunk, {dict})), LEAST_LENGTH)], lengths, seen)
-            _measure(list(longer(untracked.dicts, LEAST_LENGTH)), lengths, seen)
             kinds = set(map(type, chunk))
+            _measure_all(chunk, kinds, untracked.dicts, lengths, seen)
             if any(issubclass(kind, lbfgs) for kind in kinds):
                 note_histories(chunk, self._histories)
             note.visit(chunk, kinds)  # last: reading attributes makes dictionaries of them
@@ -321,11 +323,35 @@ def _variable(chunk: list[Any]) -> list[Any]:
     return list(compress(chunk, map(not_, map(_CONSTANT.__contains__, map(type, chunk)))))
 
 
+def _measure_all(
+    chunk: list[Any], kinds: set[type], untracked: list[Any], lengths: dict[int, int], seen: Seen
+) -> None:
+    """Record the lengths of all containers among some objects, and of dictionaries that are not tracked."""
+    _measure([*only(chunk, GROWING), *longer(list(only(chunk, {dict})), LEAST_LENGTH)], lengths, seen)
+    _measure(list(longer(untracked, LEAST_LENGTH)), lengths, seen)
+    derived = derived_containers(kinds)
+    if derived:
+        _measure_derived(list(only(chunk, derived)), lengths, seen)
+
+
 def _measure(items: list[Any], lengths: dict[int, int], seen: Seen) -> None:
     """Record the lengths of containers, and which have grown."""
     if len(lengths) > MANY:
         items = list(longer(items, LEAST_OF_MANY))
-    keys, now = list(map(id, items)), lengths_of(items)
+    _compare(items, lengths_of(items), lengths, seen)
+
+
+def _measure_derived(items: list[Any], lengths: dict[int, int], seen: Seen) -> None:
+    """The same of containers whose class may have a length of its own."""
+    now = list(map(length_of, items))
+    least = LEAST_OF_MANY if len(lengths) > MANY else LEAST_LENGTH
+    kept = [at for at, length in enumerate(now) if length >= least]
+    _compare([items[at] for at in kept], [now[at] for at in kept], lengths, seen)
+
+
+def _compare(items: list[Any], now: list[int], lengths: dict[int, int], seen: Seen) -> None:
+    """Record lengths, and which of the containers were shorter at the previous census."""
+    keys = list(map(id, items))
     lengths.update(zip(keys, now, strict=True))
     for key, length, before in zip(keys, now, map(seen.before.get, keys, now), strict=True):
         if length - before >= (LEAST_GAIN if before == 0 else 1):  # of several that grow in turn each gains little

@@ -36,6 +36,8 @@ MOST_TIME = 0.5
 """A line that takes this part of the time cannot be distinguished from a thread that allocates meanwhile."""
 NEAR = 0.25
 """A line whose net rise of the heap is this near to the growth's rate is taken as its cause."""
+SEEN_TO_GROW = 0.5
+"""All lines together must raise the heap by this part of the rate, or the growth was not seen."""
 CACHED = 0.5
 """This part of a growth makes it one of freed buffers that are kept for reuse."""
 POOLED = 512
@@ -284,6 +286,8 @@ def _by_the_heap(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
         return []
     rows = seen.get("heap", ())
     near = [(row, found) for row in rows if abs((found := _by_step(row[2], seen, growing)) - rate) <= NEAR * rate]
+    if _by_step(sum(row[2] for row in rows), seen, growing) < SEEN_TO_GROW * rate:
+        return []  # what one line takes, others give back: the growth came in other steps
     if seen.get("native_threads"):  # the heap is every thread's
         near = [(row, found) for row, found in near if not _takes_the_time(row, rows)]
     near.sort(key=lambda pair: abs(pair[1] - rate))

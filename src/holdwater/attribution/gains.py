@@ -7,29 +7,28 @@ concatenated to, a chain of objects) is found by the name under which it grows.
 
 import sys
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from holdwater.attribution.census import LEAST_GAIN, Either, Note, Seen
-from holdwater.attribution.gain import Gain, Kind
+from holdwater.attribution.census import Note, Seen
+from holdwater.attribution.gain import Gain
 from holdwater.attribution.gradients import GRADIENT, gradients_gained
-from holdwater.attribution.kinds import is_a, module_of, name_of, only, ordinary
 from holdwater.attribution.links import PathPart
+from holdwater.attribution.measured import (
+    Instances,
+    Row,
+    in_container,
+    instances_gained,
+    named_gains,
+    others_gained,
+)
 from holdwater.attribution.mlx_arrays import Held, held_now
-from holdwater.attribution.named import LEAST_VALUE, Named, Names, Sizes
+from holdwater.attribution.named import Named, Names, Sizes
 from holdwater.attribution.paths import HoldingPath, Paths
-from holdwater.attribution.surplus import BY_TOKENS, share_out
-from holdwater.attribution.sweep import all_objects
-from holdwater.attribution.traits import bases_of, has_graph, is_small_view, traits_of
+from holdwater.attribution.surplus import share_out
 from holdwater.attribution.turns import Turns
 from holdwater.attribution.user_code import is_users
-from holdwater.attribution.weights import (
-    NODE_BYTES,
-    ObjectWeights,
-    Weight,
-    newest,
-)
 
 MOST_CONTAINERS = 100
 """Containers whose gain is measured, those with most new elements first."""
@@ -47,6 +46,8 @@ MOST_ROWS = 40
 """Gains of which some are named."""
 HELD_HERE = 3
 """References to a row's object that are our own: the row's, a variable's, and one that counts them."""
+INTERPRETERS = "interpreter's"
+"""A trait: such a table counts if a line of the program was seen to add to it."""
 _STANDARD = frozenset((
     "typing", "sys", "importlib", "_frozen_importlib", "_frozen_importlib_external", "linecache", "re", "abc",
     "functools", "warnings", "tokenize", "sre_parse", "sre_compile", "encodings", "copyreg", "enum", "inspect",
@@ -68,7 +69,7 @@ class Gains:
         self.named: dict[tuple[Any, str], Sizes] = {}
         """Graph nodes and bytes behind each name, at the newest count."""
         self.kinds: dict[int, int] | None = None
-        """Number of instances of the user's classes, by identity of the class, so that no class is kept alive."""
+        """Number of instances of each class, by identity of the class, so that no class is kept alive."""
         self.short: dict[int, int] = {}
         """Lengths of short dictionaries under the user's names, by identity."""
         self.held: Held | None = None
@@ -91,10 +92,6 @@ class Gains:
         self.growing = []
 
 
-Row = tuple[Gain, Any, PathPart | None]
-"""A gain, the object whose holder is sought, or how it is held."""
-
-
 class CensusComparison(Note):
     """One count, as it is made."""
 
@@ -109,6 +106,8 @@ class CensusComparison(Note):
         self._before = (gains.named, gains.kinds or {})
         self._names = Names(gains.short, gains.named)
         self._kinds: Counter[type] = Counter()
+        self._users: set[type] = set()
+        """Classes of the user's own."""
         self.known_paths: dict[int, tuple[PathPart, ...]] = {}
         """How a partial count has reached objects of libraries, by identity."""
         self._held: Held | None = None
@@ -118,12 +117,14 @@ class CensusComparison(Note):
         """Record gradients and names, which lead to tensors."""
         self._held = self._held or held_now()
         self._names.note_weights(seen.tensors)
+        self._kinds.update(map(type, seen.tensors))
         if self._compares:
             self._gradients += tuple(gradients_gained(seen.tensors, seen.storages))
 
     def visit(self, chunk: list[Any], kinds: set[type]) -> None:
-        """Record instances of the user's classes, and what their attributes hold."""
-        self._kinds.update(map(type, self._names.visit(chunk, kinds)))
+        """Record the number of instances of each class, and what attributes of the user's hold."""
+        self._kinds.update(map(type, chunk))
+        self._users.update(map(type, self._names.visit(chunk, kinds)))
 
     def end(self, seen: Seen) -> Turns[None]:
         """Name what has grown, a few things at a time."""
@@ -169,7 +170,7 @@ class CensusComparison(Note):
 
     def _named_gains(self) -> Iterator[Row]:
         """Names that hold more than before; who holds a library's object is sought."""
-        for key, gain, part in _named_gains(self._before[0], self._names.found, self._names.holders):
+        for key, gain, part in named_gains(self._before[0], self._names.found, self._names.holders):
             holder = self._names.holders.get(key)
             yield gain, None if holder is None else holder(), part
 
@@ -188,6 +189,8 @@ class CensusComparison(Note):
         if _is_noise(path):
             return False
         gain.path, gain.naming = path.parts, path.naming
+        if _is_interpreters(gain.naming):
+            gain.traits.append(INTERPRETERS)
         if gain.kind == "instances" and _is_chain(path, gain.type):
             gain.traits.append("chain")
         self._gains.found.append(gain)
@@ -202,13 +205,19 @@ class CensusComparison(Note):
             yield
         rows += [(gain, seen.containers[key], None) for gain, key in weighed if key in seen.containers]
         seen.containers = {}
-        for count, item in self._names.lengthened.values():
+        for key in self._names.lengthened.keys() - {key for _, key in weighed}:
+            count, item = self._names.lengthened[key]
             longer = in_container(item, count, seen)
             rows += [] if longer is None else [(longer, item, None)]
         explained = {name for gain, *_ in rows if gain.kind == "container" for name in gain.elements}
         if seen.turn.over:
             yield
-        rows += _instances(seen, (self._before[1], self._kinds), explained)
+        counts = Instances(self._before[1], self._kinds, frozenset(self._users), frozenset(explained))
+        rows += instances_gained(seen, counts)
+        if seen.turn.over:
+            yield
+        known = sum(_importance(gain) for gain, *_ in rows if "type" not in gain.elements)  # those come by imports
+        rows += (row for row in others_gained(seen, counts) if _importance(row[0]) > known)
         if seen.turn.over:
             yield
         rows[:] = self._with_surplus(rows)
@@ -238,7 +247,7 @@ class CensusComparison(Note):
                 continue
             path = HoldingPath(()) if target is None else (yield from paths.search(target, seen.turn))
             path = path if part is None else HoldingPath((*path.parts, part))
-            if self._take(gain, target, path) and gain.naming is not None:
+            if self._take(gain, target, path) and gain.naming is not None and INTERPRETERS not in gain.traits:
                 least = max(least, LIGHT * _importance(gain))
             del target
             if seen.turn.over:
@@ -261,15 +270,19 @@ def _importance(gain: Gain) -> float:
 
 
 def _is_noise(path: HoldingPath) -> bool:
-    """Whether holdwater itself holds something, or it is a table of the interpreter's own."""
+    """Whether holdwater itself holds something, or it is a record of Python's abstract classes."""
     if any((part.file or "").startswith(_HERE) or part.owner.startswith(_OURS) for part in path.parts):
         return True
     naming = path.naming
     if naming is None:
         return False
-    if naming.name == "_abc_impl":  # records which classes were asked for
-        return True
-    return naming.owner.partition(".")[0] in _STANDARD and not is_users(naming.file or "")
+    return naming.name == "_abc_impl"  # records which classes were asked for
+
+
+def _is_interpreters(naming: PathPart | None) -> bool:
+    """Whether a name is of a table of the interpreter's own, which grows when something is imported or printed."""
+    owner = "" if naming is None else naming.owner.partition(".")[0]
+    return naming is not None and owner in _STANDARD and not is_users(naming.file or "")
 
 
 def _is_chain(path: HoldingPath, kind: str) -> bool:
@@ -288,101 +301,6 @@ def _containers(seen: Seen, own: set[int]) -> Turns[list[tuple[Gain, int]]]:
         if seen.turn.over:
             yield
     return found
-
-
-def in_container(item: Any, gain: int, seen: Seen) -> Gain | None:  # noqa: ANN401 - a container
-    """What a container has gained, by a sample; None if its newest elements are not known.
-
-    Args:
-        item: The container.
-        gain: Number of new elements.
-        seen: What existed before.
-    """
-    pair = 2 if is_a(item, dict) else 1
-    fresh = newest(item, gain)[: SAMPLE * pair]
-    return _weighed("container", item, (gain, gain * pair / len(fresh)), fresh, seen) if fresh else None
-
-
-def _weighed(  # noqa: PLR0913 - a sample, what it stands for, and what is left out
-    kind: Kind,
-    item: Any,  # noqa: ANN401 - any object
-    counts: tuple[int, float],
-    fresh: list[Any],
-    seen: Seen,
-    *,
-    skip: Container[int] = (),
-) -> Gain:
-    """Measure a sample, and scale it up by the number of elements that each stands for."""
-    count, share = counts
-    left_out = Either(Either({id(fresh)}, skip), seen.before)
-    unit = 2 if is_a(item, dict) and kind == "container" else 1
-    weight, number = ObjectWeights(left_out, seen.storages).weigh_some(fresh, MOST_WALKED, unit=unit)
-    share *= len(fresh) / number
-    mlx = (int(share * weight.arrays), int(share * weight.array_bytes))
-    scaled = Weight(*(int(part * share) for part in (weight.tensors, weight.python, weight.native, weight.device)))
-    return Gain(
-        kind=kind,
-        type=name_of(type(item)),
-        count=count,
-        weight=scaled,
-        elements=dict(Counter(name_of(type(part)) for part in fresh).most_common(3)),
-        nodes=int(weight.native * share / NODE_BYTES) if any(map(has_graph, fresh)) else 0,
-        views=sum(map(is_small_view, fresh)) > len(fresh) / 2,
-        files=int(share * weight.files),
-        handles=_handles(fresh, weight, count, share),
-        arrays=mlx[0],
-        array_bytes=mlx[1],
-        bases=bases_of(fresh, pairs=is_a(item, dict)),
-        traits=traits_of(fresh, pairs=is_a(item, dict)),
-    )
-
-
-def _handles(fresh: list[Any], weight: Weight, count: int, share: float) -> int:
-    """How many handles a sample stands for: its elements themselves, or at most one that each holds."""
-    own = sum(module_of(type(part)).partition(".")[0] in _HANDLES for part in fresh)
-    return int(share * own) if own else min(int(share * weight.handles), count)
-
-
-def _named_gains(
-    before: dict[tuple[Any, str], Sizes], now: dict[tuple[Any, str], Named], steady: Container[tuple[Any, str]]
-) -> Iterator[tuple[tuple[Any, str], Gain, PathPart]]:
-    """Names that hold more than before, or MLX arrays that may keep more; some hardly vary unless they grow."""
-    for key, (sizes, part, kind, like_weights) in now.items():
-        old = before.get(key, sizes)
-        more_nodes, more = sizes.nodes - old.nodes, sizes.bytes - old.bytes
-        grown = more >= LEAST_VALUE and (key in steady or sizes.bytes > 1.05 * old.bytes)
-        if more_nodes >= LEAST_GAIN:
-            weight = Weight(tensors=max(more, 0), native=NODE_BYTES * more_nodes)
-            traits = ["of weights"] if like_weights else []
-            yield key, Gain("graph", kind, more_nodes, weight, nodes=more_nodes, traits=traits), part
-        elif grown and sizes.arrays <= old.arrays:  # more arrays are a container's gain
-            tensors = kind in {"Tensor", "Parameter", "list", "tuple"} or sizes.arrays > 0
-            weight = Weight(tensors=more) if tensors else Weight(python=more)
-            arrays = (1, more) if sizes.arrays else (0, 0)
-            traits = [BY_TOKENS] if key in steady else []
-            yield key, Gain("value", kind, 1, weight, arrays=arrays[0], array_bytes=arrays[1], traits=traits), part
-        elif 0 < sizes.arrays <= old.arrays and key in before:
-            yield key, Gain("rebound", kind, 1, Weight(), arrays=sizes.arrays), part
-
-
-def _instances(seen: Seen, counts: tuple[dict[int, int], Counter[type]], explained: set[str]) -> Iterator[Row]:
-    """The user's classes with more instances than before that no container holds."""
-    before, now = counts
-    more_of = {kind: count - before.get(id(kind), 0) for kind, count in now.items()}
-    grown = {
-        kind: more for kind, more in more_of.items() if more >= 2 * LEAST_GAIN and name_of(kind) not in explained
-    }
-    objects = list(only(ordinary(all_objects()), grown)) if grown else []
-    for kind, more in grown.items():
-        alike = list(only(objects, {kind}))
-        fresh = alike[-min(more, 2 * SAMPLE) :]
-        fresh = fresh[-SAMPLE - 2 : -2] or fresh
-        others = set(map(id, alike)) - set(map(id, fresh))  # one may hold the next: each is measured alone
-        del alike
-        if fresh:
-            stand_for = (more, more / len(fresh))
-            # the oldest tells who keeps them: variables may still hold the newest
-            yield _weighed("instances", fresh[0], stand_for, fresh, seen, skip=others), fresh[0], None
 
 
 _HERE = __file__.rpartition("attribution")[0]

@@ -61,6 +61,7 @@ def find_holders(seen: Mapping[str, Any], growing: Growing) -> list[Holder]:
         if (column == "total" or holder.weights[column] > 0)
         and not _is_seldom(holder, steps, growing)
         and not _is_only_set(holder)
+        and not _is_of_imports(holder)
     ]  # fmt: skip
     return sorted(matching, key=lambda holder: _rank(holder, growing, users))
 
@@ -147,6 +148,11 @@ def _is_seldom(holder: Holder, steps: int, growing: Growing) -> bool:
 def _is_only_set(holder: Holder) -> bool:
     """Whether a name that may keep what its array was computed from is never computed from itself."""
     return holder.gain["kind"] == "rebound" and (holder.place is None or holder.place.statement.kind != "again")
+
+
+def _is_of_imports(holder: Holder) -> bool:
+    """Whether a table of the interpreter's own grew otherwise than by a line of the program."""
+    return "interpreter's" in holder.gain["traits"] and (holder.place is None or holder.place.known_by != "seen")
 
 
 def _weights(gain: Mapping[str, Any]) -> dict[str, float]:

@@ -155,15 +155,19 @@ def built_in_base(kind: type) -> type:
 
 
 def size_of(item: object) -> int:
-    """An object's own bytes, as its built-in base counts them; text in memory, which none counts, by its end."""
+    """An object's own bytes, as code in C of its class counts them; text in memory, which none counts, by its end.
+
+    The class may have been made at run time, as `array.array` is.
+    """
     kind = type(item)
     base = built_in_base(kind)
     if base is io.StringIO:
         return _size_of_text(item)
     if base is kind:
         return sys.getsizeof(item, 64)
+    counts = (_CLASS_DICT.__get__(one).get("__sizeof__") for one in mro_of(kind))
     try:
-        return int(vars(base)["__sizeof__"](item) if "__sizeof__" in vars(base) else object.__sizeof__(item)) + 16
+        return next(int(count(item)) + 16 for count in counts if type(count) is types.MethodDescriptorType)
     except not_the_scripts(*UNREADABLE):
         return 64
 

@@ -1,21 +1,48 @@
-"""Lengths of containers, and their maximum lengths: a container with a maximum length stops growing when full.
+"""Lengths of containers, their newest elements, and their maximum lengths.
 
-A deque has a `maxlen`. A preallocated list has empty slots (None) that fill, so its length is the number of filled
-slots. An optimizer's history has a configured maximum.
+A container with a maximum length stops growing when it is full: a deque has a `maxlen`; a preallocated list has
+empty slots (None) that fill, so its length is the number of filled slots; an optimizer's history has a configured
+maximum.
 """
 
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable
-from itertools import repeat
+from itertools import islice, repeat
 from operator import is_
 from typing import Any
 
 from holdwater.attribution.kinds import class_of, is_a, namespace_of
+from holdwater.signal_errors import not_the_scripts
 
+GROWING = frozenset((list, set, deque, OrderedDict, defaultdict))
+"""Containers that are kept however short; dictionaries are not, there are too many."""
+CONTAINERS = GROWING | {dict}
+MOST_NEWEST = 20_000
+"""Elements of a container that are listed, the newest first."""
+_BASES = (dict, list, set, deque)
 LEAST_PLACES = 64
 """Shorter lists are not searched for empty slots: there are too many."""
 _ASKED = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Positions at which a list is searched for empty slots, as parts of its length."""
+
+
+def derived_containers(kinds: Iterable[type]) -> set[type]:
+    """The classes that are derived from a container, such as `Counter`, or a cache that is a `dict`.
+
+    Args:
+        kinds: Classes that can be put into sets.
+    """
+    return {kind for kind in kinds if issubclass(kind, _BASES)} - CONTAINERS
+
+
+def is_container(item: object) -> bool:
+    """Whether an object is a container that can grow, or of a class that is derived from one."""
+    return type(item) in CONTAINERS or is_a(item, _BASES)
+
+
+def length_of(item: Any) -> int:  # noqa: ANN401 - a container
+    """The number of elements, as the built-in class counts them: a derived class may have a length of its own."""
+    return next(base.__len__(item) for base in _BASES if is_a(item, base))
 
 
 def lengths_of(items: list[Any]) -> list[int]:
@@ -29,6 +56,21 @@ def lengths_of(items: list[Any]) -> list[int]:
         if length >= LEAST_PLACES and type(item) is list and _has_empty_places(item):
             found[at] = length - sum(map(is_, item, repeat(None)))
     return found
+
+
+def newest(item: Any, gain: int) -> list[Any]:  # noqa: ANN401 - a container
+    """The elements that a container has gained, as far as its order shows."""
+    gain = min(gain, MOST_NEWEST)
+    try:
+        if is_a(item, dict):  # not by key: that would compare keys of the program's own classes
+            return [part for pair in islice(reversed(dict.items(item)), gain) for part in pair]
+        if is_a(item, set):
+            return list(islice(set.__iter__(item), gain))
+        base: Any = next((one for one in (list, deque) if is_a(item, one)), None)
+        backwards = reversed(item) if base is None else base.__reversed__(item)
+        return list(islice((part for part in backwards if part is not None), gain))
+    except not_the_scripts(RuntimeError, KeyError, TypeError):  # another thread changes it
+        return []
 
 
 def maximum_length(item: Any, histories: dict[int, int]) -> int | None:  # noqa: ANN401 - a container

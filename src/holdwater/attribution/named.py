@@ -21,8 +21,10 @@ from holdwater.attribution.kinds import (
     is_one_of,
     module_of,
     name_of,
+    namespace_of,
     only,
     size_of,
+    with_subclasses,
 )
 from holdwater.attribution.links import PathPart
 from holdwater.attribution.mlx_arrays import (
@@ -42,11 +44,16 @@ from holdwater.attribution.weights import (
     note_storage,
     sequence_of,
 )
+from holdwater.probes.devices import loaded
 
 _SEQUENCES, _TEXTS = ids_of(list, tuple), ids_of(str, bytes, bytearray)
 _TEE: type = type(itertools.tee(())[0])
 _LINK: type = vars(itertools)["_tee_dataobject"]
 _BUFFERS = ids_of(io.StringIO, io.BytesIO, array.array, _TEE)
+_TABLES = frozenset(("pandas", "scipy"))
+"""Libraries whose objects are data that a program makes anew to add to it, as `pandas.concat` does."""
+MOST_OF_A_TABLE = 300
+"""Objects that are measured of such an object."""
 MOST_NAMED_NODES = 15_000
 """Graph nodes that are counted under names."""
 MOST_INSTANCES = 2000
@@ -119,7 +126,7 @@ class Names:
             chunk: Some objects.
             kinds: Their types.
         """
-        of_libraries = kinds & library_kinds()
+        of_libraries = kinds & (library_kinds() | _cache_layers())
         owned = {kind for kind in kinds if module_of(kind) in self._owners} | of_libraries
         instances = list(only(chunk, owned)) if owned else []
         count = min(self._instances, MOST_AT_A_TIME)
@@ -134,16 +141,22 @@ class Names:
         return iter(instances)
 
     def _note_cache(self, key: tuple[Any, str], cache: Any) -> None:  # noqa: ANN401 - a prompt cache
-        """Correct the size of a prompt cache's arrays: only the part that holds tokens grows steadily."""
+        """Correct the size of a prompt cache's arrays: only the part that holds tokens grows steadily.
+
+        Tensors of Transformers' cache are made anew for each token, and are as large as what is used.
+        """
         sizes, part, kind, like = self.found[key]
-        used = sizes._replace(bytes=int(sizes.bytes * part_in_use(cache)))
+        part_used = part_in_use(cache) if sizes.arrays else 1.0
+        used = sizes._replace(bytes=int(sizes.bytes * part_used))
         self.found[key] = (used, part, kind, like)
         self.holders[key] = weakref.ref(cache)
 
     def _attributes_of(self, item: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - any object
         """The attributes of an instance; those of a module of MLX are its entries."""
         if not is_module(item):
-            return attributes(item)
+            named = attributes(item)
+            self._note_dict(namespace_of(item), at_most=MOST_PARTS)  # a census knows it from now on
+            return named
         self._note_dict(item, at_most=MOST_PARTS)
         entries = list(dict.items(item)) if len(item) <= MOST_PARTS else []
         return [*attributes(item), *(pair for pair in entries if not is_module(pair[1]))]
@@ -215,6 +228,9 @@ class Names:
             is_array = is_a(value, ndarray)
             size = int(ndarray.nbytes.__get__(value)) if is_array else _size_of_buffer(value)
             return Sizes(0, size) if size >= LEAST_VALUE else None
+        if module_of(type(value)).partition(".")[0] in _TABLES and not is_a(value, type):
+            size = ObjectWeights().weigh([value], MOST_OF_A_TABLE).total
+            return Sizes(0, size) if size >= LEAST_VALUE else None
         return None
 
     def _measure_tensors(self, tensors: list[Any], before: Sizes | None) -> Sizes:
@@ -232,6 +248,12 @@ class Names:
         for tensor in tensors:
             note_storage(tensor, storages)
         return Sizes(nodes, sum(storages.values()), newest)
+
+
+def _cache_layers() -> set[type]:
+    """Classes of Transformers that hold the keys and values of one layer."""
+    kind = class_of("transformers.cache_utils", "CacheLayerMixin")
+    return with_subclasses(kind) if loaded("transformers.cache_utils") is not None else set()
 
 
 def _size_of_buffer(value: object) -> int:

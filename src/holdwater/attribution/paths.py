@@ -32,6 +32,7 @@ WRAPPERS = (
     "multiprocessing.queues",
     "asyncio.queues",
     "mlx_lm.models.cache",
+    "transformers.cache_utils",
     "mlx.optimizers.optimizers",
 )
 """Modules whose objects are containers themselves: their attributes are not names that a user knows."""

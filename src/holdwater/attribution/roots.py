@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from holdwater.attribution.census import CONTAINERS, Census, CensusTaker, Seen
+from holdwater.attribution.census import Census, CensusTaker, Seen
 from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.gain import Gain
-from holdwater.attribution.gains import CensusComparison, in_container
+from holdwater.attribution.gains import CensusComparison
 from holdwater.attribution.kinds import (
     attributes,
     class_of,
@@ -31,11 +31,13 @@ from holdwater.attribution.kinds import (
     ordinary,
     qualname_of,
 )
+from holdwater.attribution.lengths import CONTAINERS, is_container, length_of, newest
 from holdwater.attribution.links import PathPart
+from holdwater.attribution.measured import in_container
 from holdwater.attribution.mlx_arrays import array_class, library_kinds
 from holdwater.attribution.turns import Turn, Turns
 from holdwater.attribution.user_code import is_users, users_modules
-from holdwater.attribution.weights import LEAST_BULK, host_bytes, newest, note_storage, owner_of
+from holdwater.attribution.weights import LEAST_BULK, host_bytes, note_storage, owner_of
 
 DEEPEST = 5
 """Levels below a name that are visited."""
@@ -134,9 +136,9 @@ class PartCounter:
             found.seen.add(id(item))
             if self._is_plain(item):
                 continue
-            if type(item) in CONTAINERS:
+            if is_container(item):
                 self._note_container(item, path, seen)
-            elif is_users(file_of(module_of(type(item))) or ""):
+            if is_users(file_of(module_of(type(item))) or ""):
                 instances.append(item)
             elif type(item) in of_libraries:
                 instances.append(item)
@@ -162,7 +164,7 @@ class PartCounter:
 
     def _note_container(self, item: Any, path: tuple[PathPart, ...], seen: Seen) -> None:  # noqa: ANN401 - a container
         """Record a container's length, and measure what it has gained."""
-        length, before = len(item), seen.before.get(id(item))
+        length, before = length_of(item), seen.before.get(id(item))
         self._found.lengths[id(item)] = length
         if before is not None and length > before:
             gain = in_container(item, length - before, seen)
@@ -192,7 +194,7 @@ def _children(item: Any, path: tuple[PathPart, ...], level: int) -> Iterator[Hel
     if is_a(item, dict):
         for key, value in islice(reversed(dict.items(item)), NEWEST):
             yield value, (*path, PathPart("element", key if type(key) is str else None, "dict")), level
-    elif kind in CONTAINERS or kind is tuple:
+    elif is_container(item) or kind is tuple:
         element = PathPart("element", None, name_of(kind))
         yield from ((value, (*path, element), level) for value in newest(item, NEWEST))
     elif is_a(item, type):
@@ -218,6 +220,8 @@ def _of_function(function: types.FunctionType, path: tuple[PathPart, ...], level
         yield from ((held, (*path, PathPart("closure", name, *where)), level) for held in gc.get_referents(cell))
     for value in function.__defaults__ or ():
         yield value, (*path, PathPart("default", None, *where)), level
+    for name, value in (function.__kwdefaults__ or {}).items():
+        yield value, (*path, PathPart("default", name, *where)), level
 
 
 def _attributes(item: Any, path: tuple[PathPart, ...], level: int) -> Iterator[Held]:  # noqa: ANN401 - any object

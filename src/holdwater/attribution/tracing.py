@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from holdwater.attribution.lengths import length_of
 from holdwater.attribution.user_code import is_users, users_frame
 
 MOST_WATCHED = 16
@@ -44,7 +45,7 @@ class LineTrace:
         """The lines of each file that have run."""
         self.gave_up = False
         self._watched = watched[:MOST_WATCHED]
-        self._lengths = [len(item) for item in self._watched]
+        self._lengths = [length_of(item) for item in self._watched]
         self._read_heap = heap
         self._in_use = 0.0
         self._at: Place | None = None
@@ -122,7 +123,7 @@ class LineTrace:
         """Attribute growth to the line that ran."""
         at = self._at
         for index, item in enumerate(self._watched):
-            length = len(item)
+            length = length_of(item)
             if length != self._lengths[index]:
                 if at is not None and length > self._lengths[index]:
                     self.grown[index][at] += length - self._lengths[index]

@@ -9,10 +9,18 @@ import sys
 from collections import deque
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-from holdwater.attribution.kinds import UNREADABLE, attributes, class_of, ids_of, is_a, is_one_of, size_of
+from holdwater.attribution.kinds import (
+    UNREADABLE,
+    attributes,
+    class_of,
+    ids_of,
+    is_a,
+    is_one_of,
+    members_of,
+    size_of,
+)
 from holdwater.attribution.mapped import bytes_of_files
 from holdwater.attribution.mlx_arrays import ARRAY_BYTES, size_of_array
 from holdwater.attribution.roles import HANDLES, Role, loaded_roles, role_of
@@ -209,19 +217,6 @@ def _shared_storage(item: Any) -> tuple[int, int]:  # noqa: ANN401 - a tensor
         return 0, 0
 
 
-def newest(item: Any, gain: int) -> list[Any]:  # noqa: ANN401 - a container
-    """The elements that a container has gained, as far as its order shows."""
-    gain = min(gain, MOST_WALKED)
-    try:
-        if is_a(item, dict):  # not by key: that would compare keys of the program's own classes
-            return [part for pair in islice(reversed(dict.items(item)), gain) for part in pair]
-        if is_a(item, set):
-            return list(islice(set.__iter__(item), gain))
-        return list(islice((part for part in reversed(item) if part is not None), gain))
-    except not_the_scripts(RuntimeError, KeyError, TypeError):  # another thread changes it
-        return []
-
-
 class ObjectWeights:
     """Measures objects with all that they lead to, each once; modules, classes and code are left out."""
 
@@ -248,7 +243,7 @@ class ObjectWeights:
             most: The most objects that are walked.
         """
         weight, functions, storages = Weight(), list[Any](), dict[int, int]()
-        waiting, roles, loaded = deque(roots), dict[int, Role](), loaded_roles()
+        waiting, roles, loaded = self._opened(roots, weight), dict[int, Role](), loaded_roles()
         most += len(self.seen)
         while waiting and len(self.seen) < most:
             item = waiting.popleft()
@@ -260,7 +255,7 @@ class ObjectWeights:
                 continue
             self.seen.add(id(item))
             if role == "function":
-                waiting.extend((*(item.__closure__ or ()), *(item.__defaults__ or ())))
+                waiting.extend(_of_function(item))
             elif role == "tensor":
                 note_storage(item, storages)
                 functions.append(graph_of(item))
@@ -271,6 +266,15 @@ class ObjectWeights:
                 waiting.extend(_referents(item) if role != "array" else ())
         self._add_storages(weight, functions, storages)
         return weight
+
+    def _opened(self, roots: Iterable[Any], weight: Weight) -> deque[Any]:
+        """The roots, with what classes among them define: those are new, others are shared."""
+        opened = deque(roots)
+        for item in [one for one in opened if is_a(one, type) and id(one) not in self.seen]:
+            self.seen.add(id(item))
+            weight.python += type.__sizeof__(item)
+            opened.extend(value for _, value in members_of(item))
+        return opened
 
     def weigh_some(self, roots: list[Any], most: int, *, unit: int = 1) -> tuple[Weight, int]:
         """Measure as many objects as possible, each with all that it leads to.
@@ -382,6 +386,12 @@ def weigh(
 def host_bytes(storages: dict[int, int]) -> int:
     """Bytes of the storages on the host."""
     return sum(size for address, size in storages.items() if address >= 0)
+
+
+def _of_function(function: Any) -> list[Any]:  # noqa: ANN401 - a function
+    """What a function keeps of its own: the variables of its closure, and the defaults of its parameters."""
+    by_name = (function.__kwdefaults__ or {}).values()
+    return [*(function.__closure__ or ()), *(function.__defaults__ or ()), *by_name]
 
 
 def _referents(item: Any) -> list[Any]:  # noqa: ANN401 - any object

@@ -1,0 +1,192 @@
+"""What grows is found whatever class holds it: derived containers, attributes, classes, tables, trees, hooks."""
+
+import array
+import gc
+import linecache
+import types
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+
+from holdwater.attribution.census import CensusTaker
+from holdwater.attribution.gain import Gain
+from holdwater.attribution.gains import Gains
+
+torch = pytest.importorskip("torch")
+
+
+class Cache(dict[int, Any]):
+    """A dictionary that says nothing of its length."""
+
+    def __len__(self) -> int:
+        """Never called by a count."""
+        raise RuntimeError
+
+
+class Recorder:
+    """Has attributes of many kinds."""
+
+    def __init__(self) -> None:
+        self.values = array.array("d")
+        self.table: Any = None
+
+
+KEPT: dict[str, Any] = {}
+
+
+@pytest.fixture
+def namespace() -> Iterator[dict[str, Any]]:
+    """What the test keeps; emptied again."""
+    KEPT.clear()
+    yield KEPT
+    KEPT.clear()
+
+
+def grow(make: Callable[[int], object], count: int = 60) -> list[Gain]:
+    """Do something often, count, do it as often again, and compare."""
+    counter, gains = CensusTaker(), Gains()
+    for number in range(count):
+        make(number)
+    counter.take(1, note=gains.remember)
+    for number in range(count, 2 * count):
+        make(number)
+    counter.take(2, note=gains.compare)
+    found = gains.found
+    gains.forget()
+    return found
+
+
+def heaviest(found: list[Gain], name: str) -> Gain:
+    """The largest gain; it must have this name."""
+    first = max(found, key=lambda gain: gain.weight.total)
+    assert first.naming is not None
+    assert first.naming.name == name
+    return first
+
+
+def test_reports_a_container_of_a_derived_class(namespace: dict[str, Any]) -> None:
+    """Without calling the length that it defines."""
+    namespace |= {"counter": Counter(), "cache": Cache()}
+    kept = namespace["cache"]
+
+    def add(number: int) -> None:
+        """One entry each."""
+        dict.__setitem__(kept, number, np.ones(500))
+        namespace["counter"].update((number, part) for part in range(4))
+
+    found = grow(add)
+
+    assert heaviest(found, "kept").type == "Cache"
+    assert {gain.type: gain.count for gain in found}["Counter"] == 240
+
+
+def test_reports_attributes_that_are_added_to_an_object(namespace: dict[str, Any]) -> None:
+    """By the name of the object."""
+    recorder = namespace["recorder"] = Recorder()
+
+    found = grow(lambda number: setattr(recorder, f"out_{number}", np.ones(500)))
+
+    assert heaviest(found, "recorder").count == 60
+
+
+def test_reports_an_array_of_numbers_under_an_attribute(namespace: dict[str, Any]) -> None:
+    """Its class was made at run time, and counts its bytes in C."""
+    recorder = namespace["recorder"] = Recorder()
+
+    found = grow(lambda _: recorder.values.extend([0.5] * 1000))
+
+    assert heaviest(found, "values").weight.total == pytest.approx(480_000, rel=0.2)
+
+
+def test_reports_what_a_hook_keeps_by_keyword(namespace: dict[str, Any]) -> None:
+    """The default of a parameter that follows `*args`."""
+    optimizer = namespace["optimizer"] = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], 0.1)
+
+    def add(number: int) -> None:
+        """Register another one."""
+        kept = torch.full((500,), float(number))
+        optimizer.register_step_post_hook(lambda *_, kept=kept: kept)
+
+    assert heaviest(grow(add), "_optimizer_step_post_hooks").weight.tensors == 60 * 2000
+
+
+def test_reports_a_registry_of_classes(namespace: dict[str, Any]) -> None:
+    """With what each of them defines."""
+
+    class Base:
+        """Keeps each class that is derived from it."""
+
+        known: dict[str, type] = {}  # noqa: RUF012 - that is the point
+
+        def __init_subclass__(cls) -> None:
+            Base.known[cls.__name__] = cls
+
+    namespace["base"] = Base
+
+    found = grow(lambda number: type(f"Made{number}", (Base,), {"table": np.ones(500)}))
+
+    assert heaviest(found, "known").weight.total > 60 * 4000
+
+
+def test_reports_a_table_that_is_made_anew(namespace: dict[str, Any]) -> None:
+    """As `pandas.concat` does."""
+    pandas = pytest.importorskip("pandas")
+    recorder = namespace["recorder"] = Recorder()
+    recorder.table = pandas.DataFrame({"a": []})
+
+    def add(number: int) -> None:
+        """Some rows more."""
+        recorder.table = pandas.concat([recorder.table, pandas.DataFrame({"a": [float(number)] * 200})])
+
+    assert heaviest(grow(add), "table").type == "DataFrame"
+
+
+def test_reports_a_tree_that_a_library_holds(namespace: dict[str, Any]) -> None:
+    """No list or dictionary grows with it."""
+    root = namespace["root"] = ET.Element("log")
+
+    def add(number: int) -> None:
+        """Some entries."""
+        for _ in range(5):
+            ET.SubElement(root, "entry").text = f"{number}" * 400
+
+    found = heaviest(grow(add), "root")
+    assert (found.kind, found.type, found.count) == ("instances", "Element", 300)
+
+
+def test_ignores_instances_that_a_container_holds(namespace: dict[str, Any]) -> None:
+    """The container is what grows."""
+    rows: list[Any] = namespace.setdefault("rows", [])
+
+    found = grow(lambda number: rows.append(types.SimpleNamespace(table=np.ones(500), number=number)))
+
+    assert heaviest(found, "rows").kind == "container"
+    assert not [gain for gain in found if gain.kind == "instances"]
+
+
+def test_reports_the_cache_of_keys_and_values(namespace: dict[str, Any]) -> None:
+    """Transformers makes its tensors anew for each token."""
+    transformers = pytest.importorskip("transformers")
+    cache = namespace["cache"] = transformers.DynamicCache()
+
+    found = grow(lambda _: cache.update(torch.ones(1, 2, 4, 16), torch.ones(1, 2, 4, 16), 0))
+
+    assert heaviest(found, "cache").weight.tensors == 60 * 2 * 4 * 16 * 4
+
+
+def test_a_table_of_the_interpreter_is_marked(namespace: dict[str, Any]) -> None:
+    """It counts only if a line of the program was seen to add to it."""
+    del namespace
+    gc.unfreeze()  # see tests/conftest.py
+    try:
+        found = grow(lambda number: linecache.cache.update({f"made{number}": (1, None, [f"{number}" * 4000], "")}))
+    finally:
+        gc.freeze()
+        for name in [name for name in linecache.cache if name.startswith("made")]:
+            del linecache.cache[name]
+
+    assert "interpreter's" in heaviest(found, "cache").traits
