@@ -1,5 +1,6 @@
 """The prefetcher: what is taken never depends on threads, and what waits never exceeds the bound."""
 
+import _thread
 import gc
 import os
 import signal
@@ -339,6 +340,38 @@ def test_a_fork_begins_anew(work: Work) -> None:
 
         assert status == 0
         assert [pictures.take(item) for item in (0, 1)] == ["picture 0", "picture 1"]
+
+
+def test_an_interrupted_start_prepares_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a thread begins: who starts it cannot know whether it will work on the item."""
+    prepared, begun = list[int](), threading.Event()
+
+    def prepare(item: int) -> int:
+        """Note it."""
+        prepared.append(item)
+        return item
+
+    def late(thread: threading.Thread) -> None:
+        """Begin after the interruption, as a busy machine does."""
+
+        def begin() -> None:
+            """The thread, at last."""
+            begun.wait()
+            thread.run()
+
+        _thread.start_new_thread(begin, ())
+        raise KeyboardInterrupt
+
+    pictures = Prefetcher(prepare, weigh=lambda _: Bytes(1), most=Bytes(10), threads=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", late)
+        with pytest.raises(KeyboardInterrupt):
+            pictures.expect(7)
+    begun.set()
+
+    assert pictures.take(7) == 7
+    pictures.close()
+    assert prepared == [7]
 
 
 ENDS = """

@@ -188,12 +188,14 @@ class Prefetcher(Generic[P, T]):
     def _begin(self) -> None:
         """Start threads for the jobs that may begin."""
         while len(self._working) < self._threads and (job := self._next()) is not None:
-            thread = threading.Thread(target=self._work, args=([job],), name="holdwater-pictures", daemon=False)
+            claim = [job]
+            thread = threading.Thread(target=self._work, args=(claim,), name="holdwater-pictures", daemon=False)
             self._working.add(thread)
             try:
                 thread.start()
             except BaseException as error:
-                if thread.ident is None:  # it has not started: whoever takes the item prepares it
+                with suppress(IndexError):  # the thread has begun with it, and nobody else may
+                    claim.pop()
                     self._working.discard(thread)
                     self._held -= job.weight
                     job.future = None
@@ -206,9 +208,12 @@ class Prefetcher(Generic[P, T]):
         """Prepare a job, then what may begin next, until there is nothing.
 
         Args:
-            first: Holds the job; it is taken out, for the thread keeps its arguments until it ends.
+            first: Holds the job; it is taken out, for the thread keeps its arguments until it ends. Empty if the
+                call that started the thread was interrupted, and has taken it back.
         """
-        job: _Job[P, T] | None = first.pop()
+        job: _Job[P, T] | None = None
+        with suppress(IndexError):
+            job = first.pop()
         while job is not None:
             assert job.future is not None  # noqa: S101 - `_next` made it
             try:
