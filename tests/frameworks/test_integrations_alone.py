@@ -109,3 +109,21 @@ print(found)
         "holdwater.HoldwaterCallback": "transformers",
         "trainer.HoldwaterTrainer": "transformers",
     }), done.stderr
+
+
+def test_says_that_batches_need_pytorch(tmp_path: Path) -> None:
+    """Steps alone do not."""
+    statements = """
+import holdwater
+print(list(holdwater.steps(3)))
+try:
+    holdwater.batches
+except ImportError as error:
+    print(error)
+"""
+
+    done = run(environment(tmp_path / "seen"), statements, tmp_path)
+
+    steps, said = done.stdout.splitlines()
+    assert steps == "[0, 1, 2]"
+    assert said.startswith("holdwater.batches needs PyTorch, which is not installed; write: pip install torch")

@@ -4,9 +4,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from holdwater.errors import ConfigError
-from holdwater.resume.epoch import Position
-from holdwater.resume.inputs import compare_inputs
 from holdwater.resume.resumable import BATCHES, current, steps
+
+try:
+    from holdwater.resume.epoch import Position
+    from holdwater.resume.inputs import compare_inputs
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "torch":
+        raise
+    raise ImportError(
+        "holdwater.batches needs PyTorch, which is not installed; write: pip install torch safetensors, "
+        "or iterate over the loader inside `for step in holdwater.steps(…)`"
+    ) from error
 
 
 def batches(loader: Any, *, steps: int) -> Iterator[Any]:  # noqa: ANN401 - any loader
