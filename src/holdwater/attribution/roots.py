@@ -33,6 +33,7 @@ from holdwater.attribution.kinds import (
 )
 from holdwater.attribution.lengths import CONTAINERS, is_container, length_of, newest
 from holdwater.attribution.links import PathPart
+from holdwater.attribution.managers import kept_by_manager
 from holdwater.attribution.measured import in_container
 from holdwater.attribution.mlx_arrays import array_class, library_kinds
 from holdwater.attribution.turns import Turn, Turns
@@ -174,9 +175,11 @@ class PartCounter:
 
 
 def _names(datasets: Iterable[object]) -> Iterator[tuple[Any, Any, PathPart]]:
-    """What names hold, each with a key: datasets, variables of running functions, globals of the program."""
+    """What names hold, each with a key: datasets, a manager's, variables of functions, globals of the program."""
     for dataset in datasets:
         yield ("dataset", id(dataset)), dataset, DATASET
+    for kept, part in kept_by_manager():
+        yield ("manager", id(kept)), kept, part
     for frame in running_frames():
         code = frame.f_code
         if is_users(code.co_filename):

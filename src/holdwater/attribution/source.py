@@ -124,6 +124,19 @@ class SourceFile:
             if not wanted.isdisjoint(_called(statement))
         ]
 
+    def names_made_by(self, method: str) -> list[str]:
+        """The names that are set to what a method of this name returns, as `rows` by `rows = manager.list()`."""
+        return [
+            name
+            for statement, _ in self._statements
+            if isinstance(statement, ast.Assign | ast.AnnAssign)
+            and isinstance(statement.value, ast.Call)
+            and isinstance(statement.value.func, ast.Attribute)
+            and statement.value.func.attr == method
+            for target in _targets(statement)
+            if (name := _last(target)) is not None
+        ]
+
     @cached_property
     def callers(self) -> dict[str, set[str]]:
         """The functions that call something, by the name that they call it by."""
