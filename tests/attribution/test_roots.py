@@ -1,6 +1,7 @@
 """Counting in part: what names lead to, in pairs that it finds and that it leaves alone."""
 
 import builtins
+from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -63,6 +64,29 @@ class TestFinds:
         assert gain.weight.tensors == pytest.approx(160_000, rel=0.05)
         assert census.gained.tensors >= 152_000
         assert census.counted == "in part"
+
+    def test_the_tensors_of_a_cache_of_keys_and_values(self) -> None:
+        """Transformers makes them anew for each token."""
+        transformers = pytest.importorskip("transformers")
+        trainer: Any = Trainer()
+        trainer.prefix = transformers.DynamicCache()
+        trainer.prefix.update(torch.ones(1, 2, 4, 16), torch.ones(1, 2, 4, 16), 0)
+
+        found, _ = grow(lambda _: trainer.prefix.update(torch.ones(1, 2, 4, 16), torch.ones(1, 2, 4, 16), 0))
+
+        weights = [
+            gain.weight.tensors for gain in found if gain.naming is not None and gain.naming.name == "prefix"
+        ]
+        assert weights == [40 * 512, 40 * 512]
+
+    def test_a_counter(self) -> None:
+        """A class that is derived from a dictionary."""
+        trainer: Any = Trainer()
+        trainer.seen = Counter(dict.fromkeys(range(20), 1))
+
+        found, _ = grow(lambda number: trainer.seen.update([("pair", number)]))
+
+        assert {gain.type: gain.count for gain in found}["Counter"] == 40
 
     def test_a_list_of_a_dataset_that_a_library_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """In a loader's worker no name of the program's own leads to it."""

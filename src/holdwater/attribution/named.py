@@ -126,7 +126,7 @@ class Names:
             chunk: Some objects.
             kinds: Their types.
         """
-        of_libraries = kinds & (library_kinds() | _cache_layers())
+        of_libraries = kinds & cache_kinds()
         owned = {kind for kind in kinds if module_of(kind) in self._owners} | of_libraries
         instances = list(only(chunk, owned)) if owned else []
         count = min(self._instances, MOST_AT_A_TIME)
@@ -250,10 +250,11 @@ class Names:
         return Sizes(nodes, sum(storages.values()), newest)
 
 
-def _cache_layers() -> set[type]:
-    """Classes of Transformers that hold the keys and values of one layer."""
-    kind = class_of("transformers.cache_utils", "CacheLayerMixin")
-    return with_subclasses(kind) if loaded("transformers.cache_utils") is not None else set()
+def cache_kinds() -> set[type]:
+    """Classes of libraries whose attributes hold keys and values: MLX's prompt caches, layers of Transformers'."""
+    layer = class_of("transformers.cache_utils", "CacheLayerMixin")
+    known = loaded("transformers.cache_utils") is not None
+    return library_kinds() | (with_subclasses(layer) if known else set())
 
 
 def _size_of_buffer(value: object) -> int:

@@ -35,7 +35,8 @@ from holdwater.attribution.lengths import CONTAINERS, is_container, length_of, n
 from holdwater.attribution.links import PathPart
 from holdwater.attribution.managers import kept_by_manager
 from holdwater.attribution.measured import in_container
-from holdwater.attribution.mlx_arrays import array_class, library_kinds
+from holdwater.attribution.mlx_arrays import array_class
+from holdwater.attribution.named import cache_kinds
 from holdwater.attribution.turns import Turn, Turns
 from holdwater.attribution.user_code import is_users, users_modules
 from holdwater.attribution.weights import LEAST_BULK, host_bytes, note_storage, owner_of
@@ -127,7 +128,7 @@ class PartCounter:
 
     def _walk(self, root: Any, part: PathPart, seen: Seen, note: CensusComparison) -> None:  # noqa: ANN401 - any object
         """Visit what is reachable from one name."""
-        found, instances, of_libraries = self._found, [], library_kinds()
+        found, instances, of_libraries = self._found, [], cache_kinds()
         waiting: deque[Held] = deque([(root, (part,), 0)])
         most = len(found.seen) + MOST_BELOW
         while waiting and len(found.seen) < most:
