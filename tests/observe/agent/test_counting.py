@@ -1,5 +1,7 @@
 """Counts between steps: foreseen, in turns, and within what they may take; the clocks are fakes."""
 
+import gc
+
 import pytest
 
 from holdwater.attribution.census import Census
@@ -53,6 +55,19 @@ class TestPrice:
         cost.note(census)
 
         assert cost.whole == pytest.approx(0.45)
+
+
+class TestFrozen:
+    """`gc.freeze` hides objects from whoever asks the collector."""
+
+    def test_counts_by_names(self) -> None:
+        """They lead to what is frozen too."""
+        gc.freeze()
+        try:
+            assert take(Counting(tuple)).counted == "in part"
+        finally:
+            gc.unfreeze()
+        assert take(Counting(tuple)).counted == "all"
 
 
 class TestOld:

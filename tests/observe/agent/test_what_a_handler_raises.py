@@ -15,7 +15,7 @@ import torch
 
 from holdwater.actions.levers import Levers
 from holdwater.actions.perform import perform
-from holdwater.attribution import capture, census, gains, inventory, roots
+from holdwater.attribution import capture, census, inventory, measured, roots
 from holdwater.attribution.capture import Capture
 from holdwater.budget import InUse
 from holdwater.frameworks.loader_workers import LoaderWorkers
@@ -52,7 +52,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
         kept[0].append(bytes(2000))
         return [*kept, kept, kept[0]]
 
-    for module in (census, gains):
+    for module in (census, measured):
         monkeypatch.setattr(module, "all_objects", few)
     monkeypatch.setattr(inventory, "gc", types.SimpleNamespace(get_objects=few))
     nobody = types.SimpleNamespace(naming=None)

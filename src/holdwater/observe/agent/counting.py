@@ -4,6 +4,7 @@ A full count that would cost more than counts may take of this run is not begun:
 names are counted. A count is made in turns of a few milliseconds, one after each step.
 """
 
+import gc
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +37,8 @@ SHORT, LONG = 0.02, 0.04
 HURRY = 30
 FAR = 256
 """A count this many steps ago is too old to be compared with."""
+MOST_FROZEN = 1000
+"""More frozen objects are a program's own doing."""
 ENOUGH = 2
 """Full counts that can be compared."""
 AGE = 2
@@ -78,6 +81,11 @@ class CountCost:
         if census.objects:
             self._tracked = census.objects / max(self._blocks(), 1)
             self._each += 0.5 * (census.seconds / census.objects - self._each)
+
+
+def hides_objects() -> bool:
+    """Whether the program has frozen objects (`gc.freeze`): no full count can see them, but names lead to them."""
+    return gc.get_freeze_count() > MOST_FROZEN
 
 
 class Counting:
@@ -156,7 +164,7 @@ class Counting:
         return purpose == "end" or self._cost.listing <= max(MOST_LISTED, SHARE * period)
 
     def begin(self, note: "CensusComparison", *, purpose: Purpose, period: float) -> None:
-        """Begin a count: full, or partial if that is too expensive. `go_on` makes it.
+        """Begin a count: full, or partial if that is too expensive or sees too little. `go_on` makes it.
 
         Args:
             note: Receives the objects that are found.
@@ -168,7 +176,7 @@ class Counting:
         self._purpose, self._turns, self._work_done = purpose, 0, 0.0
         self._turn, self._length = Turn(self._worked), max(SHORT, SHARE * period)
         self._census = Census(0)
-        if not self._by_names and self.is_affordable(purpose, period):
+        if not self._by_names and not hides_objects() and self.is_affordable(purpose, period):
             self._counter.mark = None if purpose == "end" else []
             self._waits = 0 if purpose == "end" else AGE
             self._work = self._counter.turns(self._turn, self._census, self._datasets, note)
