@@ -319,6 +319,7 @@ class TestAsksNobody:
         assert "rows" in {gain.naming.name for gain in gains.found if gain.naming is not None}
         gains.forget()
 
+    @pytest.mark.usefixtures("imports_collected")
     def test_not_a_tensor_of_a_class_of_its_own(self) -> None:
         """Its storage is counted all the same."""
         counting = Counting(list, cost=CountCost(lambda: 0))  # a full count, however large this process is

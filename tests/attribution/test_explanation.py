@@ -270,6 +270,24 @@ class TestExplain:
         found = explain(seen(script, table, lines={"0": [[script, 3, 10]]}), growing).sites
         assert [(site.role, site.line) for site in found][:1] == [("held", 3)]
 
+    def test_prefers_where_threads_stand_to_the_source(self, script: str) -> None:
+        """What they wait in keeps them, wherever they were started."""
+        threads = gain(script, "_active", stands=[[script, 3]])
+
+        held, *_ = explain(seen(script, threads), Growing("host.tensors", 10_000.0)).sites
+
+        assert (held.role, held.line, held.known_by) == ("held", 3, "seen")
+
+    def test_names_who_adds_to_what_is_made_once(self, tmp_path: Path) -> None:
+        """A buffer that `torch.save` writes into: the line that makes it says little."""
+        file = tmp_path / "save.py"
+        file.write_text("import io, torch\nbuffer = io.BytesIO()\nfor row in rows:\n    torch.save(row, buffer)\n")
+        value = gain(str(file), "buffer", kind="value", type="BytesIO")
+
+        held, *_ = explain(seen(str(file), value), Growing("host.python", 10_000.0)).sites
+
+        assert (held.role, held.line) == ("held", 4)
+
     def test_ignores_a_line_that_allocated_in_one_step_only(self, script: str) -> None:
         """Something that was made once is no growth."""
         recorded = {"places": [place(script, 3, 10**9, steps=1)]}

@@ -1,9 +1,13 @@
 """What grows is found whatever class holds it: derived containers, attributes, classes, tables, trees, hooks."""
 
 import array
+import atexit
 import gc
 import linecache
+import queue
+import threading
 import types
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -190,3 +194,57 @@ def test_a_table_of_the_interpreter_is_marked(namespace: dict[str, Any]) -> None
             del linecache.cache[name]
 
     assert "interpreter's" in heaviest(found, "cache").traits
+
+
+def test_names_what_is_called_at_the_end(namespace: dict[str, Any]) -> None:
+    """The interpreter's table of `atexit` cannot be asked what it holds."""
+    del namespace
+    made: list[weakref.ref[Any]] = []
+
+    class Report:
+        """Is written at the end."""
+
+        def __init__(self) -> None:
+            self.rows = np.ones(500)
+            atexit.register(self.write)
+            made.append(weakref.ref(self))
+
+        def write(self) -> None:
+            """Nothing."""
+
+    try:
+        found = grow(lambda _: Report())
+        assert heaviest(found, "atexit").count == 60
+    finally:
+        for one in made:
+            atexit.unregister(one().write)  # type: ignore[union-attr] # all are alive
+    assert not _at_exit(grow(lambda _: None))
+
+
+def _at_exit(found: list[Gain]) -> list[Gain]:
+    """Gains that are named as called at the end."""
+    return [gain for gain in found if gain.naming is not None and gain.naming.name == "atexit"]
+
+
+def test_says_where_threads_stand_that_do_not_end(namespace: dict[str, Any]) -> None:
+    """They wait for a queue that nobody empties."""
+    waiting = namespace["waiting"] = queue.Queue(1)
+    waiting.put(0)
+    threads: list[threading.Thread] = []
+
+    def begin(_: int) -> None:
+        """One more."""
+        rows = np.ones(500)
+        threads.append(threading.Thread(target=lambda: waiting.put(rows), daemon=True))
+        threads[-1].start()
+
+    try:
+        (found,) = [gain for gain in grow(begin, 20) if gain.naming is not None and gain.naming.name == "threads"]
+    finally:
+        for _ in range(41):
+            waiting.get()
+        for thread in threads:
+            thread.join()
+
+    ((file, line),) = found.stands
+    assert "waiting.put(rows)" in linecache.getline(file, line)

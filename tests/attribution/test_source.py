@@ -38,6 +38,9 @@ def train(model, rows):
         model.register_forward_hook(lambda *a, batch=batch: None)
         loss.backward(create_graph=True)
         fine.backward(create_graph=False)
+        print(buffer)
+        torch.save(batch, buffer)
+        size = len(buffer)
 """
 
 
@@ -84,6 +87,11 @@ class TestStores:
         assert [found.line for found in source.calls_of(["ones", "Thread"])] == [line_of("torch.ones")]
         assert source.calls_of(["Thread"]) == []
         assert [found.line for found in source.calls_like("_forward_hooks")] == [line_of("register_forward_hook")]
+
+    def test_finds_who_is_given_what_a_name_holds(self, source: SourceFile) -> None:
+        """It may add to it; what only looks at it does not."""
+        assert [found.line for found in source.passes("buffer")] == [line_of("torch.save(batch, buffer)")]
+        assert source.passes("totals") == []
 
 
 class TestMakes:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from holdwater.detectors.evidence import WorkerGain
-from holdwater.detectors.verdict import Component, Finding, Rate
+from holdwater.detectors.verdict import Component, Finding, Rate, Verdict
 from holdwater.observe.explainer import Explainer
+from holdwater.observe.questions import WELL_EXPLAINED
 from holdwater.probes.children import FORK, Child
 from holdwater.units import Step
 
@@ -62,6 +63,15 @@ class TestWindows:
         assert made is not None
         assert made.explained == 1.0
         assert made.sites[0].name == "kept"
+
+    def test_what_was_only_read_is_asked_again(self, script: str, tmp_path: Path) -> None:
+        """No line of it was seen to run: another window may see one."""
+        explainer, verdict = Explainer(tmp_path), Verdict.of((leak(),), Step(250))
+        explainer._use(seen(script, size=1_000_000), None)
+        assert explainer.explained(verdict) < WELL_EXPLAINED
+
+        explainer._use(seen(script, size=1_000_000) | {"ran": {script: [3]}}, None)
+        assert explainer.explained(verdict) == 1.0
 
     def test_the_newest_of_two_that_explain_it(self, script: str, tmp_path: Path) -> None:
         """Growth may have changed."""

@@ -39,6 +39,8 @@ class Gain:
     """Classes that the new elements are instances of, with the share of them."""
     traits: list[str] = field(default_factory=list)
     """Other properties of the new elements: see `traits`; also `of weights`, `chain`."""
+    stands: list[tuple[str, int]] = field(default_factory=list)
+    """Where new elements that are threads stand: file and line of the program, the most frequent first."""
     path: tuple[PathPart, ...] = ()
     naming: PathPart | None = None
 

@@ -5,13 +5,14 @@ graphs and storages behind them. What grows without a container (a sum that carr
 concatenated to, a chain of objects) is found by the name under which it grows.
 """
 
+import atexit
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from holdwater.attribution.census import Note, Seen
+from holdwater.attribution.census import LEAST_GAIN, Note, Seen
 from holdwater.attribution.gain import Gain
 from holdwater.attribution.gradients import GRADIENT, gradients_gained
 from holdwater.attribution.links import PathPart
@@ -46,6 +47,8 @@ MOST_ROWS = 40
 """Gains of which some are named."""
 HELD_HERE = 3
 """References to a row's object that are our own: the row's, a variable's, and one that counts them."""
+AT_EXIT = PathPart("global", "atexit", "atexit")
+NEARLY_ALL = 0.9
 INTERPRETERS = "interpreter's"
 """A trait: such a table counts if a line of the program was seen to add to it."""
 _STANDARD = frozenset((
@@ -72,6 +75,8 @@ class Gains:
         """Number of instances of each class, by identity of the class, so that no class is kept alive."""
         self.short: dict[int, int] = {}
         """Lengths of short dictionaries under the user's names, by identity."""
+        self.callbacks = 0
+        """Functions that were registered with `atexit` at the newest count."""
         self.held: Held | None = None
         """What MLX held at the newest count; None if it was not loaded."""
         self.mlx: dict[str, int] = {}
@@ -111,6 +116,7 @@ class CensusComparison(Note):
         self.known_paths: dict[int, tuple[PathPart, ...]] = {}
         """How a partial count has reached objects of libraries, by identity."""
         self._held: Held | None = None
+        self._callbacks = atexit._ncallbacks()  # noqa: SLF001 - it has no public name
         self._gradients: tuple[Gain, ...] = ()  # not a list: another object may have its address at the next count
 
     def begin(self, seen: Seen) -> None:
@@ -167,6 +173,7 @@ class CensusComparison(Note):
         self._gains.short = self._names.short
         self._gains.counted = counted
         self._gains.held = self._held
+        self._gains.callbacks = self._callbacks
 
     def _named_gains(self) -> Iterator[Row]:
         """Names that hold more than before; who holds a library's object is sought."""
@@ -189,6 +196,8 @@ class CensusComparison(Note):
         if _is_noise(path):
             return False
         gain.path, gain.naming = path.parts, path.naming
+        if gain.naming is None and gain.kind == "instances" and self._are_called_at_exit(gain.count):
+            gain.naming = AT_EXIT
         if _is_interpreters(gain.naming):
             gain.traits.append(INTERPRETERS)
         if gain.kind == "instances" and _is_chain(path, gain.type):
@@ -197,6 +206,10 @@ class CensusComparison(Note):
         if gain.kind == "container":
             self._gains.growing.append(item)
         return True
+
+    def _are_called_at_exit(self, count: int) -> bool:
+        """Whether as many functions were registered with `atexit`, which cannot be asked what it holds."""
+        return self._callbacks - self._gains.callbacks >= max(int(NEARLY_ALL * count), LEAST_GAIN)
 
     def _compare(self, seen: Seen, rows: list[Row]) -> Turns[None]:
         """Measure what has grown, rank it, and find its holders."""

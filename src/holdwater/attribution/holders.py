@@ -19,6 +19,10 @@ MUCH = 0.3
 """Such containers still count if they account for this share of the growth."""
 
 
+_ADDED_TO = frozenset(("value", "container", "instances"))
+"""Kinds of gains that others may make in what a name holds."""
+
+
 class StoringStatement(NamedTuple):
     """The statement that stores something."""
 
@@ -206,6 +210,11 @@ def _stored_at(seen: Mapping[str, Any], index: int, gain: Mapping[str, Any]) -> 
         statement = None if source is None else source.at(line)
         if statement is not None:
             return StoringStatement(file, statement, "seen", ran=True)
+    for file, line in gain.get("stands", ()):  # threads that have not ended: what they wait in
+        source = parse(file)
+        statement = None if source is None else source.at(line)
+        if statement is not None:
+            return StoringStatement(file, statement, "seen", ran=True)
     for file, statements in _by_the_source(naming, files, gain):
         likeliest = next((one for one in statements if _ran(seen, file, one)), statements[0])
         return StoringStatement(file, likeliest, "source", _ran(seen, file, likeliest))
@@ -224,6 +233,8 @@ def _by_the_source(
             continue
         found = source.calls_with("create_graph") if gain["kind"] == "gradients" else []
         found = found or source.stores(naming["name"], scope=scope)
+        if gain["kind"] in _ADDED_TO and file == naming["file"] and all(one.kind == "name" for one in found):
+            found = [*source.passes(naming["name"]), *found]  # it is made once, and others add to it
         if found and (file == naming["file"] or found[0].kind != "name"):
             yield file, found
     known = naming["file"] in files

@@ -1,6 +1,8 @@
 """Measure what has grown between two counts, by a sample of the newest elements or instances."""
 
 import gc
+import sys
+import threading
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from holdwater.attribution.named import LEAST_VALUE, Named, Sizes
 from holdwater.attribution.surplus import BY_TOKENS
 from holdwater.attribution.sweep import all_objects
 from holdwater.attribution.traits import bases_of, has_graph, is_small_view, traits_of
+from holdwater.attribution.user_code import users_frame
 from holdwater.attribution.weights import NODE_BYTES, ObjectWeights, Weight
 
 Row = tuple[Gain, Any, PathPart | None]
@@ -27,6 +30,9 @@ MOST_OTHERS, LEAST_OTHERS = 2, 16
 """Classes of libraries that are measured, those with most new instances, and how many these are at least."""
 NEWEST = 40_000
 """Objects among which new instances of libraries' classes are sought."""
+MOST_LINES = 3
+"""Lines at which threads stand."""
+_IDENT: Any = vars(threading.Thread)["ident"].fget
 _HANDLES = ("threading", "subprocess", "socket", "_io", "multiprocessing", "select", "concurrent")
 _USUAL = frozenset((
     "dict", "list", "tuple", "set", "frozenset", "OrderedDict", "defaultdict", "deque", "partial", "cell", "code",
@@ -97,7 +103,17 @@ def _weighed(  # noqa: PLR0913 - a sample, what it stands for, and what is left 
         array_bytes=mlx[1],
         bases=bases_of(fresh, pairs=is_a(item, dict)),
         traits=traits_of(fresh, pairs=is_a(item, dict)),
+        stands=_stands(fresh),
     )
+
+
+def _stands(fresh: list[Any]) -> list[tuple[str, int]]:
+    """Where the threads among some elements stand in the program, the most frequent line first."""
+    idents = [_IDENT(one) for one in fresh if is_a(one, threading.Thread)]
+    frames = sys._current_frames() if idents else {}  # noqa: SLF001 - the documented function
+    found = (users_frame(frames.get(ident)) for ident in idents)
+    lines = Counter((frame.f_code.co_filename, frame.f_lineno) for frame in found if frame is not None)
+    return [line for line, _ in lines.most_common(MOST_LINES)]
 
 
 def _handles(fresh: list[Any], weight: Weight, count: int, share: float) -> int:

@@ -15,6 +15,10 @@ STORING = frozenset((
 """Methods that store their argument in the object that they are called on."""
 STORING_FUNCTIONS = frozenset(("heappush", "insort", "insort_left", "insort_right", "setattr", "heappushpop"))
 """Functions that store their later arguments in the first."""
+LOOKING = frozenset((
+    "len", "print", "repr", "str", "id", "type", "isinstance", "getattr", "hasattr", "iter", "list", "sorted",
+))  # fmt: skip
+"""Functions that add nothing to what they are given."""
 VIEWS = frozenset((
     "detach", "view", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "T", "t", "expand",
     "narrow", "chunk", "split", "unbind", "ravel", "swapaxes", "numpy", "data", "requires_grad_", "items",
@@ -90,6 +94,16 @@ class SourceFile:
             return scope is not None and scope not in inside, _KINDS.index(kind), not inside, statement.lineno
 
         return [self._describe(statement, inside, kind) for kind, statement, inside in sorted(found, key=order)]
+
+    def passes(self, name: str) -> list[Statement]:
+        """The statements with a call that is given what a name holds, and may add to it: `save(rows, buffer)`."""
+        return [
+            self._describe(statement, inside)
+            for statement, inside in self._statements
+            if inside or isinstance(statement, ast.Expr)
+            for node in _parts(statement)
+            if isinstance(node, ast.Call) and _is_passed(node, name)
+        ]
 
     def calls_with(self, keyword: str) -> list[Statement]:
         """The statements with a call that passes a keyword with a value other than False."""
@@ -270,6 +284,14 @@ def _call_stores(call: ast.Call, name: str) -> bool:
         if function.attr in STORING_FUNCTIONS and call.args:
             return _last(call.args[0]) == name
     return isinstance(function, ast.Name) and function.id in STORING_FUNCTIONS and _last(call.args[0]) == name
+
+
+def _is_passed(call: ast.Call, name: str) -> bool:
+    """Whether a call is given what a name holds, and is not one that only looks at it."""
+    if isinstance(call.func, ast.Name) and call.func.id in LOOKING:
+        return False
+    given = [*call.args, *(part.value for part in call.keywords)]
+    return any(isinstance(one, _NAMES) and _last(one) == name for one in given)
 
 
 def _is_given(call: ast.Call, keyword: str) -> bool:

@@ -31,6 +31,8 @@ MOST_KEPT = 3
 LONGEST_READING = 60.0
 """Seconds after which reading a recording is given up."""
 
+READ_ONLY = 0.4
+"""The share for which an explanation counts that was only read in the source: another window is worth its cost."""
 MANY = 4
 """Moments at which children were started that still live: fewer are those that a program needs."""
 Seen = tuple[dict[str, Any], dict[str, Any] | None]
@@ -202,11 +204,12 @@ class Explainer:
         return grown[pid] / sum(grown.values()) if pid in grown else 1.0
 
     def explained(self, verdict: Verdict) -> float:
-        """The share of the most severe finding's growth that is explained."""
+        """The share of the most severe finding's growth that is explained; less if none of it was seen to run."""
         for finding in verdict.findings:
             made = self.explain(finding)
             if made is not None:
-                return made.explained
+                read = bool(made.sites) and not any(site.ran for site in made.sites)
+                return min(made.explained, READ_ONLY) if read else made.explained
         return 0.0
 
     def _use(self, seen: dict[str, Any], recorded: dict[str, Any] | None) -> None:
