@@ -263,7 +263,9 @@ class TestExplain:
 
         finding = next(one for one in verdict["findings"] if one["component"] == "host.children")
         assert finding["verdict"] == "leak"
-        assert finding["chain"][0].startswith("the multiprocessing manager `SyncManager-1` (process ")
+        assert any(line.startswith("the multiprocessing manager `SyncManager-1` (") for line in finding["chain"])
+        held = next(site for site in finding["sites"] if site["role"] == "held")
+        assert (held["name"], held["text"]) == ("seen", 'seen.append(b"x" * 100_000)')
 
     def test_a_script_that_records_with_memray_itself_goes_on(self, observe: Observe) -> None:
         """Its recorder wins, at each step; who holds the growth is said all the same."""
