@@ -20,6 +20,7 @@ def mask(length):
 class Tracker:
     def __init__(self):
         self.history = []
+        self.rows_seen = set()
 
     def note(self, step, values):
         self.history.append(values)
@@ -38,6 +39,7 @@ def train(model, rows):
         model.register_forward_hook(lambda *a, batch=batch: None)
         loss.backward(create_graph=True)
         fine.backward(create_graph=False)
+        tracker.rows_seen.add(step)
         print(buffer)
         torch.save(batch, buffer)
         size = len(buffer)
@@ -64,6 +66,7 @@ class TestStores:
         ("name", "scope", "line"),
         [
             ("history", None, "self.history.append(values)"),
+            ("rows_seen", "Tracker", "tracker.rows_seen.add(step)"),
             ("history", "train", "history.append("),
             ("totals", None, "totals[step] ="),
             ("total", None, "total = total + loss"),

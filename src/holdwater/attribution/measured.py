@@ -26,6 +26,8 @@ MOST_WALKED = 2000
 """Objects that are walked for one container's sample."""
 SAMPLE = 24
 """Elements of a container that are measured."""
+LEAST_INSTANCES = 3
+"""Fewer new instances of a class of the user's are no growth."""
 MOST_OTHERS, LEAST_OTHERS = 2, 16
 """Classes of libraries that are measured, those with most new instances, and how many these are at least."""
 NEWEST = 40_000
@@ -150,7 +152,7 @@ def instances_gained(seen: Seen, counts: Instances) -> Iterator[Row]:
     grown = {
         kind: more
         for kind, more in more_of.items()
-        if more >= 2 * LEAST_GAIN and name_of(kind) not in counts.explained
+        if more >= LEAST_INSTANCES and name_of(kind) not in counts.explained
     }
     objects = list(only(ordinary(all_objects()), grown)) if grown else []
     for kind, more in grown.items():

@@ -88,10 +88,11 @@ class SourceFile:
             if kind is not None:
                 found.append((kind, statement, inside))
 
-        def order(row: tuple[str, ast.stmt, tuple[str, ...]]) -> tuple[bool, int, bool, int]:
-            """The sort key: in the scope, by a storing call or entry, in a loop or function, the earlier first."""
+        def order(row: tuple[str, ast.stmt, tuple[str, ...]]) -> tuple[bool, bool, int, bool, int]:
+            """The sort key: adds to it, in the scope, by a call or entry, in a loop or function, earlier."""
             kind, statement, inside = row
-            return scope is not None and scope not in inside, _KINDS.index(kind), not inside, statement.lineno
+            elsewhere = scope is not None and scope not in inside
+            return kind == "name", elsewhere, _KINDS.index(kind), not inside, statement.lineno
 
         return [self._describe(statement, inside, kind) for kind, statement, inside in sorted(found, key=order)]
 
