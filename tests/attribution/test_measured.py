@@ -2,6 +2,7 @@
 
 import array
 import atexit
+import functools
 import gc
 import linecache
 import queue
@@ -194,6 +195,34 @@ def test_a_table_of_the_interpreter_is_marked(namespace: dict[str, Any]) -> None
             del linecache.cache[name]
 
     assert "interpreter's" in heaviest(found, "cache").traits
+
+
+def test_reports_a_short_table_of_a_function() -> None:
+    """A cache that gains three large entries in sixty steps."""
+
+    @functools.cache
+    def remembered(number: int) -> Any:
+        """40 kB for each number."""
+        return np.full(5000, float(number))
+
+    found = grow(lambda number: None if number % 20 else remembered(number))
+
+    assert heaviest(found, "remembered").count == 3
+
+
+def test_reports_a_short_table_of_a_class(namespace: dict[str, Any]) -> None:
+    """One that all its instances share."""
+
+    class Shared:
+        """Has no instances."""
+
+        rows: dict[int, Any] = {}  # noqa: RUF012 - that is the point
+
+    namespace["shared"] = Shared
+
+    found = grow(lambda number: None if number % 20 else Shared.rows.setdefault(number, np.ones(5000)))
+
+    assert heaviest(found, "rows").count == 3
 
 
 def test_names_what_is_called_at_the_end(namespace: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Find values that grow under a name, without a container: a sum with its graph, an extended tensor or string."""
 
 import array
+import functools
 import gc
 import io
 import itertools
@@ -19,6 +20,7 @@ from holdwater.attribution.kinds import (
     ids_of,
     is_a,
     is_one_of,
+    members_of,
     module_of,
     name_of,
     namespace_of,
@@ -49,6 +51,7 @@ from holdwater.probes.devices import loaded
 _SEQUENCES, _TEXTS = ids_of(list, tuple), ids_of(str, bytes, bytearray)
 _TEE: type = type(itertools.tee(())[0])
 _LINK: type = vars(itertools)["_tee_dataobject"]
+_CACHED: type = type(functools.lru_cache(len))
 _BUFFERS = ids_of(io.StringIO, io.BytesIO, array.array, _TEE)
 _TABLES = frozenset(("pandas", "scipy"))
 """Libraries whose objects are data that a program makes anew to add to it, as `pandas.concat` does."""
@@ -138,7 +141,16 @@ class Names:
                 if kind in of_libraries and (id(item), name) in self.found:
                     self._note_cache((id(item), name), item)
         self._instances -= min(len(instances), count)
+        if type in kinds:
+            self._visit_classes([kind for kind in only(chunk, {type}) if module_of(kind) in self._owners])
         return iter(instances)
+
+    def _visit_classes(self, kinds: list[type]) -> None:
+        """Read what the user's classes hold themselves: a cache that all instances share."""
+        for kind in kinds[:MOST_AT_A_TIME]:
+            where = (full_name_of(kind), self._owners.get(module_of(kind)))
+            for name, value in members_of(kind):
+                self._note((id(kind), name), value, PathPart("class attribute", name, *where))
 
     def _note_cache(self, key: tuple[Any, str], cache: Any) -> None:  # noqa: ANN401 - a prompt cache
         """Correct the size of a prompt cache's arrays: only the part that holds tokens grows steadily.
@@ -183,21 +195,26 @@ class Names:
 
     def _note(self, key: tuple[Any, str], value: Any, part: PathPart) -> None:  # noqa: ANN401 - any value
         """Record what one name holds."""
-        if type(value) is dict:
-            self._note_dict(value)
-            if self._note_tree(key, value, part):
-                return
-            few = list(dict.items(value)) if len(value) <= FEW else ()
-            for inside, item in few:  # such as totals by name
-                if type(inside) is str and type(item) is not dict:
-                    self._note((key, inside), item, part)
-            return
+        if type(value) is _CACHED:
+            for table in only(gc.get_referents(value), {dict}):
+                self._note_dict(table)
+        elif type(value) is dict:
+            self._note_entries(key, value, part)
+        elif not self._note_tree(key, value, part):
+            sizes = self._measure(value, self._before.get(key))
+            if sizes is not None:
+                like = is_one_of(value, _SEQUENCES) and all(_plain_shape(item) in self._weights for item in value)
+                self.found[key] = (sizes, part, name_of(type(value)), like)
+
+    def _note_entries(self, key: tuple[Any, str], value: dict[Any, Any], part: PathPart) -> None:
+        """Record a dictionary, and what a short one holds, such as totals by name."""
+        self._note_dict(value)
         if self._note_tree(key, value, part):
             return
-        sizes = self._measure(value, self._before.get(key))
-        if sizes is not None:
-            like = is_one_of(value, _SEQUENCES) and all(_plain_shape(item) in self._weights for item in value)
-            self.found[key] = (sizes, part, name_of(type(value)), like)
+        few = list(dict.items(value)) if len(value) <= FEW else ()
+        for inside, item in few:
+            if type(inside) is str and type(item) is not dict:
+                self._note((key, inside), item, part)
 
     def _note_tree(self, key: tuple[Any, str], value: Any, part: PathPart) -> bool:  # noqa: ANN401 - any value
         """Record a name that holds MLX arrays, alone or in a tree; return whether it does."""
