@@ -9,6 +9,9 @@ from holdwater.attribution.weights import Weight
 Kind = Literal["container", "graph", "value", "instances", "gradients", "rebound"]
 """How it grows; rebound: an MLX array is set again under a name, and may keep what it was computed from."""
 
+INTERPRETERS = "interpreter's"
+"""A trait of tables of the interpreter's own: they count if a line of the program was seen to add to them."""
+
 
 @dataclass(slots=True)
 class Gain:
@@ -38,7 +41,7 @@ class Gain:
     bases: dict[str, float] = field(default_factory=dict)
     """Classes that the new elements are instances of, with the share of them."""
     traits: list[str] = field(default_factory=list)
-    """Other properties of the new elements: see `traits`; also `of weights`, `chain`."""
+    """Other properties of the new elements: see `traits`; also `of weights`, `chain`, `INTERPRETERS`."""
     stands: list[tuple[str, int]] = field(default_factory=list)
     """Where new elements that are threads stand: file and line of the program, the most frequent first."""
     path: tuple[PathPart, ...] = ()

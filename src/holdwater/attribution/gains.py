@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from holdwater.attribution.census import LEAST_GAIN, Note, Seen
-from holdwater.attribution.gain import Gain
+from holdwater.attribution.gain import INTERPRETERS, Gain
 from holdwater.attribution.gradients import GRADIENT, gradients_gained
 from holdwater.attribution.links import PathPart
 from holdwater.attribution.measured import (
@@ -31,32 +31,25 @@ from holdwater.attribution.surplus import share_out
 from holdwater.attribution.turns import Turns
 from holdwater.attribution.user_code import is_users
 
-MOST_CONTAINERS = 100
-"""Containers whose gain is measured, those with most new elements first."""
-MOST_WALKED = 2000
-"""Objects that are walked for one container's sample."""
 SECONDS = 0.7
 """Seconds after which no more is measured, and no more holders are sought."""
 MOST_PATHS = 12
 """Gains whose holder is sought, the largest first."""
 LIGHT = 0.01
 """Gains of less than this part of the largest that has a name do not explain the growth."""
-SAMPLE = 24
-"""Elements of a container that are measured."""
 MOST_ROWS = 40
 """Gains of which some are named."""
 HELD_HERE = 3
 """References to a row's object that are our own: the row's, a variable's, and one that counts them."""
 AT_EXIT = PathPart("global", "atexit", "atexit")
+"""How what is called at the end is held."""
 NEARLY_ALL = 0.9
-INTERPRETERS = "interpreter's"
-"""A trait: such a table counts if a line of the program was seen to add to it."""
+"""This part of a class's new instances must have registered a function with `atexit`."""
 _STANDARD = frozenset((
     "typing", "sys", "importlib", "_frozen_importlib", "_frozen_importlib_external", "linecache", "re", "abc",
     "functools", "warnings", "tokenize", "sre_parse", "sre_compile", "encodings", "copyreg", "enum", "inspect",
 ))  # fmt: skip
 """Modules whose own tables grow when something is imported."""
-_HANDLES = ("threading", "subprocess", "socket", "_io", "multiprocessing", "select", "concurrent")
 
 
 class Gains:

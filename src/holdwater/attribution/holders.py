@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from holdwater.attribution.gain import INTERPRETERS
 from holdwater.attribution.library_calls import calls_that_store
 from holdwater.attribution.site import Growing, KnownBy, Site
 from holdwater.attribution.source import Statement, parse
@@ -156,7 +157,7 @@ def _is_only_set(holder: Holder) -> bool:
 
 def _is_of_imports(holder: Holder) -> bool:
     """Whether a table of the interpreter's own grew otherwise than by a line of the program."""
-    return "interpreter's" in holder.gain["traits"] and (holder.place is None or holder.place.known_by != "seen")
+    return INTERPRETERS in holder.gain["traits"] and (holder.place is None or holder.place.known_by != "seen")
 
 
 def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
