@@ -278,6 +278,23 @@ class TestExplain:
 
         assert (held.role, held.line, held.known_by) == ("held", 3, "seen")
 
+    def test_prefers_the_programs_holder_to_a_list_of_all_processes(self, script: str) -> None:
+        """Each process that lives is in the tables of multiprocessing."""
+        listing = {
+            "role": "global",
+            "name": "_children",
+            "owner": "multiprocessing.process",
+            "file": None,
+            "line": None,
+        }
+        children = gain(script, naming=listing, path=[listing], handles=100, count=100)
+        growing = Growing("host.children", 10_000.0)
+
+        both = seen(script, children, gain(script, "losses", handles=40), lines={"0": [[script, 3, 10]]})
+        held, *_ = explain(both, growing).sites
+
+        assert held.name == "losses"
+
     def test_names_who_adds_to_what_is_made_once(self, tmp_path: Path) -> None:
         """A buffer that `torch.save` writes into: the line that makes it says little."""
         file = tmp_path / "save.py"

@@ -43,6 +43,8 @@ def train(model, rows):
         print(buffer)
         torch.save(batch, buffer)
         size = len(buffer)
+        pickler.dump(batch)
+        known = pickler.get(batch)
 """
 
 
@@ -94,6 +96,7 @@ class TestStores:
     def test_finds_who_is_given_what_a_name_holds(self, source: SourceFile) -> None:
         """It may add to it; what only looks at it does not."""
         assert [found.line for found in source.passes("buffer")] == [line_of("torch.save(batch, buffer)")]
+        assert [found.line for found in source.passes("pickler")] == [line_of("pickler.dump(batch)")]
         assert source.passes("totals") == []
 
 

@@ -20,6 +20,8 @@ MUCH = 0.3
 """Such containers still count if they account for this share of the growth."""
 
 
+_LISTING = frozenset(("multiprocessing", "subprocess", "threading"))
+"""Modules that list all processes or threads that live: something else keeps them alive."""
 _ADDED_TO = frozenset(("value", "container", "instances"))
 """Kinds of gains that others may make in what a name holds."""
 
@@ -195,6 +197,8 @@ def _rank(holder: Holder, growing: Growing, users_files: Sequence[str]) -> tuple
     trust = 1.0 if (naming["file"] or "") in users_files else 0.5 if holder.place is not None else 0.1
     if naming["owner"].startswith("torch.optim") and holder.name == "state":
         trust = 0.1  # it grows with the parameters that the optimizer was given
+    if naming["owner"].partition(".")[0] in _LISTING:
+        trust = 0.1
     return -matched * trust, -sizes["total"]
 
 

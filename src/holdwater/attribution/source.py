@@ -19,6 +19,11 @@ LOOKING = frozenset((
     "len", "print", "repr", "str", "id", "type", "isinstance", "getattr", "hasattr", "iter", "list", "sorted",
 ))  # fmt: skip
 """Functions that add nothing to what they are given."""
+READING = frozenset((
+    "get", "items", "keys", "values", "copy", "read", "readline", "getvalue", "close", "flush", "pop", "remove",
+    "discard", "clear", "join", "format", "split", "index", "count", "to", "train", "eval", "load_state_dict",
+))  # fmt: skip
+"""Methods that add nothing to their object."""
 VIEWS = frozenset((
     "detach", "view", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "T", "t", "expand",
     "narrow", "chunk", "split", "unbind", "ravel", "swapaxes", "numpy", "data", "requires_grad_", "items",
@@ -288,10 +293,16 @@ def _call_stores(call: ast.Call, name: str) -> bool:
 
 
 def _is_passed(call: ast.Call, name: str) -> bool:
-    """Whether a call is given what a name holds, and is not one that only looks at it."""
-    if isinstance(call.func, ast.Name) and call.func.id in LOOKING:
+    """Whether a call is given what a name holds, or is one of its methods with arguments, and may add to it."""
+    function, given = call.func, [*call.args, *(part.value for part in call.keywords)]
+    if isinstance(function, ast.Name) and function.id in LOOKING:
         return False
-    given = [*call.args, *(part.value for part in call.keywords)]
+    if (
+        isinstance(function, ast.Attribute)
+        and isinstance(function.value, _NAMES)
+        and _last(function.value) == name
+    ):
+        return bool(given) and function.attr not in READING
     return any(isinstance(one, _NAMES) and _last(one) == name for one in given)
 
 
