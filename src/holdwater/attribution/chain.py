@@ -24,14 +24,14 @@ def chain_of(holders: Sequence[Holder], sites: Sequence[Site], growing: Growing,
     """
     made = next((site for site in sites if site.role == "allocated"), None)
     held = next((site for site in sites if site.role == "held"), None)
-    lines = [] if made is None else [made_in_words(made)]
+    lines = [] if made is None else [made_in_words(made, "opened" if _is_of_handles(growing) else "allocated")]
     if held is None or not holders:
         return lines
     naming = holders[0].gain["naming"]
     owner = {"local": "local of", "global": "in module", "cache": "in module"}.get(naming["role"], "of")
     lines.append(_stored(held, f"`{held.name}` ({held.kind}, {owner} {naming['owner']})"))
     kept = [f"{holders[0].nodes / steps:.3g} graph nodes"] if holders[0].nodes else []
-    if growing.component == "process.handles":
+    if _is_of_handles(growing):
         kept.append(f"{held.bytes_per_step:.3g} handles a step")
     else:
         kept.append(format_rate(held.bytes_per_step))
@@ -43,6 +43,11 @@ def chain_of(holders: Sequence[Holder], sites: Sequence[Site], growing: Growing,
         holes = f"{format_rate(held.bytes_per_step)} of free memory between them"
         lines[-1] = f"which keeps {holders[0].count} blocks of {format_size(total / holders[0].count)}: {holes}"
     return lines
+
+
+def _is_of_handles(growing: Growing) -> bool:
+    """Whether open files are what grows."""
+    return growing.component == "process.handles"
 
 
 def threads_in_words(threads: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -88,14 +93,15 @@ def is_recompiled_lately(row: Mapping[str, Any]) -> bool:
     return int(row.get("lately", 0)) >= OFTEN
 
 
-def made_in_words(site: Site) -> str:
-    """Describe where something is allocated.
+def made_in_words(site: Site, how: str = "allocated") -> str:
+    """Describe where something is allocated, or a file is opened.
 
     Args:
         site: Of an allocation.
+        how: The participle.
     """
     if site.known_by == "seen":
-        return f"allocated at {_place(site)}: {site.text}"
+        return f"{how} at {_place(site)}: {site.text}"
     return f"the source makes it at {_place(site)}: {site.text} ({_doubt(site)})"
 
 

@@ -119,7 +119,7 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
     if component.startswith("device."):
         allocated = _on_the_device(seen, growing)
     elif column_of(component) == "handles":
-        allocated = []  # those are bytes
+        allocated = _by_the_handles(seen, growing)  # what was recorded is bytes
     else:
         allocated = _allocated_within(_allocated(recorded, growing), held, growing)
     if max(_sum(allocated), _sum(held)) < LEAST_EXPLAINED * growing.rate and not threads:
@@ -292,6 +292,16 @@ def _by_the_heap(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
         near = [(row, found) for row, found in near if not _takes_the_time(row, rows)]
     near.sort(key=lambda pair: abs(pair[1] - rate))
     return [_site(file, line, None, found) for (file, line, *_), found in near[:2]]
+
+
+def _by_the_handles(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
+    """The lines at which the number of open files has risen, each with its part of the growth."""
+    rows = seen.get("handle_lines", ()) if growing.component == "process.handles" else ()
+    risen = sum(row[2] for row in rows)
+    most = sorted((row for row in rows if row[2] >= RECURS), key=lambda row: -row[2])[:2]
+    return [
+        _site(file, line, None, growing.rate * min(rise / risen, 1.0)) for file, line, rise, _ in most if risen > 0
+    ]
 
 
 def _by_step(size: float, seen: Mapping[str, Any], growing: Growing) -> float:

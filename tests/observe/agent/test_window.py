@@ -54,6 +54,23 @@ for step in range(20000):
     time.sleep(0.002)
 """
 
+DESCRIPTORS = """
+import os, time, torch
+torch.set_num_threads(1)
+model = torch.nn.Linear(64, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+def connect():
+    return [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+
+for step in range(900):
+    model(torch.randn(8, 64)).mean().backward(); optimizer.step(); optimizer.zero_grad()
+    with open(os.devnull) as file:
+        file.read()
+    if step % 10 == 9:
+        connect()
+    time.sleep(0.002)
+"""
 GARBAGE = """
 import gc, time, torch
 torch.set_num_threads(1)
@@ -189,6 +206,17 @@ class TestWindow:
             ("allocated", line_of(EVALUATED, "scores = ")),
         }
         assert made.explained == pytest.approx(1.0, abs=0.1)
+
+    def test_counts_open_files_at_each_line(self, tmp_path: Path) -> None:
+        """Nothing in Python holds the descriptors that a library has opened; a file that is closed is none."""
+        seen = look_into(tmp_path, DESCRIPTORS, after=60, request={"component": "process.handles"})
+
+        made = explained(tmp_path, seen, Growing("process.handles", 0.3))
+
+        assert [(site.role, site.text) for site in made.sites] == [
+            ("allocated", "return [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]")
+        ]
+        assert made.chain[0].startswith("opened at train.py:")
 
     def test_counts_no_more_for_an_experiment_where_enough_was_counted(self, tmp_path: Path) -> None:
         """The second is made at once, and says what a collection has freed, and that it was tensors."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from holdwater.attribution.capture import Capture, profiler_in_use
 from holdwater.attribution.device import DeviceRecord
 from holdwater.attribution.tracing import LineTrace
-from holdwater.observe.agent.processes import native_threads
+from holdwater.observe.agent.processes import native_threads, open_files
 from holdwater.observe.agent.seen import seen
 from holdwater.signal_errors import suppressed
 
@@ -34,7 +34,9 @@ LONGEST = 600.0
 """Seconds after which a window that waits for events ends, or the share below of the run so far."""
 WAITS = 0.25
 TRACED = 3
-"""Steps that are traced line by line at its end."""
+"""Steps that are traced line by line at its end; all of a window's where open files are counted."""
+HANDLES_SECONDS = 1.0
+"""Seconds that these may take at most: some rounds open files, others none."""
 MOST_EXTRA = 2.0
 """Seconds that a window may cost the training, its counts excluded, before it is closed."""
 PATIENCE, PATIENT_SHARE = 5.0, 0.01
@@ -211,6 +213,11 @@ class Window:
         return (self._found or {}) | {"missing": self._missing, "seconds": self.seconds}
 
     @property
+    def _counts_handles(self) -> bool:
+        """Whether open files are what grows: nothing records who opens them, but their number at each line."""
+        return self._component == "process.handles"
+
+    @property
     def _came(self) -> int:
         """Events that have come since the window was opened."""
         return self._events - self._since.events
@@ -314,8 +321,10 @@ class Window:
         most = steps * period + max(self._allowed - self.seconds, 0.1) if waits else max(2 * TRACED * period, 0.1)
         if self.clock is not None:
             most = self._allowed
-        heap = self._heap if not waits or self._component == "host.native" else None
-        trace = LineTrace(growing, heap, most_seconds=most)
+        reader = self._heap if not waits or self._component == "host.native" else None
+        if self._counts_handles:
+            reader, most = open_files, min(max(most, HANDLES_SECONDS), self._allowed)
+        trace = LineTrace(growing, reader, most_seconds=most)
         self._turns, self._trace = 0, trace  # before it starts: a signal handler may raise meanwhile
         if profiler_in_use() is None and trace.start():
             return
@@ -325,7 +334,7 @@ class Window:
 
     def _has_traced(self, trace: LineTrace, *, came: bool) -> bool:
         """Whether enough steps were traced; for rare growth, whether it has come."""
-        if trace.gave_up or self._turns < TRACED:
+        if trace.gave_up or self._turns < (self._steps if self._counts_handles else TRACED):
             return trace.gave_up
         if not self._waits or trace.grown.get(0):
             return True
@@ -356,7 +365,7 @@ class Window:
         self._found["lines"] = {
             str(indices[int(at)]): rows for at, rows in lines.items() if int(at) < len(indices)
         }
-        self._found["heap"] = _heap_rows(trace)
+        self._found["handle_lines" if self._counts_handles else "heap"] = _heap_rows(trace)
         self._found["ran"] = {file: sorted(numbers) for file, numbers in trace.ran.items()}
         self._found["traced_steps"] = self._turns
 
