@@ -70,6 +70,8 @@ def find_holders(seen: Mapping[str, Any], growing: Growing) -> list[Holder]:
         and not _is_only_set(holder)
         and not _is_of_imports(holder)
     ]  # fmt: skip
+    if column == "handles" and any(_is_users(holder, users) for holder in matching):
+        matching = [holder for holder in matching if not _is_listing(holder)]
     return sorted(matching, key=lambda holder: _rank(holder, growing, users))
 
 
@@ -162,6 +164,16 @@ def _is_of_imports(holder: Holder) -> bool:
     return INTERPRETERS in holder.gain["traits"] and (holder.place is None or holder.place.known_by != "seen")
 
 
+def _is_users(holder: Holder, users_files: Sequence[str]) -> bool:
+    """Whether the program's own code has the name."""
+    return (holder.gain["naming"]["file"] or "") in users_files
+
+
+def _is_listing(holder: Holder) -> bool:
+    """Whether it is a table of all processes or threads that live."""
+    return str(holder.gain["naming"]["owner"]).partition(".")[0] in _LISTING
+
+
 def _weights(gain: Mapping[str, Any]) -> dict[str, float]:
     """A gain in bytes of each kind; what holds plain numbers may hold handles."""
     weight = gain["weight"]
@@ -194,11 +206,9 @@ def _rank(holder: Holder, growing: Growing, users_files: Sequence[str]) -> tuple
     """The sort key: size in the component, the user's own holders before others; smaller ranks first."""
     column, sizes, naming = column_of(growing.component), holder.weights, holder.gain["naming"]
     matched = sizes[column] if column != "total" else sizes["total"] + sizes.get(growing.component, 0.0)
-    trust = 1.0 if (naming["file"] or "") in users_files else 0.5 if holder.place is not None else 0.1
+    trust = 1.0 if _is_users(holder, users_files) else 0.5 if holder.place is not None else 0.1
     if naming["owner"].startswith("torch.optim") and holder.name == "state":
         trust = 0.1  # it grows with the parameters that the optimizer was given
-    if naming["owner"].partition(".")[0] in _LISTING:
-        trust = 0.1
     return -matched * trust, -sizes["total"]
 
 
