@@ -20,6 +20,7 @@ import pytest
 from holdwater.attribution.census import CensusTaker
 from holdwater.attribution.gain import Gain
 from holdwater.attribution.gains import Gains
+from holdwater.attribution.measured import _stands
 
 torch = pytest.importorskip("torch")
 
@@ -275,5 +276,8 @@ def test_says_where_threads_stand_that_do_not_end(namespace: dict[str, Any]) -> 
         for thread in threads:
             thread.join()
 
+    gc.collect()  # what comes from here on would be ours
+    assert not _stands(threads[:1])  # it has ended
+    assert gc.collect() == 0
     ((file, line),) = found.stands
     assert "waiting.put(rows)" in linecache.getline(file, line)

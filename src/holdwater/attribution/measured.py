@@ -113,8 +113,9 @@ def _stands(fresh: list[Any]) -> list[tuple[str, int]]:
     """Where the threads among some elements stand in the program, the most frequent line first."""
     idents = [_IDENT(one) for one in fresh if is_a(one, threading.Thread)]
     frames = sys._current_frames() if idents else {}  # noqa: SLF001 - the documented function
-    found = (users_frame(frames.get(ident)) for ident in idents)
-    lines = Counter((frame.f_code.co_filename, frame.f_lineno) for frame in found if frame is not None)
+    standing = [users_frame(frames.get(ident)) for ident in idents]
+    del frames  # this very frame is among them
+    lines = Counter((frame.f_code.co_filename, frame.f_lineno) for frame in standing if frame is not None)
     return [line for line, _ in lines.most_common(MOST_LINES)]
 
 
