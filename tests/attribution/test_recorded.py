@@ -8,6 +8,7 @@ import torch
 from holdwater.attribution import recorded
 from holdwater.attribution.capture import EVENT_MARK, MARK
 from holdwater.attribution.recorded import AllocationRecording
+from holdwater.frameworks import mlx_clock
 
 FREE, MALLOC, MMAP = 1, 2, 3
 USERS = "/home/somebody/train.py"
@@ -88,14 +89,15 @@ class TestRecording:
         assert found["places"][0]["early"] > 0.4
 
     def test_leaves_out_what_our_hook_takes(self) -> None:
-        """It runs in a call of the user's; what a library takes there counts."""
+        """It runs in a call of the user's; what a library takes there counts, also where we have called it."""
         story = Story()
         for _ in range(10):
             story.allocate(7, 1000, within=torch.optim.__file__)
             story.allocate(8, 1000, within=recorded.__file__)
+            story.allocate(9, 1000, within=mlx_clock.__file__)
             story.end_step()
 
-        assert lines(story.read()) == {7: 9000}
+        assert lines(story.read()) == {7: 9000, 9: 9000}
 
     def test_tells_what_was_mapped(self) -> None:
         """A file that is mapped, or shared memory, beside memory of malloc at the same line."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdwater.attribution.capture import EVENT_MARK, MARK
-from holdwater.attribution.user_code import is_ours, is_users
+from holdwater.attribution.user_code import is_observers, is_users
 
 SURVIVED = 2
 """Marks after its own step (or event) that an allocation must outlive."""
@@ -204,7 +204,7 @@ def _users_line(stack: list[tuple[str, str, int]]) -> tuple[Line | None, str]:
 
     There is none in what holdwater allocates itself, in a hook that a line of the user's has called.
     """
-    if stack and is_ours(stack[0][1]):
+    if stack and is_observers(stack[0][1]):
         return None, ""
     for function, file, line in stack:
         if is_users(file):

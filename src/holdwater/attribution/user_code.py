@@ -12,6 +12,7 @@ from holdwater.attribution.kinds import is_a, namespace_of
 from holdwater.signal_errors import not_the_scripts
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # noqa: PTH120, PTH100 - light
+_OBSERVERS = tuple(f"{_HERE}{name}{os.sep}" for name in ("attribution", "observe", "probes", "process"))
 _LIBRARIES = tuple({
     os.path.realpath(folder) + os.sep
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -46,6 +47,15 @@ def is_ours(file: str) -> bool:
         file: As in a code object.
     """
     return file.startswith(_HERE)
+
+
+def is_observers(file: str) -> bool:
+    """Whether a source file is of what observes here; `frameworks` also calls libraries for the program.
+
+    Args:
+        file: As in a code object.
+    """
+    return file.startswith(_OBSERVERS)
 
 
 def _is_librarys(path: str) -> bool:
