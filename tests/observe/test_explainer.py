@@ -73,6 +73,18 @@ class TestWindows:
         explainer._use(seen(script, size=1_000_000) | {"ran": {script: [3]}}, None)
         assert explainer.explained(verdict) == 1.0
 
+    def test_one_that_names_no_holder_does_not_replace_one_that_does(self, script: str, tmp_path: Path) -> None:
+        """The longer window has recorded who allocates, and counted when nothing had come."""
+        explainer = Explainer(tmp_path)
+        place = {"file": script, "line": 3, "inner": "f", "bytes": 990_000, "steps": 90, "of_steps": 99}
+        explainer._use(seen(script, size=900_000), None)
+        explainer._use(seen(script, size=0), {"places": [place]})
+
+        made = explainer.explain(leak())
+
+        assert made is not None
+        assert made.sites[0].name == "kept"
+
     def test_the_newest_of_two_that_explain_it(self, script: str, tmp_path: Path) -> None:
         """Growth may have changed."""
         explainer = Explainer(tmp_path)

@@ -234,14 +234,21 @@ def files_of(folder: Path, kind: str) -> list[Path]:
 
 
 def _best(windows: list[Seen], growing: Callable[[dict[str, Any]], Growing]) -> Explanation:
-    """The last window's explanation; if it explains too little, the best of all windows."""
+    """The last window's explanation; if it explains too little, or names no holder, a better one of an earlier."""
     (seen, recorded), *earlier = windows
     made = explain(seen, growing(seen), recorded=recorded)
     for before, recorded in earlier:
-        if made.explained >= LEAST_EXPLAINED:
+        if _merit(made) >= (True, True):
             break
-        made = max((made, explain(before, growing(before), recorded=recorded)), key=lambda one: one.explained)
+        made = max((made, explain(before, growing(before), recorded=recorded)), key=_merit)
     return made
+
+
+def _merit(made: Explanation) -> tuple[bool, bool, float]:
+    """The sort key: it explains enough, and says who holds it; of those that do not explain enough, how much."""
+    enough = made.explained >= LEAST_EXPLAINED
+    holds = any(site.role == "held" for site in made.sites)
+    return enough, enough and holds, 0.0 if enough else made.explained
 
 
 def _grower(child: Child, name: str | None) -> str:
