@@ -38,6 +38,8 @@ NEAR = 0.25
 """A line whose net rise of the heap is this near to the growth's rate is taken as its cause."""
 SEEN_TO_GROW = 0.5
 """All lines together must raise the heap by this part of the rate, or the growth was not seen."""
+EVALUATES = "evaluate"
+"""What calls `mx.eval`, see `frameworks.mlx_clock`: where an array is evaluated says nothing of who keeps it."""
 CACHED = 0.5
 """This part of a growth makes it one of freed buffers that are kept for reuse."""
 POOLED = 512
@@ -122,6 +124,7 @@ def _find(seen: Mapping[str, Any], growing: Growing, recorded: Mapping[str, Any]
         allocated = _by_the_handles(seen, growing)  # what was recorded is bytes
     else:
         allocated = _allocated_within(_allocated(recorded, growing), held, growing)
+        allocated = [one for one in allocated if held or (component, one.name) != ("host.tensors", EVALUATES)]
     if max(_sum(allocated), _sum(held)) < LEAST_EXPLAINED * growing.rate and not threads:
         allocated = _by_the_heap(seen, growing) or allocated
     if component == "host.retained" and max(_sum(allocated), _sum(held)) < LEAST_EXPLAINED * growing.rate:
