@@ -298,13 +298,11 @@ def _by_the_heap(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
 
 
 def _by_the_handles(seen: Mapping[str, Any], growing: Growing) -> list[Site]:
-    """The lines at which the number of open files has risen, each with its part of the growth."""
-    rows = seen.get("handle_lines", ()) if growing.component == "process.handles" else ()
-    risen = sum(row[2] for row in rows)
+    """The lines that have opened files which stayed open, each with its part of the growth."""
+    rows = seen.get("opened", ()) if growing.component == "process.handles" else ()
+    stayed = sum(row[2] for row in rows)
     most = sorted((row for row in rows if row[2] >= RECURS), key=lambda row: -row[2])[:2]
-    return [
-        _site(file, line, None, growing.rate * min(rise / risen, 1.0)) for file, line, rise, _ in most if risen > 0
-    ]
+    return [_site(file, line, None, growing.rate * count / stayed) for file, line, count in most]
 
 
 def _by_step(size: float, seen: Mapping[str, Any], growing: Growing) -> float:

@@ -27,14 +27,25 @@ Place = tuple[str, int]
 class LineTrace:
     """Traces the thread that starts it."""
 
-    def __init__(self, watched: list[Any], heap: Callable[[], float] | None, *, most_seconds: float) -> None:
+    def __init__(
+        self,
+        watched: list[Any],
+        heap: Callable[[], float] | None,
+        *,
+        most_seconds: float,
+        files: Callable[[], set[str]] | None = None,
+    ) -> None:
         """Prepare to trace.
 
         Args:
             watched: Containers whose growth is traced.
             heap: Reads the bytes that are in use on the heap; None if unknown.
             most_seconds: Seconds after which it stops.
+            files: Lists the open files, by their numbers; None if they are not traced.
         """
+        self.opened: dict[str, Place] = {}
+        """The line that has opened each file that is still open."""
+        self._list_files, self._open = files, set[str]()
         self.grown: dict[int, dict[Place, int]] = defaultdict(lambda: defaultdict(int))
         """Elements that each container, by its index in `watched`, has gained, by line."""
         self.heap: dict[Place, float] = defaultdict(float)
@@ -77,6 +88,7 @@ class LineTrace:
         self._then = time.perf_counter()
         self._until = self._then + self._most
         self._in_use = 0.0 if self._read_heap is None else self._read_heap()
+        self._open = set() if self._list_files is None else self._list_files()
         sys.settrace(self._call)
 
     def stop(self) -> None:
@@ -128,6 +140,8 @@ class LineTrace:
                 if at is not None and length > self._lengths[index]:
                     self.grown[index][at] += length - self._lengths[index]
                 self._lengths[index] = length
+        if self._list_files is not None:
+            self._note_files(self._list_files(), at)
         if self._read_heap is not None:
             in_use = self._read_heap()
             now = time.perf_counter()
@@ -135,3 +149,11 @@ class LineTrace:
                 self.heap[at] += in_use - self._in_use
                 self.spent[at] += now - self._then
             self._in_use, self._then = in_use, now
+
+    def _note_files(self, now: set[str], at: Place | None) -> None:
+        """Attribute files that have been opened to the line that ran, and forget those that were closed."""
+        for number in self._open - now:
+            self.opened.pop(number, None)
+        if at is not None:
+            self.opened |= dict.fromkeys(now - self._open, at)
+        self._open = now

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -214,7 +215,7 @@ class Window:
 
     @property
     def _counts_handles(self) -> bool:
-        """Whether open files are what grows: nothing records who opens them, but their number at each line."""
+        """Whether open files are what grows: nobody records who opens them, but they are listed at each line."""
         return self._component == "process.handles"
 
     @property
@@ -321,10 +322,11 @@ class Window:
         most = steps * period + max(self._allowed - self.seconds, 0.1) if waits else max(2 * TRACED * period, 0.1)
         if self.clock is not None:
             most = self._allowed
-        reader = self._heap if not waits or self._component == "host.native" else None
-        if self._counts_handles:
-            reader, most = open_files, min(max(most, HANDLES_SECONDS), self._allowed)
-        trace = LineTrace(growing, reader, most_seconds=most)
+        heap = self._heap if not waits or self._component == "host.native" else None
+        files = open_files if self._counts_handles else None
+        if files is not None:
+            heap, most = None, min(max(most, HANDLES_SECONDS), self._allowed)
+        trace = LineTrace(growing, heap, most_seconds=most, files=files)
         self._turns, self._trace = 0, trace  # before it starts: a signal handler may raise meanwhile
         if profiler_in_use() is None and trace.start():
             return
@@ -365,7 +367,8 @@ class Window:
         self._found["lines"] = {
             str(indices[int(at)]): rows for at, rows in lines.items() if int(at) < len(indices)
         }
-        self._found["handle_lines" if self._counts_handles else "heap"] = _heap_rows(trace)
+        self._found["heap"] = _heap_rows(trace)
+        self._found["opened"] = [[*place, count] for place, count in Counter(trace.opened.values()).items()]
         self._found["ran"] = {file: sorted(numbers) for file, numbers in trace.ran.items()}
         self._found["traced_steps"] = self._turns
 
