@@ -37,11 +37,12 @@ MOST_LINES = 3
 _IDENT: Any = vars(threading.Thread)["ident"].fget
 _HANDLES = ("threading", "subprocess", "socket", "_io", "multiprocessing", "select", "concurrent")
 _USUAL = frozenset((
-    "dict", "list", "tuple", "set", "frozenset", "OrderedDict", "defaultdict", "deque", "partial", "cell", "code",
+    "dict", "list", "tuple", "set", "frozenset", "OrderedDict", "defaultdict", "deque", "array", "partial", "cell",
     "function", "method", "method-wrapper", "builtin_function_or_method", "property", "getset_descriptor",
-    "classmethod", "staticmethod", "type", "module", "frame", "traceback", "generator", "ReferenceType", "weakref",
+    "classmethod", "staticmethod", "code", "type", "module", "frame", "traceback", "generator",
+    "ReferenceType", "weakref",
 ))  # fmt: skip
-"""Classes that say nothing of what grows."""
+"""Classes that say nothing of what grows; MLX's arrays are found by the names that keep them unevaluated."""
 
 
 @dataclass(frozen=True, slots=True)
