@@ -255,6 +255,15 @@ class TestExplain:
         assert explain(seen(script, heap=long, **more), growing).sites == ()
         assert [site.line for site in explain(seen(script, heap=short, **more), growing).sites] == [3]
 
+    @pytest.mark.parametrize(("inner", "named"), [("evaluate", True), ("holdwater.evaluate", False)])
+    def test_where_mlx_evaluates_says_not_who_keeps(self, script: str, inner: str, named: bool) -> None:
+        """A function of the program's that has the same name does."""
+        recorded = {"places": [place(script, 3, 230_000) | {"inner": inner}]}
+
+        made = explain(seen(script), Growing("host.tensors", 10_000.0), recorded=recorded)
+
+        assert bool(made.sites) == named
+
     def test_takes_no_line_where_the_heap_did_not_grow(self, script: str) -> None:
         """What `backward` makes, `zero_grad` frees: the growth comes in other steps than those that were traced."""
         heap = [[script, 3, 30_000.0, 0.1], [script, 4, -29_000.0, 0.1]]

@@ -99,6 +99,16 @@ class TestRecording:
 
         assert lines(story.read()) == {7: 9000, 9: 9000}
 
+    def test_tells_our_functions_from_the_programs(self) -> None:
+        """A program has functions of the same names."""
+        story = Story()
+        for _ in range(10):
+            story.allocate(7, 2000, within=USERS)
+            story.allocate(9, 1000, within=mlx_clock.__file__)
+            story.end_step()
+
+        assert [place["inner"] for place in story.read()["places"]] == ["call", "holdwater.call"]
+
     def test_tells_what_was_mapped(self) -> None:
         """A file that is mapped, or shared memory, beside memory of malloc at the same line."""
         story = Story()

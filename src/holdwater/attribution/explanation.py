@@ -38,8 +38,8 @@ NEAR = 0.25
 """A line whose net rise of the heap is this near to the growth's rate is taken as its cause."""
 SEEN_TO_GROW = 0.5
 """All lines together must raise the heap by this part of the rate, or the growth was not seen."""
-EVALUATES = "evaluate"
-"""What calls `mx.eval`, see `frameworks.mlx_clock`: where an array is evaluated says nothing of who keeps it."""
+EVALUATES = "holdwater.evaluate"
+"""What calls `mx.eval` for the program, see `frameworks.mlx_clock`: it does not say who keeps an array."""
 CACHED = 0.5
 """This part of a growth makes it one of freed buffers that are kept for reuse."""
 POOLED = 512

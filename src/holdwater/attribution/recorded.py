@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdwater.attribution.capture import EVENT_MARK, MARK
-from holdwater.attribution.user_code import is_observers, is_users
+from holdwater.attribution.user_code import is_observers, is_ours, is_users
 
 SURVIVED = 2
 """Marks after its own step (or event) that an allocation must outlive."""
@@ -200,7 +200,7 @@ def _largest(places: dict[Any, _AllocatedAt], most: int) -> list[tuple[Any, _All
 
 
 def _users_line(stack: list[tuple[str, str, int]]) -> tuple[Line | None, str]:
-    """The user's innermost line of a stack, and the innermost function of all.
+    """The user's innermost line of a stack, and the innermost function of all, as `holdwater.NAME` if it is ours.
 
     There is none in what holdwater allocates itself, in a hook that a line of the user's has called.
     """
@@ -208,7 +208,8 @@ def _users_line(stack: list[tuple[str, str, int]]) -> tuple[Line | None, str]:
         return None, ""
     for function, file, line in stack:
         if is_users(file):
-            return (file, line, function), stack[0][0]
+            inner = stack[0][0]
+            return (file, line, function), f"holdwater.{inner}" if is_ours(stack[0][1]) else inner
     return None, ""
 
 
