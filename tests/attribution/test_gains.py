@@ -16,7 +16,7 @@ import pytest
 from holdwater.attribution import mapped, paths
 from holdwater.attribution.census import CensusTaker
 from holdwater.attribution.gain import Gain
-from holdwater.attribution.gains import Gains, _is_noise, _let_go
+from holdwater.attribution.gains import Gains, _is_noise, _let_go, _that_live
 from holdwater.attribution.links import PathPart
 from holdwater.attribution.weights import Weight
 
@@ -377,6 +377,18 @@ class TestLetsGo:
         _let_go(rows, 0)
 
         assert rows[0][1] is kept
+
+    def test_what_is_gone_takes_no_part(self) -> None:
+        """It may have had the place of a list that was counted before, and would take what a name keeps."""
+        gone, named_value = Gain("container", "list", 3, Weight()), Gain("rebound", "array", 1, Weight())
+        kept = [1, 2]
+        rows: list[Row] = [
+            (gone, [1, 2], None),
+            (gone, kept, None),
+            (named_value, None, PathPart("global", "total", "__main__")),
+        ]
+
+        assert [(row[1] is kept, row[2] is not None) for row in _that_live(rows)] == [(True, False), (False, True)]
 
 
 class TestIgnores:

@@ -13,9 +13,9 @@ import threading
 from types import CellType, FrameType
 from typing import Any
 
+from holdwater.attribution.user_code import is_ours
 from holdwater.signal_errors import not_the_scripts
 
-_HERE = __file__.rpartition("attribution")[0]
 _OPTIMIZED = 0x1
 """The flag of code whose variables are in slots: functions, not modules or classes."""
 _FRAME_AT, _CODE_AT, _SLOTS_AT = 24, 32, 72
@@ -28,7 +28,7 @@ def running_frames() -> list[FrameType]:
     for top in sys._current_frames().values():  # noqa: SLF001 - the documented function for all threads' frames
         frame: FrameType | None = top
         while frame is not None:
-            if not frame.f_code.co_filename.startswith(_HERE):
+            if not is_ours(frame.f_code.co_filename):
                 found.append(frame)
             frame = frame.f_back
     del top  # it may be this very frame: that would be a cycle

@@ -29,7 +29,7 @@ from holdwater.attribution.named import Named, Names, Sizes
 from holdwater.attribution.paths import HoldingPath, Paths
 from holdwater.attribution.surplus import share_out
 from holdwater.attribution.turns import Turns
-from holdwater.attribution.user_code import is_users
+from holdwater.attribution.user_code import is_ours, is_users
 
 SECONDS = 0.7
 """Seconds after which no more is measured, and no more holders are sought."""
@@ -226,7 +226,7 @@ class CensusComparison(Note):
         rows += (row for row in others_gained(seen, counts) if _importance(row[0]) > known)
         if seen.turn.over:
             yield
-        rows[:] = self._with_surplus(rows)
+        rows[:] = self._with_surplus(_that_live(rows))
         rows.sort(key=lambda row: -_importance(row[0]))
         heaviest, others = rows[: 2 * MOST_PATHS // 3], rows[2 * MOST_PATHS // 3 :]
         rows[:] = [*heaviest, *sorted(others, key=lambda row: -row[0].count)][:MOST_ROWS]
@@ -270,6 +270,12 @@ def _let_go(rows: list[Row], done: int) -> None:
             rows[at] = (gain, None, part)
 
 
+def _that_live(rows: list[Row]) -> list[Row]:
+    """Without objects that nothing else holds any more: one may have had the place of a list that was counted."""
+    _let_go(rows, 0)
+    return [row for row in rows if row[1] is not None or row[2] is not None]
+
+
 def _importance(gain: Gain) -> float:
     """The rank of a gain: bytes, and a little for what cannot be measured."""
     return gain.weight.total + gain.files + 4096 * gain.handles + gain.count
@@ -277,7 +283,7 @@ def _importance(gain: Gain) -> float:
 
 def _is_noise(path: HoldingPath) -> bool:
     """Whether holdwater itself holds something, or it is a record of Python's abstract classes."""
-    if any((part.file or "").startswith(_HERE) or part.owner.startswith(_OURS) for part in path.parts):
+    if any(is_ours(part.file or "") or part.owner.startswith(_OURS) for part in path.parts):
         return True
     naming = path.naming
     if naming is None:
@@ -309,6 +315,5 @@ def _containers(seen: Seen, own: set[int]) -> Turns[list[tuple[Gain, int]]]:
     return found
 
 
-_HERE = __file__.rpartition("attribution")[0]
 _OURS = ("holdwater.", "memray.", "memray")
 """Modules that are loaded only because the process is observed."""

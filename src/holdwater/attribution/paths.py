@@ -15,7 +15,7 @@ from holdwater.attribution.frames import local_items, running_frames
 from holdwater.attribution.kinds import attributes, file_of, full_name_of, is_a, module_of, namespace_of
 from holdwater.attribution.links import PathPart, key_of, link, root_of
 from holdwater.attribution.turns import Turn, Turns, at_once
-from holdwater.attribution.user_code import is_users, users_modules
+from holdwater.attribution.user_code import is_ours, is_users, users_modules
 
 DEEPEST = 8
 """Levels of referrers that are searched."""
@@ -23,7 +23,6 @@ WIDEST = 24
 """Objects of one level from which the search continues."""
 ARGUMENTS_HELD = 4
 """References to the search's own arguments: three of ours, and one by the call that counts them."""
-_HERE = __file__.rpartition("attribution")[0]
 WRAPPERS = (
     "queue",
     "_queue",
@@ -247,7 +246,7 @@ def _variable(function: Any, note: tuple[Any, Any, PathPart] | None) -> str | No
 def _is_ours(item: Any) -> bool:  # noqa: ANN401 - any object
     """Whether a referrer is the search's own argument tuple, or a generator of ours that waits for its turn."""
     if type(item) is types.GeneratorType:
-        return item.gi_code.co_filename.startswith(_HERE)
+        return is_ours(item.gi_code.co_filename)
     return type(item) is tuple and sys.getrefcount(item) <= ARGUMENTS_HELD
 
 
