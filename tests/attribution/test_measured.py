@@ -281,3 +281,41 @@ def test_says_where_threads_stand_that_do_not_end(namespace: dict[str, Any]) -> 
     assert gc.collect() == 0
     ((file, line),) = found.stands
     assert "waiting.put(rows)" in linecache.getline(file, line)
+
+
+def test_ignores_what_is_replaced_by_as_much(namespace: dict[str, Any]) -> None:
+    """The same holders as above, each with as much as before."""
+    pandas = pytest.importorskip("pandas")
+    recorder, counter = Recorder(), Counter(range(40))
+    namespace |= {"recorder": recorder, "counter": counter}
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], 0.1)
+    root = namespace["root"] = ET.Element("log")
+
+    class Shared:
+        """One entry is set again and again."""
+
+        rows: dict[int, Any] = {}  # noqa: RUF012 - that is the point
+
+    @functools.lru_cache(maxsize=2)
+    def remembered(number: int) -> Any:
+        """At most two."""
+        return np.full(500, float(number))
+
+    def replace(number: int) -> None:
+        """All of them."""
+        counter.update([number % 40])
+        recorder.values = array.array("d", [0.5] * 1000)
+        recorder.table = pandas.DataFrame({"a": [float(number)] * 200})
+        rows = np.ones(500)
+        optimizer.register_step_post_hook(lambda *_, kept=rows: kept).remove()
+        root.clear()
+        ET.SubElement(root, "entry").text = f"{number}" * 400
+        Shared.rows[0] = remembered(number)
+        thread = threading.Thread(target=len, args=((),))
+        thread.start()
+        thread.join()
+
+    names = {"counter", "values", "table", "recorder", "root", "rows", "remembered", "_optimizer_step_post_hooks"}
+    found = [gain for gain in grow(replace) if gain.weight.total > 4000 and gain.naming is not None]
+    assert not [gain.naming.name for gain in found if gain.naming is not None and gain.naming.name in names]
+    assert not [gain for gain in found if gain.stands]

@@ -36,13 +36,11 @@ MOST_LINES = 3
 """Lines at which threads stand."""
 _IDENT: Any = vars(threading.Thread)["ident"].fget
 _HANDLES = ("threading", "subprocess", "socket", "_io", "multiprocessing", "select", "concurrent")
-_USUAL = frozenset((
-    "dict", "list", "tuple", "set", "frozenset", "OrderedDict", "defaultdict", "deque", "array", "partial", "cell",
-    "function", "method", "method-wrapper", "builtin_function_or_method", "property", "getset_descriptor",
-    "classmethod", "staticmethod", "code", "type", "module", "frame", "traceback", "generator",
-    "ReferenceType", "weakref",
+_COMMON = frozenset((
+    "builtins", "types", "typing", "collections", "functools", "weakref", "dataclasses", "abc", "_abc",
+    "_frozen_importlib", "_frozen_importlib_external",
 ))  # fmt: skip
-"""Classes that say nothing of what grows; MLX's arrays are found by the names that keep them unevaluated."""
+"""Modules whose classes say nothing of what grows: any import brings hundreds of their instances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +170,8 @@ def others_gained(seen: Seen, counts: Instances) -> Iterator[Row]:
         if id(kind) in counts.before
         and counts.gained(kind) >= LEAST_OTHERS
         and kind not in counts.users
-        and name_of(kind) not in counts.explained | _USUAL
+        and name_of(kind) not in counts.explained
+        and module_of(kind) not in _COMMON
     ]
     grown.sort(key=counts.gained, reverse=True)
     objects = _newest_objects(frozenset(grown[:MOST_OTHERS])) if grown else []

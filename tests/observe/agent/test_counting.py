@@ -67,6 +67,7 @@ class TestFrozen:
             assert take(Counting(tuple, cost=blocks(0))).counted == "in part"
         finally:
             gc.unfreeze()
+        assert take(Counting(tuple, cost=blocks(0))).counted == "all"
 
 
 class TestOld:
