@@ -41,6 +41,7 @@ class Recorder:
         self.table: Any = None
 
 
+HOLDERS = {"counter", "values", "table", "recorder", "root", "rows", "remembered", "_optimizer_step_post_hooks"}
 KEPT: dict[str, Any] = {}
 
 
@@ -315,7 +316,6 @@ def test_ignores_what_is_replaced_by_as_much(namespace: dict[str, Any]) -> None:
         thread.start()
         thread.join()
 
-    names = {"counter", "values", "table", "recorder", "root", "rows", "remembered", "_optimizer_step_post_hooks"}
     found = [gain for gain in grow(replace) if gain.weight.total > 4000 and gain.naming is not None]
-    assert not [gain.naming.name for gain in found if gain.naming is not None and gain.naming.name in names]
+    assert not [gain.naming.name for gain in found if gain.naming is not None and gain.naming.name in HOLDERS]
     assert not [gain for gain in found if gain.stands]
