@@ -65,6 +65,37 @@ def test_finds_growth_by_the_second() -> None:
     assert found.per_event == pytest.approx(1e6, rel=0.05)
 
 
+def paused(every: int, pause: float) -> np.ndarray:
+    """The time of each of 600 steps of 10 ms with a pause every so many."""
+    steps = np.arange(1, 601)
+    return 0.01 * steps + pause * (steps // every)
+
+
+@pytest.mark.parametrize(("every", "pause"), [(20, 0.1), (45, 0.4), (90, 2.0)])
+def test_finds_growth_by_rounds_that_take_most_of_the_time(every: int, pause: float) -> None:
+    """What an evaluation that nobody marks leaves behind comes by rounds, though time passes mostly there."""
+    steps = np.arange(1, 601)
+    buckets = history((16e6 * (steps // every)).tolist(), seconds=paused(every, pause).tolist(), every=1000)
+
+    found = find_clock(buckets, buckets.lows("resident"), 0)
+
+    assert found is not None
+    assert (found.clock, found.every_steps) == ("step", every)
+    assert found.per_event == pytest.approx(16e6, rel=0.2)
+
+
+@pytest.mark.parametrize(("every", "pause"), [(45, 0.4), (90, 2.0)])
+def test_finds_growth_by_the_second_beside_long_pauses(every: int, pause: float) -> None:
+    """A thread fills memory all the time, so most of it in the pauses."""
+    seconds = paused(every, pause)
+    buckets = history((2e6 * seconds).tolist(), seconds=seconds.tolist(), every=1000)
+
+    found = find_clock(buckets, buckets.lows("resident"), 0)
+
+    assert found is not None
+    assert found.clock == "seconds"
+
+
 def test_nothing_grows() -> None:
     """Then there is no clock."""
     buckets = history([0.0] * 100)

@@ -9,7 +9,8 @@ from holdwater.budget import Budget, Budgets
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence, Holdings
 from holdwater.detectors.forecast import level
 from holdwater.detectors.growth import Growth
-from holdwater.detectors.judge import JudgeConfig, Judgement, _Case, judge
+from holdwater.detectors.judge import JudgeConfig, _Case, judge
+from holdwater.detectors.judgement import Judgement
 from holdwater.detectors.verdict import Component, Finding, Forecast, Verdict
 from holdwater.probes.mappings import Touched
 from holdwater.probes.sample import DeviceMemory, Look, Sample

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from holdwater.detectors.judge import Judgement
+from holdwater.detectors.judgement import Judgement
 from holdwater.detectors.verdict import Clock, Component, Finding, Rate, Verdict
 from holdwater.observe.explainer import Explainer
 from holdwater.observe.questions import Questions
@@ -129,6 +129,29 @@ class TestAsk:
         questions.ask(judgement(every_steps=50), 64, final=False)
 
         assert json.loads((tmp_path / "window-1").read_text())["every_steps"] == 50
+
+    def test_a_window_spans_what_is_no_finding_yet(self, questions: Questions, tmp_path: Path) -> None:
+        """It is opened on suspicion, and has to see two rises too."""
+        suspect = judgement(every_steps=50).verdict.findings[0]
+        suspicious = Judgement(Verdict("flat", Step(64), ()), suspicious=True, accusing=False, suspect=suspect)
+
+        questions.ask(suspicious, 64, final=False)
+
+        assert json.loads((tmp_path / "window-1").read_text()) == {
+            "component": "host.tensors",
+            "every_steps": 50,
+            "seconds": 1.0,
+        }
+
+    def test_says_how_far_apart_events_are(self, questions: Questions, tmp_path: Path) -> None:
+        """So that a window does not wait for shapes that have all come."""
+        found = judgement(follows="shape").verdict.findings[0]
+        assert found.rate is not None
+        found = replace(found, rate=replace(found.rate, per_event=40e6))
+
+        questions.ask(replace(judgement(), verdict=Verdict.of((found,), Step(64))), 64, final=False)
+
+        assert json.loads((tmp_path / "window-1").read_text())["apart"] == 40
 
     def test_asks_again_where_nothing_is_explained_yet(self, questions: Questions, tmp_path: Path) -> None:
         """Half as many steps later, and for longer; not at once, and only for a leak."""

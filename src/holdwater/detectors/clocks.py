@@ -24,6 +24,8 @@ MOST_RISES, LEAST_APART = 0.4, 3
 """Growth in more of the readings than this, or more often than every third step, counts as growth at each step."""
 LEAST_EVENTS = 4
 """With fewer events no growth is attributed to a clock."""
+RESTS = 0.3
+"""Growth between its rises at less than this part of its mean rate has come to rest there."""
 MOST_COVERED = 0.6
 """An event that occurs in more of the buckets than this is no clock of its own."""
 
@@ -67,12 +69,13 @@ def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None
         )  # of several clocks the rarest is the most specific
     steps = buckets.last_step[keep].astype(np.float64)
     seconds = buckets.seconds[keep]
-    if _is_by_the_second(y, steps, seconds):
+    every = steps_between_rises(steps, y)
+    comes_in_rises = every is not None and _rests_between(steps, y, seconds)
+    if not comes_in_rises and _is_by_the_second(y, steps, seconds):
         return Following(
             "seconds", float((y[-1] - y[0]) / (seconds[-1] - seconds[0])), int(seconds[-1] - seconds[0])
         )
     count, risen = int(steps[-1] - steps[0]), float(y[-1] - y[0])
-    every = steps_between_rises(steps, y)
     return Following("step", risen / max(count, 1) * (every or 1), count // (every or 1), every)
 
 
@@ -96,15 +99,30 @@ def steps_between_rises(steps: Floats, values: Floats) -> int | None:
     total, length = float(values[-1] - values[0]), float(steps[-1] - steps[0])
     if len(rises) < 4 * LEAST_EVENTS or total <= 0:
         return None
-    excess = rises - total / length * apart  # beyond what steady growth adds between two readings
-    noise = 1.4826 * median(np.abs(excess - median(excess)))
-    at = np.flatnonzero(excess > max(6 * noise, 0.3 * float(np.sort(excess)[-LEAST_EVENTS])))
+    at = _rises_at(steps, values)
     if len(at) < LEAST_EVENTS or apart[at].sum() > MOST_RISES * length or rises[at].sum() < 0.7 * total:
         return None
     at = at[np.append(True, np.diff(at) > 1)]  # a rise that spans two readings is one
     middles = steps[at] + apart[at] / 2
     every = float(middles[-1] - middles[0]) / max(len(middles) - 1, 1)
     return round(every) if every >= LEAST_APART and every > 2 * median(apart[at]) else None
+
+
+def _rises_at(steps: Floats, values: Floats) -> npt.NDArray[np.intp]:
+    """The readings after which a growth rises by much more than steady growth would."""
+    rises, apart = np.diff(values), np.diff(steps)
+    excess = rises - float(values[-1] - values[0]) / float(steps[-1] - steps[0]) * apart
+    noise = 1.4826 * median(np.abs(excess - median(excess)))
+    return np.flatnonzero(excess > max(6 * noise, 0.3 * float(np.sort(excess)[-LEAST_EVENTS])))
+
+
+def _rests_between(steps: Floats, values: Floats, seconds: Floats) -> bool:
+    """Whether growth rests between its rises; what grows by the second goes on, if slower than in long pauses."""
+    between = np.ones(len(values) - 1, dtype=bool)
+    between[_rises_at(steps, values)] = False
+    passed = float(np.diff(seconds)[between].sum())
+    rate = float(values[-1] - values[0]) / max(float(seconds[-1] - seconds[0]), 1e-9)
+    return float(np.diff(values)[between].sum()) < RESTS * rate * passed
 
 
 def stairs(buckets: Buckets, values: Floats, series: str) -> Floats:

@@ -7,7 +7,8 @@ import numpy as np
 
 from holdwater.budget import Budgets
 from holdwater.detectors.evidence import Evidence
-from holdwater.detectors.judge import JudgeConfig, Judgement, judge
+from holdwater.detectors.judge import JudgeConfig, judge
+from holdwater.detectors.judgement import Judgement
 from holdwater.detectors.verdict import Verdict
 from holdwater.timeline.buckets import Buckets, Floats, without_last
 

@@ -12,6 +12,7 @@ from holdwater.detectors.companions import without_companions
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.forecast import forecast_limit, level, seconds_per_step
 from holdwater.detectors.growth import DEFAULT, Growth, GrowthConfig, judge_growth
+from holdwater.detectors.judgement import Judgement, is_rare_in_healthy_runs
 from holdwater.detectors.messages import advise
 from holdwater.detectors.series import Series, children, device_cache, private_series, retained, shared, take
 from holdwater.detectors.staircase import climb_at_events, rise_evenly
@@ -19,8 +20,6 @@ from holdwater.detectors.verdict import COUNTED, Component, Finding, Forecast, P
 from holdwater.timeline.buckets import Buckets, Floats
 from holdwater.units import Step
 
-LOOKED_INTO = frozenset(("host.children", "host.shared", "process.handles"))
-"""Components that hardly grow in a healthy run: objects are counted as soon as one does, since the run may end."""
 LEAST_OF: dict[Component, float] = {"process.handles": 24.0, "device.buffers": 1000.0}
 """How many open files and threads, or buffers, must have been added before their growth counts."""
 GARBAGE_PATIENCE = 5000
@@ -54,23 +53,6 @@ class JudgeConfig:
     """The length of a step if it is a tick of the clock: rates are then per second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """A verdict, and what should be measured before it is believed."""
-
-    verdict: Verdict
-    suspicious: bool
-    """There is a growth for which objects should be counted."""
-    accusing: bool
-    """A leak of private memory would be reported: an experiment should be made first."""
-    children: bool = False
-    """There is a growth in child processes, such as loader workers, whose number has not grown."""
-    regions: bool = False
-    """The growth may lie in regions that were mapped before: they should be read."""
-    untested: bool = False
-    """No experiment was made since the growth was half its current age."""
-
-
 def judge(
     buckets: Buckets,
     budgets: Budgets,
@@ -99,7 +81,9 @@ def judge(
     in_heap = any(held.device_in_heap for held in evidence.holdings)
     findings = without_companions(findings, device_in_heap=in_heap)
     verdict = Verdict.of(tuple(findings), step)
-    return Judgement(verdict, case.suspicious, case.accusing, case.children, case.regions, case.untested)
+    return Judgement(
+        verdict, case.suspicious, case.accusing, case.children, case.regions, case.untested, case.suspect
+    )
 
 
 @dataclass(slots=True)
@@ -117,6 +101,7 @@ class _Case:
     children: bool = False
     regions: bool = False
     untested: bool = False
+    suspect: Finding | None = None
     undecided: float = 0.0
     """Growth of the largest warming part of private memory, in bytes."""
 
@@ -143,7 +128,7 @@ class _Case:
     def _private(self, series: Series) -> tuple[float, Finding] | None:
         """The finding of one series of private memory, with its rate; None if nothing grows."""
         growth, following = self._grow(series)
-        self.suspicious |= growth.suspicious
+        self._suspect(series.component, growth, following)
         if growth.kind == "warming":
             self.undecided = max(self.undecided, series.rise(0))
         if growth.rate is None:
@@ -162,6 +147,14 @@ class _Case:
         component, following = self._component(series, early), find_clock(self.buckets, series.every, 0)
         return early.rate.bytes_per_step, self._finding("warming", component, early, following)
 
+    def _suspect(self, component: Component, growth: Growth, following: Following | None) -> None:
+        """Have objects counted for a suspicious growth, although it is no finding yet."""
+        if not growth.suspicious:
+            return
+        self.suspicious = True
+        if self.suspect is None and growth.rate is not None and growth.rate.bytes_per_step > 0:
+            self.suspect = self._finding("warming", component, growth, following)
+
     def judge_others(self) -> list[Finding]:
         """Judge the other components: free heap, files, shared memory, children, devices, handles."""
         findings: list[Finding] = []
@@ -170,7 +163,12 @@ class _Case:
             growth, following = self._grow(series, least_growth=least)
             inside = series.component == "host.children" and not accuse.has_more_children(self.buckets)
             self.children |= inside and growth.suspicious
-            self.suspicious |= series.component in LOOKED_INTO and growth.suspicious and not inside
+            if (
+                growth.suspicious
+                and not inside
+                and is_rare_in_healthy_runs(series.component, self.buckets, growth)
+            ):
+                self._suspect(series.component, growth, following)
             if growth.kind == "leak" and self._is_filling(series.component):
                 findings.append(self._finding("warming", series.component, growth, following))
             elif growth.kind == "leak" and not (self._is_code(series.component, growth) or self._is_small(series)):

@@ -13,7 +13,8 @@ from typing import Any
 
 from holdwater.attribution.site import LEAST_EXPLAINED
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
-from holdwater.detectors.judge import Judgement
+from holdwater.detectors.judgement import Judgement
+from holdwater.detectors.verdict import Rate
 from holdwater.observe.explainer import Explainer, files_of
 from holdwater.probes.children import LOADER
 from holdwater.probes.outside import Outside
@@ -291,13 +292,22 @@ def _window(judgement: Judgement, *, longer: int = 0) -> dict[str, Any]:
     wanted: dict[str, Any] = {} if _names(judgement, ACCUSED) else {"seconds": IN_DOUBT}
     rising = [finding for finding in judgement.verdict.findings if finding.rate is not None]
     grave = [finding for finding in rising if finding.verdict in GRAVE]
+    grave = grave or ([judgement.suspect] if judgement.suspect is not None else [])
     if not grave:
         return wanted
     if len({finding.component.partition(".")[0] for finding in grave}) == 1:
         wanted["component"] = grave[0].component
+    rate = grave[0].rate
     if grave[0].follows in CLOCKS:
-        return wanted | {"clock": CLOCKS[grave[0].follows], "events": 2}
-    every = grave[0].rate.every_steps if grave[0].rate is not None else None
+        return wanted | {"clock": CLOCKS[grave[0].follows], "events": 2, "apart": _steps_per_event(rate)}
+    every = rate.every_steps if rate is not None else None
     if every is not None:
         return wanted | {"every_steps": every}
     return wanted | ({"steps": STEPS * LONGER ** min(longer, MOST_LONGER)} if longer else {})
+
+
+def _steps_per_event(rate: Rate | None) -> int:
+    """The mean number of steps between two events that a growth follows; 0 if unknown."""
+    if rate is None or rate.per_event is None or rate.bytes_per_step <= 0:
+        return 0
+    return round(rate.per_event / rate.bytes_per_step)

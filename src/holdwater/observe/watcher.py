@@ -18,7 +18,8 @@ from holdwater.detectors.closing import judge_closed
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
 from holdwater.detectors.growth import FIRST_LOOK, LOOK_GROWTH, by_time
 from holdwater.detectors.headroom import HeadroomConfig, Pressure, judge_headroom
-from holdwater.detectors.judge import JudgeConfig, Judgement, judge
+from holdwater.detectors.judge import JudgeConfig, judge
+from holdwater.detectors.judgement import Judgement
 from holdwater.detectors.verdict import Finding, Verdict
 from holdwater.observe.questions import Questions
 from holdwater.observe.regions import RegionHistory

@@ -209,6 +209,20 @@ class TestWindow:
         }
         assert made.explained == pytest.approx(1.0, abs=0.1)
 
+    def test_waits_for_steps_where_the_events_have_ceased(self, tmp_path: Path) -> None:
+        """Growth that followed new shapes goes on when each shape has come once: then it comes by steps."""
+        request = {"component": "host.tensors", "clock": "shapes", "events": 2, "apart": 25}
+
+        seen = look_into(tmp_path, EVERY, after=260, request=request)
+
+        size = 64 * 512 * 4 / 25
+        growing = Growing("host.tensors", size, "shape", per_event=size * 25)
+        made = explained(tmp_path, seen, growing)
+        assert "unfinished" not in seen
+        assert (seen["by_events"], seen["every_steps"]) == (False, 25)
+        assert made.sites[0].name == "cache"
+        assert made.explained > 0.6
+
     def test_counts_open_files_at_each_line(self, tmp_path: Path) -> None:
         """Nothing in Python holds the descriptors that a library has opened; one that is closed again does not count."""
         seen = look_into(tmp_path, DESCRIPTORS, after=60, request={"component": "process.handles"})

@@ -47,6 +47,9 @@ LEAST_EXTRA = 0.5
 """Seconds that any window may cost."""
 SPAN = 2.2
 """A window spans this many times the steps between two rises."""
+CEASED = 3
+"""Events that do not come for this many times the steps between two have ceased; if the growth goes on, it follows
+something else."""
 LATE = 1.1
 """A window waits for the next rise at most this many times the steps between two."""
 MOST_RECORDED = 1 << 27
@@ -95,7 +98,7 @@ class Window:
         self.clock: str | None = request.get("clock")
         """The clock whose events it waits for, by its name in the session; None waits only for steps."""
         self._events_wanted = int(request.get("events", 0))
-        self._every = int(request.get("every_steps") or 0)
+        self._every, self._apart = (int(request.get(key) or 0) for key in ("every_steps", "apart"))
         self._wanted = int(request.get("steps", STEPS))
         self._most = float(request.get("seconds", math.inf))
         self._component = str(request.get("component", ""))
@@ -148,6 +151,7 @@ class Window:
         if self._found is None:
             if self._recorded is None:
                 self._capture.mark(event=came)
+                self._give_up_events()
                 if self._turns == self._steps // 2 if self.clock is None else came and self._came == 1:
                     self._device.mark(step, events)
             if self._trace is not None:
@@ -254,6 +258,11 @@ class Window:
         if expensive and not self._waits and self._turns >= FEWEST:
             return True
         return self._turns >= self._steps and (self.clock is None or self._came >= self._events_wanted)
+
+    def _give_up_events(self) -> None:
+        """Wait for steps instead, if the events have ceased."""
+        if self._came == 0 and 0 < CEASED * self._apart <= self._turns:
+            self.clock, self._every = None, self._apart
 
     def _limit_recording(self) -> None:
         """End a recording that has become too expensive, or too long; objects are still counted."""
