@@ -49,6 +49,19 @@ class TestGarbage:
         """100 kB, such as what was left by the start-up."""
         assert not is_garbage(Evidence(experiments=(experiment(1100, 1e5),)), LEAK, 1200)
 
+    def test_ignores_what_became_garbage_as_the_script_ended(self) -> None:
+        """Its main function held a pool with all its results: a collection while it ran freed nothing of 10 MB."""
+        tests = (experiment(10_100, 0.0), replace(experiment(20_100, 2e7), at_end=True))
+
+        assert not is_garbage(Evidence(experiments=tests), LEAK, 20_100)
+
+    @pytest.mark.parametrize(("step", "freed"), [(600, 0.0), (10_100, 8e6)])
+    def test_reports_garbage_at_the_end_of_a_growth_that_was_garbage_before(self, step: int, freed: float) -> None:
+        """Or that was too small to be tested then: half a megabyte."""
+        tests = (experiment(step, freed), replace(experiment(20_100, 2e7), at_end=True))
+
+        assert is_garbage(Evidence(experiments=tests), LEAK, 20_100)
+
     def test_ignores_garbage_from_before_the_growth(self) -> None:
         """However much it was."""
         assert not is_garbage(Evidence(experiments=(experiment(50, 9e8),)), LEAK, 120)

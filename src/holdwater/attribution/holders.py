@@ -5,12 +5,12 @@ source files, and lines that were seen to run are preferred. What was only read 
 """
 
 import builtins
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from holdwater.attribution.gain import INTERPRETERS
-from holdwater.attribution.library_calls import calls_that_store
+from holdwater.attribution.library_calls import calls_that_make, calls_that_store
 from holdwater.attribution.site import Growing, KnownBy, Site
 from holdwater.attribution.source import Statement, parse
 
@@ -20,6 +20,12 @@ MUCH = 0.3
 """Such containers still count if they account for this share of the growth."""
 
 
+SCATTERED = 3
+"""Lines at which a container was seen to grow, none of them in half of the cases: more than its own statements."""
+BY_ONE = 0.9
+"""A library's container that grows on the loop's own thread does so at one line in this share of cases."""
+BUSY = 0.4
+"""A line that takes this share of the time is also the one in which most of what other threads do falls."""
 _LISTING = frozenset(("multiprocessing", "subprocess", "threading"))
 """Modules that list all processes or threads that live: something else keeps them alive."""
 _ADDED_TO = frozenset(("value", "container", "instances"))
@@ -220,20 +226,39 @@ def _stored_at(seen: Mapping[str, Any], index: int, gain: Mapping[str, Any]) -> 
         statement = None if source is None else source.at(naming["line"] or 0)
         return None if statement is None else StoringStatement(naming["file"], statement, "seen", ran=True)
     rows = () if naming["role"] == "cache" else seen.get("lines", {}).get(str(index), ())
-    for file, line, _ in sorted(rows, key=lambda row: -row[2]):
-        source = parse(file)
-        statement = None if source is None else source.at(line)
-        if statement is not None:
-            return StoringStatement(file, statement, "seen", ran=True)
-    for file, line in gain.get("stands", ()):  # threads that have not ended: what they wait in
-        source = parse(file)
-        statement = None if source is None else source.at(line)
-        if statement is not None:
-            return StoringStatement(file, statement, "seen", ran=True)
+    seen_line = next(_lines(row[:2] for row in sorted(rows, key=lambda row: -row[2])), None)
+    others = _is_by_another_thread(rows, seen, of_library=naming["file"] not in files)
+    if seen_line is not None and not others:
+        return seen_line
+    waits = next(_lines(gain.get("stands", ())), None)  # threads that have not ended: what they wait in
+    if waits is not None:
+        return waits
     for file, statements in _by_the_source(naming, files, gain):
         likeliest = next((one for one in statements if _ran(seen, file, one)), statements[0])
         return StoringStatement(file, likeliest, "source", _ran(seen, file, likeliest))
-    return None
+    return None if len(rows) >= SCATTERED else seen_line
+
+
+def _lines(places: Iterable[Sequence[Any]]) -> Iterator[StoringStatement]:
+    """The statements at lines that were seen."""
+    for file, line in places:
+        source = parse(file)
+        statement = None if source is None else source.at(line)
+        if statement is not None:
+            yield StoringStatement(file, statement, "seen", ran=True)
+
+
+def _is_by_another_thread(rows: Sequence[Sequence[Any]], seen: Mapping[str, Any], *, of_library: bool) -> bool:
+    """Whether another thread seems to add to a container: it grew at any line, or at the slowest one."""
+    counts = [row[2] for row in rows]
+    if len(counts) >= SCATTERED and 2 * max(counts) <= sum(counts):
+        return True
+    if not counts or not of_library or not seen.get("threads", 0):
+        return False
+    spent = {(file, line): seconds for file, line, _, seconds in seen.get("heap", ())}
+    file, line, _ = max(rows, key=lambda row: row[2])
+    at_slowest = spent.get((file, line), 0.0) > BUSY * sum(spent.values())
+    return bool(at_slowest or max(counts) < BY_ONE * sum(counts))
 
 
 def _by_the_source(
@@ -259,6 +284,7 @@ def _by_the_source(
         if source is None:
             continue
         found = [] if naming["file"] is None else calls_that_store(source, naming["file"], naming["name"])
+        found = found or calls_that_make(source, naming["file"], scope)
         found = found or source.calls_like(naming["name"]) or source.calls_of(made)
         if found:
             yield file, found

@@ -31,6 +31,21 @@ def calls_that_store(source: SourceFile, file: str, name: str) -> list[Statement
     return next((found for names in storing_functions(file, name) if (found := source.calls_of(names))), [])
 
 
+def calls_that_make(source: SourceFile, file: str | None, name: str) -> list[Statement]:
+    """The statements of a program that have a library make an object of a class: `pool.imap` for its results.
+
+    Args:
+        source: Of the program.
+        file: Of the library, where the class is defined.
+        name: The class.
+    """
+    if file is None:
+        return []
+    made = (one.function for library in _with(_beside(file), [f"{name}("]) for one in library.calls_of([name]))
+    makers = _callable(made)
+    return source.calls_of(makers) if len(makers) <= MOST_FUNCTIONS else []
+
+
 def storing_functions(file: str, name: str) -> Iterator[frozenset[str]]:
     """Functions of a library that store under a name, then those that call these, and so on.
 

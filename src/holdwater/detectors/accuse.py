@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holdwater.detectors.evidence import Evidence, Holdings
+from holdwater.detectors.evidence import Evidence, Experiment, Holdings
 from holdwater.detectors.growth import Growth
 from holdwater.detectors.verdict import Component
 from holdwater.timeline.buckets import Buckets
 
 CURED = 0.5
 """A collection that frees this share of a growth explains it."""
+ENOUGH = 4 << 20
+"""Bytes that must have grown before a collection that frees little of them shows that they are no garbage."""
 STALE, ALWAYS_FRESH = 2.0, 64
 """An experiment is repeated when the growth is this many times as old, and a little more."""
 LEAST_SHARE = 0.4
@@ -104,8 +106,16 @@ def is_tested(evidence: Evidence, growth: Growth, step: int) -> bool:
 def _was_garbage(evidence: Evidence, growth: Growth) -> bool:
     """Whether collections since a growth began freed most of what had grown by the last of them."""
     since = 0 if growth.onset is None else int(growth.onset)
-    freed = sum(test.collected for test in evidence.experiments if test.step >= since)
-    return freed >= CURED * _grown_by_then(evidence, growth)
+    tests = [test for test in evidence.experiments if test.step >= since]
+    during = [test for test in tests if not test.at_end]
+    if during and _grown_by(during[-1].step, growth) >= ENOUGH and not _freed_most(during, growth):
+        tests = during  # what it did not free while the script ran was held then, and let go of as it ended
+    return _freed_most(tests, growth)
+
+
+def _freed_most(tests: list[Experiment], growth: Growth) -> bool:
+    """Whether these collections freed most of what had grown by the last of them."""
+    return bool(tests) and sum(test.collected for test in tests) >= CURED * _grown_by(tests[-1].step, growth)
 
 
 def is_held_by_datasets(evidence: Evidence) -> bool:
@@ -211,11 +221,11 @@ def _pair(evidence: Evidence) -> tuple[Holdings, Holdings, float] | None:
     return None
 
 
-def _grown_by_then(evidence: Evidence, growth: Growth) -> float:
-    """The line's rise from its onset to the last experiment."""
-    if growth.rate is None or growth.onset is None or not evidence.experiments:
+def _grown_by(step: int, growth: Growth) -> float:
+    """The line's rise from its onset to a step."""
+    if growth.rate is None or growth.onset is None:
         return float("inf")
-    return max(evidence.experiments[-1].step - int(growth.onset), 1) * growth.rate.bytes_per_step
+    return max(step - int(growth.onset), 1) * growth.rate.bytes_per_step
 
 
 def has_more_children(buckets: Buckets) -> bool:

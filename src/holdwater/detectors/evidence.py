@@ -60,6 +60,8 @@ class Experiment:
     """Bytes that malloc returned to the system."""
     collector_on: bool
     """Whether Python's collector runs by itself."""
+    at_end: bool = False
+    """Whether the script had ended: what its functions held until they returned may have become garbage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class Evidence:
                     collected_tensors=found["collected_tensors"],
                     trimmed=found["trimmed"],
                     collector_on=found["gc_enabled"],
+                    at_end=bool(answer.get("at_end")),
                 ),
             )
         return replace(

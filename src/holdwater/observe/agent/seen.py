@@ -1,5 +1,6 @@
 """What a process has seen between two counts of its objects, for the watcher."""
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from holdwater.attribution.profilers import running_profiler
@@ -30,6 +31,7 @@ def seen(gains: "Gains", from_step: int, to_step: int) -> dict[str, Any]:
         "libraries": loaded_libraries(),
         "mlx": gains.mlx,
         "processes": named_processes(),
+        "threads": threading.active_count() - 1,
         "profiler": None if profiler is None else profiler.as_json(),
     }
 

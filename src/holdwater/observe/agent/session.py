@@ -282,9 +282,8 @@ class Session:
         answer = self._counts.as_answer(census, before, at_end=True)
         if gains.found:
             answer["explanation"] = seen_at_once(gains, from_step, self.steps)
-        self._answers.leave(
-            self.steps, asked, answer | self._experiment(asked, census), time.perf_counter() - began
-        )
+        tested = self._experiment(asked, census) | {"at_end": True}
+        self._answers.leave(self.steps, asked, answer | tested, time.perf_counter() - began)
 
     def _experiment(self, asked: int, census: "Census | None" = None) -> dict[str, Any]:
         """What a collection and a trim free, if that was asked for; without a census if enough was counted."""
