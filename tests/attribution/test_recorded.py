@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 
 from holdwater.attribution import recorded
@@ -71,6 +72,23 @@ def lines(found: dict[str, Any]) -> dict[int, int]:
 
 class TestRecording:
     """What stays, and what goes."""
+
+    @pytest.mark.parametrize(("size", "count", "left"), [
+        (1 << 20, 1, {3: 10_000}), (1 << 20, 2, {3: 10_000, 5: 2 << 20}), (1 << 21, 1, {3: 10_000, 5: 1 << 21}),
+    ])  # fmt: skip
+    def test_an_arena_of_small_objects_says_nothing_of_its_line(
+        self, size: int, count: int, left: dict[int, int]
+    ) -> None:
+        """Python maps one where they run out; a second one at that line, or another size, is the line's."""
+        story = Story()
+        for step in range(12):
+            if step < count:
+                story.allocate(5, size, kind=MMAP)
+            if step < 10:
+                story.allocate(3, 1000)
+            story.end_step()
+
+        assert lines(story.read(mapping=MMAP)) == left
 
     def test_finds_what_every_step_leaves(self) -> None:
         """And leaves out what a step gives back a step later."""

@@ -1,6 +1,8 @@
 """Counting in part: what names lead to, in pairs that it finds and that it leaves alone."""
 
 import builtins
+import sys
+import types
 from collections import Counter
 from functools import cache
 from typing import Any
@@ -53,6 +55,26 @@ def names(found: list[Gain]) -> set[str | None]:
 
 class TestFinds:
     """Containers, by the names that lead to them."""
+
+    def test_a_table_of_a_library(self) -> None:
+        """Modules that are loaded under a new name each time stay in `sys.modules`."""
+        made = []
+
+        def load(number: int) -> None:
+            name = f"holdwater_test_tasks_{number}"
+            made.append(name)
+            module = sys.modules[name] = types.ModuleType(name)
+            module.__dict__["documents"] = [f"{number} {line}" for line in range(100)]
+
+        try:
+            found, _ = grow(load)
+        finally:
+            for name in made:
+                del sys.modules[name]
+
+        modules = next(gain for gain in found if gain.naming is not None and gain.naming.name == "modules")
+        assert (modules.naming.owner, modules.count) == ("sys", 40)  # type: ignore[union-attr]
+        assert modules.weight.python == pytest.approx(40 * 100 * 60, rel=0.2)
 
     def test_a_list_in_an_attribute(self) -> None:
         """With what the new elements weigh."""

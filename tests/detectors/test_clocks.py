@@ -96,6 +96,23 @@ def test_finds_growth_by_the_second_beside_long_pauses(every: int, pause: float)
     assert found.clock == "seconds"
 
 
+@pytest.mark.parametrize(("every", "size", "found"), [(50, 4e6, 50), (50, 1e6, None), (1, 80_000, None)])
+def test_finds_in_the_whole_what_a_part_is_read_too_seldom_for(every: int, size: float, found: int | None) -> None:
+    """Python's blocks are counted every 40 steps, resident memory at each; an arena at a time is no period."""
+    timeline = Timeline()
+    for step in range(1, 2001):
+        grown = int(size * (step // every))
+        blocks = grown // 64 if step % 40 == 1 else None
+        resident = Bytes(int(3e8) + grown // 1_000_000 * 1_000_000)
+        timeline.append(Sample(Step(step), 0.01 * step, resident, None, Look(python_blocks=blocks)))
+    buckets = timeline.buckets()
+
+    following = find_clock(buckets, 64 * buckets.lows("python_blocks"), 0)
+
+    assert following is not None
+    assert (following.clock, following.every_steps) == ("step", found)
+
+
 def test_nothing_grows() -> None:
     """Then there is no clock."""
     buckets = history([0.0] * 100)
@@ -113,6 +130,13 @@ class TestStepsBetweenRises:
         noise = np.random.default_rng(0).normal(0, 2e4, 3000)
 
         assert steps_between_rises(steps, 5e6 * (steps // every) + noise) == every
+
+    def test_finds_it_beside_rises_that_are_missed(self) -> None:
+        """Memory that was freed takes up a fourth of them."""
+        steps = np.arange(1.0, 3001)
+        rounds = steps // 50
+
+        assert steps_between_rises(steps, 5e6 * (rounds - rounds // 4)) == 50
 
     def test_finds_it_where_readings_are_sparse(self) -> None:
         """Every 7th step was read."""

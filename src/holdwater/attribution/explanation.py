@@ -328,10 +328,10 @@ def _site(file: str, line: int, name: str | None, size: float) -> Site:
 
 
 def _in_order(parts: _Sites) -> list[Site]:
-    """Holders and allocations alternating, the largest first; minor ones left out."""
+    """Holders and allocations alternating, the largest first; minor ones, by what is held, left out."""
     held, allocated = (
-        [site for site in sites if site.bytes_per_step >= MINOR * sites[0].bytes_per_step]
-        for sites in (parts.held, parts.allocated)
+        [site for site in sites if site.bytes_per_step >= MINOR * most[0].bytes_per_step]
+        for sites, most in ((parts.held, parts.held), (parts.allocated, parts.held[:1] or parts.allocated))
     )
     found: list[Site] = []
     for turn in range(MOST_SITES):

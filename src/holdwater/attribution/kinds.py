@@ -180,6 +180,17 @@ def _size_of_text(item: Any) -> int:  # noqa: ANN401 - an `io.StringIO`
         return 64
 
 
+DEFINING = (type, types.ModuleType)
+"""Classes and modules, which define other objects."""
+
+
+def defined_by(item: Any) -> list[Any]:  # noqa: ANN401 - a class or a module
+    """What a class defines, or the globals of a module but for Python's own."""
+    if is_a(item, type):
+        return [value for _, value in members_of(item)]
+    return [value for name, value in list(dict.items(namespace_of(item))) if not name.startswith("__")]
+
+
 def namespace_of(item: object) -> dict[str, Any]:
     """The attributes of an instance, or the globals of a module; empty if its class redefines `__dict__`.
 

@@ -33,6 +33,8 @@ NICE = 5
 """The niceness of the reading process, so that the training has priority."""
 LARGE = 4096
 """Blocks of this size or more leave gaps that others may not fit into."""
+ARENA = 1 << 20
+"""Bytes that Python maps for small objects, at whatever line they run out: one says nothing of that line."""
 FREES = frozenset(("FREE", "MUNMAP", "PYMALLOC_FREE"))
 Line = tuple[str, int, str]
 """A file, a line, a function."""
@@ -57,6 +59,8 @@ class _AllocatedAt:
     count: int = 0
     early: int = 0
     """Bytes from the first half of the counted steps."""
+    arenas: int = 0
+    """Of these, what Python mapped for small objects."""
     steps: set[int] = field(default_factory=set)
     """Steps in which it left something, including what is too young to count."""
 
@@ -148,7 +152,9 @@ class AllocationRecording:
         place.steps.add(row.event if self.by_events else row.step // max(self.every, 1))
         if self._stays(row):
             place.bytes += row.record.size
-            place.mapped += row.record.size if row.record.allocator == self.mapping else 0
+            mapped = row.record.size if row.record.allocator == self.mapping else 0
+            place.mapped += mapped
+            place.arenas += mapped == ARENA
             place.count += 1
             place.early += row.record.size if row.step * 2 < self.marks - self._outlives + 1 else 0
 
@@ -195,6 +201,9 @@ def read(file: Path, *, every: int = 0, by_events: bool = False) -> dict[str, An
 
 def _largest(places: dict[Any, _AllocatedAt], most: int) -> list[tuple[Any, _AllocatedAt]]:
     """The places that have left most."""
+    for place in places.values():
+        if place.arenas == 1:
+            place.bytes, place.mapped = place.bytes - ARENA, place.mapped - ARENA
     left = [(key, place) for key, place in places.items() if place.bytes]
     return sorted(left, key=lambda pair: -pair[1].bytes)[:most]
 

@@ -6,6 +6,7 @@ collector's list nor the millions of records that make counting expensive. Each 
 """
 
 import gc
+import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,7 @@ from holdwater.attribution.kinds import (
     members_of,
     module_of,
     name_of,
+    namespace_of,
     only,
     ordinary,
     qualname_of,
@@ -107,6 +109,10 @@ class PartCounter:
                 break
             del value
             yield
+        for name in list(sys.modules):
+            self._note_tables(name, seen)
+            if turn.over:
+                yield
         census.counted, census.objects = "in part", len(found.seen)
         self._add_up(census)
         yield from note.end_in_part(seen, found.grown)
@@ -148,6 +154,17 @@ class PartCounter:
             if level < DEEPEST:
                 waiting.extend(_children(item, path, level + 1))
         note.visit(instances, set(map(type, instances)))
+
+    def _note_tables(self, name: str, seen: Seen) -> None:
+        """Record the lengths of a library's tables, such as `sys.modules`; what they hold is not visited."""
+        module = sys.modules.get(name)
+        names = namespace_of(module) if is_a(module, types.ModuleType) else {}
+        if type(file := names.get("__file__")) is str and is_users(file):
+            return
+        for key, value in list(names.items()):
+            if type(value) in CONTAINERS and key != "__builtins__" and id(value) not in self._found.seen:
+                self._found.seen.add(id(value))
+                self._note_container(value, (PathPart("global", key, name, file),), seen)
 
     def _is_plain(self, item: Any) -> bool:  # noqa: ANN401 - any object
         """Record a tensor, an array or a string; return whether it was one."""

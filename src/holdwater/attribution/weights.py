@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdwater.attribution.kinds import (
+    DEFINING,
     UNREADABLE,
     attributes,
     class_of,
+    defined_by,
     ids_of,
     is_a,
     is_one_of,
-    members_of,
     size_of,
 )
 from holdwater.attribution.mapped import bytes_of_files
@@ -268,12 +269,12 @@ class ObjectWeights:
         return weight
 
     def _opened(self, roots: Iterable[Any], weight: Weight) -> deque[Any]:
-        """The roots, with what classes among them define: those are new, others are shared."""
+        """The roots, with what classes and modules among them define: those are new, others are shared."""
         opened = deque(roots)
-        for item in [one for one in opened if is_a(one, type) and id(one) not in self.seen]:
+        for item in [one for one in opened if is_a(one, DEFINING) and id(one) not in self.seen]:
             self.seen.add(id(item))
-            weight.python += type.__sizeof__(item)
-            opened.extend(value for _, value in members_of(item))
+            weight.python += type.__sizeof__(item) if is_a(item, type) else 0
+            opened.extend(defined_by(item))
         return opened
 
     def weigh_some(self, roots: list[Any], most: int, *, unit: int = 1) -> tuple[Weight, int]:
@@ -396,5 +397,4 @@ def _of_function(function: Any) -> list[Any]:  # noqa: ANN401 - a function
 
 def _referents(item: Any) -> list[Any]:  # noqa: ANN401 - any object
     """What an object refers to, including keys that are strings, which the collector does not report."""
-    found = gc.get_referents(item)
-    return [*found, *list(dict.keys(item))] if is_a(item, dict) else found
+    return [*gc.get_referents(item), *(list(dict.keys(item)) if is_a(item, dict) else ())]

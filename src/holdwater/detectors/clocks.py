@@ -26,6 +26,9 @@ LEAST_EVENTS = 4
 """With fewer events no growth is attributed to a clock."""
 RESTS = 0.3
 """Growth between its rises at less than this part of its mean rate has come to rest there."""
+MOST_BESIDE, ARENAS = 2.0, 2 << 20
+"""Resident memory tells when a part of it rises if it rises by no more than this many times as much, and by more
+bytes at once than Python takes for small objects (1 MiB)."""
 MOST_COVERED = 0.6
 """An event that occurs in more of the buckets than this is no clock of its own."""
 
@@ -76,6 +79,7 @@ def find_clock(buckets: Buckets, values: Floats, since: int) -> Following | None
             "seconds", float((y[-1] - y[0]) / (seconds[-1] - seconds[0])), int(seconds[-1] - seconds[0])
         )
     count, risen = int(steps[-1] - steps[0]), float(y[-1] - y[0])
+    every = every or _by_the_whole(buckets, float(steps[0]), risen)
     return Following("step", risen / max(count, 1) * (every or 1), count // (every or 1), every)
 
 
@@ -104,8 +108,31 @@ def steps_between_rises(steps: Floats, values: Floats) -> int | None:
         return None
     at = at[np.append(True, np.diff(at) > 1)]  # a rise that spans two readings is one
     middles = steps[at] + apart[at] / 2
-    every = float(middles[-1] - middles[0]) / max(len(middles) - 1, 1)
+    between = np.diff(middles)
+    usual = between[np.abs(between - median(between)) <= 0.5 * median(between)]  # one that was missed, or is none
+    every = float(usual.mean()) if len(usual) else 0.0
     return round(every) if every >= LEAST_APART and every > 2 * median(apart[at]) else None
+
+
+def _by_the_whole(buckets: Buckets, since: float, risen: float) -> int | None:
+    """Steps between two rises by resident memory, which is read most often, if the growth makes up most of it.
+
+    Small objects that come at each step become resident an arena at a time: only larger rises count.
+
+    Args:
+        buckets: The history.
+        since: The step at which the growth begins.
+        risen: Bytes by which its part of memory has risen.
+    """
+    whole = buckets.lows("resident")
+    keep = _before_the_end(np.flatnonzero(~np.isnan(whole) & (buckets.last_step >= since)), whole)
+    if len(keep) < 2:
+        return None
+    steps, values = buckets.last_step[keep].astype(np.float64), whole[keep]
+    every, total = steps_between_rises(steps, values), float(values[-1] - values[0])
+    if every is None or not 0 < total <= MOST_BESIDE * risen:
+        return None
+    return every if total / float(steps[-1] - steps[0]) * every >= ARENAS else None
 
 
 def _rises_at(steps: Floats, values: Floats) -> npt.NDArray[np.intp]:
