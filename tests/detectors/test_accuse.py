@@ -37,6 +37,16 @@ class TestDatasetsInTurns:
         assert is_held_by_datasets(Evidence((first, last)))
         assert not is_held_by_datasets(Evidence((replace(first, later=None), replace(last, later=None))))
 
+    @pytest.mark.parametrize(("new", "held_by"), [(0, True), (40_000_000, False)])
+    def test_datasets_that_are_made_anew_are_no_cache_that_fills(self, new: int, held_by: bool) -> None:
+        """A program keeps the dataset of each round: their rows are first visits too, and no bound is known."""
+        counts = [
+            replace(held(step, 1e8 + 1e5 * step, datasets=100_000 * step), new_datasets=new * (step > 18) // 5)
+            for step in (18, 118, 218, 318, 418, 518)
+        ]
+
+        assert is_held_by_datasets(Evidence(tuple(counts))) == held_by
+
 
 class TestGarbage:
     """A collection explains a growth only if it freed most of it."""

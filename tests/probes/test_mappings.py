@@ -46,6 +46,13 @@ class TestReadingRegions:
             Region(0x7F0000000000, 0x7F0000400000, 1024 * 1024, "file"),
         )
 
+    def test_knows_what_an_allocator_has_reserved(self) -> None:
+        """By the kernel's flag of the region, which stands last."""
+        reserved = SMAPS.replace("me ac sd", "me nr sd")
+
+        assert [region.reserved for region in parse_regions(SMAPS.splitlines())] == [False, False]
+        assert [region.reserved for region in parse_regions(reserved.splitlines())] == [True, False]
+
     def test_a_process_that_is_gone_has_none(self) -> None:
         """No error."""
         assert read_regions(2**22 + 1) == ()
@@ -63,6 +70,16 @@ class TestTouched:
 
         assert (found.inside, found.fresh, found.room, found.since_step) == (30 * MIB, 0, 60 * MIB, 3)
         assert found.has_a_bound
+
+    def test_what_an_allocator_has_reserved_has_none(self) -> None:
+        """A gigabyte of address space for small blocks, of which more and more is used."""
+        before = (Region(0, 1024 * MIB, 10 * MIB, "private", reserved=True),)
+        after = (Region(0, 1024 * MIB, 40 * MIB, "private", reserved=True),)
+
+        found = touched(before, after, "private", since_step=3)
+
+        assert (found.inside, found.fresh, found.room) == (0, 30 * MIB, 0)
+        assert not found.has_a_bound
 
     def test_new_regions_have_none(self) -> None:
         """One more file each step."""

@@ -87,6 +87,8 @@ class Census:
     """What containers and new objects have gained since the previous census, without `bulk`."""
     datasets: int = 0
     """Bytes held by the datasets of the loaders that were iterated."""
+    new_datasets: int = 0
+    """The part of it in datasets that were not iterated yet at the previous census."""
     room: int | None = None
     """Bytes that the growing containers can still take, if nearly all of the gain is in containers with a maximum
     length."""
@@ -176,6 +178,8 @@ class CensusTaker:
         self._constant: dict[int, int] = {}
         self._objects = 0
         self._histories: dict[int, int] = {}
+        self._datasets = set[int]()
+        """Identities of the datasets at the newest count."""
 
     def take(self, step: int, datasets: Iterable[object] = (), *, note: Note | None = None) -> Census:
         """Count what is held now, in one turn.
@@ -210,9 +214,18 @@ class CensusTaker:
         yield from note.end(seen)
         self.lengths, self._objects, self._storages = lengths, sweep.total, seen.found
         self.totals = census.tensors, census.bulk
-        census.datasets = sum(weigh([dataset]).total for dataset in datasets())
+        self._weigh_datasets(census, datasets())
         census.seconds = turn.spent
         return census
+
+    def _weigh_datasets(self, census: Census, datasets: Iterable[object]) -> None:
+        """Add up what datasets hold, and what those do that are new."""
+        before, self._datasets = self._datasets, set()
+        for dataset in datasets:
+            size = weigh([dataset]).total
+            self._datasets.add(id(dataset))
+            census.datasets += size
+            census.new_datasets += 0 if id(dataset) in before else size
 
     def _note_tensors(self, sweep: Sweep, seen: Seen, census: Census, note: Note, *, older: bool = False) -> None:
         """Add up what tensors hold; those older than the mark in a separate turn."""

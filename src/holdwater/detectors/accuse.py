@@ -119,14 +119,15 @@ def _freed_most(tests: list[Experiment], growth: Growth) -> bool:
 
 
 def is_held_by_datasets(evidence: Evidence) -> bool:
-    """Whether most of the growth is in what the loaders' datasets hold."""
+    """Whether most of the growth is in what the loaders' datasets hold that were there before."""
     pair = _pair(evidence)
     if pair is None:
         return False
     first, last, growth = pair
     if first.later is not None and last.later is not None:
         growth = last.later - first.later
-    return last.datasets - first.datasets >= CURED * growth > 0
+    new = sum(held.new_datasets for held in evidence.holdings if first.step < held.step <= last.step)
+    return last.datasets - new - first.datasets >= CURED * growth > 0
 
 
 def is_of_graphs(evidence: Evidence, growth: Growth) -> bool:

@@ -34,6 +34,8 @@ class Holdings:
     """Freed buffers that MLX keeps for reuse; None for other frameworks."""
     generation: tuple[int, int] | None = None
     """The first and the last possible step of a generation of tokens that was running; None if none was."""
+    new_datasets: int = 0
+    """Held by datasets that were not iterated yet at the previous count: these are more data."""
     device_in_heap: bool = False
     """Whether the arrays that are counted as a device's are in the heap: MLX's without a device."""
 
@@ -119,6 +121,7 @@ class Evidence:
                 bulk=census["bulk"],
                 gained_python=census["gained"]["python"],
                 datasets=census["datasets"],
+                new_datasets=census.get("new_datasets", 0),
                 room=census["room"],
                 python_blocks=before.get("python_blocks"),
                 library_pages=library_pages,

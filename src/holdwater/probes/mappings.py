@@ -8,7 +8,7 @@ Source: Linux kernel documentation, filesystems/proc.rst (`smaps`).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,8 @@ class Region:
     kind: Kind
     code: bool = False
     """Whether it belongs to a program or a library: these are paged in at first use."""
+    reserved: bool = False
+    """Whether an allocator has reserved address space (`MAP_NORESERVE`): it takes more when that is used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,9 @@ def parse_regions(lines: Iterable[str]) -> tuple[Region, ...]:
             if kind is not None:
                 private = int(line.split()[1]) * 1024
                 found.append(Region(start, end, resident - private if kind == "file" else private, kind, code))
+        elif line.startswith("VmFlags:"):
+            if kind == "private" and "nr" in line.split():
+                found[-1] = replace(found[-1], reserved=True)
         elif "-" in line[:17] and not line[0].isupper():
             words = line.split(None, 5)
             first, _, last = words[0].partition("-")
@@ -134,7 +139,7 @@ def touched(before: tuple[Region, ...], after: tuple[Region, ...], kind: Kind, *
         grown = region.resident - resident
         if grown <= 0:
             continue
-        new = min(grown, region.end - region.start - mapped)
+        new = grown if region.reserved else min(grown, region.end - region.start - mapped)
         fresh += new
         data += 0 if region.code else new
         inside += grown - new
