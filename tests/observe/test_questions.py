@@ -143,6 +143,26 @@ class TestAsk:
             "seconds": 1.0,
         }
 
+    @pytest.mark.parametrize(
+        ("component", "windows"), [("host.file", 2), ("process.handles", 2), ("host.tensors", 1)]
+    )
+    def test_opens_another_window_when_rounds_are_known(
+        self, questions: Questions, tmp_path: Path, component: Component, windows: int
+    ) -> None:
+        """The first saw none of them; where healthy runs grow too, there is one window before a leak is certain."""
+        unclear = judgement(component=component).verdict.findings[0]
+        nothing = Judgement(Verdict("flat", Step(64), ()), suspicious=True, accusing=False, suspect=unclear)
+        clear = judgement(component=component, every_steps=220).verdict.findings[0]
+        questions.ask(nothing, 64, final=False)
+        answer(tmp_path, 2, 1, step=90)
+        questions.take_answers()
+
+        questions.ask(nothing, 95, final=False)
+        assert asked(tmp_path) == ["window-1"]
+        questions.ask(replace(nothing, suspect=clear), 96, final=False)
+
+        assert asked(tmp_path) == [f"window-{number + 1}" for number in range(windows)]
+
     def test_says_how_far_apart_events_are(self, questions: Questions, tmp_path: Path) -> None:
         """So that a window does not wait for shapes that have all come."""
         found = judgement(follows="shape").verdict.findings[0]

@@ -13,7 +13,7 @@ from typing import Any
 
 from holdwater.attribution.site import LEAST_EXPLAINED
 from holdwater.detectors.evidence import NO_EVIDENCE, Evidence
-from holdwater.detectors.judgement import Judgement
+from holdwater.detectors.judgement import LOOKED_INTO, Judgement
 from holdwater.detectors.verdict import Rate
 from holdwater.observe.explainer import Explainer, files_of
 from holdwater.probes.children import LOADER
@@ -86,6 +86,8 @@ class Questions:
         self._put_at = 0.0
         self._workers_asked = self._workers_asked_at = 0
         self._owes_window = self._counted_last = False
+        self._spanned = False
+        """Whether the last window was to span two rises of rare growth."""
         self._answers: set[str] = set()
 
     @property
@@ -134,7 +136,9 @@ class Questions:
             self._owes_window = False
             self._windows += 1
             self._window_at = steps
-            self._put(steps, "window", json.dumps(_window(judgement, longer=self._windows - 1)))
+            request = _window(judgement, longer=self._windows - 1)
+            self._spanned = "every_steps" in request or "clock" in request
+            self._put(steps, "window", json.dumps(request))
         elif unexplained or uncounted or (judgement.suspicious and self._is_fresh(steps)):
             self._counted_last = final
             self._put(steps, "count", "")
@@ -176,7 +180,7 @@ class Questions:
         )  # first visits of samples may explain it: a count shows
         if not wanted or self._windows >= MOST_WINDOWS or len(self.evidence.holdings) < counts:
             return False
-        if self._windows == 0:
+        if self._windows == 0 or self._spans_more(judgement):
             return True
         if not _names(judgement, GRAVE if judgement.accusing else ACCUSED):
             return False  # only one window for growth that may be healthy
@@ -184,6 +188,16 @@ class Questions:
         later, most = (AGAIN, MOST_WINDOWS) if explained < LEAST_EXPLAINED else (2, FEW_WINDOWS)
         enough = steps >= later * self._window_at and self._windows < most
         return explained < WELL_EXPLAINED and enough and self._is_affordable(ALLOWED_WINDOWS)
+
+    def _spans_more(self, judgement: Judgement) -> bool:
+        """Whether rounds are known that the only window was too short for, and few healthy runs grow so."""
+        suspect = judgement.suspect
+        rate = suspect.rate if suspect is not None and suspect.component in {*LOOKED_INTO, "host.file"} else None
+        if self._windows > 1 or self._spanned or rate is None or (rate.every_steps or 0) <= STEPS // 2:
+            return False
+        return self.explainer.explained(judgement.verdict) < WELL_EXPLAINED and self._is_affordable(
+            ALLOWED_WINDOWS
+        )
 
     def _is_fresh(self, steps: int) -> bool:
         """Whether another count is worth its cost."""
