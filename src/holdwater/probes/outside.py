@@ -21,6 +21,8 @@ DEAR_SHARE = 0.001
 LEAST_PAUSE, SPACING = 0.25, 0.04
 """At first it may take more, since a short run must be judged too: least seconds between two readings, and the
 part of the time so far that may separate them before the share above applies."""
+DEVICE_PAUSE, DEVICE_SPACING = 0.05, 0.01
+"""The same for the memory of a device on which the process holds some: one reading, and cheaper."""
 
 
 class DeviceRoom(NamedTuple):
@@ -52,7 +54,7 @@ class Outside:
         self._family = [pid]
         """The process and its descendants, as they were last seen."""
         self._shared_memory = SharedMemoryFiles(pids=lambda: self._family, noted=noted)
-        self._due = self._listed = 0.0
+        self._due = self._listed = self._device_due = 0.0
         self._began = time.perf_counter()
         self._dear: dict[str, Any] = {}
         self.seen: dict[str, Any] = {}
@@ -94,6 +96,8 @@ class Outside:
             fields |= own
             if not own:
                 self._due = min(self._due, self._listed + LEAST_PAUSE)
+        if self.device is not None and now >= self._device_due:
+            fields |= self._read_device()
         self.seen = dict(fields)
         return fields
 
@@ -142,11 +146,18 @@ class Outside:
         with contextlib.suppress(OSError):
             found["open_files"] = len(os.listdir(self._proc / "fd"))  # noqa: PTH208 - half the cost
             found["threads"] = len(os.listdir(self._proc / "task"))  # noqa: PTH208
+        return found | self._read_device()
+
+    def _read_device(self) -> dict[str, int]:
+        """Device memory; it is read again when that costs little of the time so far."""
+        spent, now = time.thread_time(), time.perf_counter()
         device = _device_memory(self.pid)
-        if device is not None:
-            found["device_used"] = device.held
-            self.device = device if device.held else None
-        return found
+        affordable = (time.thread_time() - spent) / DEAR_SHARE
+        self._device_due = now + max(min(affordable, DEVICE_SPACING * (now - self._began)), DEVICE_PAUSE)
+        if device is None:
+            return {}
+        self.device = device if device.held else None
+        return {"device_used": device.held}
 
 
 def _device_memory(pid: int) -> DeviceRoom | None:
