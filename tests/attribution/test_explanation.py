@@ -70,6 +70,18 @@ class TestExplain:
 
         assert made.sites[0].bytes_per_step == 10_000.0
 
+    @pytest.mark.parametrize(("size", "held", "lines"), [
+        (230_000, 1_000_000, [4, 3]), (5_000, 1_000_000, [4]), (230_000, 90_000_000, [4, 3]),
+    ])  # fmt: skip
+    def test_leaves_lines_out_that_allocate_little(self, script: str, size: int, held: int, lines: Any) -> None:
+        """Of 10 kB a step; what is held may be weighed with more than has grown, which is no measure for lines."""
+        recorded = {"places": [place(script, 3, size)]}
+        found = seen(script, gain(script, size=held), lines={"0": [[script, 4, 3]]})
+
+        made = explain(found, Growing("host.tensors", 10_000.0), recorded=recorded)
+
+        assert [site.line for site in made.sites] == lines
+
     def test_says_how_little_it_explains(self, script: str) -> None:
         """Of a tenth of the growth nothing is told: no way, no cause, no cure; the lines keep their numbers."""
         made = explain(seen(script, gain(script, size=100_000)), Growing("host.tensors", 10_000.0))

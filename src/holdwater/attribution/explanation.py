@@ -90,7 +90,7 @@ def explain(
         found = _of_a_profiler(seen, growing)
         missing += [UNMEASURED] if found else []
     rate = growing.rate
-    sites = [replace(site, share=_share(site.bytes_per_step, rate)) for site in _in_order(found)]
+    sites = [replace(site, share=_share(site.bytes_per_step, rate)) for site in _in_order(found, rate)]
     explained = _share(found.known, rate) if sites or found.threads else 0.0
     answered = explained >= LEAST_EXPLAINED and "unfinished" not in seen
     said = [*threads_in_words(found.threads), *chain_of(found.holders, sites, growing, steps)] if answered else []
@@ -327,12 +327,18 @@ def _site(file: str, line: int, name: str | None, size: float) -> Site:
     return Site(role, file, line, statement.function, name, None, size, statement.text)
 
 
-def _in_order(parts: _Sites) -> list[Site]:
-    """Holders and allocations alternating, the largest first; minor ones, by what is held, left out."""
+def _in_order(parts: _Sites, rate: float) -> list[Site]:
+    """Holders and allocations alternating, the largest first; minor ones left out.
+
+    Where something holds the growth, lines are minor that allocate little of it (of `rate` bytes a step).
+    """
     held, allocated = (
-        [site for site in sites if site.bytes_per_step >= MINOR * most[0].bytes_per_step]
-        for sites, most in ((parts.held, parts.held), (parts.allocated, parts.held[:1] or parts.allocated))
+        [site for site in sites if site.bytes_per_step >= MINOR * sites[0].bytes_per_step]
+        for sites in (parts.held, parts.allocated)
     )
+    if held:
+        least = MINOR * min(held[0].bytes_per_step, rate)
+        allocated = [site for site in allocated if site.bytes_per_step >= least]
     found: list[Site] = []
     for turn in range(MOST_SITES):
         found += held[turn : turn + 1] + allocated[turn : turn + 1]
