@@ -261,10 +261,8 @@ class Watcher:
         if record.step < self._last_step:
             return
         self._last_step = int(record.step)
-        if len(self.costs) < 4096:
-            self.costs.append(record.cost)
-        else:
-            self.costs[self._taken % 4096] = record.cost
+        at = self._taken % 4096
+        self.costs[at : at + 1] = [record.cost]
         self._taken += 1
         pending, self._pending = self._pending, {}
         for name in ("resident", "open_files", "threads"):  # the agent counts these
