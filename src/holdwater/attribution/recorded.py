@@ -64,6 +64,11 @@ class _AllocatedAt:
     steps: set[int] = field(default_factory=set)
     """Steps in which it left something, including what is too young to count."""
 
+    @property
+    def lone_arena(self) -> int:
+        """Bytes of its only arena: another line may have used up the one before. 0 if it has several, or none."""
+        return ARENA if self.arenas == 1 else 0
+
 
 @dataclass(slots=True)
 class AllocationRecording:
@@ -162,8 +167,8 @@ class AllocationRecording:
         """A place's numbers."""
         of_steps = max(self.marks - (0 if self.by_events else self._outlives) + 1, 1)
         return {
-            "bytes": place.bytes,
-            "mapped": place.mapped,
+            "bytes": place.bytes - place.lone_arena,
+            "mapped": place.mapped - place.lone_arena,
             "count": place.count,
             "steps": len(place.steps),
             "early": round(place.early / max(place.bytes, 1), 3),
@@ -201,11 +206,8 @@ def read(file: Path, *, every: int = 0, by_events: bool = False) -> dict[str, An
 
 def _largest(places: dict[Any, _AllocatedAt], most: int) -> list[tuple[Any, _AllocatedAt]]:
     """The places that have left most."""
-    for place in places.values():
-        if place.arenas == 1:
-            place.bytes, place.mapped = place.bytes - ARENA, place.mapped - ARENA
-    left = [(key, place) for key, place in places.items() if place.bytes]
-    return sorted(left, key=lambda pair: -pair[1].bytes)[:most]
+    left = [(key, place) for key, place in places.items() if place.bytes > place.lone_arena]
+    return sorted(left, key=lambda pair: pair[1].lone_arena - pair[1].bytes)[:most]
 
 
 def _users_line(stack: list[tuple[str, str, int]]) -> tuple[Line | None, str]:

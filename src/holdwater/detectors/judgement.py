@@ -8,7 +8,7 @@ from holdwater.detectors.verdict import Component, Finding, Verdict
 from holdwater.timeline.buckets import Buckets
 from holdwater.units import Step
 
-LOOKED_INTO = frozenset(("host.children", "host.shared", "process.handles"))
+LOOKED_INTO = frozenset(("host.children", "host.shared", "host.file", "process.handles"))
 """Components that hardly grow in a healthy run: objects are counted as soon as one does, since the run may end."""
 
 

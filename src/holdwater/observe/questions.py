@@ -192,7 +192,7 @@ class Questions:
     def _spans_more(self, judgement: Judgement) -> bool:
         """Whether rounds are known that the only window was too short for, and few healthy runs grow so."""
         suspect = judgement.suspect
-        rate = suspect.rate if suspect is not None and suspect.component in {*LOOKED_INTO, "host.file"} else None
+        rate = suspect.rate if suspect is not None and suspect.component in LOOKED_INTO else None
         if self._windows > 1 or self._spanned or rate is None or (rate.every_steps or 0) <= STEPS // 2:
             return False
         return self.explainer.explained(judgement.verdict) < WELL_EXPLAINED and self._is_affordable(
