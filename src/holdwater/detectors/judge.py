@@ -163,11 +163,7 @@ class _Case:
             growth, following = self._grow(series, least_growth=least)
             inside = series.component == "host.children" and not accuse.has_more_children(self.buckets)
             self.children |= inside and growth.suspicious
-            if (
-                growth.suspicious
-                and not inside
-                and is_rare_in_healthy_runs(series.component, self.buckets, growth)
-            ):
+            if not inside and is_rare_in_healthy_runs(series.component, self.buckets, growth):
                 self._suspect(series.component, growth, following)
             if growth.kind == "leak" and self._is_filling(series.component):
                 findings.append(self._finding("warming", series.component, growth, following))

@@ -9,7 +9,7 @@ from holdwater.timeline.buckets import Buckets
 from holdwater.units import Step
 
 LOOKED_INTO = frozenset(("host.children", "host.shared", "host.file", "process.handles"))
-"""Components that hardly grow in a healthy run: objects are counted as soon as one does, since the run may end."""
+"""Components that hardly grow in a healthy run (files: in new mappings): objects are counted once one does."""
 
 
 @dataclass(frozen=True, slots=True)
